@@ -1,0 +1,95 @@
+"""A file becomes mono float32 samples; what cannot be trusted is refused with a reason.
+
+Decoding is libsndfile's (WAV, FLAC, Ogg Vorbis, MP3), resampling soxr's high quality. Levels,
+silence and length are left as they are.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+SHORTEST_SECONDS = 0.1  # below this a 64 ms analysis window sees little but padding
+SILENT_BELOW = 2.0**-15  # one step of 16-bit audio
+
+
+class AudioProblem(Exception):
+    """Why a file is no usable clip; the message is a short reason without the file's name."""
+
+
+def read(path: Path) -> tuple[Samples, int]:
+    """Decode a file to mono at its own rate; channels are averaged.
+
+    Returns:
+        Samples of shape (samples,), full scale at 1.0, and the rate in Hz.
+
+    Raises:
+        AudioProblem: the file is missing, empty, no audio, truncated, too short, silent, or holds NaN.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise AudioProblem("empty file (0 bytes)")
+        with soundfile.SoundFile(path) as file:
+            rate, frames = file.samplerate, file.frames
+            samples = file.read(dtype="float32", always_2d=True)
+            log = file.extra_info
+    except soundfile.SoundFileError as error:
+        raise AudioProblem(_why_unreadable(path, error)) from error
+    except OSError as error:
+        raise AudioProblem(f"cannot be read ({error.strerror})") from error
+    if len(samples) < frames or _is_cut_off(path, log):
+        raise AudioProblem("truncated: it holds less audio than its header says")
+    # The mean of one channel would copy it for nothing.
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioProblem("holds NaN or infinite samples")
+    if len(mono) < SHORTEST_SECONDS * rate:
+        raise AudioProblem(f"too short: {len(mono) / rate:.3f} s, at least {SHORTEST_SECONDS} s")
+    if np.abs(mono).max() < SILENT_BELOW:
+        raise AudioProblem("silent: no sample reaches one step of 16-bit audio")
+    return mono, rate
+
+
+def resample(samples: Samples, rate: int, target: int) -> Samples:
+    """Bring samples of shape (samples,) from `rate` to `target` Hz."""
+    if rate == target:
+        return samples
+    resampled: Samples = soxr.resample(samples, rate, target)
+    return resampled
+
+
+def content_hash(samples: Samples, rate: int) -> str:
+    """SHA-256 of decoded samples and rate: a WAV and a FLAC of one recording agree."""
+    digest = hashlib.sha256(f"{rate}/{len(samples)}/".encode())
+    digest.update((samples.astype("<f4") + np.float32(0)).tobytes())  # + 0 makes -0.0 and 0.0 one
+    return digest.hexdigest()
+
+
+def _why_unreadable(path: Path, error: soundfile.SoundFileError) -> str:
+    head = path.open("rb").read(64)
+    if b"\0" not in head and not head.startswith((b"RIFF", b"fLaC", b"OggS", b"ID3")):
+        return "not audio: it looks like text"
+    reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+    return f"not readable as audio ({reason})"
+
+
+def _is_cut_off(path: Path, log: str) -> bool:
+    """Tell whether a file ends before its own header says; libsndfile reads such files in silence."""
+    # libsndfile's log of a WAV: "data : 32000 (should be 12000)" where the chunk outruns the file.
+    if any("data :" in line and "should be" in line for line in log.splitlines()):
+        return True
+    with path.open("rb") as file:
+        if file.read(4) != b"OggS":
+            return False
+        file.seek(max(0, path.stat().st_size - 2**16))  # an Ogg page is shorter than 64 KiB
+        tail = file.read()
+    start = tail.rfind(b"OggS")
+    page = tail[start:]
+    segments = page[27 : 27 + page[26]] if len(page) > 27 else b""
+    ends_stream = len(page) > 27 and bool(page[5] & 4)
+    return start < 0 or not ends_stream or len(page) < 27 + page[26] + sum(segments)

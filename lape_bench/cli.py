@@ -1,0 +1,476 @@
+"""`bench`: parsing and wiring only.
+
+Modules that import torch or pandas are imported inside the command that needs them, so that `bench --help`,
+`bench tasks` and `bench systems` answer at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lape_bench import __version__
+from lape_bench.config import apply_pairs, describe, read_yaml
+from lape_bench.errors import UserError
+from lape_bench.paths import manifest_path
+from lape_bench.progress import Progress
+from lape_bench.registry import SYSTEMS, TASKS
+from lape_bench.task import TaskCard, load_card
+
+app = typer.Typer(
+    name="bench",
+    help="Benchmark audio representations on low-resource classification, under one honest protocol.",
+    epilog="Example: bench run --system supervised --task synthetic-sounds",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(
+    help="Fetch, prepare and verify the recordings of a task.",
+    epilog="Example: bench data prepare esc10 --from esc10.zip",
+    no_args_is_help=True,
+)
+tasks_app = typer.Typer(
+    help="List the tasks, or show one.", epilog="Example: bench tasks show esc10"
+)
+systems_app = typer.Typer(
+    help="List the systems, show the settings of one, or check it against the contract.",
+    epilog="Example: bench systems show supervised",
+)
+app.add_typer(data_app, name="data")
+app.add_typer(tasks_app, name="tasks")
+app.add_typer(systems_app, name="systems")
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch and stage.")]
+Out = Annotated[Path, typer.Option(help="Folder of the records.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of the system: key=value, dots for nested keys."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+PrecisionName = Annotated[str, typer.Option("--precision", help="auto, float32 or bf16.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task; 'bench tasks' lists them.")]
+SystemName = Annotated[
+    str, typer.Argument(metavar="SYSTEM", help="A system; 'bench systems' lists them.")
+]
+
+
+def main() -> None:
+    """Run `bench`; a user's mistake ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lape_bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _bench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: bench run --system supervised --task asc-keywords --seeds 3 --label-fraction 0.1"
+)
+def run(
+    system: Annotated[str, typer.Option(help="What to benchmark.")] = "supervised",
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task, or task@variant; may be repeated.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="finetune, linear or knn; default: the system's own.")
+    ] = None,
+    label_fraction: Annotated[float, typer.Option(help="Share of the train labels used.")] = 1.0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 1,
+    fold: Annotated[int | None, typer.Option(help="One fold; default: all.")] = None,
+    settings: Settings = None,
+    out: Out = Path("results"),
+    device: Device = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Also note what published shortcuts would report.")
+    ] = False,
+    keep_model: Annotated[
+        bool, typer.Option("--keep-model", help="Keep the trained model beside the record.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a system on a task: every seed and fold, each recorded; finished ones are not run again.
+
+    Without --task it runs the synthetic task, which needs no download.
+    """
+    from lape_bench.device import Compute
+    from lape_bench.runner import RunOptions, check_protocols, plan
+
+    if not 0 < label_fraction <= 1:
+        raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
+    protocols = [protocol] if protocol else []
+    check_protocols(protocols)
+    cells = plan(
+        [(system, apply_pairs(settings or []))],
+        task or ["synthetic-sounds"],
+        protocols,
+        [label_fraction],
+        seeds,
+        fold,
+    )
+    options = RunOptions(
+        out=out,
+        compute=Compute(device=device, precision=precision, threads=threads),
+        force=force,
+        audit=audit,
+        keep_model=keep_model,
+    )
+    _run_all(cells, options, 1, Progress(quiet, verbose))
+
+
+@app.command(epilog="Example: bench sweep grid.yaml --jobs 2 (see README for a grid)")
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A YAML file: systems, tasks, protocols, ...")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    out: Out = Path("results"),
+    device: Device = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Also note what published shortcuts would report.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a grid of cells; stop it whenever you like and run it again to go on."""
+    from lape_bench.device import Compute
+    from lape_bench.runner import RunOptions
+    from lape_bench.sweep import SweepConfig
+
+    cells = read_yaml(file, SweepConfig).cells()
+    compute = Compute(device=device, precision=precision, threads=threads)
+    options = RunOptions(out=out, compute=compute, force=force, audit=audit)
+    progress = Progress(quiet, verbose)
+    if dry_run:
+        _show_plan(cells, options, progress)
+    else:
+        _run_all(cells, options, jobs, progress)
+
+
+@app.command(epilog="Example: bench report --format markdown > board.md")
+def report(
+    out: Out = Path("results"),
+    format: Annotated[str, typer.Option(help="terminal, markdown or csv.")] = "terminal",
+) -> None:
+    """Show the leaderboard: every score recomputed from the predictions on disk."""
+    from lape_bench.report.frame import load_frame
+
+    if format not in ("terminal", "markdown", "csv"):
+        raise UserError(f"--format is '{format}'", allowed="terminal, markdown, csv")
+    frame, problems = load_frame(out)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if frame.empty:
+        raise UserError(f"{out} holds no finished record", next_step="run something: 'bench run'")
+    _show_board(frame, format)
+
+
+@data_app.command(epilog="Example: bench data prepare asc-keywords --from asc-mini.zip")
+def prepare(
+    task: TaskName,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="The archive or folder with the recordings.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out clips that cannot be used.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read, decode and check the recordings of a task, once."""
+    from lape_bench.prepare import prepare as prepare_task
+    from lape_bench.verify import differences
+
+    card = _base_card(task)
+    progress = Progress(quiet, verbose)
+    for manifest in prepare_task(card, source, progress, skip_bad):
+        info = manifest.info
+        own_card = card.with_variant(info.variant)
+        hours = manifest.clips["seconds"].sum() / 3600
+        print(
+            f"{own_card.reference}: {len(manifest):,} clips, {hours:.2f} h, manifest {manifest.hash[:12]}"
+            + (f", {len(info.skipped)} skipped" if info.skipped else "")
+        )
+        for skipped in info.skipped:
+            progress.say(f"skipped {skipped.clip_id}: {skipped.reason}")
+        for difference in differences(own_card, manifest):
+            print(f"  differs from the card: {difference}")
+
+
+@data_app.command(epilog="Example: bench data fetch esc10 && bench data prepare esc10")
+def fetch(task: TaskName, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Download the recordings of a task, where their owners let anyone have them."""
+    from lape_bench import sources
+
+    card = _base_card(task)
+    wanted = sources.downloads(card)
+    if not wanted:
+        raise UserError(
+            f"the recordings of {card.name} have no address to fetch them from",
+            next_step=f"'bench tasks show {card.name}' says where they come from",
+        )
+    progress = Progress(quiet, verbose)
+    for source, path in wanted:
+        with progress.task(f"fetching {source.file}", source.bytes, "bytes") as running:
+            sources.fetch(source, path, sources.DownloadBar(running))
+        print(path)
+    progress.say(f"next: bench data prepare {card.name}")
+
+
+@data_app.command(epilog="Example: bench data verify asc-keywords --deep")
+def verify(
+    task: TaskName,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every file again.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold a prepared task against its card, its split rule and the files; exit code 1 if it fails."""
+    from lape_bench.manifest import load_manifest
+    from lape_bench.verify import verify as verify_task
+
+    card = load_card(task)
+    manifest = load_manifest(card)
+    findings = verify_task(card, manifest, deep, Progress(quiet))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        mark = "[green]ok[/]" if finding.holds else "[red]FAILS[/]"
+        table.add_row(mark, finding.what, finding.detail)
+    _print(table)
+    print(f"{card.reference}, from {manifest.info.source}")
+    print(f"manifest {manifest.hash}")
+    if not all(finding.holds for finding in findings):
+        raise typer.Exit(1)
+
+
+@tasks_app.callback(invoke_without_command=True)
+def _tasks(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("task", "title", "classes", "clips", "split", "suite", "prepared"):
+        table.add_column(heading, justify="right" if heading in ("classes", "clips") else "left")
+    for name in TASKS.names():
+        try:
+            card = load_card(name)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        for each in [card, *(card.with_variant(variant) for variant in card.variants)]:
+            folds = f"{each.split.folds} folds" if each.split.folds else "official"
+            counts = (str(len(each.classes)), f"{each.expected.clips:,}")
+            ready = "yes" if manifest_path(each.reference).is_file() else ""
+            title = "" if each.variant else each.title
+            table.add_row(each.reference, title, *counts, folds, each.suite, ready)
+    _print(table)
+
+
+@tasks_app.command("show", epilog="Example: bench tasks show fsdd-digits@official")
+def show_task(task: TaskName) -> None:
+    """Show a task's card."""
+    card = load_card(task)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    split = f"{card.split.folds} folds: " if card.split.folds else "official: "
+    rows = {
+        "task": f"{card.reference}, version {card.version}",
+        "title": f"{card.title} ({card.domain}, {card.data} data, suite {card.suite})",
+        "classes": f"{len(card.classes)}: {', '.join(card.classes)}",
+        "clips": f"{card.expected.clips:,}"
+        + "".join(
+            f", {'fold ' if card.split.folds else ''}{side}: {count:,}"
+            for side, count in card.expected.per_side.items()
+        ),
+        "window": f"{card.window_seconds:g} s",
+        "metric": card.metric,
+        "split": split + card.split.origin,
+        "kept apart": card.group or "nothing",
+        "licence": card.licence,
+        "citation": card.citation,
+        "prepared": "yes"
+        if manifest_path(card.reference).is_file()
+        else f"no: bench data prepare {card.name}",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    for source in card.sources:
+        facts = [f"{source.bytes:,} bytes" if source.bytes else "", source.url or "", source.note]
+        table.add_row("source", "; ".join([source.file, *filter(None, facts)]))
+    for name, variant in card.variants.items():
+        table.add_row("variant", f"{card.name}@{name}: {variant.about}")
+    _print(table)
+
+
+@systems_app.callback(invoke_without_command=True)
+def _systems(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("system", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name in SYSTEMS.names():
+        try:
+            table.add_row(name, SYSTEMS.summary(name))
+        except UserError as error:
+            table.add_row(name, f"({error})")
+    _print(table)
+
+
+@systems_app.command("show", epilog="Example: bench systems show supervised")
+def show_system(system: SystemName) -> None:
+    """Show what a system is, its protocols, and its settings with their defaults."""
+    from lape_bench.runner import load_system
+
+    kind = load_system(system)
+    print(f"{system}, version {kind.version}: {SYSTEMS.summary(system)}")
+    print(f"protocols: {', '.join(kind.protocols)} (the first is the default)\n")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("setting", "type", "default", "what it is"):
+        table.add_column(heading, overflow="fold")
+    for row in describe(kind.Settings):
+        table.add_row(*row)
+    _print(table)
+
+
+@systems_app.command("check", epilog="Example: bench systems check supervised --set width=256")
+def check(
+    system: SystemName,
+    settings: Settings = None,
+    device: Device = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Hold a system against the contract, on a few synthetic clips; exit code 1 if it fails."""
+    from lape_bench.check import check_system
+    from lape_bench.device import Compute
+
+    compute = Compute(device=device, precision=precision, threads=threads)
+    failed = 0
+    for result in check_system(system, apply_pairs(settings or []), compute, Progress(quiet)):
+        failed += not result.holds
+        mark = "ok    " if result.holds else "FAILS "
+        print(f"{mark}{result.protocol}: {result.claim}", flush=True)
+        if result.detail:
+            print(f"      {result.detail}")
+    if failed:
+        print(f"{system}: {failed} of the contract's claims do not hold")
+        raise typer.Exit(1)
+    print(f"{system} keeps the contract")
+
+
+def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> None:
+    """Run cells, say what failed, and show the board of what is finished."""
+    from lape_bench.records import RunRecord, cell_folder
+    from lape_bench.report.frame import frame_of
+    from lape_bench.runner import resolve
+    from lape_bench.sweep import run_cells
+
+    if jobs == 1:
+        for cell in {(cell.system, cell.task, cell.protocol): cell for cell in cells}.values():
+            resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
+    finished, failed = [], 0
+    for cell, outcome in run_cells(cells, options, jobs, progress):
+        if isinstance(outcome, RunRecord) and outcome.status == "finished":
+            finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
+            score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
+            progress.say(f"{cell.title}: {100 * score:.2f} %")
+        else:
+            failed += 1
+            reason = outcome if isinstance(outcome, str) else outcome.error
+            print(f"{cell.title} failed: {reason}", file=sys.stderr)
+    frame, _ = frame_of(finished)
+    if not frame.empty:
+        _show_board(frame, "terminal")
+        _show_audit([record for _, record in finished])
+        progress.say(f"records in {options.out}; 'bench report' shows them all")
+    if failed:
+        print(f"{failed} of {len(cells)} cells failed; run again to retry them", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
+    from lape_bench.runner import finished_record, resolve
+
+    counts = {"finished": 0, "to run": 0, "impossible": 0}
+    for cell in cells:
+        try:
+            job = resolve(cell, progress)
+            done = not options.force and finished_record(job, options) is not None
+            state, note = ("finished" if done else "to run"), ""
+        except UserError as error:
+            state, note = "impossible", f": {error}"
+        counts[state] += 1
+        print(f"{state:<11}{cell.title}{note}")
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+
+
+def _show_board(frame: Any, format: str) -> None:
+    from lape_bench.report import leaderboard as boards
+
+    board = boards.leaderboard(frame)
+    if format == "csv":
+        print(boards.as_csv(board), end="")
+    elif format == "markdown":
+        print(boards.as_markdown(*boards.columns(board)), end="")
+    else:
+        _print(boards.as_table(*boards.columns(board)))
+
+
+def _show_audit(records: list[Any]) -> None:
+    audited = [record for record in records if record.audit is not None]
+    if not audited:
+        return
+    print("\nwhat published shortcuts would have reported instead (mean over these cells):")
+    metric = audited[0].task.metric
+    honest = sum(record.metrics[metric] for record in audited) / len(audited)
+    print(f"  {'this protocol':<22}{100 * honest:6.2f} %")
+    for shortcut in ("best_epoch_on_test", "one_random_crop", "random_split"):
+        values = [r.audit[shortcut][metric] for r in audited if shortcut in r.audit]
+        if values:
+            mean = sum(values) / len(values)
+            name = shortcut.replace("_", " ")
+            print(f"  {name:<22}{100 * mean:6.2f} %  ({100 * (mean - honest):+.2f})")
+
+
+def _base_card(task: str) -> TaskCard:
+    card = load_card(task)
+    if card.variant:
+        raise UserError(
+            f"'{task}' names a variant; all variants of a task are prepared together",
+            next_step=f"give '{card.name}'",
+        )
+    return card
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+    else:
+        Console(width=200).print(table)  # into a file nothing is folded to the width of a screen

@@ -1,0 +1,125 @@
+"""Configuration: frozen pydantic models, read from YAML or `--set` pairs, checked once at the edge."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lape_bench.errors import UserError, nearest
+
+
+class Config(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
+    """Read one YAML mapping into `model`.
+
+    Raises:
+        UserError: no such file, not YAML, or a key or value that `model` refuses, named by its path.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})", next_step="check the path") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({reason})") from error
+    return validate(values, model, where=str(path))
+
+
+def validate(values: Any, model: type[ConfigT], where: str) -> ConfigT:
+    """Check `values` against `model`; `where` names their origin in the error."""
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"{where} holds {type(values).__name__}, not a mapping of keys to values",
+            allowed=f"keys: {', '.join(model.model_fields)}",
+        )
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error, model)}") from error
+
+
+def apply_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """Turn `["width=512", "finetune.epochs=3"]` into a nested mapping; values are read as YAML."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator or not key.strip():
+            raise UserError(
+                f"--set '{pair}' is not a setting",
+                allowed="write key=value, with dots for nested keys: --set finetune.epochs=12",
+            )
+        *parents, last = key.strip().split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set '{pair}' contradicts an earlier --set {parent}=...")
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"the value of --set '{pair}' cannot be read as YAML") from error
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn a nested mapping into one level with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """List a model's settings as (dotted key, type, default, description), nested ones in place."""
+    rows = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            rows += describe(kind, f"{prefix}{name}.")
+            continue
+        shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+        default = (
+            "required" if field.is_required() else str(field.get_default(call_default_factory=True))
+        )
+        rows.append((prefix + name, shown, default, field.description or ""))
+    return rows
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    first, *others = error.errors()
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, first["loc"][:-1])
+        hint = nearest(str(first["loc"][-1]), known)
+        said = f"'{path}' is not a known key" + (f": {hint}" if hint else "")
+        said += f"; known: {', '.join(known)}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        said = f"'{path}': {message}" if path else message
+        if not isinstance(first["input"], Mapping):
+            said += f" (it is {first['input']!r})"
+    return said + (f"; and {len(others)} more" if others else "")
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        kind = field.annotation if field else None
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
+    return list(model.model_fields)

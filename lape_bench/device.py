@@ -1,0 +1,61 @@
+"""Where to compute and how precisely, chosen once at the command line and handed down."""
+
+import torch
+
+from lape_bench.config import Config
+from lape_bench.errors import UserError, unknown
+from lape_bench.system import Precision
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bf16")
+
+
+class Compute(Config):
+    """A device, a precision and a number of CPU threads, as the user asked for them."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def resolve(self) -> tuple[torch.device, Precision]:
+        """Find the device and precision on this machine, and set the number of threads.
+
+        Raises:
+            UserError: unknown names, or a device that this machine lacks.
+        """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        device = _device(self.device)
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.precision == "auto":
+            return device, "bf16" if _gains_from_bf16(device) else "float32"
+        return device, "bf16" if self.precision == "bf16" else "float32"
+
+
+def _device(name: str) -> torch.device:
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdigit()):
+        raise unknown("device", name, DEVICES)
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if kind == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+    if not present[kind]:
+        raise UserError(
+            f"this machine has no device '{name}' that torch can use",
+            allowed=f"here: auto, {', '.join(kind for kind, here in present.items() if here)}",
+        )
+    return torch.device(name)
+
+
+def _gains_from_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False

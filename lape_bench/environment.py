@@ -1,0 +1,47 @@
+"""What a run ran on: packages, commit, machine."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "lape_bench", "torch", "torchaudio", "numpy", "scikit-learn", "soundfile", "soxr", "pandas", "pyarrow",
+)  # fmt: skip
+
+
+@cache
+def commit() -> str:
+    """Return the harness's git commit, "-dirty" if files differ from it, or "none" outside a checkout."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return "none"
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return head + ("-dirty" if changed else "")
+
+
+def describe() -> dict[str, str]:
+    """Return versions, commit and machine, as text."""
+    facts = {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "none"
+    return facts
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -1,0 +1,72 @@
+"""A user's mistake, in one form: what is wrong, where, what is allowed, what to do next.
+
+The command line prints a `UserError` as one line and leaves with exit code 2. Everything else is a
+defect of ours and keeps its traceback.
+"""
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+
+
+class UserError(Exception):
+    """A mistake that the user can mend.
+
+    Args:
+        what: what is wrong and where, without a full stop.
+        allowed: what would be right, without a full stop.
+        next_step: what to do now, without a full stop.
+    """
+
+    def __init__(self, what: str, *, allowed: str = "", next_step: str = "") -> None:
+        self.what, self.allowed, self.next_step = what, allowed, next_step
+        super().__init__("; ".join(part for part in (what, allowed, next_step) if part) + ".")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Worker processes hand errors back by pickle, which would pass the whole message as `what`.
+        return _rebuild, (self.what, self.allowed, self.next_step)
+
+
+def _rebuild(what: str, allowed: str, next_step: str) -> UserError:
+    return UserError(what, allowed=allowed, next_step=next_step)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], next_step: str = "") -> UserError:
+    """Say that `name` is no known `kind`, which ones are, and which one may have been meant."""
+    known = sorted(known)
+    hint = nearest(name, known)
+    return UserError(
+        f"there is no {kind} '{name}'" + (f": {hint}" if hint else ""),
+        allowed=f"known: {', '.join(known) or 'none'}",
+        next_step=next_step,
+    )
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise UserError(
+                f"the disk that holds {place} is full",
+                next_step="free some space, or set LAPE_BENCH_HOME (data) or --out (results) to another disk",
+            ) from error
+        if error.errno in CANNOT_WRITE:
+            raise UserError(
+                f"{place} cannot be written ({error.strerror})",
+                next_step="choose another folder: LAPE_BENCH_HOME for data, --out for results",
+            ) from error
+        raise

@@ -1,0 +1,86 @@
+"""Waveforms (batch, samples) become log-mel spectrograms (batch, bands, frames).
+
+The settings are those of AudioNTT (BYOL-A v1, arXiv:2103.06695) and of LAPE: 16 kHz, 64 ms windows every
+10 ms, 64 bands from 60 to 7,800 Hz.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+from lape_bench.config import Config
+
+
+class LogMelConfig(Config):
+    """A log-mel spectrogram; the defaults are the family's published front end."""
+
+    sample_rate: int = 16_000
+    n_fft: int = 1024
+    hop_length: int = 160
+    bands: int = 64
+    fmin_hz: float = 60.0
+    fmax_hz: float = 7_800.0
+    floor: float = 1e-6  # added to the power before the logarithm
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram, normalised by one mean and one deviation.
+
+    Until `fit` is called, mean is 0 and deviation 1: nothing is normalised. Both are buffers, so they
+    are saved with the model.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: LogMelConfig | None = None) -> None:
+        super().__init__()
+        config = config or LogMelConfig()
+        self.config = config
+        self.mel = MelSpectrogram(
+            sample_rate=config.sample_rate,
+            n_fft=config.n_fft,
+            win_length=config.n_fft,
+            hop_length=config.hop_length,
+            f_min=config.fmin_hz,
+            f_max=config.fmax_hz,
+            n_mels=config.bands,
+            power=2.0,
+        )
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Compute normalised log-mels, in float32 whatever the precision around.
+
+        Args:
+            waveforms: shape (batch, samples), mono at the config's rate.
+
+        Returns:
+            Shape (batch, bands, frames): natural logarithm of power, less mean, over deviation.
+        """
+        with torch.autocast(waveforms.device.type, enabled=False):
+            power = self.mel(waveforms.float())
+            log_mels: Tensor = ((power + self.config.floor).log() - self.mean) / self.deviation
+        return log_mels
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take mean and deviation over all frames and bands: of the train clips, no others.
+
+        Args:
+            batches: waveforms, each of shape (batch, samples), together every train clip once.
+        """
+        self.mean.zero_()
+        self.deviation.fill_(1)
+        count, total, squares = 0, 0.0, 0.0
+        for waveforms in batches:
+            values = self(waveforms).double()
+            count += values.numel()
+            total += float(values.sum())
+            squares += float(values.square().sum())
+        mean = total / count
+        self.mean.fill_(mean)
+        self.deviation.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)

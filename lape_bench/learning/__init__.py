@@ -1,0 +1,1 @@
+"""Encoders, front ends, views, and the loops that train and probe them."""

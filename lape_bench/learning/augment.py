@@ -1,0 +1,151 @@
+"""Views of BYOL-A (arXiv:2103.06695), for a whole batch at once on the device.
+
+Each random number is drawn on the CPU, from a generator that is passed in, so that a draw does not depend on
+the device.
+"""
+
+import torch
+from torch import Tensor, nn
+
+CUBIC_A = -0.75  # of the cubic convolution kernel, as torch's own bicubic interpolation has it
+
+
+class LogMixupExp(nn.Module):
+    """Mix each log-mel with one seen earlier, as background sound (Sec. III-B of arXiv:2103.06695).
+
+    x' = log((1 - a) exp(x) + a exp(z)), with a uniform in [0, ratio] and z drawn from a memory bank of
+    the last clips. The bank is a buffer, so that a checkpoint holds it.
+
+    Args:
+        shape: bands and frames of a log-mel.
+        ratio: largest share of the background.
+        memory: clips in the bank.
+    """
+
+    bank: Tensor
+    filled: Tensor
+
+    def __init__(self, shape: tuple[int, int], ratio: float = 0.4, memory: int = 2048) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.register_buffer("bank", torch.zeros(memory, *shape))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # clips ever put in
+
+    @torch.no_grad()
+    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        """Mix log-mels of shape (batch, bands, frames), then remember them unmixed.
+
+        The first batch of all has no background to draw from and is returned as it is.
+        """
+        batch, memory = len(log_mels), len(self.bank)
+        held = min(int(self.filled), memory)
+        mixed = log_mels
+        if held:
+            drawn = torch.randint(held, (batch,), generator=generator).to(log_mels.device)
+            a = (
+                self.ratio
+                * torch.rand(batch, generator=generator).to(log_mels.device)[:, None, None]
+            )
+            # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
+            mixed = torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
+        places = (int(self.filled) + torch.arange(batch, device=log_mels.device)) % memory
+        self.bank[places[-memory:]] = log_mels[-memory:]
+        self.filled += batch
+        return mixed
+
+
+class RandomResizeCrop(nn.Module):
+    """Crop a random box from a canvas around each log-mel and resize it back (Sec. III-C).
+
+    The canvas is as high as the log-mel and `canvas` times as long, zero beside it (which is the mean of
+    normalised log-mels). Height and width of the box are the log-mel's, each times a scale uniform in its
+    range, and at most the canvas. Resizing is bicubic with aligned corners.
+
+    Cubic interpolation is linear and separable, so a clip's crop and resize is one matrix for frequency and
+    one for time, and a batch of them two batched products.
+
+    Args:
+        canvas: length of the canvas in lengths of the log-mel.
+        frequency_scale: range of the box's height.
+        time_scale: range of the box's width.
+    """
+
+    def __init__(
+        self,
+        canvas: float = 1.5,
+        frequency_scale: tuple[float, float] = (0.6, 1.5),
+        time_scale: tuple[float, float] = (0.6, 1.5),
+    ) -> None:
+        super().__init__()
+        self.canvas, self.frequency_scale, self.time_scale = canvas, frequency_scale, time_scale
+
+    @torch.no_grad()
+    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        """Crop and resize log-mels of shape (batch, bands, frames); the shape stays."""
+        batch, bands, frames = log_mels.shape
+        length = int(frames * self.canvas)
+        top, height = _draw_boxes(batch, bands, bands, self.frequency_scale, generator)
+        left, width = _draw_boxes(batch, frames, length, self.time_scale, generator)
+        left = left - (length - frames) // 2  # from canvas to log-mel coordinates
+        by_band = resize_matrices(top, height, bands).to(log_mels)
+        by_frame = resize_matrices(left, width, frames).to(log_mels)
+        return by_band @ log_mels @ by_frame.transpose(1, 2)
+
+
+def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Build the matrices that cut a range from a signal and resize it back to the signal's size.
+
+    Args:
+        start: first sample of each range, may lie before the signal, shape (batch,), int64.
+        length: samples of each range, at least 1, same shape.
+        size: samples of the signal, and of the result.
+
+    Returns:
+        Shape (batch, size, size): row i holds the weights of output i. Samples outside the signal are zero;
+        at the edges of a range its outermost sample is repeated.
+    """
+    step = (length - 1) / max(size - 1, 1)
+    position = torch.arange(size) * step[:, None].double()  # (batch, size)
+    left = position.floor()
+    t = position - left
+    matrices = torch.zeros(len(start), size, size + 1, dtype=torch.float64)
+    for tap, distance in ((-1, t + 1), (0, t), (1, 1 - t), (2, 2 - t)):
+        inside_range = torch.minimum((left.long() + tap).clamp(min=0), length[:, None] - 1)
+        column = inside_range + start[:, None]
+        column = torch.where(
+            (column >= 0) & (column < size), column, size
+        )  # the spare column is cut off
+        matrices.scatter_add_(2, column[:, :, None], _cubic(distance)[:, :, None])
+    return matrices[:, :, :size].float()
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Cubic convolution kernel of Keys (1981) at distances in [0, 2]."""
+    a, d = CUBIC_A, distance
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d <= 1, near, far)
+
+
+def _draw_boxes(
+    batch: int, size: int, room: int, scale: tuple[float, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    low, high = scale
+    factor = low + (high - low) * torch.rand(batch, generator=generator, dtype=torch.float64)
+    length = (size * factor).long().clamp(1, room)
+    place = torch.rand(batch, generator=generator, dtype=torch.float64)
+    return (place * (room - length + 1)).long(), length
+
+
+class Views(nn.Module):
+    """The published view: log-mixup-exp, then random resize crop."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.mixup = LogMixupExp(shape)
+        self.crop = RandomResizeCrop()
+
+    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        """Turn normalised log-mels of shape (batch, bands, frames) into a view of the same shape."""
+        view: Tensor = self.crop(self.mixup(log_mels, generator), generator)
+        return view

@@ -1,0 +1,97 @@
+"""Encoders: log-mel spectrograms in, one embedding a clip out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from lape_bench.features import LogMel, LogMelConfig
+
+
+class Encoder(nn.Module, ABC):
+    """What a protocol needs of an encoder: waveforms to features to embeddings.
+
+    Views work on the features in between.
+
+    Attributes:
+        sample_rate: Hz, of the waveforms.
+        embedding_size: numbers in an embedding.
+        whole_clip: true where clips are embedded whole and unpadded, whatever the task's window.
+    """
+
+    sample_rate: int = 16_000
+    embedding_size: int
+    whole_clip: bool = False
+
+    @abstractmethod
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Turn waveforms of shape (batch, samples) into features (batch, ...)."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Turn features into embeddings of shape (batch, embedding_size)."""
+
+    def fit_features(self, batches: Iterable[Tensor]) -> None:
+        """Take normalisation statistics from train waveforms, (batch, samples) each; by default none."""
+
+
+class AudioNTT(Encoder):
+    """The encoder of BYOL-A v1 (arXiv:2103.06695) and LAPE.
+
+    Three blocks of 3x3 convolution with 64 channels, batch norm, ReLU and 2x2 max-pooling; each time step
+    then passes two linear layers of `width`, and time is pooled by maximum plus mean.
+
+    Args:
+        width: d, the size of the embedding.
+        log_mel: the front end; bands must be a multiple of 8.
+        dropout: between the two linear layers.
+    """
+
+    CHANNELS = 64
+
+    def __init__(
+        self, width: int = 2048, log_mel: LogMelConfig | None = None, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.log_mel = LogMel(log_mel)
+        self.sample_rate = self.log_mel.config.sample_rate
+        self.embedding_size = width
+        channels = self.CHANNELS
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, channels, 3, padding=1),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
+            for inputs in (1, channels, channels)
+        )
+        # What convolutions are fast in on a CPU, and on a GPU in bf16.
+        self.blocks.to(memory_format=torch.channels_last)
+        self.steps = nn.Sequential(
+            nn.Linear(channels * self.log_mel.config.bands // 8, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.ReLU(),
+        )
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Return normalised log-mels, shape (batch, bands, frames)."""
+        log_mels: Tensor = self.log_mel(waveforms)
+        return log_mels
+
+    def fit_features(self, batches: Iterable[Tensor]) -> None:
+        """Normalise by the mean and deviation of all train frames."""
+        self.log_mel.fit(batches)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed log-mels of shape (batch, bands, frames), of at least 8 frames."""
+        x = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            x = block(x)
+        x = x.permute(0, 3, 2, 1).flatten(2)  # (batch, frames / 8, bands / 8 * channels)
+        x = self.steps(x)
+        pooled: Tensor = x.amax(dim=1) + x.mean(dim=1)
+        return pooled

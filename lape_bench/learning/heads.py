@@ -1,0 +1,48 @@
+"""Heads: embeddings in, class scores out."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NEIGHBOURS = 10
+
+
+class NearestNeighbours(nn.Module):
+    """k nearest train embeddings by cosine similarity, each voting for its class by its similarity.
+
+    Nothing is fitted and nothing chosen: k is 10, or the number of train embeddings if that is less. Features
+    are standardised by the train set's mean and deviation first, so that no large one drowns the rest.
+
+    Args:
+        embeddings: of the labelled train clips, shape (clips, features).
+        labels: their classes, shape (clips,).
+        classes: number of classes.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    embeddings: Tensor
+    labels: Tensor
+
+    def __init__(self, embeddings: Tensor, labels: Tensor, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        mean = embeddings.mean(dim=0)
+        deviation = embeddings.std(dim=0, correction=0).clamp(min=1e-6)
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.register_buffer("embeddings", F.normalize((embeddings - mean) / deviation, dim=1))
+        self.register_buffer("labels", labels)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return logarithms of the classes' share of the vote, shape (batch, classes).
+
+        A class without a vote gets a hundredth of one, shared by all classes.
+        """
+        queries = F.normalize((embeddings.float() - self.mean) / self.deviation, dim=1)
+        similarity, nearest = (queries @ self.embeddings.T).topk(
+            min(NEIGHBOURS, len(self.embeddings)), dim=1
+        )
+        votes = queries.new_zeros(len(queries), self.classes)
+        votes.scatter_add_(1, self.labels[nearest], (1 + similarity) / 2)  # in [0, 1]
+        return torch.log((votes + 0.01 / self.classes) / (votes.sum(1, keepdim=True) + 0.01))

@@ -1,0 +1,129 @@
+"""Manifest: the clips of a prepared task, and the hash that every record names.
+
+Kept as a Parquet file in the cache, one for a task and each of its variants.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lape_bench.config import Config
+from lape_bench.errors import UserError
+from lape_bench.paths import manifest_path, new_file
+from lape_bench.store import Recording
+from lape_bench.task import TaskCard
+
+COLUMNS = ["clip_id", "path", "label", "split", "fold", "group", "seconds", "rate", "content"]
+IDENTITY = ["clip_id", "label", "split", "fold", "group", "content"]
+INFO = b"lape_bench"
+
+
+class Skipped(Config):
+    """A clip that was left out with --skip-bad, and why."""
+
+    clip_id: str
+    reason: str
+
+
+class ManifestInfo(Config):
+    """What a manifest says beside its clips."""
+
+    task: str
+    variant: str
+    card_version: int
+    data: str
+    classes: tuple[str, ...]
+    root: str
+    source: str
+    store_key: str
+    skipped: tuple[Skipped, ...] = ()
+    hash: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The clips of a task.
+
+    Attributes:
+        info: where the clips come from and what was skipped.
+        clips: one row a clip, sorted by clip_id, with the columns `COLUMNS`; split is train, val, test or
+            None, fold counts from 1 and is 0 without folds, group may be None, seconds and rate (Hz) are
+            the file's own, content is the hash of its decoded samples.
+    """
+
+    info: ManifestInfo
+    clips: pd.DataFrame = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over task, classes, and each clip's id, label, split, fold, group and content."""
+        info = self.info
+        digest = hashlib.sha256()
+        head = [info.task, info.variant, info.card_version, info.data, list(info.classes)]
+        digest.update(json.dumps(head).encode())
+        table = self.clips[IDENTITY].astype(object)
+        for row in table.where(table.notna(), None).itertuples(index=False, name=None):
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+    @property
+    def reference(self) -> str:
+        """The task as a user asks for it: `name`, or `name@variant`."""
+        variant = f"@{self.info.variant}" if self.info.variant else ""
+        return self.info.task + variant
+
+    def recordings(self) -> list[Recording]:
+        """Return every clip with the path of its file."""
+        root = Path(self.info.root)
+        return [
+            Recording(clip_id, root / path)
+            for clip_id, path in zip(self.clips["clip_id"], self.clips["path"], strict=True)
+        ]
+
+    def save(self) -> Path:
+        """Write the manifest to the cache, whole or not at all."""
+        path = manifest_path(self.reference)
+        table = pa.Table.from_pandas(self.clips[COLUMNS], preserve_index=False)
+        info = self.info.model_copy(update={"hash": self.hash})
+        table = table.replace_schema_metadata({INFO: info.model_dump_json().encode()})
+        with new_file(path) as temporary:
+            pq.write_table(table, temporary)
+        return path
+
+
+def load_manifest(card: TaskCard) -> Manifest:
+    """Read the manifest of a prepared task.
+
+    Raises:
+        UserError: the task is not prepared, was prepared for another version of its card, or its
+            manifest is damaged.
+    """
+    path = manifest_path(card.reference)
+    again = f"run 'bench data prepare {card.name} --from ARCHIVE_OR_FOLDER'"
+    if not path.is_file():
+        raise UserError(f"the task '{card.reference}' is not prepared", next_step=again)
+    try:
+        table = pq.read_table(path)
+        info = ManifestInfo.model_validate_json(table.schema.metadata[INFO])
+        manifest = Manifest(info, table.to_pandas())
+        intact = manifest.hash == info.hash
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the manifest {path} is damaged ({error})", next_step=again) from error
+    if not intact:
+        raise UserError(f"the manifest {path} does not have the hash it names", next_step=again)
+    if info.card_version != card.version or info.classes != card.classes:
+        raise UserError(
+            f"the task '{card.reference}' was prepared for version {info.card_version} of its card, "
+            f"which is now at version {card.version}",
+            next_step=again,
+        )
+    return manifest

@@ -1,0 +1,108 @@
+"""Where the harness keeps data on this machine, and how it writes there without leaving halves."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from lape_bench.errors import UserError, writing
+
+
+def home() -> Path:
+    """Return the cache folder: `LAPE_BENCH_HOME`, else the platform's own cache folder."""
+    chosen = os.environ.get("LAPE_BENCH_HOME")
+    return Path(chosen).expanduser().absolute() if chosen else user_cache_path("lape_bench")
+
+
+def manifest_path(reference: str) -> Path:
+    """Return where the manifest of a task, or of task@variant, is kept."""
+    return home() / "manifests" / f"{reference}.parquet"
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which becomes `path` when the block succeeds.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class Staging:
+    """A temporary folder that takes its final name when its block ends; no name, and it is dropped.
+
+    Attributes:
+        path: the empty folder to fill.
+        name: set this to keep the folder: its name beside the other folders of its parent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name: str | None = None
+
+
+@contextmanager
+def staged_folder(parent: Path) -> Iterator[Staging]:
+    """Give a folder to fill that appears whole below `parent`, or not at all.
+
+    Where another process finished a folder of the same name first, theirs is kept and this one
+    dropped: folders made this way are named by their content.
+    """
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Staging(Path(tempfile.mkdtemp(dir=parent, prefix=".part-")))
+        try:
+            yield staging
+            if staging.name is not None:
+                staging.path.chmod(0o755)
+                for file in staging.path.rglob("*"):
+                    if file.is_file():
+                        _flush(file)
+                try:
+                    staging.path.rename(parent / staging.name)
+                except OSError:
+                    if not (parent / staging.name).is_dir():
+                        raise
+        finally:
+            shutil.rmtree(staging.path, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file or nothing."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return `path` made absolute, or say that `what` is not there."""
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise UserError(
+            f"{what} {path} does not exist", next_step="check the path for a typing mistake"
+        )
+    return path
+
+
+def _flush(path: Path) -> None:
+    # Without this a rename can reach the disk before the bytes do, and a power cut leaves an empty file.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

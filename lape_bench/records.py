@@ -1,0 +1,234 @@
+"""Cells and their records: what was run, what came out, and everything needed to recompute it.
+
+A cell's folder holds `record.json` and `predictions.parquet`; both appear whole or not at all, the record last.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, field_validator
+
+from lape_bench.config import Config
+from lape_bench.errors import UserError
+from lape_bench.paths import new_file, write_text
+
+SCHEMA_VERSION = 1
+PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score could
+RECORD, PREDICTIONS = "record.json", "predictions.parquet"
+
+
+class Cell(Config):
+    """The unit of running, resuming and recording, as plain data."""
+
+    system: str
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from the system's defaults"
+    )
+    task: str = Field(description="name, or name@variant")
+    protocol: Literal["finetune", "linear", "knn"]
+    label_fraction: float = Field(1.0, gt=0, le=1)
+    seed: int = Field(0, ge=0)
+    fold: int = Field(0, ge=0, description="from 1; 0 for an official split")
+
+    @property
+    def title(self) -> str:
+        """The cell in a line."""
+        fold = f", fold {self.fold}" if self.fold else ""
+        part = f", {self.label_fraction:.0%} of labels" if self.label_fraction < 1 else ""
+        return f"{self.system} on {self.task} ({self.protocol}{part}, seed {self.seed}{fold})"
+
+
+class ParameterCounts(Config):
+    """Trainable and fixed numbers that a system holds.
+
+    Attributes:
+        encoder: of the encoder alone.
+        inference: of all that scoring needs, encoder and classifier.
+        training: the most held in any training stage.
+    """
+
+    encoder: int
+    inference: int
+    training: int
+
+
+class StageCost(Config):
+    """What one stage of a cell took.
+
+    Attributes:
+        name: the stage.
+        seconds: wall-clock time; of a resumed run, since it was resumed.
+        peak_memory_mib: most memory held while it ran: resident memory of the process on a CPU, allocated
+            device memory elsewhere; 0 where the system does not tell.
+    """
+
+    name: str
+    seconds: float
+    peak_memory_mib: float
+
+
+class TaskFacts(Config):
+    """The task as it was when the cell ran."""
+
+    name: str
+    variant: str
+    card_version: int
+    data: Literal["real", "synthetic"]
+    manifest_hash: str
+    classes: tuple[str, ...]
+    metric: str
+    folds: int
+    clips: dict[str, int] = Field(description="clips of train, labelled, validation and test")
+    skipped: int
+
+
+class RunRecord(Config):
+    """What one cell was and what came out."""
+
+    schema_version: int = SCHEMA_VERSION
+    protocol_version: int = PROTOCOL_VERSION
+    cell: Cell
+    identity: str = Field(description="hash of all that determines the result")
+    settings: dict[str, Any] = Field(description="every setting, resolved")
+    system_version: int
+    task: TaskFacts | None = None
+    status: Literal["finished", "failed"]
+    error: str | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    predictions_sha256: str | None = None
+    decided: dict[str, str] = Field(
+        default_factory=dict, description="what was chosen, and on which split"
+    )
+    validation_origin: str | None = None
+    curve: tuple[dict[str, float], ...] = ()
+    audit: dict[str, dict[str, float]] | None = Field(
+        None, description="what published shortcuts would have reported; never a result"
+    )
+    parameters: ParameterCounts | None = None
+    macs_per_second: int | None = Field(None, description="a second of audio")
+    stages: tuple[StageCost, ...] = ()
+    resumed: int = Field(0, description="times the run was taken up after a kill")
+    artifacts: tuple[dict[str, str], ...] = ()
+    environment: dict[str, str] = Field(default_factory=dict)
+    finished_at: str = ""
+
+    @field_validator("schema_version")
+    @classmethod
+    def _schema_is_known(cls, version: int) -> int:
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"this release reads schema {SCHEMA_VERSION}")
+        return version
+
+
+def identity(values: dict[str, Any]) -> str:
+    """Hash plain data that determines a result."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def cell_folder(out: Path, cell: Cell, identity: str) -> Path:
+    """Return the folder of a cell below `out`."""
+    fold = f"-fold{cell.fold}" if cell.fold else ""
+    name = f"{cell.protocol}-{cell.label_fraction:g}-seed{cell.seed}{fold}-{identity[:8]}"
+    return out / cell.task / re.sub(r"[^\w.@-]+", "_", cell.system) / name
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write `record.json`."""
+    write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read `record.json`.
+
+    Raises:
+        UserError: it is missing, not JSON, or of another schema.
+    """
+    path = folder / RECORD
+    try:
+        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path} is no readable record ({where}: {first['msg']})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+
+
+def write_predictions(
+    folder: Path,
+    clip_ids: list[str],
+    labels: NDArray[np.int64],
+    log_probabilities: NDArray[np.float32],
+    classes: tuple[str, ...],
+) -> str:
+    """Write `predictions.parquet` and return its SHA-256.
+
+    Args:
+        folder: the cell's folder.
+        clip_ids: one a test clip.
+        labels: true classes, shape (clips,).
+        log_probabilities: shape (clips, classes).
+        classes: names of the classes, kept in the file.
+    """
+    table = pa.table(
+        {
+            "clip_id": clip_ids,
+            "label": [classes[label] for label in labels],
+            "log_probabilities": pa.FixedSizeListArray.from_arrays(
+                pa.array(log_probabilities.ravel(), pa.float32()), len(classes)
+            ),
+        },
+        metadata={"classes": json.dumps(classes)},
+    )
+    with new_file(folder / PREDICTIONS) as temporary:
+        pq.write_table(table, temporary)
+    return _sha256(folder / PREDICTIONS)
+
+
+def read_predictions(
+    folder: Path, record: RunRecord
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Read log-probabilities (clips, classes) and labels (clips,) of a finished cell.
+
+    Raises:
+        UserError: the file is missing, damaged, or not the one the record names.
+    """
+    path = folder / PREDICTIONS
+    try:
+        if _sha256(path) != record.predictions_sha256:
+            raise UserError(f"{path} is not the file its record names (its SHA-256 differs)")
+        table = pq.read_table(path)
+        classes = json.loads(table.schema.metadata[b"classes"])
+        flat = table["log_probabilities"].combine_chunks().flatten().to_numpy()
+        index = {name: number for number, name in enumerate(classes)}
+        labels = np.array([index[name] for name in table["label"].to_pylist()], np.int64)
+        return flat.reshape(len(labels), len(classes)), labels
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+
+
+def find_records(out: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
+    """Read every record below a folder.
+
+    Returns:
+        Folders and records, sorted, and a line for each record that could not be read.
+    """
+    found, problems = [], []
+    for path in sorted(out.rglob(RECORD)):
+        try:
+            found.append((path.parent, read_record(path.parent)))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,101 @@
+"""Entry points become names; what a name stands for is loaded on first use.
+
+The project's own tasks and systems come through the same door as a stranger's package.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from lape_bench.errors import UserError, unknown
+
+
+class Registry:
+    """The names that installed packages register in one entry-point group.
+
+    Args:
+        group: the entry-point group.
+        kind: what a name stands for, in messages.
+    """
+
+    def __init__(self, group: str, kind: str) -> None:
+        self.group, self.kind = group, kind
+
+    def names(self) -> list[str]:
+        """Return every registered name, sorted; nothing is loaded."""
+        return sorted({point.name for point in entry_points(group=self.group)})
+
+    def entry(self, name: str) -> EntryPoint:
+        """Return the entry point of `name`.
+
+        Raises:
+            UserError: no package, or more than one, registers the name.
+        """
+        points = {point.value: point for point in entry_points(group=self.group, name=name)}
+        if not points:
+            raise unknown(
+                self.kind, name, self.names(), f"'bench {self.kind}s' lists them with their titles"
+            )
+        if len(points) > 1:
+            raise UserError(
+                f"the {self.kind} name '{name}' is registered by "
+                + " and ".join(f"{_origin(point)} ({point.value})" for point in points.values()),
+                next_step="uninstall all but one of these packages, or rename theirs",
+            )
+        return next(iter(points.values()))
+
+    def load(self, name: str, accept: Callable[[Any], bool], expected: str) -> Any:
+        """Import what `name` stands for.
+
+        Args:
+            name: a registered name.
+            accept: tells whether the imported object can be what the name promises.
+            expected: says in words what `accept` wants.
+
+        Raises:
+            UserError: the name is unknown, its module fails to import, or the object is of another kind.
+        """
+        point = self.entry(name)
+        try:
+            loaded = point.load()
+        except Exception as error:  # a plug-in may fail in any way; it is named and ours goes on
+            raise UserError(
+                f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
+                f"{type(error).__name__}: {error}",
+                next_step=f"mend or uninstall {_origin(point)}",
+            ) from error
+        if not accept(loaded):
+            raise UserError(
+                f"the {self.kind} '{name}' of {_origin(point)}: {point.value} is not {expected}"
+            )
+        return loaded
+
+    def source(self, name: str) -> Path | None:
+        """Return the file of the module that `name` points to, without importing it."""
+        try:
+            spec = importlib.util.find_spec(self.entry(name).module)
+        except ImportError:  # a package that is gone or broken: the listing goes on without it
+            return None
+        return Path(spec.origin) if spec and spec.origin else None
+
+    def summary(self, name: str) -> str:
+        """Return the first line of the docstring of `name`'s module, read without importing it."""
+        path = self.source(name)
+        if path is None or path.suffix != ".py":
+            return f"(module {self.entry(name).module} was not found)"
+        try:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        except (SyntaxError, OSError, UnicodeDecodeError) as error:
+            return f"(cannot be read: {error})"
+        return docstring.splitlines()[0] if docstring else ""
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"package {point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+
+
+TASKS = Registry("lape_bench.tasks", "task")
+SYSTEMS = Registry("lape_bench.systems", "system")

@@ -1,0 +1,168 @@
+"""Which clips a cell trains on, validates on and is tested on.
+
+Official splits and folds come from the manifest; a validation hold-out and the label fraction are
+drawn here, from the run's seed and the task alone, so that every system sees the same labels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lape_bench.errors import UserError
+from lape_bench.manifest import Manifest
+from lape_bench.seeding import Seeds
+from lape_bench.task import TaskCard
+
+HELD_OUT = 0.1  # share of train that validates where the task has no validation split
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a manifest by what they are for, sorted, disjoint but for `labelled`.
+
+    Attributes:
+        train: clips whose audio may be trained on.
+        labelled: those of them whose labels may be used too.
+        validation: clips that selection sees; empty where nothing is selected.
+        test: clips that are scored once, at the end.
+        validation_origin: "official", "held out of train" or "none".
+    """
+
+    train: Indices
+    labelled: Indices
+    validation: Indices
+    test: Indices
+    validation_origin: str
+
+
+def make_split(
+    manifest: Manifest,
+    card: TaskCard,
+    fold: int,
+    seed: int,
+    label_fraction: float = 1.0,
+    selects: bool = True,
+) -> Split:
+    """Draw the split of one cell.
+
+    Args:
+        manifest: the task's clips.
+        card: its card.
+        fold: the fold to test on, from 1; 0 for an official split.
+        seed: the run's seed.
+        label_fraction: share of train whose labels are used, in (0, 1].
+        selects: whether the system chooses anything on validation. Where it does not and the task has no
+            validation split of its own, holding clips out would only waste their labels: they stay in train.
+
+    Raises:
+        UserError: the task has no such fold, or a side is empty.
+    """
+    clips = manifest.clips
+    if fold not in card.folds:
+        allowed = f"1 to {card.split.folds}" if card.split.folds else "none, its split is official"
+        raise UserError(f"{card.reference} has no fold {fold}", allowed=f"its folds: {allowed}")
+    if card.split.folds:
+        is_test = clips["fold"].to_numpy() == fold
+        is_validation = np.zeros(len(clips), bool)
+    else:
+        is_test = (clips["split"] == "test").to_numpy()
+        is_validation = (clips["split"] == "val").to_numpy()
+    train = np.flatnonzero(~is_test & ~is_validation)
+    test, validation = np.flatnonzero(is_test), np.flatnonzero(is_validation)
+    if not len(train) or not len(test):
+        raise UserError(
+            f"{card.reference} has {len(train)} clips to train on and {len(test)} to test"
+        )
+    seeds = Seeds(seed, card.reference, fold)
+    origin = "official"
+    if not len(validation):
+        held_out = hold_out(clips.iloc[train], seeds.numpy("validation"))
+        if selects or label_fraction < 1:
+            train, validation = train[~held_out], train[held_out]
+        origin = "held out of train" if selects else "none"
+    if not selects:
+        validation = validation[:0]
+    order = label_order(clips["label"].iloc[train].to_numpy(), seeds.numpy("labels"))
+    labelled = train[take_fraction(order, clips["label"].iloc[train].to_numpy(), label_fraction)]
+    return Split(train, np.sort(labelled), validation, test, origin)
+
+
+def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Choose about a tenth of train for validation: stratified by class, whole groups only.
+
+    Without groups, each class gives a tenth of its clips, at least one if it has two. With groups,
+    groups are taken in random order, each if it brings the class counts nearer to a tenth than leaving
+    it does, until a tenth is reached; at least one group is taken and one left, and every class keeps
+    a clip in train.
+
+    Args:
+        train: rows of a manifest.
+        random: drawn from for the order alone.
+
+    Returns:
+        Shape (clips,), true for those held out.
+    """
+    labels, _ = pd.factorize(train["label"], sort=True)
+    has_groups = train["group"].notna().any()
+    keys = train["group"].fillna(train["clip_id"]) if has_groups else train["clip_id"]
+    groups, names = pd.factorize(keys, sort=True)
+    counts = np.zeros((len(names), labels.max() + 1), np.int64)
+    np.add.at(counts, (groups, labels), 1)
+    total = counts.sum(axis=0)
+    wanted = np.where(total > 1, np.maximum(1, np.round(HELD_OUT * total)), 0)
+    taken = np.zeros(len(names), bool)
+    held = np.zeros_like(total)
+    for group in random.permutation(len(names)):
+        with_it = held + counts[group]
+        if held.sum() >= wanted.sum():
+            break
+        nearer = np.abs(with_it - wanted).sum() < np.abs(held - wanted).sum()
+        if nearer and (with_it < total).all():
+            taken[group], held = True, with_it
+    if not taken.any():
+        # Groups much larger than a tenth, such as four speakers: the smallest that leaves every class.
+        candidates = [g for g in range(len(names)) if (counts[g] < total).all()]
+        if candidates:
+            sizes = counts[candidates].sum(axis=1)
+            smallest = [g for g, size in zip(candidates, sizes, strict=True) if size == sizes.min()]
+            taken[random.choice(smallest)] = True
+    return taken[groups]
+
+
+def label_order(labels: NDArray[np.object_], random: np.random.Generator) -> Indices:
+    """Order clips so that a prefix of each class is its share of any label fraction.
+
+    Returns:
+        Rank of each clip within its class, shape (clips,), from 0.
+    """
+    position = np.empty(len(labels), np.int64)
+    position[random.permutation(len(labels))] = np.arange(len(labels))
+    return pd.Series(position).groupby(labels).rank(method="first").to_numpy(np.int64) - 1
+
+
+def take_fraction(rank: Indices, labels: NDArray[np.object_], fraction: float) -> NDArray[np.bool_]:
+    """Take a share of each class by rank: at least one clip a class, nested from share to share."""
+    sizes = pd.Series(labels).map(pd.Series(labels).value_counts()).to_numpy()
+    return rank < np.maximum(1, np.round(fraction * sizes))
+
+
+def random_like(split: Split, labels: NDArray[np.object_], random: np.random.Generator) -> Split:
+    """Deal the same number of clips of each class to each side at random, without regard to groups.
+
+    What a benchmark does that ignores official folds; only the audit uses it.
+    """
+    sides = (split.labelled, split.validation, split.test)
+    dealt: list[list[Indices]] = [[], [], []]
+    pool = np.concatenate(sides)
+    for label in np.unique(labels[pool].astype(str)):
+        shuffled = random.permutation(pool[labels[pool] == label])
+        for target, side in zip(dealt, sides, strict=True):
+            count = int((labels[side] == label).sum())
+            target.append(shuffled[:count])
+            shuffled = shuffled[count:]
+    labelled, validation, test = (np.sort(np.concatenate(parts)) for parts in dealt)
+    return Split(labelled, labelled, validation, test, "random")

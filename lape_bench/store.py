@@ -1,0 +1,215 @@
+"""Every clip of a data set once: decoded, resampled, in one memory-mapped file.
+
+A store is a folder named by the clips it holds and their rate, so tasks and variants over the same
+recordings share it. It appears whole or not at all.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lape_bench import audio
+from lape_bench.errors import UserError
+from lape_bench.paths import home, staged_folder
+
+SAMPLES, INDEX = "samples.f32", "index.npz"
+RESIDENT_BYTES = 2**30  # a selection up to this size is copied to memory; a larger one stays mapped
+
+
+class Recording(NamedTuple):
+    """A clip to decode."""
+
+    clip_id: str
+    path: Path
+
+
+class Facts(NamedTuple):
+    """What decoding told about a clip; `problem` is empty where it is usable."""
+
+    seconds: float
+    rate: int
+    content: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one rate, back to back in one array.
+
+    Attributes:
+        ids: clip ids, one a clip.
+        samples: all audio, shape (total samples,), float32; in memory or memory-mapped.
+        starts: first sample of each clip, shape (clips,).
+        lengths: samples of each clip, shape (clips,).
+        rate: Hz.
+        key: hash of ids, audio and rate, which names what is computed from them.
+    """
+
+    ids: tuple[str, ...]
+    samples: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    rate: int
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        """Return one clip's samples, shape (samples,)."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        return self.samples[self.starts[index] : self.starts[index] + self.lengths[index]]
+
+    @property
+    def seconds(self) -> float:
+        """Length of all clips together."""
+        return float(self.lengths.sum()) / self.rate
+
+    def view(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
+        """Return the clips at `indices`, in that order, over the same audio."""
+        indices = np.asarray(indices, dtype=np.int64)
+        ids = tuple(self.ids[index] for index in indices)
+        starts, lengths = self.starts[indices], self.lengths[indices]
+        return Clips(ids, self.samples, starts, lengths, self.rate, _hash(self.key, *ids))
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
+        """Return the clips at `indices`, in that order.
+
+        Up to `RESIDENT_BYTES` their audio is copied, so that nothing of the others is held; more stays
+        mapped.
+        """
+        chosen = self.view(indices)
+        if chosen.lengths.sum() * self.samples.itemsize > RESIDENT_BYTES:
+            return chosen
+        samples = np.empty(int(chosen.lengths.sum()), np.float32)
+        starts = np.cumsum(chosen.lengths) - chosen.lengths
+        for index, start in enumerate(starts):
+            samples[start : start + chosen.lengths[index]] = chosen[index]
+        return Clips(chosen.ids, samples, starts, chosen.lengths, self.rate, chosen.key)
+
+    @classmethod
+    def pack(cls, ids: Sequence[str], waveforms: Sequence[NDArray[np.float32]], rate: int) -> Self:
+        """Build clips from waveforms of shape (samples,) that lie in memory."""
+        lengths = np.array([len(waveform) for waveform in waveforms], np.int64)
+        starts = np.cumsum(lengths) - lengths
+        samples = np.concatenate(waveforms).astype(np.float32)
+        key = _hash(str(rate), *ids, hashlib.sha256(samples.tobytes()).hexdigest())
+        return cls(tuple(ids), samples, starts, lengths, rate, key)
+
+
+def build(
+    recordings: Sequence[Recording],
+    rate: int,
+    on_clip: Callable[[], None] = lambda: None,
+    accept: Callable[[list[Facts]], None] = lambda facts: None,
+) -> tuple[str, list[Facts]]:
+    """Decode recordings in parallel into a store at `rate` Hz.
+
+    Args:
+        recordings: the clips, with distinct ids.
+        rate: the store's rate in Hz.
+        on_clip: called after each clip.
+        accept: sees the facts of all recordings before the store is kept, and may refuse by raising.
+
+    Returns:
+        The key of the usable clips' audio, for `open_store`, and the facts of every recording.
+
+    Raises:
+        UserError: the disk is full, or the cache cannot be written.
+    """
+    facts: list[Facts] = []
+    lengths: list[int] = []
+    with staged_folder(home() / "store") as staging:
+        with (staging.path / SAMPLES).open("wb") as file:
+            for fact, samples in _decode_in_order(recordings, rate):
+                facts.append(fact)
+                if not fact.problem:
+                    file.write(samples.tobytes())
+                    lengths.append(len(samples))
+                on_clip()
+        accept(facts)
+        usable = [
+            (recording.clip_id, fact.content)
+            for recording, fact in zip(recordings, facts, strict=True)
+            if not fact.problem
+        ]
+        key = _hash(*(part for pair in usable for part in pair))
+        np.savez(
+            staging.path / INDEX,
+            ids=np.array([clip_id for clip_id, _ in usable]),
+            lengths=np.array(lengths, np.int64),
+        )
+        staging.name = _folder(key, rate)
+    return key, facts
+
+
+def open_store(key: str, rate: int, recordings: Callable[[], Sequence[Recording]]) -> Clips:
+    """Map a store; where it is missing at this rate, decode the recordings again.
+
+    Raises:
+        UserError: the recordings are needed and no longer hold the audio they were prepared with.
+    """
+    folder = home() / "store" / _folder(key, rate)
+    if not folder.is_dir():
+        again = recordings()
+        found, facts = build(again, rate)
+        if found != key:
+            bad = [r.path for r, fact in zip(again, facts, strict=True) if fact.problem]
+            raise UserError(
+                f"the recordings changed since they were prepared (first: {(bad or [again[0].path])[0]})",
+                next_step="prepare the task again with 'bench data prepare'",
+            )
+    with np.load(folder / INDEX) as index:
+        ids, lengths = index["ids"], index["lengths"]
+    samples = np.memmap(folder / SAMPLES, np.float32, mode="r")
+    starts = np.cumsum(lengths) - lengths
+    return Clips(tuple(ids.tolist()), samples, starts, lengths, rate, _folder(key, rate))
+
+
+def _decode_in_order(
+    recordings: Sequence[Recording], rate: int
+) -> Iterator[tuple[Facts, audio.Samples]]:
+    # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[tuple[Facts, audio.Samples]]] = deque()
+        try:
+            for recording in recordings:
+                waiting.append(pool.submit(_decode, recording.path, rate))
+                if len(waiting) > 64:  # bounds what lies in memory between decoding and writing
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _decode(path: Path, rate: int) -> tuple[Facts, audio.Samples]:
+    try:
+        samples, own_rate = audio.read(path)
+    except audio.AudioProblem as problem:
+        return Facts(0.0, 0, "", str(problem)), np.empty(0, np.float32)
+    content = audio.content_hash(samples, own_rate)
+    facts = Facts(len(samples) / own_rate, own_rate, content, "")
+    return facts, audio.resample(samples, own_rate, rate)
+
+
+def _folder(key: str, rate: int) -> str:
+    return f"{key[:32]}-{rate}"
+
+
+def _hash(*parts: str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,123 @@
+"""Sweeps: a grid in a file, expanded into cells, run in one or more processes.
+
+A failing cell is recorded and the others go on; a stopped sweep is taken up by running it again, since
+finished cells are not run twice and an unfinished one resumes.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from lape_bench.config import Config
+from lape_bench.errors import UserError
+from lape_bench.progress import Progress
+from lape_bench.records import Cell, RunRecord
+from lape_bench.runner import RunOptions, check_protocols, plan, run_cell
+
+TRIES = 2  # of a cell whose process died, before it counts as failed
+
+Outcome = RunRecord | str  # a record, or why there is none
+
+
+class SystemEntry(Config):
+    """A system of a sweep, with the settings that differ from its defaults."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class SweepConfig(Config):
+    """A grid of cells."""
+
+    systems: tuple[SystemEntry, ...] = Field(
+        min_length=1, description="names, or name and settings"
+    )
+    tasks: tuple[str, ...] = Field(min_length=1)
+    protocols: tuple[str, ...] = Field((), description="none: each system's own")
+    label_fractions: tuple[float, ...] = Field((1.0,), min_length=1)
+    seeds: int = Field(1, ge=1, description="how many, from 0")
+
+    @field_validator("systems", mode="before")
+    @classmethod
+    def _a_name_is_an_entry(cls, systems: Any) -> Any:
+        if not isinstance(systems, list):
+            return systems
+        return [{"name": entry} if isinstance(entry, str) else entry for entry in systems]
+
+    def cells(self) -> list[Cell]:
+        """Expand the grid."""
+        check_protocols(self.protocols)
+        systems = [(entry.name, entry.settings) for entry in self.systems]
+        return plan(systems, self.tasks, self.protocols, self.label_fractions, self.seeds)
+
+
+def run_cells(
+    cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
+) -> Iterator[tuple[Cell, Outcome]]:
+    """Run cells and yield each with its record, or with the reason it could not be run, as it ends.
+
+    Args:
+        cells: what to run.
+        options: how.
+        jobs: processes; 1 runs in this one.
+        progress: told of cells, and in one process of what happens inside them.
+    """
+    run = _in_this_process if jobs == 1 else _in_processes
+    with progress.task("cells", len(cells), "cells") as task:
+        for cell, outcome in run(cells, options, jobs, progress):
+            task.advance()
+            yield cell, outcome
+
+
+def _in_this_process(
+    cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
+) -> Iterator[tuple[Cell, Outcome]]:
+    for cell in cells:
+        yield cell, _attempt(cell, options, progress)
+
+
+def _in_processes(
+    cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
+) -> Iterator[tuple[Cell, Outcome]]:
+    threads = options.compute.threads or max(1, (os.cpu_count() or 1) // jobs)
+    compute = options.compute.model_copy(update={"threads": threads})
+    options = options.model_copy(update={"compute": compute})
+    waiting = [(cell, 1) for cell in reversed(cells)]
+    while waiting:
+        # A process that dies takes its whole pool with it; the cells it ran are tried in a new one.
+        # Spawned, because a forked torch inherits locks of threads that it does not have.
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            running: dict[Future[Outcome], tuple[Cell, int]] = {}
+            broken = False
+            while not broken and (waiting or running):
+                while waiting and len(running) < jobs:
+                    cell, number = waiting.pop()
+                    running[pool.submit(_attempt_quietly, cell, options)] = (cell, number)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cell, number = running.pop(future)
+                    try:
+                        yield cell, future.result()
+                    except BrokenProcessPool:
+                        broken = True
+                        if number < TRIES:
+                            waiting.append((cell, number + 1))
+                        else:
+                            yield cell, f"its process died {TRIES} times (killed, or out of memory)"
+            for cell, number in running.values():
+                waiting.append((cell, number))
+
+
+def _attempt(cell: Cell, options: RunOptions, progress: Progress) -> Outcome:
+    try:
+        return run_cell(cell, options, progress)
+    except UserError as error:
+        return str(error)
+
+
+def _attempt_quietly(cell: Cell, options: RunOptions) -> Outcome:
+    return _attempt(cell, options, Progress(quiet=True))

@@ -1,0 +1,172 @@
+"""System: the contract between the harness and whatever is benchmarked.
+
+The harness gives a system the train and validation clips of a task and a run context, and later clips to
+score. Nothing of the test split is reachable from what it gets while it trains.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lape_bench.artifacts import Artifact
+from lape_bench.config import Config
+from lape_bench.costs import Meter
+from lape_bench.progress import Progress
+from lape_bench.records import ParameterCounts
+from lape_bench.seeding import Seeds
+from lape_bench.store import Clips
+
+Protocol = Literal["finetune", "linear", "knn"]
+Precision = Literal["float32", "bf16"]
+
+
+class Target(Config):
+    """The task as a system sees it."""
+
+    classes: tuple[str, ...]
+    window_seconds: float
+    metric: str
+
+
+@dataclass(frozen=True)
+class LabelledClips:
+    """Clips and their classes.
+
+    Attributes:
+        clips: the audio.
+        labels: index into the target's classes, shape (clips,), int64, on the CPU.
+    """
+
+    clips: Clips
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a system may learn from.
+
+    Attributes:
+        train: the audio of the whole train split, for stages that use no label.
+        labelled: the share of it whose labels may be used.
+        validation: what may be selected on; none where nothing is selected.
+    """
+
+    train: Clips
+    labelled: LabelledClips
+    validation: LabelledClips | None
+
+
+@dataclass
+class RunContext:
+    """What a run gives its system beside the data.
+
+    Attributes:
+        device: where to compute.
+        precision: of the encoder's arithmetic, for `autocast`.
+        seeds: the run's named generators.
+        progress: what the user sees.
+        work: a folder for checkpoints, kept while the cell is unfinished and deleted after.
+        meter: seconds and memory of the stages, by `stage`.
+        artifacts: what was taken from or added to the cache.
+        on_epoch: called after each epoch with its number and a function that scores clips with the model of
+            that moment; the audit listens here, and it must not change what is learnt.
+    """
+
+    device: torch.device
+    precision: Precision
+    seeds: Seeds
+    progress: Progress
+    work: Path
+    meter: Meter
+    artifacts: list[Artifact] = field(default_factory=list)
+    on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute the block in the run's precision."""
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
+        )
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note seconds and peak memory of the block under `name`."""
+        self.progress.detail(f"stage {name}")
+        with self.meter.stage(name):
+            yield
+
+
+class TrainingSummary(Config):
+    """What a record keeps of the training.
+
+    Attributes:
+        curve: one mapping a logged epoch, such as {"epoch": 1, "loss": 2.9, "validation": 0.21}.
+        decided: what was chosen, and on which split, such as {"epoch 11 of 12": "validation"}.
+    """
+
+    curve: tuple[dict[str, float], ...] = ()
+    decided: dict[str, str] = Field(default_factory=dict)
+
+
+class System(ABC):
+    """Something that learns a task and scores clips.
+
+    Args:
+        settings: an instance of the class's `Settings`.
+        target: the task.
+        protocol: one of the class's `protocols`.
+    """
+
+    Settings: ClassVar[type[Config]]
+    protocols: ClassVar[tuple[Protocol, ...]]  # the first is the default
+    version: ClassVar[int] = 1  # raised whenever a score could change
+    sample_rate: ClassVar[int] = 16_000  # Hz, of the clips it is given
+    brief: ClassVar[dict[str, Any]] = {}  # settings for a run of seconds, for the conformance check
+
+    def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
+        self.settings, self.target, self.protocol = settings, target, protocol
+
+    @property
+    def selects(self) -> bool:
+        """Whether anything is chosen on validation; where not, none is held out of train."""
+        return True
+
+    @abstractmethod
+    def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
+        """Learn the task, from scratch or on from what `context.work` holds of a killed run.
+
+        The result must not depend on whether, or when, an earlier run was killed.
+        """
+
+    @abstractmethod
+    def score(self, clips: Clips, context: RunContext) -> Tensor:
+        """Return log-probabilities of the classes for whole clips, shape (clips, classes), float32, CPU.
+
+        A clip's row must not depend on the clips beside it.
+        """
+
+    @abstractmethod
+    def count_parameters(self) -> ParameterCounts:
+        """Count parameters; after `train` or `load`."""
+
+    @abstractmethod
+    def count_macs(self) -> int:
+        """Count multiply-accumulate operations of scoring a second of audio; after `train` or `load`."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write all that scoring needs into an existing folder."""
+
+    @abstractmethod
+    def load(self, folder: Path, context: RunContext) -> Self:
+        """Take up what `save` wrote, on the context's device, and return this system.
+
+        Raises:
+            UserError: the files are not this system's, do not fit it to the last tensor, or hold code.
+        """

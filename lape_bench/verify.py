@@ -1,0 +1,105 @@
+"""A prepared task, held against its card, its split rule and the files on disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lape_bench import audio
+from lape_bench.manifest import Manifest
+from lape_bench.progress import Progress
+from lape_bench.task import TaskCard
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        what: what was looked at.
+        holds: whether it is as it must be.
+        detail: what was found.
+    """
+
+    what: str
+    holds: bool
+    detail: str
+
+
+def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -> list[Finding]:
+    """Check counts, groups, contents across sides and files of a prepared task.
+
+    Args:
+        card: the card, as its variant has it.
+        manifest: its manifest, whose own hash was checked when it was read.
+        deep: decode every file again and compare its content hash.
+        progress: told of each decoded clip.
+    """
+    findings = [*_counts(card, manifest), _disjoint(card, manifest, "content", "audio")]
+    if card.group is not None:
+        findings.append(_disjoint(card, manifest, "group", card.group))
+    findings.append(_files(manifest))
+    if deep and findings[-1].holds:
+        findings.append(_contents(manifest, progress))
+    return findings
+
+
+def differences(card: TaskCard, manifest: Manifest) -> list[str]:
+    """Name what differs from the counts that the card expects."""
+    return [f"{found.what}: {found.detail}" for found in _counts(card, manifest) if not found.holds]
+
+
+def _counts(card: TaskCard, manifest: Manifest) -> Iterator[Finding]:
+    expected, clips = card.expected, manifest.clips
+    skipped = len(manifest.info.skipped)
+    note = f" ({skipped} skipped)" if skipped else ""
+    yield _equal("clips", len(clips), expected.clips, note)
+    if expected.per_class is not None:
+        counts = clips["label"].value_counts()
+        for label in card.classes:
+            found = int(counts.get(label, 0))
+            if found != expected.per_class:
+                yield _equal(f"clips of class {label}", found, expected.per_class, "")
+    side = clips["fold"].astype(str) if card.split.folds else clips["split"]
+    counts = side.value_counts()
+    for name, wanted in expected.per_side.items():
+        what = f"clips of fold {name}" if card.split.folds else f"clips of {name}"
+        yield _equal(what, int(counts.get(name, 0)), wanted, "")
+
+
+def _equal(what: str, found: int, expected: int, note: str) -> Finding:
+    if found == expected:
+        return Finding(what, True, f"{found:,}")
+    return Finding(what, False, f"{found:,} instead of {expected:,}{note}")
+
+
+def _disjoint(card: TaskCard, manifest: Manifest, column: str, word: str) -> Finding:
+    side = "fold" if card.split.folds else "split"
+    sides = manifest.clips.groupby(column)[side].nunique()
+    shared = sorted(str(value) for value in sides[sides > 1].index)
+    if shared:
+        detail = f"{len(shared)} on several sides, such as {shared[0][:16]}"
+        return Finding(f"no {word} on two sides", False, detail)
+    return Finding(f"no {word} on two sides", True, f"{len(sides):,} different")
+
+
+def _files(manifest: Manifest) -> Finding:
+    missing = [str(r.path) for r in manifest.recordings() if not r.path.is_file()]
+    if missing:
+        return Finding("files", False, f"{len(missing)} missing, such as {missing[0]}")
+    return Finding("files", True, f"all below {Path(manifest.info.root).name}")
+
+
+def _contents(manifest: Manifest, progress: Progress) -> Finding:
+    wrong = []
+    with progress.task("decoding", len(manifest), "clips") as task:
+        for recording, content in zip(
+            manifest.recordings(), manifest.clips["content"], strict=True
+        ):
+            try:
+                if audio.content_hash(*audio.read(recording.path)) != content:
+                    wrong.append(f"{recording.path} changed")
+            except audio.AudioProblem as problem:
+                wrong.append(f"{recording.path}: {problem}")
+            task.advance()
+    if wrong:
+        return Finding("decoded audio", False, f"{len(wrong)} differ, such as {wrong[0]}")
+    return Finding("decoded audio", True, "every clip as it was prepared")

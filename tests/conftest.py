@@ -1,0 +1,106 @@
+"""Fixtures: a cache of its own for every test, small audio, and the real recordings where they are."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from lape_bench.costs import Meter
+from lape_bench.paths import home
+from lape_bench.prepare import prepare
+from lape_bench.progress import Progress
+from lape_bench.seeding import Seeds
+from lape_bench.system import RunContext
+from lape_bench.task import load_card
+
+REAL_AUDIO = Path(
+    os.environ.get("LAPE_BENCH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
+)
+SILENT_PROGRESS = Progress(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for this test alone."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder in which the synthetic task is prepared; read only."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    before = os.environ.get("LAPE_BENCH_HOME")
+    os.environ["LAPE_BENCH_HOME"] = str(folder)
+    try:
+        prepare(load_card("synthetic-sounds"), None, SILENT_PROGRESS)
+    finally:
+        if before is None:
+            del os.environ["LAPE_BENCH_HOME"]
+        else:
+            os.environ["LAPE_BENCH_HOME"] = before
+    return folder
+
+
+@pytest.fixture
+def synthetic(synthetic_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use the shared cache folder in which the synthetic task is prepared."""
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(synthetic_home))
+    assert home() == synthetic_home
+    return synthetic_home
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return SILENT_PROGRESS
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RunContext:
+    """A run on the CPU in float32, with a work folder of its own."""
+    device = torch.device("cpu")
+    work = tmp_path / "work"
+    work.mkdir()
+    return RunContext(device, "float32", Seeds(0, "test"), SILENT_PROGRESS, work, Meter(device))
+
+
+@pytest.fixture
+def write_clip() -> Callable[..., Path]:
+    """Write a short noise clip; two seeds give two contents."""
+
+    def write(
+        path: Path, seed: int = 0, seconds: float = 0.3, rate: int = 8000, **how: str
+    ) -> Path:
+        noise = np.random.default_rng(seed).normal(0, 0.1, round(seconds * rate))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, noise.astype(np.float32), rate, **how)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def real_audio() -> Path:
+    """Folder of the real recordings."""
+    if not (REAL_AUDIO / "asc-mini.zip").is_file():
+        pytest.skip(f"no real recordings: set LAPE_BENCH_TEST_DATA, or put them at {REAL_AUDIO}")
+    return REAL_AUDIO
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> Iterator[None]:
+    """One thread a test process: workers share the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
