@@ -29,7 +29,7 @@ class Supervised(EncoderSystem):
         """Return a new AudioNTT."""
         return AudioNTT(self.settings.width)
 
-    def build_views(self, shape: tuple[int, ...]) -> nn.Module:
+    def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module:
         """Return log-mixup-exp and random resize crop."""
         bands, frames = shape
-        return Views((bands, frames))
+        return Views((bands, frames), clips)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]
 
 SHORTEST_SECONDS = 0.1  # below this a 64 ms analysis window sees little but padding
+BLOCK_FRAMES = 2**20
+UNKNOWN_FRAMES = 2**62  # libsndfile's count for a stream that does not say its length
+KNOWN_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3")
 SILENT_BELOW = 2.0**-15  # one step of 16-bit audio
 
 
@@ -32,20 +35,26 @@ def read(path: Path) -> tuple[Samples, int]:
         AudioProblem: the file is missing, empty, no audio, truncated, too short, silent, or holds NaN.
     """
     try:
-        if path.stat().st_size == 0:
-            raise AudioProblem("empty file (0 bytes)")
-        with soundfile.SoundFile(path) as file:
-            rate, frames = file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)
-            log = file.extra_info
-    except soundfile.SoundFileError as error:
-        raise AudioProblem(_why_unreadable(path, error)) from error
+        head = _head(path)
+        try:
+            with soundfile.SoundFile(path) as file:
+                mono, rate, frames, log = (
+                    _decode(file),
+                    file.samplerate,
+                    file.frames,
+                    file.extra_info,
+                )
+        except soundfile.SoundFileError as error:
+            reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+            looks_like_text = _is_text(head) and not head.startswith(KNOWN_STARTS)
+            problem = (
+                "not audio: it looks like text" if looks_like_text else "not readable as audio"
+            )
+            raise AudioProblem(f"{problem} ({reason})") from error
+        if (len(mono) < frames < UNKNOWN_FRAMES) or _is_cut_off(path, log):
+            raise AudioProblem("truncated: it holds less audio than its header says")
     except OSError as error:
         raise AudioProblem(f"cannot be read ({error.strerror})") from error
-    if len(samples) < frames or _is_cut_off(path, log):
-        raise AudioProblem("truncated: it holds less audio than its header says")
-    # The mean of one channel would copy it for nothing.
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise AudioProblem("holds NaN or infinite samples")
     if len(mono) < SHORTEST_SECONDS * rate:
@@ -70,12 +79,33 @@ def content_hash(samples: Samples, rate: int) -> str:
     return digest.hexdigest()
 
 
-def _why_unreadable(path: Path, error: soundfile.SoundFileError) -> str:
-    head = path.open("rb").read(64)
-    if b"\0" not in head and not head.startswith((b"RIFF", b"fLaC", b"OggS", b"ID3")):
-        return "not audio: it looks like text"
-    reason = str(error).rpartition(": ")[2].strip().rstrip(".")
-    return f"not readable as audio ({reason})"
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(256)
+    if not head:
+        raise AudioProblem("empty file (0 bytes)")
+    return head
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        return (
+            head.decode("utf-8").replace("\n", "").replace("\t", "").replace("\r", "").isprintable()
+        )
+    except UnicodeDecodeError:
+        return False
+
+
+def _decode(file: soundfile.SoundFile) -> Samples:
+    """Read all of an open file in blocks, since a stream may not say how long it is; average channels."""
+    blocks = []
+    try:
+        while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            # The mean of one channel would copy it for nothing.
+            blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+    except soundfile.SoundFileError as error:
+        raise AudioProblem(f"truncated or damaged ({str(error).strip().rstrip('.')})") from error
+    return np.concatenate([*blocks, np.empty(0, np.float32)])
 
 
 def _is_cut_off(path: Path, log: str) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lape_bench.store import Clips
 
-REMAINDER = 0.1  # a rest shorter than this share of a window gets no window of its own
+REMAINDER = 0.1  # a rest of at most this share of a window gets no window of its own
 SAMPLES_A_BATCH = 64 * 16_000  # of whole clips of one length, which bounds the memory of a batch
 
 
@@ -36,11 +36,9 @@ class DeviceClips:
 
 def to_device(clips: Clips, device: torch.device) -> DeviceClips:
     """Move clips to the device if they fit; else leave them mapped and move each batch."""
-    if isinstance(clips.samples, np.memmap) and clips.samples.filename is not None:
-        # Copy-on-write, since torch wants a writeable array; nothing is written, so nothing is copied.
-        held = torch.from_numpy(np.memmap(clips.samples.filename, np.float32, mode="c"))
-    else:
-        held = torch.from_numpy(clips.samples).to(device)
+    held = torch.from_numpy(clips.samples)
+    if not isinstance(clips.samples, np.memmap):
+        held = held.to(device)
     where = held.device
     starts, lengths = (torch.from_numpy(a).to(where) for a in (clips.starts, clips.lengths))
     return DeviceClips(held, starts, lengths, device)
@@ -92,7 +90,7 @@ def cut(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Te
 def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor, Tensor]:
     """Lay windows over whole clips: evenly spaced, the first at the start, the last at the end.
 
-    A clip gets as many as it holds, rounded up unless the rest is shorter than a tenth of a window;
+    A clip gets as many as it holds, rounded up unless the rest is at most a tenth of a window;
     a clip of about one window or less gets one, in its middle.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lape_bench.config import validate
+from lape_bench.config import merge, validate
 from lape_bench.costs import Meter
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
@@ -62,7 +62,7 @@ def check_system(
         UserError: unknown system, or settings that its model refuses.
     """
     kind = load_system(name)
-    config = validate({**kind.brief, **settings}, kind.Settings, where=f"settings of {name}")
+    config = validate(merge(kind.brief, settings), kind.Settings, where=f"settings of {name}")
     clips, labels, sides, target = _synthetic(kind.sample_rate, progress)
     for protocol in kind.protocols:
         with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,9 @@ class _Bench:
         work = self.folder / name
         work.mkdir(exist_ok=True)
         seeds, meter = Seeds(0, "check"), Meter(self.device)
-        return RunContext(self.device, self.precision, seeds, Progress(quiet=True), work, meter)
+        context = RunContext(self.device, self.precision, seeds, Progress(quiet=True), work, meter)
+        context.checkpoint_seconds = 0.0  # a stopped run must find something to go on from
+        return context
 
     def trained(self, name: str) -> System:
         system = self.make()
@@ -113,6 +115,11 @@ class _Bench:
 
     def scores(self, system: System, clips: Clips) -> Tensor:
         return system.score(clips, self.context("score"))
+
+    def insist_same(self, one: System, other: System, otherwise: str) -> None:
+        """Fail, saying `otherwise`, unless two systems score the test clips alike to the bit."""
+        if not torch.equal(self.scores(one, self.test.clips), self.scores(other, self.test.clips)):
+            raise _Failed(otherwise)
 
 
 def _results(bench: _Bench, protocol: Protocol) -> Iterator[Result]:
@@ -192,9 +199,11 @@ def _lengths(bench: _Bench, system: System) -> None:
 
 
 def _repeatable(bench: _Bench, system: System) -> None:
-    again = bench.scores(bench.trained("second"), bench.test.clips)
-    if not torch.equal(again, bench.scores(system, bench.test.clips)):
-        raise _Failed("two trainings differ; does something draw outside context.seeds?")
+    bench.insist_same(
+        bench.trained("second"),
+        system,
+        "two trainings differ; does something draw outside context.seeds?",
+    )
 
 
 def _resumable(bench: _Bench, system: System) -> None:
@@ -211,10 +220,9 @@ def _resumable(bench: _Bench, system: System) -> None:
         resumed = bench.make()
         context.on_epoch = None
         resumed.train(bench.data, context)
-    if not torch.equal(
-        bench.scores(resumed, bench.test.clips), bench.scores(system, bench.test.clips)
-    ):
-        raise _Failed("the resumed run differs; name generators by the epoch, save every state")
+    bench.insist_same(
+        resumed, system, "the resumed run differs; name generators by the epoch, save every state"
+    )
 
 
 def _saved(bench: _Bench, system: System) -> None:
@@ -222,10 +230,9 @@ def _saved(bench: _Bench, system: System) -> None:
     folder.mkdir(exist_ok=True)
     system.save(folder)
     loaded = bench.make().load(folder, bench.context("load"))
-    if not torch.equal(
-        bench.scores(loaded, bench.test.clips), bench.scores(system, bench.test.clips)
-    ):
-        raise _Failed("the loaded system differs; are normalisation statistics saved too?")
+    bench.insist_same(
+        loaded, system, "the loaded system differs; are normalisation statistics saved too?"
+    )
 
 
 def _strict(bench: _Bench, system: System) -> None:

@@ -5,12 +5,14 @@ Modules that import torch or pandas are imported inside the command that needs t
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lape_bench import __version__
 from lape_bench.config import apply_pairs, describe, read_yaml
@@ -51,8 +53,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the system: key=value, dots for nested keys."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionName = Annotated[str, typer.Option("--precision", help="auto, float32 or bf16.")]
+Force = Annotated[bool, typer.Option("--force", help="Run finished cells again.")]
+Audit = Annotated[
+    bool, typer.Option("--audit", help="Also note what published shortcuts would report.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task; 'bench tasks' lists them.")]
 SystemName = Annotated[
@@ -66,6 +72,9 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except PermissionError as error:
+        print(f"bench: {error.filename} may not be read; ask its owner.", file=sys.stderr)
         sys.exit(2)
 
 
@@ -103,10 +112,8 @@ def run(
     device: Device = "auto",
     precision: PrecisionName = "auto",
     threads: Threads = None,
-    force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Also note what published shortcuts would report.")
-    ] = False,
+    force: Force = False,
+    audit: Audit = False,
     keep_model: Annotated[
         bool, typer.Option("--keep-model", help="Keep the trained model beside the record.")
     ] = False,
@@ -118,7 +125,7 @@ def run(
     Without --task it runs the synthetic task, which needs no download.
     """
     from lape_bench.device import Compute
-    from lape_bench.runner import RunOptions, check_protocols, plan
+    from lape_bench.runner import RunOptions, check_protocols, plan, resolve
 
     if not 0 < label_fraction <= 1:
         raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
@@ -139,7 +146,10 @@ def run(
         audit=audit,
         keep_model=keep_model,
     )
-    _run_all(cells, options, 1, Progress(quiet, verbose))
+    progress = Progress(quiet, verbose)
+    for cell in {cell.task: cell for cell in cells}.values():
+        resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
+    _run_all(cells, options, 1, progress)
 
 
 @app.command(epilog="Example: bench sweep grid.yaml --jobs 2 (see README for a grid)")
@@ -151,10 +161,8 @@ def sweep(
     device: Device = "auto",
     precision: PrecisionName = "auto",
     threads: Threads = None,
-    force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Also note what published shortcuts would report.")
-    ] = False,
+    force: Force = False,
+    audit: Audit = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -258,7 +266,7 @@ def verify(
     findings = verify_task(card, manifest, deep, Progress(quiet))
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        mark = "[green]ok[/]" if finding.holds else "[red]FAILS[/]"
+        mark = Text("ok", "green") if finding.holds else Text("FAILS", "red")
         table.add_row(mark, finding.what, finding.detail)
     _print(table)
     print(f"{card.reference}, from {manifest.info.source}")
@@ -388,14 +396,12 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
     """Run cells, say what failed, and show the board of what is finished."""
     from lape_bench.records import RunRecord, cell_folder
     from lape_bench.report.frame import frame_of
-    from lape_bench.runner import resolve
     from lape_bench.sweep import run_cells
 
-    if jobs == 1:
-        for cell in {(cell.system, cell.task, cell.protocol): cell for cell in cells}.values():
-            resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
+    options.compute.resolve()
     finished, failed = [], 0
-    for cell, outcome in run_cells(cells, options, jobs, progress):
+    outcomes = run_cells(cells, options, jobs, progress)
+    for cell, outcome in _until_stopped(outcomes):
         if isinstance(outcome, RunRecord) and outcome.status == "finished":
             finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
             score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
@@ -412,6 +418,14 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
     if failed:
         print(f"{failed} of {len(cells)} cells failed; run again to retry them", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _until_stopped(outcomes: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from outcomes
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
@@ -446,16 +460,17 @@ def _show_audit(records: list[Any]) -> None:
     audited = [record for record in records if record.audit is not None]
     if not audited:
         return
-    print("\nwhat published shortcuts would have reported instead (mean over these cells):")
-    metric = audited[0].task.metric
-    honest = sum(record.metrics[metric] for record in audited) / len(audited)
-    print(f"  {'this protocol':<22}{100 * honest:6.2f} %")
+    print("\nwhat published shortcuts would have reported, beside this protocol on the same cells:")
     for shortcut in ("best_epoch_on_test", "one_random_crop", "random_split"):
-        values = [r.audit[shortcut][metric] for r in audited if shortcut in r.audit]
-        if values:
-            mean = sum(values) / len(values)
+        pairs = [
+            (record.metrics[record.task.metric], record.audit[shortcut][record.task.metric])
+            for record in audited
+            if shortcut in record.audit
+        ]
+        if pairs:
+            honest, told = (100 * sum(values) / len(pairs) for values in zip(*pairs, strict=True))
             name = shortcut.replace("_", " ")
-            print(f"  {name:<22}{100 * mean:6.2f} %  ({100 * (mean - honest):+.2f})")
+            print(f"  {name:<20}{told:6.2f} % instead of {honest:6.2f} % ({told - honest:+.2f})")
 
 
 def _base_card(task: str) -> TaskCard:
@@ -469,8 +484,7 @@ def _base_card(task: str) -> TaskCard:
 
 
 def _print(table: Table) -> None:
-    console = Console()
-    if console.is_terminal:
-        console.print(table)
-    else:
-        Console(width=200).print(table)  # into a file nothing is folded to the width of a screen
+    # Without markup, since what stands in brackets is text of ours, such as [synthetic]. Into a file nothing
+    # is folded to the width of a screen.
+    width = None if Console().is_terminal else 200
+    Console(width=width, markup=False, highlight=False).print(table)

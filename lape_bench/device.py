@@ -6,7 +6,7 @@ from lape_bench.config import Config
 from lape_bench.errors import UserError, unknown
 from lape_bench.system import Precision
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bf16")
 
 
@@ -34,16 +34,15 @@ class Compute(Config):
 
 
 def _device(name: str) -> torch.device:
-    kind, _, number = name.partition(":")
-    if kind not in DEVICES or (number and not number.isdigit()):
+    kind, colon, number = name.partition(":")
+    if kind not in DEVICES or (colon and not number.isdigit()):
         raise unknown("device", name, DEVICES)
     present = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
     }
     if kind == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+        return torch.device(next(kind for kind in ("cuda", "cpu") if present[kind]))
     if not present[kind]:
         raise UserError(
             f"this machine has no device '{name}' that torch can use",

@@ -1,5 +1,6 @@
 """What a run ran on: packages, commit, machine."""
 
+import hashlib
 import platform
 import subprocess
 from functools import cache
@@ -13,16 +14,21 @@ PACKAGES = (
 
 @cache
 def commit() -> str:
-    """Return the harness's git commit, "-dirty" if files differ from it, or "none" outside a checkout."""
+    """Return the harness's git commit, or "none" outside a checkout.
+
+    Where files differ from it, "-dirty-" follows and a hash of the difference: two states of the code never
+    have one name.
+    """
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return "none"
     try:
         head = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(folder, "diff", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return "none"
-    return head + ("-dirty" if changed else "")
+    digest = hashlib.sha256(changed.encode()).hexdigest()[:12]
+    return f"{head}-dirty-{digest}" if changed else head
 
 
 def describe() -> dict[str, str]:

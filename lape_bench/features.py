@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchaudio.transforms import MelSpectrogram
 
 from lape_bench.config import Config
@@ -62,7 +63,10 @@ class LogMel(nn.Module):
             Shape (batch, bands, frames): natural logarithm of power, less mean, over deviation.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
-            power = self.mel(waveforms.float())
+            # Frames are centred by reflection, which needs half a window of audio; less is padded to it.
+            missing = self.config.n_fft // 2 + 1 - waveforms.shape[-1]
+            sides = (max(0, missing) // 2, max(0, missing + 1) // 2)
+            power = self.mel(F.pad(waveforms.float(), sides))
             log_mels: Tensor = ((power + self.config.floor).log() - self.mean) / self.deviation
         return log_mels
 

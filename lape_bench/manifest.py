@@ -82,11 +82,11 @@ class Manifest:
         return self.info.task + variant
 
     def recordings(self) -> list[Recording]:
-        """Return every clip with the path of its file."""
-        root = Path(self.info.root)
+        """Return every clip with the path of its file and the hash of its audio."""
+        root, columns = Path(self.info.root), self.clips[["clip_id", "path", "content"]]
         return [
-            Recording(clip_id, root / path)
-            for clip_id, path in zip(self.clips["clip_id"], self.clips["path"], strict=True)
+            Recording(clip_id, root / path, content)
+            for clip_id, path, content in columns.itertuples(index=False, name=None)
         ]
 
     def save(self) -> Path:
@@ -117,13 +117,19 @@ def load_manifest(card: TaskCard) -> Manifest:
         manifest = Manifest(info, table.to_pandas())
         intact = manifest.hash == info.hash
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the manifest {path} is damaged ({error})", next_step=again) from error
+        what = f"the manifest {path} is damaged ({type(error).__name__})"
+        raise UserError(what, next_step=again) from error
     if not intact:
         raise UserError(f"the manifest {path} does not have the hash it names", next_step=again)
-    if info.card_version != card.version or info.classes != card.classes:
+    if info.card_version != card.version:
         raise UserError(
             f"the task '{card.reference}' was prepared for version {info.card_version} of its card, "
             f"which is now at version {card.version}",
+            next_step=again,
+        )
+    if info.classes != card.classes:
+        raise UserError(
+            f"the task '{card.reference}' was prepared for other classes than its card names",
             next_step=again,
         )
     return manifest

@@ -1,22 +1,11 @@
-"""Score functions that own their name, direction and range."""
+"""Score functions, known by their names."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Confusion = NDArray[np.int64]
-
-
-class Metric(NamedTuple):
-    """A score of a confusion matrix."""
-
-    name: str
-    higher_is_better: bool
-    lowest: float
-    highest: float
-    compute: Callable[[Confusion], float]
 
 
 def confusion_matrix(
@@ -52,13 +41,9 @@ def macro_f1(confusion: Confusion) -> float:
     return float((2 * np.diag(confusion)[present] / both[present]).mean())
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", True, 0.0, 1.0, accuracy),
-        Metric("balanced_accuracy", True, 0.0, 1.0, balanced_accuracy),
-        Metric("macro_f1", True, 0.0, 1.0, macro_f1),
-    )
+# Every one is in [0, 1], and more is better.
+METRICS: dict[str, Callable[[Confusion], float]] = {
+    function.__name__: function for function in (accuracy, balanced_accuracy, macro_f1)
 }
 
 
@@ -75,4 +60,4 @@ def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     confusion = confusion_matrix(
         labels, log_probabilities.argmax(axis=1), log_probabilities.shape[1]
     )
-    return {metric.name: metric.compute(confusion) for metric in METRICS.values()}
+    return {name: compute(confusion) for name, compute in METRICS.items()}

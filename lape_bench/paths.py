@@ -3,13 +3,18 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from lape_bench.errors import UserError, writing
+
+PART = ".part-"
+ABANDONED_SECONDS = 24 * 3600
+FLUSHED_SINGLY = 16
 
 
 def home() -> Path:
@@ -66,14 +71,13 @@ def staged_folder(parent: Path) -> Iterator[Staging]:
     """
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        staging = Staging(Path(tempfile.mkdtemp(dir=parent, prefix=".part-")))
+        _remove_abandoned(parent)
+        staging = Staging(Path(tempfile.mkdtemp(dir=parent, prefix=PART)))
         try:
             yield staging
             if staging.name is not None:
                 staging.path.chmod(0o755)
-                for file in staging.path.rglob("*"):
-                    if file.is_file():
-                        _flush(file)
+                _flush_all(staging.path)
                 try:
                     staging.path.rename(parent / staging.name)
                 except OSError:
@@ -97,6 +101,24 @@ def existing(path: Path, what: str) -> Path:
             f"{what} {path} does not exist", next_step="check the path for a typing mistake"
         )
     return path
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what killed processes left half; one that still runs has written within a day."""
+    for folder in parent.glob(f"{PART}*"):
+        with suppress(OSError):  # another process may be removing it too
+            newest = max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+            if time.time() - newest > ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush_all(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if len(files) > FLUSHED_SINGLY:
+        os.sync()  # an unpacked archive of thousands of clips: one by one it would take minutes
+    else:
+        for path in files:
+            _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score cou
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
 
 
+LabelFraction = Annotated[float, Field(gt=0, le=1, description="share of the train labels")]
+
+
 class Cell(Config):
     """The unit of running, resuming and recording, as plain data."""
 
@@ -33,7 +36,7 @@ class Cell(Config):
     )
     task: str = Field(description="name, or name@variant")
     protocol: Literal["finetune", "linear", "knn"]
-    label_fraction: float = Field(1.0, gt=0, le=1)
+    label_fraction: LabelFraction = 1.0
     seed: int = Field(0, ge=0)
     fold: int = Field(0, ge=0, description="from 1; 0 for an official split")
 
@@ -41,7 +44,7 @@ class Cell(Config):
     def title(self) -> str:
         """The cell in a line."""
         fold = f", fold {self.fold}" if self.fold else ""
-        part = f", {self.label_fraction:.0%} of labels" if self.label_fraction < 1 else ""
+        part = f", {100 * self.label_fraction:.3g} % of labels" if self.label_fraction < 1 else ""
         return f"{self.system} on {self.task} ({self.protocol}{part}, seed {self.seed}{fold})"
 
 

@@ -75,11 +75,18 @@ class Registry:
 
     def source(self, name: str) -> Path | None:
         """Return the file of the module that `name` points to, without importing it."""
+        module = self.entry(name).module
         try:
-            spec = importlib.util.find_spec(self.entry(name).module)
-        except ImportError:  # a package that is gone or broken: the listing goes on without it
+            spec = importlib.util.find_spec(module)
+        except (
+            Exception
+        ):  # a package that is gone, or fails to import: the listing goes on without it
             return None
         return Path(spec.origin) if spec and spec.origin else None
+
+    def origin(self, name: str) -> str:
+        """Return the package that registers `name`, with its version."""
+        return _origin(self.entry(name))
 
     def summary(self, name: str) -> str:
         """Return the first line of the docstring of `name`'s module, read without importing it."""

@@ -24,7 +24,7 @@ from lape_bench.costs import Meter
 from lape_bench.device import Compute
 from lape_bench.errors import UserError, unknown, writing
 from lape_bench.manifest import Manifest, load_manifest
-from lape_bench.paths import manifest_path, write_text
+from lape_bench.paths import staged_folder, write_text
 from lape_bench.prepare import prepare
 from lape_bench.progress import Progress
 from lape_bench.records import (
@@ -32,6 +32,7 @@ from lape_bench.records import (
     RECORD,
     Cell,
     RunRecord,
+    StageCost,
     TaskFacts,
     cell_folder,
     identity,
@@ -66,6 +67,7 @@ class RunOptions(Config):
         force: run again what is finished.
         audit: also note what published shortcuts would have reported.
         keep_model: leave the trained model beside the record.
+        checkpoint_seconds: how far apart checkpoints are, at least.
     """
 
     out: Path = Path("results")
@@ -73,6 +75,7 @@ class RunOptions(Config):
     force: bool = False
     audit: bool = False
     keep_model: bool = False
+    checkpoint_seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,13 @@ def load_system(name: str) -> type[System]:
 
 
 def ensure_prepared(card: TaskCard, progress: Progress) -> Manifest:
-    """Return the task's manifest; a generated task is made first if it is not there yet."""
-    if card.data == "synthetic" and not manifest_path(card.reference).is_file():
-        prepare(load_card(card.name), None, progress)
+    """Return the task's manifest; a generated task is made if it is not there as its card has it."""
+    try:
+        return load_manifest(card)
+    except UserError:
+        if card.data == "real":
+            raise
+    prepare(load_card(card.name), None, progress)
     return load_manifest(card)
 
 
@@ -123,9 +130,7 @@ def resolve(cell: Cell, progress: Progress) -> Job:
             f"the system '{cell.system}' has no protocol '{cell.protocol}'",
             allowed=f"it has {', '.join(kind.protocols)}",
         )
-    if cell.fold not in card.folds:
-        folds = f"1 to {card.split.folds}" if card.split.folds else "none, its split is official"
-        raise UserError(f"{card.reference} has no fold {cell.fold}", allowed=f"its folds: {folds}")
+    card.check_fold(cell.fold)
     settings = validate(cell.settings, kind.Settings, where=f"settings of {cell.system}")
     target = Target(classes=card.classes, window_seconds=card.window_seconds, metric=card.metric)
     system = kind(settings, target, cell.protocol)
@@ -173,6 +178,8 @@ def plan(
             )
         for task in tasks:
             card = load_card(task)
+            if fold is not None:
+                card.check_fold(fold)
             folds = card.folds if fold is None else (fold,)
             cells += [
                 Cell(
@@ -203,6 +210,16 @@ def check_protocols(protocols: Sequence[str]) -> None:
 def finished_record(job: Job, options: RunOptions) -> RunRecord | None:
     """Return the record of a cell that needs no further run under these options."""
     folder = cell_folder(options.out, job.cell, job.identity)
+    record = _intact_record(folder, job)
+    if record is None:
+        return None
+    lacks_audit = options.audit and record.audit is None
+    lacks_model = options.keep_model and not (folder / MODEL).is_dir()
+    return None if lacks_audit or lacks_model else record
+
+
+def _intact_record(folder: Path, job: Job) -> RunRecord | None:
+    """Return the record of a finished run of this very cell, if it and its predictions are whole."""
     if not (folder / RECORD).is_file():
         return None
     try:
@@ -212,18 +229,18 @@ def finished_record(job: Job, options: RunOptions) -> RunRecord | None:
         read_predictions(folder, record)
     except UserError:
         return None  # damaged: it is run again
-    lacks_audit = options.audit and record.audit is None
-    lacks_model = options.keep_model and not (folder / MODEL).is_dir()
-    return None if lacks_audit or lacks_model else record
+    return record
 
 
 def run_cell(cell: Cell, options: RunOptions, progress: Progress) -> RunRecord:
     """Run one cell, or return its record if it is finished; a failure is recorded too.
 
     Raises:
-        UserError: the cell cannot be run at all (see `resolve`), or results cannot be written.
+        UserError: the cell cannot be run at all (see `resolve`), this machine lacks the device, or results
+            cannot be written.
     """
     job = resolve(cell, progress)
+    options.compute.resolve()
     folder = cell_folder(options.out, cell, job.identity)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,71 +248,88 @@ def run_cell(cell: Cell, options: RunOptions, progress: Progress) -> RunRecord:
         with FileLock(folder / LOCK):
             if options.force:
                 (folder / RECORD).unlink(missing_ok=True)
-                shutil.rmtree(folder / WORK, ignore_errors=True)
+                for stale in (WORK, MODEL):
+                    shutil.rmtree(folder / stale, ignore_errors=True)
             done = finished_record(job, options)
             if done is not None:
                 progress.detail(f"finished before: {cell.title}")
+                shutil.rmtree(folder / WORK, ignore_errors=True)  # of an audit that was killed
                 return done
             return _run_and_record(job, options, folder, progress)
 
 
-def _run_and_record(job: Job, options: RunOptions, folder: Path, progress: Progress) -> RunRecord:
-    basis = RunRecord(
+def record_failure(cell: Cell, options: RunOptions, reason: str) -> RunRecord:
+    """Record that a cell failed in a process that could not do so itself."""
+    job = resolve(cell, Progress(quiet=True))
+    return _failed(job, cell_folder(options.out, cell, job.identity), reason)
+
+
+def _failed(job: Job, folder: Path, reason: str) -> RunRecord:
+    """Write a failed record, unless that would replace a finished one."""
+    record = _basis(job).model_copy(update={"error": reason, "finished_at": _now()})
+    if _intact_record(folder, job) is None:
+        write_record(folder, record)
+    return record
+
+
+def _basis(job: Job) -> RunRecord:
+    package = {"system_package": SYSTEMS.origin(job.cell.system)}
+    return RunRecord(
         cell=job.cell,
         identity=job.identity,
         settings=job.settings,
         system_version=job.system.version,
         status="failed",
-        environment=environment.describe(),
+        environment=environment.describe() | package,
     )
+
+
+def _run_and_record(job: Job, options: RunOptions, folder: Path, progress: Progress) -> RunRecord:
     try:
-        record = _run(job, options, folder, progress, basis)
+        record = _run(job, options, folder, progress)
     except Exception as error:  # whatever a system raises, the record says so and other cells go on
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         write_text(folder / "error.txt", traceback.format_exc())
-        record = basis.model_copy(update={"error": message, "finished_at": _now()})
-    write_record(folder, record)
-    if record.status == "finished":
-        (folder / "error.txt").unlink(missing_ok=True)
-        shutil.rmtree(folder / WORK, ignore_errors=True)
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return _failed(job, folder, message)
+    (folder / "error.txt").unlink(missing_ok=True)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
     return record
 
 
-def _run(
-    job: Job, options: RunOptions, folder: Path, progress: Progress, basis: RunRecord
-) -> RunRecord:
-    cell, card = job.cell, job.card
+def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> RunRecord:
+    cell, card, basis = job.cell, job.card, _basis(job)
     device, precision = options.compute.resolve()
     seeds = Seeds(cell.seed, "run")
     split = make_split(
         job.manifest, card, cell.fold, cell.seed, cell.label_fraction, job.system.selects
     )
-    work, resumed = _work_folder(folder, f"{device} {precision} {torch.get_num_threads()}", options)
-    context = RunContext(device, precision, seeds, progress, work, Meter(device))
+    compute = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
+    work, resumed = _work_folder(folder, {**compute, **basis.environment, "audit": options.audit})
+    context = RunContext(
+        device, precision, seeds, progress, work, Meter(device), options.checkpoint_seconds
+    )
     labels = _labels(job.manifest, card)
     with context.stage("audio"):
-        clips = _clips(job.manifest, job.system.sample_rate)
+        clips = _clips(job.manifest, job.system.sample_rate, progress)
         data = _training_data(clips, labels, split)
         test, truth = clips.select(split.test), labels[split.test]
     listener = None
     if options.audit:
         listener = EpochsOnTest(test, truth, card.metric, work / "epochs_on_test.json")
         context.on_epoch = listener
-    summary = _trained(job.system, data, context)
+    trained = _trained(job.system, data, context)
     with context.stage("test"):
         log_probabilities = _scored(job.system, test, context)
-    audit = None
-    if listener is not None:
-        context.on_epoch = None
-        with context.stage("audit"):
-            audit = _audit(job, listener, clips, labels, split, context)
     if options.keep_model:
-        _keep_model(job.system, folder)
+        with staged_folder(folder) as staging:
+            job.system.save(staging.path)
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+            staging.name = MODEL
     prediction_hash = write_predictions(
         folder, list(test.ids), truth, log_probabilities, card.classes
     )
     sides = {"train": split.train, "labelled": split.labelled, "validation": split.validation}
-    return basis.model_copy(
+    record = basis.model_copy(
         update={
             "status": "finished",
             "task": TaskFacts(
@@ -312,15 +346,14 @@ def _run(
             ),
             "metrics": metrics.score(log_probabilities, truth),
             "predictions_sha256": prediction_hash,
-            "decided": summary.decided,
+            "decided": trained.summary.decided,
             "validation_origin": split.validation_origin,
-            "curve": summary.curve,
-            "audit": audit,
+            "curve": trained.summary.curve,
             "parameters": job.system.count_parameters(),
             "macs_per_second": job.system.count_macs(),
             "stages": tuple(context.meter.costs),
             "resumed": resumed,
-            "artifacts": tuple({"kind": a.kind, "hash": a.hash} for a in context.artifacts),
+            "artifacts": trained.artifacts,
             "environment": basis.environment
             | {
                 "device": torch.cuda.get_device_name(device)
@@ -332,21 +365,45 @@ def _run(
             "finished_at": _now(),
         }
     )
+    write_record(folder, record)
+    if listener is not None:  # after the honest figure is safe, whatever becomes of the audit
+        context.on_epoch = None
+        with context.stage("audit"):
+            audit = _audit(job, listener, clips, labels, split, context)
+        stages = tuple(context.meter.costs)
+        record = record.model_copy(update={"audit": audit, "stages": stages})
+        write_record(folder, record)
+    return record
 
 
-def _trained(system: System, data: TrainingData, context: RunContext) -> TrainingSummary:
+class _Trained(Config):
+    """What is kept of a finished training until its cell is finished too."""
+
+    summary: TrainingSummary
+    stages: tuple[StageCost, ...]
+    artifacts: tuple[dict[str, str], ...]
+
+
+def _trained(system: System, data: TrainingData, context: RunContext) -> _Trained:
     """Train, or take up a model whose training an earlier, killed run had finished."""
-    model, summary_path = context.work / MODEL, context.work / "summary.json"
-    if summary_path.is_file():
-        with context.stage("load"):
-            system.load(model, context)
-        return TrainingSummary.model_validate_json(summary_path.read_text(encoding="utf-8"))
+    model, path = context.work / MODEL, context.work / "trained.json"
+    if path.is_file():
+        system.load(model, context)
+        trained = _Trained.model_validate_json(path.read_text(encoding="utf-8"))
+        context.meter.costs += trained.stages
+        return trained
+    before = len(context.meter.costs)
     with context.stage("train"):
         summary = system.train(data, context)
     model.mkdir(exist_ok=True)
     system.save(model)
-    write_text(summary_path, summary.model_dump_json())
-    return summary
+    trained = _Trained(
+        summary=summary,
+        stages=tuple(context.meter.costs[before:]),
+        artifacts=tuple({"kind": a.kind, "hash": a.hash} for a in context.artifacts),
+    )
+    write_text(path, trained.model_dump_json())
+    return trained
 
 
 def _scored(system: System, clips: Clips, context: RunContext) -> NDArray[np.float32]:
@@ -391,13 +448,10 @@ def _audit(
     return found
 
 
-def _clips(manifest: Manifest, rate: int) -> Clips:
+def _clips(manifest: Manifest, rate: int, progress: Progress) -> Clips:
     """Open the manifest's clips at a rate, in the manifest's order."""
-    # A store is shared by the variants of a task and may hold more clips than this manifest.
-    stored = open_store(manifest.info.store_key, rate, manifest.recordings)
-    place = {clip_id: index for index, clip_id in enumerate(stored.ids)}
-    rows = np.array([place[clip_id] for clip_id in manifest.clips["clip_id"]], np.int64)
-    return stored.view(rows)
+    with progress.task(f"decoding {manifest.reference}", len(manifest), "clips") as task:
+        return open_store(manifest.info.store_key, rate, manifest.recordings, task.advance)
 
 
 def _labels(manifest: Manifest, card: TaskCard) -> NDArray[np.int64]:
@@ -418,19 +472,13 @@ def _training_data(clips: Clips, labels: NDArray[np.int64], split: Split) -> Tra
     )
 
 
-def _work_folder(folder: Path, compute: str, options: RunOptions) -> tuple[Path, int]:
+def _work_folder(folder: Path, stamp: dict[str, Any]) -> tuple[Path, int]:
     """Return the folder of a run's checkpoints, and how often it was taken up after a kill.
 
-    What another device, precision, number of threads or state of the code left there is dropped: a run that
-    went on from it could end with other bytes.
+    What was left there under another stamp (device, precision, threads, packages, state of the code) is
+    dropped: a run that went on from it could end with other bytes.
     """
     work = folder / WORK
-    stamp = {
-        "compute": compute,
-        "audit": options.audit,
-        "commit": environment.commit(),
-        "torch": torch.__version__,
-    }
     path = work / "stamp.json"
     resumed = 0
     if path.is_file():
@@ -443,12 +491,6 @@ def _work_folder(folder: Path, compute: str, options: RunOptions) -> tuple[Path,
         work.mkdir(parents=True)
     write_text(path, json.dumps({**stamp, "resumed": resumed}))
     return work, resumed
-
-
-def _keep_model(system: System, folder: Path) -> None:
-    model = folder / MODEL
-    model.mkdir(exist_ok=True)
-    system.save(model)
 
 
 def _now() -> str:

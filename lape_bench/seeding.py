@@ -36,11 +36,11 @@ class Seeds:
         """Return a new NumPy generator of this name, at the start of its stream."""
         return np.random.default_rng(derive_seed(self.seed, *self.scope, *names))
 
-    def torch(self, *names: str | int, device: "torch.device | str" = "cpu") -> "torch.Generator":
-        """Return a new torch generator of this name on `device`, at the start of its stream."""
+    def torch(self, *names: str | int) -> "torch.Generator":
+        """Return a new torch generator of this name on the CPU, at the start of its stream."""
         import torch  # slow to import, and splits are drawn without it
 
-        generator = torch.Generator(device=device)
+        generator = torch.Generator()
         generator.manual_seed(derive_seed(self.seed, *self.scope, *names))
         return generator
 

@@ -1,11 +1,14 @@
 """Archives: downloaded, checked against the card, and unpacked without leaving their folder."""
 
 import hashlib
+import logging
+import lzma
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pooch
 import requests
@@ -18,7 +21,7 @@ from lape_bench.task import Source, TaskCard
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TIMEOUT_SECONDS = 30
 # What zipfile and tarfile raise, in their several ways, for an archive that ends early or was damaged.
-DAMAGED = (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, OSError)
+DAMAGED = (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 class DownloadBar:
@@ -41,7 +44,8 @@ class DownloadBar:
         self.running.advance(count)
 
     def reset(self) -> None:
-        """Start anew; pooch calls this at the end, to fill the bar."""
+        """Start anew, as pooch does at the end before it fills the bar."""
+        self.running.done = 0
 
     def close(self) -> None:
         """Do nothing: whoever opened the task ends it."""
@@ -78,7 +82,8 @@ def fetch(source: Source, path: Path, bar: DownloadBar) -> None:
     Raises:
         UserError: the server cannot be reached or refuses, or the file is not the one the card names.
     """
-    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS)
+    pooch.get_logger().setLevel(logging.WARNING)  # its own lines would come on top of the bar
+    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS, chunk_size=2**16)
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,11 @@ def fetch(source: Source, path: Path, bar: DownloadBar) -> None:
             f"{source.url} is not the file the card names (its SHA-256 differs); nothing was kept",
             next_step="try again; if it stays so, the file was changed at its origin",
         ) from error
-    check_size(path, source)
+    try:
+        check_size(path, source)
+    except UserError:
+        path.unlink()
+        raise
 
 
 def check(path: Path, card: TaskCard) -> str:
@@ -160,7 +169,7 @@ def unpack(archive: Path, checksum: str, on_member: Callable[[], None] = lambda:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the disk, not of the archive
             raise UserError(
-                f"{archive} is truncated or damaged ({error})", next_step="get the archive again"
+                f"{archive} is truncated or damaged", next_step="get the archive again"
             ) from error
         staging.name = name
     return parent / name
@@ -178,11 +187,19 @@ def _unzip(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
 
 
 def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
+    # The first releases of Python 3.11 lack filters; members are refused here either way.
+    filtered: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as opened:
         for member in opened:
             _refuse_unsafe(archive, member.name, not (member.isfile() or member.isdir()))
-            opened.extract(member, folder, filter="data")
+            opened.extract(member, folder, **filtered)
             on_member()
+        # tarfile takes the end of the file for the end of the archive, which is a block of zeros, and does
+        # not read on to the checksum that compressed data ends with.
+        if opened.fileobj is None or opened.fileobj.tell() == opened.offset:
+            raise tarfile.ReadError("no end of archive")
+        while opened.fileobj.read(2**20):
+            pass
 
 
 def _refuse_unsafe(archive: Path, name: str, is_special: bool) -> None:

@@ -61,10 +61,8 @@ def make_split(
     Raises:
         UserError: the task has no such fold, or a side is empty.
     """
+    card.check_fold(fold)
     clips = manifest.clips
-    if fold not in card.folds:
-        allowed = f"1 to {card.split.folds}" if card.split.folds else "none, its split is official"
-        raise UserError(f"{card.reference} has no fold {fold}", allowed=f"its folds: {allowed}")
     if card.split.folds:
         is_test = clips["fold"].to_numpy() == fold
         is_validation = np.zeros(len(clips), bool)
@@ -78,17 +76,20 @@ def make_split(
             f"{card.reference} has {len(train)} clips to train on and {len(test)} to test"
         )
     seeds = Seeds(seed, card.reference, fold)
-    origin = "official"
-    if not len(validation):
+    origin = "official" if len(validation) else "held out of train"
+    # With a fraction of the labels nothing is gained by keeping all of train, and drawing from what is left
+    # after the hold-out gives every system the same labels.
+    if not len(validation) and (selects or label_fraction < 1):
         held_out = hold_out(clips.iloc[train], seeds.numpy("validation"))
-        if selects or label_fraction < 1:
-            train, validation = train[~held_out], train[held_out]
-        origin = "held out of train" if selects else "none"
+        train, validation = train[~held_out], train[held_out]
     if not selects:
         validation = validation[:0]
-    order = label_order(clips["label"].iloc[train].to_numpy(), seeds.numpy("labels"))
-    labelled = train[take_fraction(order, clips["label"].iloc[train].to_numpy(), label_fraction)]
-    return Split(train, np.sort(labelled), validation, test, origin)
+    if not len(validation):
+        origin = "none"
+    labels = clips["label"].iloc[train].to_numpy()
+    rank = label_order(labels, seeds.numpy("labels"))
+    labelled = train[take_fraction(rank, labels, label_fraction)]
+    return Split(train, labelled, validation, test, origin)
 
 
 def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.bool_]:

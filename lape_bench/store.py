@@ -6,6 +6,7 @@ recordings share it. It appears whole or not at all.
 
 import hashlib
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,18 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lape_bench import audio
-from lape_bench.errors import UserError
+from lape_bench.errors import UserError, writing
 from lape_bench.paths import home, staged_folder
 
 SAMPLES, INDEX = "samples.f32", "index.npz"
-RESIDENT_BYTES = 2**30  # a selection up to this size is copied to memory; a larger one stays mapped
+RESIDENT_BYTES = 2**30  # a selection up to this size is held in memory; a larger one is mapped
 
 
 class Recording(NamedTuple):
-    """A clip to decode."""
+    """A clip to decode; `content` is the hash it must have, where that is known."""
 
     clip_id: str
     path: Path
+    content: str = ""
 
 
 class Facts(NamedTuple):
@@ -69,11 +71,6 @@ class Clips:
             raise IndexError(f"clip {index} of {len(self)}")
         return self.samples[self.starts[index] : self.starts[index] + self.lengths[index]]
 
-    @property
-    def seconds(self) -> float:
-        """Length of all clips together."""
-        return float(self.lengths.sum()) / self.rate
-
     def view(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
         """Return the clips at `indices`, in that order, over the same audio."""
         indices = np.asarray(indices, dtype=np.int64)
@@ -82,15 +79,15 @@ class Clips:
         return Clips(ids, self.samples, starts, lengths, self.rate, _hash(self.key, *ids))
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
-        """Return the clips at `indices`, in that order.
+        """Return copies of the clips at `indices`, in that order, so that nothing of the others is held.
 
-        Up to `RESIDENT_BYTES` their audio is copied, so that nothing of the others is held; more stays
-        mapped.
+        Above `RESIDENT_BYTES` the copy is a memory-mapped file without a name, which goes with its last user.
+
+        Raises:
+            UserError: the disk of the cache is full.
         """
         chosen = self.view(indices)
-        if chosen.lengths.sum() * self.samples.itemsize > RESIDENT_BYTES:
-            return chosen
-        samples = np.empty(int(chosen.lengths.sum()), np.float32)
+        samples = _room(int(chosen.lengths.sum()))
         starts = np.cumsum(chosen.lengths) - chosen.lengths
         for index, start in enumerate(starts):
             samples[start : start + chosen.lengths[index]] = chosen[index]
@@ -104,6 +101,24 @@ class Clips:
         samples = np.concatenate(waveforms).astype(np.float32)
         key = _hash(str(rate), *ids, hashlib.sha256(samples.tobytes()).hexdigest())
         return cls(tuple(ids), samples, starts, lengths, rate, key)
+
+
+def _room(count: int) -> NDArray[np.float32]:
+    """Return a writeable array for `count` samples, in memory or mapped."""
+    if count * np.dtype(np.float32).itemsize <= RESIDENT_BYTES:
+        return np.empty(count, np.float32)
+    folder = home() / "store"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        # Reserved now: a full disk met later, while writing to the map, would kill the process.
+        os.posix_fallocate(file.fileno(), 0, count * 4)
+        return np.memmap(file, np.float32, mode="r+", shape=(count,))
+
+
+def audio_key(clips: Sequence[tuple[str, str]]) -> str:
+    """Return the key of a store that holds these clips, given as (id, content hash) in order of id."""
+    return _hash(*(part for clip in clips for part in clip))
 
 
 def build(
@@ -142,7 +157,7 @@ def build(
             for recording, fact in zip(recordings, facts, strict=True)
             if not fact.problem
         ]
-        key = _hash(*(part for pair in usable for part in pair))
+        key = audio_key(usable)
         np.savez(
             staging.path / INDEX,
             ids=np.array([clip_id for clip_id, _ in usable]),
@@ -152,27 +167,47 @@ def build(
     return key, facts
 
 
-def open_store(key: str, rate: int, recordings: Callable[[], Sequence[Recording]]) -> Clips:
+def open_store(
+    key: str,
+    rate: int,
+    recordings: Callable[[], Sequence[Recording]],
+    on_clip: Callable[[], None] = lambda: None,
+) -> Clips:
     """Map a store; where it is missing at this rate, decode the recordings again.
+
+    Args:
+        key: as `build` returned it.
+        rate: Hz.
+        recordings: gives the clips of the store, for a rate that was not asked for before.
+        on_clip: called after each clip that is decoded.
 
     Raises:
         UserError: the recordings are needed and no longer hold the audio they were prepared with.
     """
     folder = home() / "store" / _folder(key, rate)
     if not folder.is_dir():
-        again = recordings()
-        found, facts = build(again, rate)
-        if found != key:
-            bad = [r.path for r, fact in zip(again, facts, strict=True) if fact.problem]
-            raise UserError(
-                f"the recordings changed since they were prepared (first: {(bad or [again[0].path])[0]})",
-                next_step="prepare the task again with 'bench data prepare'",
-            )
+        wanted = recordings()
+        build(wanted, rate, on_clip, lambda facts: _refuse_changed(key, wanted, facts))
     with np.load(folder / INDEX) as index:
         ids, lengths = index["ids"], index["lengths"]
     samples = np.memmap(folder / SAMPLES, np.float32, mode="r")
     starts = np.cumsum(lengths) - lengths
     return Clips(tuple(ids.tolist()), samples, starts, lengths, rate, _folder(key, rate))
+
+
+def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[Facts]) -> None:
+    pairs = list(zip(recordings, facts, strict=True))
+    if audio_key([(recording.clip_id, fact.content) for recording, fact in pairs]) == key:
+        return
+    changed = [
+        f" ({recording.path}: {fact.problem or 'other audio'})"
+        for recording, fact in pairs
+        if fact.problem or (recording.content and fact.content != recording.content)
+    ]
+    raise UserError(
+        "the recordings changed since they were prepared" + (changed or [""])[0],
+        next_step="prepare the task again with 'bench data prepare'",
+    )
 
 
 def _decode_in_order(

@@ -16,8 +16,8 @@ from pydantic import Field, field_validator
 from lape_bench.config import Config
 from lape_bench.errors import UserError
 from lape_bench.progress import Progress
-from lape_bench.records import Cell, RunRecord
-from lape_bench.runner import RunOptions, check_protocols, plan, run_cell
+from lape_bench.records import Cell, LabelFraction, RunRecord
+from lape_bench.runner import RunOptions, check_protocols, plan, record_failure, run_cell
 
 TRIES = 2  # of a cell whose process died, before it counts as failed
 
@@ -39,7 +39,7 @@ class SweepConfig(Config):
     )
     tasks: tuple[str, ...] = Field(min_length=1)
     protocols: tuple[str, ...] = Field((), description="none: each system's own")
-    label_fractions: tuple[float, ...] = Field((1.0,), min_length=1)
+    label_fractions: tuple[LabelFraction, ...] = Field((1.0,), min_length=1)
     seeds: int = Field(1, ge=1, description="how many, from 0")
 
     @field_validator("systems", mode="before")
@@ -88,28 +88,43 @@ def _in_processes(
     compute = options.compute.model_copy(update={"threads": threads})
     options = options.model_copy(update={"compute": compute})
     waiting = [(cell, 1) for cell in reversed(cells)]
-    while waiting:
-        # A process that dies takes its whole pool with it; the cells it ran are tried in a new one.
-        # Spawned, because a forked torch inherits locks of threads that it does not have.
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            running: dict[Future[Outcome], tuple[Cell, int]] = {}
-            broken = False
-            while not broken and (waiting or running):
-                while waiting and len(running) < jobs:
-                    cell, number = waiting.pop()
-                    running[pool.submit(_attempt_quietly, cell, options)] = (cell, number)
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    cell, number = running.pop(future)
-                    try:
-                        yield cell, future.result()
-                    except BrokenProcessPool:
-                        broken = True
-                        if number < TRIES:
-                            waiting.append((cell, number + 1))
-                        else:
-                            yield cell, f"its process died {TRIES} times (killed, or out of memory)"
-            for cell, number in running.values():
-                waiting.append((cell, number))
+    # One process a slot: a process that dies takes its whole pool with it, and no other cell must be in it.
+    idle = [_new_process() for _ in range(jobs)]
+    running: dict[Future[Outcome], tuple[Cell, int, ProcessPoolExecutor]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                cell, number = waiting.pop()
+                process = idle.pop()
+                running[process.submit(_attempt_quietly, cell, options)] = cell, number, process
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell, number, process = running.pop(future)
+                try:
+                    yield cell, future.result()
+                except BrokenProcessPool:
+                    process.shutdown()
+                    process = _new_process()
+                    if number < TRIES:
+                        waiting.append((cell, number + 1))
+                    else:
+                        reason = f"its process died {TRIES} times (killed, or out of memory)"
+                        yield cell, _record_failure(cell, options, reason)
+                idle.append(process)
+    finally:
+        for process in [*idle, *(process for _, _, process in running.values())]:
+            process.shutdown(cancel_futures=True)
+
+
+def _new_process() -> ProcessPoolExecutor:
+    # Spawned, because a forked torch inherits locks of threads that it does not have.
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+
+def _record_failure(cell: Cell, options: RunOptions, reason: str) -> Outcome:
+    try:
+        return record_failure(cell, options, reason)
+    except UserError:
+        return reason
 
 
 def _attempt(cell: Cell, options: RunOptions, progress: Progress) -> Outcome:
@@ -117,6 +132,8 @@ def _attempt(cell: Cell, options: RunOptions, progress: Progress) -> Outcome:
         return run_cell(cell, options, progress)
     except UserError as error:
         return str(error)
+    except Exception as error:  # a plug-in may fail in any way, also before its cell begins
+        return f"{type(error).__name__}: {error}"
 
 
 def _attempt_quietly(cell: Cell, options: RunOptions) -> Outcome:

@@ -1,7 +1,7 @@
 """System: the contract between the harness and whatever is benchmarked.
 
 The harness gives a system the train and validation clips of a task and a run context, and later clips to
-score. Nothing of the test split is reachable from what it gets while it trains.
+score. Nothing of the test split is reachable from the data it gets to train on: audio is copied.
 """
 
 from abc import ABC, abstractmethod
@@ -74,6 +74,7 @@ class RunContext:
         progress: what the user sees.
         work: a folder for checkpoints, kept while the cell is unfinished and deleted after.
         meter: seconds and memory of the stages, by `stage`.
+        checkpoint_seconds: how far apart checkpoints are, at least; no result depends on it.
         artifacts: what was taken from or added to the cache.
         on_epoch: called after each epoch with its number and a function that scores clips with the model of
             that moment; the audit listens here, and it must not change what is learnt.
@@ -85,6 +86,7 @@ class RunContext:
     progress: Progress
     work: Path
     meter: Meter
+    checkpoint_seconds: float = 10.0
     artifacts: list[Artifact] = field(default_factory=list)
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lape_bench.config import Config, read_yaml
 from lape_bench.errors import UserError, unknown
@@ -79,7 +79,9 @@ class TaskCard(Config):
     domain: Literal["speech", "sound", "music", "bioacoustics"]
     data: Literal["real", "synthetic"] = "real"
     classes: tuple[str, ...] = Field(min_length=2)
-    window_seconds: float = Field(gt=0, description="length of a training window")
+    window_seconds: float = Field(
+        gt=0, allow_inf_nan=False, description="length of a training window"
+    )
     metric: str = Field(description="what the task is ranked by")
     split: SplitRule
     group: str | None = Field(
@@ -107,6 +109,17 @@ class TaskCard(Config):
             raise ValueError(unknown("metric", metric, METRICS).what)
         return metric
 
+    @model_validator(mode="after")
+    def _variants_keep_the_rules(self) -> Self:
+        for name in self.variants if not self.variant else ():
+            try:
+                self.with_variant(name)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in ("variants", name, *first["loc"]))
+                raise ValueError(f"{where}: {first['msg']}") from error
+        return self
+
     @property
     def reference(self) -> str:
         """The task as a user asks for it: `name`, or `name@variant`."""
@@ -116,6 +129,14 @@ class TaskCard(Config):
     def folds(self) -> tuple[int, ...]:
         """The folds a run goes through, from 1; a single 0 where the split is official."""
         return tuple(range(1, self.split.folds + 1)) if self.split.folds else (0,)
+
+    def check_fold(self, fold: int) -> None:
+        """Raise a `UserError` if the task has no such fold."""
+        if fold not in self.folds:
+            folds = (
+                f"1 to {self.split.folds}" if self.split.folds else "none, its split is official"
+            )
+            raise UserError(f"{self.reference} has no fold {fold}", allowed=f"its folds: {folds}")
 
     def with_variant(self, name: str) -> "TaskCard":
         """Return this card as its variant `name` has it; an empty name is the card itself."""
@@ -127,7 +148,8 @@ class TaskCard(Config):
         changed: dict[str, Any] = {
             field: getattr(variant, field) for field in variant.model_fields_set - {"about"}
         }
-        return self.model_copy(update={**changed, "variant": name})
+        values = {field: getattr(self, field) for field in type(self).model_fields}
+        return TaskCard.model_validate({**values, **changed, "variant": name})
 
 
 class Listed(NamedTuple):
@@ -210,7 +232,7 @@ def load_reader(card: TaskCard) -> Reader:
 
 
 def locate(root: Path, marker: str) -> Path:
-    """Return `root`, or its only subfolder, whichever holds `marker` (archives often add a level).
+    """Return `root`, or the first of its subfolders that holds `marker` (archives often add a level).
 
     Args:
         root: a folder.

@@ -73,6 +73,9 @@ def _equal(what: str, found: int, expected: int, note: str) -> Finding:
 
 def _disjoint(card: TaskCard, manifest: Manifest, column: str, word: str) -> Finding:
     side = "fold" if card.split.folds else "split"
+    without = int(manifest.clips[column].isna().sum())
+    if without:
+        return Finding(f"no {word} on two sides", False, f"{without:,} clips without a {word}")
     sides = manifest.clips.groupby(column)[side].nunique()
     shared = sorted(str(value) for value in sides[sides > 1].index)
     if shared:

@@ -27,7 +27,7 @@ class ArabicSpeechCommands(Reader):
 
     def read(self, root: Path, card: TaskCard) -> list[Listed]:
         """List the clips; the card's name tells which of the two tasks is meant."""
-        folder = locate(root, "dataset")
+        folder = locate(root, "dataset/*/*")
         by_speaker = card.name == "asc-speaker"
         sides = {} if by_speaker else _official_sides(folder)
         listing = []
@@ -59,8 +59,13 @@ def _official_sides(folder: Path) -> dict[str, Side]:
             raise UserError(
                 f"{path} is missing", allowed="the official lists stand beside dataset/"
             )
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                listed = Path(row.get("file") or "")
-                sides[f"{listed.parent.name}/{listed.stem}"] = side
+        try:
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path} is no readable list ({error})") from error
+        for row in rows:
+            listed = Path(row.get("file") or "")
+            clip_id = f"{listed.parent.name}/{listed.stem}"
+            if sides.setdefault(clip_id, side) != side:
+                raise UserError(f"{path} lists '{clip_id}', which {sides[clip_id]}.csv lists too")
     return sides

@@ -19,7 +19,7 @@ class FreeSpokenDigits(Reader):
     def read(self, root: Path, card: TaskCard) -> list[Listed]:
         """List the clips; the variant `official` puts indices 0-4 of every speaker into test."""
         listing = []
-        for path in sorted((locate(root, "recordings") / "recordings").iterdir()):
+        for path in sorted((locate(root, "recordings/*") / "recordings").iterdir()):
             name = NAME.fullmatch(path.name)
             if not name:
                 continue

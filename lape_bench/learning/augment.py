@@ -1,4 +1,4 @@
-"""Views of BYOL-A (arXiv:2103.06695), for a whole batch at once on the device.
+"""Views of BYOL-A (arXiv:2103.06695) and a random level, for a whole batch at once on the device.
 
 Each random number is drawn on the CPU, from a generator that is passed in, so that a draw does not depend on
 the device.
@@ -10,6 +10,20 @@ from torch import Tensor, nn
 CUBIC_A = -0.75  # of the cubic convolution kernel, as torch's own bicubic interpolation has it
 
 
+def random_gain(waveforms: Tensor, most_db: float, generator: torch.Generator) -> Tensor:
+    """Scale each waveform by a gain uniform in [-most_db, most_db] decibels.
+
+    Args:
+        waveforms: shape (batch, samples).
+        most_db: 0 leaves them as they are, and draws nothing.
+        generator: on the CPU.
+    """
+    if not most_db:
+        return waveforms
+    decibels = most_db * (2 * torch.rand(len(waveforms), 1, generator=generator) - 1)
+    return waveforms * torch.pow(10, decibels / 20).to(waveforms.device)
+
+
 class LogMixupExp(nn.Module):
     """Mix each log-mel with one seen earlier, as background sound (Sec. III-B of arXiv:2103.06695).
 
@@ -18,14 +32,14 @@ class LogMixupExp(nn.Module):
 
     Args:
         shape: bands and frames of a log-mel.
+        memory: clips in the bank, 2,048 as published.
         ratio: largest share of the background.
-        memory: clips in the bank.
     """
 
     bank: Tensor
     filled: Tensor
 
-    def __init__(self, shape: tuple[int, int], ratio: float = 0.4, memory: int = 2048) -> None:
+    def __init__(self, shape: tuple[int, int], memory: int, ratio: float = 0.4) -> None:
         super().__init__()
         self.ratio = ratio
         self.register_buffer("bank", torch.zeros(memory, *shape))
@@ -138,11 +152,18 @@ def _draw_boxes(
 
 
 class Views(nn.Module):
-    """The published view: log-mixup-exp, then random resize crop."""
+    """The published view: log-mixup-exp, then random resize crop.
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    Args:
+        shape: bands and frames of a log-mel.
+        clips: how many different clips are trained on; a memory bank beyond that would hold copies.
+    """
+
+    MEMORY = 2048
+
+    def __init__(self, shape: tuple[int, int], clips: int) -> None:
         super().__init__()
-        self.mixup = LogMixupExp(shape)
+        self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips))
         self.crop = RandomResizeCrop()
 
     def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:

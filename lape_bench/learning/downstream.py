@@ -53,7 +53,9 @@ class EncoderSystem(System):
 
     Settings: ClassVar[type[FrozenConfig]] = EncoderConfig
     protocols: ClassVar[tuple[Protocol, ...]] = ("finetune", "linear", "knn")
-    brief: ClassVar[dict[str, Any]] = {"finetune": {"epochs": 4, "least_steps": 4}}
+    brief: ClassVar[dict[str, Any]] = {
+        "finetune": {"epochs": 6, "least_steps": 1, "batch_size": 16}
+    }
     encoder: Encoder
     head: nn.Module
 
@@ -61,8 +63,8 @@ class EncoderSystem(System):
     def build_encoder(self) -> Encoder:
         """Return the encoder with the weights it starts from; random ones are seeded by the caller."""
 
-    def build_views(self, shape: tuple[int, ...]) -> nn.Module | None:
-        """Return the augmentation of fine-tuning for features of this shape; by default none."""
+    def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module | None:
+        """Return the augmentation of fine-tuning, for so many clips of this feature shape; by default none."""
         return None
 
     @property
@@ -153,7 +155,8 @@ class EncoderSystem(System):
         if self.settings.finetune.augment:
             samples = round(self.target.window_seconds * self.encoder.sample_rate)
             silence = torch.zeros(1, samples, device=context.device)
-            views = self.build_views(tuple(self.encoder.features(silence).shape[1:]))
+            shape = tuple(self.encoder.features(silence).shape[1:])
+            views = self.build_views(shape, len(data.labelled.clips))
         if views is not None:
             views = views.to(context.device)
         with context.stage("finetune"):
@@ -172,6 +175,8 @@ class EncoderSystem(System):
             {
                 "encoder": f"{type(self.encoder).__module__}:{type(self.encoder).__qualname__}",
                 "encoder_tensors": _digest(self.encoder),
+                # A setting may act without a tensor, such as a pooling.
+                "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
                 "system_version": self.version,
                 "clips": labelled.clips.key,
                 "window_seconds": None if self.encoder.whole_clip else window_seconds,
@@ -182,6 +187,9 @@ class EncoderSystem(System):
             compute,
         )
         context.artifacts.append(found)
+        context.progress.detail(
+            f"embeddings {found.hash[:12]} {'computed' if found.computed else 'found in the cache'}"
+        )
         held = load_tensors(found.folder / "embeddings.pt", torch.device("cpu"))
         return Windows(held["embeddings"], held["owner"], labelled.labels)
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NEIGHBOURS = 10
+CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
 
 
 class NearestNeighbours(nn.Module):
@@ -27,11 +28,15 @@ class NearestNeighbours(nn.Module):
     def __init__(self, embeddings: Tensor, labels: Tensor, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        mean = embeddings.mean(dim=0)
-        deviation = embeddings.std(dim=0, correction=0).clamp(min=1e-6)
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
-        self.register_buffer("embeddings", F.normalize((embeddings - mean) / deviation, dim=1))
+        exact = embeddings.double()
+        mean = exact.mean(dim=0)
+        deviation = exact.sub(mean).square().mean(dim=0).sqrt()
+        # A feature that is constant on the train clips says nothing; dividing by its rounding would let it shout.
+        constant = deviation <= CONSTANT * mean.abs().clamp(min=CONSTANT)
+        deviation = torch.where(constant, 1.0, deviation)
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("deviation", deviation.float())
+        self.register_buffer("embeddings", self._standardised(embeddings))
         self.register_buffer("labels", labels)
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -39,10 +44,14 @@ class NearestNeighbours(nn.Module):
 
         A class without a vote gets a hundredth of one, shared by all classes.
         """
-        queries = F.normalize((embeddings.float() - self.mean) / self.deviation, dim=1)
+        queries = self._standardised(embeddings)
         similarity, nearest = (queries @ self.embeddings.T).topk(
             min(NEIGHBOURS, len(self.embeddings)), dim=1
         )
         votes = queries.new_zeros(len(queries), self.classes)
         votes.scatter_add_(1, self.labels[nearest], (1 + similarity) / 2)  # in [0, 1]
         return torch.log((votes + 0.01 / self.classes) / (votes.sum(1, keepdim=True) + 0.01))
+
+    def _standardised(self, embeddings: Tensor) -> Tensor:
+        """Unit vectors of standardised embeddings, so that a product is a cosine."""
+        return F.normalize((embeddings.float() - self.mean) / self.deviation, dim=1)

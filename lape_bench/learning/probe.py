@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -24,7 +24,7 @@ MOST_ITERATIONS = 5000
 class LinearConfig(Config):
     """Linear evaluation: standardised embeddings, logistic regression with an L2 penalty."""
 
-    inverse_penalty: tuple[float, ...] = Field(
+    inverse_penalty: tuple[PositiveFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         min_length=1,
         description="C of the logistic regression; of several, the best on validation is taken",
@@ -80,10 +80,10 @@ def fit_linear(
         )
     if len(torch.unique(train.labels)) < 2:
         raise UserError("the labelled clips are all of one class; a classifier needs two")
-    scaler = StandardScaler().fit(train.embeddings.numpy())
-    examples = scaler.transform(train.embeddings.numpy())
     targets = train.labels[train.owner].numpy()
     weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
+    scaler = StandardScaler().fit(train.embeddings.numpy(), sample_weight=weights)
+    examples = scaler.transform(train.embeddings.numpy())
     best: tuple[tuple[float, float], float, nn.Linear] | None = None
     with progress.task("logistic regression", len(config.inverse_penalty), "fits") as task:
         for value in sorted(config.inverse_penalty):

@@ -1,0 +1,167 @@
+"""The leaderboard, from predictions on disk to text."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score
+
+from lape_bench.errors import UserError
+from lape_bench.records import (
+    Cell,
+    ParameterCounts,
+    RunRecord,
+    TaskFacts,
+    cell_folder,
+    identity,
+    write_predictions,
+    write_record,
+)
+from lape_bench.report.frame import load_frame
+from lape_bench.report.leaderboard import as_csv, as_markdown, columns, leaderboard
+
+CLASSES = ("a", "b", "c")
+
+
+def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) -> float:
+    """Write a record with random predictions and a wrong metric of its own; return its accuracy."""
+    random = np.random.default_rng([seed, fold, len(str(how))])
+    labels = random.integers(0, 3, 50)
+    scores = random.normal(size=(50, 3)).astype(np.float32)
+    scores[np.arange(50), labels] += 1
+    cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
+    task_values = {"manifest_hash": "m" * 64, "data": "real"}
+    for key, value in how.items():
+        (task_values if key in task_values else cell_values)[key] = value  # type: ignore[assignment]
+    cell = Cell.model_validate(cell_values)
+    name = identity({**cell_values, **task_values})
+    folder = cell_folder(out, cell, name)
+    record = RunRecord(
+        cell=cell,
+        identity=name,
+        settings={},
+        system_version=1,
+        status="finished",
+        metrics={"accuracy": 0.999},
+        predictions_sha256=write_predictions(
+            folder, [str(n) for n in range(50)], labels, scores, CLASSES
+        ),
+        parameters=ParameterCounts(encoder=10, inference=13, training=20),
+        task=TaskFacts.model_validate(
+            task_values
+            | {"name": "t", "variant": "", "card_version": 1, "classes": CLASSES, "folds": folds}
+            | {"metric": "accuracy", "clips": {}, "skipped": 0}
+        ),
+    )
+    write_record(folder, record)
+    return float(accuracy_score(labels, scores.argmax(axis=1)))
+
+
+def board_of(out: Path) -> pd.DataFrame:
+    frame, problems = load_frame(out)
+    assert not problems
+    return leaderboard(frame)
+
+
+def test_scores_are_recomputed_from_predictions_and_summed_up_over_seeds(tmp_path: Path) -> None:
+    scores = [write(tmp_path, seed) for seed in range(3)]
+    row = board_of(tmp_path).iloc[0]
+    assert row["score"] == pytest.approx(np.mean(scores))
+    assert row["deviation"] == pytest.approx(np.std(scores, ddof=1))
+    low, high = stats.t.interval(0.95, 2, np.mean(scores), stats.sem(scores))
+    assert row["interval"] == pytest.approx((high - low) / 2)
+    assert (row["seeds"], row["folds"], row["parameters"]) == (3, 1, 13)
+
+
+def test_folds_are_averaged_within_a_seed_before_seeds_are_compared(tmp_path: Path) -> None:
+    scores = [[write(tmp_path, seed, fold, 2) for fold in (1, 2)] for seed in (0, 1)]
+    row = board_of(tmp_path).iloc[0]
+    assert row["score"] == pytest.approx(np.mean(scores))
+    assert row["deviation"] == pytest.approx(np.std(np.mean(scores, axis=1), ddof=1))
+
+
+def test_a_seed_that_lacks_a_fold_is_left_out_where_others_are_complete(tmp_path: Path) -> None:
+    complete = [write(tmp_path, 0, fold, 2) for fold in (1, 2)]
+    write(tmp_path, 1, 1, 2)
+    row = board_of(tmp_path).iloc[0]
+    assert row["score"] == pytest.approx(np.mean(complete))
+    assert row["seeds"] == 1
+    assert math.isnan(row["deviation"])
+
+
+def test_missing_folds_are_shown(tmp_path: Path) -> None:
+    write(tmp_path, 0, 1, 5)
+    headings, rows = columns(board_of(tmp_path))
+    assert dict(zip(headings, rows[0], strict=True))["folds"] == "1 of 5"
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"manifest_hash": "n" * 64},
+        {"data": "synthetic"},
+        {"label_fraction": 0.1},
+        {"protocol": "knn"},
+        {"settings": {"width": 3}},
+        {"task": "t@variant"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_compared_never_shares_a_row(
+    difference: dict[str, object], tmp_path: Path
+) -> None:
+    write(tmp_path, 0)
+    write(tmp_path, 1, **difference)
+    board = board_of(tmp_path)
+    assert list(board["seeds"]) == [1, 1]
+    _, rows = columns(board)
+    assert rows[0][:4] != rows[1][:4]
+
+
+def test_systems_are_ranked_best_first(tmp_path: Path) -> None:
+    scores = {name: write(tmp_path, 0, system=name) for name in ("one", "three", "fifteen")}
+    assert list(board_of(tmp_path)["system"]) == sorted(scores, key=lambda n: -scores[n])
+
+
+def test_a_copied_cell_counts_once(tmp_path: Path) -> None:
+    write(tmp_path / "here", 0)
+    write(tmp_path / "there", 0)
+    assert board_of(tmp_path).iloc[0]["seeds"] == 1
+
+
+def test_failed_and_damaged_cells_are_named_and_left_out(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    write(tmp_path, 1)
+    damaged = sorted(tmp_path.rglob("predictions.parquet"))[1]
+    damaged.write_bytes(b"x")
+    failed = RunRecord(
+        cell=Cell(system="s", task="t", protocol="linear", seed=7),
+        identity="0",
+        settings={},
+        system_version=1,
+        status="failed",
+        error="out of luck",
+    )
+    write_record(tmp_path / "failed", failed)
+    frame, problems = load_frame(tmp_path)
+    assert len(frame) == 1
+    assert any("seed 7) failed: out of luck" in problem for problem in problems)
+    assert any(str(damaged) in problem for problem in problems)
+
+
+def test_markdown_and_csv_hold_the_same_figures(tmp_path: Path) -> None:
+    score = write(tmp_path, 0, system="a|b")
+    board = board_of(tmp_path)
+    lines = as_markdown(*columns(board)).splitlines()
+    assert f"{100 * score:.2f}" in lines[2]
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert pd.read_csv(io.StringIO(as_csv(board)))["score"][0] == pytest.approx(score)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no folder .*nowhere to report on"):
+        load_frame(tmp_path / "nowhere")

@@ -1,0 +1,78 @@
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from lape_bench import registry
+from lape_bench.errors import UserError
+from lape_bench.registry import SYSTEMS, TASKS, Registry
+from lape_bench.runner import load_system
+
+
+@pytest.fixture
+def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is importable; modules in it are a stranger's."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def register(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> Registry:
+    def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
+        return [p for p in points if p.group == group and name in (None, p.name)]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    return Registry("group", "system")
+
+
+def test_an_unknown_name_gets_the_nearest_one() -> None:
+    with pytest.raises(UserError, match="no system 'supervized': did you mean 'supervised'"):
+        SYSTEMS.entry("supervized")
+    with pytest.raises(UserError, match="no task 'esc-10': did you mean 'esc10'"):
+        TASKS.entry("esc-10")
+
+
+def test_two_packages_with_one_name_are_refused_and_both_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = register(
+        monkeypatch, EntryPoint("mine", "one:A", "group"), EntryPoint("mine", "two:B", "group")
+    )
+    assert both.names() == ["mine"]
+    with pytest.raises(UserError, match=r"one:A.*two:B.*rename"):
+        both.entry("mine")
+
+
+def test_a_plug_in_that_fails_to_import_is_named_and_listed_all_the_same(
+    plug_ins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plug_ins / "broken_plug_in.py").write_text('"""A fine idea."""\nimport not_there\n')
+    broken = register(monkeypatch, EntryPoint("mine", "broken_plug_in:A", "group"))
+    assert broken.summary("mine") == "A fine idea."
+    with pytest.raises(
+        UserError, match=r"'mine'.*ModuleNotFoundError: No module named 'not_there'"
+    ):
+        broken.load("mine", lambda loaded: True, "anything")
+
+
+def test_a_plug_in_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = register(monkeypatch, EntryPoint("mine", "json:dumps", "group"))
+    with pytest.raises(UserError, match="json:dumps is not a class derived from System"):
+        wrong.load("mine", lambda loaded: False, "a class derived from System")
+
+
+def test_a_module_that_is_gone_does_not_break_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = register(monkeypatch, EntryPoint("mine", "gone.for.good:A", "group"))
+    assert "was not found" in gone.summary("mine")
+
+
+def test_a_summary_is_read_without_importing() -> None:
+    sys.modules.pop("lape_bench.baselines.supervised", None)
+    assert SYSTEMS.summary("supervised").startswith("Random start")
+    assert "lape_bench.baselines.supervised" not in sys.modules
+
+
+@pytest.mark.parametrize("name", SYSTEMS.names())
+def test_every_registered_system_loads_with_a_summary(name: str) -> None:
+    assert load_system(name).protocols
+    assert len(SYSTEMS.summary(name)) > 20

@@ -1,0 +1,497 @@
+import hashlib
+import io
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lape_bench.errors import UserError
+from lape_bench.progress import Progress
+from lape_bench.sources import DownloadBar, check, downloads, fetch, is_archive, unpack
+from lape_bench.task import Source, TaskCard, load_card
+
+FILES = {f"audio/{index}.wav": np.random.default_rng(index).bytes(3000) for index in range(6)}
+TAR_MODES = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
+ENDINGS = ["zip", *TAR_MODES]
+
+
+def write_zip(path: Path, *extra: zipfile.ZipInfo) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+        for member in extra:
+            archive.writestr(member, b"/etc/passwd")
+    return path
+
+
+def write_tar(path: Path, *extra: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, TAR_MODES[path.name.partition(".")[2]]) as archive:
+        for name, content in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for member in extra:
+            archive.addfile(member)
+    return path
+
+
+def write_archive(path: Path) -> Path:
+    return write_zip(path) if path.suffix == ".zip" else write_tar(path)
+
+
+def checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def everything_below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def card_with(*sources: Source) -> TaskCard:
+    return load_card("esc10").model_copy(update={"sources": sources})
+
+
+def zip_member(name: str, kind: int = 0) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.external_attr = (kind | 0o644) << 16
+    return member
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_archive_unpacks_to_what_was_packed(ending: str, tmp_path: Path, cache: Path) -> None:
+    archive = write_archive(tmp_path / f"sounds.{ending}")
+    members: list[int] = []
+    folder = unpack(archive, checksum(archive), lambda: members.append(1))
+    assert folder.is_relative_to(cache)
+    assert contents(folder) == FILES
+    assert len(members) == len(FILES)
+
+
+def test_unpacking_again_finds_the_folder_and_unpacks_nothing(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "sounds.zip")
+    known = checksum(archive)
+    folder = unpack(archive, known)
+    archive.unlink()
+    members: list[int] = []
+    assert unpack(archive, known, lambda: members.append(1)) == folder
+    assert not members
+
+
+def test_archives_of_one_name_and_other_content_do_not_meet(tmp_path: Path) -> None:
+    first = write_zip(tmp_path / "sounds.zip")
+    (tmp_path / "other").mkdir()
+    second = write_zip(tmp_path / "other" / "sounds.zip", zip_member("more.txt"))
+    assert contents(unpack(first, checksum(first))) == FILES
+    assert "more.txt" in contents(unpack(second, checksum(second)))
+
+
+def test_an_unpacking_that_is_interrupted_leaves_nothing_half(tmp_path: Path, cache: Path) -> None:
+    archive = write_zip(tmp_path / "sounds.zip")
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack(archive, checksum(archive), stop)
+    assert everything_below(cache) == {cache / "data"}
+    assert contents(unpack(archive, checksum(archive))) == FILES
+
+
+def refused(archive: Path, member: str, reason: str, cache: Path) -> None:
+    """Unpacking is refused with this reason, and no file appears anywhere near."""
+    before = everything_below(archive.parent)
+    with pytest.raises(UserError, match="not safe to unpack") as caught:
+        unpack(archive, checksum(archive))
+    said = one_line(caught)
+    assert str(archive) in said
+    assert f"'{member}'" in said
+    assert reason in said
+    assert everything_below(archive.parent) - before <= {cache, cache / "data"}
+
+
+@pytest.mark.parametrize("archive", ["bad.zip", "bad.tar", "bad.tar.gz"])
+@pytest.mark.parametrize("name", ["../escaped.txt", "audio/../../escaped.txt", "HERE/escaped.txt"])
+def test_a_member_outside_the_folder_is_refused_and_nothing_is_unpacked(
+    archive: str, name: str, tmp_path: Path, cache: Path
+) -> None:
+    name = name.replace("HERE", str(tmp_path))  # an absolute path
+    path = tmp_path / archive
+    if path.suffix == ".zip":
+        write_zip(path, zip_member(name))
+    else:
+        write_tar(path, tar_member(name))
+    refused(path, name, "outside the folder", cache)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..\\escaped.txt", "\\\\server\\share\\escaped.txt", "C:\\escaped.txt", "C:escaped.txt"],
+)
+def test_a_name_that_leaves_the_folder_on_windows_is_refused_everywhere(
+    name: str, tmp_path: Path, cache: Path
+) -> None:
+    path = write_zip(tmp_path / "bad.zip", zip_member(name))
+    refused(path, name, "outside the folder", cache)
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path, cache: Path) -> None:
+    path = write_zip(tmp_path / "bad.zip", zip_member("passwords", stat.S_IFLNK))
+    refused(path, "passwords", "link or a device", cache)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.SYMTYPE, "/etc/passwd"),
+        (tarfile.SYMTYPE, "audio/0.wav"),
+        (tarfile.LNKTYPE, "/etc/passwd"),
+        (tarfile.LNKTYPE, "audio/0.wav"),
+        (tarfile.CHRTYPE, ""),
+        (tarfile.BLKTYPE, ""),
+        (tarfile.FIFOTYPE, ""),
+    ],
+    ids=[
+        "symlink out",
+        "symlink",
+        "hard link out",
+        "hard link",
+        "character device",
+        "disk",
+        "pipe",
+    ],
+)
+def test_a_link_or_device_in_a_tar_is_refused(
+    kind: bytes, target: str, tmp_path: Path, cache: Path
+) -> None:
+    path = write_tar(tmp_path / "bad.tar.gz", tar_member("special", kind, target))
+    refused(path, "special", "link or a device", cache)
+
+
+def test_two_dots_within_a_name_are_no_way_out(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "sounds.zip", zip_member("audio/take..2.wav"))
+    assert "audio/take..2.wav" in contents(unpack(archive, checksum(archive)))
+
+
+@pytest.mark.parametrize("kept", [0.95, 0.5, 0.1, 0.0])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_truncated_archive_is_refused_and_leaves_nothing(
+    ending: str, kept: float, tmp_path: Path, cache: Path
+) -> None:
+    archive = write_archive(tmp_path / f"sounds.{ending}")
+    whole = archive.read_bytes()
+    if ending == "tar":  # tar ends in kilobytes of zeros, which nobody misses
+        whole = whole.rstrip(b"\0")
+    archive.write_bytes(whole[: round(kept * len(whole))])
+    with pytest.raises(UserError, match="truncated or damaged") as caught:
+        unpack(archive, checksum(archive))
+    assert str(archive) in one_line(caught)
+    assert everything_below(cache) <= {cache / "data"}
+
+
+def test_a_tar_cut_off_between_two_members_is_refused(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "sounds.tar")
+    a_member = 512 + 3072  # its header, and 3,000 bytes in blocks of 512
+    archive.write_bytes(archive.read_bytes()[: 3 * a_member])
+    with pytest.raises(UserError, match="truncated or damaged"):
+        unpack(archive, checksum(archive))
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
+def test_an_archive_with_a_changed_byte_is_refused(ending: str, tmp_path: Path) -> None:
+    """Every one of these formats holds a checksum of its own."""
+    archive = write_archive(tmp_path / f"sounds.{ending}")
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="truncated or damaged") as caught:
+        unpack(archive, checksum(archive))
+    assert str(archive) in one_line(caught)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_page_saved_under_an_archives_name_is_refused(ending: str, tmp_path: Path) -> None:
+    archive = tmp_path / f"sounds.{ending}"
+    archive.write_text("<html><body>Please log in</body></html>\n" * 50)
+    with pytest.raises(UserError, match="truncated or damaged") as caught:
+        unpack(archive, checksum(archive))
+    assert str(archive) in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.zip", True),
+        ("A.ZIP", True),
+        ("a.tar.gz", True),
+        ("a.tgz", True),
+        ("a.tar", True),
+        ("a.gz", False),
+        ("a.wav", False),
+        ("zip", False),
+    ],
+)
+def test_an_archive_is_told_by_its_ending(name: str, expected: bool) -> None:
+    assert is_archive(Path(name)) is expected
+
+
+def test_an_archive_that_the_card_names_is_accepted_with_its_checksum(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "sounds.zip")
+    known = checksum(archive)
+    source = Source(file="sounds.zip", bytes=archive.stat().st_size, sha256=known)
+    assert check(archive, card_with(source)) == known
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+def test_a_wrong_checksum_is_refused_with_both(ending: str, tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / f"sounds.{ending}")
+    source = Source(file=archive.name, sha256="0" * 64)
+    with pytest.raises(UserError) as caught:
+        check(archive, card_with(source))
+    said = one_line(caught)
+    assert str(archive) in said
+    assert checksum(archive)[:12] in said
+    assert "000000000000" in said
+
+
+def test_a_wrong_size_is_refused_with_both(tmp_path: Path) -> None:
+    archive = tmp_path / "sounds.zip"
+    archive.write_bytes(bytes(1234))
+    with pytest.raises(UserError) as caught:
+        check(archive, card_with(Source(file="sounds.zip", bytes=56_789)))
+    said = one_line(caught)
+    assert "1,234 bytes" in said
+    assert "56,789" in said
+    assert "cut off" in said
+
+
+def test_an_archive_that_the_card_does_not_name_is_not_held_against_it(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "mine.zip")
+    source = Source(file="sounds.zip", bytes=1, sha256="0" * 64)
+    assert check(archive, card_with(source)) == checksum(archive)
+
+
+class Server:
+    """An HTTP server on the loopback address that serves one content and counts requests."""
+
+    def __init__(self) -> None:
+        self.content = bytes(range(256)) * 100
+        self.requests: list[str] = []
+        self.promised = len(self.content)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                if self.path != "/sounds.zip":
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(outer.promised))
+                self.end_headers()
+                self.wfile.write(outer.content)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    serving = Server()
+    thread = threading.Thread(target=serving.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield serving
+    serving.server.shutdown()
+    serving.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def bar(progress: Progress) -> Iterator[DownloadBar]:
+    with progress.task("fetching", None, "bytes") as running:
+        yield DownloadBar(running)
+
+
+def place_of(source: Source) -> Path:
+    [(found, path)] = downloads(card_with(source))
+    assert found is source
+    return path
+
+
+def test_only_sources_with_an_address_are_fetched_each_to_a_place_of_its_own(cache: Path) -> None:
+    sources = [
+        Source(file="by-hand.zip"),
+        Source(file="a.zip", url="http://one.example/a.zip"),
+        Source(file="a.zip", url="http://two.example/a.zip"),
+    ]
+    found = downloads(card_with(*sources))
+    assert [source for source, _ in found] == sources[1:]
+    places = [path for _, path in found]
+    assert [path.name for path in places] == ["a.zip", "a.zip"]
+    assert all(path.is_relative_to(cache) for path in places)
+    assert len(set(places)) == 2
+
+
+@pytest.mark.parametrize("checksum_known", [True, False])
+def test_a_fetched_file_holds_the_servers_bytes(
+    checksum_known: bool, server: Server, bar: DownloadBar
+) -> None:
+    known = server.sha256 if checksum_known else None
+    size = len(server.content)
+    source = Source(file="a.zip", url=f"{server.url}/sounds.zip", sha256=known, bytes=size)
+    path = place_of(source)
+    fetch(source, path, bar)
+    assert path.read_bytes() == server.content
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("checksum_known", [True, False])
+def test_what_was_fetched_is_not_fetched_again(
+    checksum_known: bool, server: Server, bar: DownloadBar
+) -> None:
+    known = server.sha256 if checksum_known else None
+    source = Source(file="a.zip", url=f"{server.url}/sounds.zip", sha256=known)
+    for _ in range(2):
+        fetch(source, place_of(source), bar)
+    assert len(server.requests) == 1
+
+
+def test_a_file_that_is_no_longer_the_cards_is_fetched_again(
+    server: Server, bar: DownloadBar
+) -> None:
+    source = Source(file="a.zip", url=f"{server.url}/sounds.zip", sha256=server.sha256)
+    path = place_of(source)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half")
+    fetch(source, path, bar)
+    assert path.read_bytes() == server.content
+
+
+def test_the_bar_ends_at_the_size_of_the_file(server: Server, bar: DownloadBar) -> None:
+    source = Source(file="a.zip", url=f"{server.url}/sounds.zip")
+    fetch(source, place_of(source), bar)
+    assert bar.running.total == len(server.content)
+    assert bar.running.done == len(server.content)
+
+
+FETCH_QUIETLY = """
+import sys
+from pathlib import Path
+from lape_bench.progress import Progress
+from lape_bench.sources import DownloadBar, fetch
+from lape_bench.task import Source
+
+with Progress(quiet=True).task("fetching", None, "bytes") as running:
+    fetch(Source(file="a.zip", url=sys.argv[1]), Path(sys.argv[2]), DownloadBar(running))
+"""
+
+
+def test_a_quiet_fetch_prints_nothing(server: Server, tmp_path: Path) -> None:
+    arguments = [f"{server.url}/sounds.zip", str(tmp_path / "a.zip")]
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH_QUIETLY, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (tmp_path / "a.zip").read_bytes() == server.content
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def serve_other_bytes(server: Server) -> dict[str, object]:
+    return {"url": f"{server.url}/sounds.zip", "sha256": "0" * 64}
+
+
+def serve_another_size(server: Server) -> dict[str, object]:
+    return {"url": f"{server.url}/sounds.zip", "bytes": len(server.content) + 1}
+
+
+def break_off(server: Server) -> dict[str, object]:
+    server.promised += 1000
+    return {"url": f"{server.url}/sounds.zip"}
+
+
+def have_no_such_file(server: Server) -> dict[str, object]:
+    return {"url": f"{server.url}/moved.zip"}
+
+
+def not_listen(server: Server) -> dict[str, object]:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    return {"url": f"http://127.0.0.1:{port}/sounds.zip"}
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "reason"),
+    [
+        (serve_other_bytes, "SHA-256 differs"),
+        (serve_another_size, "but the card names 25,601"),
+        (break_off, "could not be fetched"),
+        (have_no_such_file, "404"),
+        (not_listen, "could not be fetched"),
+    ],
+    ids=["wrong checksum", "wrong size", "breaks off", "404", "nothing listens"],
+)
+def test_a_fetch_that_fails_says_why_and_keeps_nothing(
+    misbehave: Callable[[Server], dict[str, object]],
+    reason: str,
+    server: Server,
+    bar: DownloadBar,
+    cache: Path,
+) -> None:
+    source = Source.model_validate({"file": "a.zip", **misbehave(server)})
+    with pytest.raises(UserError) as caught:
+        fetch(source, place_of(source), bar)
+    said = one_line(caught)
+    assert reason in said
+    assert source.url is not None
+    assert source.url in said or source.file in said
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_cannot_be_written_is_said_when_fetching(
+    server: Server, bar: DownloadBar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "file" / "cache"))
+    source = Source(file="a.zip", url=f"{server.url}/sounds.zip")
+    with pytest.raises(UserError, match="cannot be written") as caught:
+        fetch(source, place_of(source), bar)
+    assert "LAPE_BENCH_HOME" in one_line(caught)

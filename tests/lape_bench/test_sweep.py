@@ -1,0 +1,130 @@
+"""Sweeps: planned, run in processes, stopped, taken up."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lape_bench.config import read_yaml
+from lape_bench.device import Compute
+from lape_bench.errors import UserError
+from lape_bench.progress import Progress
+from lape_bench.records import Cell, RunRecord, find_records
+from lape_bench.runner import RunOptions
+from lape_bench.sweep import SweepConfig, run_cells
+
+GRID = """
+systems:
+  - log-mel-statistics
+  - {name: supervised, settings: {width: 16, finetune: {epochs: 1, least_steps: 1}}}
+tasks: [synthetic-sounds]
+protocols: [linear, finetune]
+label_fractions: [0.2, 1.0]
+seeds: 2
+"""
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> SweepConfig:
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return read_yaml(path, SweepConfig)
+
+
+def options(tmp_path: Path) -> RunOptions:
+    compute = Compute(device="cpu", precision="float32", threads=1)
+    return RunOptions(out=tmp_path / "results", compute=compute)
+
+
+def test_a_grid_expands_to_its_cells(grid: SweepConfig) -> None:
+    assert len(grid.cells()) == (1 + 2) * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("seeds: 0", "'seeds'"),
+        ("label_fractions: [0.1, 2.0]", "'label_fractions.1'"),
+        ("label_fractions: [.nan]", "'label_fractions.0'"),
+        ("protocols: [fine-tune]", "did you mean 'finetune'"),
+        ("task: [esc10]", "'task' is not a known key: did you mean 'tasks'"),
+        ("systems: []", "'systems'"),
+    ],
+)
+def test_a_wrong_grid_is_refused_by_path(line: str, said: str, tmp_path: Path) -> None:
+    key = line.split(":")[0]
+    kept = [row for row in GRID.splitlines() if not row.startswith(f"{key}:")]
+    if key == "systems":
+        kept = [row for row in kept if not row.startswith("  ")]
+    path = tmp_path / "grid.yaml"
+    path.write_text("\n".join([*kept, line]))
+    with pytest.raises(UserError, match=said):
+        read_yaml(path, SweepConfig).cells()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_records_of_one(
+    grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    hashes = []
+    for jobs in (1, 2):
+        own = options(tmp_path / str(jobs))
+        outcomes = {
+            str(cell): outcome for cell, outcome in run_cells(grid.cells(), own, jobs, progress)
+        }
+        assert len(outcomes) == 12
+        assert all(isinstance(o, RunRecord) and o.status == "finished" for o in outcomes.values())
+        hashes.append({name: o.predictions_sha256 for name, o in outcomes.items()})
+    assert hashes[0] == hashes[1]
+
+
+def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
+    synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    good = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
+    bad = good.model_copy(update={"task": "esc10", "fold": 1})
+    outcomes = list(run_cells([bad, good], options(tmp_path), 1, progress))
+    assert "'esc10' is not prepared" in str(outcomes[0][1])
+    assert isinstance(outcomes[1][1], RunRecord)
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(
+    grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    running = run_cells(grid.cells(), options(tmp_path), 1, progress)
+    for _ in range(3):
+        next(running)
+    running.close()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    assert len(files) == 3
+    assert len(list(run_cells(grid.cells(), options(tmp_path), 1, progress))) == 12
+    assert all(path.stat().st_mtime_ns == before for path, before in files.items())
+
+
+class Suicidal:
+    """Stands for `_attempt_quietly` of a cell that takes its process with it."""
+
+    def __call__(self, cell: Cell, options: RunOptions) -> str:
+        if cell.seed == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(2)  # so that neighbours are running while it dies
+        return f"seed {cell.seed} ran"
+
+
+@pytest.mark.slow
+def test_a_dying_process_costs_its_own_cell_only(
+    synthetic: Path, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lape_bench.sweep._attempt_quietly", Suicidal())
+    cells = [
+        Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
+        for seed in range(4)
+    ]
+    outcomes = {cell.seed: told for cell, told in run_cells(cells, options(tmp_path), 2, progress)}
+    died = outcomes[1]
+    assert isinstance(died, RunRecord)
+    assert died.error == "its process died 2 times (killed, or out of memory)"
+    assert [r for _, r in find_records(tmp_path)[0]] == [died]
+    assert sum(told.endswith("ran") for told in map(str, outcomes.values())) == 3

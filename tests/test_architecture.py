@@ -1,0 +1,100 @@
+"""Imports run one way, plug-ins know the harness only, and listings stay light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = [
+    ["errors"],
+    ["config", "paths", "seeding", "metrics", "environment"],
+    ["registry", "progress", "audio", "records", "features"],
+    ["task", "store", "artifacts", "costs"],
+    ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
+    ["manifest", "sources", "batches", "audit"],
+    ["splits", "prepare", "verify", "system", "report.frame", "report.leaderboard"],
+    ["device", "learning.inference"],
+    ["learning.classify", "learning.probe"],
+    ["learning.downstream"],
+    ["runner"],
+    ["sweep", "check"],
+    ["cli"],
+]
+RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+FOR_PLUGINS = ("system", "features", "batches", "store", "config", "errors", "learning.")
+FOR_TASKS = ("task", "errors", "seeding", "config")
+
+
+def harness_files() -> dict[str, Path]:
+    package = ROOT / "lape_bench"
+    return {
+        ".".join(path.relative_to(package).with_suffix("").parts): path
+        for path in sorted(package.rglob("*.py"))
+        if path.name not in ("__init__.py", "__main__.py")
+    }
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of the project that a file imports, without the package's name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("lape_bench")
+        ):
+            base = node.module.removeprefix("lape_bench").removeprefix(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".removeprefix(".")
+                yield full if full in RANK else base
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("lape_bench."):
+                    yield alias.name.removeprefix("lape_bench.")
+
+
+@pytest.mark.parametrize("module", harness_files())
+def test_a_module_imports_only_from_the_layers_below_it(module: str) -> None:
+    assert module in RANK, f"give {module} a place in LAYERS"
+    for other in imported(harness_files()[module]):
+        if other:  # the package itself holds the version alone
+            assert RANK[other] < RANK[module], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"), [("baselines", FOR_PLUGINS), ("tasks", FOR_TASKS)], ids=str
+)
+def test_a_plug_in_room_knows_the_harness_s_contracts_alone(
+    room: str, allowed: tuple[str, ...]
+) -> None:
+    for path in sorted((ROOT / room).glob("*.py")):
+        for other in imported(path):
+            assert other.startswith(allowed), f"{path.name} imports {other}"
+
+
+def test_the_harness_names_no_plug_in() -> None:
+    for module, path in harness_files().items():
+        rooms = [name for name in imported(path) if name.split(".")[0] in ("tasks", "baselines")]
+        assert not rooms, f"{module} imports {rooms}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["tasks"], ["tasks", "show", "esc10"], ["systems"], ["report", "--out", "empty"]],
+    ids=" ".join,
+)
+def test_listings_and_reports_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    program = (
+        "import sys; from lape_bench import cli; sys.argv = ['bench', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(3 if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
