@@ -280,8 +280,12 @@ def _tasks(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("task", "title", "classes", "clips", "split", "suite", "prepared"):
-        table.add_column(heading, justify="right" if heading in ("classes", "clips") else "left")
+    table.add_column("task", no_wrap=True)
+    table.add_column("title")
+    for heading in ("classes", "clips"):
+        table.add_column(heading, justify="right")
+    for heading in ("split", "suite", "prepared"):
+        table.add_column(heading)
     for name in TASKS.names():
         try:
             card = load_card(name)
@@ -358,8 +362,9 @@ def show_system(system: SystemName) -> None:
     print(f"{system}, version {kind.version}: {SYSTEMS.summary(system)}")
     print(f"protocols: {', '.join(kind.protocols)} (the first is the default)\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("setting", "type", "default", "what it is"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("setting", no_wrap=True)
+    table.add_column("default", overflow="fold")
+    table.add_column("what it is", overflow="fold")
     for row in describe(kind.Settings):
         table.add_row(*row)
     _print(table)

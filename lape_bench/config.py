@@ -94,19 +94,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """List a model's settings as (dotted key, type, default, description), nested ones in place."""
+def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
+    """List a model's settings as (dotted key, default, description), nested ones in place."""
     rows = []
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             rows += describe(kind, f"{prefix}{name}.")
             continue
-        shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-        default = (
-            "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-        )
-        rows.append((prefix + name, shown, default, field.description or ""))
+        default = field.get_default(call_default_factory=True)
+        shown = "required" if field.is_required() else str(default)
+        rows.append((prefix + name, shown, field.description or ""))
     return rows
 
 

@@ -66,7 +66,7 @@ class Running:
         of_total = f"/{self.total}" if self.total is not None else ""
         parts = [
             f"{self.title}: {self.done}{of_total} {self.unit}",
-            f"{self.speed:.0f} {self.unit}/s",
+            f"{self.speed:.3g} {self.unit}/s",
         ]
         if self.total and self.speed > 0 and self.done < self.total:
             parts.append(f"{(self.total - self.done) / self.speed:.0f} s left")
@@ -150,7 +150,7 @@ class _Notes(ProgressColumn):
     def render(self, task: Bar) -> Text:
         running: Running = task.fields["running"]
         notes = [f"{name.replace('_', ' ')} {value}" for name, value in running.notes.items()]
-        return Text(", ".join([f"{running.speed:.0f} {running.unit}/s", *notes]), style="dim")
+        return Text(", ".join([f"{running.speed:.3g} {running.unit}/s", *notes]), style="dim")
 
 
 def _bars(console: Console) -> Bars:

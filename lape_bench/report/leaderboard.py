@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 from scipy.special import stdtrit
 
 BOARD = [
@@ -17,6 +18,9 @@ BOARD = [
     "metric",
 ]  # figures that may be ranked
 ENTRY = [*BOARD, "system", "system_version", "parameters", "encoder_parameters"]
+
+
+PLACE = ("task", "protocol", "labels")  # the first columns: which board a row stands on
 
 
 def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
@@ -65,9 +69,7 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
 def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Format a leaderboard as headings and rows of text; scores are percentages."""
     headings = [
-        "task",
-        "protocol",
-        "labels",
+        *PLACE,
         "system",
         "score %",
         "±",
@@ -101,22 +103,26 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Draw a leaderboard for the terminal."""
+    """Draw a leaderboard for the terminal: a line for each board, its systems below."""
+    places = len(PLACE)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        is_number = heading not in ("task", "protocol", "system")
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
-    before = None
+    table.add_column(headings[places], overflow="fold")
+    for heading in headings[places + 1 :]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    before: Sequence[str] = ()
     for row in rows:
-        board = row[:3]
-        table.add_row(*(row if board != before else ["", "", "", *row[3:]]))
-        before = board
+        if row[:places] != before:
+            before = row[:places]
+            task, protocol, labels = before
+            part = "" if labels == "1" else f", {labels} of the labels"
+            table.add_row(Text(f"{task}, {protocol}{part}", "bold"))
+        table.add_row("  " + row[places], *row[places + 1 :])
     return table
 
 
 def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a leaderboard as a Markdown table."""
-    left = ("task", "protocol", "system")
+    left = (*PLACE, "system")
     lines = [
         "| " + " | ".join(headings) + " |",
         "|" + "|".join("---" if heading in left else "---:" for heading in headings) + "|",

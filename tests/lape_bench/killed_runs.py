@@ -23,10 +23,10 @@ from lape_bench.runner import RunOptions, load_system, run_cell
 
 CELL = Cell(
     system="supervised",
-    settings={"width": 32, "finetune": {"epochs": 12, "least_steps": 1, "batch_size": 32}},
+    settings={"width": 16, "finetune": {"epochs": 8, "least_steps": 1, "selections": 4}},
     task="synthetic-sounds",
     protocol="finetune",
-    label_fraction=0.3,
+    label_fraction=0.2,
 )
 
 

@@ -64,7 +64,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_are_described_with_dotted_keys_and_defaults() -> None:
-    assert describe(Outer) == [("width", "int", "8", ""), ("finetune.epochs", "int", "3", "passes")]
+    assert describe(Outer) == [("width", "8", ""), ("finetune.epochs", "3", "passes")]
 
 
 def test_flattening_undoes_nesting() -> None:

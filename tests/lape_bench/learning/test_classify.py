@@ -500,7 +500,7 @@ def test_a_random_level_reaches_the_features_and_not_the_validation_clips(
     plain = model.encoder.features
 
     def noted(waveforms: Tensor) -> Tensor:
-        levels[model.training] += waveforms.square().mean(dim=1).sqrt().tolist()
+        levels[model.encoder.training] += waveforms.square().mean(dim=1).sqrt().tolist()
         return plain(waveforms)
 
     model.encoder.features = noted  # type: ignore[method-assign]
