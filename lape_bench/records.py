@@ -24,6 +24,7 @@ PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score cou
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
 
 
+Protocol = Literal["finetune", "linear", "knn"]
 LabelFraction = Annotated[float, Field(gt=0, le=1, description="share of the train labels")]
 
 
@@ -35,7 +36,7 @@ class Cell(Config):
         default_factory=dict, description="what differs from the system's defaults"
     )
     task: str = Field(description="name, or name@variant")
-    protocol: Literal["finetune", "linear", "knn"]
+    protocol: Protocol
     label_fraction: LabelFraction = 1.0
     seed: int = Field(0, ge=0)
     fold: int = Field(0, ge=0, description="from 1; 0 for an official split")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from lape_bench.records import (
     PROTOCOL_VERSION,
     RECORD,
     Cell,
+    Protocol,
     RunRecord,
     StageCost,
     TaskFacts,
@@ -201,10 +202,9 @@ def plan(
 
 def check_protocols(protocols: Sequence[str]) -> None:
     """Refuse a protocol that no system could have."""
-    known = ("finetune", "linear", "knn")
     for protocol in protocols:
-        if protocol not in known:
-            raise unknown("protocol", protocol, known)
+        if protocol not in get_args(Protocol):
+            raise unknown("protocol", protocol, get_args(Protocol))
 
 
 def finished_record(job: Job, options: RunOptions) -> RunRecord | None:

@@ -19,11 +19,13 @@ from lape_bench.artifacts import Artifact
 from lape_bench.config import Config
 from lape_bench.costs import Meter
 from lape_bench.progress import Progress
-from lape_bench.records import ParameterCounts
+
+# Both are part of the contract too, so a plug-in finds them here.
+from lape_bench.records import ParameterCounts as ParameterCounts
+from lape_bench.records import Protocol as Protocol
 from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 
-Protocol = Literal["finetune", "linear", "knn"]
 Precision = Literal["float32", "bf16"]
 
 

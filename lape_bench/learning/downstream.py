@@ -22,10 +22,10 @@ from lape_bench.learning.heads import NearestNeighbours
 from lape_bench.learning.inference import class_log_probabilities, embed
 from lape_bench.learning.probe import LinearConfig, Windows, fit_linear
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
-from lape_bench.records import ParameterCounts
 from lape_bench.store import Clips
 from lape_bench.system import (
     LabelledClips,
+    ParameterCounts,
     Protocol,
     RunContext,
     System,
