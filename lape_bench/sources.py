@@ -96,7 +96,7 @@ def fetch(source: Source, path: Path, bar: DownloadBar) -> None:
             )
     except requests.RequestException as error:
         raise UserError(
-            f"{source.url} could not be fetched ({error})",
+            f"{source.url} could not be fetched ({_reason(error)})",
             next_step="check the connection, or get the file by other means and give it to "
             "'bench data prepare TASK --from FILE'",
         ) from error
@@ -110,6 +110,16 @@ def fetch(source: Source, path: Path, bar: DownloadBar) -> None:
     except UserError:
         path.unlink()
         raise
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {TIMEOUT_SECONDS} s"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection to the server"
+    return "the connection broke off"
 
 
 def check(path: Path, card: TaskCard) -> str:
