@@ -12,6 +12,7 @@ from rich.progress import (
     MofNCompleteColumn,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -95,7 +96,7 @@ class Progress:
         self.console = Console(stderr=True, soft_wrap=True, highlight=False)
         self._live = not quiet and self.console.is_terminal
         self._bars: Bars | None = None
-        self._ids: dict[int, object] = {}
+        self._ids: dict[int, TaskID] = {}
 
     def say(self, text: str) -> None:
         """Print a line unless quiet."""
@@ -133,7 +134,7 @@ class Progress:
 
     def _changed(self, running: Running) -> None:
         if self._bars is not None and id(running) in self._ids:
-            self._bars.update(self._ids[id(running)], completed=running.done)  # type: ignore[arg-type]
+            self._bars.update(self._ids[id(running)], completed=running.done)
         elif not self._live and not self.quiet and running.due():
             self._print(running.line())
 
