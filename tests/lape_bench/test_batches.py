@@ -41,7 +41,7 @@ def mapped(clips: Clips, folder: Path) -> Clips:
     """Return the same clips over a read-only file, as a store is opened."""
     path = folder / "samples.f32"
     clips.samples.tofile(path)
-    samples = np.memmap(path, np.float32, mode="r")
+    samples = np.memmap(path, np.float32, mode="r+")
     return Clips(clips.ids, samples, clips.starts, clips.lengths, clips.rate, clips.key)
 
 
