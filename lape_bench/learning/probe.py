@@ -82,8 +82,10 @@ def fit_linear(
         raise UserError("the labelled clips are all of one class; a classifier needs two")
     targets = train.labels[train.owner].numpy()
     weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
-    scaler = StandardScaler().fit(train.embeddings.numpy(), sample_weight=weights)
-    examples = scaler.transform(train.embeddings.numpy())
+    # In float64: with float32 the solver stops a little elsewhere for another number of threads.
+    embeddings = train.embeddings.double().numpy()
+    scaler = StandardScaler().fit(embeddings, sample_weight=weights)
+    examples = scaler.transform(embeddings)
     best: tuple[tuple[float, float], float, nn.Linear] | None = None
     with progress.task("logistic regression", len(config.inverse_penalty), "fits") as task:
         for value in sorted(config.inverse_penalty):
