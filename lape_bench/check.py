@@ -5,6 +5,7 @@ Each check says what must hold; a failure also says what was seen and what usual
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ def check_system(
     for protocol in kind.protocols:
         with tempfile.TemporaryDirectory() as folder:
             bench = _Bench(
-                lambda protocol=protocol: kind(config, target, protocol),  # type: ignore[misc]
+                partial(kind, config, target, protocol),
                 clips,
                 labels,
                 sides,
@@ -149,7 +150,7 @@ def _results(bench: _Bench, protocol: Protocol) -> Iterator[Result]:
         ("it learns: better than chance on its own training clips", _learns),
     ]
     for claim, check in checks:
-        yield _run(protocol, claim, lambda check=check: check(bench, system))  # type: ignore[misc]
+        yield _run(protocol, claim, partial(check, bench, system))
 
 
 def _run(protocol: Protocol, claim: str, check: Callable[[], None]) -> Result:

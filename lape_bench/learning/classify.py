@@ -125,7 +125,7 @@ def fit_classifier(
                         scores = model(features)
                     loss = F.cross_entropy(scores.float(), labels[batch])
                     optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
                     optimizer.step()
                     losses.append(loss.detach())
                     task.advance(len(batch))

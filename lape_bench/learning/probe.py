@@ -121,7 +121,7 @@ def _as_layer(scaler: StandardScaler, model: LogisticRegression, classes: int) -
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
     weight = coefficients / scaler.scale_
-    # Random weights are skipped: every one is set below.
+    # Random weights are skipped: every one is set below. (skip_init is untyped in torch.)
     layer: nn.Linear = skip_init(nn.Linear, weight.shape[1], classes)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         layer.weight.zero_()

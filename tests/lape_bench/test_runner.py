@@ -341,5 +341,5 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
         context.work = tmp_path / f"work-{len(weights)}"
         context.work.mkdir()
         system.train(runner._training_data(own, truth, split), context)
-        weights.append(system.encoder.state_dict())  # type: ignore[attr-defined]
+        weights.append(system.encoder.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

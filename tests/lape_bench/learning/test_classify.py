@@ -422,7 +422,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
             raise Stopped
         return plain(waveforms)
 
-    model.encoder.features = killed  # type: ignore[method-assign]
+    model.encoder.features = killed
     with pytest.raises(Stopped):
         fit(model, views, data(24), context)
     found, resumed_curve = run_with_stops(tiny, data(24), context, set())
@@ -503,7 +503,7 @@ def test_a_random_level_reaches_the_features_and_not_the_validation_clips(
         levels[model.encoder.training] += waveforms.square().mean(dim=1).sqrt().tolist()
         return plain(waveforms)
 
-    model.encoder.features = noted  # type: ignore[method-assign]
+    model.encoder.features = noted
     fit(model, views, data(8, tones(6, seed=1)), context, replace_with(gain_db=20.0))
     spread = {mode: max(seen) / min(seen) for mode, seen in levels.items()}
     assert spread[True] > 2 * spread[False]

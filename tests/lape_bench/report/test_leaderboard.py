@@ -36,7 +36,7 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
     cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
     task_values = {"manifest_hash": "m" * 64, "data": "real"}
     for key, value in how.items():
-        (task_values if key in task_values else cell_values)[key] = value  # type: ignore[assignment]
+        (task_values if key in task_values else cell_values)[key] = value
     cell = Cell.model_validate(cell_values)
     name = identity({**cell_values, **task_values})
     folder = cell_folder(out, cell, name)
