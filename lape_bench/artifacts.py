@@ -1,45 +1,205 @@
 """Stages cached by content: the same inputs are never computed twice.
 
-An artefact is a folder named by a hash of everything that determines it, with that description inside.
+An artefact is a folder named by a hash of everything that determines it. Beside what was computed it holds that
+description (`artifact.json`), and what making it took (`made.json`).
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lape_bench.paths import home, staged_folder
+from filelock import FileLock
+from pydantic import ValidationError
+
+from lape_bench.config import Config
+from lape_bench.errors import writing
+from lape_bench.paths import PART, checkpoint_folder, home, staged_folder, write_text
+
+DESCRIPTION, MADE = "artifact.json", "made.json"
+LOCK, WORK = ".lock-", ".work-"
+
+
+class Made(Config):
+    """What making an artefact took, and what came out.
+
+    Attributes:
+        seconds: wall-clock time; of a run that was killed and taken up, since it was taken up.
+        sha256: over names and bytes of the files.
+        bytes: of the files.
+        finished_at: UTC, ISO 8601.
+        about: what it is, for people.
+    """
+
+    seconds: float
+    sha256: str
+    bytes: int
+    finished_at: str
+    about: str
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage: what it is, the hash that names it, and its folder."""
+    """A finished stage.
+
+    Attributes:
+        kind: what it is, such as "embeddings".
+        hash: names it.
+        folder: holds it.
+        made: what making it took.
+        computed: now, rather than found.
+    """
 
     kind: str
     hash: str
     folder: Path
-    computed: bool  # now, rather than found
+    made: Made
+    computed: bool
+
+
+def cache() -> Path:
+    """Return the folder of all artefacts."""
+    return home() / "artifacts"
 
 
 def artifact(
-    kind: str, determined_by: Mapping[str, Any], compute: Callable[[Path], None]
+    kind: str,
+    about: str,
+    determined_by: Mapping[str, Any],
+    compute: Callable[[Path, Path], None],
+    within: Path,
+    stamp: Mapping[str, Any],
 ) -> Artifact:
-    """Find an artefact, or compute it.
+    """Find an artefact, or compute it; a second process that needs it waits for the first.
+
+    An artefact whose files are not those it was made with is made again.
 
     Args:
         kind: what is kept, such as "embeddings".
+        about: what it is, for people; no part of its name.
         determined_by: everything its bytes depend on, as plain data.
-        compute: fills the empty folder it is given.
+        compute: fills the empty folder it is given first; the second is for checkpoints, and is kept when the
+            run is killed.
+        within: the folder of artefacts, such as `cache()`.
+        stamp: what a checkpoint must have been written under to be taken up.
     """
     description = json.dumps({"kind": kind, **determined_by}, sort_keys=True, indent=1)
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
-    folder = home() / "artifacts" / kind / name
-    if folder.is_dir():
-        return Artifact(kind, name, folder, computed=False)
-    with staged_folder(folder.parent) as staging:
-        compute(staging.path)
-        (staging.path / "artifact.json").write_text(description, encoding="utf-8")
-        staging.name = name
-    return Artifact(kind, name, folder, computed=True)
+    parent = within / kind
+    folder, work = parent / name, parent / f"{WORK}{name}"
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parent / f"{LOCK}{name}"):
+        made = _intact(folder)
+        if made is not None:
+            (folder / MADE).touch()  # its last use, for pruning
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed just before its end
+            return Artifact(kind, name, folder, made, computed=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        checkpoint_folder(work, stamp)
+        began = time.perf_counter()
+        with staged_folder(parent) as staging:
+            compute(staging.path, work)
+            write_text(staging.path / DESCRIPTION, description)
+            sha256, size = _digest(staging.path)
+            made = Made(
+                seconds=round(time.perf_counter() - began, 3),
+                sha256=sha256,
+                bytes=size,
+                finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                about=about,
+            )
+            write_text(staging.path / MADE, made.model_dump_json())
+            staging.name = name
+        shutil.rmtree(work, ignore_errors=True)
+    return Artifact(kind, name, folder, made, computed=True)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An artefact, or the checkpoints of one that was not finished, as a listing shows it.
+
+    Attributes:
+        kind: what it is.
+        hash: its name.
+        folder: holds it.
+        bytes: of its files.
+        last_used: seconds since the epoch.
+        made: none where it is unfinished, or of an earlier release.
+    """
+
+    kind: str
+    hash: str
+    folder: Path
+    bytes: int
+    last_used: float
+    made: Made | None
+
+    @property
+    def unused_days(self) -> float:
+        """Days since a run used it."""
+        return max(0.0, time.time() - self.last_used) / 86_400
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line."""
+        if self.made is not None:
+            return self.made.about
+        unfinished = self.folder.name.startswith(".")
+        return "unfinished: a killed run, or one under way" if unfinished else "not readable"
+
+
+def kept(within: Path) -> Iterator[Kept]:
+    """Go through all that is kept, by kind and age."""
+    for parent in sorted(path for path in within.glob("*") if path.is_dir()):
+        found = []
+        folders = (path for path in parent.iterdir() if path.is_dir())
+        # What is being written this moment belongs to its writer.
+        for folder in (path for path in folders if not path.name.startswith(PART)):
+            unfinished = folder.name.startswith(".")
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            made = None if unfinished else _read_made(folder)
+            newest = [(folder / MADE).stat().st_mtime] if made else _times([folder, *files])
+            size = sum(path.stat().st_size for path in files)
+            name = folder.name.removeprefix(WORK)
+            found.append(Kept(parent.name, name, folder, size, max(newest), made))
+        yield from sorted(found, key=lambda each: each.last_used)
+
+
+def remove(each: Kept) -> None:
+    """Delete an artefact; one that another process is making is waited for."""
+    with FileLock(each.folder.parent / f"{LOCK}{each.hash}"):
+        shutil.rmtree(each.folder, ignore_errors=True)
+    (each.folder.parent / f"{LOCK}{each.hash}").unlink(missing_ok=True)
+
+
+def _intact(folder: Path) -> Made | None:
+    made = _read_made(folder)
+    return made if made is not None and _digest(folder)[0] == made.sha256 else None
+
+
+def _read_made(folder: Path) -> Made | None:
+    try:
+        return Made.model_validate_json((folder / MADE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def _digest(folder: Path) -> tuple[str, int]:
+    """Hash all files but the one that will hold the hash, and count their bytes."""
+    digest, size = hashlib.sha256(), 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MADE):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+        size += path.stat().st_size
+    return digest.hexdigest(), size
+
+
+def _times(paths: list[Path]) -> list[float]:
+    return [path.stat().st_mtime for path in paths]

@@ -17,8 +17,9 @@ from lape_bench.config import merge, validate
 from lape_bench.costs import Meter
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
+from lape_bench.prepare import ensure_prepared
 from lape_bench.progress import Progress
-from lape_bench.runner import ensure_prepared, load_system
+from lape_bench.runner import load_system
 from lape_bench.seeding import Seeds
 from lape_bench.store import Clips, open_store
 from lape_bench.system import LabelledClips, Protocol, RunContext, System, Target, TrainingData
@@ -106,6 +107,9 @@ class _Bench:
         work.mkdir(exist_ok=True)
         seeds, meter = Seeds(0, "check"), Meter(self.device)
         context = RunContext(self.device, self.precision, seeds, Progress(quiet=True), work, meter)
+        context.cache = (
+            work / "artifacts"
+        )  # its own, or a second training would find the first one's
         context.checkpoint_seconds = 0.0  # a stopped run must find something to go on from
         return context
 

@@ -4,6 +4,8 @@ Modules that import torch or pandas are imported inside the command that needs t
 `bench tasks` and `bench systems` answer at once.
 """
 
+import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lape_bench import __version__
-from lape_bench.config import apply_pairs, describe, read_yaml
-from lape_bench.errors import UserError
+from lape_bench.config import apply_pairs, describe, flatten, merge, read_yaml
+from lape_bench.errors import UserError, unknown
 from lape_bench.paths import manifest_path
 from lape_bench.progress import Progress
 from lape_bench.registry import SYSTEMS, TASKS
@@ -44,7 +46,13 @@ systems_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(tasks_app, name="tasks")
+artifacts_app = typer.Typer(
+    help="List what is kept of finished stages, or delete it.",
+    epilog="Example: bench artifacts prune --unused-days 30 --dry-run",
+    no_args_is_help=True,
+)
 app.add_typer(systems_app, name="systems")
+app.add_typer(artifacts_app, name="artifacts")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch and stage.")]
@@ -156,6 +164,9 @@ def run(
 def sweep(
     file: Annotated[Path, typer.Argument(help="A YAML file: systems, tasks, protocols, ...")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task of the grid; may be repeated.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     out: Out = Path("results"),
     device: Device = "auto",
@@ -171,7 +182,8 @@ def sweep(
     from lape_bench.runner import RunOptions
     from lape_bench.sweep import SweepConfig
 
-    cells = read_yaml(file, SweepConfig).cells()
+    grid = read_yaml(file, SweepConfig)
+    cells = grid.only(task).cells() if task else grid.cells()
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit)
     progress = Progress(quiet, verbose)
@@ -181,22 +193,85 @@ def sweep(
         _run_all(cells, options, jobs, progress)
 
 
+@app.command(
+    epilog="Example: bench pretrain --system delores-m --corpus asc-keywords,fsdd-digits --epochs 20"
+)
+def pretrain(
+    corpus: Annotated[str, typer.Option(help="Tasks or folders of audio, comma-separated.")],
+    system: Annotated[str, typer.Option(help="An upstream system.")] = "delores-m",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes through the corpus; default: the system's.")
+    ] = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pre-train an upstream and keep it; cells with the same settings and corpus find it.
+
+    Of a task with official sides the train split is taken, of one with folds everything.
+    """
+    from lape_bench.device import Compute
+    from lape_bench.upstream import learn_upstream
+
+    given = merge(apply_pairs(settings or []), {"corpus": corpus})
+    if epochs is not None:
+        given = merge(given, {"pretrain": {"epochs": epochs, "least_steps": 1}})
+    compute = Compute(device=device, precision=precision, threads=threads)
+    progress = Progress(quiet, verbose)
+    try:
+        upstream = learn_upstream(system, given, compute, progress)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+    found, curve = upstream.artifact, upstream.curve
+    how = "pre-trained" if found.computed else "found, pre-trained before"
+    print(f"upstream {found.hash[:12]} {how} in {found.made.seconds:.0f} s: {found.folder}")
+    ends = [
+        f"{name.replace('_', ' ')} {curve[0][name]:.4g} -> {curve[-1][name]:.4g}"
+        for name in curve[0]
+    ]
+    print(f"{len(curve)} epochs, {', '.join(ends[1:])}")
+    pairs = " ".join(
+        f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"
+        for key, value in flatten(given).items()
+    )
+    progress.say(f"next: bench run --system {system} {pairs} --task TASK")
+
+
+@app.command(epilog="Example: bench show results/asc-keywords/unfused/finetune-0.1-seed0-1a2b3c4d")
+def show(
+    record: Annotated[Path, typer.Argument(help="A cell's folder, or its record.json.")],
+) -> None:
+    """Show a record: score, stages and their cost, learning curves, clusters, artefacts."""
+    from lape_bench.report import show as telling
+
+    _print(telling.show(telling.find_record(record)))
+
+
 @app.command(epilog="Example: bench report --format markdown > board.md")
 def report(
     out: Out = Path("results"),
-    format: Annotated[str, typer.Option(help="terminal, markdown or csv.")] = "terminal",
+    format: Annotated[
+        str, typer.Option(help="terminal, markdown, csv, or cells: a CSV of every cell.")
+    ] = "terminal",
 ) -> None:
     """Show the leaderboard: every score recomputed from the predictions on disk."""
     from lape_bench.report.frame import load_frame
 
-    if format not in ("terminal", "markdown", "csv"):
-        raise UserError(f"--format is '{format}'", allowed="terminal, markdown, csv")
+    if format not in (formats := ("terminal", "markdown", "csv", "cells")):
+        raise unknown("format", format, formats)
     frame, problems = load_frame(out)
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     if frame.empty:
         raise UserError(f"{out} holds no finished record", next_step="run something: 'bench run'")
-    _show_board(frame, format)
+    if format == "cells":
+        print(frame.to_csv(index=False), end="")
+    else:
+        _show_board(frame, format)
 
 
 @data_app.command(epilog="Example: bench data prepare asc-keywords --from asc-mini.zip")
@@ -336,6 +411,59 @@ def show_task(task: TaskName) -> None:
     for name, variant in card.variants.items():
         table.add_row("variant", f"{card.name}@{name}: {variant.about}")
     _print(table)
+
+
+@artifacts_app.command("list", epilog="Example: bench artifacts list")
+def list_artifacts() -> None:
+    """List upstreams, embeddings, pseudo-labels and students, the longest unused first."""
+    from lape_bench import artifacts
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("hash", no_wrap=True)
+    for heading in ("MiB", "took s", "unused days"):
+        table.add_column(heading, justify="right")
+    table.add_column("what", overflow="fold")
+    total = 0
+    for each in artifacts.kept(artifacts.cache()):
+        total += each.bytes
+        table.add_row(
+            each.kind,
+            each.hash[:12],
+            f"{each.bytes / 2**20:.1f}",
+            f"{each.made.seconds:.0f}" if each.made else "",
+            f"{each.unused_days:.1f}",
+            each.about,
+        )
+    _print(table)
+    print(f"{total / 2**20:.1f} MiB in {artifacts.cache()}")
+
+
+@artifacts_app.command("prune", epilog="Example: bench artifacts prune --kind embeddings")
+def prune_artifacts(
+    unused_days: Annotated[
+        float, typer.Option(min=0, help="Delete what no run used for so many days.")
+    ] = 30.0,
+    kind: Annotated[str | None, typer.Option(help="Only of this kind.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
+) -> None:
+    """Delete artefacts that no run has used for a while; a later run makes them again."""
+    from lape_bench import artifacts
+
+    everything = list(artifacts.kept(artifacts.cache()))
+    kinds = sorted({each.kind for each in everything})
+    if kind is not None and kind not in kinds:
+        raise unknown("kind of artefact", kind, kinds)
+    chosen = [
+        each for each in everything if each.unused_days >= unused_days and kind in (None, each.kind)
+    ]
+    for each in chosen:
+        print(f"{each.kind} {each.hash[:12]} {each.bytes / 2**20:.1f} MiB {each.about}".rstrip())
+        if not dry_run:
+            artifacts.remove(each)
+    size = sum(each.bytes for each in chosen) / 2**20
+    done = "would be deleted" if dry_run else "deleted"
+    print(f"{len(chosen)} of {len(everything)} {done}, {size:.1f} MiB")
 
 
 @systems_app.callback(invoke_without_command=True)
@@ -488,8 +616,8 @@ def _base_card(task: str) -> TaskCard:
     return card
 
 
-def _print(table: Table) -> None:
+def _print(table: Any) -> None:
     # Without markup, since what stands in brackets is text of ours, such as [synthetic]. Into a file nothing
     # is folded to the width of a screen.
-    width = None if Console().is_terminal else 200
+    width = None if Console().is_terminal else 10_000
     Console(width=width, markup=False, highlight=False).print(table)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lape_bench.errors import UserError, nearest
 
@@ -14,6 +14,20 @@ class Config(BaseModel):
     """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _change_nested_defaults(cls, values: Any) -> Any:
+        """Lay a nested mapping over its field's own default, which need not be that of the nested model."""
+        if not isinstance(values, Mapping):
+            return values
+        changed = dict(values)
+        for name, field in cls.model_fields.items():
+            if isinstance(values.get(name), Mapping) and not field.is_required():
+                default = field.get_default(call_default_factory=True)
+                if isinstance(default, BaseModel):
+                    changed[name] = merge(default.model_dump(), values[name])
+        return changed
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

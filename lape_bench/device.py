@@ -2,6 +2,7 @@
 
 import torch
 
+from lape_bench import environment
 from lape_bench.config import Config
 from lape_bench.errors import UserError, unknown
 from lape_bench.system import Precision
@@ -31,6 +32,12 @@ class Compute(Config):
         if self.precision == "auto":
             return device, "bf16" if _gains_from_bf16(device) else "float32"
         return device, "bf16" if self.precision == "bf16" else "float32"
+
+
+def stamp(device: torch.device, precision: Precision) -> dict[str, str]:
+    """Return what a checkpoint must have been written under to be taken up: device, threads, versions, code."""
+    here = {"device": str(device), "precision": precision, "threads": str(torch.get_num_threads())}
+    return here | environment.describe()
 
 
 def _device(name: str) -> torch.device:

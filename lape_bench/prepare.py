@@ -12,11 +12,11 @@ import pandas as pd
 
 from lape_bench import sources, store
 from lape_bench.errors import UserError, nearest
-from lape_bench.manifest import COLUMNS, Manifest, ManifestInfo, Skipped
+from lape_bench.manifest import COLUMNS, Manifest, ManifestInfo, Skipped, load_manifest
 from lape_bench.paths import existing, home, staged_folder
 from lape_bench.progress import Progress
 from lape_bench.store import Facts, Recording
-from lape_bench.task import Generator, Listed, TaskCard, load_reader
+from lape_bench.task import Generator, Listed, TaskCard, load_card, load_reader
 
 STORE_RATE = 16_000  # decoded for at once, since nearly every encoder of the field wants it
 NAMED = 10  # how many bad clips a message names; it counts them all
@@ -62,6 +62,17 @@ def prepare(
     for manifest in manifests:
         manifest.save()
     return manifests
+
+
+def ensure_prepared(card: TaskCard, progress: Progress) -> Manifest:
+    """Return the task's manifest; a generated task is made if it is not there as its card has it."""
+    try:
+        return load_manifest(card)
+    except UserError:
+        if card.data == "real":
+            raise
+    prepare(load_card(card.name), None, progress)
+    return load_manifest(card)
 
 
 def _root(card: TaskCard, source: Path | None, progress: Progress) -> tuple[Path, str]:

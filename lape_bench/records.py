@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lape_bench.config import Config
 from lape_bench.errors import UserError
 from lape_bench.paths import new_file, write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had one curve, and named artefacts by kind and hash alone
 PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score could
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
 
@@ -93,6 +93,24 @@ class TaskFacts(Config):
     skipped: int
 
 
+class ArtifactUse(Config):
+    """A cached stage that a cell made or found.
+
+    Attributes:
+        kind: what it is, such as "upstream".
+        hash: of what determines it; `bench artifacts list` shows it.
+        sha256: of its bytes.
+        seconds: what making it took, in this run or an earlier one.
+        found: whether an earlier run had made it.
+    """
+
+    kind: str
+    hash: str
+    sha256: str = ""
+    seconds: float = 0.0
+    found: bool = True
+
+
 class RunRecord(Config):
     """What one cell was and what came out."""
 
@@ -111,7 +129,12 @@ class RunRecord(Config):
         default_factory=dict, description="what was chosen, and on which split"
     )
     validation_origin: str | None = None
-    curve: tuple[dict[str, float], ...] = ()
+    curves: dict[str, tuple[dict[str, float], ...]] = Field(
+        default_factory=dict, description="learning curve of each stage, a row a logged epoch"
+    )
+    diagnosis: dict[str, float | tuple[int, ...]] = Field(
+        default_factory=dict, description="what says why a score came out; never used by the system"
+    )
     audit: dict[str, dict[str, float]] | None = Field(
         None, description="what published shortcuts would have reported; never a result"
     )
@@ -119,15 +142,25 @@ class RunRecord(Config):
     macs_per_second: int | None = Field(None, description="a second of audio")
     stages: tuple[StageCost, ...] = ()
     resumed: int = Field(0, description="times the run was taken up after a kill")
-    artifacts: tuple[dict[str, str], ...] = ()
+    artifacts: tuple[ArtifactUse, ...] = ()
     environment: dict[str, str] = Field(default_factory=dict)
     finished_at: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bring_up(cls, values: Any) -> Any:
+        """Read what earlier schemas wrote."""
+        if isinstance(values, dict) and values.get("schema_version") == 1:
+            values = {**values, "schema_version": SCHEMA_VERSION}
+            curve = values.pop("curve", ())
+            values["curves"] = {"fine-tuning": curve} if curve else {}
+        return values
 
     @field_validator("schema_version")
     @classmethod
     def _schema_is_known(cls, version: int) -> int:
         if version != SCHEMA_VERSION:
-            raise ValueError(f"this release reads schema {SCHEMA_VERSION}")
+            raise ValueError(f"this release reads schemas 1 to {SCHEMA_VERSION}")
         return version
 
 

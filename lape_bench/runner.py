@@ -3,12 +3,12 @@
 `run_cell` is a function of plain data (a `Cell` and `RunOptions`), so another process or machine can call it.
 """
 
-import json
 import shutil
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,19 +17,21 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from lape_bench import environment, metrics
+from lape_bench import clusters, environment, metrics
 from lape_bench.audit import EpochsOnTest, one_random_crop
 from lape_bench.config import Config, validate
+from lape_bench.corpus import Evaluation, load_corpus, open_manifest
 from lape_bench.costs import Meter
-from lape_bench.device import Compute
+from lape_bench.device import Compute, stamp
 from lape_bench.errors import UserError, unknown, writing
-from lape_bench.manifest import Manifest, load_manifest
-from lape_bench.paths import staged_folder, write_text
-from lape_bench.prepare import prepare
+from lape_bench.manifest import Manifest
+from lape_bench.paths import checkpoint_folder, staged_folder, write_text
+from lape_bench.prepare import ensure_prepared
 from lape_bench.progress import Progress
 from lape_bench.records import (
     PROTOCOL_VERSION,
     RECORD,
+    ArtifactUse,
     Cell,
     Protocol,
     RunRecord,
@@ -45,7 +47,7 @@ from lape_bench.records import (
 from lape_bench.registry import SYSTEMS
 from lape_bench.seeding import Seeds
 from lape_bench.splits import Split, make_split, random_like
-from lape_bench.store import Clips, open_store
+from lape_bench.store import Clips
 from lape_bench.system import (
     LabelledClips,
     RunContext,
@@ -106,17 +108,6 @@ def load_system(name: str) -> type[System]:
     return system
 
 
-def ensure_prepared(card: TaskCard, progress: Progress) -> Manifest:
-    """Return the task's manifest; a generated task is made if it is not there as its card has it."""
-    try:
-        return load_manifest(card)
-    except UserError:
-        if card.data == "real":
-            raise
-    prepare(load_card(card.name), None, progress)
-    return load_manifest(card)
-
-
 def resolve(cell: Cell, progress: Progress) -> Job:
     """Find and check everything a cell names.
 
@@ -141,6 +132,7 @@ def resolve(cell: Cell, progress: Progress) -> Job:
             "cell": cell.model_dump(mode="json", exclude={"settings"}),
             "settings": settings.model_dump(mode="json"),
             "system_version": kind.version,
+            "depends_on": system.depends_on,
             "card_version": card.version,
             "manifest": manifest.hash,
             "protocol_version": PROTOCOL_VERSION,
@@ -303,16 +295,31 @@ def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> Run
     split = make_split(
         job.manifest, card, cell.fold, cell.seed, cell.label_fraction, job.system.selects
     )
-    compute = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
-    work, resumed = _work_folder(folder, {**compute, **basis.environment, "audit": options.audit})
+    here = stamp(device, precision)
+    work = folder / WORK
+    resumed = checkpoint_folder(work, {**here, **basis.environment, "audit": options.audit})
     context = RunContext(
-        device, precision, seeds, progress, work, Meter(device), options.checkpoint_seconds
+        device,
+        precision,
+        seeds,
+        progress,
+        work,
+        Meter(device),
+        options.checkpoint_seconds,
+        stamp=here,
     )
+    rate = job.system.sample_rate
     labels = _labels(job.manifest, card)
     with context.stage("audio"):
-        clips = _clips(job.manifest, job.system.sample_rate, progress)
+        clips = open_manifest(job.manifest, rate, progress)
         data = _training_data(clips, labels, split)
         test, truth = clips.select(split.test), labels[split.test]
+    context.corpus = partial(
+        load_corpus,
+        evaluation=Evaluation(job.manifest, np.concatenate([split.validation, split.test])),
+        rate=rate,
+        progress=progress,
+    )
     listener = None
     if options.audit:
         listener = EpochsOnTest(test, truth, card.metric, work / "epochs_on_test.json")
@@ -348,7 +355,9 @@ def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> Run
             "predictions_sha256": prediction_hash,
             "decided": trained.summary.decided,
             "validation_origin": split.validation_origin,
-            "curve": trained.summary.curve,
+            "curves": trained.summary.curves,
+            "diagnosis": trained.summary.diagnosis
+            | _held_against(trained.summary, labels[split.train]),
             "parameters": job.system.count_parameters(),
             "macs_per_second": job.system.count_macs(),
             "stages": tuple(context.meter.costs),
@@ -381,7 +390,7 @@ class _Trained(Config):
 
     summary: TrainingSummary
     stages: tuple[StageCost, ...]
-    artifacts: tuple[dict[str, str], ...]
+    artifacts: tuple[ArtifactUse, ...]
 
 
 def _trained(system: System, data: TrainingData, context: RunContext) -> _Trained:
@@ -400,7 +409,16 @@ def _trained(system: System, data: TrainingData, context: RunContext) -> _Traine
     trained = _Trained(
         summary=summary,
         stages=tuple(context.meter.costs[before:]),
-        artifacts=tuple({"kind": a.kind, "hash": a.hash} for a in context.artifacts),
+        artifacts=tuple(
+            ArtifactUse(
+                kind=each.kind,
+                hash=each.hash,
+                sha256=each.made.sha256,
+                seconds=each.made.seconds,
+                found=not each.computed,
+            )
+            for each in context.artifacts
+        ),
     )
     write_text(path, trained.model_dump_json())
     return trained
@@ -448,10 +466,11 @@ def _audit(
     return found
 
 
-def _clips(manifest: Manifest, rate: int, progress: Progress) -> Clips:
-    """Open the manifest's clips at a rate, in the manifest's order."""
-    with progress.task(f"decoding {manifest.reference}", len(manifest), "clips") as task:
-        return open_store(manifest.info.store_key, rate, manifest.recordings, task.advance)
+def _held_against(summary: TrainingSummary, labels: NDArray[np.int64]) -> dict[str, float]:
+    """Compare the clusters of train clips with their true labels, which the system has not seen."""
+    if summary.clusters is None:
+        return {}
+    return clusters.describe(np.array(summary.clusters), labels)
 
 
 def _labels(manifest: Manifest, card: TaskCard) -> NDArray[np.int64]:
@@ -470,27 +489,6 @@ def _training_data(clips: Clips, labels: NDArray[np.int64], split: Split) -> Tra
         labelled=labelled,
         validation=side(split.validation) if len(split.validation) else None,
     )
-
-
-def _work_folder(folder: Path, stamp: dict[str, Any]) -> tuple[Path, int]:
-    """Return the folder of a run's checkpoints, and how often it was taken up after a kill.
-
-    What was left there under another stamp (device, precision, threads, packages, state of the code) is
-    dropped: a run that went on from it could end with other bytes.
-    """
-    work = folder / WORK
-    path = work / "stamp.json"
-    resumed = 0
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        resumed = before.pop("resumed") + 1
-        if before != stamp:
-            resumed = 0
-    if not resumed:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-    write_text(path, json.dumps({**stamp, "resumed": resumed}))
-    return work, resumed
 
 
 def _now() -> str:

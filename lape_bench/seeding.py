@@ -32,6 +32,10 @@ class Seeds:
     def __init__(self, seed: int, *scope: str | int) -> None:
         self.seed, self.scope = seed, scope
 
+    def within(self, *names: str | int) -> "Seeds":
+        """Return the generators of one stage, apart from those of the others."""
+        return Seeds(self.seed, *self.scope, *names)
+
     def numpy(self, *names: str | int) -> np.random.Generator:
         """Return a new NumPy generator of this name, at the start of its stream."""
         return np.random.default_rng(derive_seed(self.seed, *self.scope, *names))

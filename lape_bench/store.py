@@ -102,6 +102,21 @@ class Clips:
         key = _hash(str(rate), *ids, hashlib.sha256(samples.tobytes()).hexdigest())
         return cls(tuple(ids), samples, starts, lengths, rate, key)
 
+    @classmethod
+    def join(cls, names: Sequence[str], parts: Sequence["Clips"]) -> "Clips":
+        """Copy clips of several origins into one, in that order; ids begin with their origin's name."""
+        ids = tuple(
+            f"{name}/{each}" for name, part in zip(names, parts, strict=True) for each in part.ids
+        )
+        lengths = np.concatenate([part.lengths for part in parts])
+        starts = np.cumsum(lengths) - lengths
+        samples = _room(int(lengths.sum()))
+        waveforms = (part[index] for part in parts for index in range(len(part)))
+        for start, waveform in zip(starts, waveforms, strict=True):
+            samples[start : start + len(waveform)] = waveform
+        key = _hash(*names, *(part.key for part in parts))
+        return cls(ids, samples, starts, lengths, parts[0].rate, key)
+
 
 def _room(count: int) -> NDArray[np.float32]:
     """Return a writeable array for `count` samples, in memory or mapped."""

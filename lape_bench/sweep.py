@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from lape_bench.config import Config
-from lape_bench.errors import UserError
+from lape_bench.errors import UserError, unknown
 from lape_bench.progress import Progress
 from lape_bench.records import Cell, LabelFraction, RunRecord
 from lape_bench.runner import RunOptions, check_protocols, plan, record_failure, run_cell
@@ -48,6 +48,17 @@ class SweepConfig(Config):
         if not isinstance(systems, list):
             return systems
         return [{"name": entry} if isinstance(entry, str) else entry for entry in systems]
+
+    def only(self, tasks: Sequence[str]) -> "SweepConfig":
+        """Return the grid of some of its tasks.
+
+        Raises:
+            UserError: the grid does not have one of them.
+        """
+        for task in tasks:
+            if task not in self.tasks:
+                raise unknown("task of this grid", task, self.tasks)
+        return self.model_copy(update={"tasks": tuple(tasks)})
 
     def cells(self) -> list[Cell]:
         """Expand the grid."""

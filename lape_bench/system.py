@@ -5,19 +5,21 @@ score. Nothing of the test split is reachable from the data it gets to train on:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
+from typing import Protocol as Callback
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.artifacts import Artifact
+from lape_bench.artifacts import Artifact, artifact, cache
 from lape_bench.config import Config
 from lape_bench.costs import Meter
+from lape_bench.errors import UserError
 from lape_bench.progress import Progress
 
 # Both are part of the contract too, so a plug-in finds them here.
@@ -27,6 +29,7 @@ from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 
 Precision = Literal["float32", "bf16"]
+Curve = tuple[dict[str, float], ...]  # one mapping a logged epoch: {"epoch": 1, "loss": 2.9}
 
 
 class Target(Config):
@@ -65,6 +68,37 @@ class TrainingData:
     validation: LabelledClips | None
 
 
+TARGET_AUDIO = (
+    "target"  # the entry of a corpus that stands for the train split of the task under evaluation
+)
+
+
+class Corpus(Callback):
+    """Finds unlabelled audio to learn from."""
+
+    def __call__(self, entries: tuple[str, ...], train: Clips | None) -> Clips:
+        """Return the clips of all entries.
+
+        Args:
+            entries: "target", names of tasks (of which the train split is taken), or folders of audio.
+            train: what "target" stands for; none where no task is evaluated.
+
+        Raises:
+            UserError: an entry is none of these, or holds a clip that validates or tests the task under
+                evaluation.
+        """
+
+
+def own_audio_only(entries: tuple[str, ...], train: Clips | None) -> Clips:
+    """Know no other audio than the task's own: the corpus where the harness gives none."""
+    if entries != (TARGET_AUDIO,) or train is None:
+        raise UserError(
+            f"the corpus {', '.join(entries)} cannot be found here",
+            allowed=f"'{TARGET_AUDIO}', the train audio of the task itself",
+        )
+    return train
+
+
 @dataclass
 class RunContext:
     """What a run gives its system beside the data.
@@ -78,7 +112,10 @@ class RunContext:
         meter: seconds and memory of the stages, by `stage`.
         checkpoint_seconds: how far apart checkpoints are, at least; no result depends on it.
         artifacts: what was taken from or added to the cache.
-        on_epoch: called after each epoch with its number and a function that scores clips with the model of
+        cache: the folder of artefacts.
+        stamp: what a checkpoint must have been written under to be taken up: device, versions, code.
+        corpus: finds the unlabelled audio that entries name; see `Corpus`.
+        on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the model of
             that moment; the audit listens here, and it must not change what is learnt.
     """
 
@@ -90,6 +127,9 @@ class RunContext:
     meter: Meter
     checkpoint_seconds: float = 10.0
     artifacts: list[Artifact] = field(default_factory=list)
+    cache: Path = field(default_factory=cache)
+    stamp: Mapping[str, Any] = field(default_factory=dict)
+    corpus: "Corpus" = field(default=own_audio_only)
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -97,6 +137,36 @@ class RunContext:
         return torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
         )
+
+    def artifact(
+        self,
+        kind: str,
+        about: str,
+        determined_by: Mapping[str, Any],
+        compute: Callable[[Path, "RunContext"], None],
+    ) -> Artifact:
+        """Find a stage's result in the cache, or compute it; either way the record will name it.
+
+        Args:
+            kind: what is kept, such as "embeddings".
+            about: what it is, for people who list the cache.
+            determined_by: what its bytes depend on beside device, precision and version of torch.
+            compute: fills the empty folder it is given; the context has a work folder of the artefact's own.
+        """
+        here = {"precision": self.precision, "device": self.device.type, "torch": torch.__version__}
+        found = artifact(
+            kind,
+            about,
+            {**determined_by, **here},
+            # What it uses itself is not named: a run that finds it does not know.
+            lambda folder, work: compute(folder, replace(self, work=work, artifacts=[])),
+            self.cache,
+            self.stamp,
+        )
+        self.artifacts.append(found)
+        how = "computed" if found.computed else "found in the cache"
+        self.progress.detail(f"{kind} {found.hash[:12]} {how}")
+        return found
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -110,12 +180,18 @@ class TrainingSummary(Config):
     """What a record keeps of the training.
 
     Attributes:
-        curve: one mapping a logged epoch, such as {"epoch": 1, "loss": 2.9, "validation": 0.21}.
+        curves: the learning curve of each stage, one mapping a logged epoch, such as
+            {"fine-tuning": ({"epoch": 1, "loss": 2.9, "validation": 0.21},)}.
         decided: what was chosen, and on which split, such as {"epoch 11 of 12": "validation"}.
+        clusters: which cluster each train clip was put in, where the system formed any; the harness holds
+            them against the labels.
+        diagnosis: numbers that help to see why a score came out, by name.
     """
 
-    curve: tuple[dict[str, float], ...] = ()
+    curves: dict[str, Curve] = Field(default_factory=dict)
     decided: dict[str, str] = Field(default_factory=dict)
+    clusters: tuple[int, ...] | None = None
+    diagnosis: dict[str, float | tuple[int, ...]] = Field(default_factory=dict)
 
 
 class System(ABC):
@@ -140,6 +216,11 @@ class System(ABC):
     def selects(self) -> bool:
         """Whether anything is chosen on validation; where not, none is held out of train."""
         return True
+
+    @property
+    def depends_on(self) -> dict[str, int]:
+        """Return the versions of other systems that this one is built on, by name."""
+        return {}
 
     @abstractmethod
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:

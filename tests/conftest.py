@@ -56,6 +56,15 @@ def synthetic(synthetic_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def own_artifacts(synthetic_home: Path, cache: Path) -> Path:
+    """The test's own cache folder, in which the synthetic task is prepared and no artefact is kept."""
+    cache.mkdir()
+    for room in ("data", "manifests", "store"):
+        (cache / room).symlink_to(synthetic_home / room)
+    return cache
+
+
+@pytest.fixture
 def progress() -> Progress:
     return SILENT_PROGRESS
 

@@ -8,24 +8,40 @@ from pathlib import Path
 
 import pytest
 
+from lape_bench.records import Cell, RunRecord, write_record
+
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors"],
-    ["config", "paths", "seeding", "metrics", "environment"],
+    ["config", "paths", "seeding", "metrics", "clusters", "environment"],
     ["registry", "progress", "audio", "records", "features"],
     ["task", "store", "artifacts", "costs"],
-    ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
     ["manifest", "sources", "batches", "audit"],
-    ["splits", "prepare", "verify", "system", "report.frame", "report.leaderboard"],
-    ["device", "learning.inference"],
-    ["learning.classify", "learning.probe"],
+    ["splits", "prepare", "verify", "system", "report.frame", "report.leaderboard", "report.show"],
+    ["corpus", "device"],
+    ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
+    ["learning.barlow_twins", "learning.contrast", "learning.momentum"],
+    ["learning.inference", "learning.training"],
+    ["learning.classify", "learning.probe", "learning.embeddings", "learning.pretrain"],
     ["learning.downstream"],
-    ["runner"],
+    ["learning.ntt"],
+    ["learning.upstream"],
+    ["runner", "upstream"],
     ["sweep", "check"],
     ["cli"],
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
-FOR_PLUGINS = ("system", "features", "batches", "store", "config", "errors", "learning.")
+FOR_PLUGINS = (
+    "system",
+    "artifacts",
+    "features",
+    "batches",
+    "store",
+    "config",
+    "errors",
+    "learning.",
+)
+PLUG_INS = ("tasks", "baselines", "unfused")
 FOR_TASKS = ("task", "errors", "seeding", "config")
 
 
@@ -65,7 +81,9 @@ def test_a_module_imports_only_from_the_layers_below_it(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "allowed"), [("baselines", FOR_PLUGINS), ("tasks", FOR_TASKS)], ids=str
+    ("room", "allowed"),
+    [("baselines", FOR_PLUGINS), ("unfused", FOR_PLUGINS), ("tasks", FOR_TASKS)],
+    ids=str,
 )
 def test_a_plug_in_room_knows_the_harness_s_contracts_alone(
     room: str, allowed: tuple[str, ...]
@@ -77,17 +95,29 @@ def test_a_plug_in_room_knows_the_harness_s_contracts_alone(
 
 def test_the_harness_names_no_plug_in() -> None:
     for module, path in harness_files().items():
-        rooms = [name for name in imported(path) if name.split(".")[0] in ("tasks", "baselines")]
+        rooms = [name for name in imported(path) if name.split(".")[0] in PLUG_INS]
         assert not rooms, f"{module} imports {rooms}"
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["tasks"], ["tasks", "show", "esc10"], ["systems"], ["report", "--out", "empty"]],
+    [
+        ["--help"],
+        ["tasks"],
+        ["tasks", "show", "esc10"],
+        ["systems"],
+        ["report", "--out", "empty"],
+        ["show", "cell"],
+        ["artifacts", "list"],
+        ["artifacts", "prune"],
+    ],
     ids=" ".join,
 )
 def test_listings_and_reports_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    cell = Cell(system="s", task="t", protocol="linear")
+    record = RunRecord(cell=cell, identity="0", settings={}, system_version=1, status="failed")
+    write_record(tmp_path / "cell", record)
     program = (
         "import sys; from lape_bench import cli; sys.argv = ['bench', *sys.argv[1:]]\n"
         "try: cli.main()\n"

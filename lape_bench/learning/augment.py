@@ -47,25 +47,25 @@ class LogMixupExp(nn.Module):
 
     @torch.no_grad()
     def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
-        """Mix log-mels of shape (batch, bands, frames), then remember them unmixed.
+        """Mix log-mels of shape (batch, bands, frames).
 
-        The first batch of all has no background to draw from and is returned as it is.
+        While nothing is remembered there is no background to draw from, and they are returned as they are.
         """
+        batch, held = len(log_mels), min(int(self.filled), len(self.bank))
+        if not held:
+            return log_mels
+        drawn = torch.randint(held, (batch,), generator=generator).to(log_mels.device)
+        a = self.ratio * torch.rand(batch, generator=generator).to(log_mels.device)[:, None, None]
+        # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
+        return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
+
+    @torch.no_grad()
+    def remember(self, log_mels: Tensor) -> None:
+        """Put log-mels into the bank, unmixed, in place of the oldest."""
         batch, memory = len(log_mels), len(self.bank)
-        held = min(int(self.filled), memory)
-        mixed = log_mels
-        if held:
-            drawn = torch.randint(held, (batch,), generator=generator).to(log_mels.device)
-            a = (
-                self.ratio
-                * torch.rand(batch, generator=generator).to(log_mels.device)[:, None, None]
-            )
-            # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
-            mixed = torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
         places = (int(self.filled) + torch.arange(batch, device=log_mels.device)) % memory
         self.bank[places[-memory:]] = log_mels[-memory:]
         self.filled += batch
-        return mixed
 
 
 class RandomResizeCrop(nn.Module):
@@ -166,7 +166,18 @@ class Views(nn.Module):
         self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips))
         self.crop = RandomResizeCrop()
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
-        """Turn normalised log-mels of shape (batch, bands, frames) into a view of the same shape."""
-        view: Tensor = self.crop(self.mixup(log_mels, generator), generator)
-        return view
+    def forward(self, log_mels: Tensor, generator: torch.Generator, views: int = 1) -> Tensor:
+        """Turn normalised log-mels into views of them.
+
+        Args:
+            log_mels: shape (batch, bands, frames).
+            generator: on the CPU.
+            views: how many of each, drawn independently.
+
+        Returns:
+            Shape (views * batch, bands, frames), one view of every clip after the other.
+        """
+        mixed = self.mixup(log_mels.repeat(views, 1, 1), generator)
+        self.mixup.remember(log_mels)
+        cropped: Tensor = self.crop(mixed, generator)
+        return cropped

@@ -1,12 +1,6 @@
-"""The supervised loop: an encoder and a linear head learn labelled clips.
-
-A killed run goes on from its last checkpoint and ends with the same bytes: every epoch draws from
-generators named by the epoch, so a checkpoint holds tensors and no generator's state.
-"""
+"""Supervised training: an encoder and a linear head learn labelled clips, selected on validation."""
 
 import copy
-import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,16 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench import metrics
-from lape_bench.batches import random_windows, to_device
 from lape_bench.config import Config
 from lape_bench.learning.augment import random_gain
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.inference import class_log_probabilities
-from lape_bench.learning.weights import load_tensors, save_tensors
+from lape_bench.learning.training import Loop, Pass, cosine
 from lape_bench.store import Clips
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData, TrainingSummary
 
-CHECKPOINT = "classify.pt"
+STAGE = "fine-tuning"
 
 
 class FinetuneConfig(Config):
@@ -92,104 +85,74 @@ def fit_classifier(
     Returns:
         Loss and validation score by epoch, and which epoch was chosen.
     """
-    labelled = data.labelled
-    clips = to_device(labelled.clips, context.device)
-    labels = labelled.labels.to(context.device)
-    window = round(target.window_seconds * labelled.clips.rate)
-    batches = math.ceil(len(labels) / config.batch_size)
-    epochs = max(config.epochs, math.ceil(config.least_steps / batches))
-    scored = _selection_epochs(epochs, config.selections if data.validation else 0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    state = _State(model, views, optimizer)
-    state.resume(context)
+    labels = data.labelled.labels.to(context.device)
+    window = round(target.window_seconds * data.labelled.clips.rate)
+    over = Pass(data.labelled.clips, window, config.batch_size, config.epochs, config.least_steps)
+    scored = _selection_epochs(over.all_epochs, config.selections if data.validation else 0)
+    best = _Best(model)
 
-    with context.progress.task("fine-tuning", epochs * len(labels), "clips") as task:
-        task.resume_at(state.epoch * len(labels))
-        for epoch in range(state.epoch + 1, epochs + 1):
-            model.train()
-            order = torch.randperm(len(labels), generator=context.seeds.torch("order", epoch))
-            draw = context.seeds.torch("views", epoch)
-            losses = []
-            with context.seeds.globally("dropout", epoch):
-                # Nearly equal batches: a last one of a single clip has no batch statistics.
-                for step, batch in enumerate(order.tensor_split(batches)):
-                    progress = ((epoch - 1) * batches + step) / (epochs * batches)
-                    for group in optimizer.param_groups:
-                        group["lr"] = config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
-                    waveforms = random_windows(clips, batch, window, draw)
-                    waveforms = random_gain(waveforms, config.gain_db, draw)
-                    features = model.encoder.features(waveforms)
-                    if views is not None:
-                        features = views(features, draw)
-                    with context.autocast():
-                        scores = model(features)
-                    loss = F.cross_entropy(scores.float(), labels[batch])
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-                    optimizer.step()
-                    losses.append(loss.detach())
-                    task.advance(len(batch))
-            row = {"epoch": float(epoch), "loss": float(torch.stack(losses).mean())}
-            if epoch in scored and data.validation is not None:
-                value, nll = _validate(model, data.validation, target, context)
-                row |= {"validation": value, "validation_loss": nll}
-                state.offer(epoch, value, nll)
-            if context.on_epoch is not None:
-                context.on_epoch(epoch, _scorer(model, target, context))
-            state.curve.append(row)
-            task.note(
-                epoch=f"{epoch}/{epochs}",
-                **{key: f"{value:.3f}" for key, value in row.items() if key != "epoch"},
-            )
-            context.progress.detail(task.line())
-            state.epoch = epoch
-            state.checkpoint(context, last=epoch == epochs)
-
-    decided = {}
-    if state.best is not None:
-        model.load_state_dict(state.best["model"])
-        decided[f"epoch {state.best['epoch']} of {epochs}"] = "validation"
-    return TrainingSummary(curve=tuple(state.curve), decided=decided)
-
-
-class _State:
-    """What a checkpoint holds."""
-
-    def __init__(
-        self, model: nn.Module, views: nn.Module | None, optimizer: torch.optim.Optimizer
-    ) -> None:
-        self.parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
+    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+        features = model.encoder.features(random_gain(waveforms, config.gain_db, draw))
         if views is not None:
-            self.parts["views"] = views
-        self.epoch = 0
-        self.best: dict[str, Any] | None = None
-        self.curve: list[dict[str, float]] = []
-        self._saved = time.monotonic()
+            features = views(features, draw)
+        with context.autocast():
+            scores = model(features)
+        return F.cross_entropy(scores.float(), labels[batch])
+
+    def after_epoch(epoch: int) -> dict[str, float]:
+        row = {}
+        if epoch in scored and data.validation is not None:
+            value, nll = _validate(model, data.validation, target, context)
+            row = {"validation": value, "validation_loss": nll}
+            best.offer(epoch, value, nll)
+        if context.on_epoch is not None:
+            context.on_epoch(epoch, _scorer(model, target, context))
+        return row
+
+    curve = Loop(
+        STAGE,
+        over,
+        model,
+        torch.optim.Adam(model.parameters(), lr=config.learning_rate),
+        cosine,
+        step,
+        after_epoch=after_epoch,
+        also={"best": best} | ({"views": views} if views is not None else {}),
+    ).run(context)
+    decided = {}
+    if best.epoch:
+        best.restore()
+        decided[f"epoch {best.epoch} of {over.all_epochs}"] = "validation"
+    return TrainingSummary(curves={STAGE: curve}, decided=decided)
+
+
+class _Best:
+    """The model as it was at its best epoch so far; epoch 0 is none."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.epoch, self.value, self.nll = 0, 0.0, 0.0
+        self.tensors: dict[str, Tensor] = {}
 
     def offer(self, epoch: int, value: float, nll: float) -> None:
-        """Keep the model of this epoch if it is the best so far."""
-        if self.best is None or (value, -nll) > (self.best["value"], -self.best["nll"]):
-            tensors = copy.deepcopy(self.parts["model"].state_dict())
-            self.best = {"epoch": epoch, "value": value, "nll": nll, "model": tensors}
+        """Keep the model of this epoch if it is the best."""
+        if not self.epoch or (value, -nll) > (self.value, -self.nll):
+            self.epoch, self.value, self.nll = epoch, value, nll
+            self.tensors = copy.deepcopy(self.model.state_dict())
 
-    def checkpoint(self, context: RunContext, last: bool) -> None:
-        """Save now and then: a resumed run does not depend on when."""
-        if not last and time.monotonic() - self._saved < context.checkpoint_seconds:
-            return
-        content = {name: part.state_dict() for name, part in self.parts.items()}
-        rest = {"epoch": self.epoch, "best": self.best, "curve": self.curve}
-        save_tensors(context.work / CHECKPOINT, content | rest)
-        self._saved = time.monotonic()
+    def restore(self) -> None:
+        """Bring the model back to its best epoch."""
+        self.model.load_state_dict(self.tensors)
 
-    def resume(self, context: RunContext) -> None:
-        """Take up the checkpoint of a killed run, if there is one."""
-        path = context.work / CHECKPOINT
-        if path.is_file():
-            content = load_tensors(path, context.device)
-            for name, part in self.parts.items():
-                part.load_state_dict(content[name])
-            self.epoch, self.best, self.curve = content["epoch"], content["best"], content["curve"]
-            context.progress.say(f"resuming after epoch {self.epoch}")
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        names = ("epoch", "value", "nll", "tensors")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take it up again."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def _selection_epochs(epochs: int, selections: int) -> set[int]:

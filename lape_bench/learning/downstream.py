@@ -3,8 +3,8 @@
 What an encoder learns before it sees a label is the system's own; what follows is the same for all.
 """
 
-import hashlib
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,13 +13,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lape_bench.artifacts import artifact
 from lape_bench.batches import whole_clips
 from lape_bench.config import Config
+from lape_bench.learning.classify import STAGE as FINETUNING
 from lape_bench.learning.classify import Classifier, FinetuneConfig, fit_classifier
+from lape_bench.learning.embeddings import cached_embeddings
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.heads import NearestNeighbours
-from lape_bench.learning.inference import class_log_probabilities, embed
+from lape_bench.learning.inference import class_log_probabilities
 from lape_bench.learning.probe import LinearConfig, Windows, fit_linear
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.store import Clips
@@ -48,6 +49,21 @@ class EncoderConfig(FrozenConfig):
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """What was learnt before any label.
+
+    Attributes:
+        encoder: on the run's device, its features fitted.
+        summary: curves, clusters and diagnosis of the stages.
+        parameters: the most held in any of the stages.
+    """
+
+    encoder: Encoder
+    summary: TrainingSummary = field(default_factory=TrainingSummary)
+    parameters: int = 0
+
+
 class EncoderSystem(System):
     """A system that learns, or loads, an encoder."""
 
@@ -58,6 +74,7 @@ class EncoderSystem(System):
     }
     encoder: Encoder
     head: nn.Module
+    held_in_training: int  # parameters, at most, in any stage without labels
 
     @abstractmethod
     def build_encoder(self) -> Encoder:
@@ -74,18 +91,33 @@ class EncoderSystem(System):
             return len(self.settings.linear.inverse_penalty) > 1
         return self.protocol == "finetune"
 
-    def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
-        """Build the encoder and bring it to the task by the protocol."""
+    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+        """Bring an encoder as far as it gets without a label: by default, random weights.
+
+        Args:
+            train: the audio of the whole train split.
+            context: of the run.
+        """
         with context.stage("features"):
             with context.seeds.globally("initial weights"):
-                self.encoder = self.build_encoder().to(context.device)
-                if self.protocol == "finetune":
-                    self.head = nn.Linear(self.encoder.embedding_size, len(self.target.classes))
-            self.encoder.fit_features(
-                waveforms for _, waveforms in whole_clips(data.train, context.device)
-            )
+                encoder = self.build_encoder().to(context.device)
+            encoder.fit_features(waveforms for _, waveforms in whole_clips(train, context.device))
+        return Unlabelled(encoder)
+
+    def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
+        """Learn the encoder without labels, and bring it to the task by the protocol."""
+        learnt = self.learn_encoder(data.train, context)
+        self.encoder, self.held_in_training = learnt.encoder, learnt.parameters
+        summary = self._bring_to_task(data, context)
+        return learnt.summary.model_copy(
+            update={"curves": learnt.summary.curves | summary.curves, "decided": summary.decided}
+        )
+
+    def _bring_to_task(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         if self.protocol == "finetune":
-            self.head.to(context.device)
+            with context.seeds.globally("initial head"):
+                head = nn.Linear(self.encoder.embedding_size, len(self.target.classes))
+            self.head = head.to(context.device)
             return self._finetune(data, context)
         with context.stage("embeddings"):
             train = self._windows(data.labelled, context)
@@ -119,7 +151,8 @@ class EncoderSystem(System):
         """Count parameters; the train embeddings that k-NN keeps are not parameters."""
         encoder = sum(p.numel() for p in self.encoder.parameters())
         inference = encoder + sum(p.numel() for p in self.head.parameters())
-        return ParameterCounts(encoder=encoder, inference=inference, training=inference)
+        training = max(inference, self.held_in_training)
+        return ParameterCounts(encoder=encoder, inference=inference, training=training)
 
     @torch.no_grad()
     def count_macs(self) -> int:
@@ -134,7 +167,11 @@ class EncoderSystem(System):
 
     def save(self, folder: Path) -> None:
         """Write encoder, its normalisation statistics, and head to one file of tensors."""
-        content = {"encoder": self.encoder.state_dict(), "head": self.head.state_dict()}
+        content = {
+            "encoder": self.encoder.state_dict(),
+            "head": self.head.state_dict(),
+            "held_in_training": self.held_in_training,
+        }
         save_tensors(folder / WEIGHTS, content)
 
     def load(self, folder: Path, context: RunContext) -> Self:
@@ -147,6 +184,7 @@ class EncoderSystem(System):
         load_strictly(encoder, content.get("encoder"), f"the encoder in {path}")
         load_strictly(head, content.get("head"), f"the classifier in {path}")
         self.encoder, self.head = encoder, head
+        self.held_in_training = int(content.get("held_in_training", 0))
         return self
 
     def _finetune(self, data: TrainingData, context: RunContext) -> TrainingSummary:
@@ -159,39 +197,21 @@ class EncoderSystem(System):
             views = self.build_views(shape, len(data.labelled.clips))
         if views is not None:
             views = views.to(context.device)
-        with context.stage("finetune"):
+        with context.stage(FINETUNING):
             return fit_classifier(model, views, data, self.target, self.settings.finetune, context)
 
     def _windows(self, labelled: LabelledClips, context: RunContext) -> Windows:
         """Embed clips, or find their embeddings in the cache."""
+        determined_by = {
+            # A setting may act without a tensor, such as a pooling.
+            "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
+            "system_version": self.version,
+        }
         window_seconds = self.target.window_seconds
-
-        def compute(folder: Path) -> None:
-            embeddings, owner = embed(self.encoder, labelled.clips, window_seconds, context)
-            save_tensors(folder / "embeddings.pt", {"embeddings": embeddings, "owner": owner})
-
-        found = artifact(
-            "embeddings",
-            {
-                "encoder": f"{type(self.encoder).__module__}:{type(self.encoder).__qualname__}",
-                "encoder_tensors": _digest(self.encoder),
-                # A setting may act without a tensor, such as a pooling.
-                "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
-                "system_version": self.version,
-                "clips": labelled.clips.key,
-                "window_seconds": None if self.encoder.whole_clip else window_seconds,
-                "precision": context.precision,
-                "device": context.device.type,
-                "torch": torch.__version__,
-            },
-            compute,
+        embeddings, owner = cached_embeddings(
+            self.encoder, labelled.clips, window_seconds, determined_by, context
         )
-        context.artifacts.append(found)
-        context.progress.detail(
-            f"embeddings {found.hash[:12]} {'computed' if found.computed else 'found in the cache'}"
-        )
-        held = load_tensors(found.folder / "embeddings.pt", torch.device("cpu"))
-        return Windows(held["embeddings"], held["owner"], labelled.labels)
+        return Windows(embeddings, owner, labelled.labels)
 
     def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:
         classes = len(self.target.classes)
@@ -200,11 +220,3 @@ class EncoderSystem(System):
         held = len(saved["embeddings"]) if isinstance(saved, dict) and "embeddings" in saved else 0
         nothing = torch.zeros(held, encoder.embedding_size)
         return NearestNeighbours(nothing, torch.zeros(held, dtype=torch.long), classes)
-
-
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -88,10 +88,36 @@ class AudioNTT(Encoder):
 
     def forward(self, features: Tensor) -> Tensor:
         """Embed log-mels of shape (batch, bands, frames), of at least 8 frames."""
+        return self._pooled(self._blocks(features)[-1])
+
+    def with_layers(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Embed log-mels and keep what the blocks saw.
+
+        Returns:
+            The embedding, as of `forward`, and each block's output averaged over time, shapes
+            (batch, size) with the sizes of `layer_sizes`.
+        """
+        outputs = self._blocks(features)
+        layers = tuple(output.mean(dim=3).flatten(1) for output in outputs)
+        return self._pooled(outputs[-1]), layers
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Channels times bands after each block: 2048, 1024 and 512 with 64 bands."""
+        bands = self.log_mel.config.bands
+        return tuple(self.CHANNELS * (bands >> k) for k in range(1, len(self.blocks) + 1))
+
+    def _blocks(self, features: Tensor) -> list[Tensor]:
+        """Return each block's output, shape (batch, channels, bands / 2^k, frames / 2^k)."""
         x = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        outputs = []
         for block in self.blocks:
             x = block(x)
-        x = x.permute(0, 3, 2, 1).flatten(2)  # (batch, frames / 8, bands / 8 * channels)
+            outputs.append(x)
+        return outputs
+
+    def _pooled(self, output: Tensor) -> Tensor:
+        x = output.permute(0, 3, 2, 1).flatten(2)  # (batch, frames / 8, bands / 8 * channels)
         x = self.steps(x)
         pooled: Tensor = x.amax(dim=1) + x.mean(dim=1)
         return pooled

@@ -1,4 +1,7 @@
-"""Heads: embeddings in, class scores out."""
+"""Heads: embeddings in; projections, or class scores, out."""
+
+import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +9,19 @@ from torch.nn import functional as F
 
 NEIGHBOURS = 10
 CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
+
+
+def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:
+    """Build linear layers with batch norm and ReLU between them.
+
+    Args:
+        sizes: features of the input, of each layer between, and of the output.
+        bias: whether the layers before a batch norm, and the last one, have a bias.
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs, bias=bias), nn.BatchNorm1d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-2])
 
 
 class NearestNeighbours(nn.Module):

@@ -1,6 +1,7 @@
 """Tensors on disk: written whole, read without running code, fitted to the last one."""
 
 import pickle
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ NAMED = 3
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors, and plain values around them, to one file: whole, or not at all."""
     with new_file(path) as temporary:
-        torch.save(dict(content), temporary)
+        torch.save(_one_string_each(dict(content)), temporary)
 
 
 def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
@@ -67,6 +68,16 @@ def load_strictly(module: nn.Module, tensors: object, where: str) -> None:
             next_step="load it with the settings it was saved with",
         )
     module.load_state_dict(given)
+
+
+def _one_string_each(value: Any) -> Any:
+    """Make equal keys one object: pickle writes a second mention of the same string shorter than an equal one."""
+    if isinstance(value, dict):
+        return {
+            sys.intern(key) if isinstance(key, str) else key: _one_string_each(each)
+            for key, each in value.items()
+        }
+    return [_one_string_each(each) for each in value] if type(value) is list else value
 
 
 def _shape(value: object) -> tuple[int, ...] | str:

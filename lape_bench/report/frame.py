@@ -53,7 +53,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
     assert task is not None
     assert parameters is not None
     changed = ", ".join(f"{key}={value}" for key, value in sorted(flatten(cell.settings).items()))
-    return {
+    diagnosis = {name: v for name, v in record.diagnosis.items() if isinstance(v, float)}
+    return diagnosis | {
         "system": f"{cell.system} ({changed})" if changed else cell.system,
         "task": cell.task,
         "data": task.data,
@@ -68,5 +69,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "system_version": record.system_version,
         "parameters": parameters.inference,
         "encoder_parameters": parameters.encoder,
-        "seconds": sum(stage.seconds for stage in record.stages),
+        "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
+        + sum(made.seconds for made in record.artifacts if made.found),
+        "trained_parameters": parameters.training,
     }

@@ -33,7 +33,7 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
         One row a system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
         deviation (sample standard deviation over seeds, NaN for one seed), interval (half of the 95 %
         interval of the mean), seeds, folds, folds_of_task, complete (every seed has every fold), parameters,
-        seconds a cell.
+        minutes a cell of learning, cached stages with what they took when they were made.
     """
     rows = []
     for key, cells in frame.groupby(ENTRY, sort=False):
@@ -55,7 +55,7 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
                 "folds": folds if complete.any() else cells["fold"].nunique(),
                 "folds_of_task": folds,
                 "complete": bool(complete.any()),
-                "seconds": float(cells["seconds"].mean()),
+                "minutes": float(cells["seconds"].mean()) / 60,
             }
         )
     board = pd.DataFrame(rows)
@@ -77,6 +77,7 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "seeds",
         "folds",
         "parameters",
+        "minutes",
     ]
     preparations = board.groupby("task")["comparable"].nunique()
     rows = []
@@ -97,6 +98,7 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 f"{row['seeds']}",
                 folds,
                 f"{row['parameters']:,}",
+                f"{row['minutes']:.1f}",
             ]
         )
     return headings, rows

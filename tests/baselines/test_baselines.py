@@ -90,7 +90,7 @@ def tensors(system: EncoderSystem) -> dict[str, Tensor]:
 def fresh(context: RunContext, name: str) -> RunContext:
     work = context.work / name
     work.mkdir()
-    return replace(context, work=work)
+    return replace(context, work=work, cache=work / "artifacts")
 
 
 @pytest.fixture
@@ -161,15 +161,10 @@ def test_a_system_trains_saves_loads_and_scores_the_same(
 
 @every_run
 def test_the_same_seed_trains_the_same_bytes_and_leaves_the_global_generator_alone(
-    clips: Clips,
-    context: RunContext,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    run: Run,
+    clips: Clips, context: RunContext, run: Run
 ) -> None:
     results = []
     for name in ("one", "two"):
-        monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / name))  # so that nothing is found
         torch.rand(3)
         system, state = build(run), torch.get_rng_state()
         system.train(allowed(training_data(clips), system), fresh(context, name))
@@ -225,7 +220,7 @@ def test_fine_tuning_notes_every_epoch_and_what_validation_decided(
     clips: Clips, context: RunContext
 ) -> None:
     summary = build((Supervised, "finetune")).train(training_data(clips), context)
-    assert [row["epoch"] for row in summary.curve] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in summary.curves["fine-tuning"]] == [1, 2, 3, 4]
     ((what, split),) = summary.decided.items()
     assert split == "validation"
     assert what in {f"epoch {epoch} of 4" for epoch in range(1, 5)}
@@ -264,7 +259,8 @@ def test_a_second_run_finds_the_embeddings_of_the_first_and_learns_the_same(
 ) -> None:
     found = []
     for name in ("first", "second"):
-        aside, system = replace(fresh(context, name), artifacts=[]), build((Supervised, "linear"))
+        aside = replace(fresh(context, name), artifacts=[], cache=context.cache)
+        system = build((Supervised, "linear"))
         system.train(training_data(clips), aside)
         found.append((tensors(system), [artifact.computed for artifact in aside.artifacts]))
     (first, computed), (second, computed_again) = found
@@ -328,7 +324,6 @@ def test_training_with_nothing_but_nan_in_test_learns_the_same_bytes(
     )
     results = []
     for name, given in (("plain", waveforms), ("nan", with_test_of(waveforms, float("nan")))):
-        monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / name))
         clips = Clips.pack(ids, [given[row] for row in rows], RATE)
         if where == "mapped":
             clips = mapped(clips, tmp_path / f"{name}.f32")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lape_bench.check import check_system
 from lape_bench.device import Compute
+from lape_bench.learning.weights import save_tensors
 from lape_bench.progress import Progress
 from lape_bench.registry import SYSTEMS
 from lape_bench.runner import load_system
@@ -104,19 +105,16 @@ def test_a_resumed_run_that_starts_anew_with_other_draws_is_found(
 ) -> None:
     kind = load_system("supervised")
     monkeypatch.setattr(kind, "protocols", ("finetune",))
-    monkeypatch.setattr("lape_bench.learning.classify._State.checkpoint", _half_a_checkpoint)
+    monkeypatch.setattr("lape_bench.learning.training._Checkpoint.save", _half_a_checkpoint)
     brief = {"width": 16, "finetune": {"epochs": 3, "least_steps": 1}}
     assert any(
         "the resumed run differs" in line for line in failures("supervised", brief, progress)
     )
 
 
-def _half_a_checkpoint(state: Any, context: Any, last: bool) -> None:
+def _half_a_checkpoint(checkpoint: Any, context: Any, last: bool) -> None:
     """Keep the epoch but lose the optimiser's state."""
-    from lape_bench.learning.classify import CHECKPOINT
-    from lape_bench.learning.weights import save_tensors
-
-    content = {name: part.state_dict() for name, part in state.parts.items()}
+    content = {name: part.state_dict() for name, part in checkpoint.parts.items()}
     content["optimizer"]["state"] = {}
-    rest = {"epoch": state.epoch, "best": state.best, "curve": state.curve}
-    save_tensors(context.work / CHECKPOINT, content | rest)
+    rest = {"epoch": checkpoint.epoch, "curve": checkpoint.curve}
+    save_tensors(checkpoint.path, content | rest)

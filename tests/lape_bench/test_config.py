@@ -69,3 +69,23 @@ def test_settings_are_described_with_dotted_keys_and_defaults() -> None:
 
 def test_flattening_undoes_nesting() -> None:
     assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
+
+
+class Rate(Config):
+    epochs: int = 3
+    rate: float = 0.1
+
+
+class Deep(Config):
+    inner: Rate = Field(default_factory=lambda: Rate(epochs=7, rate=0.5))
+
+
+def test_a_nested_change_leaves_the_field_s_own_defaults_around_it() -> None:
+    # The field's default differs from the nested model's: one changed key must not bring back the latter.
+    assert validate({"inner": {"rate": 0.1}}, Deep, where="here").inner == Rate(epochs=7, rate=0.1)
+    assert validate({}, Deep, where="here").inner.epochs == 7
+
+
+def test_an_unknown_nested_key_is_still_refused() -> None:
+    with pytest.raises(UserError, match=r"'inner\.epoch' is not a known key.*epochs"):
+        validate({"inner": {"epoch": 1}}, Deep, where="here")

@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -6,6 +8,7 @@ import pytest
 
 from lape_bench.errors import UserError
 from lape_bench.records import (
+    ArtifactUse,
     Cell,
     RunRecord,
     cell_folder,
@@ -84,6 +87,78 @@ def test_a_damaged_record_is_named_and_the_others_are_read(
     assert len(problems) == 1
     assert "broken" in problems[0]
     assert "\n" not in problems[0]
+
+
+EARLIER: dict[str, Any] = {
+    "schema_version": 1,
+    "protocol_version": 1,
+    "cell": {"system": "s", "settings": {}, "task": "t", "protocol": "linear"},
+    "identity": "0",
+    "settings": {},
+    "system_version": 1,
+    "status": "finished",
+    "curve": [{"epoch": 1.0, "loss": 2.5}, {"epoch": 2.0, "loss": float("nan")}],
+    "artifacts": [{"kind": "embeddings", "hash": "1a2b"}],
+}
+
+
+def read_back(folder: Path, values: dict[str, Any]) -> RunRecord:
+    (folder / "record.json").write_text(json.dumps(values))
+    return read_record(folder)
+
+
+def test_a_record_of_the_first_schema_is_read_with_its_curve_and_artefacts(tmp_path: Path) -> None:
+    record = read_back(tmp_path, EARLIER)
+    assert record.schema_version == 2
+    assert list(record.curves) == ["fine-tuning"]
+    first, second = record.curves["fine-tuning"]
+    assert first == {"epoch": 1.0, "loss": 2.5}
+    assert np.isnan(second["loss"])
+    (embeddings,) = record.artifacts
+    assert (embeddings.kind, embeddings.hash, embeddings.seconds) == ("embeddings", "1a2b", 0)
+    assert record.diagnosis == {}
+    write_record(tmp_path / "again", record)
+    assert str(read_record(tmp_path / "again")) == str(record)
+
+
+@pytest.mark.parametrize("change", [{"curve": []}, {"curve": None}], ids=str)
+def test_a_record_of_the_first_schema_without_a_curve_has_no_curves(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    values = {key: value for key, value in EARLIER.items() if key != "curve"}
+    assert read_back(tmp_path, values).curves == {}
+    assert read_back(tmp_path, values | change).curves == {}
+
+
+@pytest.mark.parametrize("version", [0, 3, 99, "one"])
+def test_a_schema_that_this_release_does_not_know_is_refused(
+    version: object, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"record.json is no readable record \(schema_version: "):
+        read_back(tmp_path, EARLIER | {"schema_version": version})
+
+
+def test_the_second_schema_has_no_field_of_the_first(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="curve"):
+        read_back(tmp_path, EARLIER | {"schema_version": 2})
+
+
+def test_curves_clusters_and_artefacts_come_back_as_they_were_written(
+    written: tuple[Path, RunRecord],
+) -> None:
+    folder, record = written
+    record = record.model_copy(
+        update={
+            "curves": {"pre-training": ({"epoch": 1.0, "loss": 3.0},), "fine-tuning": ()},
+            "diagnosis": {"cluster_sizes": (5, 3, 0), "purity": 0.5, "agreement": 1.0},
+            "artifacts": (
+                ArtifactUse(kind="upstream", hash="a", sha256="b", seconds=1.5, found=False),
+            ),
+        }
+    )
+    write_record(folder, record)
+    assert read_record(folder) == record
+    assert read_record(folder).diagnosis["cluster_sizes"] == (5, 3, 0)
 
 
 def test_an_identity_does_not_depend_on_the_order_of_keys() -> None:

@@ -63,6 +63,17 @@ def test_another_seed_scope_or_name_gives_another_stream(
     assert draw(seeds, *name) != draw(Seeds(0, "run"), "views", 7)
 
 
+@every_kind
+def test_the_generators_of_a_stage_are_those_of_its_name_in_front(draw: Draw) -> None:
+    run = Seeds(3, "run")
+    stage = run.within("pre-training", 2)
+    assert draw(stage, "views", 7) == draw(run, "pre-training", 2, "views", 7)
+    assert draw(stage, "views", 7) != draw(run, "views", 7)
+    assert draw(stage, "views", 7) != draw(run.within("distillation", 2), "views", 7)
+    assert draw(stage, "views", 7) != draw(Seeds(4, "run").within("pre-training", 2), "views", 7)
+    assert (run.seed, run.scope) == (3, ("run",))
+
+
 @repeatable
 @given(one=runs, other=runs)
 def test_seeds_are_equal_for_equal_names_alone(

@@ -227,6 +227,49 @@ def test_the_key_of_packed_clips_tells_ids_audio_and_rate_apart() -> None:
     assert Clips.pack(["a"], [wave], 10).key == Clips.pack(["a"], [wave.copy()], 10).key
 
 
+def packed(name: str, *lengths: int) -> Clips:
+    """Clips of so many samples, each of a value of its own."""
+    waveforms = [np.full(length, ord(name) + length, np.float32) for length in lengths]
+    return Clips.pack([f"{index}" for index in range(len(lengths))], waveforms, 10)
+
+
+def test_joined_clips_keep_their_audio_and_are_named_by_their_origin() -> None:
+    parts = [packed("a", 3, 1).view([1, 0]), packed("b", 2)]
+    joined = Clips.join(["x", "folder/y", "z"], [*parts[:2], parts[0].view([])])
+    assert joined.ids == ("x/1", "x/0", "folder/y/0")
+    assert joined.rate == 10
+    expected = [parts[0][0], parts[0][1], parts[1][0]]
+    for index, waveform in enumerate(expected):
+        np.testing.assert_array_equal(joined[index], waveform)
+    np.testing.assert_array_equal(joined.samples, np.concatenate(expected))
+    assert not any(np.shares_memory(joined.samples, part.samples) for part in parts[:2])
+
+
+def test_the_key_of_joined_clips_tells_names_parts_and_order_apart() -> None:
+    a, b, c = packed("a", 2), packed("b", 2), packed("c", 2)
+    joined = [
+        (["x", "y"], [a, b]),
+        (["y", "x"], [a, b]),
+        (["x", "y"], [b, a]),
+        (["x", "y"], [a, c]),
+    ]
+    assert len({Clips.join(*each).key for each in joined} | {a.key, b.key}) == len(joined) + 2
+    assert Clips.join(["x", "y"], [a, b]).key == Clips.join(["x", "y"], [a, b]).key
+
+
+def test_joined_clips_that_do_not_fit_in_memory_are_mapped(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setattr(store, "RESIDENT_BYTES", 4 * 5 - 1)
+    assert not isinstance(
+        Clips.join(["x", "y"], [packed("a", 2), packed("b", 2)]).samples, np.memmap
+    )
+    joined = Clips.join(["x", "y"], [packed("a", 2), packed("b", 3)])
+    assert isinstance(joined.samples, np.memmap)
+    assert joined.samples.tolist() == [99.0, 99.0, 101.0, 101.0, 101.0]
+    assert not files_below(cache)
+
+
 @pytest.mark.parametrize("index", [2, -1])
 def test_an_index_outside_the_clips_is_refused(index: int) -> None:
     clips = Clips.pack(["a", "b"], [np.ones(3, np.float32)] * 2, 10)

@@ -128,3 +128,17 @@ def test_a_dying_process_costs_its_own_cell_only(
     assert died.error == "its process died 2 times (killed, or out of memory)"
     assert [r for _, r in find_records(tmp_path)[0]] == [died]
     assert sum(told.endswith("ran") for told in map(str, outcomes.values())) == 3
+
+
+def test_a_part_of_a_grid_is_the_cells_of_its_tasks(grid: SweepConfig) -> None:
+    both = grid.model_copy(update={"tasks": ("synthetic-sounds", "esc10")})
+    part = both.only(["esc10"]).cells()
+    assert part == [cell for cell in both.cells() if cell.task == "esc10"]
+    assert len(part) == 5 * len(grid.cells())  # five folds each
+
+
+def test_a_task_that_a_grid_lacks_is_refused_with_those_it_has(grid: SweepConfig) -> None:
+    with pytest.raises(
+        UserError, match="there is no task of this grid 'esc10'; known: synthetic-sounds"
+    ):
+        grid.only(["esc10"])

@@ -3,6 +3,8 @@
 What a view drew is found again from its result, so that no test depends on the order of the draws.
 """
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,7 +59,7 @@ def find_background(mixed: Tensor, x: Tensor, memory: Tensor) -> tuple[int, floa
 def test_each_clip_is_mixed_with_one_remembered_clip_by_a_share_up_to_the_ratio() -> None:
     mixup = LogMixupExp((3, 4), ratio=0.4, memory=8)
     memory, x = log_mels(5, 3, 4), log_mels(400, 3, 4, seed=1)
-    mixup(memory, draw(0))
+    mixup.remember(memory)
     drawn = [find_background(*pair, memory) for pair in zip(mixup(x, draw(1)), x, strict=True)]
     shares = torch.tensor([a for _, a in drawn])
     assert {which for which, _ in drawn} == set(range(5))
@@ -68,15 +70,24 @@ def test_each_clip_is_mixed_with_one_remembered_clip_by_a_share_up_to_the_ratio(
     assert torch.histc(shares, 10, 0, 0.4).max() < 65
 
 
-def test_the_first_batch_of_all_is_returned_as_it_is() -> None:
-    x = log_mels(6, 3, 4)
-    assert torch.equal(LogMixupExp((3, 4), memory=16)(x, draw(0)), x)
+def test_while_nothing_is_remembered_clips_are_returned_as_they_are() -> None:
+    mixup, x = LogMixupExp((3, 4), memory=16), log_mels(6, 3, 4)
+    for _ in range(2):
+        assert torch.equal(mixup(x, draw(0)), x)
+
+
+def test_mixing_remembers_nothing() -> None:
+    mixup = LogMixupExp((3, 4), memory=16)
+    mixup.remember(log_mels(5, 3, 4))
+    before = {name: tensor.clone() for name, tensor in mixup.state_dict().items()}
+    mixup(log_mels(6, 3, 4, seed=1), draw(0))
+    assert_close(dict(mixup.state_dict()), before, rtol=0, atol=0)
 
 
 def test_places_of_the_memory_that_were_never_filled_are_no_background() -> None:
     mixup = LogMixupExp((3, 4), ratio=0.9, memory=64)
     x = torch.full((40, 3, 4), 5.0)
-    mixup(x[:2], draw(0))
+    mixup.remember(x[:2])
     # A mixture of equal clips is that clip; one with an empty place, which holds 0, would be lower.
     assert_close(mixup(x, draw(1)), x)
 
@@ -89,8 +100,8 @@ def test_places_of_the_memory_that_were_never_filled_are_no_background() -> None
 def test_the_memory_holds_the_last_clips_unmixed(sizes: list[int], memory: int) -> None:
     mixup = LogMixupExp((2, 3), memory=memory)
     seen = torch.arange(1, sum(sizes) + 1).float()[:, None, None].expand(-1, 2, 3)
-    for step, batch in enumerate(seen.split(sizes)):
-        mixup(batch, draw(step))
+    for batch in seen.split(sizes):
+        mixup.remember(batch)
     held = sorted(mixup.bank[: min(len(seen), memory)].flatten(1).tolist())
     assert held == seen[-memory:].flatten(1).tolist()
 
@@ -106,7 +117,7 @@ def test_a_mixture_lies_between_clip_and_background_wherever_they_are(
 ) -> None:
     x, z = torch.tensor(pixels).T.reshape(2, 1, 2, 2)
     mixup = LogMixupExp((2, 2), ratio=ratio, memory=1)
-    mixup(z, draw(0))
+    mixup.remember(z)
     mixed = mixup(x, draw(seed))
     rounding = 1e-4
     assert (mixed >= torch.minimum(x, z) - rounding).all()
@@ -116,19 +127,21 @@ def test_a_mixture_lies_between_clip_and_background_wherever_they_are(
 def test_a_share_of_zero_leaves_the_clip_as_it_is() -> None:
     mixup = LogMixupExp((3, 4), ratio=0.0, memory=16)
     x = log_mels(6, 3, 4)
-    mixup(log_mels(6, 3, 4, seed=1), draw(0))
+    mixup.remember(log_mels(6, 3, 4, seed=1))
     assert torch.equal(mixup(x, draw(1)), x)
 
 
 def test_a_saved_memory_goes_on_as_the_one_it_was_saved_from() -> None:
     first, second = (LogMixupExp((3, 4), memory=7) for _ in range(2))
     for step in range(3):
-        first(log_mels(4, 3, 4, seed=step), draw(step))
+        first.remember(log_mels(4, 3, 4, seed=step))
     assert {"bank", "filled"} <= set(first.state_dict())
     second.load_state_dict(first.state_dict())
     for step in range(3, 6):
         x = log_mels(4, 3, 4, seed=step)
         assert torch.equal(first(x, draw(step)), second(x, draw(step)))
+        first.remember(x)
+        second.remember(x)
 
 
 # --- random resize crop -----------------------------------------------------------------------------------
@@ -145,27 +158,37 @@ def box_by_hand(x: Tensor, top: int, left: int, height: int, width: int, canvas:
     return F.interpolate(crop, size=(bands, frames), mode="bicubic", align_corners=True)[:, 0]
 
 
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+def boxes(bands: int, frames: int) -> Iterator[Box]:
+    """Every box that the published scales allow."""
+    length = int(frames * 1.5)
+    for height in range(int(0.6 * bands), bands + 1):
+        for width in range(int(0.6 * frames), length + 1):
+            for top in range(bands - height + 1):
+                for left in range(length - width + 1):
+                    yield top, left, height, width
+
+
+def find_boxes(views: Tensor, clips: Tensor) -> list[Box]:
+    """Return which one box of its clip each view is."""
+    found: list[list[Box]] = [[] for _ in views]
+    for box in boxes(*clips.shape[1:]):
+        same = (views - box_by_hand(clips, *box, 1.5)).abs().amax(dim=(1, 2)) < 1e-4
+        for index in same.nonzero()[:, 0].tolist():
+            found[index].append(box)
+    assert [len(each) for each in found] == [1] * len(views)
+    return [box for (box,) in found]
+
+
 @pytest.mark.parametrize(("bands", "frames"), [(6, 8), (5, 7)])
 def test_each_view_is_the_bicubic_resize_of_one_box_of_the_canvas(bands: int, frames: int) -> None:
     x = log_mels(1, bands, frames).expand(300, -1, -1)
-    views = RandomResizeCrop()(x, draw(0))
+    drawn = find_boxes(RandomResizeCrop()(x, draw(0)), x)
+    tops, lefts, heights, widths = (set(each) for each in zip(*drawn, strict=True))
     length = int(frames * 1.5)
     shortest = {size: int(0.6 * size) for size in (bands, frames)}
-    drawn = torch.zeros(len(views), dtype=torch.long)
-    heights, widths, tops, lefts = set(), set(), set(), set()
-    for height in range(shortest[bands], bands + 1):
-        for width in range(shortest[frames], length + 1):
-            for top in range(bands - height + 1):
-                for left in range(length - width + 1):
-                    expected = box_by_hand(x[:1], top, left, height, width, 1.5)
-                    same = (views - expected).abs().amax(dim=(1, 2)) < 1e-4
-                    drawn += same
-                    if same.any():
-                        heights.add(height)
-                        widths.add(width)
-                        tops.add(top)
-                        lefts.add(left)
-    assert drawn.tolist() == [1] * len(views)
     # Every height, every width but the canvas's own (scale 1.5, drawn with probability 0), and the edges.
     assert heights == set(range(shortest[bands], bands + 1))
     assert widths >= set(range(shortest[frames], int(frames * 1.5 - 1e-9)))
@@ -237,7 +260,43 @@ def test_a_view_is_log_mixup_exp_and_then_a_crop_in_the_published_setting() -> N
     for step in range(3):
         x = log_mels(4, 8, 10, seed=step)
         assert torch.equal(views(x, ours), crop(mixup(x, theirs), theirs))
+        mixup.remember(x)
     assert views.mixup.bank.shape == mixup.bank.shape
+
+
+def test_several_views_at_once_agree_with_one_clip_after_the_other() -> None:
+    views, earlier, x = Views((6, 8), clips=30), log_mels(5, 6, 8), log_mels(7, 6, 8, seed=1)
+    views(earlier, draw(0))
+    mixtures: list[Tensor] = []
+    views.mixup.register_forward_hook(lambda mixup, given, mixed: mixtures.append(mixed))
+    together = views(x, draw(1), 3)
+    assert together.shape == (21, 6, 8)
+    clips = [clip for _ in range(3) for clip in x]
+    drawn, by_hand = [], []
+    for clip, mixed in zip(clips, mixtures[0], strict=True):
+        which, share = find_background(mixed, clip, earlier)
+        drawn.append((which, share))
+        by_hand.append(mixed_by_hand(clip, earlier[which], share).float())
+    cut = find_boxes(together, torch.stack(by_hand))
+    # Each view of each clip is drawn for itself.
+    assert len({share for _, share in drawn}) == 21
+    for clip in range(7):
+        assert len({cut[clip], cut[7 + clip], cut[14 + clip]}) > 1
+
+
+def test_several_views_at_once_are_remembered_as_one_clip() -> None:
+    one, three = Views((6, 8), clips=30), Views((6, 8), clips=30)
+    for step, batch in enumerate((4, 7, 2)):
+        x = log_mels(batch, 6, 8, seed=step)
+        one(x, draw(step))
+        three(x, draw(step), 3)
+    assert int(three.mixup.filled) == 13
+    assert_close(dict(three.state_dict()), dict(one.state_dict()), rtol=0, atol=0)
+
+
+def test_the_first_views_of_all_have_no_background() -> None:
+    views, x = Views((6, 8), clips=30), log_mels(4, 6, 8)
+    find_boxes(views(x, draw(0), 2), x.repeat(2, 1, 1))
 
 
 def test_the_memory_of_a_view_holds_no_more_clips_than_there_are() -> None:
@@ -249,7 +308,7 @@ def test_the_same_generator_gives_the_same_view_and_another_gives_another(name: 
     def view(seed: int) -> Tensor:
         views = Views((8, 10), clips=50)
         module = views if name == "both" else getattr(views, name)
-        module(log_mels(4, 8, 10), draw(9))
+        views.mixup.remember(log_mels(4, 8, 10))
         torch.rand(1)  # the global generator has no part in it
         return module(log_mels(4, 8, 10, seed=1), draw(seed))
 

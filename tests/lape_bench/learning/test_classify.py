@@ -13,8 +13,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
 from lape_bench.learning import classify
-from lape_bench.learning.augment import LogMixupExp, RandomResizeCrop
-from lape_bench.learning.classify import Classifier, FinetuneConfig, fit_classifier
+from lape_bench.learning.augment import Views
+from lape_bench.learning.classify import STAGE, Classifier, FinetuneConfig, fit_classifier
 from lape_bench.learning.encoders import AudioNTT, Encoder
 from lape_bench.store import Clips
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData, TrainingSummary
@@ -54,18 +54,6 @@ class Spectrum(Encoder):
         return embeddings
 
 
-class SmallViews(nn.Module):
-    """The published view with a memory of few clips, so that a checkpoint stays small."""
-
-    def __init__(self, bands: int, frames: int) -> None:
-        super().__init__()
-        self.mixup, self.crop = LogMixupExp((bands, frames), memory=10), RandomResizeCrop()
-
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
-        view: Tensor = self.crop(self.mixup(log_mels, generator), generator)
-        return view
-
-
 def tones(count: int, seed: int, rate: int = RATE) -> LabelledClips:
     """Low tones and high tones in noise, of 0.2 to 0.8 s, in turn."""
     random = np.random.default_rng(seed)
@@ -95,9 +83,9 @@ def tiny(state: int = 0) -> tuple[Classifier, None]:
     return Classifier(Spectrum(), nn.Linear(6, 2)), None
 
 
-def audio_ntt() -> tuple[Classifier, SmallViews]:
+def audio_ntt() -> tuple[Classifier, Views]:
     torch.manual_seed(0)
-    return Classifier(AudioNTT(8), nn.Linear(8, 2)), SmallViews(64, 41)
+    return Classifier(AudioNTT(8), nn.Linear(8, 2)), Views((64, 41), clips=10)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -136,8 +124,8 @@ def test_a_separable_problem_is_learnt(context: RunContext) -> None:
         model.encoder, model.head, test.clips, TARGET.window_seconds, context
     )
     assert (scores.argmax(dim=1) == test.labels).double().mean() > 0.9
-    assert summary.curve[-1]["loss"] < summary.curve[0]["loss"] / 2
-    assert [row["epoch"] for row in summary.curve] == list(range(1, 13))
+    assert summary.curves[STAGE][-1]["loss"] < summary.curves[STAGE][0]["loss"] / 2
+    assert [row["epoch"] for row in summary.curves[STAGE]] == list(range(1, 13))
 
 
 def snapshots(context: RunContext, model: Classifier) -> dict[int, dict[str, Tensor]]:
@@ -151,8 +139,8 @@ def test_between_equal_scores_the_lower_loss_decides(context: RunContext) -> Non
     model, views = tiny()
     kept = snapshots(context, model)
     summary = fit(model, views, data(24, tones(10, seed=1)), context, replace_with(epochs=12))
-    best = max(row["validation"] for row in summary.curve)
-    equal = [row for row in summary.curve if row["validation"] == best]
+    best = max(row["validation"] for row in summary.curves[STAGE])
+    equal = [row for row in summary.curves[STAGE] if row["validation"] == best]
     lowest = min(equal, key=lambda row: row["validation_loss"])
     assert lowest != equal[0]
     assert summary.decided == {f"epoch {lowest['epoch']:.0f} of 12": "validation"}
@@ -165,7 +153,7 @@ def test_between_equal_scores_and_losses_the_earliest_epoch_is_kept(context: Run
     summary = fit(
         model, views, data(24, tones(10, seed=1)), context, replace_with(learning_rate=1e-30)
     )
-    assert len({row["validation_loss"] for row in summary.curve}) == 1
+    assert len({row["validation_loss"] for row in summary.curves[STAGE]}) == 1
     assert summary.decided == {"epoch 1 of 6": "validation"}
 
 
@@ -178,7 +166,7 @@ def test_the_best_epoch_on_validation_is_restored_not_the_last(
     kept = snapshots(context, model)
     given = data(24, wrong(tones(24, seed=1)))
     summary = fit(model, views, given, context, replace_with(epochs=9, selections=selections))
-    scored = [row for row in summary.curve if "validation" in row]
+    scored = [row for row in summary.curves[STAGE] if "validation" in row]
     # The highest score, then the lower loss, then the earlier.
     best = max(scored, key=lambda row: (row["validation"], -row["validation_loss"], -row["epoch"]))
     assert best["epoch"] < 9
@@ -201,7 +189,7 @@ def test_the_scores_of_the_curve_are_those_of_the_model_of_that_epoch(context: R
 
     context.on_epoch = score_by_hand
     summary = fit(model, views, data(24, validation), context)
-    found = [(row["validation"], row["validation_loss"]) for row in summary.curve]
+    found = [(row["validation"], row["validation_loss"]) for row in summary.curves[STAGE]]
     assert_close(torch.tensor(found), torch.tensor(expected))
 
 
@@ -212,7 +200,7 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_was_decided(
     kept = snapshots(context, model)
     summary = fit(model, views, data(24), context)
     assert summary.decided == {}
-    assert all(row.keys() == {"epoch", "loss"} for row in summary.curve)
+    assert all(row.keys() == {"epoch", "loss"} for row in summary.curves[STAGE])
     assert same(weights(model), kept[6])
 
 
@@ -232,7 +220,7 @@ def test_validation_is_scored_at_even_distances_and_at_the_end(
     model, views = tiny()
     config = replace_with(epochs=epochs, selections=selections)
     summary = fit(model, views, data(8, tones(4, seed=1)), context, config)
-    assert [row["epoch"] for row in summary.curve if "validation" in row] == expected
+    assert [row["epoch"] for row in summary.curves[STAGE] if "validation" in row] == expected
 
 
 # --- steps ------------------------------------------------------------------------------------------------
@@ -275,7 +263,7 @@ def test_few_labels_are_passed_more_often_until_the_least_number_of_steps(
 ) -> None:
     config = replace_with(batch_size=batch_size, least_steps=least_steps)
     summary = fit(*tiny(), data(clips), context, config)
-    assert len(summary.curve) == epochs
+    assert len(summary.curves[STAGE]) == epochs
     assert len(rates) >= least_steps
 
 

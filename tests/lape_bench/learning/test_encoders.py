@@ -119,3 +119,58 @@ def test_the_front_end_decides_bands_and_rate() -> None:
     assert features.shape == (2, 32, 51)
     assert encoder(features).shape == (2, 8)
     assert encoder.sample_rate == 8_000
+
+
+# --- the layers of the encoder ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [8, 31, 101])
+def test_the_embedding_beside_the_layers_is_that_of_the_encoder_alone(
+    encoder: AudioNTT, frames: int
+) -> None:
+    log_mels = noise(3, 64, frames)
+    assert torch.equal(encoder.with_layers(log_mels)[0], encoder(log_mels))
+
+
+@pytest.mark.parametrize("frames", [8, 31, 101])
+def test_each_layer_is_the_average_over_time_of_what_its_block_gave_for_a_clip(
+    encoder: AudioNTT, frames: int
+) -> None:
+    weights = {name: tensor.double() for name, tensor in encoder.state_dict().items()}
+    log_mels = noise(3, 64, frames)
+    _, layers = encoder.with_layers(log_mels)
+    assert len(layers) == 3
+    for clip, given in enumerate(log_mels.double()):
+        x = given[None, None]
+        for block, layer in enumerate(layers):
+            x = block_by_hand(x, weights, block)
+            channels, bands, steps = x.shape[1:]
+            by_hand = [
+                sum(float(x[0, channel, band, t]) for t in range(steps)) / steps
+                for channel in range(0, channels, 21)
+                for band in range(bands)
+            ]
+            # All bands of a channel stand together.
+            found = layer[clip].reshape(channels, bands)[::21].flatten()
+            assert_close(found.double(), torch.tensor(by_hand).double(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_layers_have_the_sizes_that_they_are_said_to_have(encoder: AudioNTT) -> None:
+    assert encoder.layer_sizes == (2048, 1024, 512)
+    _, layers = encoder.with_layers(noise(3, 64, 20))
+    assert [tuple(layer.shape) for layer in layers] == [(3, 2048), (3, 1024), (3, 512)]
+
+
+def test_with_fewer_bands_the_layers_are_smaller() -> None:
+    encoder = AudioNTT(8, LogMelConfig(bands=24)).eval()
+    _, layers = encoder.with_layers(noise(2, 24, 16))
+    assert encoder.layer_sizes == (768, 384, 192)
+    assert tuple(layer.shape[1] for layer in layers) == encoder.layer_sizes
+
+
+def test_a_loss_on_a_layer_trains_its_block_and_those_below_it_alone(encoder: AudioNTT) -> None:
+    _, layers = encoder.with_layers(noise(2, 64, 16))
+    layers[1].square().sum().backward()
+    reached = [block[0].weight.grad is not None for block in encoder.blocks]
+    assert reached == [True, True, False]
+    assert all(parameter.grad is None for parameter in encoder.steps.parameters())

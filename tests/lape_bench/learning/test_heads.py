@@ -1,4 +1,4 @@
-"""Nearest neighbours against scikit-learn, and against a loop over clips."""
+"""Nearest neighbours against scikit-learn and a loop over clips, and the layers of a projector by hand."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lape_bench.learning.heads import NearestNeighbours
+from lape_bench.learning.heads import NearestNeighbours, mlp
 
 CLASSES = 4
 
@@ -119,3 +119,36 @@ def test_the_train_embeddings_travel_with_the_state_dict() -> None:
     empty = NearestNeighbours(torch.zeros(40, 6), torch.zeros(40, dtype=torch.long), CLASSES)
     empty.load_state_dict(head.state_dict())
     assert torch.equal(empty(embedded(5, 1)), head(embedded(5, 1)))
+
+
+# --- layers of a projector --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", [[3, 5], [3, 5, 2], [3, 4, 4, 6]])
+def test_a_projector_agrees_with_numpy_layer_by_layer(sizes: list[int], bias: bool) -> None:
+    torch.manual_seed(0)
+    head = mlp(sizes, bias=bias)
+    x = torch.randn(7, sizes[0], generator=torch.Generator().manual_seed(1))
+    found = head(x)
+    given = [parameter.detach().double().numpy() for parameter in head.parameters()]
+    z = x.double().numpy()
+    for layer in range(len(sizes) - 1):
+        z = z @ given.pop(0).T + (given.pop(0) if bias else 0)
+        if layer < len(sizes) - 2:  # batch norm and ReLU stand between two layers alone
+            z = (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5)
+            z = np.maximum(z * given.pop(0) + given.pop(0), 0)
+    assert given == []
+    assert_close(found.double(), torch.from_numpy(z), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_every_layer_of_a_projector_has_a_bias_or_none_has(bias: bool) -> None:
+    layers = [layer for layer in mlp([3, 4, 5, 6], bias=bias) if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == [(3, 4), (4, 5), (5, 6)]
+    assert [layer.bias is not None for layer in layers] == [bias] * 3
+
+
+def test_the_output_of_a_projector_is_not_cut_at_zero() -> None:
+    torch.manual_seed(0)
+    assert mlp([3, 4, 5])(torch.randn(9, 3)).min() < 0

@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,11 @@ from sklearn.metrics import accuracy_score
 
 from lape_bench.errors import UserError
 from lape_bench.records import (
+    ArtifactUse,
     Cell,
     ParameterCounts,
     RunRecord,
+    StageCost,
     TaskFacts,
     cell_folder,
     identity,
@@ -35,8 +38,10 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
     scores[np.arange(50), labels] += 1
     cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
     task_values = {"manifest_hash": "m" * 64, "data": "real"}
+    more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}}
     for key, value in how.items():
-        (task_values if key in task_values else cell_values)[key] = value
+        place = next((each for each in (task_values, more) if key in each), cell_values)
+        place[key] = value
     cell = Cell.model_validate(cell_values)
     name = identity({**cell_values, **task_values})
     folder = cell_folder(out, cell, name)
@@ -51,6 +56,7 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
             folder, [str(n) for n in range(50)], labels, scores, CLASSES
         ),
         parameters=ParameterCounts(encoder=10, inference=13, training=20),
+        **more,
         task=TaskFacts.model_validate(
             task_values
             | {"name": "t", "variant": "", "card_version": 1, "classes": CLASSES, "folds": folds}
@@ -151,6 +157,52 @@ def test_failed_and_damaged_cells_are_named_and_left_out(tmp_path: Path) -> None
     assert len(frame) == 1
     assert any("seed 7) failed: out of luck" in problem for problem in problems)
     assert any(str(damaged) in problem for problem in problems)
+
+
+def stages(**seconds: float) -> tuple[StageCost, ...]:
+    return tuple(
+        StageCost(name=name.replace("_", "-"), seconds=each, peak_memory_mib=1.0)
+        for name, each in seconds.items()
+    )
+
+
+def minutes_of(out: Path) -> float:
+    return float(board_of(out).iloc[0]["minutes"])
+
+
+def test_minutes_are_of_learning_and_count_no_nested_stage_twice(tmp_path: Path) -> None:
+    took = stages(audio=10, pre_training=60, pseudo_labels=30, fine_tuning=90, train=240, test=50)
+    write(tmp_path, 0, stages=took)
+    assert minutes_of(tmp_path) == pytest.approx(4.0)
+
+
+def test_minutes_count_what_a_cached_stage_took_when_it_was_made(tmp_path: Path) -> None:
+    # Made in this run, its time lies within that of "train"; found, it does not.
+    made = ArtifactUse(kind="upstream", hash="a", seconds=100, found=False)
+    found = ArtifactUse(kind="upstream", hash="a", seconds=100, found=True)
+    write(tmp_path / "first", 0, stages=stages(train=180), artifacts=(made,))
+    write(tmp_path / "later", 0, stages=stages(train=80), artifacts=(found,))
+    assert minutes_of(tmp_path / "first") == minutes_of(tmp_path / "later") == pytest.approx(3.0)
+
+
+def test_a_diagnosis_stands_beside_the_columns_and_replaces_none(tmp_path: Path) -> None:
+    diagnosis = {"cluster_sizes": (3, 1), "purity": 0.25, "seed": 9.0, "seconds": 1e6}
+    score = write(tmp_path, 0, stages=stages(train=60), diagnosis=diagnosis)
+    frame, _ = load_frame(tmp_path)
+    assert frame["purity"].tolist() == [0.25]
+    assert "cluster_sizes" not in frame
+    assert (frame["seed"][0], frame["seconds"][0]) == (0, 60)
+    assert frame["accuracy"][0] == pytest.approx(score)
+
+
+def test_minutes_are_of_a_cell_and_not_of_all_cells_together(tmp_path: Path) -> None:
+    for seed, seconds in enumerate((60, 120, 360)):
+        write(tmp_path, seed, stages=stages(train=seconds))
+    board = board_of(tmp_path)
+    assert board.iloc[0]["minutes"] == pytest.approx((1 + 2 + 6) / 3)
+    headings, rows = columns(board)
+    assert dict(zip(headings, rows[0], strict=True))["minutes"] == "3.0"
+    assert pd.read_csv(io.StringIO(as_csv(board)))["minutes"][0] == pytest.approx(3.0)
 
 
 def test_markdown_and_csv_hold_the_same_figures(tmp_path: Path) -> None:

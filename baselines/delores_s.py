@@ -1,0 +1,59 @@
+"""DeLoRes-S: Barlow Twins on two views of a clip (arXiv:2203.13628), then the labels.
+
+The published setting is a projector of three layers of 2048 without biases, SGD at 0.03 with momentum 0.9 and weight
+decay 1e-4, batches of 32 on each of four GPUs, 50 epochs. LAPE's code scales both terms of the loss by 5e-5, which is no
+trade-off: the whole loss shrinks and the terms off the diagonal weigh as much as those on it. Here lambda weighs
+the terms off the diagonal alone, as in the papers and in the authors' first code (0.0051).
+"""
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from lape_bench.learning.barlow_twins import TRADE_OFF, barlow_twins
+from lape_bench.learning.downstream import FrozenConfig
+from lape_bench.learning.encoders import AudioNTT, Encoder
+from lape_bench.learning.heads import mlp
+from lape_bench.learning.pretrain import Objective
+from lape_bench.learning.upstream import UpstreamConfig, UpstreamSystem
+
+
+class DeloresSConfig(UpstreamConfig):
+    """Barlow Twins on AudioNTT."""
+
+    projector: int = Field(2048, ge=2, description="features of the projector's three layers")
+    trade_off: float = Field(
+        TRADE_OFF, ge=0, description="lambda of Barlow Twins, the weight of the redundancy term"
+    )
+
+
+class BarlowTwins(Objective):
+    """An encoder and a projector, shared by both views."""
+
+    def __init__(self, encoder: Encoder, features: int, trade_off: float) -> None:
+        super().__init__()
+        self.encoder, self.trade_off = encoder, trade_off
+        self.projector = mlp([encoder.embedding_size] + [features] * 3, bias=False)
+
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        """Return the projections of both views, each (batch, features)."""
+        # One view at a time: batch norm takes each view's own statistics, as with Siamese branches.
+        return self.projector(self.encoder(view_a)), self.projector(self.encoder(view_b))
+
+    def loss(self, *projected: Tensor) -> Tensor:
+        """Return the Barlow Twins loss."""
+        z_a, z_b = projected
+        return barlow_twins(z_a, z_b, self.trade_off)
+
+
+class DeloresS(UpstreamSystem):
+    """AudioNTT pre-trained by Barlow Twins."""
+
+    Settings: ClassVar[type[FrozenConfig]] = DeloresSConfig
+    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector": 64}
+
+    @classmethod
+    def build_objective(cls, encoder: AudioNTT, settings: DeloresSConfig) -> BarlowTwins:
+        """Return the encoder with its projector."""
+        return BarlowTwins(encoder, settings.projector, settings.trade_off)

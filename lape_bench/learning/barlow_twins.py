@@ -1,0 +1,50 @@
+"""Barlow Twins: two views' features agree, and different features tell different things (arXiv:2103.03230)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+TRADE_OFF = 0.0051  # lambda, of the paper and of DeLoRes' first code
+
+
+def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
+    """Correlate two views' features over the batch: C in Eq. (2).
+
+    Args:
+        z_a: projections of the first view, shape (batch, features).
+        z_b: projections of the second view, same shape.
+
+    Returns:
+        Shape (features, features), unitless, every entry in [-1, 1].
+
+    Raises:
+        ValueError: the shapes differ, or the batch holds fewer than two clips.
+    """
+    if z_a.shape != z_b.shape or len(z_a) < 2:
+        raise ValueError(
+            f"views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}; need one shape and at least 2 "
+            "clips. Raise batch_size."
+        )
+    # normalize() maps a constant feature to 0, not NaN: a dead unit costs its term, not the run.
+    a, b = (F.normalize(z - z.mean(dim=0), dim=0) for z in (z_a, z_b))
+    return a.T @ b
+
+
+def barlow_twins(z_a: Tensor, z_b: Tensor, trade_off: float = TRADE_OFF) -> Tensor:
+    """Pull the cross-correlation towards the identity: Eq. (1).
+
+    Args:
+        z_a: projections of the first view, shape (batch, features).
+        z_b: projections of the second view, same shape.
+        trade_off: lambda, the weight of the terms off the diagonal.
+
+    Returns:
+        sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2, a scalar.
+
+    Raises:
+        ValueError: as `cross_correlation`.
+    """
+    c = cross_correlation(z_a, z_b)
+    diagonal = c.diagonal()
+    invariance = (1 - diagonal).square().sum()
+    redundancy = c.square().sum() - diagonal.square().sum()
+    return invariance + trade_off * redundancy

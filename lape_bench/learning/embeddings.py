@@ -1,0 +1,66 @@
+"""Embeddings of clips by a frozen encoder, computed once and kept."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.inference import embed
+from lape_bench.learning.weights import load_tensors, save_tensors
+from lape_bench.store import Clips
+from lape_bench.system import RunContext
+
+FILE = "embeddings.pt"
+
+
+def cached_embeddings(
+    encoder: Encoder,
+    clips: Clips,
+    window_seconds: float,
+    determined_by: Mapping[str, Any],
+    context: RunContext,
+) -> tuple[Tensor, Tensor]:
+    """Embed every window of whole clips, or find their embeddings in the cache.
+
+    Args:
+        encoder: on the context's device.
+        clips: the clips.
+        window_seconds: of the windows laid over each clip.
+        determined_by: what acts on an embedding beside the encoder's tensors, such as a kind of pooling.
+        context: of the run.
+
+    Returns:
+        As `inference.embed`.
+    """
+
+    def compute(folder: Path, inside: RunContext) -> None:
+        embeddings, owner = embed(encoder, clips, window_seconds, inside)
+        save_tensors(folder / FILE, {"embeddings": embeddings, "owner": owner})
+
+    found = context.artifact(
+        "embeddings",
+        f"{type(encoder).__name__}, {encoder.embedding_size} numbers, {len(clips):,} clips",
+        {
+            "encoder": f"{type(encoder).__module__}:{type(encoder).__qualname__}",
+            "encoder_tensors": digest(encoder),
+            "clips": clips.key,
+            "window_seconds": None if encoder.whole_clip else window_seconds,
+            **determined_by,
+        },
+        compute,
+    )
+    held = load_tensors(found.folder / FILE, torch.device("cpu"))
+    return held["embeddings"], held["owner"]
+
+
+def digest(module: nn.Module) -> str:
+    """Hash the names, shapes and bytes of a module's tensors."""
+    sha256 = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        sha256.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        sha256.update(tensor.detach().cpu().numpy().tobytes())
+    return sha256.hexdigest()

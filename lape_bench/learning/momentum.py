@@ -1,0 +1,58 @@
+"""A momentum teacher and its queue of keys (MoCo, arXiv:1911.05722)."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def momentum_copy(student: ModuleT) -> ModuleT:
+    """Return a copy that no gradient reaches."""
+    return copy.deepcopy(student).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Move the teacher's parameters: theta_k <- m theta_k + (1 - m) theta_q, Eq. (2).
+
+    Buffers stay: the teacher's batch norm takes statistics of its own.
+
+    Args:
+        teacher: of the student's architecture.
+        student: what it follows.
+        decay: m; 1 leaves the teacher as it is, 0 makes it the student.
+    """
+    for theirs, ours in zip(teacher.parameters(), student.parameters(), strict=True):
+        theirs.lerp_(ours.detach(), 1 - decay)
+
+
+class Queue(nn.Module):
+    """The keys of the last batches; a checkpoint holds them.
+
+    Args:
+        size: how many.
+        features: of a key.
+    """
+
+    keys: Tensor
+    seen: Tensor
+
+    def __init__(self, size: int, features: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(size, features))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # keys ever put in
+
+    def held(self) -> Tensor:
+        """Return the keys that were put in, shape (keys, features); none at first."""
+        return self.keys[: min(int(self.seen), len(self.keys))].clone()
+
+    @torch.no_grad()
+    def put(self, keys: Tensor) -> None:
+        """Take in keys of shape (batch, features), in place of the oldest."""
+        size = len(self.keys)
+        places = (int(self.seen) + torch.arange(len(keys), device=keys.device)) % size
+        self.keys[places[-size:]] = keys[-size:].to(self.keys.dtype)
+        self.seen += len(keys)

@@ -1,0 +1,142 @@
+"""Upstream learning: one loop for every self-supervised objective.
+
+An objective brings the encoder, its heads, its loss and, where it has one, its momentum teacher; the views
+are given beside it.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lape_bench.config import Config
+from lape_bench.learning.augment import Views
+from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.inference import embed
+from lape_bench.learning.training import Loop, OptimizerConfig, Pass
+from lape_bench.progress import Progress
+from lape_bench.store import Clips
+from lape_bench.system import Curve, RunContext
+
+STAGE = "pre-training"
+WATCHED = 128  # clips whose embeddings are looked at after each epoch
+COLLAPSED = 0.05  # a feature spread below which clips can hardly be told apart
+
+
+class PretrainConfig(Config):
+    """How an upstream is trained.
+
+    Published: SGD at 0.03 with momentum 0.9 and weight decay 1e-4, no schedule, 50 epochs. On a corpus of 1,800 clips
+    that collapses the features; Adam, its rate and the number of steps are ours, chosen on validation.
+    """
+
+    optimizer: OptimizerConfig = Field(
+        default_factory=lambda: OptimizerConfig(learning_rate=3e-4, warm_up=0.1)
+    )
+    batch_size: int = Field(64, ge=3, description="clips a step, at most")
+    epochs: int = Field(20, ge=1, description="passes through the corpus")
+    least_steps: int = Field(
+        1500, ge=1, description="with a small corpus, more passes are made until so many steps are"
+    )
+    window_seconds: float = Field(
+        1.0, gt=0, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
+    )
+    seed: int | None = Field(
+        0, ge=0, description="of the upstream, whatever the run's; null: the run's own"
+    )
+
+
+class Objective(nn.Module, ABC):
+    """An encoder with what it learns by, from two views of each clip.
+
+    Attributes:
+        encoder: what stays when the heads are dropped.
+    """
+
+    encoder: Encoder
+
+    @abstractmethod
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        """Turn two views' features, each (batch, ...), into what the loss compares; in the run's precision."""
+
+    @abstractmethod
+    def loss(self, *projected: Tensor) -> Tensor:
+        """Compare what `project` returned, in float32; a scalar to lower."""
+
+    def after_step(self) -> None:
+        """Move what is not trained by gradient, such as a momentum teacher; by default nothing."""
+
+
+def pretrain(
+    objective: Objective, views: Views, clips: Clips, config: PretrainConfig, context: RunContext
+) -> Curve:
+    """Train an objective in place, without labels.
+
+    One random window a clip and epoch, two views of it.
+
+    Args:
+        objective: on the context's device, its features fitted.
+        views: on the same device.
+        clips: the corpus.
+        config: how to train.
+        context: seeds are those of the upstream.
+
+    Returns:
+        For each epoch its loss, and of embedded corpus clips the feature spread and rank (see below).
+    """
+    window = round(config.window_seconds * clips.rate)
+    watched = clips.view(np.linspace(0, len(clips) - 1, min(WATCHED, len(clips))).astype(np.int64))
+    aside = replace(context, progress=Progress(quiet=True))
+
+    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+        view_a, view_b = views(objective.encoder.features(waveforms), draw, 2).chunk(2)
+        with context.autocast():
+            projected = objective.project(view_a, view_b)
+        return objective.loss(*(tensor.float() for tensor in projected))
+
+    def after_epoch(epoch: int) -> dict[str, float]:
+        embeddings, _ = embed(objective.encoder, watched, config.window_seconds, aside)
+        spread = feature_spread(embeddings)
+        if spread < COLLAPSED:
+            context.progress.say(
+                f"{STAGE}: the features have collapsed (spread {spread:.3f} after epoch {epoch}); lower the "
+                "learning rate, or raise the weight that keeps features apart"
+            )
+        return {"spread": spread, "rank": effective_rank(embeddings)}
+
+    optimizer = config.optimizer
+    return Loop(
+        STAGE,
+        Pass(clips, window, config.batch_size, config.epochs, config.least_steps),
+        objective,
+        optimizer.build(objective),
+        optimizer.factor,
+        step,
+        objective.after_step,
+        after_epoch,
+        {"views": views},
+    ).run(context)
+
+
+def feature_spread(embeddings: Tensor) -> float:
+    """Say how far embeddings, shape (clips, features), point apart: 0 one direction, 1 all directions.
+
+    The square root of their unit vectors' summed variance, 1 - |mean|^2.
+    """
+    mean = F.normalize(embeddings.double(), dim=1).mean(dim=0)
+    return float((1 - mean.square().sum()).clamp(min=0).sqrt())
+
+
+def effective_rank(embeddings: Tensor) -> float:
+    """Say in how many directions embeddings vary: the exponential of their singular values' entropy.
+
+    RankMe (arXiv:2210.02885), on centred embeddings of shape (clips, features); 1 is a line.
+    """
+    centred = embeddings.double() - embeddings.double().mean(dim=0)
+    values = torch.linalg.svdvals(centred)
+    share = values / values.sum().clamp(min=1e-12)
+    return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))

@@ -1,0 +1,209 @@
+"""The training loop: epochs of random windows, a schedule, checkpoints. What a step learns is its argument.
+
+A killed run goes on from its last checkpoint and ends with the same bytes: every epoch draws from
+generators named by the epoch, so a checkpoint holds tensors and no generator's state.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lape_bench.batches import random_windows, to_device
+from lape_bench.config import Config
+from lape_bench.errors import UserError
+from lape_bench.learning.weights import load_tensors, save_tensors
+from lape_bench.store import Clips
+from lape_bench.system import Curve, RunContext
+
+Step = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""Waveforms (batch, samples), which clips they are (batch,), and a generator of the epoch: the loss to lower."""
+
+
+class OptimizerConfig(Config):
+    """An optimiser and how its learning rate moves."""
+
+    name: Literal["sgd", "adam"] = Field("adam", description="sgd or adam")
+    learning_rate: float = Field(1e-3, gt=0, description="the highest")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, or the first beta of adam")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty")
+    warm_up: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps in which the rate rises from zero"
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "cosine", description="after warm-up: constant, or cosine to zero"
+    )
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimiser of a module's parameters."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                parameters, self.learning_rate, self.momentum, weight_decay=self.weight_decay
+            )
+        betas = (self.momentum, 0.999)
+        return torch.optim.Adam(
+            parameters, self.learning_rate, betas=betas, weight_decay=self.weight_decay
+        )
+
+    def factor(self, progress: float) -> float:
+        """Return what the learning rate is multiplied by when `progress`, in [0, 1), of the steps are done."""
+        if progress < self.warm_up:
+            return progress / self.warm_up
+        if self.schedule == "constant":
+            return 1.0
+        return cosine((progress - self.warm_up) / (1 - self.warm_up))
+
+
+def cosine(progress: float) -> float:
+    """Fall from 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object:
+        """Take them up again."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is gone through, and how often.
+
+    Attributes:
+        clips: the audio; one random window a clip and epoch.
+        window: samples of a window.
+        batch_size: clips a batch, at most; batches are nearly equal, so that none is left with a single clip.
+        epochs: passes through the clips, at least.
+        least_steps: with few clips, more passes are made until so many steps are.
+    """
+
+    clips: Clips
+    window: int
+    batch_size: int
+    epochs: int
+    least_steps: int = 1
+
+    @property
+    def batches(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.clips) / self.batch_size)
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs that are really made."""
+        return max(self.epochs, math.ceil(self.least_steps / self.batches))
+
+
+@dataclass
+class Loop:
+    """One training.
+
+    Attributes:
+        name: of the stage, for the user, and of its checkpoint.
+        over: the clips and how often they are gone through.
+        model: what is trained; put into training mode before every epoch.
+        optimizer: of the model's parameters; the rates it has now are the highest.
+        factor: progress in [0, 1) to what the learning rates are multiplied by.
+        step: computes the loss.
+        after_step: called after each update, such as for a momentum teacher.
+        after_epoch: called with the epoch's number after it, for values to add to the curve.
+        also: what a checkpoint must hold beside model and optimizer, by name.
+    """
+
+    name: str
+    over: Pass
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[float], float]
+    step: Step
+    after_step: Callable[[], None] = lambda: None
+    after_epoch: Callable[[int], dict[str, float]] = lambda epoch: {}
+    also: Mapping[str, Stateful] = field(default_factory=dict)
+
+    def run(self, context: RunContext) -> Curve:
+        """Train to the end, from the checkpoint of a killed run if there is one.
+
+        Returns:
+            For each epoch its number, its mean loss, and what `after_epoch` adds.
+
+        Raises:
+            UserError: the loss is no longer finite.
+        """
+        over, epochs = self.over, self.over.all_epochs
+        clips = to_device(over.clips, context.device)
+        highest = [group["lr"] for group in self.optimizer.param_groups]
+        checkpoint = _Checkpoint(self, context)
+        with context.progress.task(self.name, epochs * len(clips), "clips") as task:
+            task.resume_at(checkpoint.epoch * len(clips))
+            for epoch in range(checkpoint.epoch + 1, epochs + 1):
+                self.model.train()
+                order = torch.randperm(len(clips), generator=context.seeds.torch("order", epoch))
+                draw = context.seeds.torch("views", epoch)
+                losses = []
+                with context.seeds.globally("dropout", epoch):
+                    for step, batch in enumerate(order.tensor_split(over.batches)):
+                        progress = ((epoch - 1) * over.batches + step) / (epochs * over.batches)
+                        for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
+                            group["lr"] = rate * self.factor(progress)
+                        waveforms = random_windows(clips, batch, over.window, draw)
+                        loss = self.step(waveforms, batch, draw)
+                        self.optimizer.zero_grad(set_to_none=True)
+                        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+                        self.optimizer.step()
+                        self.after_step()
+                        losses.append(loss.detach())
+                        task.advance(len(batch))
+                mean = float(torch.stack(losses).mean())
+                if not math.isfinite(mean):
+                    raise UserError(
+                        f"{self.name}: the loss is {mean} in epoch {epoch}",
+                        next_step="lower the learning rate, or use --precision float32",
+                    )
+                row = {"epoch": float(epoch), "loss": mean, **self.after_epoch(epoch)}
+                checkpoint.curve.append(row)
+                shown = {key: f"{value:.3f}" for key, value in row.items() if key != "epoch"}
+                task.note(epoch=f"{epoch}/{epochs}", **shown)
+                context.progress.detail(task.line())
+                checkpoint.epoch = epoch
+                checkpoint.save(context, last=epoch == epochs)
+        return tuple(checkpoint.curve)
+
+
+class _Checkpoint:
+    """The state of a loop after an epoch, in memory and on disk."""
+
+    def __init__(self, loop: Loop, context: RunContext) -> None:
+        self.parts: dict[str, Stateful] = {"model": loop.model, "optimizer": loop.optimizer}
+        self.parts |= loop.also
+        self.path = context.work / f"{loop.name}.pt"
+        self.epoch = 0
+        self.curve: list[dict[str, float]] = []
+        self._saved, self._took = time.monotonic(), 0.0
+        if self.path.is_file():
+            content = load_tensors(self.path, context.device)
+            for name, part in self.parts.items():
+                part.load_state_dict(content[name])
+            self.epoch, self.curve = content["epoch"], content["curve"]
+            context.progress.say(f"{loop.name}: resuming after epoch {self.epoch}")
+
+    def save(self, context: RunContext, last: bool) -> None:
+        """Save now and then: a resumed run does not depend on when."""
+        # A large state takes seconds to write: then rarer, so that saving stays within a twentieth of the time.
+        wait = context.checkpoint_seconds * max(1.0, 2 * self._took)
+        began = time.monotonic()
+        if not last and began - self._saved < wait:
+            return
+        content = {name: part.state_dict() for name, part in self.parts.items()}
+        save_tensors(self.path, content | {"epoch": self.epoch, "curve": self.curve})
+        self._saved = time.monotonic()
+        self._took = self._saved - began

@@ -1,0 +1,145 @@
+"""Upstream systems: AudioNTT learns from unlabelled audio, and is kept as an artefact."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+
+from lape_bench.artifacts import Artifact
+from lape_bench.batches import whole_clips
+from lape_bench.learning.augment import Views
+from lape_bench.learning.downstream import FrozenConfig, Unlabelled
+from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.ntt import AudioNTTConfig, AudioNTTSystem
+from lape_bench.learning.pretrain import STAGE, Objective, PretrainConfig, pretrain
+from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
+from lape_bench.registry import SYSTEMS
+from lape_bench.seeding import Seeds
+from lape_bench.store import Clips
+from lape_bench.system import TARGET_AUDIO, Curve, RunContext, TrainingSummary
+
+FILE = "upstream.pt"
+
+
+class UpstreamConfig(AudioNTTConfig):
+    """Settings of an encoder that learns from unlabelled audio first."""
+
+    corpus: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (TARGET_AUDIO,),
+        min_length=1,
+        description="what to learn from: target (the task's own train audio), tasks, folders; comma-separated",
+    )
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _commas_separate(cls, corpus: Any) -> Any:
+        return [part.strip() for part in corpus.split(",")] if isinstance(corpus, str) else corpus
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A pre-trained encoder.
+
+    Attributes:
+        encoder: on the run's device, with the corpus's feature statistics.
+        artifact: where it is kept.
+        curve: of its training.
+        parameters: held while it was trained, heads and momentum teacher among them.
+    """
+
+    encoder: AudioNTT
+    artifact: Artifact
+    curve: Curve
+    parameters: int
+
+
+class UpstreamSystem(AudioNTTSystem):
+    """A system whose encoder is pre-trained by an objective."""
+
+    Settings: ClassVar[type[FrozenConfig]] = UpstreamConfig
+    brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
+        "width": 128,
+        "pretrain": {"epochs": 2, "least_steps": 1, "batch_size": 16},
+    }
+
+    @classmethod
+    @abstractmethod
+    def build_objective(cls, encoder: AudioNTT, settings: Any) -> Objective:
+        """Give a new encoder the heads and the loss it learns by; random weights are seeded by the caller."""
+
+    @classmethod
+    def pretrained(cls, settings: Any, train: Clips | None, context: RunContext) -> Upstream:
+        """Find the upstream of these settings in the cache, or train it.
+
+        Args:
+            settings: an instance of the class's `Settings`.
+            train: the audio of the task under evaluation, where the corpus may name it.
+            context: of the run.
+        """
+        corpus = context.corpus(settings.corpus, train)
+        seed = context.seeds.seed if settings.pretrain.seed is None else settings.pretrain.seed
+        seeds = Seeds(seed, "upstream")
+
+        def compute(folder: Path, inside: RunContext) -> None:
+            inside = replace(inside, seeds=seeds, on_epoch=None)
+            with inside.stage(STAGE):
+                with seeds.globally("initial weights"):
+                    objective = cls.build_objective(AudioNTT(settings.width), settings)
+                objective.to(inside.device)
+                encoder = objective.encoder
+                encoder.fit_features(
+                    waveforms for _, waveforms in whole_clips(corpus, inside.device)
+                )
+                samples = round(settings.pretrain.window_seconds * corpus.rate)
+                silence = torch.zeros(1, samples, device=inside.device)
+                bands, frames = encoder.features(silence).shape[1:]
+                views = Views((bands, frames), len(corpus)).to(inside.device)
+                curve = pretrain(objective, views, corpus, settings.pretrain, inside)
+            held = sum(parameter.numel() for parameter in objective.parameters())
+            content = {"encoder": encoder.state_dict(), "curve": list(curve), "parameters": held}
+            save_tensors(folder / FILE, content)
+
+        found = context.artifact(
+            "upstream",
+            f"{cls.__name__}, d = {settings.width}, on {', '.join(settings.corpus)}: {len(corpus):,} clips",
+            {
+                "system": f"{cls.__module__}:{cls.__qualname__}",
+                "system_version": cls.version,
+                "settings": settings.model_dump(
+                    mode="json", exclude={"finetune", "linear", "corpus"}
+                ),
+                "seed": seed,
+                "corpus": corpus.key,
+                "clips": len(corpus),
+            },
+            compute,
+        )
+        content = load_tensors(found.folder / FILE, context.device)
+        with seeds.globally("overwritten"):  # random weights that the next line replaces
+            encoder = AudioNTT(settings.width).to(context.device)
+        load_strictly(encoder, content["encoder"], f"the upstream in {found.folder}")
+        return Upstream(encoder, found, tuple(content["curve"]), content["parameters"])
+
+    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+        """Pre-train the encoder, or find it."""
+        upstream = self.pretrained(self.settings, train, context)
+        summary = TrainingSummary(curves={STAGE: upstream.curve})
+        return Unlabelled(upstream.encoder, summary, upstream.parameters)
+
+
+def load_upstream(name: str) -> type[UpstreamSystem]:
+    """Import the class of an upstream system.
+
+    Raises:
+        UserError: no such system, or one that learns nothing without labels.
+    """
+    system: type[UpstreamSystem] = SYSTEMS.load(
+        name,
+        lambda loaded: isinstance(loaded, type) and issubclass(loaded, UpstreamSystem),
+        "an upstream (a class derived from lape_bench.learning.upstream.UpstreamSystem)",
+    )
+    return system

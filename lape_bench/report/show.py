@@ -1,0 +1,147 @@
+"""One record, told in full: score, stages and their cost, curves, clusters, artefacts."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from lape_bench.config import flatten
+from lape_bench.errors import UserError
+from lape_bench.records import RECORD, RunRecord, read_record
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 24
+NAMED = 3
+
+
+def find_record(path: Path) -> RunRecord:
+    """Read the record at `path`: a cell's folder, its `record.json`, or a folder that holds one cell.
+
+    Raises:
+        UserError: nothing is there, or several records are.
+    """
+    if path.is_file():
+        return read_record(path.parent)
+    found = sorted(path.rglob(RECORD)) if path.is_dir() else []
+    if not found:
+        raise UserError(
+            f"{path} holds no record",
+            allowed="a cell's folder, or the record.json in it",
+            next_step="'bench run' makes one; it lies below --out, which is 'results' by default",
+        )
+    if len(found) > 1:
+        some = ", ".join(str(each.parent) for each in found[:NAMED])
+        raise UserError(f"{path} holds {len(found)} records", next_step=f"name one, such as {some}")
+    return read_record(found[0].parent)
+
+
+def show(record: RunRecord) -> Group:
+    """Lay a record out for the terminal."""
+    parts: list[Any] = [record.cell.title, _facts(record)]
+    if record.stages:
+        parts += ["", _stages(record)]
+    if record.artifacts:
+        parts += ["", _artifacts(record)]
+    if record.curves:
+        parts += ["", _curves(record)]
+    if record.diagnosis:
+        parts += ["", *_diagnosis(record.diagnosis)]
+    return Group(*parts)
+
+
+def _facts(record: RunRecord) -> Table:
+    rows: dict[str, str] = {}
+    if record.status == "failed":
+        rows["failed"] = record.error or "for an unknown reason"
+    scores = record.metrics.items()
+    rows["scores"] = ", ".join(f"{name.replace('_', ' ')} {100 * v:.2f} %" for name, v in scores)
+    if record.task:
+        rows["clips"] = ", ".join(f"{side} {count:,}" for side, count in record.task.clips.items())
+        rows["data"] = f"{record.task.data}, manifest {record.task.manifest_hash[:12]}"
+    if record.parameters:
+        counts = record.parameters.model_dump().items()
+        rows["parameters"] = ", ".join(f"{name} {count:,}" for name, count in counts)
+    rows["decided"] = ", ".join(f"{what} on {side}" for what, side in record.decided.items())
+    changed = flatten(record.cell.settings).items()
+    rows["settings"] = ", ".join(f"{key}={value}" for key, value in changed) or "defaults"
+    machine = record.environment
+    where = [machine.get(key, "") for key in ("device", "precision")]
+    where += [f"{machine['threads']} threads"] if "threads" in machine else []
+    where += [f"torch {machine.get('torch', '?')}", f"commit {machine.get('commit', '?')[:12]}"]
+    rows["ran on"] = ", ".join(filter(None, where))
+    rows["finished"] = record.finished_at
+    if record.resumed:
+        rows["resumed"] = f"{record.resumed} times after a kill"
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, text)
+    return table
+
+
+def _stages(record: RunRecord) -> Table:
+    table = _table("stage", ("seconds", "right"), ("peak MiB", "right"))
+    for stage in record.stages:
+        table.add_row(stage.name, f"{stage.seconds:.1f}", f"{stage.peak_memory_mib:,.0f}")
+    return table
+
+
+def _artifacts(record: RunRecord) -> Table:
+    table = _table("artefact", ("hash", "left"), ("seconds", "right"), ("", "left"))
+    for each in record.artifacts:
+        how = "found in the cache" if each.found else "computed"
+        table.add_row(each.kind, each.hash[:12], f"{each.seconds:.1f}", how)
+    return table
+
+
+def _curves(record: RunRecord) -> Table:
+    numbers = [(name, "right") for name in ("first", "last")]
+    table = _table("curve", ("epochs", "right"), ("value", "left"), *numbers, ("shape", "left"))
+    for stage, rows in record.curves.items():
+        names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
+        for number, name in enumerate(names):
+            values = [row[name] for row in rows if name in row]
+            head = (stage, str(len(rows))) if number == 0 else ("", "")
+            ends = (f"{values[0]:.4g}", f"{values[-1]:.4g}")
+            table.add_row(*head, name.replace("_", " "), *ends, sparkline(values))
+    return table
+
+
+def _diagnosis(diagnosis: dict[str, float | tuple[int, ...]]) -> Iterable[str]:
+    sizes = diagnosis.get("cluster_sizes")
+    if isinstance(sizes, tuple) and sizes:
+        empty = sum(size == 0 for size in sizes)
+        yield (
+            f"clusters: {len(sizes)}, of {min(sizes)} to {max(sizes)} clips (median "
+            f"{statistics.median(sizes):g}), {empty or 'none'} empty"
+        )
+    for name, value in diagnosis.items():
+        if not isinstance(value, tuple):
+            yield f"{name.replace('_', ' ')}: {value:.3f}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draw values as bars between their lowest and highest; what is not finite is a gap."""
+    bars = min(len(values), CURVE_WIDTH)
+    picked = [values[round(k * (len(values) - 1) / max(bars - 1, 1))] for k in range(bars)]
+    finite = [value for value in picked if math.isfinite(value)]
+    if not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((v - low) * scale)] if math.isfinite(v) else " " for v in picked)
+
+
+def _table(first: str, *columns: tuple[str, Any]) -> Table:
+    """Make an empty table; a column is a heading and how it is justified."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=True)
+    return table

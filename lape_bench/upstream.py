@@ -1,0 +1,46 @@
+"""An upstream on its own: pre-trained before any task is evaluated, and kept for the cells that want it."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lape_bench.config import validate
+from lape_bench.corpus import load_corpus
+from lape_bench.costs import Meter
+from lape_bench.device import Compute, stamp
+from lape_bench.learning.upstream import Upstream, load_upstream
+from lape_bench.progress import Progress
+from lape_bench.seeding import Seeds
+from lape_bench.system import RunContext
+
+
+def learn_upstream(
+    system: str, settings: dict[str, Any], compute: Compute, progress: Progress
+) -> Upstream:
+    """Pre-train an upstream, or find it in the cache.
+
+    Args:
+        system: the name of an upstream system.
+        settings: what differs from its defaults; the corpus among them.
+        compute: device, precision, threads.
+        progress: told of decoding and training.
+
+    Raises:
+        UserError: unknown system or setting, or a corpus that cannot be found.
+    """
+    kind = load_upstream(system)
+    config = validate(settings, kind.Settings, where=f"settings of {system}")
+    device, precision = compute.resolve()
+    with tempfile.TemporaryDirectory() as work:  # the artefact's own folder keeps the checkpoints
+        context = RunContext(
+            device,
+            precision,
+            Seeds(0),
+            progress,
+            Path(work),
+            Meter(device),
+            stamp=stamp(device, precision),
+            corpus=partial(load_corpus, evaluation=None, rate=kind.sample_rate, progress=progress),
+        )
+        return kind.pretrained(config, None, context)

@@ -1,0 +1,451 @@
+"""Upstream learning on a tiny corpus, and what is watched of its embeddings, by hand."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.testing import assert_close
+
+from lape_bench.learning.augment import Views
+from lape_bench.learning.barlow_twins import barlow_twins
+from lape_bench.learning.contrast import info_nce
+from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.heads import mlp
+from lape_bench.learning.inference import embed
+from lape_bench.learning.momentum import Queue, follow, momentum_copy
+from lape_bench.learning.pretrain import (
+    Objective,
+    PretrainConfig,
+    effective_rank,
+    feature_spread,
+    pretrain,
+)
+from lape_bench.learning.training import OptimizerConfig
+from lape_bench.progress import Progress
+from lape_bench.store import Clips
+from lape_bench.system import Curve, RunContext
+
+repeatable = settings(derandomize=True, deadline=None, max_examples=40)
+RATE, WINDOW_SECONDS, SHAPE = 100, 0.96, (9, 6)
+CONFIG = PretrainConfig(
+    optimizer=OptimizerConfig(name="adam", learning_rate=0.01, schedule="constant"),
+    batch_size=8,
+    epochs=4,
+    least_steps=1,
+    window_seconds=WINDOW_SECONDS,
+)
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+class Tiny(Encoder):
+    """Logarithms of six short spectra, one layer, batch norm and dropout."""
+
+    sample_rate = RATE
+    embedding_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(54, 8), nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.1)
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        frames = waveforms.reshape(len(waveforms), 6, 16)
+        return torch.log(torch.fft.rfft(frames).abs() + 0.1).transpose(1, 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        embeddings: Tensor = self.drop(self.norm(self.linear(features.flatten(1))))
+        return embeddings
+
+
+class Twins(Objective):
+    """Barlow Twins on two views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Tiny()
+        self.projector = mlp([8, 8, 6])
+        self.losses = 0
+        self.stop_at: int | None = None
+
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        return self.projector(self.encoder(view_a)), self.projector(self.encoder(view_b))
+
+    def loss(self, *projected: Tensor) -> Tensor:
+        self.losses += 1
+        if self.losses == self.stop_at:
+            raise Stopped
+        return barlow_twins(*projected)
+
+
+class Contrast(Twins):
+    """InfoNCE against a momentum teacher and a queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = momentum_copy(self.encoder)
+        self.queue = Queue(12, 8)
+
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            keys = self.teacher(view_b)
+        return self.encoder(view_a), keys
+
+    def loss(self, *projected: Tensor) -> Tensor:
+        self.losses += 1
+        if self.losses == self.stop_at:
+            raise Stopped
+        queries, keys = projected
+        loss = info_nce(queries, keys, self.queue.held(), 0.2)
+        self.queue.put(keys)
+        return loss
+
+    def after_step(self) -> None:
+        follow(self.teacher, self.encoder, 0.9)
+
+
+def corpus(count: int = 20, seed: int = 0) -> Clips:
+    """Tones of as many heights as there are clips, in noise."""
+    random = np.random.default_rng(seed)
+    waveforms = []
+    for index in range(count):
+        time = np.arange(random.integers(80, 200)) / RATE
+        tone = np.sin(2 * np.pi * 45 * (index + 1) / (count + 1) * time + random.uniform(0, 6))
+        waveforms.append((tone + random.normal(0, 0.2, len(time))).astype(np.float32))
+    return Clips.pack([f"clip {index}" for index in range(count)], waveforms, RATE)
+
+
+def build(kind: type[Twins], seed: int = 0) -> Twins:
+    torch.manual_seed(seed)
+    return kind()
+
+
+def learn(
+    objective: Objective,
+    context: RunContext,
+    config: PretrainConfig = CONFIG,
+    clips: Clips | None = None,
+    views: Any = None,
+) -> Curve:
+    given = clips or corpus()
+    return pretrain(objective, views or Views(SHAPE, len(given)), given, config, context)
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+def apart(context: RunContext, name: str) -> RunContext:
+    work = context.work / name
+    work.mkdir()
+    return replace(context, work=work, checkpoint_seconds=0.0)
+
+
+class Listening(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+both = pytest.mark.parametrize("kind", [Twins, Contrast])
+
+
+# --- what is learnt ---------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls_on_a_tiny_corpus(context: RunContext) -> None:
+    curve = learn(build(Twins), context, CONFIG.model_copy(update={"epochs": 30}))
+    losses = [row["loss"] for row in curve]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert [row["epoch"] for row in curve] == list(range(1, 31))
+
+
+class Marked(nn.Module):
+    """Views that tell which they are."""
+
+    def forward(self, log_mels: Tensor, generator: torch.Generator, views: int = 1) -> Tensor:
+        return torch.cat([log_mels + 1000 * view for view in range(views)])
+
+
+def test_an_objective_gets_two_views_of_the_same_clips_in_one_order(context: RunContext) -> None:
+    objective, seen = build(Twins), []
+    plain = objective.project
+
+    def project(view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        seen.append((view_a, view_b))
+        return plain(view_a, view_b)
+
+    objective.project = project
+    learn(objective, context, views=Marked())
+    assert [len(view_a) for view_a, _ in seen] == [7, 7, 6] * 4
+    for view_a, view_b in seen:
+        assert view_a.abs().max() < 100
+        assert_close(view_b - 1000, view_a, rtol=0, atol=1e-3)
+
+
+def test_windows_have_the_configured_length(context: RunContext) -> None:
+    objective, seen = build(Twins), []
+    plain = objective.encoder.features
+
+    def features(waveforms: Tensor) -> Tensor:
+        seen.append(tuple(waveforms.shape))
+        return plain(waveforms)
+
+    objective.encoder.features = features
+    learn(objective, context, CONFIG.model_copy(update={"epochs": 1}))
+    assert {length for _, length in seen} == {96}
+
+
+def test_a_small_corpus_is_passed_until_the_least_number_of_steps(context: RunContext) -> None:
+    objective = build(Twins)
+    curve = learn(objective, context, CONFIG.model_copy(update={"least_steps": 14}))
+    assert len(curve) == 5
+    assert objective.losses == 15
+
+
+def test_steps_have_the_rate_and_the_schedule_of_the_settings(context: RunContext) -> None:
+    taken: list[float] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: taken.extend(group["lr"] for group in optimizer.param_groups)
+    )
+    rising = OptimizerConfig(learning_rate=0.02, warm_up=0.5, schedule="constant")
+    try:
+        learn(build(Twins), context, CONFIG.model_copy(update={"optimizer": rising}))
+    finally:
+        hook.remove()
+    assert taken == pytest.approx([0.02 * step / 6 for step in range(6)] + [0.02] * 6)
+
+
+def test_in_bf16_the_projection_is_in_bf16_and_the_loss_in_float32(context: RunContext) -> None:
+    objective, seen = build(Twins), []
+    project, loss = objective.project, objective.loss
+
+    def noted_project(view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        projected = project(view_a, view_b)
+        seen.append((view_a.dtype, *(z.dtype for z in projected)))
+        return projected
+
+    def noted_loss(*projected: Tensor) -> Tensor:
+        value = loss(*projected)
+        seen.append((*(z.dtype for z in projected), value.dtype))
+        return value
+
+    objective.project, objective.loss = noted_project, noted_loss
+    learn(objective, replace(context, precision="bf16"))
+    assert set(seen) == {
+        (torch.float32, torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.float32, torch.float32),
+    }
+
+
+def test_the_momentum_teacher_has_followed_every_step(context: RunContext) -> None:
+    objective = build(Contrast)
+    teacher = {name: value.clone() for name, value in objective.teacher.named_parameters()}
+    plain = objective.after_step
+
+    def by_hand() -> None:
+        plain()
+        for name, value in objective.encoder.named_parameters():
+            teacher[name] = 0.9 * teacher[name] + 0.1 * value.detach()
+
+    objective.after_step = by_hand
+    learn(objective, context)
+    found = {name: value.detach() for name, value in objective.teacher.named_parameters()}
+    assert_close(found, teacher, rtol=1e-4, atol=1e-5)
+    for name, value in build(Contrast).teacher.named_parameters():
+        assert not torch.equal(found[name], value)
+    assert int(objective.queue.seen) == 4 * 20
+
+
+# --- seeds and kills --------------------------------------------------------------------------------------
+
+
+@both
+def test_the_same_seed_learns_the_same_bytes_and_another_learns_others(
+    context: RunContext, kind: type[Twins]
+) -> None:
+    one, two, other = build(kind), build(kind), build(kind)
+    curve = learn(one, apart(context, "one"))
+    torch.manual_seed(7)  # the global generator has no part in it
+    assert learn(two, apart(context, "two")) == curve
+    assert same(one, two)
+    learn(other, replace(apart(context, "other"), seeds=type(context.seeds)(1, "test")))
+    assert not same(one, other)
+
+
+@both
+@pytest.mark.parametrize("step", [1, 4, 6, 12])
+def test_a_run_stopped_and_resumed_ends_with_the_same_bytes(
+    context: RunContext, kind: type[Twins], step: int
+) -> None:
+    straight, stopped, resumed = build(kind), build(kind), build(kind)
+    curve = learn(straight, apart(context, "straight"))
+    stopped.stop_at = step
+    aside = apart(context, "stopped")
+    with pytest.raises(Stopped):
+        learn(stopped, aside)
+    assert learn(resumed, aside) == curve
+    assert same(resumed, straight)
+    assert resumed.losses == 12 - (step - 1) // 3 * 3
+
+
+def test_what_is_watched_does_not_change_what_is_learnt(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, unwatched = build(Twins), build(Twins)
+    learn(watched, apart(context, "watched"))
+    monkeypatch.setattr("lape_bench.learning.pretrain.WATCHED", 2)
+    learn(unwatched, apart(context, "unwatched"))
+    assert same(watched, unwatched)
+
+
+# --- spread and rank --------------------------------------------------------------------------------------
+
+
+def test_the_curve_tells_spread_and_rank_of_the_corpus_under_the_encoder_of_that_epoch(
+    context: RunContext,
+) -> None:
+    objective = build(Twins)
+    curve = learn(objective, context)
+    embeddings, _ = embed(objective.encoder, corpus(), WINDOW_SECONDS, context)
+    assert curve[-1]["spread"] == pytest.approx(spread_by_hand(embeddings), abs=1e-6)
+    assert curve[-1]["rank"] == pytest.approx(rank_by_hand(embeddings), rel=1e-6)
+    assert len({row["spread"] for row in curve}) == 4
+
+
+def test_of_a_large_corpus_128_clips_from_first_to_last_are_watched(context: RunContext) -> None:
+    objective, seen = build(Twins), []
+    plain = objective.encoder.features
+
+    def features(waveforms: Tensor) -> Tensor:
+        if not objective.encoder.training:
+            seen.extend(waveforms[:, 0].tolist())
+        return plain(waveforms)
+
+    objective.encoder.features = features
+    waveforms = [np.full(96, float(clip), np.float32) for clip in range(300)]
+    clips = Clips.pack([str(clip) for clip in range(300)], waveforms, RATE)
+    config = CONFIG.model_copy(update={"epochs": 1, "batch_size": 100})
+    learn(objective, context, config, clips)
+    assert len(seen) == 128
+    assert (seen[0], seen[-1]) == (0, 299)
+    assert set(np.diff(seen)) == {2, 3}
+
+
+def spread_by_hand(embeddings: Tensor) -> float:
+    rows = embeddings.double().numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return float(np.sqrt(rows.var(axis=0).sum()))
+
+
+def rank_by_hand(embeddings: Tensor) -> float:
+    rows = embeddings.double().numpy()
+    rows = rows - rows.mean(axis=0)
+    variances = np.linalg.eigvalsh(rows.T @ rows).clip(min=0)
+    share = np.sqrt(variances) / np.sqrt(variances).sum()
+    share = share[share > 1e-9]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "spread"),
+    [
+        ([[1, 2], [1, 2], [1, 2]], 0.0),
+        ([[1, 0], [5, 0], [0.1, 0]], 0.0),  # lengths do not matter
+        ([[1, 0], [0, 1]], math.sqrt(1 / 2)),
+        ([[1, 0, 0], [0, 7, 0], [0, 0, 3]], math.sqrt(2 / 3)),
+        ([[2, 0], [-1, 0]], 1.0),
+        ([[1, 0], [-1, 0], [0, 1], [0, -1]], 1.0),
+        ([[1, 0], [1, 0], [1, 0], [0, 1]], math.sqrt(1 - 10 / 16)),
+    ],
+)
+def test_the_spread_of_some_directions(rows: list[list[float]], spread: float) -> None:
+    assert feature_spread(torch.tensor(rows).float()) == pytest.approx(spread, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "rank"),
+    [
+        ([[0, 0], [1, 2], [2, 4]], 1.0),
+        ([[5, 5, 5], [6, 6, 7]], 1.0),
+        ([[1, 0], [-1, 0], [0, 1], [0, -1]], 2.0),
+        ([[9, 0], [-9, 0], [0, 9], [0, -9]], 2.0),
+        ([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], 3.0),
+        # Singular values 3 and 1 in ratio: shares of 3/4 and 1/4.
+        ([[3, 0], [-3, 0], [0, 1], [0, -1]], 4 / 3**0.75),
+        ([[4, 4]] * 3, 1.0),
+    ],
+)
+def test_the_rank_of_some_directions(rows: list[list[float]], rank: float) -> None:
+    assert effective_rank(torch.tensor(rows).float()) == pytest.approx(rank, abs=1e-6)
+
+
+@repeatable
+@given(seed=st.integers(0, 999), clips=st.integers(2, 9), features=st.integers(1, 6))
+def test_spread_and_rank_agree_with_numpy_and_stay_in_their_range(
+    seed: int, clips: int, features: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(clips, features, generator=generator) + 1
+    spread, rank = feature_spread(rows), effective_rank(rows)
+    assert spread == pytest.approx(spread_by_hand(rows), abs=1e-6)
+    assert rank == pytest.approx(rank_by_hand(rows), rel=1e-5)
+    assert 0 <= spread <= 1
+    assert 1 - 1e-9 <= rank <= min(clips - 1, features) + 1e-6
+
+
+def test_moving_all_embeddings_leaves_their_rank() -> None:
+    rows = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    assert effective_rank(rows + 100) == pytest.approx(effective_rank(rows), rel=1e-4)
+
+
+def test_collapsed_features_are_said_with_the_epoch_and_advice(context: RunContext) -> None:
+    objective, heard = build(Twins), Listening()
+    with torch.no_grad():
+        objective.encoder.norm.weight.mul_(1e-3)
+        objective.encoder.norm.bias.fill_(1.0)
+    still = OptimizerConfig(learning_rate=1e-30)
+    config = CONFIG.model_copy(update={"optimizer": still, "epochs": 2})
+    curve = learn(objective, replace(context, progress=heard), config)
+    assert max(row["spread"] for row in curve) < 0.05
+    said = [line for line in heard.lines if "collapsed" in line]
+    assert [f"after epoch {epoch})" in line for epoch, line in enumerate(said, 1)] == [True, True]
+    assert all("lower the learning rate" in line for line in said)
+
+
+def test_healthy_features_are_passed_over_in_silence(context: RunContext) -> None:
+    heard = Listening()
+    curve = learn(build(Twins), replace(context, progress=heard))
+    assert min(row["spread"] for row in curve) > 0.05
+    assert heard.lines == []
+
+
+def test_embeddings_are_watched_without_a_bar_of_their_own(context: RunContext) -> None:
+    titles: list[str] = []
+
+    class Titled(Progress):
+        def task(self, title: str, *arguments: Any) -> Any:
+            titles.append(title)
+            return super().task(title, *arguments)
+
+    learn(build(Twins), replace(context, progress=Titled(quiet=True)))
+    assert titles == ["pre-training"]

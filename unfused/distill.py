@@ -1,0 +1,113 @@
+"""Stage 3, unsupervised fine-tuning: a student learns pseudo-labels by self-distillation."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lape_bench.config import Config
+from lape_bench.learning.augment import Views
+from lape_bench.learning.inference import class_log_probabilities
+from lape_bench.learning.training import Loop, OptimizerConfig, Pass
+from lape_bench.store import Clips
+from lape_bench.system import Curve, RunContext
+
+from .losses import self_distillation
+from .student import Student
+
+STAGE = "distillation"
+
+
+class DistillConfig(Config):
+    """Stage 3: self-distillation with pseudo-labels.
+
+    The weights are the paper's. It trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs; Adam and
+    the number of steps are ours, chosen on validation.
+    """
+
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    batch_size: int = Field(64, ge=3, description="clips a step, at most")
+    epochs: int = Field(20, ge=1, description="passes through the task's train audio")
+    least_steps: int = Field(
+        560, ge=1, description="with few clips, more passes are made until so many steps are"
+    )
+    window_seconds: float = Field(
+        1.0, gt=0, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
+    )
+    shallow_heads: bool = Field(True, description="classifiers on the three blocks")
+    shallow_weight: float = Field(0.7, ge=0, description="of the shallow heads' cross-entropy")
+    kl_weight: float = Field(0.3, ge=0, description="of their divergence from the classifier")
+    feature_weight: float = Field(0.003, ge=0, description="of their cosine to its logits")
+    stop_gradient: bool = Field(
+        True, description="the classifier is a fixed target of the last two; false as published"
+    )
+
+
+def distill(
+    student: Student,
+    views: Views,
+    clips: Clips,
+    pseudo_labels: Tensor,
+    config: DistillConfig,
+    context: RunContext,
+) -> Curve:
+    """Train a student in place; no label is seen.
+
+    One random window a clip and epoch, one view of it.
+
+    Args:
+        student: on the context's device, its features fitted.
+        views: on the same device.
+        clips: the task's whole train audio.
+        pseudo_labels: of the clips, shape (clips,), in [0, clusters).
+        config: how to train.
+        context: device, precision, seeds.
+
+    Returns:
+        The loss of each epoch.
+    """
+    targets = pseudo_labels.to(context.device)
+
+    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+        view = views(student.encoder.features(waveforms), draw)
+        with context.autocast():
+            z, shallow = student(view)
+        return self_distillation(
+            z.float(),
+            [z_i.float() for z_i in shallow],
+            targets[batch],
+            shallow_weight=config.shallow_weight,
+            kl_weight=config.kl_weight,
+            feature_weight=config.feature_weight,
+            stop_gradient=config.stop_gradient,
+        )
+
+    optimizer = config.optimizer
+    return Loop(
+        STAGE,
+        Pass(
+            clips,
+            round(config.window_seconds * clips.rate),
+            config.batch_size,
+            config.epochs,
+            config.least_steps,
+        ),
+        student,
+        optimizer.build(student),
+        optimizer.factor,
+        step,
+        also={"views": views},
+    ).run(context)
+
+
+def agreement(
+    student: Student,
+    clips: Clips,
+    pseudo_labels: Tensor,
+    window_seconds: float,
+    context: RunContext,
+) -> float:
+    """Share of clips, whole and without augmentation, that the student's classifier puts in their cluster."""
+    scores = class_log_probabilities(
+        student.encoder, student.classifier, clips, window_seconds, context
+    )
+    return float((scores.argmax(dim=1) == pseudo_labels).float().mean())

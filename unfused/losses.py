@@ -1,0 +1,48 @@
+"""Stage 3's loss: self-distillation from a classifier to shallow heads (arXiv:2303.05668, after arXiv:1905.08094)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def self_distillation(
+    z: Tensor,
+    shallow: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    shallow_weight: float = 0.7,
+    kl_weight: float = 0.3,
+    feature_weight: float = 0.003,
+    stop_gradient: bool = True,
+) -> Tensor:
+    """Learn pseudo-labels with the classifier and with every shallow head, which also follow the classifier.
+
+    L = CE(z, y) + 0.7 sum CE(z_i, y) + 0.3 sum KL(softmax z || softmax z_i) + 0.003 sum (2 - 2 cos(z_i, z))
+
+    Args:
+        z: logits of the classifier, shape (batch, clusters).
+        shallow: logits z_i of the shallow heads, same shape; may be none.
+        labels: pseudo-labels y, shape (batch,).
+        shallow_weight: of the shallow heads' cross-entropies.
+        kl_weight: of the divergences.
+        feature_weight: of the cosine terms.
+        stop_gradient: whether z is a fixed target in the last two terms, as self-distillation has it; the
+            published code lets their gradients reach it.
+
+    Returns:
+        The mean over the batch, a scalar.
+    """
+    target = z.detach() if stop_gradient else z
+    loss = F.cross_entropy(z, labels)
+    for z_i in shallow:
+        loss = loss + shallow_weight * F.cross_entropy(z_i, labels)
+        loss = loss + kl_weight * kl_divergence(target, z_i)
+        loss = loss + feature_weight * (2 - 2 * F.cosine_similarity(z_i, target, dim=1)).mean()
+    return loss
+
+
+def kl_divergence(z: Tensor, z_i: Tensor) -> Tensor:
+    """KL(softmax z || softmax z_i), averaged over the rows of two tensors of logits."""
+    p, q = z.log_softmax(dim=1), z_i.log_softmax(dim=1)
+    return (p.exp() * (p - q)).sum(dim=1).mean()

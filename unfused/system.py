@@ -1,0 +1,231 @@
+"""UnFuSeD: a teacher's clusters of the task's own audio teach a fresh student, which then sees the labels.
+
+Stage 1 pre-trains a teacher, any upstream system. Stage 2 clusters its embeddings of the task's train audio. In stage 3
+a student with random weights learns these pseudo-labels by self-distillation. Stage 4 drops its heads and brings it
+to the task with the labels (arXiv:2303.05668). The first three see audio alone, and all of the train split's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from lape_bench.artifacts import Artifact
+from lape_bench.batches import whole_clips
+from lape_bench.config import validate
+from lape_bench.learning.augment import Views
+from lape_bench.learning.downstream import EncoderConfig, FrozenConfig, Unlabelled
+from lape_bench.learning.embeddings import cached_embeddings
+from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.inference import average_by_clip
+from lape_bench.learning.ntt import AudioNTTSystem
+from lape_bench.learning.pretrain import STAGE as PRETRAINING
+from lape_bench.learning.upstream import Upstream, load_upstream
+from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
+from lape_bench.store import Clips
+from lape_bench.system import RunContext, TrainingSummary
+
+from . import distill as stage_3
+from .distill import DistillConfig
+from .pseudo_labels import PseudoLabelConfig, pseudo_labels
+from .student import Student
+
+DOWNSTREAM = {"finetune", "linear"}  # settings of a system that act once there are labels
+PSEUDO_LABELS, STUDENT = "pseudo_labels.pt", "student.pt"
+
+
+class UnfusedConfig(PseudoLabelConfig, EncoderConfig):
+    """The four stages."""
+
+    teacher: str = Field("delores-m", description="stage 1: an upstream system")
+    teacher_settings: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from that system's defaults"
+    )
+    student_width: int = Field(2048, ge=8, description="d of the student's AudioNTT")
+    student_start: Literal["random", "teacher"] = Field(
+        "random", description="the student's weights before stage 3"
+    )
+    stage_4: Literal["student", "teacher"] = Field(
+        "student", description="what is brought to the task with the labels; teacher skips 2 and 3"
+    )
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_teacher(cls, values: Any) -> Any:
+        """Fill in the teacher's defaults, so that a record holds every setting."""
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("teacher", cls.model_fields["teacher"].default)
+        given = values.get("teacher_settings", {})
+        if not isinstance(name, str) or not isinstance(given, Mapping):
+            return values  # refused by the fields' own types
+        kind = load_upstream(name)
+        stray = sorted(DOWNSTREAM & set(given))
+        if stray:
+            raise ValueError(
+                f"teacher_settings.{stray[0]} would do nothing: the teacher sees no label. Set {stray[0]} itself"
+            )
+        settings = validate(given, kind.Settings, where=f"teacher_settings of {name}")
+        resolved = settings.model_dump(mode="json", exclude=DOWNSTREAM)
+        return {**values, "teacher_settings": resolved}
+
+    @model_validator(mode="after")
+    def _a_copy_fits(self) -> Self:
+        width = self.teacher_settings["width"]
+        if self.student_start == "teacher" and width != self.student_width:
+            raise ValueError(
+                f"student_start is teacher, whose width is {width}, and student_width is {self.student_width}: "
+                "make them equal"
+            )
+        return self
+
+
+class Unfused(AudioNTTSystem):
+    """A student with random weights, taught by a teacher's clusters."""
+
+    Settings: ClassVar[type[FrozenConfig]] = UnfusedConfig
+    brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
+        "teacher_settings": {
+            "width": 64,
+            "projector": 64,
+            "queue": 64,
+            "pretrain": {"epochs": 2, "least_steps": 1, "batch_size": 16},
+        },
+        "student_width": 128,
+        "clusters": 8,
+        "distill": {"epochs": 2, "least_steps": 1, "batch_size": 16},
+    }
+
+    @property
+    def depends_on(self) -> dict[str, int]:
+        """Return the version of the teacher's system."""
+        return {self.settings.teacher: load_upstream(self.settings.teacher).version}
+
+    def build_encoder(self) -> AudioNTT:
+        """Return a new AudioNTT of the size that stage 4 brings to the task."""
+        settings = self.settings
+        of_teacher = settings.stage_4 == "teacher"
+        return AudioNTT(
+            settings.teacher_settings["width"] if of_teacher else settings.student_width
+        )
+
+    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+        """Run stages 1 to 3."""
+        kind = load_upstream(self.settings.teacher)
+        teacher_settings = kind.Settings.model_validate(self.settings.teacher_settings)
+        teacher = kind.pretrained(teacher_settings, train, context)
+        curves = {PRETRAINING: teacher.curve}
+        if self.settings.stage_4 == "teacher":
+            return Unlabelled(teacher.encoder, TrainingSummary(curves=curves), teacher.parameters)
+        labels, origin = self._pseudo_labels(teacher, train, context)
+        student, taught = self._student(teacher, labels, origin, train, context)
+        sizes = torch.bincount(labels, minlength=self.settings.clusters)
+        summary = TrainingSummary(
+            curves=curves | {stage_3.STAGE: tuple(taught["curve"])},
+            clusters=tuple(labels.tolist()),
+            diagnosis={
+                "cluster_sizes": tuple(sorted(sizes.tolist(), reverse=True)),
+                "student_agreement": taught["agreement"],
+            },
+        )
+        held = max(teacher.parameters, sum(p.numel() for p in student.parameters()))
+        return Unlabelled(student.encoder, summary, held)
+
+    def _pseudo_labels(
+        self, teacher: Upstream, train: Clips, context: RunContext
+    ) -> tuple[Tensor, Artifact]:
+        """Stage 2: the cluster of each train clip, shape (clips,)."""
+        config = PseudoLabelConfig.model_validate(
+            self.settings.model_dump(include=set(PseudoLabelConfig.model_fields))
+        )
+        window_seconds = self.target.window_seconds
+        with context.stage("embeddings"):
+            embeddings, owner = cached_embeddings(
+                teacher.encoder, train, window_seconds, {}, context
+            )
+
+        def compute(folder: Path, inside: RunContext) -> None:
+            with inside.stage("pseudo-labels"):
+                by_clip = average_by_clip(embeddings, owner, len(train)).numpy()
+                found = pseudo_labels(by_clip, config, inside.seeds.numpy("clusters"))
+            save_tensors(folder / PSEUDO_LABELS, {"clusters": torch.from_numpy(found)})
+
+        made = context.artifact(
+            "pseudo-labels",
+            f"{config.clusters} clusters of {len(train):,} clips, seed {context.seeds.seed}",
+            {
+                "teacher": teacher.artifact.made.sha256,
+                "clips": train.key,
+                "window_seconds": window_seconds,
+                "settings": config.model_dump(mode="json"),
+                "system_version": self.version,
+                "seed": context.seeds.seed,
+            },
+            compute,
+        )
+        content = load_tensors(made.folder / PSEUDO_LABELS, torch.device("cpu"))
+        clusters: Tensor = content["clusters"]
+        return clusters, made
+
+    def _student(
+        self,
+        teacher: Upstream,
+        labels: Tensor,
+        origin: Artifact,
+        train: Clips,
+        context: RunContext,
+    ) -> tuple[Student, dict[str, Any]]:
+        """Stage 3: the student, its learning curve and how far it agrees with the pseudo-labels."""
+        settings, config = self.settings, self.settings.distill
+        seeds = context.seeds.within(stage_3.STAGE)
+
+        def new() -> Student:
+            with seeds.globally("initial weights"):
+                encoder = AudioNTT(settings.student_width)
+                student = Student(encoder, settings.clusters, config.shallow_heads)
+            return student.to(context.device)
+
+        def compute(folder: Path, inside: RunContext) -> None:
+            inside = replace(inside, seeds=seeds, on_epoch=None)
+            with inside.stage(stage_3.STAGE):
+                student = new()
+                encoder = student.encoder
+                if settings.student_start == "teacher":
+                    encoder.load_state_dict(teacher.encoder.state_dict())
+                else:
+                    batches = whole_clips(train, inside.device)
+                    encoder.fit_features(waveforms for _, waveforms in batches)
+                samples = round(config.window_seconds * train.rate)
+                silence = torch.zeros(1, samples, device=inside.device)
+                bands, frames = encoder.features(silence).shape[1:]
+                views = Views((bands, frames), len(train)).to(inside.device)
+                curve = stage_3.distill(student, views, train, labels, config, inside)
+                agreed = stage_3.agreement(student, train, labels, config.window_seconds, inside)
+            content = {"student": student.state_dict(), "curve": list(curve), "agreement": agreed}
+            save_tensors(folder / STUDENT, content)
+
+        made = context.artifact(
+            "student",
+            f"d = {settings.student_width}, {settings.clusters} clusters, seed {context.seeds.seed}",
+            {
+                "pseudo_labels": origin.made.sha256,
+                "teacher": teacher.artifact.made.sha256
+                if settings.student_start == "teacher"
+                else None,
+                "clips": train.key,
+                "student_width": settings.student_width,
+                "settings": config.model_dump(mode="json"),
+                "system_version": self.version,
+                "seed": context.seeds.seed,
+            },
+            compute,
+        )
+        content = load_tensors(made.folder / STUDENT, context.device)
+        student = new()
+        load_strictly(student, content["student"], f"the student in {made.folder}")
+        return student, content
