@@ -30,7 +30,9 @@ class DeloresMConfig(UpstreamConfig):
     key_features: int = Field(128, ge=2, description="features of a query and a key")
     temperature: float = Field(0.2, gt=0, description="tau of InfoNCE; published 0.07")
     queue: int = Field(
-        1024, ge=1, description="keys of earlier batches, the negatives; published 65536"
+        1024,
+        ge=1,
+        description="keys of earlier batches, the negatives, at most; published 65536",
     )
     momentum: float = Field(
         0.99, ge=0, le=1, description="decay of the momentum encoder; published 0.999"
@@ -63,12 +65,12 @@ class Branch(nn.Module):
 class DeloresMObjective(Objective):
     """A student that learns from the first view, and a momentum teacher that sees the second."""
 
-    def __init__(self, encoder: AudioNTT, settings: DeloresMConfig) -> None:
+    def __init__(self, encoder: AudioNTT, settings: DeloresMConfig, queue: int) -> None:
         super().__init__()
         self.settings = settings
         self.student = Branch(encoder, settings)
         self.teacher = momentum_copy(self.student)
-        self.queue = Queue(settings.queue, settings.key_features)
+        self.queue = Queue(queue, settings.key_features)
 
     @property
     def encoder(self) -> AudioNTT:  # type: ignore[override]  # an attribute elsewhere
@@ -104,6 +106,9 @@ class DeloresM(UpstreamSystem):
     brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector": 64, "queue": 64}
 
     @classmethod
-    def build_objective(cls, encoder: AudioNTT, settings: DeloresMConfig) -> DeloresMObjective:
-        """Return student, teacher and queue."""
-        return DeloresMObjective(encoder, settings)
+    def build_objective(
+        cls, encoder: AudioNTT, settings: DeloresMConfig, clips: int
+    ) -> DeloresMObjective:
+        """Return student, teacher and a queue in which no clip meets an older key of its own."""
+        others = max(1, clips - settings.pretrain.batch_size)
+        return DeloresMObjective(encoder, settings, min(settings.queue, others))

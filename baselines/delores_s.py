@@ -54,6 +54,8 @@ class DeloresS(UpstreamSystem):
     brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector": 64}
 
     @classmethod
-    def build_objective(cls, encoder: AudioNTT, settings: DeloresSConfig) -> BarlowTwins:
+    def build_objective(
+        cls, encoder: AudioNTT, settings: DeloresSConfig, clips: int
+    ) -> BarlowTwins:
         """Return the encoder with its projector."""
         return BarlowTwins(encoder, settings.projector, settings.trade_off)

@@ -9,3 +9,5 @@ from lape_bench.learning.ntt import AudioNTTSystem
 
 class Supervised(AudioNTTSystem):
     """AudioNTT that sees labels only."""
+
+    version = 2  # 1 drew the classifier's first weights after the encoder's, from one generator

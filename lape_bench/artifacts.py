@@ -9,12 +9,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from lape_bench.config import Config
@@ -53,6 +54,7 @@ class Artifact:
         folder: holds it.
         made: what making it took.
         computed: now, rather than found.
+        waited: seconds until another process had made it.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class Artifact:
     folder: Path
     made: Made
     computed: bool
+    waited: float = 0.0
 
 
 def cache() -> Path:
@@ -74,6 +77,7 @@ def artifact(
     compute: Callable[[Path, Path], None],
     within: Path,
     stamp: Mapping[str, Any],
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Artifact:
     """Find an artefact, or compute it; a second process that needs it waits for the first.
 
@@ -87,19 +91,21 @@ def artifact(
             run is killed.
         within: the folder of artefacts, such as `cache()`.
         stamp: what a checkpoint must have been written under to be taken up.
+        on_wait: called when another process is making it.
     """
     description = json.dumps({"kind": kind, **determined_by}, sort_keys=True, indent=1)
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
     parent = within / kind
     folder, work = parent / name, parent / f"{WORK}{name}"
-    with writing(parent):
-        parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(parent / f"{LOCK}{name}"):
+    made = _intact(folder)
+    if made is not None:
+        return _found(Artifact(kind, name, folder, made, computed=False), work)
+    asked = time.perf_counter()
+    with _held(parent / f"{LOCK}{name}", on_wait):
         made = _intact(folder)
         if made is not None:
-            (folder / MADE).touch()  # its last use, for pruning
-            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed just before its end
-            return Artifact(kind, name, folder, made, computed=False)
+            waited = time.perf_counter() - asked
+            return _found(Artifact(kind, name, folder, made, False, waited), work)
         shutil.rmtree(folder, ignore_errors=True)
         checkpoint_folder(work, stamp)
         began = time.perf_counter()
@@ -176,6 +182,31 @@ def remove(each: Kept) -> None:
     with FileLock(each.folder.parent / f"{LOCK}{each.hash}"):
         shutil.rmtree(each.folder, ignore_errors=True)
     (each.folder.parent / f"{LOCK}{each.hash}").unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock during the block."""
+    lock = FileLock(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _found(kept: Artifact, work: Path) -> Artifact:
+    """Note that an artefact is used, and drop what a run left that was killed just before its end."""
+    with suppress(OSError):  # a cache that may only be read
+        (kept.folder / MADE).touch()
+    shutil.rmtree(work, ignore_errors=True)
+    return kept
 
 
 def _intact(folder: Path) -> Made | None:

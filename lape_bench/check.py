@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lape_bench.config import merge, validate
+from lape_bench.config import validate
 from lape_bench.costs import Meter
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
@@ -64,7 +64,7 @@ def check_system(
         UserError: unknown system, or settings that its model refuses.
     """
     kind = load_system(name)
-    config = validate(merge(kind.brief, settings), kind.Settings, where=f"settings of {name}")
+    config = validate(kind.brief_settings(settings), kind.Settings, where=f"settings of {name}")
     clips, labels, sides, target = _synthetic(kind.sample_rate, progress)
     for protocol in kind.protocols:
         with tempfile.TemporaryDirectory() as folder:

@@ -211,10 +211,11 @@ def pretrain(
 ) -> None:
     """Pre-train an upstream and keep it; cells with the same settings and corpus find it.
 
-    Of a task with official sides the train split is taken, of one with folds everything.
+    Of a task with official sides the train split is taken, of one with folds everything. A cell of a corpus's own
+    task with folds leaves out what it validates and tests on, so it pre-trains an upstream of its own.
     """
     from lape_bench.device import Compute
-    from lape_bench.upstream import learn_upstream
+    from lape_bench.pretraining import learn_upstream
 
     given = merge(apply_pairs(settings or []), {"corpus": corpus})
     if epochs is not None:

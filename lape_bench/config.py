@@ -110,16 +110,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
-    """List a model's settings as (dotted key, default, description), nested ones in place."""
+def describe(
+    model: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None
+) -> list[tuple[str, str, str]]:
+    """List a model's settings as (dotted key, default, description), nested ones in place.
+
+    `defaults` replace the model's own, as those of a field do within another model.
+    """
     rows = []
     for name, field in model.model_fields.items():
-        kind = field.annotation
+        kind, required = field.annotation, field.is_required() and defaults is None
+        own = field.get_default(call_default_factory=True)
+        default = own if defaults is None else getattr(defaults, name)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            rows += describe(kind, f"{prefix}{name}.")
+            rows += describe(kind, f"{prefix}{name}.", None if required else default)
             continue
-        default = field.get_default(call_default_factory=True)
-        shown = "required" if field.is_required() else str(default)
+        shown = "required" if required else str(default)
         rows.append((prefix + name, shown, field.description or ""))
     return rows
 

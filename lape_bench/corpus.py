@@ -106,7 +106,7 @@ def _of_task(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str
 def _of_folder(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]]:
     """Open every audio file below a folder, decoded once for as long as no file changes."""
     root = Path(entry).expanduser().absolute()
-    if not root.is_dir():
+    if not entry.strip() or not root.is_dir():  # an empty path would be the current folder
         hint = nearest(entry, TASKS.names())
         raise UserError(
             f"the corpus names '{entry}', which is neither a task nor a folder"
@@ -124,18 +124,19 @@ def _of_folder(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[s
     if not listing.is_file():
         with progress.task(f"decoding {root.name}", len(recordings), "clips") as task:
             key, facts = store.build(recordings, rate, task.advance)
-        bad = [(r, f) for r, f in zip(recordings, facts, strict=True) if f.problem]
-        for recording, fact in bad[:NAMED]:
-            progress.say(f"left out of the corpus: {recording.path} ({fact.problem})")
-        if len(bad) > NAMED:
-            progress.say(f"left out of the corpus: {len(bad) - NAMED} more")
-        if len(bad) == len(facts):
+        pairs = list(zip(recordings, facts, strict=True))
+        contents = {each.clip_id: fact.content for each, fact in pairs if not fact.problem}
+        left_out = {str(each.path): fact.problem for each, fact in pairs if fact.problem}
+        if not contents:
             raise UserError(f"no audio file below {root} can be read")
-        kept = {r.clip_id: f.content for r, f in zip(recordings, facts, strict=True)}
-        bad_ids = {recording.clip_id for recording, _ in bad}
-        contents = {clip_id: kept[clip_id] for clip_id in kept if clip_id not in bad_ids}
-        write_text(listing, json.dumps({"key": key, "contents": contents}))
+        known = {"key": key, "contents": contents, "left_out": left_out}
+        write_text(listing, json.dumps(known))
     known = json.loads(listing.read_text(encoding="utf-8"))
+    if known["left_out"]:
+        some = [f"{path} ({why})" for path, why in list(known["left_out"].items())[:NAMED]]
+        progress.say(
+            f"left out of the corpus {root}: {len(known['left_out'])} files, such as {', '.join(some)}"
+        )
 
     def usable() -> list[Recording]:
         contents = known["contents"]

@@ -102,6 +102,7 @@ class ArtifactUse(Config):
         sha256: of its bytes.
         seconds: what making it took, in this run or an earlier one.
         found: whether an earlier run had made it.
+        waited: seconds until another run had made it.
     """
 
     kind: str
@@ -109,6 +110,7 @@ class ArtifactUse(Config):
     sha256: str = ""
     seconds: float = 0.0
     found: bool = True
+    waited: float = 0.0
 
 
 class RunRecord(Config):

@@ -132,7 +132,7 @@ def resolve(cell: Cell, progress: Progress) -> Job:
             "cell": cell.model_dump(mode="json", exclude={"settings"}),
             "settings": settings.model_dump(mode="json"),
             "system_version": kind.version,
-            "depends_on": system.depends_on,
+            **({"depends_on": system.depends_on} if system.depends_on else {}),
             "card_version": card.version,
             "manifest": manifest.hash,
             "protocol_version": PROTOCOL_VERSION,
@@ -416,6 +416,7 @@ def _trained(system: System, data: TrainingData, context: RunContext) -> _Traine
                 sha256=each.made.sha256,
                 seconds=each.made.seconds,
                 found=not each.computed,
+                waited=each.waited,
             )
             for each in context.artifacts
         ),

@@ -156,8 +156,9 @@ def random_like(split: Split, labels: NDArray[np.object_], random: np.random.Gen
 
     What a benchmark does that ignores official folds; only the audit uses it.
     """
-    sides = (split.labelled, split.validation, split.test)
-    dealt: list[list[Indices]] = [[], [], []]
+    unlabelled = np.setdiff1d(split.train, split.labelled)
+    sides = (split.labelled, unlabelled, split.validation, split.test)
+    dealt: list[list[Indices]] = [[] for _ in sides]
     pool = np.concatenate(sides)
     for label in np.unique(labels[pool].astype(str)):
         shuffled = random.permutation(pool[labels[pool] == label])
@@ -165,5 +166,5 @@ def random_like(split: Split, labels: NDArray[np.object_], random: np.random.Gen
             count = int((labels[side] == label).sum())
             target.append(shuffled[:count])
             shuffled = shuffled[count:]
-    labelled, validation, test = (np.sort(np.concatenate(parts)) for parts in dealt)
-    return Split(labelled, labelled, validation, test, "random")
+    labelled, unlabelled, validation, test = (np.sort(np.concatenate(parts)) for parts in dealt)
+    return Split(np.union1d(labelled, unlabelled), labelled, validation, test, "random")

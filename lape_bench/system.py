@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from typing import Protocol as Callback
@@ -17,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lape_bench.artifacts import Artifact, artifact, cache
-from lape_bench.config import Config
+from lape_bench.config import Config, merge
 from lape_bench.costs import Meter
 from lape_bench.errors import UserError
 from lape_bench.progress import Progress
@@ -150,10 +151,16 @@ class RunContext:
         Args:
             kind: what is kept, such as "embeddings".
             about: what it is, for people who list the cache.
-            determined_by: what its bytes depend on beside device, precision and version of torch.
+            determined_by: what its bytes depend on beside device, precision and versions of torch and torchaudio.
             compute: fills the empty folder it is given; the context has a work folder of the artefact's own.
         """
-        here = {"precision": self.precision, "device": self.device.type, "torch": torch.__version__}
+        # The number of threads moves the last digits only, and a cache is shared between runs of any number.
+        here = {
+            "precision": self.precision,
+            "device": self.device.type,
+            "torch": torch.__version__,
+            "torchaudio": version("torchaudio"),
+        }
         found = artifact(
             kind,
             about,
@@ -162,6 +169,7 @@ class RunContext:
             lambda folder, work: compute(folder, replace(self, work=work, artifacts=[])),
             self.cache,
             self.stamp,
+            lambda: self.progress.say(f"waiting for another run that makes this: {kind}, {about}"),
         )
         self.artifacts.append(found)
         how = "computed" if found.computed else "found in the cache"
@@ -211,6 +219,11 @@ class System(ABC):
 
     def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
         self.settings, self.target, self.protocol = settings, target, protocol
+
+    @classmethod
+    def brief_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Lay settings over `brief` ones."""
+        return merge(cls.brief, given)
 
     @property
     def selects(self) -> bool:

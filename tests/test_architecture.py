@@ -26,7 +26,7 @@ LAYERS = [
     ["learning.downstream"],
     ["learning.ntt"],
     ["learning.upstream"],
-    ["runner", "upstream"],
+    ["runner", "pretraining"],
     ["sweep", "check"],
     ["cli"],
 ]

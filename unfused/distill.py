@@ -31,7 +31,7 @@ class DistillConfig(Config):
         560, ge=1, description="with few clips, more passes are made until so many steps are"
     )
     window_seconds: float = Field(
-        1.0, gt=0, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
+        1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
     )
     shallow_heads: bool = Field(True, description="classifiers on the three blocks")
     shallow_weight: float = Field(0.7, ge=0, description="of the shallow heads' cross-entropy")

@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 from lape_bench.config import Config
 from lape_bench.errors import UserError
@@ -60,14 +61,16 @@ def pseudo_labels(
             next_step="give fewer, such as --set clusters=" + str(max(2, clips // 10)),
         )
     state = int(random.integers(2**31))
-    reduced = whiten(embeddings, min(config.components, clips - 1, features), state)
+    components = min(config.components, clips - 1, features)
     kmeans = KMeans(
         config.clusters, n_init=config.restarts, max_iter=MOST_ITERATIONS, random_state=state
     )
-    with warnings.catch_warnings():
+    # On one thread: k-means adds the threads' sums in the order they finish, which moves the last digits.
+    with threadpool_limits(1), warnings.catch_warnings():
         # Fewer different embeddings than clusters: some stay empty, and the record's sizes show it.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found: NDArray[np.int64] = kmeans.fit_predict(normalize(reduced)).astype(np.int64)
+        reduced = normalize(whiten(embeddings, components, state))
+        found: NDArray[np.int64] = kmeans.fit_predict(reduced).astype(np.int64)
     return random.permutation(found) if config.shuffle_pseudo_labels else found
 
 

@@ -7,6 +7,7 @@ to the task with the labels (arXiv:2303.05668). The first three see audio alone,
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from lape_bench.artifacts import Artifact
 from lape_bench.batches import whole_clips
-from lape_bench.config import validate
+from lape_bench.config import merge, validate
 from lape_bench.learning.augment import Views
 from lape_bench.learning.downstream import EncoderConfig, FrozenConfig, Unlabelled
 from lape_bench.learning.embeddings import cached_embeddings
@@ -90,16 +91,17 @@ class Unfused(AudioNTTSystem):
 
     Settings: ClassVar[type[FrozenConfig]] = UnfusedConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
-        "teacher_settings": {
-            "width": 64,
-            "projector": 64,
-            "queue": 64,
-            "pretrain": {"epochs": 2, "least_steps": 1, "batch_size": 16},
-        },
         "student_width": 128,
         "clusters": 8,
         "distill": {"epochs": 2, "least_steps": 1, "batch_size": 16},
     }
+
+    @classmethod
+    def brief_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Lay settings over brief ones, those of the teacher's own system among them."""
+        name = given.get("teacher", cls.Settings.model_fields["teacher"].default)
+        teacher = {k: v for k, v in load_upstream(name).brief.items() if k not in DOWNSTREAM}
+        return merge({**cls.brief, "teacher_settings": teacher}, given)
 
     @property
     def depends_on(self) -> dict[str, int]:
@@ -140,13 +142,13 @@ class Unfused(AudioNTTSystem):
         self, teacher: Upstream, train: Clips, context: RunContext
     ) -> tuple[Tensor, Artifact]:
         """Stage 2: the cluster of each train clip, shape (clips,)."""
-        config = PseudoLabelConfig.model_validate(
-            self.settings.model_dump(include=set(PseudoLabelConfig.model_fields))
-        )
+        config: PseudoLabelConfig = self.settings
         window_seconds = self.target.window_seconds
+        # In float32: whitening would take the rounding of bf16 for directions of its own.
+        exactly = replace(context, precision="float32")
         with context.stage("embeddings"):
             embeddings, owner = cached_embeddings(
-                teacher.encoder, train, window_seconds, {}, context
+                teacher.encoder, train, window_seconds, {}, exactly
             )
 
         def compute(folder: Path, inside: RunContext) -> None:
@@ -162,7 +164,9 @@ class Unfused(AudioNTTSystem):
                 "teacher": teacher.artifact.made.sha256,
                 "clips": train.key,
                 "window_seconds": window_seconds,
-                "settings": config.model_dump(mode="json"),
+                "settings": config.model_dump(include=set(PseudoLabelConfig.model_fields)),
+                "numpy": version("numpy"),
+                "scikit-learn": version("scikit-learn"),
                 "system_version": self.version,
                 "seed": context.seeds.seed,
             },
@@ -191,7 +195,7 @@ class Unfused(AudioNTTSystem):
             return student.to(context.device)
 
         def compute(folder: Path, inside: RunContext) -> None:
-            inside = replace(inside, seeds=seeds, on_epoch=None)
+            inside = replace(inside, seeds=seeds)
             with inside.stage(stage_3.STAGE):
                 student = new()
                 encoder = student.encoder
@@ -200,9 +204,7 @@ class Unfused(AudioNTTSystem):
                 else:
                     batches = whole_clips(train, inside.device)
                     encoder.fit_features(waveforms for _, waveforms in batches)
-                samples = round(config.window_seconds * train.rate)
-                silence = torch.zeros(1, samples, device=inside.device)
-                bands, frames = encoder.features(silence).shape[1:]
+                bands, frames = encoder.feature_shape(config.window_seconds)
                 views = Views((bands, frames), len(train)).to(inside.device)
                 curve = stage_3.distill(student, views, train, labels, config, inside)
                 agreed = stage_3.agreement(student, train, labels, config.window_seconds, inside)

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
 TRADE_OFF = 0.0051  # lambda, of the paper and of DeLoRes' first code
 
 
@@ -24,8 +25,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
             f"views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}; need one shape and at least 2 "
             "clips. Raise batch_size."
         )
-    # normalize() maps a constant feature to 0, not NaN: a dead unit costs its term, not the run.
-    a, b = (F.normalize(z - z.mean(dim=0), dim=0) for z in (z_a, z_b))
+    a, b = _standardised(z_a), _standardised(z_b)
     return a.T @ b
 
 
@@ -48,3 +48,15 @@ def barlow_twins(z_a: Tensor, z_b: Tensor, trade_off: float = TRADE_OFF) -> Tens
     invariance = (1 - diagonal).square().sum()
     redundancy = c.square().sum() - diagonal.square().sum()
     return invariance + trade_off * redundancy
+
+
+def _standardised(z: Tensor) -> Tensor:
+    """Centre each feature over the batch and bring it to unit length; a constant one becomes 0.
+
+    What centring leaves of a constant is rounding: brought to unit length it would correlate perfectly, and
+    its gradient would be enormous. A dead unit is to cost its term, not the run.
+    """
+    mean = z.mean(dim=0)
+    centred = z - mean
+    constant = centred.square().mean(dim=0).sqrt() <= CONSTANT * mean.abs().clamp(min=CONSTANT)
+    return F.normalize(centred.masked_fill(constant, 0.0), dim=0)

@@ -191,9 +191,7 @@ class EncoderSystem(System):
         model = Classifier(self.encoder, self.head)
         views = None
         if self.settings.finetune.augment:
-            samples = round(self.target.window_seconds * self.encoder.sample_rate)
-            silence = torch.zeros(1, samples, device=context.device)
-            shape = tuple(self.encoder.features(silence).shape[1:])
+            shape = self.encoder.feature_shape(self.target.window_seconds)
             views = self.build_views(shape, len(data.labelled.clips))
         if views is not None:
             views = views.to(context.device)

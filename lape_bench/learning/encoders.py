@@ -32,6 +32,13 @@ class Encoder(nn.Module, ABC):
     def forward(self, features: Tensor) -> Tensor:
         """Turn features into embeddings of shape (batch, embedding_size)."""
 
+    @torch.no_grad()
+    def feature_shape(self, window_seconds: float) -> tuple[int, ...]:
+        """Return the shape of one window's features, without the batch."""
+        device = next(self.buffers(), next(self.parameters(), torch.empty(0))).device
+        samples = round(window_seconds * self.sample_rate)
+        return tuple(self.features(torch.zeros(1, samples, device=device)).shape[1:])
+
     def fit_features(self, batches: Iterable[Tensor]) -> None:
         """Take normalisation statistics from train waveforms, (batch, samples) each; by default none."""
 

@@ -5,7 +5,6 @@ are given beside it.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,12 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lape_bench.batches import cut, to_device
 from lape_bench.config import Config
+from lape_bench.errors import UserError
 from lape_bench.learning.augment import Views
 from lape_bench.learning.encoders import Encoder
-from lape_bench.learning.inference import embed
 from lape_bench.learning.training import Loop, OptimizerConfig, Pass
-from lape_bench.progress import Progress
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
@@ -43,7 +42,7 @@ class PretrainConfig(Config):
         1500, ge=1, description="with a small corpus, more passes are made until so many steps are"
     )
     window_seconds: float = Field(
-        1.0, gt=0, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
+        1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
     )
     seed: int | None = Field(
         0, ge=0, description="of the upstream, whatever the run's; null: the run's own"
@@ -87,10 +86,18 @@ def pretrain(
 
     Returns:
         For each epoch its loss, and of embedded corpus clips the feature spread and rank (see below).
+
+    Raises:
+        UserError: fewer than two clips, or a loss that is no longer finite.
     """
+    if len(clips) < 2:
+        raise UserError(
+            f"the corpus holds {len(clips)} clip, and an upstream learns by comparing clips",
+            next_step="name more tasks or folders in the corpus",
+        )
     window = round(config.window_seconds * clips.rate)
-    watched = clips.view(np.linspace(0, len(clips) - 1, min(WATCHED, len(clips))).astype(np.int64))
-    aside = replace(context, progress=Progress(quiet=True))
+    watched = _middle_windows(clips, window, context.device)
+    collapsed = False
 
     def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
         view_a, view_b = views(objective.encoder.features(waveforms), draw, 2).chunk(2)
@@ -99,9 +106,13 @@ def pretrain(
         return objective.loss(*(tensor.float() for tensor in projected))
 
     def after_epoch(epoch: int) -> dict[str, float]:
-        embeddings, _ = embed(objective.encoder, watched, config.window_seconds, aside)
+        nonlocal collapsed
+        encoder = objective.encoder.eval()
+        with torch.no_grad(), context.autocast():
+            embeddings = encoder(encoder.features(watched)).float().cpu()
         spread = feature_spread(embeddings)
-        if spread < COLLAPSED:
+        if spread < COLLAPSED and not collapsed:
+            collapsed = True  # said once
             context.progress.say(
                 f"{STAGE}: the features have collapsed (spread {spread:.3f} after epoch {epoch}); lower the "
                 "learning rate, or raise the weight that keeps features apart"
@@ -120,6 +131,14 @@ def pretrain(
         after_epoch,
         {"views": views},
     ).run(context)
+
+
+def _middle_windows(clips: Clips, window: int, device: torch.device) -> Tensor:
+    """Cut the middle window of some clips, evenly chosen; shape (clips, window)."""
+    rows = np.linspace(0, len(clips) - 1, min(WATCHED, len(clips))).astype(np.int64)
+    some = clips.select(rows)
+    offsets = torch.from_numpy((some.lengths - window) // 2)
+    return cut(to_device(some, device), torch.arange(len(some)), offsets, window)
 
 
 def feature_spread(embeddings: Tensor) -> float:

@@ -189,8 +189,13 @@ class _Checkpoint:
         self.epoch = 0
         self.curve: list[dict[str, float]] = []
         self._saved, self._took = time.monotonic(), 0.0
+        content = None
         if self.path.is_file():
-            content = load_tensors(self.path, context.device)
+            try:
+                content = load_tensors(self.path, context.device)
+            except UserError as error:
+                context.progress.say(f"{loop.name}: starting anew: {error}")
+        if content is not None:
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             self.epoch, self.curve = content["epoch"], content["curve"]
@@ -198,7 +203,7 @@ class _Checkpoint:
 
     def save(self, context: RunContext, last: bool) -> None:
         """Save now and then: a resumed run does not depend on when."""
-        # A large state takes seconds to write: then rarer, so that saving stays within a twentieth of the time.
+        # A large state takes seconds to write: then rarer, so that saving never takes most of the time.
         wait = context.checkpoint_seconds * max(1.0, 2 * self._took)
         began = time.monotonic()
         if not last and began - self._saved < wait:

@@ -3,9 +3,8 @@
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import torch
 from pydantic import Field, field_validator
 
 from lape_bench.artifacts import Artifact
@@ -22,12 +21,14 @@ from lape_bench.store import Clips
 from lape_bench.system import TARGET_AUDIO, Curve, RunContext, TrainingSummary
 
 FILE = "upstream.pt"
+# Settings that act later, or whose effect stands in the artefact's name as seed and corpus.
+NAMED_OTHERWISE = {"finetune": True, "linear": True, "corpus": True, "pretrain": {"seed"}}
 
 
 class UpstreamConfig(AudioNTTConfig):
     """Settings of an encoder that learns from unlabelled audio first."""
 
-    corpus: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+    corpus: tuple[str, ...] = Field(
         (TARGET_AUDIO,),
         min_length=1,
         description="what to learn from: target (the task's own train audio), tasks, folders; comma-separated",
@@ -68,8 +69,11 @@ class UpstreamSystem(AudioNTTSystem):
 
     @classmethod
     @abstractmethod
-    def build_objective(cls, encoder: AudioNTT, settings: Any) -> Objective:
-        """Give a new encoder the heads and the loss it learns by; random weights are seeded by the caller."""
+    def build_objective(cls, encoder: AudioNTT, settings: Any, clips: int) -> Objective:
+        """Give a new encoder the heads and the loss it learns by, from a corpus of so many clips.
+
+        Random weights are seeded by the caller.
+        """
 
     @classmethod
     def pretrained(cls, settings: Any, train: Clips | None, context: RunContext) -> Upstream:
@@ -85,18 +89,16 @@ class UpstreamSystem(AudioNTTSystem):
         seeds = Seeds(seed, "upstream")
 
         def compute(folder: Path, inside: RunContext) -> None:
-            inside = replace(inside, seeds=seeds, on_epoch=None)
+            inside = replace(inside, seeds=seeds)
             with inside.stage(STAGE):
                 with seeds.globally("initial weights"):
-                    objective = cls.build_objective(AudioNTT(settings.width), settings)
+                    objective = cls.build_objective(AudioNTT(settings.width), settings, len(corpus))
                 objective.to(inside.device)
                 encoder = objective.encoder
                 encoder.fit_features(
                     waveforms for _, waveforms in whole_clips(corpus, inside.device)
                 )
-                samples = round(settings.pretrain.window_seconds * corpus.rate)
-                silence = torch.zeros(1, samples, device=inside.device)
-                bands, frames = encoder.features(silence).shape[1:]
+                bands, frames = encoder.feature_shape(settings.pretrain.window_seconds)
                 views = Views((bands, frames), len(corpus)).to(inside.device)
                 curve = pretrain(objective, views, corpus, settings.pretrain, inside)
             held = sum(parameter.numel() for parameter in objective.parameters())
@@ -109,12 +111,9 @@ class UpstreamSystem(AudioNTTSystem):
             {
                 "system": f"{cls.__module__}:{cls.__qualname__}",
                 "system_version": cls.version,
-                "settings": settings.model_dump(
-                    mode="json", exclude={"finetune", "linear", "corpus"}
-                ),
+                "settings": settings.model_dump(mode="json", exclude=NAMED_OTHERWISE),
                 "seed": seed,
                 "corpus": corpus.key,
-                "clips": len(corpus),
             },
             compute,
         )

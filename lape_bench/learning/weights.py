@@ -17,8 +17,9 @@ NAMED = 3
 
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors, and plain values around them, to one file: whole, or not at all."""
-    with new_file(path) as temporary:
-        torch.save(_one_string_each(dict(content)), temporary)
+    # Through a file of ours: torch's own writer turns a full disk into a RuntimeError.
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(_one_string_each(dict(content)), file)
 
 
 def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:

@@ -70,6 +70,6 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "parameters": parameters.inference,
         "encoder_parameters": parameters.encoder,
         "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
-        + sum(made.seconds for made in record.artifacts if made.found),
+        + sum(made.seconds - made.waited for made in record.artifacts if made.found),
         "trained_parameters": parameters.training,
     }

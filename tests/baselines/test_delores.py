@@ -41,15 +41,28 @@ def encoder() -> AudioNTT:
 def siamese(**settings: Any) -> BarlowTwins:
     torch.manual_seed(0)
     return DeloresS.build_objective(
-        encoder(), DeloresSConfig.model_validate(TINY | settings)
+        encoder(), DeloresSConfig.model_validate(TINY | settings), clips=100
     ).train()
 
 
-def momentum(**settings: Any) -> DeloresMObjective:
+def momentum(clips: int = 1000, **settings: Any) -> DeloresMObjective:
     torch.manual_seed(0)
     return DeloresM.build_objective(
-        encoder(), DeloresMConfig.model_validate(TINY_M | settings)
+        encoder(), DeloresMConfig.model_validate(TINY_M | settings), clips
     ).train()
+
+
+def test_a_queue_is_short_enough_that_no_clip_meets_an_older_key_of_its_own() -> None:
+    config = DeloresMConfig(queue=50)
+    batch = config.pretrain.batch_size
+    for clips, expected in (
+        (batch + 1000, 50),
+        (batch + 50, 50),
+        (batch + 20, 20),
+        (batch, 1),
+        (2, 1),
+    ):
+        assert len(momentum(clips, queue=50).queue.keys) == expected
 
 
 def two_views(seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,12 @@ def test_a_nested_change_leaves_the_field_s_own_defaults_around_it() -> None:
     assert validate({}, Deep, where="here").inner.epochs == 7
 
 
+def test_the_defaults_that_are_described_are_those_that_are_used() -> None:
+    described = {key: default for key, default, _ in describe(Deep)}
+    used = {key: str(value) for key, value in flatten(Deep().model_dump()).items()}
+    assert described == used == {"inner.epochs": "7", "inner.rate": "0.5"}
+
+
 def test_an_unknown_nested_key_is_still_refused() -> None:
     with pytest.raises(UserError, match=r"'inner\.epoch' is not a known key.*epochs"):
         validate({"inner": {"epoch": 1}}, Deep, where="here")

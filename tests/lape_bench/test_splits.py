@@ -188,6 +188,16 @@ def test_a_fold_that_the_task_does_not_have_is_refused_with_those_it_has() -> No
         make_split(manifest, card, 6, 0)
 
 
+def test_a_random_split_deals_the_whole_train_audio_also_where_labels_are_a_fraction() -> None:
+    card, manifest = task("esc10")
+    split = make_split(manifest, card, 1, 0, 0.2)
+    labels = manifest.clips["label"].to_numpy(object)
+    dealt = random_like(split, labels, np.random.default_rng(0))
+    assert len(dealt.train) == len(split.train) > len(dealt.labelled) == len(split.labelled)
+    assert set(dealt.labelled) < set(dealt.train)
+    assert not set(dealt.train) & {*dealt.test, *dealt.validation}
+
+
 def test_a_random_split_keeps_class_counts_and_ignores_groups() -> None:
     card, manifest = task("esc10")
     split = make_split(manifest, card, 1, 0)

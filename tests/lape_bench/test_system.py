@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchaudio
 
 from lape_bench.artifacts import Artifact
 from lape_bench.errors import UserError
@@ -33,6 +34,7 @@ def test_an_artefact_is_determined_by_its_inputs_and_by_the_arithmetic(context: 
         "device": "cpu",
         "precision": "float32",
         "torch": torch.__version__,
+        "torchaudio": torchaudio.__version__.partition("+")[0],
     }
     others = [make(replace(context, precision="bf16"), clips="a"), make(context, clips="b")]
     assert len({made.hash, *(other.hash for other in others)}) == 3

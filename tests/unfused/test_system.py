@@ -33,8 +33,7 @@ from lape_bench.unfused.system import Unfused, UnfusedConfig
 RATE = 16_000
 D_TEACHER, D_STUDENT, CLUSTERS, CLASSES = 8, 16, 6, 8
 LAYERS = (2048, 1024, 512)
-BRIEF = merge(
-    Unfused.brief,
+BRIEF = Unfused.brief_settings(
     {
         "teacher_settings": {
             "width": D_TEACHER,
@@ -47,7 +46,7 @@ BRIEF = merge(
         "components": 4,
         "distill": {"epochs": 2, "batch_size": 64, "window_seconds": 0.1},
         "finetune": {"epochs": 1, "batch_size": 64},
-    },
+    }
 )
 SMALL: dict[str, Any] = {
     "teacher": "delores-s",

@@ -18,7 +18,6 @@ from lape_bench.learning.barlow_twins import barlow_twins
 from lape_bench.learning.contrast import info_nce
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.heads import mlp
-from lape_bench.learning.inference import embed
 from lape_bench.learning.momentum import Queue, follow, momentum_copy
 from lape_bench.learning.pretrain import (
     Objective,
@@ -321,12 +320,23 @@ def test_what_is_watched_does_not_change_what_is_learnt(
 # --- spread and rank --------------------------------------------------------------------------------------
 
 
+def middle_embeddings(encoder: Encoder, clips: Clips) -> Tensor:
+    """Embed the middle window of each clip, one at a time; a shorter clip between zeros."""
+    window, rows = round(WINDOW_SECONDS * RATE), []
+    for clip in (clips[index] for index in range(len(clips))):
+        start = (len(clip) - window) // 2
+        padded = np.pad(clip, window)[window + start :][:window]
+        with torch.no_grad():
+            rows.append(encoder.eval()(encoder.features(torch.from_numpy(padded)[None]))[0])
+    return torch.stack(rows)
+
+
 def test_the_curve_tells_spread_and_rank_of_the_corpus_under_the_encoder_of_that_epoch(
     context: RunContext,
 ) -> None:
     objective = build(Twins)
     curve = learn(objective, context)
-    embeddings, _ = embed(objective.encoder, corpus(), WINDOW_SECONDS, context)
+    embeddings = middle_embeddings(objective.encoder, corpus())
     assert curve[-1]["spread"] == pytest.approx(spread_by_hand(embeddings), abs=1e-6)
     assert curve[-1]["rank"] == pytest.approx(rank_by_hand(embeddings), rel=1e-6)
     assert len({row["spread"] for row in curve}) == 4
@@ -428,8 +438,9 @@ def test_collapsed_features_are_said_with_the_epoch_and_advice(context: RunConte
     curve = learn(objective, replace(context, progress=heard), config)
     assert max(row["spread"] for row in curve) < 0.05
     said = [line for line in heard.lines if "collapsed" in line]
-    assert [f"after epoch {epoch})" in line for epoch, line in enumerate(said, 1)] == [True, True]
-    assert all("lower the learning rate" in line for line in said)
+    assert len(said) == 1  # of two epochs
+    assert "after epoch 1)" in said[0]
+    assert "lower the learning rate" in said[0]
 
 
 def test_healthy_features_are_passed_over_in_silence(context: RunContext) -> None:
