@@ -4,10 +4,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.config import Config
 from lape_bench.learning.augment import Views
 from lape_bench.learning.inference import class_log_probabilities
-from lape_bench.learning.training import Loop, OptimizerConfig, Pass
+from lape_bench.learning.training import Loop, UnlabelledConfig
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
@@ -17,22 +16,13 @@ from .student import Student
 STAGE = "distillation"
 
 
-class DistillConfig(Config):
+class DistillConfig(UnlabelledConfig):
     """Stage 3: self-distillation with pseudo-labels.
 
     The weights are the paper's. It trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs; Adam and
     the number of steps are ours, chosen on validation.
     """
 
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    batch_size: int = Field(64, ge=3, description="clips a step, at most")
-    epochs: int = Field(20, ge=1, description="passes through the task's train audio")
-    least_steps: int = Field(
-        560, ge=1, description="with few clips, more passes are made until so many steps are"
-    )
-    window_seconds: float = Field(
-        1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
-    )
     shallow_heads: bool = Field(True, description="classifiers on the three blocks")
     shallow_weight: float = Field(0.7, ge=0, description="of the shallow heads' cross-entropy")
     kl_weight: float = Field(0.3, ge=0, description="of their divergence from the classifier")
@@ -84,13 +74,7 @@ def distill(
     optimizer = config.optimizer
     return Loop(
         STAGE,
-        Pass(
-            clips,
-            round(config.window_seconds * clips.rate),
-            config.batch_size,
-            config.epochs,
-            config.least_steps,
-        ),
+        config.over(clips),
         student,
         optimizer.build(student),
         optimizer.factor,

@@ -93,7 +93,7 @@ class Unfused(AudioNTTSystem):
     brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
         "student_width": 128,
         "clusters": 8,
-        "distill": {"epochs": 2, "least_steps": 1, "batch_size": 16},
+        "distill": {"epochs": 1, "least_steps": 1, "batch_size": 16},
     }
 
     @classmethod

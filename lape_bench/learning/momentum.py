@@ -46,13 +46,13 @@ class Queue(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # keys ever put in
 
     def held(self) -> Tensor:
-        """Return the keys that were put in, shape (keys, features); none at first."""
-        return self.keys[: min(int(self.seen), len(self.keys))]
+        """Return a copy of the keys that were put in, shape (keys, features); none at first."""
+        return self.keys[: min(int(self.seen), len(self.keys))].clone()
 
     @torch.no_grad()
     def put(self, keys: Tensor) -> None:
         """Take in keys of shape (batch, features), in place of the oldest."""
         size = len(self.keys)
         places = (int(self.seen) + torch.arange(len(keys), device=keys.device)) % size
-        self.keys[places[-size:]] = keys[-size:]
+        self.keys[places[-size:]] = keys[-size:].to(self.keys.dtype)
         self.seen += len(keys)

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench.batches import cut, to_device
-from lape_bench.config import Config
 from lape_bench.errors import UserError
 from lape_bench.learning.augment import Views
 from lape_bench.learning.encoders import Encoder
-from lape_bench.learning.training import Loop, OptimizerConfig, Pass
+from lape_bench.learning.training import Loop, OptimizerConfig, UnlabelledConfig
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
@@ -26,7 +25,7 @@ WATCHED = 128  # clips whose embeddings are looked at after each epoch
 COLLAPSED = 0.05  # a feature spread below which clips can hardly be told apart
 
 
-class PretrainConfig(Config):
+class PretrainConfig(UnlabelledConfig):
     """How an upstream is trained.
 
     Published: SGD at 0.03 with momentum 0.9 and weight decay 1e-4, no schedule, 50 epochs. On a corpus of 1,800 clips
@@ -36,13 +35,8 @@ class PretrainConfig(Config):
     optimizer: OptimizerConfig = Field(
         default_factory=lambda: OptimizerConfig(learning_rate=3e-4, warm_up=0.1)
     )
-    batch_size: int = Field(64, ge=3, description="clips a step, at most")
-    epochs: int = Field(20, ge=1, description="passes through the corpus")
     least_steps: int = Field(
         1500, ge=1, description="with a small corpus, more passes are made until so many steps are"
-    )
-    window_seconds: float = Field(
-        1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
     )
     seed: int | None = Field(
         0, ge=0, description="of the upstream, whatever the run's; null: the run's own"
@@ -95,8 +89,8 @@ def pretrain(
             f"the corpus holds {len(clips)} clip, and an upstream learns by comparing clips",
             next_step="name more tasks or folders in the corpus",
         )
-    window = round(config.window_seconds * clips.rate)
-    watched = _middle_windows(clips, window, context.device)
+    over = config.over(clips)
+    watched = _middle_windows(clips, over.window, context.device)
     collapsed = False
 
     def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
@@ -122,7 +116,7 @@ def pretrain(
     optimizer = config.optimizer
     return Loop(
         STAGE,
-        Pass(clips, window, config.batch_size, config.epochs, config.least_steps),
+        over,
         objective,
         optimizer.build(objective),
         optimizer.factor,

@@ -104,6 +104,25 @@ class Pass:
         return max(self.epochs, math.ceil(self.least_steps / self.batches))
 
 
+class UnlabelledConfig(Config):
+    """How long, on what windows and by what optimiser a stage without labels is trained."""
+
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    batch_size: int = Field(64, ge=3, description="clips a step, at most")
+    epochs: int = Field(20, ge=1, description="passes through the clips")
+    least_steps: int = Field(
+        560, ge=1, description="with few clips, more passes are made until so many steps are"
+    )
+    window_seconds: float = Field(
+        1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
+    )
+
+    def over(self, clips: Clips) -> Pass:
+        """Return the passes through these clips."""
+        window = round(self.window_seconds * clips.rate)
+        return Pass(clips, window, self.batch_size, self.epochs, self.least_steps)
+
+
 @dataclass
 class Loop:
     """One training.

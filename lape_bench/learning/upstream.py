@@ -64,7 +64,7 @@ class UpstreamSystem(AudioNTTSystem):
     Settings: ClassVar[type[FrozenConfig]] = UpstreamConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
         "width": 128,
-        "pretrain": {"epochs": 2, "least_steps": 1, "batch_size": 16},
+        "pretrain": {"epochs": 1, "least_steps": 1, "batch_size": 16},
     }
 
     @classmethod
