@@ -56,7 +56,8 @@ def load_corpus(
     """Return the clips of all entries, at a rate in Hz.
 
     Of a task with official sides train is taken, of one with folds everything: no fold tests while another
-    task is evaluated. Of the task under evaluation the cell's own train split is taken.
+    task is evaluated. Of the task under evaluation the cell's own train split is taken, which `prepare` has kept
+    free of audio that stands on another side.
 
     Args:
         entries: "target", names of tasks, or folders, of which every audio file is taken.

@@ -70,7 +70,7 @@ class TrainingData:
 
 
 TARGET_AUDIO = (
-    "target"  # the entry of a corpus that stands for the train split of the task under evaluation
+    "target"  # the entry of a corpus that is the train split of the task under evaluation
 )
 
 

@@ -121,8 +121,10 @@ def _as_layer(scaler: StandardScaler, model: LogisticRegression, classes: int) -
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
     weight = coefficients / scaler.scale_
-    # Random weights are skipped: every one is set below. (skip_init is untyped in torch.)
-    layer: nn.Linear = skip_init(nn.Linear, weight.shape[1], classes)  # type: ignore[no-untyped-call]
+    # Random weights are skipped: every one is set below.
+    layer: nn.Linear = skip_init(  # type: ignore[no-untyped-call]  # untyped in torch
+        nn.Linear, weight.shape[1], classes
+    )
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.fill_(-1e4)

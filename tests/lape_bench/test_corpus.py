@@ -91,7 +91,7 @@ def not_train(manifest: Manifest) -> np.ndarray:
 
 def refusal(progress: Progress, *arguments: object, **how: object) -> str:
     with pytest.raises(UserError) as caught:
-        load(progress, *arguments, **how)  # type: ignore[arg-type]
+        load(progress, *arguments, **how)  # type: ignore[arg-type]  # handed on as the test gives them
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
