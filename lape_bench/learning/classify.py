@@ -113,7 +113,7 @@ def fit_classifier(
         STAGE,
         over,
         model,
-        torch.optim.Adam(model.parameters(), lr=config.learning_rate),
+        torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True),
         cosine,
         step,
         after_epoch=after_epoch,

@@ -69,8 +69,9 @@ class AudioNTT(Encoder):
             nn.Sequential(
                 nn.Conv2d(inputs, channels, 3, padding=1),
                 nn.BatchNorm2d(channels),
-                nn.ReLU(),
+                # The published order is ReLU, max-pool: the same function, and four times the work for ReLU.
                 nn.MaxPool2d(2),
+                nn.ReLU(),
             )
             for inputs in (1, channels, channels)
         )

@@ -44,11 +44,18 @@ class OptimizerConfig(Config):
         parameters = [p for p in module.parameters() if p.requires_grad]
         if self.name == "sgd":
             return torch.optim.SGD(
-                parameters, self.learning_rate, self.momentum, weight_decay=self.weight_decay
+                parameters,
+                self.learning_rate,
+                self.momentum,
+                weight_decay=self.weight_decay,
+                fused=True,
             )
-        betas = (self.momentum, 0.999)
         return torch.optim.Adam(
-            parameters, self.learning_rate, betas=betas, weight_decay=self.weight_decay
+            parameters,
+            self.learning_rate,
+            betas=(self.momentum, 0.999),
+            weight_decay=self.weight_decay,
+            fused=True,
         )
 
     def factor(self, progress: float) -> float:
