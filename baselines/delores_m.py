@@ -3,9 +3,10 @@
 The published setting is a key of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of 0.999, Barlow heads from
 the time-averaged blocks (2048, 1024, 512) to 2048 features, all terms weighted 1, SGD at 3e-4, batches of 128 on each of
 four GPUs. LAPE's code scales both Barlow terms by 5e-5 / 32, which all but switches them off; here lambda weighs the
-redundancy alone, as in Barlow Twins, and `barlow_weight` the three heads against InfoNCE. A queue longer than a small
+redundancy alone, as in Barlow Twins, and `barlow_weight` the three heads against InfoNCE. The key head has a hidden layer,
+as in MoCo v2 (arXiv:2003.04297). A queue longer than a small
 corpus would hold every clip many times over as its own negative, and a momentum of 0.999 would leave the teacher near
-its random start for all of 1,500 steps: both are smaller by default.
+its random start for most of a short training: both are smaller by default.
 """
 
 from typing import Any, ClassVar
@@ -28,7 +29,10 @@ class DeloresMConfig(UpstreamConfig):
     """Momentum contrast and layer-wise Barlow Twins on AudioNTT."""
 
     key_features: int = Field(128, ge=2, description="features of a query and a key")
-    temperature: float = Field(0.2, gt=0, description="tau of InfoNCE; published 0.07")
+    key_hidden: int = Field(
+        1024, ge=0, description="hidden features of the key head; 0 is a linear head, as published"
+    )
+    temperature: float = Field(0.1, gt=0, description="tau of InfoNCE; published 0.07")
     queue: int = Field(
         1024,
         ge=1,
@@ -50,7 +54,8 @@ class Branch(nn.Module):
     def __init__(self, encoder: AudioNTT, settings: DeloresMConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.key = nn.Linear(encoder.embedding_size, settings.key_features)
+        hidden = [settings.key_hidden] if settings.key_hidden else []
+        self.key = mlp([encoder.embedding_size, *hidden, settings.key_features])
         self.layers = nn.ModuleList(
             mlp([size] + [settings.projector] * 3, bias=False) for size in encoder.layer_sizes
         )
@@ -102,6 +107,7 @@ class DeloresMObjective(Objective):
 class DeloresM(UpstreamSystem):
     """AudioNTT pre-trained by momentum contrast and layer-wise Barlow Twins."""
 
+    version = 2  # 1 had both views at one level, and a linear key head
     Settings: ClassVar[type[FrozenConfig]] = DeloresMConfig
     brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector": 64, "queue": 64}
 

@@ -50,6 +50,7 @@ class BarlowTwins(Objective):
 class DeloresS(UpstreamSystem):
     """AudioNTT pre-trained by Barlow Twins."""
 
+    version = 2  # 1 had both views at one level
     Settings: ClassVar[type[FrozenConfig]] = DeloresSConfig
     brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector": 64}
 

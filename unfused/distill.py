@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.augment import Views
+from lape_bench.learning.augment import Views, random_gain
 from lape_bench.learning.inference import class_log_probabilities
 from lape_bench.learning.training import Loop, UnlabelledConfig
 from lape_bench.store import Clips
@@ -58,7 +58,8 @@ def distill(
     targets = pseudo_labels.to(context.device)
 
     def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
-        view = views(student.encoder.features(waveforms), draw)
+        leveled = random_gain(waveforms, config.gain_db, draw)
+        view = views(student.encoder.features(leveled), draw)
         with context.autocast():
             z, shallow = student(view)
         return self_distillation(

@@ -166,18 +166,9 @@ class Views(nn.Module):
         self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips))
         self.crop = RandomResizeCrop()
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator, views: int = 1) -> Tensor:
-        """Turn normalised log-mels into views of them.
-
-        Args:
-            log_mels: shape (batch, bands, frames).
-            generator: on the CPU.
-            views: how many of each, drawn independently.
-
-        Returns:
-            Shape (views * batch, bands, frames), one view of every clip after the other.
-        """
-        mixed = self.mixup(log_mels.repeat(views, 1, 1), generator)
+    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        """Turn normalised log-mels, shape (batch, bands, frames), into one view of each."""
+        mixed = self.mixup(log_mels, generator)
         self.mixup.remember(log_mels)
         cropped: Tensor = self.crop(mixed, generator)
         return cropped

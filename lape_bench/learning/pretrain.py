@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lape_bench.batches import cut, to_device
 from lape_bench.errors import UserError
-from lape_bench.learning.augment import Views
+from lape_bench.learning.augment import Views, random_gain
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.training import Loop, OptimizerConfig, UnlabelledConfig
 from lape_bench.store import Clips
@@ -36,7 +36,7 @@ class PretrainConfig(UnlabelledConfig):
         default_factory=lambda: OptimizerConfig(learning_rate=3e-4, warm_up=0.1)
     )
     least_steps: int = Field(
-        1500, ge=1, description="with a small corpus, more passes are made until so many steps are"
+        2400, ge=1, description="with a small corpus, more passes are made until so many steps are"
     )
     seed: int | None = Field(
         0, ge=0, description="of the upstream, whatever the run's; null: the run's own"
@@ -69,7 +69,7 @@ def pretrain(
 ) -> Curve:
     """Train an objective in place, without labels.
 
-    One random window a clip and epoch, two views of it.
+    One random window a clip and epoch, two views of it, each at a level of its own.
 
     Args:
         objective: on the context's device, its features fitted.
@@ -94,7 +94,8 @@ def pretrain(
     collapsed = False
 
     def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
-        view_a, view_b = views(objective.encoder.features(waveforms), draw, 2).chunk(2)
+        leveled = random_gain(waveforms.repeat(2, 1), config.gain_db, draw)
+        view_a, view_b = views(objective.encoder.features(leveled), draw).chunk(2)
         with context.autocast():
             projected = objective.project(view_a, view_b)
         return objective.loss(*(tensor.float() for tensor in projected))

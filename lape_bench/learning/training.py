@@ -123,6 +123,9 @@ class UnlabelledConfig(Config):
     window_seconds: float = Field(
         1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
     )
+    gain_db: float = Field(
+        10.0, ge=0, description="each view's level is moved at random by up to so many decibels"
+    )
 
     def over(self, clips: Clips) -> Pass:
         """Return the passes through these clips."""

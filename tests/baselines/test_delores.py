@@ -27,6 +27,7 @@ LAYERS = (2048, 1024, 512)
 TINY: dict[str, Any] = {"width": D, "projector": PROJECTOR}
 TINY_M = TINY | {
     "key_features": KEY,
+    "key_hidden": 0,
     "queue": QUEUE,
     "temperature": 0.07,
     "momentum": 0.999,
@@ -191,6 +192,17 @@ def test_a_branch_is_a_key_of_the_embedding_and_a_head_on_each_blocks_time_avera
         assert_close(layer, head(output.mean(dim=-1).flatten(1)))
 
 
+def test_a_key_head_may_have_a_hidden_layer() -> None:
+    branch = momentum(key_hidden=11).student
+    into, norm, rectified, out = branch.key
+    embeddings = torch.randn(9, D)
+    hidden = embeddings @ into.weight.T + into.bias
+    hidden = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + norm.eps).sqrt()
+    assert_close(branch.key(embeddings), hidden.clamp(min=0) @ out.weight.T + out.bias)
+    assert (into.out_features, out.out_features) == (11, KEY)
+    assert isinstance(rectified, nn.ReLU)
+
+
 def test_the_teacher_starts_as_the_student_and_shares_no_tensor_with_it() -> None:
     objective = momentum()
     assert_close(objective.teacher.state_dict(), objective.student.state_dict(), rtol=0, atol=0)
@@ -287,7 +299,7 @@ def test_the_teacher_and_the_queue_get_no_gradient_and_every_parameter_of_the_st
     assert all(p.grad is None for p in objective.teacher.parameters())
     assert not objective.queue.held().requires_grad
     assert all(p.grad is not None for p in objective.student.parameters())
-    assert float(objective.student.key.weight.grad.abs().sum()) > 0
+    assert float(objective.student.key[-1].weight.grad.abs().sum()) > 0
 
 
 def test_the_optimiser_holds_the_student_alone() -> None:

@@ -27,6 +27,7 @@ FEW: dict[str, Any] = {
     "least_steps": 1,
     "batch_size": 8,
     "window_seconds": 0.4,
+    "gain_db": 0.0,
     "optimizer": SGD | {"learning_rate": 0.02},
 }
 
@@ -70,8 +71,8 @@ class Watched(nn.Module):
         self.views = Views((BANDS, FRAMES), clips)
         self.seen: list[tuple[int, int]] = []
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator, views: int = 1) -> Tensor:
-        out: Tensor = self.views(log_mels, generator, views)
+    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        out: Tensor = self.views(log_mels, generator)
         self.seen.append((len(log_mels), len(out)))
         return out
 
@@ -79,8 +80,8 @@ class Watched(nn.Module):
 class Unchanged(nn.Module):
     """Views that leave everything as it is."""
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator, views: int = 1) -> Tensor:
-        return log_mels.repeat(views, 1, 1)
+    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        return log_mels
 
 
 def config(**how: Any) -> DistillConfig:
@@ -182,6 +183,24 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(
 
 
 # --- what a step is given ---------------------------------------------------------------------------------
+
+
+def test_each_window_has_a_level_of_its_own_within_the_decibels(context: RunContext) -> None:
+    clips = constant_clips(11)
+    model, levels = student(), []
+    plain = model.encoder.features
+
+    def features(waveforms: Tensor) -> Tensor:
+        levels.append(waveforms.amax(dim=1))
+        return plain(waveforms)
+
+    model.encoder.features = features
+    how = config(gain_db=6.0, batch_size=11, epochs=20)
+    distill(model, Unchanged(), clips, torch.arange(11) % CLUSTERS, how, context)
+    heard = torch.stack(levels).sort(dim=1).values
+    # Eleven levels, each moved by up to a factor of two: loudest at most 22, and above 11 now and then.
+    assert 11.1 < heard.max() <= 11 * 10 ** (6 / 20) + 1e-3
+    assert 1 / 10 ** (6 / 20) - 1e-3 <= heard.min() < 0.9
 
 
 def test_each_clip_meets_its_own_pseudo_label_wherever_it_stands_in_a_batch(

@@ -39,6 +39,7 @@ BRIEF = Unfused.brief_settings(
             "width": D_TEACHER,
             "projector": 8,
             "key_features": 5,
+            "key_hidden": 6,
             "pretrain": {"epochs": 1, "batch_size": 64, "window_seconds": 0.1},
         },
         "student_width": D_STUDENT,
@@ -530,8 +531,8 @@ def test_the_record_names_every_artefact_and_the_hash_of_its_bytes(first: RunRec
 
 
 def test_the_record_counts_parameters_as_by_hand(first: RunRecord) -> None:
-    k, projector, key = CLUSTERS, 8, 5
-    teacher = encoder_by_hand(D_TEACHER) + D_TEACHER * key + key
+    k, projector, hidden, key = CLUSTERS, 8, 6, 5
+    teacher = encoder_by_hand(D_TEACHER) + D_TEACHER * hidden + 3 * hidden + hidden * key + key
     teacher += sum(size * projector + 2 * projector**2 + 4 * projector for size in LAYERS)
     student = student_by_hand(D_STUDENT, k)
     assert first.parameters is not None
@@ -595,7 +596,7 @@ def test_a_cell_is_another_one_when_its_teacher_has_a_new_version(
 ) -> None:
     job = resolve(cell(), progress)
     assert job.identity == beside.identity
-    assert job.system.depends_on == {"delores-m": 1}
+    assert job.system.depends_on == {"delores-m": load_system("delores-m").version}
     assert resolve(cell(settings={"teacher_settings": {"queue": 65}}), progress).identity != (
         job.identity
     )

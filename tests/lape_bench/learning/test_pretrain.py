@@ -179,10 +179,11 @@ def test_the_loss_falls_on_a_tiny_corpus(context: RunContext) -> None:
 
 
 class Marked(nn.Module):
-    """Views that tell which they are."""
+    """Views that tell whether they are the first or the second of a clip."""
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator, views: int = 1) -> Tensor:
-        return torch.cat([log_mels + 1000 * view for view in range(views)])
+    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        first, second = log_mels.chunk(2)
+        return torch.cat([first, second + 1000])
 
 
 def test_an_objective_gets_two_views_of_the_same_clips_in_one_order(context: RunContext) -> None:
@@ -194,11 +195,31 @@ def test_an_objective_gets_two_views_of_the_same_clips_in_one_order(context: Run
         return plain(view_a, view_b)
 
     objective.project = project
-    learn(objective, context, views=Marked())
+    learn(objective, context, CONFIG.model_copy(update={"gain_db": 0.0}), views=Marked())
     assert [len(view_a) for view_a, _ in seen] == [7, 7, 6] * 4
     for view_a, view_b in seen:
         assert view_a.abs().max() < 100
         assert_close(view_b - 1000, view_a, rtol=0, atol=1e-3)
+
+
+def test_each_view_has_a_level_of_its_own_within_the_decibels(context: RunContext) -> None:
+    objective, moved = build(Twins), []
+    plain = objective.encoder.features
+
+    def features(waveforms: Tensor) -> Tensor:
+        if objective.encoder.training:
+            first, second = waveforms.chunk(2)
+            ratio = second / first
+            decibels = 20 * torch.log10(ratio.nanmedian(dim=1).values)
+            assert_close(first * ratio.nanmedian(dim=1, keepdim=True).values, second)
+            moved.extend(decibels.tolist())
+        return plain(waveforms)
+
+    objective.encoder.features = features
+    learn(objective, context, CONFIG.model_copy(update={"gain_db": 6.0}))
+    # The difference of two levels that are each uniform in [-6, 6].
+    assert len(set(moved)) == 80
+    assert 6 < max(abs(difference) for difference in moved) <= 12.001
 
 
 def test_windows_have_the_configured_length(context: RunContext) -> None:
