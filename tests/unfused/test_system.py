@@ -602,5 +602,5 @@ def test_a_cell_is_another_one_when_its_teacher_has_a_new_version(
     )
     monkeypatch.setattr(load_system("delores-s"), "version", 7)
     assert resolve(cell(), progress).identity == job.identity
-    monkeypatch.setattr(load_system("delores-m"), "version", 2)
+    monkeypatch.setattr(load_system("delores-m"), "version", 7)
     assert resolve(cell(), progress).identity != job.identity
