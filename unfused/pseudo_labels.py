@@ -27,7 +27,7 @@ class PseudoLabelConfig(Config):
     """Stage 2: cluster the teacher's embeddings into pseudo-labels."""
 
     clusters: int = Field(
-        128, ge=2, description="k of k-means; the student's classifiers take their width from it"
+        64, ge=2, description="k of k-means; the student's classifiers take their width from it"
     )
     components: int = Field(128, ge=1, description="of the whitened PCA, at most")
     restarts: int = Field(4, ge=1, description="of k-means, from other centres; the best is taken")

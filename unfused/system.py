@@ -89,7 +89,7 @@ class UnfusedConfig(PseudoLabelConfig, EncoderConfig):
 class Unfused(AudioNTTSystem):
     """A student with random weights, taught by a teacher's clusters."""
 
-    version = 2  # 1 trained the student on one level of each clip
+    version = 2  # 1 gave the student each clip at its own level
     Settings: ClassVar[type[FrozenConfig]] = UnfusedConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
         "student_width": 128,

@@ -118,7 +118,7 @@ class UnlabelledConfig(Config):
     batch_size: int = Field(64, ge=3, description="clips a step, at most")
     epochs: int = Field(20, ge=1, description="passes through the clips")
     least_steps: int = Field(
-        560, ge=1, description="with few clips, more passes are made until so many steps are"
+        1120, ge=1, description="with few clips, more passes are made until so many steps are"
     )
     window_seconds: float = Field(
         1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
