@@ -19,8 +19,8 @@ STAGE = "distillation"
 class DistillConfig(UnlabelledConfig):
     """Stage 3: self-distillation with pseudo-labels.
 
-    The weights are the paper's. It trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs; Adam and
-    the number of steps are ours, chosen on validation.
+    The weights are the paper's. It trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs; Adam, the
+    number of steps and the random level are ours; the steps were chosen on validation.
     """
 
     shallow_heads: bool = Field(True, description="classifiers on the three blocks")

@@ -29,7 +29,8 @@ class PretrainConfig(UnlabelledConfig):
     """How an upstream is trained.
 
     Published: SGD at 0.03 with momentum 0.9 and weight decay 1e-4, no schedule, 50 epochs. On a corpus of 1,800 clips
-    that collapses the features; Adam, its rate and the number of steps are ours, chosen on validation.
+    that collapses the features; Adam, its rate, the number of steps and the random level are ours, chosen on validation.
+    Without the level, views of a clip are told from those of others by how loud its recording is.
     """
 
     optimizer: OptimizerConfig = Field(
