@@ -20,7 +20,14 @@ from pydantic import ValidationError
 
 from lape_bench.config import Config
 from lape_bench.errors import writing
-from lape_bench.paths import PART, checkpoint_folder, home, staged_folder, write_text
+from lape_bench.paths import (
+    PART,
+    checkpoint_folder,
+    home,
+    sha256,
+    staged_folder,
+    write_text,
+)
 
 DESCRIPTION, MADE = "artifact.json", "made.json"
 LOCK, WORK = ".lock-", ".work-"
@@ -225,9 +232,7 @@ def _digest(folder: Path) -> tuple[str, int]:
     """Hash all files but the one that will hold the hash, and count their bytes."""
     digest, size = hashlib.sha256(), 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MADE):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\0".encode())
         size += path.stat().st_size
     return digest.hexdigest(), size
 

@@ -309,8 +309,12 @@ def prepare(
 
 @data_app.command(epilog="Example: bench data fetch esc10 && bench data prepare esc10")
 def fetch(task: TaskName, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Download the recordings of a task, where their owners let anyone have them."""
+    """Download the recordings of a task, where their owners let anyone have them.
+
+    What a broken connection or a kill left is gone on with.
+    """
     from lape_bench import sources
+    from lape_bench.download import download
 
     card = _base_card(task)
     wanted = sources.downloads(card)
@@ -322,7 +326,7 @@ def fetch(task: TaskName, quiet: Quiet = False, verbose: Verbose = False) -> Non
     progress = Progress(quiet, verbose)
     for source, path in wanted:
         with progress.task(f"fetching {source.file}", source.bytes, "bytes") as running:
-            sources.fetch(source, path, sources.DownloadBar(running))
+            download(source, path, running)
         print(path)
     progress.say(f"next: bench data prepare {card.name}")
 

@@ -1,5 +1,6 @@
 """Where the harness keeps data on this machine, and how it writes there without leaving halves."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -117,6 +118,12 @@ def checkpoint_folder(work: Path, stamp: Mapping[str, Any]) -> int:
             work.mkdir(parents=True)
     write_text(path, json.dumps({**stamp, "resumed": resumed}))
     return resumed
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def existing(path: Path, what: str) -> Path:

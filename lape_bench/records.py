@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lape_bench.config import Config
 from lape_bench.errors import UserError
-from lape_bench.paths import new_file, write_text
+from lape_bench.paths import new_file, sha256, write_text
 
 SCHEMA_VERSION = 2  # 1 had one curve, and named artefacts by kind and hash alone
 PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score could
@@ -228,7 +228,7 @@ def write_predictions(
     )
     with new_file(folder / PREDICTIONS) as temporary:
         pq.write_table(table, temporary)
-    return _sha256(folder / PREDICTIONS)
+    return sha256(folder / PREDICTIONS)
 
 
 def read_predictions(
@@ -241,7 +241,7 @@ def read_predictions(
     """
     path = folder / PREDICTIONS
     try:
-        if _sha256(path) != record.predictions_sha256:
+        if sha256(path) != record.predictions_sha256:
             raise UserError(f"{path} is not the file its record names (its SHA-256 differs)")
         table = pq.read_table(path)
         classes = json.loads(table.schema.metadata[b"classes"])
@@ -266,8 +266,3 @@ def find_records(out: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
         except UserError as error:
             problems.append(str(error))
     return found, problems
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

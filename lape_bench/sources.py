@@ -1,7 +1,6 @@
-"""Archives: downloaded, checked against the card, and unpacked without leaving their folder."""
+"""Archives: checked against the card, and unpacked without leaving their folder."""
 
 import hashlib
-import logging
 import lzma
 import tarfile
 import zipfile
@@ -10,45 +9,13 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pooch
-import requests
-
-from lape_bench.errors import UserError, writing
-from lape_bench.paths import home, staged_folder
-from lape_bench.progress import Running
+from lape_bench.errors import UserError
+from lape_bench.paths import home, sha256, staged_folder
 from lape_bench.task import Source, TaskCard
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-TIMEOUT_SECONDS = 30
 # What zipfile and tarfile raise, in their several ways, for an archive that ends early or was damaged.
 DAMAGED = (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, OSError)
-
-
-class DownloadBar:
-    """A running task as a progress bar that pooch's downloader can drive."""
-
-    def __init__(self, running: Running) -> None:
-        self.running = running
-
-    @property
-    def total(self) -> int | None:
-        """Bytes to come."""
-        return self.running.total
-
-    @total.setter
-    def total(self, total: int) -> None:
-        self.running.total = total
-
-    def update(self, count: int) -> None:
-        """Count bytes that came."""
-        self.running.advance(count)
-
-    def reset(self) -> None:
-        """Start anew, as pooch does at the end before it fills the bar."""
-        self.running.done = 0
-
-    def close(self) -> None:
-        """Do nothing: whoever opened the task ends it."""
 
 
 def is_archive(path: Path) -> bool:
@@ -57,7 +24,7 @@ def is_archive(path: Path) -> bool:
 
 
 def downloads(card: TaskCard) -> list[tuple[Source, Path]]:
-    """Return the card's fetchable sources, each with the place `fetch` puts it."""
+    """Return the card's fetchable sources, each with the place where `bench data fetch` puts it."""
     return [
         (
             source,
@@ -71,64 +38,13 @@ def downloads(card: TaskCard) -> list[tuple[Source, Path]]:
     ]
 
 
-def fetch(source: Source, path: Path, bar: DownloadBar) -> None:
-    """Download a source to `path`, checked; what is there already is not fetched again.
-
-    Args:
-        source: a source with a url.
-        path: where the file goes; it appears there whole or not at all.
-        bar: told of each piece.
-
-    Raises:
-        UserError: the server cannot be reached or refuses, or the file is not the one the card names.
-    """
-    pooch.get_logger().setLevel(logging.WARNING)  # its own lines would come on top of the bar
-    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_SECONDS, chunk_size=2**16)
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pooch.retrieve(
-                source.url,
-                known_hash=f"sha256:{source.sha256}" if source.sha256 else None,
-                fname=path.name,
-                path=path.parent,
-                downloader=downloader,
-            )
-    except requests.RequestException as error:
-        raise UserError(
-            f"{source.url} could not be fetched ({_reason(error)})",
-            next_step="check the connection, or get the file by other means and give it to "
-            "'bench data prepare TASK --from FILE'",
-        ) from error
-    except ValueError as error:  # pooch's word for a wrong checksum
-        raise UserError(
-            f"{source.url} is not the file the card names (its SHA-256 differs); nothing was kept",
-            next_step="try again; if it stays so, the file was changed at its origin",
-        ) from error
-    try:
-        check_size(path, source)
-    except UserError:
-        path.unlink()
-        raise
-
-
-def _reason(error: requests.RequestException) -> str:
-    if error.response is not None:
-        return f"the server answered {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {TIMEOUT_SECONDS} s"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection to the server"
-    return "the connection broke off"
-
-
 def check(path: Path, card: TaskCard) -> str:
     """Hold an archive against the card's source of the same name; return its SHA-256.
 
     Raises:
         UserError: size or checksum differ from the card's.
     """
-    found = _sha256(path)
+    found = sha256(path)
     for source in card.sources:
         if source.file != path.name:
             continue
@@ -221,8 +137,3 @@ def _refuse_unsafe(archive: Path, name: str, is_special: bool) -> None:
             f"{archive} is not safe to unpack: its member '{name}' {kind}",
             next_step="get the archive from its authors; nothing was unpacked",
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,6 +25,7 @@ class Source(Config):
 
     file: str = Field(description="name of the archive on disk")
     url: str | None = Field(None, description="where it may be fetched from; none: it may not")
+    mirrors: tuple[str, ...] = Field((), description="other addresses of the same file")
     bytes: int | None = Field(None, gt=0, description="size, where it is known")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="none: unknown")
     note: str = Field("", description="what a user should know of this file")

@@ -16,7 +16,7 @@ LAYERS = [
     ["config", "paths", "seeding", "metrics", "clusters", "environment"],
     ["registry", "progress", "audio", "records", "features"],
     ["task", "store", "artifacts", "costs"],
-    ["manifest", "sources", "batches", "audit"],
+    ["manifest", "download", "sources", "batches", "audit"],
     ["splits", "prepare", "verify", "system", "report.frame", "report.leaderboard", "report.show"],
     ["corpus", "device"],
     ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],

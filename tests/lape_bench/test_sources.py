@@ -1,22 +1,15 @@
 import hashlib
 import io
-import socket
 import stat
-import subprocess
-import sys
 import tarfile
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lape_bench.errors import UserError
-from lape_bench.progress import Progress
-from lape_bench.sources import DownloadBar, check, downloads, fetch, is_archive, unpack
+from lape_bench.sources import check, downloads, is_archive, unpack
 from lape_bench.task import Source, TaskCard, load_card
 
 FILES = {f"audio/{index}.wav": np.random.default_rng(index).bytes(3000) for index in range(6)}
@@ -298,61 +291,6 @@ def test_an_archive_that_the_card_does_not_name_is_not_held_against_it(tmp_path:
     assert check(archive, card_with(source)) == checksum(archive)
 
 
-class Server:
-    """An HTTP server on the loopback address that serves one content and counts requests."""
-
-    def __init__(self) -> None:
-        self.content = bytes(range(256)) * 100
-        self.requests: list[str] = []
-        self.promised = len(self.content)
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.requests.append(self.path)
-                if self.path != "/sounds.zip":
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(outer.promised))
-                self.end_headers()
-                self.wfile.write(outer.content)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    serving = Server()
-    thread = threading.Thread(target=serving.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield serving
-    serving.server.shutdown()
-    serving.server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def bar(progress: Progress) -> Iterator[DownloadBar]:
-    with progress.task("fetching", None, "bytes") as running:
-        yield DownloadBar(running)
-
-
-def place_of(source: Source) -> Path:
-    [(found, path)] = downloads(card_with(source))
-    assert found is source
-    return path
-
-
 def test_only_sources_with_an_address_are_fetched_each_to_a_place_of_its_own(cache: Path) -> None:
     sources = [
         Source(file="by-hand.zip"),
@@ -365,133 +303,3 @@ def test_only_sources_with_an_address_are_fetched_each_to_a_place_of_its_own(cac
     assert [path.name for path in places] == ["a.zip", "a.zip"]
     assert all(path.is_relative_to(cache) for path in places)
     assert len(set(places)) == 2
-
-
-@pytest.mark.parametrize("checksum_known", [True, False])
-def test_a_fetched_file_holds_the_servers_bytes(
-    checksum_known: bool, server: Server, bar: DownloadBar
-) -> None:
-    known = server.sha256 if checksum_known else None
-    size = len(server.content)
-    source = Source(file="a.zip", url=f"{server.url}/sounds.zip", sha256=known, bytes=size)
-    path = place_of(source)
-    fetch(source, path, bar)
-    assert path.read_bytes() == server.content
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("checksum_known", [True, False])
-def test_what_was_fetched_is_not_fetched_again(
-    checksum_known: bool, server: Server, bar: DownloadBar
-) -> None:
-    known = server.sha256 if checksum_known else None
-    source = Source(file="a.zip", url=f"{server.url}/sounds.zip", sha256=known)
-    for _ in range(2):
-        fetch(source, place_of(source), bar)
-    assert len(server.requests) == 1
-
-
-def test_a_file_that_is_no_longer_the_cards_is_fetched_again(
-    server: Server, bar: DownloadBar
-) -> None:
-    source = Source(file="a.zip", url=f"{server.url}/sounds.zip", sha256=server.sha256)
-    path = place_of(source)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"half")
-    fetch(source, path, bar)
-    assert path.read_bytes() == server.content
-
-
-def test_the_bar_ends_at_the_size_of_the_file(server: Server, bar: DownloadBar) -> None:
-    source = Source(file="a.zip", url=f"{server.url}/sounds.zip")
-    fetch(source, place_of(source), bar)
-    assert bar.running.total == len(server.content)
-    assert bar.running.done == len(server.content)
-
-
-FETCH_QUIETLY = """
-import sys
-from pathlib import Path
-from lape_bench.progress import Progress
-from lape_bench.sources import DownloadBar, fetch
-from lape_bench.task import Source
-
-with Progress(quiet=True).task("fetching", None, "bytes") as running:
-    fetch(Source(file="a.zip", url=sys.argv[1]), Path(sys.argv[2]), DownloadBar(running))
-"""
-
-
-def test_a_quiet_fetch_prints_nothing(server: Server, tmp_path: Path) -> None:
-    arguments = [f"{server.url}/sounds.zip", str(tmp_path / "a.zip")]
-    done = subprocess.run(
-        [sys.executable, "-c", FETCH_QUIETLY, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert (tmp_path / "a.zip").read_bytes() == server.content
-    assert (done.stdout, done.stderr) == ("", "")
-
-
-def serve_other_bytes(server: Server) -> dict[str, object]:
-    return {"url": f"{server.url}/sounds.zip", "sha256": "0" * 64}
-
-
-def serve_another_size(server: Server) -> dict[str, object]:
-    return {"url": f"{server.url}/sounds.zip", "bytes": len(server.content) + 1}
-
-
-def break_off(server: Server) -> dict[str, object]:
-    server.promised += 1000
-    return {"url": f"{server.url}/sounds.zip"}
-
-
-def have_no_such_file(server: Server) -> dict[str, object]:
-    return {"url": f"{server.url}/moved.zip"}
-
-
-def not_listen(server: Server) -> dict[str, object]:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    return {"url": f"http://127.0.0.1:{port}/sounds.zip"}
-
-
-@pytest.mark.parametrize(
-    ("misbehave", "reason"),
-    [
-        (serve_other_bytes, "SHA-256 differs"),
-        (serve_another_size, "but the card names 25,601"),
-        (break_off, "could not be fetched"),
-        (have_no_such_file, "404"),
-        (not_listen, "could not be fetched"),
-    ],
-    ids=["wrong checksum", "wrong size", "breaks off", "404", "nothing listens"],
-)
-def test_a_fetch_that_fails_says_why_and_keeps_nothing(
-    misbehave: Callable[[Server], dict[str, object]],
-    reason: str,
-    server: Server,
-    bar: DownloadBar,
-    cache: Path,
-) -> None:
-    source = Source.model_validate({"file": "a.zip", **misbehave(server)})
-    with pytest.raises(UserError) as caught:
-        fetch(source, place_of(source), bar)
-    said = one_line(caught)
-    assert reason in said
-    assert source.url is not None
-    assert source.url in said or source.file in said
-    assert not [path for path in cache.rglob("*") if path.is_file()]
-
-
-def test_a_cache_that_cannot_be_written_is_said_when_fetching(
-    server: Server, bar: DownloadBar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "file" / "cache"))
-    source = Source(file="a.zip", url=f"{server.url}/sounds.zip")
-    with pytest.raises(UserError, match="cannot be written") as caught:
-        fetch(source, place_of(source), bar)
-    assert "LAPE_BENCH_HOME" in one_line(caught)
