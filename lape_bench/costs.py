@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lape_bench import memory
 from lape_bench.records import StageCost
 
 
@@ -45,6 +46,7 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             peak = _peak_resident_mib()
+            memory.give_back()  # what one stage freed is not the next one's
             # Linux forgets the process's peak on this; elsewhere it stays, and a stage shows the run's.
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")

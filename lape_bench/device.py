@@ -1,17 +1,14 @@
 """Where to compute and how precisely, chosen once at the command line and handed down."""
 
-import ctypes
-
 import torch
 
-from lape_bench import environment
+from lape_bench import environment, memory
 from lape_bench.config import Config
 from lape_bench.errors import UserError, unknown
 from lape_bench.system import Precision
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bf16")
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 class Compute(Config):
@@ -22,7 +19,7 @@ class Compute(Config):
     threads: int | None = None
 
     def resolve(self) -> tuple[torch.device, Precision]:
-        """Find the device and precision on this machine, and set the number of threads.
+        """Find the device and precision on this machine; set the number of threads, and on a CPU keep freed memory.
 
         Raises:
             UserError: unknown names, or a device that this machine lacks.
@@ -31,7 +28,7 @@ class Compute(Config):
             torch.set_num_threads(self.threads)
         device = _device(self.device)
         if device.type == "cpu":
-            keep_memory()
+            memory.keep_freed()
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if self.precision == "auto":
@@ -43,19 +40,6 @@ def stamp(device: torch.device, precision: Precision) -> dict[str, str]:
     """Return what a checkpoint must have been written under to be taken up: device, threads, versions, code."""
     here = {"device": str(device), "precision": precision, "threads": str(torch.get_num_threads())}
     return here | environment.describe()
-
-
-def keep_memory() -> bool:
-    """Let this process keep the memory it frees, for its next tensors.
-
-    By default glibc gives each large block back to the system and asks for it anew, and finding its pages again
-    took a sixth of a step of fine-tuning, with windows of 5 s two fifths.
-
-    Returns:
-        Whether this machine's C library was told; others are left as they are.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
 def _device(name: str) -> torch.device:

@@ -9,13 +9,13 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import requests
 import urllib3
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lape_bench.errors import UserError, writing
 from lape_bench.paths import sha256, write_text
@@ -27,7 +27,16 @@ TRIES = 5  # of an address, each after one that brought nothing new
 FIRST_PAUSE_SECONDS = 1.0  # doubled after each try
 LONGEST_PAUSE_SECONDS = 60.0
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that another try may better
+WHOLE, PART, NOTHING_MORE = 200, 206, 416
 CHUNK = 1 << 16
+# Another try would end the same way.
+HOPELESS = (
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.SSLError,
+    requests.exceptions.TooManyRedirects,
+)
 
 
 class _BrokenOff(Exception):
@@ -57,33 +66,54 @@ def download(
         sleep: waits so many seconds before another try.
 
     Raises:
-        UserError: no address has the file, the connection keeps breaking off, or the file is not the card's.
+        UserError: no address has the card's file, or the connection keeps breaking off.
     """
     assert source.url is not None
+    if path.is_file() and _is_the_cards(path, source):
+        running.resume_at(path.stat().st_size)
+        return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            if path.is_file() and _is_the_cards(path, source):
-                running.resume_at(path.stat().st_size)
-                return
-            part = _Part(path)
-            said: list[str] = []
-            for url in (source.url, *source.mirrors):
-                try:
-                    _from_address(url, source, part, running, sleep)
-                except (_BrokenOff, _Refused) as error:
-                    said.append(f"{url} could not be fetched ({error})")
-                    continue
-                try:
-                    _check(part.path, source, url)
-                except UserError:
-                    part.drop()
-                    raise
-                part.becomes(path)
-                return
-    kept = f"; {part.size:,} bytes are kept, and the same command goes on from there" * (
-        part.size > 0
-    )
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            running.note(waiting="another process downloads it")
+            lock.acquire()
+            running.notes.clear()
+        try:
+            if not path.is_file() or not _is_the_cards(path, source):
+                _from_any_address(source, path, running, sleep)
+        finally:
+            lock.release()
+
+
+def _from_any_address(
+    source: Source, path: Path, running: Running, sleep: Callable[[float], None]
+) -> None:
+    part = _Part(path)
+    if source.sha256 and part.size and _is_the_cards(part.path, source):  # killed at the very end
+        part.becomes(path)
+        return
+    addresses = [url for url in (source.url, *source.mirrors) if url is not None]
+    said: list[str] = []
+    for url in addresses:
+        try:
+            _from_address(url, source, part, running, sleep)
+            if part.pieced and not _is_the_cards(part.path, source):
+                part.drop()  # one of the pieces may be at fault
+                _from_address(url, source, part, running, sleep)
+            if not _is_the_cards(part.path, source):
+                part.drop()
+                raise _Refused("it is not the file the card names: size or SHA-256 differ")
+        except (_BrokenOff, _Refused) as error:
+            said.append(f"{url} could not be fetched ({error})")
+        else:
+            part.becomes(path)
+            return
+    kept = ""
+    if part.size and (source.sha256 or any(part.mark(url) for url in addresses)):
+        kept = f"; {part.size:,} bytes are kept, and the same command goes on from there"
     raise UserError(
         "; ".join(said) + kept,
         next_step="check the connection, or get the file by other means and give it to "
@@ -91,19 +121,18 @@ def download(
     )
 
 
-@dataclass
 class _Part:
-    """What came so far of a file that will be at `whole`."""
+    """What came so far of a file that will be at `whole`, and notes on where it came from.
 
-    whole: Path
+    Attributes:
+        path: the bytes.
+        pieced: whether this process went on with bytes that came earlier.
+    """
 
-    @property
-    def path(self) -> Path:
-        return self.whole.with_name(f".{self.whole.name}.part")
-
-    @property
-    def _notes(self) -> Path:
-        return self.whole.with_name(f".{self.whole.name}.part.json")
+    def __init__(self, whole: Path) -> None:
+        self.path = whole.with_name(f".{whole.name}.part")
+        self._notes = whole.with_name(f".{whole.name}.part.json")
+        self.pieced = False
 
     @property
     def size(self) -> int:
@@ -111,20 +140,31 @@ class _Part:
 
     def mark(self, url: str) -> str | None:
         """Return the server's mark of the version that came from `url`, if it gave one."""
-        try:
-            notes = json.loads(self._notes.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        mark = notes.get("mark")
-        return mark if notes.get("url") == url and isinstance(mark, str) else None
+        noted = self._noted()
+        mark = noted.get("mark")
+        return mark if noted.get("url") == url and isinstance(mark, str) else None
 
-    def start(self, url: str, mark: str | None) -> None:
+    @property
+    def total(self) -> int | None:
+        """Bytes of the whole file, as its server said at first."""
+        total = self._noted().get("total")
+        return total if isinstance(total, int) else None
+
+    def _noted(self) -> dict[str, Any]:
+        try:
+            noted = json.loads(self._notes.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
+
+    def start(self, url: str, mark: str | None, total: int | None) -> None:
         """Forget what came, and note where the next bytes come from."""
         self.drop()
-        write_text(self._notes, json.dumps({"url": url, "mark": mark}))
+        write_text(self._notes, json.dumps({"url": url, "mark": mark, "total": total}))
 
     def drop(self) -> None:
         """Forget what came."""
+        self.pieced = False
         for path in (self.path, self._notes):
             path.unlink(missing_ok=True)
 
@@ -140,19 +180,21 @@ def _from_address(
     url: str, source: Source, part: _Part, running: Running, sleep: Callable[[float], None]
 ) -> None:
     """Bring the part to its full size from one address."""
-    pause, tries = FIRST_PAUSE_SECONDS, TRIES
+    pause, tries, most = FIRST_PAUSE_SECONDS, TRIES, part.size
     while True:
-        before = part.size
         try:
             _one_try(url, source, part, running)
         except _BrokenOff as error:
-            came = part.size > before  # something new: it is worth going on
-            tries = TRIES if came else tries - 1
-            pause = FIRST_PAUSE_SECONDS if came else pause
+            if part.size > most:  # something new: it is worth going on
+                pause, tries, most = FIRST_PAUSE_SECONDS, TRIES, part.size
+            else:
+                tries -= 1
             if not tries:
                 raise
-            running.note(waiting=f"{error.pause or pause:.0f} s, {error}")
-            sleep(min(error.pause or pause, LONGEST_PAUSE_SECONDS))
+            wait = min(pause if error.pause is None else error.pause, LONGEST_PAUSE_SECONDS)
+            running.note(waiting=f"{wait:.0f} s, {error}")
+            sleep(wait)
+            running.notes.pop("waiting")
             pause *= 2
         else:
             return
@@ -161,59 +203,95 @@ def _from_address(
 def _one_try(url: str, source: Source, part: _Part, running: Running) -> None:
     """Ask for what is missing, and write what comes."""
     headers = {"Accept-Encoding": "identity"}  # the file's own bytes, and their number
-    offset, mark = part.size, part.mark(url)
-    if offset and (mark or source.sha256):  # without a mark the checksum tells in the end
-        headers["Range"] = f"bytes={offset}-"
+    mark = part.mark(url)
+    if part.size and (mark or source.sha256):  # without a mark the checksum tells in the end
+        headers["Range"] = f"bytes={part.size}-"
         if mark:
             headers["If-Range"] = mark
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
-                part.drop()  # longer than the file is now
-                raise _BrokenOff("the server's file is shorter than what came before")
-            if response.status_code in PASSING:
-                pause = _asked_pause(response.headers.get("Retry-After"))
-                raise _BrokenOff(f"the server answered {response.status_code}", pause)
-            if not response.ok:
-                raise _Refused(f"the server answered {response.status_code}")
-            total = _total(response, offset)
-            if response.status_code != requests.codes.partial_content:
-                part.start(url, _mark(response))
-                offset = 0
-            _refuse_another_size(total, source, url, part)
-            running.total = total
-            running.resume_at(offset)
-            with part.path.open("ab") as file:
-                for chunk in response.raw.stream(CHUNK, decode_content=False):
-                    file.write(chunk)
-                    running.advance(len(chunk))
-            if total is not None and part.size != total:
-                raise _BrokenOff(f"{part.size:,} of {total:,} bytes came")
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
+    except HOPELESS as error:
+        raise _Refused(_reason(error)) from error
+    except requests.RequestException as error:
         raise _BrokenOff(_reason(error)) from error
+    except (ValueError, OSError) as error:  # a redirect to no address, certificates not there
+        raise _Refused(str(error)) from error
+    with response:
+        _receive(response, url, source, part, running)
 
 
-def _total(response: requests.Response, offset: int) -> int | None:
-    """Read the size of the whole file off an answer.
+def _receive(
+    response: requests.Response, url: str, source: Source, part: _Part, running: Running
+) -> None:
+    """Judge an answer, and write its bytes to the part."""
+    status = response.status_code
+    if status in PASSING:
+        pause = _asked_pause(response.headers.get("Retry-After"))
+        raise _BrokenOff(f"the server answered {status}", pause)
+    if status == NOTHING_MORE:
+        whole = response.headers.get("Content-Range") == f"bytes */{part.size}"
+        if not whole:
+            part.drop()
+            raise _BrokenOff("the server has less than what came before")
+        return
+    if status not in (WHOLE, PART):
+        raise _Refused(f"the server answered {status}")
+    if response.headers.get("Content-Encoding", "identity") != "identity" and not source.sha256:
+        raise _Refused("the server sends it compressed, and no checksum would tell the file by")
+    if status == PART:
+        total = _total_of_part(response, url, part)
+    else:
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+    if None not in (total, source.bytes) and total != source.bytes:
+        # What came before is kept: the answer may be another page than the file.
+        raise _Refused(
+            f"it holds {total:,} bytes, but the card names {source.bytes:,} for {source.file}"
+        )
+    total = source.bytes if total is None else total
+    if status == WHOLE:
+        part.start(url, _mark(response), total)
+    running.total = total
+    running.resume_at(part.size)
+    part.pieced = part.size > 0
+    with part.path.open("ab") as file:
+        try:
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
+                file.write(chunk)
+                running.advance(len(chunk))
+        except urllib3.exceptions.HTTPError as error:
+            raise _BrokenOff(_reason(error)) from error
+    if total is not None and part.size != total:
+        raise _BrokenOff(f"{part.size:,} of {total:,} bytes came")
+    if not part.size:
+        part.drop()
+        raise _Refused("it is empty")
+
+
+def _total_of_part(response: requests.Response, url: str, part: _Part) -> int:
+    """Read the size of the whole file off an answer that goes on with it.
 
     Raises:
-        _BrokenOff: a part was sent that does not go on where ours ends.
+        _BrokenOff: it does not go on where the part ends, or is of another version; the part is dropped.
     """
-    if response.status_code != requests.codes.partial_content:
-        length = response.headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() else None
     sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if sent is None or int(sent[1]) != offset:
-        raise _Refused("the server sent another part of the file than was asked for")
-    return int(sent[2]) if sent[2] != "*" else None
+    mark = part.mark(url)
+    of_version = mark in (None, response.headers.get("ETag"), response.headers.get("Last-Modified"))
+    total = None
+    if sent is not None and int(sent[1]) == part.size and of_version:
+        total = int(sent[2]) if sent[2] != "*" else part.total
+    if total is None:
+        part.drop()
+        raise _BrokenOff("the server sent another part of the file than was asked for")
+    return total
 
 
 def _mark(response: requests.Response) -> str | None:
     """Return what tells this version of the file from another, byte by byte."""
-    tag = response.headers.get("ETag", "")
-    if tag and not tag.startswith("W/"):  # a weak one may stand for other bytes
-        return tag
-    return response.headers.get("Last-Modified")
+    tag = response.headers.get("ETag")
+    if tag is None:
+        return response.headers.get("Last-Modified")
+    return None if tag.startswith("W/") else tag  # a weak one may stand for other bytes
 
 
 def _asked_pause(after: str | None) -> float | None:
@@ -228,16 +306,6 @@ def _asked_pause(after: str | None) -> float | None:
         return None
 
 
-def _refuse_another_size(total: int | None, source: Source, url: str, part: _Part) -> None:
-    """Stop before gigabytes come that the card does not mean."""
-    if total is not None and source.bytes is not None and total != source.bytes:
-        part.drop()
-        raise UserError(
-            f"{url} holds {total:,} bytes, but the card names {source.bytes:,} for {source.file}",
-            next_step="the file was changed at its origin; get the card's by other means",
-        )
-
-
 def _is_the_cards(path: Path, source: Source) -> bool:
     """Tell whether a file has the card's size and checksum, as far as the card knows them."""
     if source.bytes is not None and path.stat().st_size != source.bytes:
@@ -245,21 +313,17 @@ def _is_the_cards(path: Path, source: Source) -> bool:
     return source.sha256 is None or sha256(path) == source.sha256
 
 
-def _check(path: Path, source: Source, url: str) -> None:
-    if not _is_the_cards(path, source):
-        raise UserError(
-            f"{url} is not the file the card names (its size or its SHA-256 differs); nothing was kept",
-            next_step="try again; if it stays so, the file was changed at its origin",
-        )
-
-
 def _reason(error: Exception) -> str:
-    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
-        return f"no answer within {TIMEOUT_SECONDS:.0f} s"
-    if isinstance(
-        error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError
-    ):
-        return "the connection broke off"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection to the server"
-    return f"the connection broke off: {type(error).__name__}"
+    """Say in words why a request failed; the first kind that fits counts."""
+    kinds: list[tuple[type[Exception], str]] = [
+        (requests.exceptions.SSLError, "its certificate is not trusted"),
+        (requests.exceptions.ProxyError, "the proxy does not answer"),
+        (requests.exceptions.TooManyRedirects, "it redirects without end"),
+        (requests.Timeout, f"no answer within {TIMEOUT_SECONDS:.0f} s"),
+        (urllib3.exceptions.TimeoutError, f"no byte within {TIMEOUT_SECONDS:.0f} s"),
+        (requests.ConnectionError, "no connection to the server"),
+        (ValueError, "it is no address of a file on the web"),
+    ]
+    return next(
+        (words for kind, words in kinds if isinstance(error, kind)), "the connection broke off"
+    )

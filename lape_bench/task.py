@@ -30,6 +30,12 @@ class Source(Config):
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="none: unknown")
     note: str = Field("", description="what a user should know of this file")
 
+    @model_validator(mode="after")
+    def _mirrors_go_with_a_url(self) -> Self:
+        if self.mirrors and self.url is None:
+            raise ValueError("'mirrors' has no meaning without a url")
+        return self
+
 
 class SplitRule(Config):
     """How clips come to their side."""

@@ -13,7 +13,7 @@ from lape_bench.records import Cell, RunRecord, write_record
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors"],
-    ["config", "paths", "seeding", "metrics", "clusters", "environment"],
+    ["config", "paths", "seeding", "metrics", "clusters", "environment", "memory"],
     ["registry", "progress", "audio", "records", "features"],
     ["task", "store", "artifacts", "costs"],
     ["manifest", "download", "sources", "batches", "audit"],

@@ -28,11 +28,11 @@ class LogMixupExp(nn.Module):
     """Mix each log-mel with one seen earlier, as background sound (Sec. III-B of arXiv:2103.06695).
 
     x' = log((1 - a) exp(x) + a exp(z)), with a uniform in [0, ratio] and z drawn from a memory bank of
-    the last clips. The bank is a buffer, so that a checkpoint holds it.
+    the last log-mels. The bank is a buffer, so that a checkpoint holds it.
 
     Args:
         shape: bands and frames of a log-mel.
-        memory: clips in the bank, 2,048 as published.
+        memory: log-mels in the bank, 2,048 as published.
         ratio: largest share of the background.
     """
 

@@ -64,25 +64,35 @@ class Server:
             request.end_headers()
             return
         start, total = 0, len(self.content)
+        shown = str(total)
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range") or "")
         same = request.headers.get("If-Range") in (None, *self.headers.values())
         if asked and self.ranges and same:
             start = int(asked[1])
             if start >= total:
-                request.send_error(416)
+                request.send_response(416)
+                request.send_header("Content-Range", f"bytes */{total}")
+                request.send_header("Content-Length", "0")
+                request.end_headers()
                 return
             start += 7 if fault == "elsewhere" else 0
             request.send_response(206)
-            request.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            if fault == "short part":
+                total, shown = start + HALF // 2, "*"
+            if fault != "no range":
+                request.send_header("Content-Range", f"bytes {start}-{total - 1}/{shown}")
         else:
             request.send_response(200)
-        body = self.content[start:]
-        if fault != "no length":
+        body = self.content[start:total]
+        if not fault.startswith("no length"):
             request.send_header("Content-Length", str(len(body)))
         for name, value in self.headers.items():
-            request.send_header(name, value)
+            request.send_header(name, value if fault != "other mark" else '"two"')
         request.end_headers()
-        if fault in ("breaks off", "stalls"):
+        if fault == "breaks early":
+            request.wfile.write(body[: HALF // 2])
+            return
+        if fault.endswith("breaks off") or fault == "stalls":
             request.wfile.write(body[:HALF])
             request.wfile.flush()
             time.sleep(1.5 if fault == "stalls" else 0)
@@ -338,12 +348,107 @@ def test_what_came_is_kept_where_a_server_fails_for_good_and_said(
     assert server.asked[-1] == f"bytes={HALF}-"
 
 
-def test_another_part_than_was_asked_for_is_refused(
+@pytest.mark.parametrize("fault", ["elsewhere", "no range", "other mark"])
+def test_another_part_than_was_asked_for_is_dropped_and_all_of_it_asked_for(
+    fault: str, server: Server, path: Path, running: Running
+) -> None:
+    server.faults = ["breaks off", fault]
+    get(server.source(), path, running)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={HALF}-", None]
+
+
+def test_a_part_of_a_file_of_untold_size_goes_on_to_the_size_told_at_first(
     server: Server, path: Path, running: Running
 ) -> None:
-    server.faults = ["breaks off", "elsewhere"]
-    assert "another part" in refused(server.source(), path, running)
-    assert not path.exists()
+    server.faults = ["breaks off", "short part", "short part"]
+    get(server.source(), path, running)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_server_that_never_lets_a_download_go_on_is_left_in_the_end(
+    server: Server, path: Path, running: Running
+) -> None:
+    server.headers, server.faults = {}, ["breaks off", "breaks early"] * 100
+    refused(server.source(), path, running)
+    assert len(server.asked) <= 2 * TRIES
+
+
+@pytest.mark.parametrize("answer", ["202", "204", "304", "403", "200"])
+def test_an_answer_without_the_file_is_no_file(
+    answer: str, server: Server, path: Path, running: Running
+) -> None:
+    server.faults = [answer]
+    refused(server.source(), path, running)
+    assert files(path) == set()
+
+
+def test_a_compressed_answer_is_refused_where_no_checksum_would_tell(
+    server: Server, path: Path, running: Running
+) -> None:
+    server.headers["Content-Encoding"] = "gzip"
+    assert "compressed" in refused(server.source(), path, running)
+    get(server.source(sha256=sha256(CONTENT)), path, running)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_whole_part_left_by_a_kill_is_not_downloaded_again(
+    server: Server, path: Path, running: Running
+) -> None:
+    def left() -> None:
+        path.unlink(missing_ok=True)
+        server.faults = ["breaks off"] + ["500"] * TRIES
+        refused(server.source(), path, running)
+        path.with_name(".a.zip.part").write_bytes(CONTENT)
+        server.asked.clear()
+
+    left()
+    get(server.source(), path, running)  # the server says that there is no more
+    assert (path.read_bytes(), server.asked) == (CONTENT, [f"bytes={len(CONTENT)}-"])
+    left()
+    get(server.source(sha256=sha256(CONTENT)), path, running)
+    assert (path.read_bytes(), server.asked) == (CONTENT, [])
+    assert files(path) == {"a.zip"}
+
+
+def test_an_answer_of_another_size_does_not_cost_what_came(
+    server: Server, path: Path, running: Running
+) -> None:
+    server.faults = ["breaks off"] + ["500"] * TRIES
+    source = server.source(bytes=len(CONTENT))
+    refused(source, path, running)
+    server.content, server.headers = b"log in here", {}
+    assert "but the card names" in refused(source, path, running)
+    server.content, server.headers = CONTENT, {"ETag": '"one"'}
+    get(source, path, running)
+    assert server.asked[-1] == f"bytes={HALF}-"
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_wrong_piece_is_found_by_the_checksum_and_all_of_it_asked_for(
+    server: Server, path: Path, running: Running
+) -> None:
+    server.headers, server.faults = {}, ["breaks off"] + ["500"] * TRIES
+    source = server.source(sha256=sha256(CONTENT))
+    refused(source, path, running)
+    path.with_name(".a.zip.part").write_bytes(OTHER[:HALF])
+    get(source, path, running)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("known", [{}, {"bytes": len(CONTENT)}])
+def test_a_file_of_unknown_length_that_ends_early_is_held_against_the_cards_size(
+    known: dict[str, object], server: Server, path: Path, running: Running
+) -> None:
+    server.faults = ["no length, breaks off"]
+    get(server.source(**known), path, running)
+    assert path.stat().st_size == (len(CONTENT) if known else HALF)
+
+
+@pytest.mark.parametrize("url", ["ftp://example.org/a.zip", "a.zip", "http://[::1/a.zip"])
+def test_no_address_is_said_at_once(url: str, path: Path, running: Running) -> None:
+    said = refused(Source(file="a.zip", url=url), path, running)
+    assert "no address of a file on the web" in said
 
 
 def nobody_listens() -> str:
@@ -358,7 +463,7 @@ def nobody_listens() -> str:
         (lambda server: {"url": f"{server.address}/moved.zip"}, "answered 404", 1),
         (lambda server: {"url": nobody_listens()}, "no connection to the server", 0),
         (lambda server: {"bytes": 300_001}, "but the card names 300,001", 1),
-        (lambda server: {"sha256": "0" * 64}, "is not the file the card names", 1),
+        (lambda server: {"sha256": "0" * 64}, "not the file the card names", 1),
     ],
     ids=["404", "nobody listens", "another size", "another file"],
 )
