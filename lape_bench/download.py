@@ -238,6 +238,7 @@ def _receive(
         raise _Refused(f"the server answered {status}")
     if response.headers.get("Content-Encoding", "identity") != "identity" and not source.sha256:
         raise _Refused("the server sends it compressed, and no checksum would tell the file by")
+    total: int | None
     if status == PART:
         total = _total_of_part(response, url, part)
     else:
