@@ -1,6 +1,6 @@
 """`python -m lape_bench` is `bench`."""
 
-from lape_bench.cli import main
+from lape_bench.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from lape_bench.config import read_yaml
+from lape_bench.data.twin import SUFFIX, Twin, twin_card
 from lape_bench.errors import UserError, unknown
 from lape_bench.registry import TASKS
 from lape_bench.task import Reader, TaskCard
-from lape_bench.twin import SUFFIX, Twin, twin_card
 
 LISTED = "'bench tasks' lists them with their titles"
 

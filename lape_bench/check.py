@@ -16,9 +16,9 @@ from torch import Tensor
 from lape_bench.catalog import load_card
 from lape_bench.config import validate
 from lape_bench.costs import Meter
+from lape_bench.data.prepare import ensure_prepared
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
-from lape_bench.prepare import ensure_prepared
 from lape_bench.progress import Progress
 from lape_bench.runner import load_system
 from lape_bench.seeding import Seeds

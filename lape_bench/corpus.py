@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lape_bench import store
-from lape_bench.audio import SUFFIXES
 from lape_bench.catalog import load_card
+from lape_bench.data.audio import SUFFIXES
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import ensure_prepared
 from lape_bench.errors import UserError, nearest
-from lape_bench.manifest import Manifest
 from lape_bench.paths import home, write_text
-from lape_bench.prepare import ensure_prepared
 from lape_bench.progress import Progress
 from lape_bench.registry import TASKS
 from lape_bench.store import Clips, Recording, open_store

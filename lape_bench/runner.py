@@ -23,12 +23,12 @@ from lape_bench.catalog import load_card
 from lape_bench.config import Config, validate
 from lape_bench.corpus import Evaluation, load_corpus, open_manifest
 from lape_bench.costs import Meter
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import ensure_prepared
 from lape_bench.device import Compute, stamp
 from lape_bench.errors import UserError, unknown, writing
 from lape_bench.learning.door import EXPECTED, is_system, system_of
-from lape_bench.manifest import Manifest
 from lape_bench.paths import checkpoint_folder, staged_folder, write_text
-from lape_bench.prepare import ensure_prepared
 from lape_bench.progress import Progress
 from lape_bench.records import (
     PROTOCOL_VERSION,

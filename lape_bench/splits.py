@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lape_bench.data.manifest import Manifest
 from lape_bench.errors import UserError
-from lape_bench.manifest import Manifest
 from lape_bench.seeding import Seeds
 from lape_bench.task import TaskCard
 

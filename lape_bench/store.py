@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lape_bench import audio
+from lape_bench.data import audio
 from lape_bench.errors import UserError, writing
 from lape_bench.paths import home, staged_folder
 

@@ -11,8 +11,8 @@ import torch
 
 from lape_bench.catalog import load_card
 from lape_bench.costs import Meter
+from lape_bench.data.prepare import prepare
 from lape_bench.paths import home
-from lape_bench.prepare import prepare
 from lape_bench.progress import Progress
 from lape_bench.seeding import Seeds
 from lape_bench.system import RunContext

@@ -14,22 +14,22 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors"],
     ["config", "paths", "seeding", "metrics", "clusters", "environment", "memory"],
-    ["registry", "progress", "audio", "records", "features"],
-    ["pins", "synthesis", "task", "store", "artifacts", "costs"],
+    ["registry", "progress", "data.audio", "records", "features"],
+    ["data.pins", "data.synthesis", "task", "store", "artifacts", "costs"],
     [
-        "datasheet",
-        "draw",
-        "twin",
-        "near_duplicates",
-        "manifest",
-        "download",
-        "sources",
+        "data.datasheet",
+        "data.draw",
+        "data.twin",
+        "data.near_duplicates",
+        "data.manifest",
+        "data.download",
+        "data.sources",
         "batches",
         "audit",
     ],
-    ["catalog", "fetch", "inventory", "splits", "verify", "system"],
-    ["gather", "lock", "report.frame", "report.leaderboard", "report.show"],
-    ["prepare"],
+    ["catalog", "data.fetch", "data.inventory", "splits", "data.verify", "system"],
+    ["data.gather", "data.lock", "report.frame", "report.leaderboard", "report.show"],
+    ["data.prepare"],
     ["corpus", "device"],
     ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
     ["learning.momentum", "learning.normalised_mse", "learning.pairs"],
@@ -42,7 +42,10 @@ LAYERS = [
     ["learning.momentum_contrast"],
     ["runner", "pretraining"],
     ["sweep", "check"],
-    ["cli"],
+    ["cli.options"],
+    ["cli.reports", "cli.data", "cli.tasks", "cli.systems", "cli.artifacts"],
+    ["cli.runs"],
+    ["cli.app"],
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 FOR_PLUGINS = (
@@ -133,7 +136,7 @@ def test_listings_and_reports_do_not_import_torch(arguments: list[str], tmp_path
     record = RunRecord(cell=cell, identity="0", settings={}, system_version=1, status="failed")
     write_record(tmp_path / "cell", record)
     program = (
-        "import sys; from lape_bench import cli; sys.argv = ['bench', *sys.argv[1:]]\n"
+        "import sys; from lape_bench.cli import app as cli; sys.argv = ['bench', *sys.argv[1:]]\n"
         "try: cli.main()\n"
         "except SystemExit: pass\n"
         "sys.exit(3 if 'torch' in sys.modules else 0)"

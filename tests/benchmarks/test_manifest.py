@@ -11,11 +11,11 @@ SCRIPT = """
 import resource, sys, time
 from pathlib import Path
 from lape_bench.catalog import load_card
-from lape_bench.draw import draw_sides
+from lape_bench.data.draw import draw_sides
 from lape_bench.progress import Progress
 from lape_bench.splits import make_split
 from lape_bench.task import Listed
-from lape_bench.verify import verify
+from lape_bench.data.verify import verify
 from tests.lape_bench.stand_ins import as_manifest
 
 card, count = load_card(sys.argv[1]), int(sys.argv[2])

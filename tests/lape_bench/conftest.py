@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench import cli
+from lape_bench.cli import app as cli
 
 from .http_server import Server
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from lape_bench.catalog import load_card, synthetic
-from lape_bench.draw import draw_sides
-from lape_bench.manifest import COLUMNS, Manifest, ManifestInfo
+from lape_bench.data.draw import draw_sides
+from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo
 from lape_bench.registry import TASKS
 from lape_bench.task import Listed, TaskCard
 

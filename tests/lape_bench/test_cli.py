@@ -13,7 +13,8 @@ import pytest
 from rich.text import Text
 from typer.main import get_command
 
-from lape_bench import artifacts, cli
+from lape_bench import artifacts
+from lape_bench.cli import app as cli
 from lape_bench.registry import TASKS
 
 Bench = Callable[..., tuple[int, str, str]]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from lape_bench import audio
 from lape_bench.catalog import load_card
 from lape_bench.corpus import Evaluation, load_corpus, open_manifest
+from lape_bench.data import audio
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import ensure_prepared, prepare
 from lape_bench.errors import UserError
-from lape_bench.manifest import Manifest
 from lape_bench.paths import home
-from lape_bench.prepare import ensure_prepared, prepare
 from lape_bench.progress import Progress
 from lape_bench.splits import make_split
 from lape_bench.store import Clips

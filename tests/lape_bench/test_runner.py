@@ -14,9 +14,9 @@ import torch
 from lape_bench import metrics, runner
 from lape_bench.catalog import load_card
 from lape_bench.corpus import open_manifest
+from lape_bench.data.manifest import load_manifest
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
-from lape_bench.manifest import load_manifest
 from lape_bench.paths import home
 from lape_bench.progress import Progress
 from lape_bench.records import Cell, RunRecord, cell_folder, read_predictions, read_record

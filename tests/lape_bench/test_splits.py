@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lape_bench.catalog import load_card
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import prepare
 from lape_bench.errors import UserError
-from lape_bench.manifest import Manifest
-from lape_bench.prepare import prepare
 from lape_bench.progress import Progress
 from lape_bench.splits import HELD_OUT, Split, hold_out, make_split, random_like
 from lape_bench.task import TaskCard

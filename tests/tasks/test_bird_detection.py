@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.prepare import prepare
+from lape_bench.data.prepare import prepare
 from lape_bench.progress import Progress
 
 from .layouts import (

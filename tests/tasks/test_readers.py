@@ -6,11 +6,11 @@ import pytest
 import soundfile
 
 from lape_bench.catalog import load_card, load_reader
-from lape_bench.manifest import Manifest
-from lape_bench.prepare import prepare
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import prepare
+from lape_bench.data.verify import differences, verify
 from lape_bench.progress import Progress
 from lape_bench.task import Generator
-from lape_bench.verify import differences, verify
 
 from .layouts import listed, place, refusal
 

@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from lape_bench.catalog import load_card
-from lape_bench.prepare import prepare
+from lape_bench.data.prepare import prepare
+from lape_bench.data.verify import verify
 from lape_bench.progress import Progress
 from lape_bench.store import open_store
-from lape_bench.verify import verify
 
 from .layouts import (
     NO_AUDIO,

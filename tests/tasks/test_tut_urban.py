@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from lape_bench.data.prepare import prepare
 from lape_bench.errors import UserError
-from lape_bench.prepare import prepare
 from lape_bench.progress import Progress
 from lape_bench.store import open_store
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from lape_bench.catalog import load_card
+from lape_bench.data.prepare import prepare
 from lape_bench.errors import UserError
-from lape_bench.prepare import prepare
 from lape_bench.progress import Progress
 
 from .layouts import (

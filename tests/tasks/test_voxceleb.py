@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from lape_bench.data.prepare import prepare
 from lape_bench.errors import UserError
-from lape_bench.prepare import prepare
 from lape_bench.progress import Progress
 
 from .layouts import (

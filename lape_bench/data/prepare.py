@@ -14,10 +14,10 @@ import pandas as pd
 
 from lape_bench import store
 from lape_bench.catalog import load_card, load_reader
-from lape_bench.draw import draw_sides
+from lape_bench.data.draw import draw_sides
+from lape_bench.data.gather import Gathered, gather
+from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, Skipped, load_manifest
 from lape_bench.errors import UserError, nearest
-from lape_bench.gather import Gathered, gather
-from lape_bench.manifest import COLUMNS, Manifest, ManifestInfo, Skipped, load_manifest
 from lape_bench.paths import manifest_path, within_home
 from lape_bench.progress import Progress
 from lape_bench.store import Facts, Recording

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from lape_bench import pins
+from lape_bench.data import pins
 from lape_bench.errors import UserError
 from lape_bench.paths import Staging, digest, home, sha256, staged_folders
 from lape_bench.task import Source, TaskCard

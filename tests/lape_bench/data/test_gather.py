@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from lape_bench import gather as module
-from lape_bench import paths, pins, sources
+from lape_bench import paths
 from lape_bench.catalog import load_card
+from lape_bench.data import gather as module
+from lape_bench.data import pins, sources
+from lape_bench.data.gather import NAMED, gather
+from lape_bench.data.pins import Pin
+from lape_bench.data.sources import downloads
 from lape_bench.errors import UserError
-from lape_bench.gather import NAMED, gather
 from lape_bench.paths import home
-from lape_bench.pins import Pin
 from lape_bench.progress import Progress
-from lape_bench.sources import downloads
 from lape_bench.task import Source, TaskCard
 
 from .archives import card_with, zip_of

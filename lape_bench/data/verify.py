@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from lape_bench import audio, near_duplicates
-from lape_bench.manifest import Manifest
+from lape_bench.data import audio, near_duplicates
+from lape_bench.data.manifest import Manifest
 from lape_bench.progress import Progress
 from lape_bench.store import STORE_RATE, Recording, workers
 from lape_bench.task import TaskCard

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from lape_bench.catalog import load_card
-from lape_bench.manifest import Manifest
-from lape_bench.prepare import prepare
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import prepare
+from lape_bench.data.verify import Finding, differences, verify
 from lape_bench.progress import Progress
 from lape_bench.task import Expected, TaskCard
-from lape_bench.verify import Finding, differences, verify
 
 CARD = load_card("fsdd-digits").model_copy(
     update={

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.verify import Finding
 from lape_bench.errors import UserError
-from lape_bench.manifest import Manifest
-from lape_bench.verify import Finding
 
 COLUMNS = ["clip_id", "label", "split", "fold"]
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lape_bench import cli
 from lape_bench.catalog import load_card
-from lape_bench.download import part_of
-from lape_bench.inventory import measure, note_verified, take_stock
-from lape_bench.manifest import load_manifest
-from lape_bench.prepare import prepare
+from lape_bench.cli import app as cli
+from lape_bench.cli import data
+from lape_bench.data.download import part_of
+from lape_bench.data.inventory import measure, note_verified, take_stock
+from lape_bench.data.manifest import load_manifest
+from lape_bench.data.prepare import prepare
+from lape_bench.data.sources import delete_unpacked, downloads
 from lape_bench.progress import Progress
-from lape_bench.sources import delete_unpacked, downloads
 from lape_bench.task import Expected, Source, TaskCard
 
 from .archives import zip_of
@@ -82,9 +83,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run `bench data` on a card that is found by its name, to its end, and return its output."""
 
     def run(card: TaskCard, *arguments: str) -> str:
-        monkeypatch.setattr(cli, "load_card", lambda _: card)
-        monkeypatch.setattr(cli, "all_cards", lambda: ([card], []))
-        monkeypatch.setattr(cli, "published_lock", lambda _: None)
+        monkeypatch.setattr(data, "load_card", lambda _: card)
+        monkeypatch.setattr(data, "all_cards", lambda: ([card], []))
+        monkeypatch.setattr(data, "published_lock", lambda _: None)
         done = CliRunner().invoke(cli.app, ["data", *arguments])
         assert done.exit_code == 0, done.output
         return done.output
@@ -116,7 +117,7 @@ def test_a_task_that_fails_to_verify_stays_prepared(
     card = card_of(clips).model_copy(update={"expected": Expected(clips=99)})
     bring(card, clips)
     prepare(card, None, progress)
-    monkeypatch.setattr(cli, "load_card", lambda _: card)
+    monkeypatch.setattr(data, "load_card", lambda _: card)
     assert CliRunner().invoke(cli.app, ["data", "verify", card.name, "-q"]).exit_code == 1
     assert take_stock(card).state == "prepared"
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench import cli
 from lape_bench.catalog import all_cards
-from lape_bench.datasheet import page
+from lape_bench.cli import app as cli
+from lape_bench.cli import runs
+from lape_bench.data.datasheet import page
 from lape_bench.registry import TASKS
 
-from .test_cli import RUN_FLOOR
+from ..test_cli import RUN_FLOOR
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Bench = Callable[..., tuple[int, str, str]]
 
 
@@ -47,7 +48,7 @@ def test_a_suite_of_twins_runs_every_task_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     few = ["birdsong-synthetic", "iemocap-synthetic"]
-    monkeypatch.setattr(cli, "suite_tasks", {"lape-synthetic": few}.__getitem__)
+    monkeypatch.setattr(runs, "suite_tasks", {"lape-synthetic": few}.__getitem__)
     code, out, _ = bench(*RUN_FLOOR, "--suite", "lape-synthetic", "--out", str(tmp_path), "--quiet")
     assert code == 0
     assert len(list(tmp_path.glob("birdsong-synthetic/*/*/record.json"))) == 1

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from lape_bench import pins
-from lape_bench.download import download
+from lape_bench.data import pins
+from lape_bench.data.download import download
+from lape_bench.data.pins import Pin
+from lape_bench.data.sources import Download, downloads, is_archive, opens
 from lape_bench.errors import UserError
 from lape_bench.paths import sha256
-from lape_bench.pins import Pin
 from lape_bench.progress import Progress, Stopped
-from lape_bench.sources import Download, downloads, is_archive, opens
 from lape_bench.task import TaskCard
 
 NAMED = 5  # how many failures a message names; it counts them all
@@ -19,7 +19,7 @@ NAMED = 5  # how many failures a message names; it counts them all
 def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
     """Download every fetchable file of a task, lists of addresses first.
 
-    A file whose checksum the card does not know is pinned (`lape_bench.pins`). A failure does not stop the others.
+    A file whose checksum the card does not know is pinned (`lape_bench.data.pins`). A failure does not stop the others.
 
     Args:
         card: the base card.

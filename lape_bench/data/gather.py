@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lape_bench import sources
 from lape_bench.catalog import load_reader
+from lape_bench.data import sources
 from lape_bench.errors import UserError
 from lape_bench.paths import Staging, existing, home, staged_folder, staged_folders, within_home
 from lape_bench.progress import Progress, Stopped

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lape_bench.catalog import load_card
-from lape_bench.draw import draw_sides
+from lape_bench.data.draw import draw_sides
 from lape_bench.task import Listed, TaskCard
 
 BY_CLIP, BY_GROUP = load_card("librispeech-speaker"), load_card("librispeech-speaker@chapters")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lape_bench.near_duplicates import ALIKE, fingerprints, pairs_across
+from lape_bench.data.near_duplicates import ALIKE, fingerprints, pairs_across
 from lape_bench.progress import Progress
 from lape_bench.store import Clips
 

@@ -18,7 +18,7 @@ import requests
 import urllib3
 from filelock import FileLock, Timeout
 
-from lape_bench import pins
+from lape_bench.data import pins
 from lape_bench.errors import UserError, writing
 from lape_bench.paths import digest, sha256, write_text
 from lape_bench.progress import Running

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lape_bench import download as module
-from lape_bench.download import TRIES, download
+from lape_bench.data import download as module
+from lape_bench.data.download import TRIES, download
 from lape_bench.errors import UserError
 from lape_bench.progress import Progress, Running, Stopped
 from lape_bench.task import Source
 
-from .http_server import CONTENT, HALF, OTHER, Server, sha256
+from ..http_server import CONTENT, HALF, OTHER, Server, sha256
 
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
@@ -127,7 +127,7 @@ def test_a_stalled_download_goes_on(
 KILLED = """
 import os, sys
 from pathlib import Path
-from lape_bench import download
+from lape_bench.data import download
 from lape_bench.progress import Progress
 from lape_bench.task import Source
 

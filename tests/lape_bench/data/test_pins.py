@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench import pins
+from lape_bench.data import pins
+from lape_bench.data.fetch import fetch
+from lape_bench.data.pins import Pin
+from lape_bench.data.sources import check_fetched, downloads
 from lape_bench.errors import UserError
-from lape_bench.fetch import fetch
-from lape_bench.pins import Pin
 from lape_bench.progress import Progress
-from lape_bench.sources import check_fetched, downloads
 from lape_bench.task import TaskCard
 
+from ..http_server import CONTENT, OTHER, Server, sha256
 from .archives import card_with
-from .http_server import CONTENT, OTHER, Server, sha256
 
 URL = "http://one.example/a.zip"
 
@@ -112,7 +112,7 @@ def test_threads_that_pin_at_once_lose_nothing() -> None:
 
 ADDS = """
 import sys
-from lape_bench import pins
+from lape_bench.data import pins
 for number in range(100):
     pins.add(f"http://{sys.argv[1]}/{number}", pins.Pin(sys.argv[1] * 64, number))
     pins.add(f"http://shared/{number}", pins.Pin(sys.argv[1] * 64, number))

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lape_bench import pins
-from lape_bench.errors import UserError
-from lape_bench.paths import staged_folders
-from lape_bench.pins import Pin
-from lape_bench.sources import (
+from lape_bench.data import pins
+from lape_bench.data.pins import Pin
+from lape_bench.data.sources import (
     Download,
     bare_name,
     check,
@@ -23,6 +21,8 @@ from lape_bench.sources import (
     opens,
     unpack,
 )  # fmt: skip
+from lape_bench.errors import UserError
+from lape_bench.paths import staged_folders
 from lape_bench.task import Source
 
 from .archives import card_with

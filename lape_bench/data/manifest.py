@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lape_bench import store
-from lape_bench.audio import SHORTEST_SECONDS
 from lape_bench.config import Config
+from lape_bench.data.audio import SHORTEST_SECONDS
 from lape_bench.errors import UserError
 from lape_bench.paths import home, manifest_path, new_file
 from lape_bench.store import Clips, Recording

@@ -85,7 +85,7 @@ class Twin(Generator):
         # Here, since listing the tasks, which knows their twins, must not wait for SciPy.
         import soundfile
 
-        from lape_bench.synthesis import RATE, render
+        from lape_bench.data.synthesis import RATE, render
 
         seeds = Seeds(card.version, card.name)
         cards = [card, *(card.with_variant(name) for name in card.variants)]

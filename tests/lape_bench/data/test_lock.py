@@ -3,12 +3,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lape_bench import lock
 from lape_bench.catalog import load_card
+from lape_bench.data import lock
+from lape_bench.data.manifest import Manifest
 from lape_bench.errors import UserError
-from lape_bench.manifest import Manifest
 
-from .stand_ins import stand_in
+from ..stand_ins import stand_in
 
 ESC10 = load_card("esc10")
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench import fetch as module
-from lape_bench import pins
+from lape_bench.data import fetch as module
+from lape_bench.data import pins
+from lape_bench.data.fetch import NAMED, fetch
+from lape_bench.data.sources import downloads, unpack
 from lape_bench.errors import UserError
-from lape_bench.fetch import NAMED, fetch
 from lape_bench.progress import Progress, Stopped
-from lape_bench.sources import downloads, unpack
 from lape_bench.task import Source, TaskCard
 
+from ..http_server import CONTENT, HALF, OTHER, Server
 from .archives import card_with, zip_of
-from .http_server import CONTENT, HALF, OTHER, Server
 
 FILES = {f"/{name}.zip": zip_of({f"{name}.txt": name.encode() * 50}) for name in "abcd"}
 LOG_IN = b"<!DOCTYPE html><html><body>Please log in</body></html>\n" * 50

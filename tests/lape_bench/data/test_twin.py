@@ -6,13 +6,13 @@ import pytest
 import soundfile
 
 from lape_bench.catalog import all_cards, load_card, load_reader, suite_tasks, synthetic
+from lape_bench.data.prepare import prepare
+from lape_bench.data.synthesis import KINDS, PEAK, RATE, render
+from lape_bench.data.twin import Twin
+from lape_bench.data.verify import verify
 from lape_bench.errors import UserError
-from lape_bench.prepare import prepare
 from lape_bench.progress import Progress
-from lape_bench.synthesis import KINDS, PEAK, RATE, render
 from lape_bench.task import TaskCard
-from lape_bench.twin import Twin
-from lape_bench.verify import verify
 
 LAPE = suite_tasks("lape")
 FEW_CLASSES = [name for name in LAPE if len(load_card(name).classes) < 40]

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from lape_bench.audio import AudioProblem, content_hash, read, resample
+from lape_bench.data.audio import AudioProblem, content_hash, read, resample
 
 HZ = 440.0
 AMPLITUDE = 0.5

@@ -1,0 +1,54 @@
+"""`bench`: its commands, put together.
+
+This room parses and wires only. Modules that import torch or pandas are imported inside the command that needs them, so
+that `bench --help`, `bench tasks` and `bench systems` answer at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lape_bench import __version__
+from lape_bench.cli import artifacts, data, reports, runs, systems, tasks
+from lape_bench.errors import UserError
+
+app = typer.Typer(
+    name="bench",
+    help="Benchmark audio representations on low-resource classification, under one honest protocol.",
+    epilog="Example: bench run --system supervised --task synthetic-sounds",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for commands in (runs, reports):
+    app.add_typer(commands.app)
+for group in (data, tasks, systems, artifacts):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+
+
+def main() -> None:
+    """Run `bench`; a user's mistake ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except PermissionError as error:
+        print(f"bench: {error.filename} may not be read; ask its owner.", file=sys.stderr)
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lape_bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _bench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,188 @@
+"""`bench data`: recordings of a task, from the download to the verified manifest."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from lape_bench.catalog import all_cards, load_card, published_lock
+from lape_bench.cli.options import Quiet, TaskName, Verbose, print_table
+from lape_bench.errors import UserError
+from lape_bench.paths import home
+from lape_bench.progress import Progress
+from lape_bench.task import TaskCard
+
+MOST_PATHS = 20  # of fetched files to name one by one
+
+app = typer.Typer(
+    help="Fetch, prepare and verify the recordings of a task.",
+    epilog="Example: bench data prepare esc10 --from esc10.zip",
+    no_args_is_help=True,
+)
+
+
+@app.command(epilog="Example: bench data prepare asc-keywords --from asc-mini.zip")
+def prepare(
+    task: TaskName,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="An archive or folder with the recordings; may be repeated."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out clips that cannot be used.")
+    ] = False,
+    delete_archives: Annotated[
+        bool,
+        typer.Option("--delete-archives", help="Delete fetched archives that are unpacked now."),
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read, decode and check the recordings of a task, once; its variants are prepared with it."""
+    from lape_bench.data import sources
+    from lape_bench.data.prepare import prepare as prepare_task
+    from lape_bench.data.verify import differences
+
+    card = _base_card(task)
+    progress = Progress(quiet, verbose)
+    for manifest in prepare_task(card, source, progress, skip_bad):
+        info = manifest.info
+        own_card = card.with_variant(info.variant)
+        hours = manifest.clips["seconds"].sum() / 3600
+        print(
+            f"{own_card.reference}: {len(manifest):,} clips, {hours:.2f} h, manifest {manifest.hash[:12]}"
+            + (f", {len(info.skipped)} skipped" if info.skipped else "")
+        )
+        for skipped in info.skipped:
+            progress.say(f"skipped {skipped.clip_id}: {skipped.reason}")
+        for difference in differences(own_card, manifest):
+            print(f"  differs from the card: {difference}")
+    if delete_archives:
+        deleted = sources.delete_unpacked(card)
+        print(f"deleted {deleted.bytes / 2**20:,.0f} MiB of archives")
+        for name, reason in deleted.kept:
+            print(f"  kept {name}: {reason}")
+
+
+@app.command(epilog="Example: bench data fetch esc10 && bench data prepare esc10")
+def fetch(
+    task: TaskName,
+    parallel: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 4,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Download the recordings of a task, where their owners let anyone have them.
+
+    What a broken connection or a kill left is gone on with. Where nobody published a checksum, that of the first
+    download is kept and later ones must agree.
+    """
+    from lape_bench.data.fetch import fetch as fetch_task
+
+    card = _base_card(task)
+    progress = Progress(quiet, verbose)
+    try:
+        paths = fetch_task(card, parallel, progress)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+    for path in paths if len(paths) <= MOST_PATHS else [paths[0].parent]:
+        print(path)
+    progress.say(f"next: {card.obtain or f'bench data prepare {card.name}'}")
+
+
+@app.command(epilog="Example: bench data verify asc-keywords --deep")
+def verify(
+    task: TaskName,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every file again.")] = False,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            help="A lock file; the split must be the one that it pins. Default: the card's."
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Hold a prepared task against its card, its split rule and the files; exit code 1 if it fails."""
+    from lape_bench.data import lock as locks
+    from lape_bench.data.inventory import note_verified
+    from lape_bench.data.manifest import load_manifest
+    from lape_bench.data.verify import verify as verify_task
+
+    card = load_card(task)
+    manifest = load_manifest(card)
+    findings = verify_task(card, manifest, deep, Progress(quiet))
+    lock = lock or published_lock(card)
+    if lock is not None:
+        findings.append(locks.compare(manifest, lock))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        mark = Text("ok", "green") if finding.holds else Text("FAILS", "red")
+        table.add_row(mark, finding.what, finding.detail)
+    print_table(table)
+    print(f"{card.reference}, from {manifest.info.source}")
+    print(f"manifest {manifest.hash}")
+    if not all(finding.holds for finding in findings):
+        raise typer.Exit(1)
+    note_verified(manifest)
+
+
+@app.command(epilog="Example: bench data lock asc-keywords --out asc-keywords.lock.csv")
+def lock(
+    task: TaskName,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it; default: the screen.")
+    ] = None,
+) -> None:
+    """Pin the split of a prepared task: id, label, side and fold of each clip, and the manifest's hash.
+
+    Who has the same file has the same split: 'bench data verify TASK --lock FILE'.
+    """
+    from lape_bench.data import lock as locks
+    from lape_bench.data.manifest import load_manifest
+    from lape_bench.paths import write_text
+
+    text = locks.as_text(load_manifest(load_card(task)))
+    if out is None:
+        print(text, end="")
+    else:
+        write_text(out, text)
+
+
+@app.command(epilog="Example: bench data status")
+def status() -> None:
+    """Show of every task what is on disk: missing, fetched, prepared or verified, its size and its licence."""
+    from lape_bench.data.inventory import Stock, measure, take_stock
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("MiB", justify="right")
+    table.add_column("licence", overflow="fold")
+    cards, problems = all_cards()
+    stocks: dict[str, Stock] = {}
+    for card in cards:
+        try:
+            stocks[card.name] = take_stock(card)
+        except UserError as problem:
+            problems.append(problem)
+    each, total = measure(list(stocks.values()))
+    licences = {card.name: card.licence for card in cards}
+    for (name, stock), size in zip(stocks.items(), each, strict=True):
+        table.add_row(name, stock.state, f"{size / 2**20:,.0f}", licences[name])
+    print_table(table)
+    print(f"{total / 2**20:,.0f} MiB in {home()}; what tasks share stands with each of them")
+    for error in problems:
+        print(f"left out: {error}", file=sys.stderr)
+
+
+def _base_card(task: str) -> TaskCard:
+    card = load_card(task)
+    if card.variant:
+        raise UserError(
+            f"'{task}' names a variant; all variants of a task are prepared together",
+            next_step=f"give '{card.name}'",
+        )
+    return card

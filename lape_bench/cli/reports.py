@@ -1,0 +1,76 @@
+"""`bench show` and `bench report`, and the board that ends a run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lape_bench.cli.options import Out, print_table
+from lape_bench.errors import UserError, unknown
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: bench show results/asc-keywords/unfused/finetune-0.1-seed0-1a2b3c4d")
+def show(
+    record: Annotated[Path, typer.Argument(help="A cell's folder, or its record.json.")],
+) -> None:
+    """Show a record: score, stages and their cost, learning curves, clusters, artefacts."""
+    from lape_bench.report import show as telling
+
+    print_table(telling.show(telling.find_record(record)))
+
+
+@app.command(epilog="Example: bench report --format markdown > board.md")
+def report(
+    out: Out = Path("results"),
+    format: Annotated[
+        str, typer.Option(help="terminal, markdown, csv, or cells: a CSV of every cell.")
+    ] = "terminal",
+) -> None:
+    """Show the leaderboard: every score recomputed from the predictions on disk."""
+    from lape_bench.report.frame import load_frame
+
+    if format not in (formats := ("terminal", "markdown", "csv", "cells")):
+        raise unknown("format", format, formats)
+    frame, problems = load_frame(out)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if frame.empty:
+        raise UserError(f"{out} holds no finished record", next_step="run something: 'bench run'")
+    if format == "cells":
+        print(frame.to_csv(index=False), end="")
+    else:
+        show_board(frame, format)
+
+
+def show_board(frame: Any, format: str) -> None:
+    """Print the leaderboard of a frame of cells: terminal, markdown or csv."""
+    from lape_bench.report import leaderboard as boards
+
+    board = boards.leaderboard(frame)
+    if format == "csv":
+        print(boards.as_csv(board), end="")
+    elif format == "markdown":
+        print(boards.as_markdown(*boards.columns(board)), end="")
+    else:
+        print_table(boards.as_table(*boards.columns(board)))
+
+
+def show_audit(records: list[Any]) -> None:
+    """Print what published shortcuts would have reported, if any record was audited."""
+    audited = [record for record in records if record.audit is not None]
+    if not audited:
+        return
+    print("\nwhat published shortcuts would have reported, beside this protocol on the same cells:")
+    for shortcut in ("best_epoch_on_test", "one_random_crop", "random_split"):
+        pairs = [
+            (record.metrics[record.task.metric], record.audit[shortcut][record.task.metric])
+            for record in audited
+            if shortcut in record.audit
+        ]
+        if pairs:
+            honest, told = (100 * sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+            name = shortcut.replace("_", " ")
+            print(f"  {name:<20}{told:6.2f} % instead of {honest:6.2f} % ({told - honest:+.2f})")

@@ -1,0 +1,262 @@
+"""`bench run`, `bench sweep` and `bench pretrain`."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lape_bench.catalog import load_card, suite_tasks, synthetic
+from lape_bench.cli.options import (
+    Audit,
+    Device,
+    Force,
+    Out,
+    PrecisionName,
+    Quiet,
+    Settings,
+    Threads,
+    Verbose,
+)
+from lape_bench.cli.reports import show_audit, show_board
+from lape_bench.config import apply_pairs, flatten, merge, read_yaml
+from lape_bench.errors import UserError, unknown
+from lape_bench.paths import manifest_path
+from lape_bench.progress import Progress
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: bench run --system supervised --task asc-keywords --seeds 3 --label-fraction 0.1"
+)
+def run(
+    system: Annotated[str, typer.Option(help="What to benchmark.")] = "supervised",
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task, or task@variant; may be repeated.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Every task of a suite: lape, open, lape-synthetic.")
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="real, or synthetic: generated twins of the tasks.")
+    ] = "real",
+    protocol: Annotated[
+        str | None, typer.Option(help="finetune, linear or knn; default: the system's own.")
+    ] = None,
+    label_fraction: Annotated[float, typer.Option(help="Share of the train labels used.")] = 1.0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 1,
+    fold: Annotated[int | None, typer.Option(help="One fold; default: all.")] = None,
+    settings: Settings = None,
+    out: Out = Path("results"),
+    device: Device = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = None,
+    force: Force = False,
+    audit: Audit = False,
+    keep_model: Annotated[
+        bool, typer.Option("--keep-model", help="Keep the trained model beside the record.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a system on a task: every seed and fold, each recorded; finished ones are not run again.
+
+    Without --task and --suite it runs a generated task, which needs no download. Tasks of a suite that are not
+    prepared are named and left out.
+    """
+    from lape_bench.device import Compute
+    from lape_bench.runner import RunOptions, check_protocols, plan, resolve
+
+    if not 0 < label_fraction <= 1:
+        raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
+    protocols = [protocol] if protocol else []
+    check_protocols(protocols)
+    cells = plan(
+        [(system, apply_pairs(settings or []))],
+        _tasks_to_run(task or [], suite, data),
+        protocols,
+        [label_fraction],
+        seeds,
+        fold,
+    )
+    options = RunOptions(
+        out=out,
+        compute=Compute(device=device, precision=precision, threads=threads),
+        force=force,
+        audit=audit,
+        keep_model=keep_model,
+    )
+    progress = Progress(quiet, verbose)
+    for cell in {cell.task: cell for cell in cells}.values():
+        resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
+    _run_all(cells, options, 1, progress)
+
+
+@app.command(epilog="Example: bench sweep grid.yaml --jobs 2 (see README for a grid)")
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A YAML file: systems, tasks, protocols, ...")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task of the grid; may be repeated.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    out: Out = Path("results"),
+    device: Device = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = None,
+    force: Force = False,
+    audit: Audit = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a grid of cells; stop it whenever you like and run it again to go on."""
+    from lape_bench.device import Compute
+    from lape_bench.runner import RunOptions
+    from lape_bench.sweep import SweepConfig
+
+    grid = read_yaml(file, SweepConfig)
+    cells = grid.only(task).cells() if task else grid.cells()
+    compute = Compute(device=device, precision=precision, threads=threads)
+    options = RunOptions(out=out, compute=compute, force=force, audit=audit)
+    progress = Progress(quiet, verbose)
+    if dry_run:
+        _show_plan(cells, options, progress)
+    else:
+        _run_all(cells, options, jobs, progress)
+
+
+@app.command(
+    epilog="Example: bench pretrain --system delores-m --corpus asc-keywords,fsdd-digits --epochs 20"
+)
+def pretrain(
+    corpus: Annotated[str, typer.Option(help="Tasks or folders of audio, comma-separated.")],
+    system: Annotated[str, typer.Option(help="An upstream system.")] = "delores-m",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes through the corpus; default: the system's.")
+    ] = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pre-train an upstream and keep it; cells with the same settings and corpus find it.
+
+    Of a task with official sides the train split is taken, of one with folds everything. A cell of a corpus's own
+    task with folds leaves out what it validates and tests on, so it pre-trains an upstream of its own.
+    """
+    from lape_bench.device import Compute
+    from lape_bench.pretraining import learn_upstream
+
+    given = merge(apply_pairs(settings or []), {"corpus": corpus})
+    if epochs is not None:
+        given = merge(given, {"pretrain": {"epochs": epochs, "least_steps": 1}})
+    compute = Compute(device=device, precision=precision, threads=threads)
+    progress = Progress(quiet, verbose)
+    try:
+        upstream = learn_upstream(system, given, compute, progress)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+    found, curve = upstream.artifact, upstream.curve
+    how = "pre-trained" if found.computed else "found, pre-trained before"
+    print(f"upstream {found.hash[:12]} {how} in {found.made.seconds:.0f} s: {found.folder}")
+    ends = [
+        f"{name.replace('_', ' ')} {curve[0][name]:.4g} -> {curve[-1][name]:.4g}"
+        for name in curve[0]
+    ]
+    print(f"{len(curve)} epochs, {', '.join(ends[1:])}")
+    pairs = " ".join(
+        f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"
+        for key, value in flatten(given).items()
+    )
+    progress.say(f"next: bench run --system {system} {pairs} --task TASK")
+
+
+def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
+    """Return the tasks that --task, --suite and --data ask for."""
+    if data not in (kinds := ("real", "synthetic")):
+        raise unknown("kind of data", data, kinds)
+    from lape_bench.data.manifest import load_manifest
+
+    in_suite = suite_tasks(suite) if suite else []
+    if not named and not in_suite:
+        return ["synthetic-sounds"]
+    if data == "synthetic":
+        return list(dict.fromkeys(map(synthetic, [*named, *in_suite])))
+    ready, missing = [], []
+    for name in in_suite:
+        card = load_card(name)
+        try:
+            if card.data == "real":
+                load_manifest(card)
+            ready.append(name)
+        except UserError as error:
+            missing.append(name)
+            if manifest_path(name).is_file():  # of another version of the card, or damaged
+                print(f"left out: {error}", file=sys.stderr)
+    if missing:
+        print(f"left out, not prepared: {', '.join(missing)}", file=sys.stderr)
+    if not named and not ready:
+        raise UserError(
+            f"no task of the suite '{suite}' is prepared",
+            next_step="'bench data status' says what is on disk; or try --data synthetic",
+        )
+    return list(dict.fromkeys([*named, *ready]))
+
+
+def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> None:
+    """Run cells, say what failed, and show the board of what is finished."""
+    from lape_bench.records import RunRecord, cell_folder
+    from lape_bench.report.frame import frame_of
+    from lape_bench.sweep import run_cells
+
+    options.compute.resolve()
+    finished, failed = [], 0
+    outcomes = run_cells(cells, options, jobs, progress)
+    for cell, outcome in _until_stopped(outcomes):
+        if isinstance(outcome, RunRecord) and outcome.status == "finished":
+            finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
+            score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
+            progress.say(f"{cell.title}: {100 * score:.2f} %")
+        else:
+            failed += 1
+            reason = outcome if isinstance(outcome, str) else outcome.error
+            print(f"{cell.title} failed: {reason}", file=sys.stderr)
+    frame, _ = frame_of(finished)
+    if not frame.empty:
+        show_board(frame, "terminal")
+        show_audit([record for _, record in finished])
+        progress.say(f"records in {options.out}; 'bench report' shows them all")
+    if failed:
+        print(f"{failed} of {len(cells)} cells failed; run again to retry them", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _until_stopped(outcomes: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from outcomes
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
+    from lape_bench.runner import finished_record, resolve
+
+    counts = {"finished": 0, "to run": 0, "impossible": 0}
+    for cell in cells:
+        try:
+            job = resolve(cell, progress)
+            done = not options.force and finished_record(job, options) is not None
+            state, note = ("finished" if done else "to run"), ""
+        except UserError as error:
+            state, note = "impossible", f": {error}"
+        counts[state] += 1
+        print(f"{state:<11}{cell.title}{note}")
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))

@@ -1,0 +1,90 @@
+"""`bench tasks`: what can be run on."""
+
+import sys
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from lape_bench.catalog import all_cards, load_card
+from lape_bench.cli.options import TaskName, print_table
+from lape_bench.data import datasheet
+from lape_bench.paths import manifest_path
+
+app = typer.Typer(help="List the tasks, or show one.", epilog="Example: bench tasks show esc10")
+
+
+@app.callback(invoke_without_command=True)
+def _tasks(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    from lape_bench.data import sources
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task", no_wrap=True)
+    for heading in ("classes", "clips"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("split", "on disk"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("title")
+    cards, problems = all_cards()
+    for error in problems:
+        print(f"left out: {error}", file=sys.stderr)
+    suite = None
+    for card in cards:
+        if card.suite != suite:
+            table.add_row(Text(f"suite {card.suite}", "bold"))
+            suite = card.suite
+        for each in [card, *(card.with_variant(variant) for variant in card.variants)]:
+            split = f"{each.split.folds} folds" if each.split.folds else each.split.rule
+            counts = (str(len(each.classes)), f"{each.expected.clips:,}")
+            here = "prepared" if manifest_path(each.reference).is_file() else ""
+            if not (here or each.variant or each.obtain) and sources.is_fetched(each):
+                here = "fetched"
+            name, title = (
+                (f"    @{each.variant}", "") if each.variant else (f"  {card.name}", card.title)
+            )
+            table.add_row(name, *counts, split, here, title)
+    print_table(table)
+
+
+@app.command("page", epilog="Example: bench tasks page > tasks/README.md")
+def page_of_tasks() -> None:
+    """Write every card as a page of Markdown: what, how to get it, which split and why."""
+    print(datasheet.page(all_cards()[0]), end="")
+
+
+@app.command("show", epilog="Example: bench tasks show fsdd-digits@official")
+def show_task(task: TaskName) -> None:
+    """Show a task's card."""
+    card = load_card(task)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    split = f"{card.split.folds} folds: " if card.split.folds else f"{card.split.rule}: "
+    twin = "" if card.data == "synthetic" else f"; its twin {card.name}-synthetic needs none"
+    rows = {
+        "task": f"{card.reference}, version {card.version}",
+        "title": f"{card.title} ({card.domain}, {card.data} data, suite {card.suite})",
+        "what": card.about or "-",
+        "classes": datasheet.classes(card),
+        "clips": datasheet.summary(card),
+        "window": f"{card.window_seconds:g} s",
+        "metric": card.metric,
+        "split": split + card.split.origin,
+        "kept apart": card.group or "nothing",
+        "to get it": datasheet.how_to_get(card).replace("`", "") + twin,
+        "licence": card.licence,
+        "citation": card.citation,
+        "prepared": "yes"
+        if manifest_path(card.reference).is_file()
+        else f"no: bench data prepare {card.name}",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    for source in card.sources:
+        facts = [f"{source.bytes:,} bytes" if source.bytes else "", source.url or "", source.note]
+        table.add_row("source", "; ".join([source.file, *filter(None, facts)]))
+    for name, variant in card.variants.items():
+        table.add_row("variant", f"{card.name}@{name}: {variant.about}")
+    print_table(table)

@@ -1,0 +1,1 @@
+"""Recordings: got, decoded, drawn into splits, and verified."""
