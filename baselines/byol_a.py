@@ -22,11 +22,11 @@ from lape_bench.learning.encoders import AudioNTT
 from lape_bench.learning.heads import mlp
 from lape_bench.learning.momentum import follow, momentum_copy
 from lape_bench.learning.normalised_mse import normalised_mse
+from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.pretrain import Objective
-from lape_bench.learning.upstream import UpstreamConfig, UpstreamSystem
 
 
-class ByolAConfig(UpstreamConfig):
+class ByolAConfig(AudioNTTUpstreamConfig):
     """BYOL on AudioNTT."""
 
     projector_hidden: int = Field(
@@ -84,11 +84,11 @@ class ByolAObjective(Objective):
         follow(self.target, self.online, self.momentum)
 
 
-class ByolA(UpstreamSystem):
+class ByolA(AudioNTTUpstream):
     """AudioNTT pre-trained by BYOL."""
 
     Settings: ClassVar[type[FrozenConfig]] = ByolAConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector_hidden": 64}
+    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_hidden": 64}
 
     @classmethod
     def build_objective(

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from lape_bench.learning.contrast import bilinear_contrast
 from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.encoders import AudioNTT, Encoder
+from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.pretrain import Siamese
-from lape_bench.learning.upstream import UpstreamConfig, UpstreamSystem
 
 
-class ColaConfig(UpstreamConfig):
+class ColaConfig(AudioNTTUpstreamConfig):
     """Bilinear contrast of two segments on AudioNTT."""
 
     projector_features: int = Field(512, ge=2, description="features that are compared")
@@ -57,11 +57,11 @@ class ColaObjective(Siamese):
         return bilinear_contrast(anchors, positives, self.similarity)
 
 
-class Cola(UpstreamSystem):
+class Cola(AudioNTTUpstream):
     """AudioNTT pre-trained by COLA."""
 
     Settings: ClassVar[type[FrozenConfig]] = ColaConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector_features": 64}
+    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_features": 64}
 
     @classmethod
     def build_objective(cls, encoder: AudioNTT, settings: ColaConfig, clips: int) -> ColaObjective:

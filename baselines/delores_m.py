@@ -23,7 +23,7 @@ from lape_bench.learning.momentum_contrast import (
     MomentumContrast,
     MomentumContrastConfig,
 )
-from lape_bench.learning.upstream import UpstreamSystem
+from lape_bench.learning.ntt import AudioNTTUpstream
 
 
 class DeloresMConfig(MomentumContrastConfig):
@@ -71,12 +71,12 @@ class DeloresMObjective(MomentumContrast):
         return loss
 
 
-class DeloresM(UpstreamSystem):
+class DeloresM(AudioNTTUpstream):
     """AudioNTT pre-trained by momentum contrast and layer-wise Barlow Twins."""
 
     version = 2  # 1 had both views at one level, and a linear key head
     Settings: ClassVar[type[FrozenConfig]] = DeloresMConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector": 64, "queue": 64}
+    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector": 64, "queue": 64}
 
     @classmethod
     def build_objective(

@@ -15,11 +15,11 @@ from lape_bench.learning.barlow_twins import TRADE_OFF, barlow_twins
 from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.encoders import AudioNTT, Encoder
 from lape_bench.learning.heads import mlp
+from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.pretrain import Siamese
-from lape_bench.learning.upstream import UpstreamConfig, UpstreamSystem
 
 
-class DeloresSConfig(UpstreamConfig):
+class DeloresSConfig(AudioNTTUpstreamConfig):
     """Barlow Twins on AudioNTT."""
 
     projector: int = Field(2048, ge=2, description="features of the projector's three layers")
@@ -41,12 +41,12 @@ class BarlowTwins(Siamese):
         return barlow_twins(z_a, z_b, self.trade_off)
 
 
-class DeloresS(UpstreamSystem):
+class DeloresS(AudioNTTUpstream):
     """AudioNTT pre-trained by Barlow Twins."""
 
     version = 2  # 1 had both views at one level
     Settings: ClassVar[type[FrozenConfig]] = DeloresSConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector": 64}
+    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector": 64}
 
     @classmethod
     def build_objective(

@@ -20,14 +20,14 @@ from lape_bench.learning.momentum_contrast import (
     MomentumContrast,
     MomentumContrastConfig,
 )
-from lape_bench.learning.upstream import UpstreamSystem
+from lape_bench.learning.ntt import AudioNTTUpstream
 
 
-class MoCo(UpstreamSystem):
+class MoCo(AudioNTTUpstream):
     """AudioNTT pre-trained by momentum contrast."""
 
     Settings: ClassVar[type[FrozenConfig]] = MomentumContrastConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"queue": 64}
+    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"queue": 64}
 
     @classmethod
     def build_objective(

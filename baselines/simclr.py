@@ -18,11 +18,11 @@ from lape_bench.learning.contrast import nt_xent
 from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.encoders import AudioNTT, Encoder
 from lape_bench.learning.heads import mlp
+from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.pretrain import Siamese
-from lape_bench.learning.upstream import UpstreamConfig, UpstreamSystem
 
 
-class SimCLRConfig(UpstreamConfig):
+class SimCLRConfig(AudioNTTUpstreamConfig):
     """NT-Xent on AudioNTT."""
 
     projector_hidden: int = Field(2048, ge=2, description="hidden features of the projector")
@@ -44,11 +44,11 @@ class SimCLRObjective(Siamese):
         return nt_xent(z_a, z_b, self.temperature)
 
 
-class SimCLR(UpstreamSystem):
+class SimCLR(AudioNTTUpstream):
     """AudioNTT pre-trained by SimCLR."""
 
     Settings: ClassVar[type[FrozenConfig]] = SimCLRConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"projector_hidden": 64}
+    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_hidden": 64}
 
     @classmethod
     def build_objective(

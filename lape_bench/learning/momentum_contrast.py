@@ -8,11 +8,11 @@ from lape_bench.learning.contrast import info_nce
 from lape_bench.learning.encoders import AudioNTT
 from lape_bench.learning.heads import mlp
 from lape_bench.learning.momentum import Queue, follow, momentum_copy
+from lape_bench.learning.ntt import AudioNTTUpstreamConfig
 from lape_bench.learning.pretrain import Objective
-from lape_bench.learning.upstream import UpstreamConfig
 
 
-class MomentumContrastConfig(UpstreamConfig):
+class MomentumContrastConfig(AudioNTTUpstreamConfig):
     """InfoNCE against a momentum encoder and a queue, on AudioNTT."""
 
     key_features: int = Field(128, ge=2, description="features of a query and a key")

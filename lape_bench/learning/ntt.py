@@ -1,13 +1,13 @@
-"""Systems of the family: AudioNTT under the protocols, with BYOL-A's views as augmentation."""
+"""Systems of the family: AudioNTT, from random weights or pre-trained without labels."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import nn
 
-from lape_bench.learning.augment import Views
-from lape_bench.learning.downstream import EncoderConfig, EncoderSystem, FrozenConfig
+from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
 from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.spectrogram import SpectrogramSystem
+from lape_bench.learning.upstream import UpstreamConfig, UpstreamSystem
 
 
 class AudioNTTConfig(EncoderConfig):
@@ -16,7 +16,7 @@ class AudioNTTConfig(EncoderConfig):
     width: int = Field(2048, ge=8, description="d of AudioNTT, the size of its embedding")
 
 
-class AudioNTTSystem(EncoderSystem):
+class AudioNTTSystem(SpectrogramSystem):
     """AudioNTT (BYOL-A v1, arXiv:2103.06695), from random weights unless a subclass learns them."""
 
     Settings: ClassVar[type[FrozenConfig]] = AudioNTTConfig
@@ -25,7 +25,18 @@ class AudioNTTSystem(EncoderSystem):
         """Return a new AudioNTT."""
         return AudioNTT(self.settings.width)
 
-    def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module:
-        """Return log-mixup-exp and random resize crop."""
-        bands, frames = shape
-        return Views((bands, frames), clips)
+
+class AudioNTTUpstreamConfig(UpstreamConfig, AudioNTTConfig):
+    """Settings of an AudioNTT that learns from unlabelled audio first."""
+
+
+class AudioNTTUpstream(UpstreamSystem):
+    """AudioNTT, pre-trained by an objective."""
+
+    Settings: ClassVar[type[FrozenConfig]] = AudioNTTUpstreamConfig
+    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"width": 128}
+
+    @classmethod
+    def new_encoder(cls, settings: Any) -> AudioNTT:
+        """Return a new AudioNTT."""
+        return AudioNTT(settings.width)

@@ -5,7 +5,8 @@ are given beside it.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +19,9 @@ from lape_bench.batches import cut, to_device
 from lape_bench.errors import UserError
 from lape_bench.learning.augment import Views, random_gain
 from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.inference import average_by_clip, embed
 from lape_bench.learning.training import Loop, OptimizerConfig, UnlabelledConfig
+from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
@@ -46,6 +49,21 @@ class PretrainConfig(UnlabelledConfig):
     )
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """The unlabelled clips, as an objective sees them between epochs."""
+
+    encoder: Encoder
+    clips: Clips
+    window_seconds: float
+    context: RunContext
+
+    def embeddings(self) -> Tensor:
+        """Embed every clip whole, without views: mean over consecutive windows, shape (clips, features)."""
+        rows, owner = embed(self.encoder, self.clips, self.window_seconds, self.context)
+        return average_by_clip(rows, owner, len(self.clips))
+
+
 class Objective(nn.Module, ABC):
     """An encoder with what it learns by, from two views of each clip.
 
@@ -62,8 +80,30 @@ class Objective(nn.Module, ABC):
         """Turn two views' features, each (batch, ...), into what the loss compares; in the run's precision."""
 
     @abstractmethod
-    def loss(self, *projected: Tensor) -> Tensor:
-        """Compare what `project` returned, in float32; a scalar to lower."""
+    def loss(self, *compared: Tensor) -> Tensor:
+        """Compare what `project` returned, in float32, and then what `targets` did; a scalar to lower."""
+
+    def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Return what the loss needs to know of these clips, indices of shape (batch,); by default nothing."""
+        return ()
+
+    def begin_epoch(self, corpus: Corpus, seeds: Seeds) -> Tensor | None:
+        """Get ready for an epoch, such as by clustering the corpus anew; by default nothing.
+
+        A resumed run calls it again, with the model as it was: what it keeps need not be saved.
+
+        Args:
+            corpus: what is learnt from.
+            seeds: those of the epoch.
+
+        Returns:
+            The clips that the epoch goes through, in their order, as many as there are; None is each once, at random.
+        """
+        return None
+
+    def renewed(self) -> Iterable[nn.Parameter]:
+        """Return the parameters that `begin_epoch` drew anew, of which the optimiser forgets what it knew."""
+        return ()
 
     def after_step(self) -> None:
         """Move what is not trained by gradient, such as a momentum teacher; by default nothing."""
@@ -117,7 +157,15 @@ def pretrain(
         view_a, view_b = views(objective.encoder.features(leveled), draw).chunk(2)
         with context.autocast():
             projected = objective.project(view_a, view_b)
-        return objective.loss(*(tensor.float() for tensor in projected))
+        compared = (tensor.float() for tensor in projected)
+        return objective.loss(*compared, *objective.targets(batch))
+
+    def before_epoch(epoch: int) -> Tensor | None:
+        corpus = Corpus(objective.encoder, clips, config.window_seconds, context)
+        order = objective.begin_epoch(corpus, context.seeds.within("epoch", epoch))
+        for parameter in objective.renewed():
+            optimizer.state.pop(parameter, None)
+        return order
 
     def after_epoch(epoch: int) -> dict[str, float]:
         nonlocal collapsed
@@ -133,14 +181,15 @@ def pretrain(
             )
         return {"spread": spread, "rank": effective_rank(embeddings)}
 
-    optimizer = config.optimizer
+    optimizer = config.optimizer.build(objective)
     return Loop(
         STAGE,
         over,
         objective,
-        optimizer.build(objective),
-        optimizer.factor,
+        optimizer,
+        config.optimizer.factor,
         step,
+        before_epoch,
         objective.after_step,
         after_epoch,
         {"views": views},

@@ -149,6 +149,8 @@ class Loop:
         optimizer: of the model's parameters; the rates it has now are the highest.
         factor: progress in [0, 1) to what the learning rates are multiplied by.
         step: computes the loss.
+        before_epoch: called with the epoch's number before it; returns the clips it goes through, shape (clips,), in their
+            order, of which some may come twice and some not; None is each once, in random order.
         after_step: called after each update, such as for a momentum teacher.
         after_epoch: called with the epoch's number after it, for values to add to the curve.
         also: what a checkpoint must hold beside model and optimizer, by name.
@@ -160,6 +162,7 @@ class Loop:
     optimizer: torch.optim.Optimizer
     factor: Callable[[float], float]
     step: Step
+    before_epoch: Callable[[int], Tensor | None] = lambda epoch: None
     after_step: Callable[[], None] = lambda: None
     after_epoch: Callable[[int], dict[str, float]] = lambda epoch: {}
     also: Mapping[str, Stateful] = field(default_factory=dict)
@@ -180,8 +183,11 @@ class Loop:
         with context.progress.task(self.name, epochs * len(clips), "clips") as task:
             task.resume_at(checkpoint.epoch * len(clips))
             for epoch in range(checkpoint.epoch + 1, epochs + 1):
+                order = self.before_epoch(epoch)
+                if order is None:
+                    shuffling = context.seeds.torch("order", epoch)
+                    order = torch.randperm(len(clips), generator=shuffling)
                 self.model.train()
-                order = torch.randperm(len(clips), generator=context.seeds.torch("order", epoch))
                 draw = context.seeds.torch("views", epoch)
                 losses = []
                 with context.seeds.globally("dropout", epoch):

@@ -1,4 +1,4 @@
-"""Upstream systems: AudioNTT learns from unlabelled audio, and is kept as an artefact."""
+"""Upstream systems: an encoder learns from unlabelled audio, and is kept as an artefact."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from pydantic import Field, field_validator
 from lape_bench.artifacts import Artifact
 from lape_bench.batches import whole_clips
 from lape_bench.learning.augment import Views
-from lape_bench.learning.downstream import FrozenConfig, Unlabelled
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.ntt import AudioNTTConfig, AudioNTTSystem
+from lape_bench.learning.downstream import EncoderConfig, FrozenConfig, Unlabelled
+from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.pretrain import STAGE, Objective, PretrainConfig, pretrain
+from lape_bench.learning.spectrogram import SpectrogramSystem
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.registry import SYSTEMS
 from lape_bench.seeding import Seeds
@@ -25,7 +25,7 @@ FILE = "upstream.pt"
 NAMED_OTHERWISE = {"finetune": True, "linear": True, "corpus": True, "pretrain": {"seed"}}
 
 
-class UpstreamConfig(AudioNTTConfig):
+class UpstreamConfig(EncoderConfig):
     """Settings of an encoder that learns from unlabelled audio first."""
 
     corpus: tuple[str, ...] = Field(
@@ -52,24 +52,34 @@ class Upstream:
         parameters: held while it was trained, heads and momentum teacher among them.
     """
 
-    encoder: AudioNTT
+    encoder: Encoder
     artifact: Artifact
     curve: Curve
     parameters: int
 
 
-class UpstreamSystem(AudioNTTSystem):
+class UpstreamSystem(SpectrogramSystem):
     """A system whose encoder is pre-trained by an objective."""
 
     Settings: ClassVar[type[FrozenConfig]] = UpstreamConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
-        "width": 128,
+    brief: ClassVar[dict[str, Any]] = SpectrogramSystem.brief | {
         "pretrain": {"epochs": 1, "least_steps": 1, "batch_size": 16},
     }
 
     @classmethod
     @abstractmethod
-    def build_objective(cls, encoder: AudioNTT, settings: Any, clips: int) -> Objective:
+    def new_encoder(cls, settings: Any) -> Encoder:
+        """Return an encoder with random weights, which are seeded by the caller."""
+
+    @classmethod
+    def new_views(cls, settings: Any, shape: tuple[int, ...], clips: int) -> Views:
+        """Return what turns features into the views that are compared, for a corpus of so many clips."""
+        bands, frames = shape
+        return Views((bands, frames), clips)
+
+    @classmethod
+    @abstractmethod
+    def build_objective(cls, encoder: Any, settings: Any, clips: int) -> Objective:
         """Give a new encoder the heads and the loss it learns by, from a corpus of so many clips.
 
         Random weights are seeded by the caller.
@@ -87,27 +97,31 @@ class UpstreamSystem(AudioNTTSystem):
         corpus = context.corpus(settings.corpus, train)
         seed = context.seeds.seed if settings.pretrain.seed is None else settings.pretrain.seed
         seeds = Seeds(seed, "upstream")
+        with seeds.globally("overwritten"):  # random weights that those found or learnt replace
+            encoder = cls.new_encoder(settings)
 
         def compute(folder: Path, inside: RunContext) -> None:
             inside = replace(inside, seeds=seeds)
             with inside.stage(STAGE):
                 with seeds.globally("initial weights"):
-                    objective = cls.build_objective(AudioNTT(settings.width), settings, len(corpus))
+                    objective = cls.build_objective(
+                        cls.new_encoder(settings), settings, len(corpus)
+                    )
                 objective.to(inside.device)
-                encoder = objective.encoder
-                encoder.fit_features(
+                learner = objective.encoder
+                learner.fit_features(
                     waveforms for _, waveforms in whole_clips(corpus, inside.device)
                 )
-                bands, frames = encoder.feature_shape(settings.pretrain.window_seconds)
-                views = Views((bands, frames), len(corpus)).to(inside.device)
+                shape = learner.feature_shape(settings.pretrain.window_seconds)
+                views = cls.new_views(settings, shape, len(corpus)).to(inside.device)
                 curve = pretrain(objective, views, corpus, settings.pretrain, inside)
             held = sum(parameter.numel() for parameter in objective.parameters())
-            content = {"encoder": encoder.state_dict(), "curve": list(curve), "parameters": held}
+            content = {"encoder": learner.state_dict(), "curve": list(curve), "parameters": held}
             save_tensors(folder / FILE, content)
 
         found = context.artifact(
             "upstream",
-            f"{cls.__name__}, d = {settings.width}, on {', '.join(settings.corpus)}: {len(corpus):,} clips",
+            f"{cls.__name__}, d = {encoder.embedding_size}, on {', '.join(settings.corpus)}: {len(corpus):,} clips",
             {
                 "system": f"{cls.__module__}:{cls.__qualname__}",
                 "system_version": cls.version,
@@ -118,10 +132,14 @@ class UpstreamSystem(AudioNTTSystem):
             compute,
         )
         content = load_tensors(found.folder / FILE, context.device)
-        with seeds.globally("overwritten"):  # random weights that the next line replaces
-            encoder = AudioNTT(settings.width).to(context.device)
-        load_strictly(encoder, content["encoder"], f"the upstream in {found.folder}")
+        load_strictly(
+            encoder.to(context.device), content["encoder"], f"the upstream in {found.folder}"
+        )
         return Upstream(encoder, found, tuple(content["curve"]), content["parameters"])
+
+    def build_encoder(self) -> Encoder:
+        """Return a new encoder of these settings."""
+        return self.new_encoder(self.settings)
 
     def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
         """Pre-train the encoder, or find it."""

@@ -14,13 +14,9 @@ from lape_bench.learning.barlow_twins import barlow_twins
 from lape_bench.learning.encoders import AudioNTT
 from lape_bench.learning.inference import embed
 from lape_bench.learning.momentum import follow, momentum_copy
+from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.pretrain import Objective, effective_rank, feature_spread
-from lape_bench.learning.upstream import (
-    Upstream,
-    UpstreamConfig,
-    UpstreamSystem,
-    load_upstream,
-)
+from lape_bench.learning.upstream import Upstream, UpstreamSystem, load_upstream
 from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 from lape_bench.system import RunContext, Target
@@ -61,10 +57,10 @@ class Twins(Objective):
         follow(self.teacher, self.head, 0.9)
 
 
-class Learnt(UpstreamSystem):
+class Learnt(AudioNTTUpstream):
     """A system of the test's own."""
 
-    Settings = UpstreamConfig
+    Settings = AudioNTTUpstreamConfig
 
     @classmethod
     def build_objective(cls, encoder: AudioNTT, settings: Any, clips: int) -> Objective:
@@ -95,10 +91,10 @@ def clips(count: int = 5, seed: int = 0) -> Clips:
     return Clips.pack([f"clip {index}" for index in range(count)], waveforms, RATE)
 
 
-def configured(changes: dict[str, Any] | None = None) -> UpstreamConfig:
+def configured(changes: dict[str, Any] | None = None) -> AudioNTTUpstreamConfig:
     changes = changes or {}
     merged = SMALL | changes | {"pretrain": SMALL["pretrain"] | changes.get("pretrain", {})}
-    return UpstreamConfig.model_validate(merged)
+    return AudioNTTUpstreamConfig.model_validate(merged)
 
 
 def learn(
@@ -373,7 +369,7 @@ def test_the_time_of_training_is_noted_under_its_stage(context: RunContext) -> N
     ],
 )
 def test_commas_separate_the_entries_of_a_corpus(given: Any, expected: tuple[str, ...]) -> None:
-    assert UpstreamConfig.model_validate({"corpus": given}).corpus == expected
+    assert AudioNTTUpstreamConfig.model_validate({"corpus": given}).corpus == expected
 
 
 def test_a_corpus_that_cannot_be_found_is_refused_before_anything_is_trained(
