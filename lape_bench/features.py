@@ -48,8 +48,8 @@ class LogMel(nn.Module):
             f_min=config.fmin_hz,
             f_max=config.fmax_hz,
             n_mels=config.bands,
-            power=2.0,
         )
+        self.mel.spectrogram.power = None  # complex, whose power is taken below
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("deviation", torch.ones(()))
 
@@ -66,7 +66,9 @@ class LogMel(nn.Module):
             # Frames are centred by reflection, which needs half a window of audio; less is padded to it.
             missing = self.config.n_fft // 2 + 1 - waveforms.shape[-1]
             sides = (max(0, missing) // 2, max(0, missing + 1) // 2)
-            power = self.mel(F.pad(waveforms.float(), sides))
+            spectrum = self.mel.spectrogram(F.pad(waveforms.float(), sides))
+            # A power of 2 would be the square of a root, which takes longer than all the rest.
+            power = self.mel.mel_scale(spectrum.real.square() + spectrum.imag.square())
             log_mels: Tensor = ((power + self.config.floor).log() - self.mean) / self.deviation
         return log_mels
 

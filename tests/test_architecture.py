@@ -31,6 +31,7 @@ LAYERS = [
     ["data.gather", "data.lock", "report.frame", "report.leaderboard", "report.show"],
     ["data.prepare"],
     ["corpus", "device"],
+    ["learning.folded_norm"],
     ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
     ["learning.momentum", "learning.normalised_mse", "learning.pairs"],
     ["learning.barlow_twins", "learning.contrast"],

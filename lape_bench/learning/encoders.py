@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lape_bench.features import LogMel, LogMelConfig
+from lape_bench.learning.folded_norm import FoldedNorm
 
 
 class Encoder(nn.Module, ABC):
@@ -65,15 +66,16 @@ class AudioNTT(Encoder):
         self.sample_rate = self.log_mel.config.sample_rate
         self.embedding_size = width
         channels = self.CHANNELS
-        self.blocks = nn.ModuleList(
+        # The published order is ReLU, max-pool: the same function, and four times the work for ReLU.
+        self.blocks = nn.ModuleList([FoldedNorm(channels, nn.MaxPool2d(2), nn.ReLU())])
+        self.blocks.extend(
             nn.Sequential(
-                nn.Conv2d(inputs, channels, 3, padding=1),
+                nn.Conv2d(channels, channels, 3, padding=1),
                 nn.BatchNorm2d(channels),
-                # The published order is ReLU, max-pool: the same function, and four times the work for ReLU.
                 nn.MaxPool2d(2),
                 nn.ReLU(),
             )
-            for inputs in (1, channels, channels)
+            for _ in range(2)
         )
         # What convolutions are fast in on a CPU, and on a GPU in bf16.
         self.blocks.to(memory_format=torch.channels_last)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from lape_bench.catalog import all_cards
-from lape_bench.cli import app as cli
 from lape_bench.cli import runs
 from lape_bench.data.datasheet import page
 from lape_bench.registry import TASKS
