@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lape_bench.cli.options import Out, print_table
+from lape_bench.cli.options import print_table
 from lape_bench.errors import UserError, unknown
 
 app = typer.Typer()
@@ -24,21 +24,31 @@ def show(
 
 @app.command(epilog="Example: bench report --format markdown > board.md")
 def report(
-    out: Out = Path("results"),
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
+    ] = None,
     format: Annotated[
         str, typer.Option(help="terminal, markdown, csv, or cells: a CSV of every cell.")
     ] = "terminal",
 ) -> None:
-    """Show the leaderboard: every score recomputed from the predictions on disk."""
-    from lape_bench.report.frame import load_frame
+    """Show the leaderboard: every score recomputed from the predictions on disk.
+
+    Of cells that were kept as a table only (--format cells), the scores stand as they were written.
+    """
+    from lape_bench.report.frame import load_frames
 
     if format not in (formats := ("terminal", "markdown", "csv", "cells")):
         raise unknown("format", format, formats)
-    frame, problems = load_frame(out)
+    sources = out or [Path("results")]
+    frame, problems = load_frames(sources)
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     if frame.empty:
-        raise UserError(f"{out} holds no finished record", next_step="run something: 'bench run'")
+        raise UserError(
+            f"{' and '.join(map(str, sources))} holds no finished record",
+            next_step="run something: 'bench run'",
+        )
     if format == "cells":
         print(frame.to_csv(index=False), end="")
     else:

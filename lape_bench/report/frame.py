@@ -11,24 +11,64 @@ from lape_bench.config import flatten
 from lape_bench.errors import UserError
 from lape_bench.records import RunRecord, find_records, read_predictions
 
+WRITTEN_BY = "a folder of records, or what 'bench report --format cells' writes"
+# What tells one cell from another.
+CELL = [
+    "system",
+    "system_version",
+    "task",
+    "data",
+    "protocol",
+    "label_fraction",
+    "seed",
+    "fold",
+    "comparable",
+]
+COLUMNS = [*CELL, "metric", "folds_of_task", "parameters", "encoder_parameters", "seconds"]
 
-def load_frame(out: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read all records below `out`.
+
+def load_frames(sources: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """Read several sources, as `load_frame` does one; of a cell that stands in two, the later one counts."""
+    read = [load_frame(source) for source in sources]
+    frame = pd.concat([cells for cells, _ in read], ignore_index=True)
+    if not frame.empty:
+        frame = frame.drop_duplicates(CELL, keep="last", ignore_index=True)
+    return frame, [problem for _, problems in read for problem in problems]
+
+
+def load_frame(source: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read all records below a folder, or a table of cells that a report has written.
+
+    Args:
+        source: a folder of records, or a CSV file; its scores stand as they were written.
 
     Returns:
         One row a finished cell, and a line for each record that is failed, damaged or unreadable.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or the file is no table of cells.
     """
-    if not out.is_dir():
+    if source.is_file():
+        return _read_cells(source), []
+    if not source.is_dir():
         raise UserError(
-            f"there is no folder {out} to report on",
+            f"there is no folder {source} to report on",
             next_step="run something first, such as 'bench run', or give --out",
         )
-    found, problems = find_records(out)
+    found, problems = find_records(source)
     frame, more = frame_of(found)
     return frame, problems + more
+
+
+def _read_cells(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are of the first kind
+        raise UserError(f"{path} is no table of cells: {error}", allowed=WRITTEN_BY) from error
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise UserError(f"{path} has no column '{missing[0]}'", allowed=WRITTEN_BY)
+    return frame
 
 
 def frame_of(found: Sequence[tuple[Path, RunRecord]]) -> tuple[pd.DataFrame, list[str]]:
