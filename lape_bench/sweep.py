@@ -41,6 +41,7 @@ class SweepConfig(Config):
     protocols: tuple[str, ...] = Field((), description="none: each system's own")
     label_fractions: tuple[LabelFraction, ...] = Field((1.0,), min_length=1)
     seeds: int = Field(1, ge=1, description="how many, from 0")
+    also: tuple["SweepConfig", ...] = Field((), description="more grids of the same sweep")
 
     @field_validator("systems", mode="before")
     @classmethod
@@ -55,16 +56,29 @@ class SweepConfig(Config):
         Raises:
             UserError: the grid does not have one of them.
         """
+        everything = [task for grid in self._grids() for task in grid.tasks]
         for task in tasks:
-            if task not in self.tasks:
-                raise unknown("task of this grid", task, self.tasks)
-        return self.model_copy(update={"tasks": tuple(tasks)})
+            if task not in everything:
+                raise unknown("task of this grid", task, everything)
+        first, *others = (
+            grid.model_copy(
+                update={"tasks": tuple(t for t in grid.tasks if t in tasks), "also": ()}
+            )
+            for grid in self._grids()
+        )
+        return first.model_copy(update={"also": tuple(others)})
 
     def cells(self) -> list[Cell]:
         """Expand the grid."""
-        check_protocols(self.protocols)
-        systems = [(entry.name, entry.settings) for entry in self.systems]
-        return plan(systems, self.tasks, self.protocols, self.label_fractions, self.seeds)
+        cells = []
+        for grid in self._grids():
+            check_protocols(grid.protocols)
+            systems = [(entry.name, entry.settings) for entry in grid.systems]
+            cells += plan(systems, grid.tasks, grid.protocols, grid.label_fractions, grid.seeds)
+        return cells
+
+    def _grids(self) -> "list[SweepConfig]":
+        return [self, *(grid for other in self.also for grid in other._grids())]
 
 
 def run_cells(

@@ -137,6 +137,21 @@ def test_a_part_of_a_grid_is_the_cells_of_its_tasks(grid: SweepConfig) -> None:
     assert len(part) == 5 * len(grid.cells())  # five folds each
 
 
+def test_a_sweep_may_hold_further_grids_with_settings_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "grids.yaml"
+    path.write_text(
+        GRID
+        + "also:\n"
+        + "  - systems: [{name: supervised, settings: {width: 32}}]\n"
+        + "    tasks: [esc10]\n"
+        + "    seeds: 1\n"
+    )
+    grids = read_yaml(path, SweepConfig)
+    assert len(grids.cells()) == (1 + 2) * 2 * 2 + 5
+    assert {cell.settings["width"] for cell in grids.only(["esc10"]).cells()} == {32}
+    assert {cell.task for cell in grids.only(["synthetic-sounds"]).cells()} == {"synthetic-sounds"}
+
+
 def test_a_task_that_a_grid_lacks_is_refused_with_those_it_has(grid: SweepConfig) -> None:
     with pytest.raises(
         UserError, match="there is no task of this grid 'esc10'; known: synthetic-sounds"
