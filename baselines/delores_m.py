@@ -39,6 +39,8 @@ class DeloresMConfig(MomentumContrastConfig):
 class LayeredBranch(Branch):
     """An encoder with its key head and the three Barlow heads: the student, or its momentum teacher."""
 
+    encoder: AudioNTT
+
     def __init__(self, encoder: AudioNTT, settings: DeloresMConfig) -> None:
         super().__init__(encoder, settings)
         self.layers = nn.ModuleList(

@@ -20,6 +20,7 @@ from lape_bench.errors import UserError
 from lape_bench.paths import new_file, sha256, write_text
 
 SCHEMA_VERSION = 2  # 1 had one curve, and named artefacts by kind and hash alone
+LONGEST_NAME = 120  # of a folder; a system's argument may be a long path
 PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score could
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
 
@@ -31,7 +32,7 @@ LabelFraction = Annotated[float, Field(gt=0, le=1, description="share of the tra
 class Cell(Config):
     """The unit of running, resuming and recording, as plain data."""
 
-    system: str = Field(description="a registered name, or file.py:Class")
+    system: str = Field(description="a registered name, KIND:ARGUMENT, or file.py:Class")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="what differs from the system's defaults"
     )
@@ -45,7 +46,7 @@ class Cell(Config):
     def system_name(self) -> str:
         """The system without the folders of its file."""
         path, colon, kind = self.system.rpartition(":")
-        return f"{Path(path).name}{colon}{kind}"
+        return f"{Path(path).name}{colon}{kind}" if path.endswith(".py") else self.system
 
     @property
     def title(self) -> str:
@@ -128,6 +129,10 @@ class RunRecord(Config):
     identity: str = Field(description="hash of all that determines the result")
     settings: dict[str, Any] = Field(description="every setting, resolved")
     system_version: int
+    rests_on: dict[str, str] = Field(
+        default_factory=dict,
+        description="what else a result rests on, such as a plug-in's file or weights by their SHA-256",
+    )
     task: TaskFacts | None = None
     status: Literal["finished", "failed"]
     error: str | None = None
@@ -181,7 +186,8 @@ def cell_folder(out: Path, cell: Cell, identity: str) -> Path:
     """Return the folder of a cell below `out`."""
     fold = f"-fold{cell.fold}" if cell.fold else ""
     name = f"{cell.protocol}-{cell.label_fraction:g}-seed{cell.seed}{fold}-{identity[:8]}"
-    return out / cell.task / re.sub(r"[^\w.@-]+", "_", cell.system_name) / name
+    system = re.sub(r"[^\w.@-]+", "_", cell.system_name)[-LONGEST_NAME:]
+    return out / cell.task / system / name
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

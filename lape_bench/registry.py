@@ -1,7 +1,8 @@
 """Entry points become names; what a name stands for is loaded on first use.
 
-The project's own tasks and systems come through the same door as a stranger's package. A class in a single file
-needs no package: `path/to/file.py:MyEncoder` is a name too.
+The project's own tasks and systems come through the same door as a stranger's package. Two more names are known: a
+class in a single file needs no package, `path/to/file.py:MyEncoder`; and what takes an argument is named with it,
+`hear:my_module`.
 """
 
 import ast
@@ -32,11 +33,12 @@ class Registry:
         return sorted({point.name for point in entry_points(group=self.group)})
 
     def entry(self, name: str) -> EntryPoint:
-        """Return the entry point of `name`.
+        """Return the entry point of `name`, with or without an argument.
 
         Raises:
             UserError: no package, or more than one, registers the name.
         """
+        name = name.partition(":")[0]
         points = {point.value: point for point in entry_points(group=self.group, name=name)}
         if not points:
             raise unknown(
@@ -54,16 +56,23 @@ class Registry:
         """Tell whether a name stands for a class in a file."""
         return name.rpartition(":")[0].endswith(".py")
 
+    def argument(self, name: str) -> str:
+        """Return what stands behind the colon of `KIND:ARGUMENT`, or an empty string."""
+        return "" if self.is_file(name) else name.partition(":")[2]
+
     def load(self, name: str, accept: Callable[[Any], bool], expected: str) -> Any:
         """Import what `name` stands for.
 
+        A class with a method `of` is one for each argument: `name` gives it, and `of(argument)` is what it stands for.
+
         Args:
-            name: a registered name.
+            name: a registered name, that with its argument, or a class in a file.
             accept: tells whether the imported object can be what the name promises.
             expected: says in words what `accept` wants.
 
         Raises:
-            UserError: the name is unknown, its module fails to import, or the object is of another kind.
+            UserError: the name is unknown, its module fails to import, the object is of another kind, or an
+                argument is missing or not asked for.
         """
         if self.is_file(name):
             loaded = _from_file(name)
@@ -73,7 +82,7 @@ class Registry:
         point = self.entry(name)
         try:
             loaded = point.load()
-        except Exception as error:  # a plug-in may fail in any way; it is named and ours goes on
+        except (Exception, SystemExit) as error:  # however it fails, it is named and ours goes on
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
                 f"{type(error).__name__}: {error}",
@@ -83,18 +92,31 @@ class Registry:
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)}: {point.value} is not {expected}"
             )
-        return loaded
+        return self._with_argument(loaded, name)
+
+    def _with_argument(self, loaded: Any, name: str) -> Any:
+        argument = self.argument(name)
+        if hasattr(loaded, "of") == bool(argument):
+            return loaded.of(argument) if argument else loaded
+        plain = name.partition(":")[0]
+        if argument:
+            raise UserError(
+                f"the {self.kind} '{plain}' takes no argument, and is given '{argument}'",
+                next_step=f"name it '{plain}'",
+            )
+        raise UserError(
+            f"the {self.kind} '{plain}' stands for many, and none is named",
+            allowed=self.summary(plain).rstrip("."),
+        )
 
     def source(self, name: str) -> Path | None:
         """Return the file of the module that `name` points to, without importing it."""
         if self.is_file(name):
             return _file(name)
-        module = self.entry(name).module
+        point = self.entry(name)
         try:
-            spec = importlib.util.find_spec(module)
-        except (
-            Exception
-        ):  # a package that is gone, or fails to import: the listing goes on without it
+            spec = importlib.util.find_spec(point.module)
+        except (Exception, SystemExit):  # it is gone, or fails to import: the listing goes on
             return None
         return Path(spec.origin) if spec and spec.origin else None
 
@@ -108,10 +130,10 @@ class Registry:
         """Return the first line of the docstring of `name`'s module, read without importing it."""
         path = self.source(name)
         if path is None or path.suffix != ".py":
-            return f"(module {self.entry(name).module} was not found)"
+            return f"(module {self.entry(name).value.partition(':')[0]} was not found)"
         try:
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        except (SyntaxError, OSError, UnicodeDecodeError) as error:
+        except (SyntaxError, OSError, ValueError) as error:
             return f"(cannot be read: {error})"
         return docstring.splitlines()[0] if docstring else ""
 

@@ -101,7 +101,11 @@ class Job:
 
 
 def load_system(name: str) -> type[System]:
-    """Import the class of a system, or make one of an encoder: a registered name, or `file.py:Class`."""
+    """Import the class of a system, or make one of an encoder.
+
+    Args:
+        name: a registered name, `KIND:ARGUMENT` for a kind of system that takes an argument, or `file.py:Class`.
+    """
     return system_of(SYSTEMS.load(name, is_system, EXPECTED))
 
 
@@ -115,10 +119,7 @@ def resolve(cell: Cell, progress: Progress) -> Job:
     card = load_card(cell.task)
     kind = load_system(cell.system)
     if cell.protocol not in kind.protocols:
-        raise UserError(
-            f"the system '{cell.system}' has no protocol '{cell.protocol}'",
-            allowed=f"it has {', '.join(kind.protocols)}",
-        )
+        raise _no_protocol(cell.system, kind, cell.protocol)
     card.check_fold(cell.fold)
     settings = validate(cell.settings, kind.Settings, where=f"settings of {cell.system}")
     target = Target(classes=card.classes, window_seconds=card.window_seconds, metric=card.metric)
@@ -130,6 +131,7 @@ def resolve(cell: Cell, progress: Progress) -> Job:
             "settings": settings.model_dump(mode="json"),
             "system_version": kind.version,
             **({"depends_on": system.depends_on} if system.depends_on else {}),
+            **({"rests_on": system.rests_on} if system.rests_on else {}),
             **({"file": SYSTEMS.origin(cell.system)} if SYSTEMS.is_file(cell.system) else {}),
             "card_version": card.version,
             "manifest": manifest.hash,
@@ -160,13 +162,11 @@ def plan(
     """
     cells = []
     for name, settings in systems:
-        own = load_system(name).protocols
+        kind = load_system(name)
+        own = kind.protocols
         wanted = [own[0]] if not protocols else [p for p in own if p in protocols]
         if not wanted:
-            raise UserError(
-                f"the system '{name}' has no protocol '{', '.join(protocols)}'",
-                allowed=f"it has {', '.join(own)}",
-            )
+            raise _no_protocol(name, kind, ", ".join(protocols))
         for task in tasks:
             card = load_card(task)
             if fold is not None:
@@ -188,6 +188,14 @@ def plan(
                 for number in folds
             ]
     return cells
+
+
+def _no_protocol(name: str, kind: type[System], asked: str) -> UserError:
+    because = f" ({kind.frozen_because})" if kind.frozen_because else ""
+    return UserError(
+        f"the system '{name}' has no protocol '{asked}'{because}",
+        allowed=f"it has {', '.join(kind.protocols)}",
+    )
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
@@ -263,14 +271,16 @@ def _failed(job: Job, folder: Path, reason: str) -> RunRecord:
 
 
 def _basis(job: Job) -> RunRecord:
-    package = {"system_package": SYSTEMS.origin(job.cell.system)}
+    name = job.cell.system
+    of_file = {"file": SYSTEMS.origin(name)} if SYSTEMS.is_file(name) else {}
     return RunRecord(
         cell=job.cell,
         identity=job.identity,
         settings=job.settings,
         system_version=job.system.version,
+        rests_on=of_file | job.system.rests_on,
         status="failed",
-        environment=environment.describe() | package,
+        environment=environment.describe() | {"system_package": SYSTEMS.origin(name)},
     )
 
 
@@ -295,7 +305,9 @@ def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> Run
     )
     here = stamp(device, precision)
     work = folder / WORK
-    resumed = checkpoint_folder(work, {**here, **basis.environment, "audit": options.audit})
+    resumed = checkpoint_folder(
+        work, {**here, **basis.environment, **basis.rests_on, "audit": options.audit}
+    )
     context = RunContext(
         device,
         precision,

@@ -216,6 +216,9 @@ class System(ABC):
     version: ClassVar[int] = 1  # raised whenever a score could change
     sample_rate: ClassVar[int] = 16_000  # Hz, of the clips it is given
     brief: ClassVar[dict[str, Any]] = {}  # settings for a run of seconds, for the conformance check
+    frozen_because: ClassVar[str] = (
+        ""  # why `finetune` is not among the protocols, where one would expect it
+    )
 
     def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
         self.settings, self.target, self.protocol = settings, target, protocol
@@ -233,6 +236,11 @@ class System(ABC):
     @property
     def depends_on(self) -> dict[str, int]:
         """Return the versions of other systems that this one is built on, by name."""
+        return {}
+
+    @property
+    def rests_on(self) -> dict[str, str]:
+        """Return what a result rests on beside code and settings, such as the SHA-256 of weights, by name."""
         return {}
 
     @abstractmethod

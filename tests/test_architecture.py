@@ -13,10 +13,12 @@ from lape_bench.records import Cell, RunRecord, write_record
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors"],
-    ["config", "paths", "seeding", "metrics", "clusters", "environment", "memory"],
+    ["config", "paths", "seeding", "metrics", "clusters", "environment", "memory", "inspection"],
     ["registry", "progress", "data.audio", "records", "features"],
-    ["data.pins", "data.synthesis", "task", "store", "artifacts", "costs"],
+    ["data.pins", "data.synthesis", "task", "store", "artifacts", "costs", "scaffold"],
     [
+        "data.class_folders",
+        "data.clip_table",
         "data.datasheet",
         "data.draw",
         "data.twin",
@@ -28,21 +30,40 @@ LAYERS = [
         "audit",
     ],
     ["catalog", "data.fetch", "data.inventory", "splits", "data.verify", "system"],
-    ["data.gather", "data.lock", "report.frame", "report.leaderboard", "report.show"],
+    [
+        "data.gather",
+        "data.lock",
+        "data.new_task",
+        "report.frame",
+        "report.leaderboard",
+        "report.show",
+    ],
     ["data.prepare"],
     ["corpus", "device"],
     ["learning.folded_norm"],
     ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
-    ["learning.momentum", "learning.normalised_mse", "learning.pairs"],
+    [
+        "learning.clustering",
+        "learning.momentum",
+        "learning.multiscale_transformer",
+        "learning.normalised_mse",
+        "learning.pairs",
+        "learning.k_mix",
+    ],
     ["learning.barlow_twins", "learning.contrast"],
     ["learning.inference", "learning.training"],
     ["learning.classify", "learning.probe", "learning.embeddings", "learning.pretrain"],
     ["learning.downstream"],
+    ["learning.adapter"],
+    ["learning.layers"],
     ["learning.door", "learning.spectrogram"],
     ["learning.upstream"],
     ["learning.ntt"],
     ["learning.momentum_contrast"],
     ["runner", "pretraining"],
+    ["conformance.claims"],
+    ["conformance.bench", "conformance.devices"],
+    ["conformance.encoder", "conformance.trained"],
     ["sweep", "check"],
     ["cli.options"],
     ["cli.reports", "cli.data", "cli.tasks", "cli.systems", "cli.artifacts"],
@@ -58,9 +79,11 @@ FOR_PLUGINS = (
     "store",
     "config",
     "errors",
+    "seeding",
     "learning.",
 )
 PLUG_INS = ("tasks", "baselines", "unfused")
+TEMPLATE = "lape_bench/templates/system/src/my_encoder"
 FOR_TASKS = ("task", "errors", "seeding", "config")
 
 
@@ -70,6 +93,7 @@ def harness_files() -> dict[str, Path]:
         ".".join(path.relative_to(package).with_suffix("").parts): path
         for path in sorted(package.rglob("*.py"))
         if path.name not in ("__init__.py", "__main__.py")
+        and package / "templates" not in path.parents
     }
 
 
@@ -101,7 +125,12 @@ def test_a_module_imports_only_from_the_layers_below_it(module: str) -> None:
 
 @pytest.mark.parametrize(
     ("room", "allowed"),
-    [("baselines", FOR_PLUGINS), ("unfused", FOR_PLUGINS), ("tasks", FOR_TASKS)],
+    [
+        ("baselines", FOR_PLUGINS),
+        ("unfused", FOR_PLUGINS),
+        ("tasks", FOR_TASKS),
+        (TEMPLATE, FOR_PLUGINS),
+    ],
     ids=str,
 )
 def test_a_plug_in_room_knows_the_harness_s_contracts_alone(
@@ -124,7 +153,9 @@ def test_the_harness_names_no_plug_in() -> None:
         ["--help"],
         ["tasks"],
         ["tasks", "show", "esc10"],
+        ["tasks", "new", "birds", "--from", "empty"],
         ["systems"],
+        ["systems", "new", "mine"],
         ["report", "--out", "empty"],
         ["show", "cell"],
         ["artifacts", "list"],

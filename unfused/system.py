@@ -21,10 +21,11 @@ from lape_bench.config import merge, validate
 from lape_bench.learning.augment import Views
 from lape_bench.learning.downstream import EncoderConfig, FrozenConfig, Unlabelled
 from lape_bench.learning.embeddings import cached_embeddings
-from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.encoders import AudioNTT, Encoder
 from lape_bench.learning.inference import average_by_clip
-from lape_bench.learning.ntt import AudioNTTSystem
+from lape_bench.learning.ntt import AudioNTTUpstream
 from lape_bench.learning.pretrain import STAGE as PRETRAINING
+from lape_bench.learning.spectrogram import SpectrogramSystem
 from lape_bench.learning.upstream import Upstream, load_upstream
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.store import Clips
@@ -77,8 +78,15 @@ class UnfusedConfig(PseudoLabelConfig, EncoderConfig):
 
     @model_validator(mode="after")
     def _a_copy_fits(self) -> Self:
+        if self.student_start != "teacher":
+            return self
+        if not issubclass(load_upstream(self.teacher), AudioNTTUpstream):
+            raise ValueError(
+                f"student_start is teacher, and the student is an AudioNTT, which {self.teacher} is not: "
+                "let it start from random"
+            )
         width = self.teacher_settings["width"]
-        if self.student_start == "teacher" and width != self.student_width:
+        if width != self.student_width:
             raise ValueError(
                 f"student_start is teacher, whose width is {width}, and student_width is {self.student_width}: "
                 "make them equal"
@@ -86,12 +94,12 @@ class UnfusedConfig(PseudoLabelConfig, EncoderConfig):
         return self
 
 
-class Unfused(AudioNTTSystem):
+class Unfused(SpectrogramSystem):
     """A student with random weights, taught by a teacher's clusters."""
 
     version = 2  # 1 gave the student each clip at its own level
     Settings: ClassVar[type[FrozenConfig]] = UnfusedConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTSystem.brief | {
+    brief: ClassVar[dict[str, Any]] = SpectrogramSystem.brief | {
         "student_width": 128,
         "clusters": 8,
         "distill": {"epochs": 1, "least_steps": 1, "batch_size": 16},
@@ -109,13 +117,13 @@ class Unfused(AudioNTTSystem):
         """Return the version of the teacher's system."""
         return {self.settings.teacher: load_upstream(self.settings.teacher).version}
 
-    def build_encoder(self) -> AudioNTT:
-        """Return a new AudioNTT of the size that stage 4 brings to the task."""
+    def build_encoder(self) -> Encoder:
+        """Return a new encoder like the one that stage 4 brings to the task: the student's, or the teacher's."""
         settings = self.settings
-        of_teacher = settings.stage_4 == "teacher"
-        return AudioNTT(
-            settings.teacher_settings["width"] if of_teacher else settings.student_width
-        )
+        if settings.stage_4 == "student":
+            return AudioNTT(settings.student_width)
+        kind = load_upstream(settings.teacher)
+        return kind.new_encoder(kind.Settings.model_validate(settings.teacher_settings))
 
     def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
         """Run stages 1 to 3."""

@@ -1,5 +1,11 @@
 """`bench systems`: what can be run."""
 
+import shlex
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
 import typer
 from rich.table import Table
 
@@ -13,12 +19,14 @@ from lape_bench.cli.options import (
     print_table,
 )
 from lape_bench.config import apply_pairs, describe
+from lape_bench.conformance.claims import Result
 from lape_bench.errors import UserError
+from lape_bench.inspection import visible_fault
 from lape_bench.progress import Progress
 from lape_bench.registry import SYSTEMS
 
 app = typer.Typer(
-    help="List the systems, show the settings of one, or check it against the contract.",
+    help="List the systems, show the settings of one, check it against the contract, or begin one of your own.",
     epilog="Example: bench systems show supervised",
 )
 
@@ -32,7 +40,9 @@ def _systems(context: typer.Context) -> None:
     table.add_column("what it is", overflow="fold")
     for name in SYSTEMS.names():
         try:
-            table.add_row(name, SYSTEMS.summary(name))
+            fault = visible_fault(SYSTEMS.entry(name))
+            broken = f"(broken, of {SYSTEMS.origin(name)}: {fault})" if fault else ""
+            table.add_row(name, broken or SYSTEMS.summary(name))
         except UserError as error:
             table.add_row(name, f"({error})")
     print_table(table)
@@ -69,14 +79,41 @@ def check(
     from lape_bench.device import Compute
 
     compute = Compute(device=device, precision=precision, threads=threads)
-    failed = 0
+    group = ""
+    outcomes: Counter[str] = Counter()
     for result in check_system(system, apply_pairs(settings or []), compute, Progress(quiet)):
-        failed += not result.holds
-        mark = "ok    " if result.holds else "FAILS "
-        print(f"{mark}{result.protocol}: {result.claim}", flush=True)
-        if result.detail:
-            print(f"      {result.detail}")
-    if failed:
-        print(f"{system}: {failed} of the contract's claims do not hold")
+        if result.group != group:
+            group = result.group
+            print(group)
+        print(_in_lines(result), flush=True)
+        outcomes[result.outcome] += 1
+    skipped = f"; claims not tried here: {outcomes['skipped']}" if outcomes["skipped"] else ""
+    if outcomes["FAILS"]:
+        print(f"{system}: {outcomes['FAILS']} of the contract's claims do not hold{skipped}")
         raise typer.Exit(1)
-    print(f"{system} keeps the contract")
+    print(f"{system} keeps the contract{skipped}")
+
+
+def _in_lines(result: Result) -> str:
+    """Lay out a claim and what came of it; what went wrong gets lines of its own."""
+    said = [f"{result.claim}: {result.detail}" if result.detail else result.claim]
+    if result.outcome in ("FAILS", "skipped"):
+        said = [result.claim, result.detail]
+    mark = f"  {result.outcome:<9}"
+    wrap = textwrap.TextWrapper(80 - len(mark), break_long_words=False, break_on_hyphens=False).wrap
+    return mark + f"\n{' ' * len(mark)}".join(line for text in said for line in wrap(text))
+
+
+@app.command("new", epilog="Example: bench systems new my-encoder")
+def new_system(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the system and its package.")],
+    out: Annotated[Path, typer.Option(help="The folder to write it to.")] = Path(),
+) -> None:
+    """Write a small package: an encoder, its settings, its test, and the entry point that registers it."""
+    from lape_bench import scaffold
+
+    folder = scaffold.new_system(name, out)
+    print(f"{name}: {folder}, with the encoder in {next(folder.rglob('system.py'))}")
+    print(f"next: pip install -e {shlex.quote(str(folder))}")
+    print(f"      bench systems check {name}")
+    print(f"      bench run --system {name} --task synthetic-sounds")

@@ -4,10 +4,16 @@ Each random number is drawn on the CPU, from a generator that is passed in, so t
 the device.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 CUBIC_A = -0.75  # of the cubic convolution kernel, as torch's own bicubic interpolation has it
+
+Choice = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""Log-mels (batch, bands, frames), remembered ones (memory, bands, frames), and a generator on the CPU: each one's
+background, as a row of the memory, shape (batch,)."""
 
 
 def random_gain(waveforms: Tensor, most_db: float, generator: torch.Generator) -> Tensor:
@@ -24,6 +30,11 @@ def random_gain(waveforms: Tensor, most_db: float, generator: torch.Generator) -
     return waveforms * torch.pow(10, decibels / 20).to(waveforms.device)
 
 
+def at_random(log_mels: Tensor, memory: Tensor, generator: torch.Generator) -> Tensor:
+    """Choose any remembered log-mel as background, the published `Choice`."""
+    return torch.randint(len(memory), (len(log_mels),), generator=generator)
+
+
 class LogMixupExp(nn.Module):
     """Mix each log-mel with one seen earlier, as background sound (Sec. III-B of arXiv:2103.06695).
 
@@ -34,14 +45,21 @@ class LogMixupExp(nn.Module):
         shape: bands and frames of a log-mel.
         memory: log-mels in the bank, 2,048 as published.
         ratio: largest share of the background.
+        choose: which of the remembered log-mels is the background.
     """
 
     bank: Tensor
     filled: Tensor
 
-    def __init__(self, shape: tuple[int, int], memory: int, ratio: float = 0.4) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        memory: int,
+        ratio: float = 0.4,
+        choose: Choice = at_random,
+    ) -> None:
         super().__init__()
-        self.ratio = ratio
+        self.ratio, self.choose = ratio, choose
         self.register_buffer("bank", torch.zeros(memory, *shape))
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # clips ever put in
 
@@ -54,7 +72,7 @@ class LogMixupExp(nn.Module):
         batch, held = len(log_mels), min(int(self.filled), len(self.bank))
         if not held:
             return log_mels
-        drawn = torch.randint(held, (batch,), generator=generator).to(log_mels.device)
+        drawn = self.choose(log_mels, self.bank[:held], generator).to(log_mels.device)
         a = self.ratio * torch.rand(batch, generator=generator).to(log_mels.device)[:, None, None]
         # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
         return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
@@ -157,13 +175,14 @@ class Views(nn.Module):
     Args:
         shape: bands and frames of a log-mel.
         clips: how many different clips are trained on; a memory bank beyond that would hold copies.
+        choose: which of the remembered log-mels is mixed in.
     """
 
     MEMORY = 2048
 
-    def __init__(self, shape: tuple[int, int], clips: int) -> None:
+    def __init__(self, shape: tuple[int, int], clips: int, choose: Choice = at_random) -> None:
         super().__init__()
-        self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips))
+        self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips), choose=choose)
         self.crop = RandomResizeCrop()
 
     def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:

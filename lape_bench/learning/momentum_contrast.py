@@ -5,15 +5,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lape_bench.learning.contrast import info_nce
-from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.heads import mlp
 from lape_bench.learning.momentum import Queue, follow, momentum_copy
 from lape_bench.learning.ntt import AudioNTTUpstreamConfig
 from lape_bench.learning.pretrain import Objective
+from lape_bench.learning.upstream import UpstreamConfig
 
 
-class MomentumContrastConfig(AudioNTTUpstreamConfig):
-    """InfoNCE against a momentum encoder and a queue, on AudioNTT."""
+class MomentumConfig(UpstreamConfig):
+    """InfoNCE against a momentum encoder and a queue, on any encoder."""
 
     key_features: int = Field(128, ge=2, description="features of a query and a key")
     key_hidden: int = Field(
@@ -30,10 +31,14 @@ class MomentumContrastConfig(AudioNTTUpstreamConfig):
     )
 
 
+class MomentumContrastConfig(MomentumConfig, AudioNTTUpstreamConfig):
+    """Momentum contrast on AudioNTT."""
+
+
 class Branch(nn.Module):
     """An encoder with its key head: the student, or its momentum teacher."""
 
-    def __init__(self, encoder: AudioNTT, settings: MomentumContrastConfig) -> None:
+    def __init__(self, encoder: Encoder, settings: MomentumConfig) -> None:
         super().__init__()
         self.encoder = encoder
         hidden = [settings.key_hidden] if settings.key_hidden else []
@@ -53,7 +58,7 @@ class MomentumContrast(Objective):
         clips: of the corpus. The queue is short enough that no clip meets an older key of its own.
     """
 
-    def __init__(self, student: Branch, settings: MomentumContrastConfig, clips: int) -> None:
+    def __init__(self, student: Branch, settings: MomentumConfig, clips: int) -> None:
         super().__init__()
         self.settings, self.student = settings, student
         self.teacher = momentum_copy(student)
@@ -61,7 +66,7 @@ class MomentumContrast(Objective):
         self.queue = Queue(min(settings.queue, others), settings.key_features)
 
     @property
-    def encoder(self) -> AudioNTT:  # type: ignore[override]  # an attribute elsewhere
+    def encoder(self) -> Encoder:  # type: ignore[override]  # an attribute elsewhere
         """The student's encoder."""
         return self.student.encoder
 
@@ -76,6 +81,14 @@ class MomentumContrast(Objective):
         query, key = projected
         loss = info_nce(query, key, self.queue.held(), self.settings.temperature)
         self.queue.put(key)
+        return loss
+
+    def both_ways(self, query_a: Tensor, query_b: Tensor, key_a: Tensor, key_b: Tensor) -> Tensor:
+        """Return InfoNCE of each view's query and the other's key, summed; the keys then join the queue."""
+        negatives, temperature = self.queue.held(), self.settings.temperature
+        loss = info_nce(query_a, key_b, negatives, temperature)
+        loss = loss + info_nce(query_b, key_a, negatives, temperature)
+        self.queue.put(torch.cat([key_a, key_b]))
         return loss
 
     def after_step(self) -> None:

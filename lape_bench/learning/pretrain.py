@@ -15,12 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lape_bench.batches import cut, to_device
+from lape_bench.batches import cut, random_windows, to_device
 from lape_bench.errors import UserError
 from lape_bench.learning.augment import Views, random_gain
 from lape_bench.learning.encoders import Encoder
-from lape_bench.learning.inference import average_by_clip, embed
-from lape_bench.learning.training import Loop, OptimizerConfig, UnlabelledConfig
+from lape_bench.learning.training import Loop, OptimizerConfig, Pass, UnlabelledConfig
 from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
@@ -28,6 +27,7 @@ from lape_bench.system import Curve, RunContext
 STAGE = "pre-training"
 WATCHED = 128  # clips whose embeddings are looked at after each epoch
 COLLAPSED = 0.05  # a feature spread below which clips can hardly be told apart
+EMBEDDED_AT_ONCE = 64  # windows
 
 
 class PretrainConfig(UnlabelledConfig):
@@ -51,17 +51,39 @@ class PretrainConfig(UnlabelledConfig):
 
 @dataclass(frozen=True)
 class Corpus:
-    """The unlabelled clips, as an objective sees them between epochs."""
+    """The unlabelled clips, as an objective sees them between epochs.
+
+    Attributes:
+        encoder: as it is then.
+        over: the clips, their windows, and the steps of an epoch.
+        context: of the upstream.
+    """
 
     encoder: Encoder
-    clips: Clips
-    window_seconds: float
+    over: Pass
     context: RunContext
 
-    def embeddings(self) -> Tensor:
-        """Embed every clip whole, without views: mean over consecutive windows, shape (clips, features)."""
-        rows, owner = embed(self.encoder, self.clips, self.window_seconds, self.context)
-        return average_by_clip(rows, owner, len(self.clips))
+    @torch.no_grad()
+    def embeddings(self, draw: torch.Generator) -> Tensor:
+        """Embed one random window of every clip, without views.
+
+        In float32, whatever the run's precision: the rounding of bf16 would be told apart as if it were audio.
+
+        Args:
+            draw: of the windows, on the CPU.
+
+        Returns:
+            Shape (clips, features), on the CPU.
+        """
+        # Not whole clips: with long ones that would take as long as the epoch itself.
+        clips, encoder = to_device(self.over.clips, self.context.device), self.encoder.eval()
+        rows = []
+        with self.context.progress.task("embedding", len(clips), "clips") as task:
+            for batch in torch.split(torch.arange(len(clips)), EMBEDDED_AT_ONCE):
+                waveforms = random_windows(clips, batch, self.over.window, draw)
+                rows.append(encoder(encoder.features(waveforms)).cpu())
+                task.advance(len(batch))
+        return torch.cat(rows)
 
 
 class Objective(nn.Module, ABC):
@@ -87,17 +109,20 @@ class Objective(nn.Module, ABC):
         """Return what the loss needs to know of these clips, indices of shape (batch,); by default nothing."""
         return ()
 
-    def begin_epoch(self, corpus: Corpus, seeds: Seeds) -> Tensor | None:
+    def begin_epoch(self, epoch: int, corpus: Corpus, seeds: Seeds) -> Tensor | None:
         """Get ready for an epoch, such as by clustering the corpus anew; by default nothing.
 
-        A resumed run calls it again, with the model as it was: what it keeps need not be saved.
+        A resumed run goes on with the parameters and buffers of the last epoch it finished, and with nothing else:
+        what a later epoch needs of this one belongs in a buffer.
 
         Args:
+            epoch: its number, from 1.
             corpus: what is learnt from.
             seeds: those of the epoch.
 
         Returns:
-            The clips that the epoch goes through, in their order, as many as there are; None is each once, at random.
+            The clips that the epoch goes through, in their order, as many as there are, on the CPU; None is each once,
+            at random.
         """
         return None
 
@@ -107,6 +132,10 @@ class Objective(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Move what is not trained by gradient, such as a momentum teacher; by default nothing."""
+
+    def noted(self) -> dict[str, float]:
+        """Return what the learning curve is to hold of this epoch beside loss, spread and rank; by default nothing."""
+        return {}
 
 
 class Siamese(Objective):
@@ -137,7 +166,8 @@ def pretrain(
         context: seeds are those of the upstream.
 
     Returns:
-        For each epoch its loss, and of embedded corpus clips the feature spread and rank (see below).
+        For each epoch its loss, of embedded corpus clips the feature spread and rank (see below), and what the
+        objective notes.
 
     Raises:
         UserError: fewer than two clips, or a loss that is no longer finite.
@@ -161,8 +191,8 @@ def pretrain(
         return objective.loss(*compared, *objective.targets(batch))
 
     def before_epoch(epoch: int) -> Tensor | None:
-        corpus = Corpus(objective.encoder, clips, config.window_seconds, context)
-        order = objective.begin_epoch(corpus, context.seeds.within("epoch", epoch))
+        corpus = Corpus(objective.encoder, over, context)
+        order = objective.begin_epoch(epoch, corpus, context.seeds.within("epoch", epoch))
         for parameter in objective.renewed():
             optimizer.state.pop(parameter, None)
         return order
@@ -179,7 +209,7 @@ def pretrain(
                 f"{STAGE}: the features have collapsed (spread {spread:.3f} after epoch {epoch}); lower the "
                 "learning rate, or raise the weight that keeps features apart"
             )
-        return {"spread": spread, "rank": effective_rank(embeddings)}
+        return {"spread": spread, "rank": effective_rank(embeddings), **objective.noted()}
 
     optimizer = config.optimizer.build(objective)
     return Loop(
@@ -189,10 +219,10 @@ def pretrain(
         optimizer,
         config.optimizer.factor,
         step,
-        before_epoch,
-        objective.after_step,
-        after_epoch,
-        {"views": views},
+        before_epoch=before_epoch,
+        after_step=objective.after_step,
+        after_epoch=after_epoch,
+        also={"views": views},
     ).run(context)
 
 

@@ -1,5 +1,7 @@
 """Records as one table, every score recomputed from predictions."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,10 +108,18 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "folds_of_task": task.folds,
         # What must agree for two figures to stand in one table.
         "comparable": f"{task.manifest_hash}/{task.card_version}/{record.protocol_version}",
-        "system_version": record.system_version,
+        "system_version": _version(record),
         "parameters": parameters.inference,
         "encoder_parameters": parameters.encoder,
         "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
         + sum(made.seconds - made.waited for made in record.artifacts if made.found),
         "trained_parameters": parameters.training,
     }
+
+
+def _version(record: RunRecord) -> int | str:
+    """Return the system's version, with a hash of what else it rests on: other weights are another system."""
+    if not record.rests_on:
+        return record.system_version
+    told = hashlib.sha256(json.dumps(record.rests_on, sort_keys=True).encode()).hexdigest()
+    return f"{record.system_version}-{told[:6]}"

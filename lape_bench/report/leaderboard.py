@@ -80,18 +80,22 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "minutes",
     ]
     preparations = board.groupby("task")["comparable"].nunique()
+    versions = board.groupby("system")["system_version"].nunique()
     rows = []
     for row in board.to_dict("records"):
         task = row["task"] + (" [synthetic]" if row["data"] == "synthetic" else "")
         if preparations[row["task"]] > 1:  # shown apart, named by the manifest's hash
             task += f" [{row['comparable'][:6]}]"
+        system = row["system"]
+        if versions[system] > 1:
+            system += f" [version {row['system_version']}]"
         folds = f"{row['folds']}" + ("" if row["complete"] else f" of {row['folds_of_task']}")
         rows.append(
             [
                 task,
                 row["protocol"],
                 f"{row['label_fraction']:.3g}",
-                row["system"],
+                system,
                 _percent(row["score"]),
                 _percent(row["deviation"]),
                 _percent(row["interval"]),

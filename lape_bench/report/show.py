@@ -68,6 +68,8 @@ def _facts(record: RunRecord) -> Table:
     rows["decided"] = ", ".join(f"{what} on {side}" for what, side in record.decided.items())
     changed = flatten(record.cell.settings).items()
     rows["settings"] = ", ".join(f"{key}={value}" for key, value in changed) or "defaults"
+    if record.rests_on:
+        rows["rests on"] = "; ".join(record.rests_on.values())
     machine = record.environment
     where = [machine.get(key, "") for key in ("device", "precision")]
     where += [f"{machine['threads']} threads"] if "threads" in machine else []

@@ -15,7 +15,17 @@ from lape_bench.store import Clips
 from lape_bench.system import RunContext
 
 RATE = 16_000
-UPSTREAMS = ["byol-a", "cola", "delores-m", "delores-s", "moco", "simclr"]
+UPSTREAMS = [
+    "byol-a",
+    "cola",
+    "decar",
+    "delores-m",
+    "delores-s",
+    "moco",
+    "simclr",
+    "slicer",
+    "ss-mast",
+]
 SMALL = {"width": 16, "pretrain": {"batch_size": 8, "least_steps": 1, "window_seconds": 0.2}}
 every_upstream = pytest.mark.parametrize("name", UPSTREAMS)
 

@@ -104,10 +104,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["data", "fetch", "synthetic-sounds"], "no address to fetch"),
         (["data", "verify", "esc10"], "is not prepared"),
         (["tasks", "show", "esc10@other"], "no variant of esc10 'other'"),
-        (
-            ["systems", "show", "x"],
-            "no system 'x'; known: byol-a, cola, delores-m, delores-s, log-mel-statistics",
-        ),
+        (["systems", "show", "x"], "no system 'x'; known: byol-a, "),
         (
             [*PRETRAIN, "--corpus", "x", "--system", "supervised"],
             "'supervised' of package lape_bench",

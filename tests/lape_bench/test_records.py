@@ -175,3 +175,20 @@ def test_cells_that_differ_have_folders_that_differ(tmp_path: Path) -> None:
     folders = {cell_folder(tmp_path, cell, "f" * 64) for cell in cells}
     assert len(folders) == len(cells)
     assert all(folder.parent.parent.parent == tmp_path for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [
+        ("hf:facebook/wav2vec2-base", "hf_facebook_wav2vec2-base"),
+        ("checkpoint:../a b/c:d.pt", "checkpoint_.._a_b_c_d.pt"),
+        (f"hear:mine@{'/deep' * 60}/w.pt", f"{'_deep' * 60}_w.pt"[-120:]),
+        ("folder/mine.py:Encoder", "mine.py_Encoder"),
+    ],
+)
+def test_an_argument_of_a_system_makes_no_folders_of_its_own(
+    system: str, name: str, tmp_path: Path
+) -> None:
+    folder = cell_folder(tmp_path, Cell(system=system, task="t", protocol="linear"), "f" * 64)
+    assert folder.relative_to(tmp_path).parts == ("t", name, "linear-1-seed0-ffffffff")
+    folder.mkdir(parents=True)

@@ -72,7 +72,38 @@ def test_a_summary_is_read_without_importing() -> None:
     assert "lape_bench.baselines.supervised" not in sys.modules
 
 
+ADAPTERS = {"checkpoint", "hear", "hf", "torchaudio"}
+
+
 @pytest.mark.parametrize("name", SYSTEMS.names())
-def test_every_registered_system_loads_with_a_summary(name: str) -> None:
-    assert load_system(name).protocols
+def test_every_registered_system_loads_with_a_summary_that_says_if_it_takes_an_argument(
+    name: str,
+) -> None:
     assert len(SYSTEMS.summary(name)) > 20
+    if name not in ADAPTERS:
+        assert load_system(name).protocols
+        return
+    with pytest.raises(UserError, match=f"'{name}' stands for many, and none is named; {name}:"):
+        load_system(name)
+
+
+def test_a_name_with_an_argument_is_the_class_that_it_binds(
+    plug_ins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plug_ins / "many.py").write_text(
+        '"""mine:PLACE: anything."""\nclass A:\n    of = classmethod(lambda kind, place: (kind, place))\n'
+    )
+    mine = register(monkeypatch, EntryPoint("mine", "many:A", "group"))
+    kind, place = mine.load("mine:a/place@b:c.pt", callable, "anything")
+    assert (kind.__name__, place) == ("A", "a/place@b:c.pt")
+    assert mine.summary("mine:a/place") == "mine:PLACE: anything."
+    for name in ("mine", "mine:"):
+        with pytest.raises(UserError, match=r"'mine' stands for many.*; mine:PLACE: anything"):
+            mine.load(name, callable, "anything")
+
+
+def test_an_argument_that_is_not_asked_for_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'supervised' takes no argument, and is given 'x/y.pt'"):
+        load_system("supervised:x/y.pt")
+    with pytest.raises(UserError, match="no system 'supervized': did you mean 'supervised'"):
+        load_system("supervized:x")

@@ -79,6 +79,14 @@ def build(protocol: Protocol = "knn", **how: Any) -> Unfused:
     return Unfused(settings(**how), TARGET, protocol)
 
 
+def of_another_kind(**how: Any) -> dict[str, Any]:
+    """Settings with a teacher that is no AudioNTT, and whose width is not the size of its embedding."""
+    teacher = {"width": D_TEACHER, "depths": [1, 1], "key_features": 5, "key_hidden": 6}
+    pretrain = SMALL["teacher_settings"]["pretrain"]
+    changed = {"teacher": "ss-mast", "teacher_settings": teacher | {"pretrain": pretrain}}
+    return SMALL | changed | how
+
+
 def noises(count: int, seed: int) -> Clips:
     """Clips of 0.2 s, noise in three colours in turn."""
     random = np.random.default_rng(seed)
@@ -182,6 +190,14 @@ def test_settings_that_cannot_be_are_refused_by_what_is_wrong(
 ) -> None:
     with pytest.raises(UserError, match=said):
         settings(**how)
+
+
+def test_a_student_cannot_start_from_a_teacher_of_another_kind_whatever_its_width() -> None:
+    given = of_another_kind() | {"student_start": "teacher", "student_width": D_TEACHER}
+    with pytest.raises(
+        UserError, match=r"the student is an AudioNTT, which ss-mast is not: let it start"
+    ):
+        validate(given, UnfusedConfig, where="settings of unfused")
 
 
 # --- no label before stage 4 ------------------------------------------------------------------------------
@@ -316,6 +332,27 @@ def test_at_stage_4_the_teacher_is_the_encoder_of_the_teachers_own_system(
     ]
     assert found[0].hash == found[1].hash
     assert found[0].made.sha256 == found[1].made.sha256
+
+
+@pytest.mark.parametrize("stage_4", ["student", "teacher"])
+def test_a_teacher_may_be_of_another_kind_than_the_student(
+    stage_4: str, context: RunContext, tmp_path: Path
+) -> None:
+    given = validate(of_another_kind(stage_4=stage_4), UnfusedConfig, where="settings of unfused")
+    system, run = Unfused(given, TARGET, "linear"), aside(context, "run")
+    summary = system.train(data(), run)
+    kind = load_system("ss-mast")
+    teacher = kind.new_encoder(kind.Settings.model_validate(given.teacher_settings))
+    held = sum(parameter.numel() for parameter in teacher.parameters())
+    assert teacher.embedding_size == 2 * D_TEACHER
+    expected = held if stage_4 == "teacher" else encoder_by_hand(D_STUDENT)
+    assert system.count_parameters().encoder == expected
+    assert (summary.clusters is None) == (stage_4 == "teacher")
+    scores = system.score(noises(5, 2), run)
+    system.save(tmp_path)
+    loaded = Unfused(given, TARGET, "linear").load(tmp_path, run)
+    assert type(loaded.encoder) is type(system.encoder)
+    assert torch.equal(loaded.score(noises(5, 2), run), scores)
 
 
 @pytest.mark.parametrize("how", [{}, {"stage_4": "teacher"}, {"student_width": 24}], ids=str)

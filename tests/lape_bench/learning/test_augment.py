@@ -70,6 +70,21 @@ def test_each_clip_is_mixed_with_one_remembered_clip_by_a_share_up_to_the_ratio(
     assert torch.histc(shares, 10, 0, 0.4).max() < 65
 
 
+def test_the_background_is_the_one_that_is_chosen_among_those_remembered() -> None:
+    given = []
+
+    def last(clips: Tensor, memory: Tensor, generator: torch.Generator) -> Tensor:
+        given.append((clips, memory))
+        return torch.full((len(clips),), len(memory) - 1)
+
+    mixup = LogMixupExp((3, 4), memory=8, choose=last)
+    memory, x = log_mels(5, 3, 4), log_mels(20, 3, 4, seed=1)
+    mixup.remember(memory)
+    mixed = mixup(x, draw(1))
+    assert {find_background(*pair, memory)[0] for pair in zip(mixed, x, strict=True)} == {4}
+    assert_close(given, [(x, memory)], rtol=0, atol=0)
+
+
 def test_while_nothing_is_remembered_clips_are_returned_as_they_are() -> None:
     mixup, x = LogMixupExp((3, 4), memory=16), log_mels(6, 3, 4)
     for _ in range(2):

@@ -20,14 +20,16 @@ from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.heads import mlp
 from lape_bench.learning.momentum import Queue, follow, momentum_copy
 from lape_bench.learning.pretrain import (
+    Corpus,
     Objective,
     PretrainConfig,
     effective_rank,
     feature_spread,
     pretrain,
 )
-from lape_bench.learning.training import OptimizerConfig
+from lape_bench.learning.training import OptimizerConfig, Pass
 from lape_bench.progress import Progress
+from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
@@ -118,6 +120,49 @@ class Contrast(Twins):
         follow(self.teacher, self.encoder, 0.9)
 
 
+class Grouped(Twins):
+    """A classifier with new weights every other epoch, of groups that are dealt anew by what the encoder then makes of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(8, 3)
+        self.register_buffer("groups", torch.full((20,), -1))
+        self.dealt = False
+        self.seen: list[Tensor] = []
+
+    def begin_epoch(self, epoch: int, corpus: Corpus, seeds: Seeds) -> Tensor | None:
+        self.dealt = epoch % 2 == 1
+        if self.dealt:
+            embeddings = corpus.embeddings(seeds.torch("windows"))
+            self.groups.copy_(embeddings.sum(dim=1).argsort().argsort() % 3)
+            with torch.no_grad():
+                draw = seeds.torch("weights")
+                for parameter in self.renewed():
+                    parameter.copy_(0.1 * torch.randn(parameter.shape, generator=draw))
+        return torch.randint(20, (20,), generator=seeds.torch("some"))
+
+    def renewed(self) -> list[nn.Parameter]:
+        return list(self.classifier.parameters()) if self.dealt else []
+
+    def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
+        self.seen.append(batch)
+        return (self.groups[batch],)
+
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        return self.classifier(self.encoder(view_a)), self.classifier(self.encoder(view_b))
+
+    def loss(self, *compared: Tensor) -> Tensor:
+        self.losses += 1
+        if self.losses == self.stop_at:
+            raise Stopped
+        logits_a, logits_b, groups = compared
+        assert groups.dtype == torch.int64
+        return nn.functional.cross_entropy(logits_a + logits_b, groups)
+
+    def noted(self) -> dict[str, float]:
+        return {"first_group": float(self.groups[0])} if self.dealt else {}
+
+
 def corpus(count: int = 20, seed: int = 0) -> Clips:
     """Tones of as many heights as there are clips, in noise."""
     random = np.random.default_rng(seed)
@@ -171,7 +216,7 @@ class Listening(Progress):
         self.lines.append(text)
 
 
-each = pytest.mark.parametrize("kind", [Twins, TwoWindows, Contrast])
+each = pytest.mark.parametrize("kind", [Twins, TwoWindows, Contrast, Grouped])
 
 
 # --- what is learnt ---------------------------------------------------------------------------------------
@@ -327,6 +372,134 @@ def test_the_momentum_teacher_has_followed_every_step(context: RunContext) -> No
     for name, value in build(Contrast).teacher.named_parameters():
         assert not torch.equal(found[name], value)
     assert int(objective.queue.seen) == 4 * 20
+
+
+# --- between epochs ---------------------------------------------------------------------------------------
+
+
+def test_an_objective_is_told_the_clips_of_each_step_in_the_order_it_asked_for(
+    context: RunContext,
+) -> None:
+    objective, levels = build(Grouped), []
+    plain = objective.encoder.features
+
+    def features(waveforms: Tensor) -> Tensor:
+        if objective.encoder.training:
+            levels.append(waveforms[:, 0].chunk(2))
+        return plain(waveforms)
+
+    objective.encoder.features = features
+    waveforms = [np.full(96, clip + 1, np.float32) for clip in range(20)]
+    given = Clips.pack([str(clip) for clip in range(20)], waveforms, RATE)
+    learn(objective, context, CONFIG.model_copy(update={"gain_db": 0.0}), given)
+    for epoch in range(1, 5):
+        seeds = context.seeds.within("epoch", epoch)
+        asked = torch.randint(20, (20,), generator=seeds.torch("some"))
+        assert torch.equal(torch.cat(objective.seen[3 * epoch - 3 : 3 * epoch]), asked)
+    for batch, (first, second) in zip(objective.seen, levels, strict=True):
+        assert torch.equal(first, batch + 1.0)
+        assert torch.equal(second, batch + 1.0)
+
+
+def adam_steps(objective: Objective, context: RunContext, epochs: int) -> dict[str, float]:
+    """How many steps Adam has made with each parameter since it last forgot."""
+    learn(objective, context, CONFIG.model_copy(update={"epochs": epochs}))
+    content = torch.load(context.work / "pre-training.pt", weights_only=True)
+    state = content["optimizer"]["state"]
+    names = [name for name, _ in objective.named_parameters()]
+    return {names[index]: float(values["step"]) for index, values in state.items()}
+
+
+@pytest.mark.parametrize(("epochs", "since"), [(1, 3), (2, 6), (3, 3), (4, 6)])
+def test_the_optimizer_forgets_what_it_knew_of_renewed_parameters_alone(
+    context: RunContext, epochs: int, since: int
+) -> None:
+    steps = adam_steps(build(Grouped), context, epochs)
+    for name, made in steps.items():
+        if name.startswith("classifier"):
+            assert made == since
+        elif name.startswith("encoder"):
+            assert made == 3 * epochs
+
+
+def test_the_optimizer_forgets_nothing_by_default(context: RunContext) -> None:
+    steps = adam_steps(build(Twins), context, 4)
+    assert len(steps) == len(list(build(Twins).parameters()))
+    assert set(steps.values()) == {12}
+
+
+def test_a_renewed_parameter_is_moved_as_adam_moves_one_for_the_first_time(
+    context: RunContext,
+) -> None:
+    objective, moved = build(Grouped), []
+    plain = objective.loss
+
+    def loss(*compared: Tensor) -> Tensor:
+        moved.append(objective.classifier.weight.detach().clone())
+        return plain(*compared)
+
+    objective.loss = loss
+    learn(objective, context)
+    # The first step of Adam is the learning rate times the gradient's sign; three steps an epoch, new in 1 and 3.
+    for first in (0, 6):
+        assert_close(
+            (moved[first + 1] - moved[first]).abs(), torch.full((3, 8), 0.01), rtol=1e-2, atol=1e-5
+        )
+    assert ((moved[4] - moved[3]).abs() - 0.01).abs().max() > 1e-3
+
+
+def test_what_an_objective_notes_stands_in_the_curve_of_the_epochs_it_notes_it_in(
+    context: RunContext,
+) -> None:
+    curve = learn(build(Grouped), context)
+    assert ["first_group" in row for row in curve] == [True, False, True, False]
+    assert all(row.keys() >= {"epoch", "loss", "spread", "rank"} for row in curve)
+    assert all(
+        row.keys() == {"epoch", "loss", "spread", "rank"}
+        for row in learn(build(Twins), apart(context, "twins"))
+    )
+
+
+def seen_by(encoder: Encoder, clips: Clips, context: RunContext) -> Corpus:
+    return Corpus(encoder, Pass(clips, round(WINDOW_SECONDS * RATE), 8, 4), context)
+
+
+def test_the_corpus_is_embedded_clip_by_clip_without_views_or_dropout(context: RunContext) -> None:
+    encoder, exact = build(Twins).encoder, [60, 95, 96] * 30  # of windows of 96: one place for each
+    random = np.random.default_rng(0)
+    given = Clips.pack(
+        [str(index) for index in range(90)],
+        [random.normal(0, 1, length).astype(np.float32) for length in exact],
+        RATE,
+    )
+    encoder.norm.running_mean.fill_(0.3)
+    encoder.train()
+    found = seen_by(encoder, given, context).embeddings(torch.Generator())
+    assert found.shape == (90, 8)
+    assert not found.requires_grad
+    assert_close(found, middle_embeddings(encoder, given))
+
+
+def test_of_a_longer_clip_a_window_is_embedded_that_the_draw_decides(context: RunContext) -> None:
+    encoder, given = build(Twins).encoder, corpus(70)
+    place = seen_by(encoder, given, context)
+    first, again, other = (
+        place.embeddings(torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    longer = torch.from_numpy(given.lengths > 96)
+    assert (first != other).any(dim=1)[longer].float().mean() > 0.8
+    assert_close(first[~longer], other[~longer], rtol=0, atol=0)
+
+
+def test_in_bf16_the_corpus_is_embedded_in_float32(context: RunContext) -> None:
+    encoder, given = build(Twins).encoder, corpus()
+    exact, rounded = (
+        seen_by(encoder, given, replace(context, precision=precision)).embeddings(torch.Generator())
+        for precision in ("float32", "bf16")
+    )
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert torch.equal(exact, rounded)
 
 
 # --- seeds and kills --------------------------------------------------------------------------------------

@@ -229,9 +229,9 @@ class Bench:
             self.optimizer,
             self.factor,
             self.step,
-            self.after_step,
-            self.after_epoch,
-            {"follower": self.follower},
+            after_step=self.after_step,
+            after_epoch=self.after_epoch,
+            also={"follower": self.follower},
         )
         return replace(loop, **changes)
 
@@ -333,6 +333,48 @@ def test_generators_are_named_by_the_epoch(context: RunContext) -> None:
         assert torch.equal(bench.noise[epoch - 1], torch.rand(CLIPS, 4, generator=draw))
         with context.seeds.globally("dropout", epoch):
             assert torch.equal(bench.dropped[epoch - 1], nn.Dropout(0.3)(torch.ones(CLIPS, 4)) == 0)
+
+
+def own_order(epoch: int) -> Tensor:
+    """Another order each epoch, of which some clips come twice and some not."""
+    return torch.arange(CLIPS).roll(epoch) // 2
+
+
+def test_an_epoch_goes_through_the_clips_it_is_given_in_their_order(context: RunContext) -> None:
+    bench = Bench()
+    bench.loop(over=Pass(clips(), WINDOW, 3, 3), before_epoch=own_order).run(context)
+    assert [len(batch) for batch in bench.batches] == [3, 2, 2] * 3
+    for epoch in (1, 2, 3):
+        gone_through = torch.cat(bench.batches[3 * epoch - 3 : 3 * epoch])
+        assert torch.equal(gone_through, own_order(epoch))
+    for waveforms, batch in zip(bench.waveforms, bench.batches, strict=True):
+        assert torch.equal(waveforms[:, 0] // 1000, batch.float())
+
+
+def test_an_epoch_that_is_given_no_clips_goes_through_all_as_if_it_had_not_been_asked(
+    context: RunContext, straight: tuple[dict[str, Tensor], Curve]
+) -> None:
+    bench, asked = Bench(), []
+    curve = bench.loop(before_epoch=asked.append).run(apart(context, "asked"))
+    assert asked == [1, 2, 3, 4, 5]
+    assert curve == straight[1]
+    assert same(bench.tensors(), straight[0])
+
+
+def test_windows_views_and_dropout_do_not_depend_on_who_gives_the_order(
+    context: RunContext,
+) -> None:
+    own, given = Bench(), Bench()
+    own.loop().run(apart(context, "own"))
+    orders = [torch.cat(own.batches[2 * e : 2 * e + 2]) for e in range(EPOCHS)]
+    given.loop(before_epoch=lambda epoch: orders[epoch - 1]).run(apart(context, "given"))
+    assert same(own.tensors(), given.tensors())
+
+
+def test_before_an_epoch_the_model_may_be_put_into_eval_mode(context: RunContext) -> None:
+    bench = Bench()
+    bench.loop(before_epoch=lambda epoch: bench.model.eval() and None).run(context)
+    assert bench.modes == [True] * 2 * EPOCHS
 
 
 def test_longer_training_begins_with_the_draws_of_a_shorter_one(context: RunContext) -> None:
@@ -478,6 +520,35 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
     found = resumed(apart(context, "stopped"), lambda bench: setattr(bench, "stop_at_step", step))
     assert same(found[0], straight[0])
     assert found[1] == straight[1]
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_a_run_with_orders_of_its_own_stopped_and_resumed_ends_with_the_same_bytes(
+    context: RunContext, epoch: int
+) -> None:
+    undisturbed, stopped, again = Bench(), Bench(), Bench()
+    curve = undisturbed.loop(before_epoch=own_order).run(apart(context, "undisturbed"))
+    stopped.stop_after_epochs.add(epoch)
+    aside, asked = apart(context, "stopped"), []
+    with pytest.raises(Stopped):
+        stopped.loop(before_epoch=own_order).run(aside)
+
+    def noted_order(number: int) -> Tensor:
+        asked.append(number)
+        return own_order(number)
+
+    assert again.loop(before_epoch=noted_order).run(aside) == curve
+    assert same(again.tensors(), undisturbed.tensors())
+    assert asked == list(range(epoch, EPOCHS + 1))  # the epoch that was not saved, and the rest
+
+
+def test_a_finished_run_asks_for_no_order(
+    context: RunContext, straight: tuple[dict[str, Tensor], Curve]
+) -> None:
+    asked: list[int] = []
+    aside = replace(context, work=context.work / "straight")
+    Bench(seed=1).loop(before_epoch=asked.append).run(aside)
+    assert asked == []
 
 
 def test_a_run_stopped_again_and_again_ends_with_the_same_bytes(

@@ -139,8 +139,8 @@ def test_its_encoder_is_not_the_one_it_started_from(context: RunContext) -> None
     with Seeds(0, "upstream").globally("initial weights"):
         start = AudioNTT(8)
     learnt = dict(learn(context).encoder.named_parameters())
-    for name, value in start.named_parameters():
-        assert not torch.equal(value, learnt[name])
+    stayed = [name for name, value in start.named_parameters() if torch.equal(value, learnt[name])]
+    assert stayed == ["blocks.0.0.bias"]  # before a batch norm a bias does nothing
 
 
 CHANGES: list[dict[str, Any]] = [

@@ -38,7 +38,7 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
     scores[np.arange(50), labels] += 1
     cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
     task_values = {"manifest_hash": "m" * 64, "data": "real"}
-    more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}}
+    more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}, "rests_on": {}}
     for key, value in how.items():
         place = next((each for each in (task_values, more) if key in each), cell_values)
         place[key] = value
@@ -126,6 +126,14 @@ def test_what_cannot_be_compared_never_shares_a_row(
     assert list(board["seeds"]) == [1, 1]
     _, rows = columns(board)
     assert rows[0][:4] != rows[1][:4]
+
+
+def test_other_weights_under_one_name_are_told_apart(tmp_path: Path) -> None:
+    for seed, weights in enumerate(("old", "new")):
+        write(tmp_path, seed, rests_on={"weights": weights})
+    _, rows = columns(leaderboard(load_frame(tmp_path)[0]))
+    assert len(rows) == 2
+    assert all(row[3].startswith("s [version 1-") for row in rows)
 
 
 def test_systems_are_ranked_best_first(tmp_path: Path) -> None:

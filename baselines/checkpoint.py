@@ -1,0 +1,202 @@
+"""checkpoint:FILE: an AudioNTT that somebody has trained, by BYOL-A, LAPE or this project, frozen or fine-tuned.
+
+Three layouts are known: BYOL-A's (`features.0`, `features.4`, `features.8`, `fc.0`, `fc.3`), LAPE's, which has three lists of
+features (`features_1.0` ...), and our own. They compute the same function. The tensors may stand at any depth, such as
+`state_dict` / `module.encoder_q.encoder.features.0.weight`; where a file holds several encoders, as a student and
+its momentum teacher, the setting `prefix` names one. Every tensor of the encoder must be there, and none left over below
+its names; heads beside it are left alone.
+
+The width is that of the tensors; 64 mel bands are expected. The front end is the harness's, which differs from BYOL-A's by
+what is added before the logarithm (1e-6 there, the float's epsilon here), and is normalised on the train clips of the task,
+as BYOL-A does it; a file of ours brings the statistics that its encoder was trained with.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lape_bench.errors import UserError
+from lape_bench.learning.adapter import (
+    AdaptedEncoder,
+    Adapter,
+    LoadedConfig,
+    fingerprint,
+    refuse_missing,
+)
+from lape_bench.learning.downstream import FrozenConfig
+from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.ntt import AudioNTTSystem
+from lape_bench.learning.weights import load_strictly, load_tensors
+
+# The names of our parts in each layout: a convolution and a batch norm in each block, two linear layers after them.
+OURS = {
+    **{f"blocks.{block}.{part}": f"blocks.{block}.{part}" for block in range(3) for part in (0, 1)},
+    **{f"steps.{part}": f"steps.{part}" for part in (0, 3)},
+}
+_LINEAR = {"steps.0": "fc.0", "steps.3": "fc.3"}
+BYOL_A = {
+    f"blocks.{block}.{part}": f"features.{4 * block + part}"
+    for block in range(3)
+    for part in (0, 1)
+} | _LINEAR
+LAPE = {
+    f"blocks.{block}.{part}": f"features_{block + 1}.{part}"
+    for block in range(3)
+    for part in (0, 1)
+} | _LINEAR
+LAYOUTS = (BYOL_A, LAPE, OURS)
+STATISTICS = ("log_mel.mean", "log_mel.deviation")
+FIRST = "blocks.0.0"  # the convolution that every AudioNTT begins with
+
+
+class CheckpointConfig(LoadedConfig):
+    """Settings of an AudioNTT from a file."""
+
+    prefix: str | None = Field(
+        None, description="which encoder of the file, by what stands before its tensors' names"
+    )
+
+
+class Found(NamedTuple):
+    """An encoder in a file.
+
+    Attributes:
+        prefix: before the names of its tensors.
+        layout: our parts and theirs.
+        tensors: all of the file, by their whole names.
+    """
+
+    prefix: str
+    layout: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+    def theirs(self, name: str) -> str:
+        """Return the file's name, without prefix, of one of our tensors."""
+        part, _, last = name.rpartition(".")
+        return f"{self.layout.get(part, part)}.{last}"
+
+
+class CheckpointEncoder(AudioNTT, AdaptedEncoder):
+    """AudioNTT with tensors from elsewhere.
+
+    Args:
+        found: where they are.
+        allowed: names of tensors, as in the file, that may be missing.
+        where: the file, in messages.
+    """
+
+    def __init__(self, found: Found, allowed: tuple[str, ...], where: str) -> None:
+        given = found.prefix + found.theirs("steps.0.weight")
+        if given not in found.tensors:
+            raise UserError(f"{where} has no {given}, which gives the encoder's width")
+        super().__init__(width=len(found.tensors[given]))
+        own = self.state_dict()
+        wanted = {name for name in own if not name.startswith("log_mel.")}
+        taken = {
+            name: found.tensors[found.prefix + found.theirs(name)]
+            for name in wanted | set(STATISTICS)
+            if found.prefix + found.theirs(name) in found.tensors
+        }
+        self.has_statistics = set(STATISTICS) <= taken.keys()
+        missing = wanted - taken.keys()
+        refuse_missing(map(found.theirs, missing), allowed, where)
+        self._refuse_left_over(found, wanted, where)
+        load_strictly(self, own | taken, where)
+        self.loaded = {
+            "encoder_tensors": float(len(wanted)),
+            "encoder_tensors_matched": float(len(wanted - missing)),
+            "file_tensors_not_of_encoder": float(len(found.tensors) - len(taken)),
+        }
+
+    def fit_features(self, batches: Iterable[Tensor]) -> None:
+        """Normalise by the train clips, unless the file says by what."""
+        if not self.has_statistics:
+            super().fit_features(batches)
+
+    @staticmethod
+    def _refuse_left_over(found: Found, wanted: set[str], where: str) -> None:
+        """Refuse a deeper network, of which the first layers alone would fit."""
+        known = {found.prefix + found.theirs(name) for name in wanted}
+        groups = {found.prefix + part.partition(".")[0] + "." for part in found.layout.values()}
+        over = sorted(
+            name for name in found.tensors if name.startswith(tuple(groups)) and name not in known
+        )
+        if over:
+            raise UserError(
+                f"{where} holds {over[0]} beside the tensors of AudioNTT: it is another network",
+                allowed="AudioNTT of BYOL-A v1, LAPE, or this project",
+            )
+
+
+class Checkpoint(Adapter, AudioNTTSystem):
+    """AudioNTT from a file."""
+
+    Settings: ClassVar[type[FrozenConfig]] = CheckpointConfig
+    path: ClassVar[Path]
+
+    @classmethod
+    def find(cls, argument: str) -> dict[str, Any]:
+        """Find the file."""
+        path = Path(argument).expanduser().absolute()
+        if not path.is_file():
+            raise UserError(
+                f"checkpoint:{argument} names no file",
+                next_step="give the path of a file of torch.save",
+            )
+        return {"path": path}
+
+    def trace(self) -> dict[str, str]:
+        """Return the SHA-256 of the file."""
+        return {"weights": fingerprint(self.path)}
+
+    def build_encoder(self) -> CheckpointEncoder:
+        """Return AudioNTT with the file's tensors."""
+        found = _find(load_tensors(self.path, torch.device("cpu")), self.settings.prefix, self.path)
+        return CheckpointEncoder(found, self.settings.allow_missing, str(self.path))
+
+
+def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Found:
+    """Find the encoder in a file.
+
+    Raises:
+        UserError: there is none, or more than one and `prefix` does not say which.
+    """
+    tensors = dict(_tensors(content))
+    candidates = {
+        name.removesuffix(ending): layout
+        for layout in LAYOUTS
+        for ending in [f"{layout[FIRST]}.weight"]
+        for name in tensors
+        if name == ending or name.endswith(f".{ending}")
+    }
+    if not candidates:
+        some = ", ".join(list(tensors)[:3]) or "none"
+        raise UserError(
+            f"{path} holds no AudioNTT; its first tensors are {some}",
+            allowed="AudioNTT of BYOL-A v1, LAPE, or this project",
+        )
+    if prefix is None and len(candidates) == 1:
+        prefix = next(iter(candidates))
+    if prefix and not prefix.endswith("."):
+        prefix += "."
+    if prefix not in candidates:
+        wrong = "holds several encoders" if prefix is None else f"holds no encoder below '{prefix}'"
+        raise UserError(
+            f"{path} {wrong}",
+            next_step="name one of "
+            + ", ".join(f"--set prefix={each or repr('')}" for each in candidates),
+        )
+    return Found(prefix, candidates[prefix], tensors)
+
+
+def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Go through the tensors of nested mappings, their names joined by dots."""
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{before}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, f"{before}{key}.")

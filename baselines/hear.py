@@ -1,0 +1,241 @@
+"""hear:MODULE[@WEIGHTS]: a module that follows the HEAR 2021 API (hearbenchmark.com/hear-api.html), frozen or fine-tuned.
+
+MODULE is imported as Python does it, from what is installed or from the current folder; WEIGHTS is a file or a folder for
+its `load_model`, which is called without one where none is named. The model says its `sample_rate` and
+`scene_embedding_size`, and `get_scene_embeddings` embeds windows, (sounds, samples) within [-1, 1].
+
+Fine-tuned is a model that is a `torch.nn.Module` and whose embeddings gradients can flow back from; others, such as one that
+detaches them or answers in NumPy, are frozen. A module may switch its model to evaluation by itself, and then has no
+dropout in fine-tuning. What is no `nn.Module` computes in the precision and on the device that it was written for, and
+its parameters are not counted. TensorFlow is not supported.
+"""
+
+import importlib
+import inspect
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lape_bench.errors import UserError
+from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint, in_a_line
+from lape_bench.learning.classify import FinetuneConfig
+from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
+
+FUNCTIONS = ("load_model", "get_scene_embeddings")
+ATTRIBUTES = ("sample_rate", "scene_embedding_size")
+
+
+class HearConfig(EncoderConfig):
+    """Settings of a HEAR module.
+
+    A rate for encoders that have learnt before, of kinds that we do not know; levels are not moved, since audio beyond
+    [-1, 1] would have to be clipped.
+    """
+
+    finetune: FinetuneConfig = Field(
+        default_factory=lambda: FinetuneConfig(learning_rate=1e-4, gain_db=0.0)
+    )
+
+
+class Reference(NamedTuple):
+    """What an argument names.
+
+    Attributes:
+        module: its name.
+        weights: for `load_model`; none where it brings its own.
+    """
+
+    module: str
+    weights: Path | None
+
+    @classmethod
+    def of(cls, argument: str) -> "Reference":
+        """Read MODULE[@WEIGHTS]."""
+        module, _, weights = argument.partition("@")
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise UserError(
+                f"hear:{argument} names '{module}', which is no name of a module",
+                allowed="hear:MODULE or hear:MODULE@WEIGHTS, the module as Python imports it, such as my.module",
+            )
+        path = Path(weights).expanduser().absolute() if weights else None
+        if path is not None and not path.exists():
+            raise UserError(
+                f"the weights {path} do not exist", next_step="check the path for a typing mistake"
+            )
+        return cls(module, path)
+
+
+class Facts(NamedTuple):
+    """What is known of a model once it was loaded and asked.
+
+    Attributes:
+        sample_rate: Hz.
+        frozen_because: why it cannot be fine-tuned; empty where it can.
+    """
+
+    sample_rate: int
+    frozen_because: str
+
+
+class HearEncoder(AdaptedEncoder):
+    """A HEAR model with its module's function.
+
+    Args:
+        module: has `get_scene_embeddings`.
+        model: what its `load_model` returned.
+        trained: whether gradients flow back through it.
+    """
+
+    def __init__(self, module: ModuleType, model: Any, trained: bool) -> None:
+        super().__init__()
+        self.module, self.model, self.trained = module, model, trained
+        self.sample_rate = int(model.sample_rate)
+        self.embedding_size = int(model.scene_embedding_size)
+        self.loaded = {}
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Return the waveforms, clipped to what the API promises: resampling may overshoot."""
+        return waveforms.clamp(-1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed windows by the module's own function."""
+        # What answers in NumPy knows nothing of bf16.
+        enabled = self.trained and torch.is_autocast_enabled(features.device.type)
+        with torch.autocast(features.device.type, dtype=torch.bfloat16, enabled=enabled):
+            found = self.module.get_scene_embeddings(features, self.model)
+        embeddings = found if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found))
+        wanted = (len(features), self.embedding_size)
+        if tuple(embeddings.shape) != wanted:
+            raise UserError(
+                f"get_scene_embeddings of {self.module.__name__} turned audio of shape {tuple(features.shape)} "
+                f"into {tuple(embeddings.shape)}",
+                allowed=f"{wanted}, (sounds, scene_embedding_size)",
+            )
+        return embeddings.to(features.device, torch.float32)
+
+
+class Hear(Adapter):
+    """The model of a HEAR module."""
+
+    Settings: ClassVar[type[FrozenConfig]] = HearConfig
+    reference: ClassVar[Reference]
+
+    @classmethod
+    def find(cls, argument: str) -> dict[str, Any]:
+        """Import the module, load its model, and see what it is."""
+        reference = Reference.of(argument)
+        facts = _facts(reference, str(_trace(reference)))
+        body = {"reference": reference, "sample_rate": facts.sample_rate}
+        if facts.frozen_because:
+            body |= {"protocols": ("linear", "knn"), "frozen_because": facts.frozen_because}
+        return body
+
+    def trace(self) -> dict[str, str]:
+        """Return the SHA-256 of the module's code, and of the weights where they are named."""
+        return _trace(self.reference)
+
+    def build_encoder(self) -> HearEncoder:
+        """Load the model anew."""
+        return _load(self.reference, trained="finetune" in self.protocols)
+
+
+def _trace(reference: Reference) -> dict[str, str]:
+    found = {"module": f"{reference.module}, {_code(reference.module)}"}
+    if reference.weights is not None:
+        found["weights"] = fingerprint(reference.weights)
+    return found
+
+
+@cache
+def _code(name: str) -> str:
+    """Return the SHA-256 of a module's file, or of all Python files of its package, as they are when it is imported."""
+    whole = name.partition(".")[0]
+    _import(name)
+    file = getattr(sys.modules[whole], "__file__", None)
+    if file is None:
+        return "of no file"
+    package = hasattr(sys.modules[whole], "__path__")
+    return fingerprint(Path(file).parent if package else Path(file), ("**/*.py",))
+
+
+def _import(name: str) -> ModuleType:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # where `python -m` looks too; last, so that it hides nothing
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _failed(name, "cannot be imported", error) from error
+        raise UserError(
+            f"there is no module '{name}'",
+            next_step="install it, or run bench in the folder that holds it",
+        ) from error
+    except Exception as error:  # a stranger's module may fail in any way
+        raise _failed(name, "cannot be imported", error) from error
+    lacking = [function for function in FUNCTIONS if not hasattr(module, function)]
+    if lacking:
+        raise UserError(
+            f"the module '{name}' has no {' and no '.join(lacking)}",
+            allowed="the HEAR 2021 API: load_model and get_scene_embeddings",
+        )
+    return module
+
+
+def _load(reference: Reference, trained: bool) -> HearEncoder:
+    module = _import(reference.module)
+    try:
+        if reference.weights is not None:
+            model = module.load_model(str(reference.weights))
+        elif _needs_a_path(module.load_model):
+            model = module.load_model("")
+        else:
+            model = module.load_model()
+    except Exception as error:
+        raise _failed(reference.module, "cannot load its model", error) from error
+    lacking = [name for name in ATTRIBUTES if not hasattr(model, name)]
+    if lacking:
+        raise UserError(
+            f"the model of '{reference.module}' has no {' and no '.join(lacking)}",
+            allowed="sample_rate and scene_embedding_size, by the HEAR 2021 API",
+        )
+    return HearEncoder(module, model, trained)
+
+
+def _needs_a_path(load_model: Any) -> bool:
+    parameters = inspect.signature(load_model).parameters.values()
+    named = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
+    return any(
+        each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in named
+    )
+
+
+@cache
+def _facts(reference: Reference, trace: str) -> Facts:
+    """Load a model once for as long as its files do not change, and embed two seconds of noise."""
+    encoder = _load(reference, trained=True)
+    noise = 0.1 * torch.randn(2, 2 * encoder.sample_rate)
+    try:
+        with torch.enable_grad():
+            embeddings = encoder.eval()(encoder.features(noise))
+    except UserError:
+        raise
+    except Exception as error:
+        raise _failed(reference.module, "cannot embed noise", error) from error
+    because = ""
+    if not isinstance(encoder.model, nn.Module):
+        because = "its load_model returns no torch.nn.Module"
+    elif not embeddings.requires_grad:
+        because = "no gradient flows back from its embeddings"
+    return Facts(encoder.sample_rate, because)
+
+
+def _failed(module: str, what: str, error: Exception) -> UserError:
+    return UserError(f"the module '{module}' {what} ({in_a_line(error)})", next_step="mend it")

@@ -1,0 +1,277 @@
+"""hf:NAME_OR_FOLDER[@REVISION]: an audio model of transformers, from its hub or from a folder, frozen or fine-tuned.
+
+Models of waveforms (wav2vec 2.0, HuBERT, WavLM, data2vec, UniSpeech, SEW: what Wav2Vec2FeatureExtractor prepares) are
+embedded by the average of a layer over time. Of three models of spectrograms the model's own feature extractor computes
+the input, in NumPy and clip by clip: the spectrogram transformer AST is embedded by its class and distillation tokens, as
+its own pooler does it, Whisper by its encoder, averaged over the part of its 30 s that a window fills, and CLAP without fusion
+by the output of its audio model. A window longer than such a model's span is refused, not cut.
+
+The hub is asked only for what is not on disk, and the revision that was found is recorded. Code from the hub is never run. A
+tensor that a file lacks is refused unless `allow_missing` names it. SpecAugment and LayerDrop are off in fine-tuning: the
+one draws from NumPy's global generator and needs longer windows than some tasks have, the other hides layers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lape_bench.errors import UserError
+from lape_bench.learning.adapter import LoadedConfig, fingerprint, in_a_line, refuse_missing
+from lape_bench.learning.downstream import FrozenConfig
+from lape_bench.learning.layers import LayeredConfig, LayeredEncoder, LayeredSystem
+from lape_bench.system import Protocol, Target
+
+WAVEFORMS = "Wav2Vec2FeatureExtractor"
+AST, WHISPER, CLAP = "ASTFeatureExtractor", "WhisperFeatureExtractor", "ClapFeatureExtractor"
+# Which part of a whole model is its encoder of audio, by the beginning of its tensors' names.
+ENCODERS = {WAVEFORMS: "", AST: "", WHISPER: "encoder.", CLAP: "audio_model."}
+# Others have these extractors too.
+MODELS = {AST: "audio-spectrogram-transformer", WHISPER: "whisper", CLAP: "clap"}
+SUPPORTED = "models that Wav2Vec2FeatureExtractor prepares waveforms for, AST, Whisper, and CLAP without fusion"
+# Of a folder, what a model is loaded from.
+FILES = ("*.json", "*.safetensors", "*.bin")
+
+
+class HuggingFaceConfig(LayeredConfig, LoadedConfig):
+    """Settings of a model of transformers."""
+
+
+class Source(NamedTuple):
+    """Where a model comes from.
+
+    Attributes:
+        name: of the hub, or a folder.
+        revision: the commit of the hub; none of a folder.
+    """
+
+    name: str
+    revision: str | None
+
+    def load(self, kind: Any, **how: Any) -> Any:
+        """Call `kind.from_pretrained`, from the disk if it can be.
+
+        Raises:
+            UserError: it is on no disk and the hub cannot be reached, or cannot be loaded.
+        """
+        how |= {"revision": self.revision, "trust_remote_code": False}
+        try:
+            try:
+                return kind.from_pretrained(self.name, local_files_only=True, **how)
+            except OSError:  # transformers' word for a file that is not there
+                if self.revision is None:
+                    raise
+                return kind.from_pretrained(self.name, **how)
+        except Exception as error:  # as many kinds as ways to fail
+            raise UserError(
+                f"hf:{self.name} cannot be loaded ({in_a_line(error)})",
+                next_step="it takes config.json, preprocessor_config.json and weights of a model that "
+                "transformers itself knows",
+            ) from error
+
+
+class HuggingFaceEncoder(LayeredEncoder):
+    """A model of transformers on one window after the other.
+
+    Args:
+        model: its encoder of audio.
+        extractor: prepares its input.
+        layer: as `LayeredConfig.layer`.
+        blocks: of the model.
+        window: samples of a window.
+    """
+
+    def __init__(
+        self, model: nn.Module, extractor: Any, layer: int | str, blocks: int, window: int
+    ) -> None:
+        config: Any = model.config
+        super().__init__(layer, blocks, config.hidden_size, extractor.sampling_rate)
+        self.model: Any = model
+        self.extractor = extractor
+        self.kind = type(extractor).__name__
+        self.window = window
+        tensors = float(len(model.state_dict()))
+        self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
+
+    @torch.no_grad()
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Return waveforms, normalised where the extractor says so, or what it makes of them."""
+        if self.kind == WAVEFORMS:
+            return _normalised(waveforms) if self.extractor.do_normalize else waveforms
+        batch = self.extractor(
+            list(waveforms.float().cpu().numpy()),
+            sampling_rate=self.sample_rate,
+            return_tensors="np",
+        )
+        prepared = np.asarray(batch[self.extractor.model_input_names[0]], np.float32)
+        return torch.from_numpy(prepared).to(waveforms.device)
+
+    def output(self, features: Tensor) -> Tensor:
+        """Return what the model puts out."""
+        return self._sequence(self.model(features).last_hidden_state)
+
+    def layers(self, features: Tensor) -> list[Tensor]:
+        """Return what the first block is given, and what each puts out."""
+        states = self.model(features, output_hidden_states=True).hidden_states
+        return [self._sequence(state) for state in states]
+
+    def _sequence(self, states: Tensor) -> Tensor:
+        """Return the vectors of which the embedding is the average, shape (batch, time, size)."""
+        if self.kind == AST:
+            return states[
+                :, :2
+            ]  # class and distillation; the patches behind them cover padding too
+        if self.kind == WHISPER:
+            filled = states.shape[1] * self.window / self.extractor.n_samples
+            return states[:, : max(1, int(np.ceil(filled)))]
+        if self.kind == CLAP:
+            return states.flatten(2).transpose(1, 2)  # (batch, time * frequency, size)
+        return states
+
+
+class HuggingFace(LayeredSystem):
+    """A pre-trained model of transformers."""
+
+    Settings: ClassVar[type[FrozenConfig]] = HuggingFaceConfig
+    source: ClassVar[Source]
+    extractor: ClassVar[Any]
+
+    @classmethod
+    def find(cls, argument: str) -> dict[str, Any]:
+        """Find the model's configuration and feature extractor; its weights are not needed yet."""
+        library = _transformers()
+        with _quiet(library):
+            source = _source(argument)
+            config = source.load(library.AutoConfig)
+            extractor = source.load(library.AutoFeatureExtractor)
+        kind = type(extractor).__name__
+        known = kind == WAVEFORMS or MODELS.get(kind) == config.model_type
+        if not known or (kind == CLAP and config.audio_config.enable_fusion):
+            raise UserError(
+                f"hf:{argument} ({config.model_type}, {kind}) is not supported", allowed=SUPPORTED
+            )
+        return {
+            "source": source,
+            "extractor": extractor,
+            "sample_rate": int(extractor.sampling_rate),
+            "blocks": 0 if kind == CLAP else int(config.num_hidden_layers),
+        }
+
+    def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
+        super().__init__(settings, target, protocol)
+        self.window = round(target.window_seconds * self.sample_rate)
+        longest = _longest(self.extractor)
+        if longest is not None and self.window > longest:
+            raise UserError(
+                f"hf:{self.argument} hears {longest / self.sample_rate:.4g} s at most, and the task's windows "
+                f"have {target.window_seconds:g} s",
+                next_step="choose a task with shorter windows, or another model",
+            )
+
+    def trace(self) -> dict[str, str]:
+        """Return the revision, or the SHA-256 of the folder, and the version of the library with the model's code."""
+        found = {"transformers": _transformers().__version__}
+        if self.source.revision is None:
+            return found | {"weights": fingerprint(Path(self.source.name), FILES)}
+        return found | {"weights": f"{self.source.name}, revision {self.source.revision}"}
+
+    def build_encoder(self) -> HuggingFaceEncoder:
+        """Return the model with its weights."""
+        library = _transformers()
+        with _quiet(library):
+            config = self.source.load(library.AutoConfig)
+            config.update({"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0})
+            # With these above 0 a model has a tensor for what is masked, which some files lack.
+            config.update({"mask_time_prob": 0.0, "mask_feature_prob": 0.0})
+            model, report = self.source.load(
+                library.AutoModel, config=config, dtype=torch.float32, output_loading_info=True
+            )
+        prefix = ENCODERS[type(self.extractor).__name__]
+        missing = [name for name in report["missing_keys"] if name.startswith(prefix)]
+        where = f"hf:{self.argument}"
+        refuse_missing(missing, self.settings.allow_missing, where)
+        part = model.get_submodule(prefix.rstrip("."))
+        encoder = HuggingFaceEncoder(
+            part, self.extractor, self.settings.layer, self.blocks, self.window
+        )
+        encoder.loaded["encoder_tensors_matched"] -= len(missing)
+        return encoder
+
+
+def _normalised(waveforms: Tensor) -> Tensor:
+    """Bring each window to mean 0 and variance 1, as Wav2Vec2FeatureExtractor does it, on the device."""
+    variance, mean = torch.var_mean(waveforms, dim=1, correction=0, keepdim=True)
+    return (waveforms - mean) / (variance + 1e-7).sqrt()
+
+
+def _longest(extractor: Any) -> int | None:
+    """Return how many samples an extractor takes before it cuts; none where there is no end."""
+    kind = type(extractor).__name__
+    if kind == AST:  # frames of 25 ms every 10 ms
+        step, frame = extractor.sampling_rate // 100, extractor.sampling_rate // 40
+        return int(extractor.max_length * step + frame - 1)
+    if kind == WHISPER:
+        return int(extractor.n_samples)
+    return int(extractor.nb_max_samples) if kind == CLAP else None
+
+
+def _source(argument: str) -> Source:
+    """Find out whether a folder is meant or a name of the hub, and which commit of that."""
+    from transformers.utils.hub import cached_file  # an extra, and slow to import
+
+    folder = Path(argument).expanduser()
+    if folder.is_dir():
+        return Source(str(folder.absolute()), None)
+    name, _, revision = argument.partition("@")
+    if argument.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise UserError(f"hf:{argument} names no folder, and no model of the hub")
+    how: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        try:
+            path = cached_file(name, "config.json", local_files_only=True, **how)
+        except OSError:
+            path = cached_file(name, "config.json", **how)
+        if path is None:
+            raise OSError("it has no config.json")
+    except Exception as error:  # no network, no such model, one that asks for consent
+        raise UserError(
+            f"hf:{argument} is neither on disk nor to be had from the hub ({in_a_line(error)})",
+            next_step="check the name; without a network, give a folder that a model was saved to",
+        ) from error
+    return Source(name, Path(path).parent.name)  # snapshots/COMMIT/config.json
+
+
+def _transformers() -> ModuleType:
+    """Import transformers, an extra of this package that takes seconds to import."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            "models of transformers need the package of that name",
+            next_step="pip install 'lape_bench[hf]'",
+        ) from error
+    return transformers
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Keep the notes and bars of transformers and its hub out of ours; what matters of them is an error here."""
+    from huggingface_hub.utils import logging as hub  # comes with transformers
+
+    log = library.utils.logging
+    levels, bars = (log.get_verbosity(), hub.get_verbosity()), log.is_progress_bar_enabled()
+    log.set_verbosity(log.CRITICAL)
+    hub.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(levels[0])
+        hub.set_verbosity(levels[1])
+        if bars:
+            log.enable_progress_bar()

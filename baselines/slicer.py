@@ -1,0 +1,136 @@
+"""SLICER: contrast of clips, both ways, and of clusters, on views by k-mix (arXiv:2211.01519), then the labels.
+
+Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, as in `moco` but in both
+directions. Beside it a head assigns every view softly to clusters, and each cluster finds itself in the other view: what is
+compared is a cluster's column, its share of every clip of the batch (Contrastive Clustering, arXiv:2009.09687). Its clusters
+have nothing to do with those of k-mix, by which backgrounds are chosen (`lape_bench/learning/k_mix.py`).
+
+The published setting is a linear head to keys of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of
+0.999; a head of 2048 hidden features to the softmax over 128 clusters, compared at temperature 1; all three terms weighted
+1; k-mix with 4 clusters and 128 candidates; SGD at 3e-4 with momentum 0.9 and weight decay 1e-4, batches of 128 on each of
+four GPUs, 50 epochs. Optimiser, windows and random level here are those of every upstream; key head, temperature, queue and
+momentum those of `moco`, for its reasons. The hidden layers have batch norm, which the published cluster head has not.
+
+What is not said so far is as in the authors' code: the student's clusters in one view are compared with the student's in the
+other, and the teacher has none. Three things depart from it. There each view passes log-mixup-exp, a crop, and then
+k-mix; here k-mix takes the place of log-mixup-exp. There the keys of the first direction are in the queue before the second
+is computed, so that each query meets the key of its own view as a negative; here both directions see the batches before. And
+there the term that keeps clusters equally large (the entropy of Contrastive Clustering) is written and left out;
+here it is a setting, `balance`, off by default.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lape_bench.learning.augment import Views
+from lape_bench.learning.contrast import nt_xent
+from lape_bench.learning.downstream import FrozenConfig
+from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.heads import mlp
+from lape_bench.learning.k_mix import FarthestCluster
+from lape_bench.learning.momentum_contrast import (
+    Branch,
+    MomentumContrast,
+    MomentumContrastConfig,
+)
+from lape_bench.learning.ntt import AudioNTTUpstream
+
+
+class SlicerConfig(MomentumContrastConfig):
+    """Symmetric momentum contrast and cluster-level contrast on AudioNTT, with k-mix."""
+
+    clusters: int = Field(128, ge=2, description="that the cluster head tells apart")
+    cluster_hidden: int = Field(2048, ge=2, description="hidden features of the cluster head")
+    cluster_temperature: float = Field(1.0, gt=0, description="tau of the cluster-level contrast")
+    cluster_weight: float = Field(
+        1.0, ge=0, description="of the cluster-level contrast, where each InfoNCE has 1"
+    )
+    balance: float = Field(
+        0.0,
+        ge=0,
+        description="weight, within the cluster-level contrast, of equally large clusters",
+    )
+    mix_clusters: int = Field(4, ge=1, description="of k-mix, from which backgrounds are chosen")
+    mix_candidates: int = Field(
+        128, ge=1, description="clips of the farthest cluster, of which k-mix draws one"
+    )
+
+
+def cluster_contrast(p_a: Tensor, p_b: Tensor, temperature: float) -> Tensor:
+    """Classify each cluster's own column in the other view among all other columns: NT-Xent of the columns.
+
+    Args:
+        p_a: the first view's shares of the clusters, shape (batch, clusters); each row sums to 1.
+        p_b: the second view's, same shape.
+        temperature: tau, divides the columns' cosines.
+
+    Returns:
+        A scalar, without the entropy of arXiv:2009.09687.
+    """
+    return nt_xent(p_a.T, p_b.T, temperature)
+
+
+def imbalance(shares: Tensor) -> Tensor:
+    """Say how unequal clusters are in size: log(clusters) minus the entropy of the batch's mean shares.
+
+    Args:
+        shares: shape (batch, clusters); each row sums to 1.
+
+    Returns:
+        A scalar: 0 where all clusters are equally large, log(clusters) where one has all clips.
+    """
+    mean = shares.mean(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)
+    return (mean * (mean * len(mean)).log()).sum()
+
+
+class SlicerObjective(MomentumContrast):
+    """Momentum contrast in both directions, with a student that also tells clusters apart."""
+
+    settings: SlicerConfig
+
+    def __init__(self, encoder: AudioNTT, settings: SlicerConfig, clips: int) -> None:
+        super().__init__(Branch(encoder, settings), settings, clips)
+        sizes = [encoder.embedding_size, settings.cluster_hidden, settings.clusters]
+        self.cluster = mlp(sizes)
+
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        """Return both views' queries and keys, (batch, key_features), and cluster scores, (batch, clusters)."""
+        with torch.no_grad():
+            (key_a,), (key_b,) = self.teacher(view_a), self.teacher(view_b)
+        z_a, z_b = self.encoder(view_a), self.encoder(view_b)
+        queries = self.student.key(z_a), self.student.key(z_b)
+        return *queries, key_a, key_b, self.cluster(z_a), self.cluster(z_b)
+
+    def loss(self, *projected: Tensor) -> Tensor:
+        """Return InfoNCE in both directions plus the cluster-level contrast; the keys then join the queue."""
+        query_a, query_b, key_a, key_b, *scores = projected
+        settings = self.settings
+        p_a, p_b = (score.softmax(dim=1) for score in scores)
+        clusters = cluster_contrast(p_a, p_b, settings.cluster_temperature)
+        clusters = clusters + settings.balance * (imbalance(p_a) + imbalance(p_b))
+        instances = self.both_ways(query_a, query_b, key_a, key_b)
+        return instances + settings.cluster_weight * clusters
+
+
+class Slicer(AudioNTTUpstream):
+    """AudioNTT pre-trained by SLICER."""
+
+    Settings: ClassVar[type[FrozenConfig]] = SlicerConfig
+    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"queue": 64, "cluster_hidden": 64}
+
+    @classmethod
+    def new_views(cls, settings: SlicerConfig, shape: tuple[int, ...], clips: int) -> Views:
+        """Return k-mix, then random resize crop."""
+        bands, frames = shape
+        choose = FarthestCluster(bands, settings.mix_clusters, settings.mix_candidates)
+        return Views((bands, frames), clips, choose)
+
+    @classmethod
+    def build_objective(
+        cls, encoder: AudioNTT, settings: SlicerConfig, clips: int
+    ) -> SlicerObjective:
+        """Return student, teacher, queue and cluster head."""
+        return SlicerObjective(encoder, settings, clips)

@@ -1,0 +1,123 @@
+"""SS-MAST: a multiscale spectrogram transformer learns by symmetric contrast of views with dropped patches, then the labels.
+
+Of arXiv:2211.01515. Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, and
+some patches of every view are left out of the transformer (`lape_bench/learning/multiscale_transformer.py`), of student
+and teacher alike. Patches are dropped while pre-training alone.
+
+The published setting is a log-mel of 128 bands and 10.24 s, patches of 16 x 16 at strides of 10, MViTv2-B or -S, a linear
+head to keys of 256 features, temperature 0.07, a queue of 65,536 keys, a momentum of 0.999, SGD at 0.03 with momentum 0.9 and
+weight decay 1e-4, batches of 16; log-mixup-exp and random resize crop. It is from the authors' code, whose text the paper
+could not be held against. Encoder and views are these, the encoder smaller; key head, temperature, queue and momentum
+are those of `moco`, for its reasons, and windows, batches, random level and Adam those of every upstream. The rest
+departs where it says so:
+
+- A dropped patch is as if it lay beyond the edge. The published code takes the patches out of the sequence, the same ones
+  of all clips of a batch, which its pooling over the grid then cannot take. Their share is 0.1 in one state of that code
+  and 0 in another.
+- There the first direction's keys have joined the queue when the second is computed, so that a query meets its own
+  view's key as a negative; here both directions see the queue of the batches before.
+- Adam's rate is 1e-4 in pre-training, as of SSAST (arXiv:2110.09784), and 2.5e-4 with the labels, as of `mast`. Nothing here
+  was tuned.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lape_bench.learning.classify import FinetuneConfig
+from lape_bench.learning.downstream import FrozenConfig
+from lape_bench.learning.momentum_contrast import Branch, MomentumConfig, MomentumContrast
+from lape_bench.learning.multiscale_transformer import (
+    MultiscaleTransformer,
+    MultiscaleTransformerConfig,
+)
+from lape_bench.learning.pretrain import PretrainConfig
+from lape_bench.learning.training import OptimizerConfig
+from lape_bench.learning.upstream import UpstreamSystem
+
+
+class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):
+    """Symmetric momentum contrast on a multiscale transformer, with patch-drop."""
+
+    patch_drop: float = Field(
+        0.1, ge=0, lt=1, description="share of a view's patches that pre-training leaves out"
+    )
+    pretrain: PretrainConfig = Field(
+        default_factory=lambda: PretrainConfig(
+            optimizer=OptimizerConfig(learning_rate=1e-4, warm_up=0.1)
+        )
+    )
+    finetune: FinetuneConfig = Field(default_factory=lambda: FinetuneConfig(learning_rate=2.5e-4))
+
+
+def undropped(clips: int, grid: tuple[int, int], share: float) -> Tensor:
+    """Draw which patches of each clip stay, the same number of each, from torch's global generator of the CPU.
+
+    Args:
+        clips: how many.
+        grid: rows and columns of patches.
+        share: of the patches that are dropped, rounded to a whole number; one stays at least.
+
+    Returns:
+        True where a patch stays, shape (clips, rows, columns), on the CPU.
+    """
+    patches = grid[0] * grid[1]
+    stay = max(1, round((1 - share) * patches))
+    places = torch.rand(clips, patches).argsort(dim=1).argsort(dim=1)
+    return (places < stay).view(clips, *grid)
+
+
+class DroppingBranch(Branch):
+    """An encoder with its key head, and without some of its patches: the student, or its momentum teacher."""
+
+    encoder: MultiscaleTransformer
+
+    def __init__(self, encoder: MultiscaleTransformer, settings: SSMastConfig) -> None:
+        super().__init__(encoder, settings)
+        self.share = settings.patch_drop
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Return the key, (batch, key_features), of what is left of the log-mels, (batch, bands, frames)."""
+        kept = None
+        if self.share:
+            batch, bands, frames = features.shape
+            kept = undropped(batch, self.encoder.grid(bands, frames), self.share)
+            kept = kept.to(features.device)
+        return (self.key(self.encoder(features, kept)),)
+
+
+class SSMastObjective(MomentumContrast):
+    """Momentum contrast in both directions."""
+
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        """Return the student's queries and the teacher's keys of both views, each (batch, key_features)."""
+        with torch.no_grad():
+            (key_a,), (key_b,) = self.teacher(view_a), self.teacher(view_b)
+        (query_a,), (query_b,) = self.student(view_a), self.student(view_b)
+        return query_a, query_b, key_a, key_b
+
+    def loss(self, *projected: Tensor) -> Tensor:
+        """Return InfoNCE in both directions; the keys then join the queue."""
+        query_a, query_b, key_a, key_b = projected
+        return self.both_ways(query_a, query_b, key_a, key_b)
+
+
+class SSMast(UpstreamSystem):
+    """A multiscale transformer pre-trained by symmetric momentum contrast with patch-drop."""
+
+    Settings: ClassVar[type[FrozenConfig]] = SSMastConfig
+    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"depths": [1, 1], "queue": 64}
+
+    @classmethod
+    def new_encoder(cls, settings: SSMastConfig) -> MultiscaleTransformer:
+        """Return a new transformer."""
+        return MultiscaleTransformer(settings)
+
+    @classmethod
+    def build_objective(
+        cls, encoder: MultiscaleTransformer, settings: SSMastConfig, clips: int
+    ) -> SSMastObjective:
+        """Return student, teacher and queue."""
+        return SSMastObjective(DroppingBranch(encoder, settings), settings, clips)

@@ -1,0 +1,123 @@
+"""torchaudio:BUNDLE: a speech transformer of torchaudio.pipelines, such as WAV2VEC2_BASE, frozen or fine-tuned.
+
+The weights are those that torchaudio itself finds: in the folder of torch.hub, or downloaded to it. Of a bundle for speech
+recognition the head is dropped.
+
+torchaudio normalises a batch as a whole where a bundle asks for normalised waveforms, so that a clip's embedding would
+depend on its neighbours; here every window is normalised by itself, as in the models' training. LayerDrop is off in
+fine-tuning, so that every step sees all layers.
+"""
+
+import inspect
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio import pipelines
+
+from lape_bench.errors import UserError, unknown
+from lape_bench.learning.adapter import fingerprint, in_a_line
+from lape_bench.learning.layers import LayeredEncoder, LayeredSystem
+
+
+class BundleEncoder(LayeredEncoder):
+    """A bundle's wav2vec 2.0, HuBERT or WavLM on waveforms.
+
+    Args:
+        model: with a feature extractor and an encoder, as torchaudio builds it.
+        normalise: bring every window to mean 0 and deviation 1 first.
+        layer: as `LayeredConfig.layer`.
+        sample_rate: Hz, of the waveforms.
+    """
+
+    def __init__(
+        self, model: nn.Module, normalise: bool, layer: int | str, sample_rate: int
+    ) -> None:
+        transformer: Any = model.get_submodule("encoder.transformer")
+        blocks = transformer.layers
+        super().__init__(
+            layer, len(blocks), transformer.layer_norm.normalized_shape[0], sample_rate
+        )
+        self.model: Any = model
+        self.normalise = normalise
+        transformer.layer_drop = 0.0
+        tensors = float(len(model.state_dict()))
+        self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Return the waveforms, normalised where the bundle asks for it."""
+        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalise else waveforms
+
+    def output(self, features: Tensor) -> Tensor:
+        """Return what the transformer puts out."""
+        output: Tensor = self.model.encoder(self.model.feature_extractor(features, None)[0])
+        return output
+
+    def layers(self, features: Tensor) -> list[Tensor]:
+        """Return what the first block is given, and what each puts out."""
+        given: list[Tensor] = []
+        first = self.model.encoder.transformer.layers[0]
+        hook = first.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        try:
+            outputs, _ = self.model.extract_features(features)
+        finally:
+            hook.remove()
+        return [*given, *outputs]
+
+
+class TorchaudioBundle(LayeredSystem):
+    """A transformer of torchaudio.pipelines."""
+
+    bundle: ClassVar[Any]
+
+    @classmethod
+    def find(cls, argument: str) -> dict[str, Any]:
+        """Find the bundle of this name; its weights are not needed yet."""
+        bundles = dict(
+            inspect.getmembers(pipelines, lambda each: isinstance(each, pipelines.Wav2Vec2Bundle))
+        )
+        if argument not in bundles:
+            raise unknown("bundle of wav2vec 2.0, HuBERT or WavLM in torchaudio", argument, bundles)
+        bundle = bundles[argument]
+        return {
+            "bundle": bundle,
+            "sample_rate": int(bundle.sample_rate),
+            # Underscored, but torchaudio says this nowhere else without the weights; 2.11 is its last release.
+            "blocks": bundle._params["encoder_num_layers"],
+        }
+
+    def trace(self) -> dict[str, str]:
+        """Return the SHA-256 of the weights, which are downloaded where they are not on disk."""
+        if not self._weights.is_file():
+            self._model()
+        return {"weights": fingerprint(self._weights)}
+
+    def build_encoder(self) -> BundleEncoder:
+        """Return the bundle's model with its weights."""
+        model = self._model()
+        # Around some models stands a wrapper that normalises batches, and makes text of what comes out.
+        inner: Any = model.get_submodule("model") if hasattr(model, "model") else model
+        inner.aux = None  # the head of a model for speech recognition
+        normalise = self.bundle._normalize_waveform
+        return BundleEncoder(inner, normalise, self.settings.layer, self.sample_rate)
+
+    @property
+    def _weights(self) -> Path:
+        return Path(torch.hub.get_dir()) / "checkpoints" / Path(self.bundle._path).name
+
+    def _model(self) -> nn.Module:
+        try:
+            with redirect_stdout(sys.stderr):  # where torch.hub says that it downloads
+                model: nn.Module = self.bundle.get_model(
+                    dl_kwargs={"map_location": "cpu", "weights_only": True}
+                )
+        except Exception as error:  # of the network, of a damaged file, of tensors that do not fit
+            raise UserError(
+                f"torchaudio:{self.argument} cannot be loaded ({in_a_line(error)})",
+                next_step=f"connect this machine once, or put the bundle's weights at {self._weights}",
+            ) from error
+        return model

@@ -1,0 +1,66 @@
+"""A claim of the contract, and what came of holding a system against it.
+
+A check is a function that returns when its claim holds, with a remark if there is one to make, and raises a `Verdict`
+when there is something else to say.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
+
+Outcome = Literal["ok", "FAILS", "skipped", "note"]
+
+
+class Result(NamedTuple):
+    """Outcome of one check.
+
+    Attributes:
+        group: what the claim is about: "system", "encoder" or a protocol.
+        claim: what must hold.
+        outcome: "skipped" where it could not be tried here, "note" where nothing was claimed.
+        detail: what was seen, with the usual cause of a failure; may be empty.
+    """
+
+    group: str
+    claim: str
+    outcome: Outcome
+    detail: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the contract is kept, as far as could be tried."""
+        return self.outcome != "FAILS"
+
+
+class Verdict(Exception):
+    """Ends a check; the message is the result's detail."""
+
+    outcome: ClassVar[Outcome]
+
+
+class Failed(Verdict):
+    """What was seen, and its usual cause."""
+
+    outcome = "FAILS"
+
+
+class Skipped(Verdict):
+    """Why the claim cannot be tried here."""
+
+    outcome = "skipped"
+
+
+class Note(Verdict):
+    """Something worth knowing that breaks no claim."""
+
+    outcome = "note"
+
+
+def hold(group: str, claim: str, check: Callable[[], str | None]) -> Result:
+    """Run one check."""
+    try:
+        remark = check()
+    except Verdict as verdict:
+        return Result(group, claim, verdict.outcome, str(verdict))
+    except Exception as error:  # a plug-in may fail in any way; the check says how
+        return Result(group, claim, "FAILS", f"it raised {type(error).__name__}: {error}")
+    return Result(group, claim, "ok", remark or "")

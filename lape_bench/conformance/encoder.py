@@ -1,0 +1,306 @@
+"""What must hold of an encoder before anything is learnt: of its rate, its embeddings, its gradients and its tensors."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lape_bench.batches import whole_clips
+from lape_bench.conformance.bench import Bench
+from lape_bench.conformance.claims import Failed, Result, Skipped, hold
+from lape_bench.conformance.devices import (
+    CannotTell,
+    LeftBehind,
+    devices_differ,
+    embed_on_stand_in,
+    other_device,
+    unregistered,
+)
+from lape_bench.learning.downstream import EncoderSystem
+from lape_bench.learning.encoders import Encoder
+from lape_bench.system import RunContext
+
+GROUP = "encoder"
+EMBEDS = "turns windows into embeddings, (batch, embedding_size)"
+LEVELS = (0.1, 1e-3, 0.2, 0.01)  # of the windows of a batch, so that neighbours differ much
+SECONDS = (1.0, 4.7, 12.0)  # tasks cut windows of 1 to 12 s
+# As a share of the largest number in an embedding: kernels may round differently for another batch size.
+ALIKE_WITHIN = {"float32": 0.01, "bf16": 0.05}
+NAMED = 3
+
+
+def check_encoder(bench: Bench, finetuned: bool) -> Iterator[Result]:
+    """Build the encoder of a system and hold it against every claim.
+
+    Args:
+        bench: of any of the system's protocols.
+        finetuned: whether one of them trains the encoder.
+    """
+    system = bench.make()
+    if not isinstance(system, EncoderSystem):
+        said = "the system is no EncoderSystem, so that nothing is known of its inside"
+        yield Result(GROUP, EMBEDS, "skipped", said)
+        return
+    subject = _Subject(system, bench)
+    result = hold(GROUP, EMBEDS, partial(_embeds, subject))
+    yield result
+    if not result.holds:
+        return
+    checks: list[tuple[str, Callable[[_Subject], str | None]]] = [
+        ("works at the rate of the audio it is given", _rate),
+        (f"takes windows of {SECONDS[0]:g} to {SECONDS[-1]:g} s", _lengths),
+        ("in evaluation, gives the same embedding again and does not change", _steady),
+        ("a window's embedding does not depend on its neighbours", _independent),
+        ("its tensors follow it to another device", _moves),
+    ]
+    if finetuned:
+        checks += [
+            ("fine-tuning reaches its parameters", _trainable),
+            ("its gradients are finite, with a silent window too", _finite_gradients),
+        ]
+    for claim, check in checks:
+        yield hold(GROUP, claim, partial(check, subject))
+
+
+class _Subject:
+    """An encoder as its system starts with it, its features fitted."""
+
+    encoder: Encoder
+
+    def __init__(self, system: EncoderSystem, bench: Bench) -> None:
+        self.system, self.clips = system, bench.data.train
+        self.context: RunContext = bench.context(GROUP)
+
+    def build(self) -> Encoder:
+        """Return a new encoder, on the CPU."""
+        with self.context.seeds.globally("initial weights"):
+            return self.system.build_encoder()
+
+    def noise(self, seconds: float, levels: tuple[float, ...] = LEVELS) -> Tensor:
+        """Return a window of noise at each level, shape (levels, samples)."""
+        draw = self.context.seeds.torch("noise")
+        noise = torch.randn(len(levels), round(seconds * self.clips.rate), generator=draw)
+        return (noise * torch.tensor(levels)[:, None]).to(self.context.device)
+
+    def windows(self) -> Tensor:
+        """Return four windows of the task's length, shape (4, samples)."""
+        return self.noise(self.system.target.window_seconds)
+
+    def embed(self, waveforms: Tensor) -> Tensor:
+        """Embed waveforms, (batch, samples), as the harness does, in whatever mode the encoder is in."""
+        features = self.encoder.features(waveforms)
+        with self.context.autocast():
+            embeddings: Tensor = self.encoder(features)
+        return embeddings
+
+    @torch.no_grad()
+    def evaluate(self, waveforms: Tensor) -> Tensor:
+        """Embed waveforms as in evaluation."""
+        self.encoder.eval()
+        return self.embed(waveforms)
+
+    def alike(self, one: Tensor, other: Tensor) -> bool:
+        """Tell whether embeddings agree but for rounding."""
+        return _difference(one, other) < ALIKE_WITHIN[self.context.precision]
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference of two tensors, as a share of their largest number."""
+    one, other = one.double().cpu(), other.double().cpu()
+    largest = torch.maximum(one.abs().max(), other.abs().max())
+    return 0.0 if largest == 0 else float((one - other).abs().max() / largest)
+
+
+def _embeds(subject: _Subject) -> str:
+    subject.encoder = subject.build().to(subject.context.device)
+    audio = whole_clips(subject.clips, subject.context.device)
+    subject.encoder.fit_features(waveforms for _, waveforms in audio)
+    windows = subject.windows()
+    for batch in (windows, windows[:1]):
+        try:
+            embeddings = subject.evaluate(batch)
+        except RuntimeError as error:
+            if devices_differ(error):
+                raise Failed(f"{error}; {_why_left(subject.build())}") from error
+            raise
+        wanted = (len(batch), subject.encoder.embedding_size)
+        found = tuple(embeddings.shape)
+        if found != wanted:
+            cause = "squeeze() drops a batch of one" if len(batch) == 1 else "pool over time?"
+            raise Failed(
+                f"{len(batch)} of them gave a tensor of shape {found}, not {wanted}; {cause}"
+            )
+        if not embeddings.is_floating_point():
+            raise Failed(f"they are {embeddings.dtype}; heads need floating point: .float()")
+        if not torch.isfinite(embeddings).all():
+            raise Failed("of plain noise they are not finite; are weights or statistics unset?")
+    return f"embedding_size is {subject.encoder.embedding_size:,}"
+
+
+def _rate(subject: _Subject) -> str:
+    own, given = subject.encoder.sample_rate, subject.clips.rate
+    if own != given:
+        raise Failed(
+            f"it works at {own:,} Hz and is given audio at {given:,} Hz; say sample_rate on the class, where it is "
+            "read before anything is built"
+        )
+    return f"{given:,} Hz"
+
+
+def _lengths(subject: _Subject) -> None:
+    wanted = (1, subject.encoder.embedding_size)
+    cause = "is the number of frames built into a layer? pool over time before it"
+    for seconds in SECONDS:
+        window = subject.noise(seconds, LEVELS[:1])
+        try:
+            found = tuple(subject.evaluate(window).shape)
+        except Exception as error:  # a layer that does not fit says so in its own way
+            said = f"{type(error).__name__}: {error}"
+            raise Failed(f"one of {seconds:g} s raised {said}; {cause}") from error
+        if found != wanted:
+            raise Failed(
+                f"one of {seconds:g} s gave a tensor of shape {found}, not {wanted}; {cause}"
+            )
+
+
+def _steady(subject: _Subject) -> None:
+    windows = subject.windows()
+    before = {name: tensor.clone() for name, tensor in _tensors(subject.encoder)}
+    first = subject.evaluate(windows)
+    subject.encoder.train()
+    again = subject.evaluate(windows)
+    after = _tensors(subject.encoder)
+    changed = [name for name, tensor in after if not torch.equal(tensor, before[name])]
+    if changed:
+        raise Failed(
+            f"evaluation moves {_some(changed)}; are statistics updated without asking self.training?"
+        )
+    if not subject.alike(first, again):
+        raise Failed(
+            f"two embeddings of the same audio differ by {_difference(first, again):.1%} of their largest number; is "
+            "dropout on in evaluation? F.dropout needs training=self.training, and eval() finds no module in a list"
+        )
+
+
+def _tensors(encoder: Encoder) -> list[tuple[str, Tensor]]:
+    return [*encoder.named_parameters(), *encoder.named_buffers()]
+
+
+def _independent(subject: _Subject) -> None:
+    windows = subject.windows()
+    together = subject.evaluate(windows)
+    for index in range(len(windows)):
+        alone = subject.evaluate(windows[index : index + 1])[0]
+        if subject.alike(alone, together[index]):
+            continue
+        if not subject.alike(subject.evaluate(windows), together):
+            raise Skipped("its embeddings differ from call to call, which hides it")
+        off = _difference(alone, together[index])
+        raise Failed(
+            f"alone, a window's embedding differs by {off:.1%} of its largest number; is batch norm still training, or "
+            "is something normalised over the batch?"
+        )
+
+
+def _moves(subject: _Subject) -> str:
+    moved, windows = subject.build(), subject.windows()
+    held, cause = unregistered(moved), _why_left(moved)
+    device = other_device(subject.context.device)
+    if device is not None:
+        try:
+            moved.to(device).load_state_dict(subject.encoder.state_dict())
+            with torch.no_grad():
+                found = moved.eval()(moved.features(windows.to(device)))
+        except Exception as error:  # every operation has its own
+            said = f"{type(error).__name__}: {error}"
+            raise Failed(f"on {device} it raised {said}; {cause}") from error
+        if found.device.type != device.type:
+            raise Failed(f"the embeddings of waveforms on {device} are on {found.device}; {cause}")
+        off = _difference(found, subject.evaluate(windows))
+        if not off < max(ALIKE_WITHIN.values()):
+            raise Failed(
+                f"on {device} embeddings differ by {off:.1%} of their largest number; {cause}"
+            )
+        return f"on {device} as on {subject.context.device}"
+    try:
+        embed_on_stand_in(moved, windows)
+    except LeftBehind as error:
+        raise Failed(f"{error}; {cause}") from error
+    except CannotTell as error:
+        doubt = f"; plain attributes may stay behind: {_some(held)}" if held else ""
+        raise Skipped(
+            f"no second device is here, and a stand-in stops at {error}{doubt}"
+        ) from error
+    return "no second device is here; tried on a stand-in for a GPU"
+
+
+def _why_left(encoder: Encoder) -> str:
+    """Say why tensors of two devices meet in a freshly built encoder that was moved."""
+    held = unregistered(encoder)
+    if held:
+        return f"plain attributes stay behind: {_some(held)}; use register_buffer, nn.Parameter or nn.ModuleList"
+    return "is a tensor made without a device? x.new_zeros(), or device=x.device"
+
+
+def _trainable(subject: _Subject) -> str:
+    parameters = dict(subject.encoder.named_parameters())
+    if not parameters:
+        raise Skipped("it has no parameters: fine-tuning trains the classifier alone")
+    free = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    if not free:
+        raise Failed(
+            "all its parameters are frozen, so that fine-tuning would train the classifier alone; set requires_grad, "
+            "or leave finetune out of the protocols"
+        )
+    _, gradients = _backward(subject, subject.windows())
+    reached = {name for name, gradient in gradients.items() if gradient is not None}
+    if not reached:
+        raise Failed(
+            "no gradient reaches a parameter, so that fine-tuning would train the classifier alone; is there a "
+            "torch.no_grad(), .detach() or .numpy() in features() or forward()?"
+        )
+    left = [f"{len(parameters) - len(free)} frozen"] * (len(free) < len(parameters))
+    if len(reached) < len(free):
+        left += [f"without a gradient: {_some([name for name in free if name not in reached])}"]
+    return f"{len(reached)} of {len(parameters)} tensors" + "".join(f"; {each}" for each in left)
+
+
+def _finite_gradients(subject: _Subject) -> None:
+    windows = subject.windows()
+    windows[0] = 0
+    embeddings, gradients = _backward(subject, windows)
+    if not torch.isfinite(embeddings).all():
+        raise Skipped("the embeddings themselves are not; see the silent clips below")
+    wrong = [
+        name
+        for name, gradient in gradients.items()
+        if gradient is not None and not torch.isfinite(gradient).all()
+    ]
+    if wrong:
+        raise Failed(
+            f"that of {_some(wrong)} is not, and one such step ruins a training; is a sqrt() or pow() of 0 on the way, or "
+            "a where() around one? add a little inside"
+        )
+
+
+def _backward(subject: _Subject, windows: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """Embed as in fine-tuning; the gradient of each parameter that is not frozen, none where none reaches it."""
+    parameters = {n: p for n, p in subject.encoder.named_parameters() if p.requires_grad}
+    seeds = subject.context.seeds
+    subject.encoder.train()
+    with seeds.globally("dropout"):
+        embeddings = subject.embed(windows).float()
+    if not parameters or not embeddings.requires_grad:
+        return embeddings, dict.fromkeys(parameters)
+    weights = torch.randn(embeddings.shape, generator=seeds.torch("weights")).to(embeddings)
+    found = torch.autograd.grad(
+        (embeddings * weights).sum(), list(parameters.values()), allow_unused=True
+    )
+    return embeddings.detach(), dict(zip(parameters, found, strict=True))
+
+
+def _some(names: list[str]) -> str:
+    """Name the first few."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

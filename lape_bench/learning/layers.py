@@ -1,0 +1,117 @@
+"""Transformers that were pre-trained elsewhere: which of their layers is the embedding, and how it is fine-tuned.
+
+A layer is counted as in SUPERB (arXiv:2105.01051): 0 is what the first block is given, k what block k puts out, before
+any normalisation that the model applies to the last. Each is averaged over time.
+
+The sum weighted by learnt numbers, which SUPERB trains with its probe, is an option of fine-tuning alone: linear evaluation
+here is a logistic regression on embeddings that no label has touched.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from lape_bench.errors import UserError
+from lape_bench.learning.adapter import AdaptedEncoder, Adapter
+from lape_bench.learning.classify import FinetuneConfig
+from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
+from lape_bench.system import Protocol, Target
+
+LAST, MEAN, WEIGHTED = "last", "mean", "weighted"
+
+
+class LayeredConfig(EncoderConfig):
+    """Settings of a transformer that was pre-trained elsewhere.
+
+    3e-5 is the rate at which the examples of transformers fine-tune wav2vec 2.0 on keywords. Such models are level with
+    their input, or were trained on the levels of their corpus: by default none is moved.
+    """
+
+    layer: int | str = Field(
+        LAST,
+        description="last: what the model puts out; a number: that block's output, 0 for what the first is given; "
+        "mean: of all of these; weighted: a learnt weighted sum of them, under finetune alone",
+    )
+    finetune: FinetuneConfig = Field(
+        default_factory=lambda: FinetuneConfig(learning_rate=3e-5, gain_db=0.0)
+    )
+
+    @field_validator("layer")
+    @classmethod
+    def _layer_is_known(cls, layer: int | str) -> int | str:
+        known = layer >= 0 if isinstance(layer, int) else layer in (LAST, MEAN, WEIGHTED)
+        if not known:
+            raise ValueError(f"allowed: {LAST}, {MEAN}, {WEIGHTED}, or the number of a block")
+        return layer
+
+
+class LayeredEncoder(AdaptedEncoder):
+    """A stack of blocks, each of which puts out a sequence of vectors.
+
+    Args:
+        layer: as `LayeredConfig.layer`.
+        blocks: how many the model has.
+        size: numbers in a vector.
+        sample_rate: Hz, of the waveforms.
+    """
+
+    def __init__(self, layer: int | str, blocks: int, size: int, sample_rate: int) -> None:
+        super().__init__()
+        self.layer, self.embedding_size, self.sample_rate = layer, size, sample_rate
+        if layer == WEIGHTED:
+            self.layer_weights = nn.Parameter(torch.zeros(blocks + 1))
+
+    @abstractmethod
+    def output(self, features: Tensor) -> Tensor:
+        """Return what the model puts out, shape (batch, time, size)."""
+
+    @abstractmethod
+    def layers(self, features: Tensor) -> Sequence[Tensor]:
+        """Return what the first block is given and what each puts out, (batch, time, size) each."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed features, shape (batch, size)."""
+        if self.layer == LAST:
+            return self.output(features).mean(dim=1)
+        # Averages over time and over layers may change places, and this one leaves less to hold.
+        layers = torch.stack([each.mean(dim=1) for each in self.layers(features)])
+        if self.layer == MEAN:
+            return layers.mean(dim=0)
+        if self.layer == WEIGHTED:
+            return torch.einsum("l,lbs->bs", self.layer_weights.softmax(dim=0), layers)
+        assert isinstance(self.layer, int)
+        return layers[self.layer]
+
+
+class LayeredSystem(Adapter):
+    """A transformer that was pre-trained elsewhere, under the protocols.
+
+    Attributes:
+        blocks: of the model; 0 where it has no layers of one size.
+    """
+
+    Settings: ClassVar[type[FrozenConfig]] = LayeredConfig
+    blocks: ClassVar[int]
+
+    def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
+        layer = settings.layer
+        if layer == WEIGHTED and protocol != "finetune":
+            raise UserError(
+                f"layer={WEIGHTED} learns its weights from the labels, and '{protocol}' leaves the encoder frozen",
+                allowed=f"layer={LAST}, layer={MEAN} or the number of a block; or --protocol finetune",
+            )
+        if layer != LAST and not self.blocks:
+            raise UserError(
+                f"layer={layer} is asked of {self.argument}, whose layers are of different sizes",
+                allowed=f"layer={LAST}",
+            )
+        if isinstance(layer, int) and layer > self.blocks:
+            raise UserError(
+                f"layer={layer} is asked of {self.argument}, which has {self.blocks} blocks",
+                allowed=f"0 to {self.blocks}",
+            )
+        super().__init__(settings, target, protocol)

@@ -1,0 +1,240 @@
+"""Modules of the HEAR 2021 API: called by hand, frozen or fine-tuned by what they are, refused in one sentence."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lape_bench.baselines.hear import Hear, HearEncoder
+from lape_bench.check import check_system
+from lape_bench.device import Compute
+from lape_bench.errors import UserError
+from lape_bench.paths import sha256
+from lape_bench.progress import Progress
+from lape_bench.records import Cell
+from lape_bench.runner import RunOptions, load_system, run_cell
+from lape_bench.system import Target
+
+CPU = Compute(device="cpu", precision="float32", threads=1)
+TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+Write = Callable[..., str]
+
+TORCH = """
+import torch
+from torch import nn
+
+class Filters(nn.Module):
+    sample_rate = 8_000
+    scene_embedding_size = 12
+    timestamp_embedding_size = 12
+
+    def __init__(self):
+        super().__init__()
+        self.filters = nn.Conv1d(1, 12, 200, stride=80)
+
+    def forward(self, audio):
+        bands = (self.filters(audio.unsqueeze(1)).abs() + 1e-5).mean(dim=2).log()
+        return 3 * (bands - bands.mean(dim=1, keepdim=True))
+
+def load_model(model_file_path):
+    model = Filters()
+    if model_file_path:
+        model.load_state_dict(torch.load(model_file_path, weights_only=True))
+    return model
+
+def get_scene_embeddings(audio, model):
+    return model(audio)
+"""
+NUMPY = """
+import numpy as np
+
+class Levels:
+    sample_rate = 8_000
+    scene_embedding_size = 3
+    scale = 1.0
+
+def load_model(model_file_path=""):
+    model = Levels()
+    if model_file_path:
+        model.scale = float(open(model_file_path).read())
+    return model
+
+def get_scene_embeddings(audio, model):
+    audio = model.scale * audio.cpu().numpy() ** 2
+    return np.stack([audio.mean(1), audio.max(1), np.diff(audio).std(1)], 1)
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Write:
+    """Write an importable module and return its name, which no other test has."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def module(code: str) -> str:
+        name = f"hear_module_{abs(hash((request.node.name, code)))}"
+        (tmp_path / f"{name}.py").write_text(code)
+        return name
+
+    return module
+
+
+def load(argument: str, protocol: Any = "linear") -> HearEncoder:
+    kind = Hear.of(argument)
+    return kind(kind.Settings(), TARGET, protocol).build_encoder().eval()
+
+
+def test_an_embedding_is_what_the_module_says_of_the_window(write: Write, tmp_path: Path) -> None:
+    name = write(TORCH)
+    module = __import__(name)
+    torch.manual_seed(3)
+    theirs = module.Filters().eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    encoder = load(f"{name}@{tmp_path / 'weights.pt'}")
+    assert (encoder.sample_rate, encoder.embedding_size) == (8_000, 12)
+    windows = 0.2 * torch.randn(3, 4_000)
+    assert_close(encoder(encoder.features(windows)), theirs(windows))
+
+
+def test_audio_beyond_full_scale_is_clipped_as_the_api_promises(write: Write) -> None:
+    encoder = load(write(TORCH))
+    loud = 2 * torch.randn(2, 4_000)
+    assert encoder.features(loud).abs().max() == 1
+    quiet = loud / 10
+    assert torch.equal(encoder.features(quiet), quiet)
+
+
+def test_load_model_gets_a_path_where_it_asks_for_one_and_none_is_named(write: Write) -> None:
+    assert load(write(TORCH)).embedding_size == 12  # called with an empty one
+    assert load(write(NUMPY)).model.scale == 1.0
+    optionless = NUMPY.replace('model_file_path=""', "").replace("if model_file_path", "if False")
+    assert load(write(optionless)).model.scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("code", "because"),
+    [
+        (TORCH, ""),
+        (NUMPY, "its load_model returns no torch.nn.Module"),
+        (TORCH.replace("model(audio)", "model(audio).detach()"), "no gradient flows back"),
+        (TORCH.replace("model(audio)", "model(audio).detach().numpy()"), "no gradient flows back"),
+        (
+            TORCH.replace("model = Filters()", "model = Filters().requires_grad_(False)"),
+            "no gradient flows back",
+        ),
+    ],
+    ids=["module", "numpy", "detached", "answers in numpy", "frozen"],
+)
+def test_what_gradients_flow_through_is_fine_tuned_and_the_rest_says_why_not(
+    code: str, because: str, write: Write
+) -> None:
+    kind = Hear.of(write(code))
+    assert ("finetune" in kind.protocols) == (not because)
+    assert because in kind.frozen_because
+
+
+def test_gradients_reach_the_model_s_own_tensors(write: Write) -> None:
+    encoder = load(write(TORCH), "finetune")
+    encoder(torch.randn(2, 4_000)).square().sum().backward()
+    assert {name for name, each in encoder.named_parameters() if each.grad is not None} == {
+        "model.filters.weight",
+        "model.filters.bias",
+    }
+
+
+def test_numpy_answers_come_back_as_float32_also_in_bf16(write: Write) -> None:
+    encoder = load(write(NUMPY))
+    windows = torch.rand(2, 4_000)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = encoder(windows)
+    squares = windows.numpy() ** 2
+    expected = np.stack([squares.mean(1), squares.max(1), np.diff(squares).std(1)], 1)
+    assert found.dtype == torch.float32
+    assert_close(found, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("no_such_module_anywhere", "there is no module 'no_such_module_anywhere'"),
+        ("my-module.py", "'my-module.py', which is no name of a module"),
+        ("json", "the module 'json' has no load_model and no get_scene_embeddings"),
+        ("json@no/such/weights.pt", "no/such/weights.pt do not exist"),
+    ],
+)
+def test_what_cannot_be_found_is_told_in_one_sentence(argument: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Hear.of(argument)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("import torch\n", "import no_such_package\n"), "cannot be imported (ModuleNotFoundError"),
+        (("model = Filters()", "1 / 0"), "cannot load its model (ZeroDivisionError: division"),
+        (("sample_rate = 8_000", "rate = 8_000"), "has no sample_rate"),
+        (("model(audio)", "model(audio)[:, :3]"), "into (2, 3); (2, 12), (sounds, scene_"),
+        (("return model(audio)", "raise ValueError('no\\nway')"), "noise (ValueError: no way)"),
+    ],
+    ids=["import", "load", "attributes", "shape", "embed"],
+)
+def test_a_module_that_does_not_keep_to_the_api_is_told_in_one_sentence(
+    change: tuple[str, str], said: str, write: Write
+) -> None:
+    with pytest.raises(UserError) as caught:
+        Hear.of(write(TORCH.replace(*change)))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_of_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hear_of_this_folder.py").write_text(NUMPY)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    assert load_system("hear:hear_of_this_folder").sample_rate == 8_000
+
+
+def test_a_record_names_code_and_weights_by_their_hashes_and_other_weights_are_another_cell(
+    write: Write, tmp_path: Path, synthetic: Path, progress: Progress
+) -> None:
+    name, weights = write(NUMPY), tmp_path / "scale.txt"
+    cell = Cell(system=f"hear:{name}@{weights}", task="synthetic-sounds", protocol="knn")
+    options = RunOptions(out=tmp_path / "out", compute=CPU)
+    records = []
+    for scale in ("1.0", "1e-9"):  # of the latter nothing is left but rounding
+        weights.write_text(scale)
+        record = run_cell(cell, options, progress)
+        assert record.rests_on["weights"] == f"scale.txt, SHA-256 {sha256(weights)}"
+        assert record.rests_on["module"].endswith(sha256(tmp_path / f"{name}.py"))
+        records.append(record)
+    assert records[0].identity != records[1].identity
+    assert not {each.hash for each in records[0].artifacts} & {
+        each.hash for each in records[1].artifacts
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [TORCH, NUMPY], ids=["module", "numpy"])
+def test_both_kinds_keep_the_contract(
+    code: str, write: Write, synthetic: Path, progress: Progress
+) -> None:
+    results = list(check_system(f"hear:{write(code)}", {}, CPU, progress))
+    assert [result for result in results if not result.holds] == []
+    groups = {result.group for result in results}
+    assert ("finetune" in groups) == (code == TORCH)
+
+
+def test_finetune_is_refused_with_the_reason_where_there_is_no_gradient(
+    write: Write, synthetic: Path, progress: Progress, tmp_path: Path
+) -> None:
+    cell = Cell(system=f"hear:{write(NUMPY)}", task="synthetic-sounds", protocol="finetune")
+    with pytest.raises(UserError, match=r"'finetune' \(its load_model returns no torch\.nn\.Mod"):
+        run_cell(cell, RunOptions(out=tmp_path, compute=CPU), progress)

@@ -1,0 +1,381 @@
+"""Models of transformers, tiny and random: embedded as by hand, layer by layer, and never from code or half a file."""
+
+import json
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from lape_bench.baselines.hugging_face import HuggingFace, HuggingFaceEncoder
+from lape_bench.check import check_system
+from lape_bench.device import Compute
+from lape_bench.errors import UserError
+from lape_bench.progress import Progress
+from lape_bench.records import Cell
+from lape_bench.runner import RunOptions, load_system, run_cell
+from lape_bench.system import Protocol, Target
+
+transformers = pytest.importorskip("transformers")
+
+CPU = Compute(device="cpu", precision="float32", threads=1)
+TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+BLOCKS = 3
+SPEECH = {
+    "hidden_size": 16,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": (8, 8, 8),
+    "conv_stride": (5, 4, 4),
+    "conv_kernel": (10, 8, 4),
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+
+
+def save(folder: Path, config: Any, extractor: Any, model: Any = None) -> Path:
+    torch.manual_seed(0)
+    model = model or transformers.AutoModel.from_config(config)
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+    return save(tmp_path / "tiny-speech", transformers.Wav2Vec2Config(**SPEECH), extractor)
+
+
+def load(folder: Path | str, protocol: Protocol = "linear", **settings: Any) -> HuggingFaceEncoder:
+    kind = HuggingFace.of(str(folder))
+    return kind(kind.Settings(**settings), TARGET, protocol).build_encoder().eval()
+
+
+def noise(clips: int, seconds: float = 0.5, rate: int = 16_000) -> Tensor:
+    levels = torch.tensor([0.001, 0.3, 0.02, 0.1])[:clips, None]
+    generator = torch.Generator().manual_seed(0)
+    return levels * torch.randn(clips, round(seconds * rate), generator=generator)
+
+
+def by_hand(folder: Path, windows: Tensor) -> Any:
+    """Prepare and embed one window after the other, as the documentation of transformers does it."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    for window in windows:
+        inputs = extractor(window.numpy(), sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            yield model(inputs["input_values"], output_hidden_states=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "normalise"),
+    [
+        ("Wav2Vec2Config", {}, True),
+        ("Wav2Vec2Config", STABLE, True),
+        ("HubertConfig", {}, False),
+        ("WavLMConfig", {}, False),
+        ("Data2VecAudioConfig", {}, True),
+    ],
+    ids=["wav2vec2", "wav2vec2 large", "hubert", "wavlm", "data2vec"],
+)
+def test_each_layer_of_a_speech_model_is_what_it_is_by_hand(
+    kind: str, more: dict[str, Any], normalise: bool, tmp_path: Path
+) -> None:
+    config = getattr(transformers, kind)(**SPEECH, **more)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalise)
+    folder, windows = save(tmp_path / "model", config, extractor), noise(3)
+    found = list(by_hand(folder, windows))
+    last = torch.cat([each.last_hidden_state.mean(1) for each in found])
+    layers = [
+        torch.cat([each.hidden_states[k].mean(1) for each in found]) for k in range(BLOCKS + 1)
+    ]
+    expected = {"last": last, "mean": sum(layers) / len(layers), 0: layers[0], 2: layers[2]}
+    for layer, embeddings in expected.items():
+        encoder = load(folder, layer=layer)
+        with torch.no_grad():
+            assert_close(encoder(encoder.features(windows)), embeddings, rtol=1e-3, atol=1e-5)
+    assert encoder.embedding_size == SPEECH["hidden_size"]
+
+
+def test_weighted_layers_are_their_softmax_weighted_sum_and_learn(speech: Path) -> None:
+    encoder, windows = load(speech, "finetune", layer="weighted"), noise(2)
+    weights = torch.tensor([0.0, 1.0, -1.0, 2.0])
+    with torch.no_grad():
+        encoder.layer_weights.copy_(weights)
+    (embeddings,) = (encoder(encoder.features(windows)),)
+    shares = np.exp(weights.numpy()) / np.exp(weights.numpy()).sum()
+    layers = [load(speech, layer=k)(encoder.features(windows)) for k in range(BLOCKS + 1)]
+    assert_close(embeddings, sum(float(s) * each for s, each in zip(shares, layers, strict=True)))
+    embeddings.square().sum().backward()
+    assert encoder.layer_weights.grad is not None
+    assert encoder.layer_weights.grad.abs().max() > 0
+
+
+def test_a_spectrogram_transformer_is_embedded_as_its_pooler_does_it(tmp_path: Path) -> None:
+    config = transformers.ASTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_length=64, num_mel_bins=32,
+    )  # fmt: skip
+    extractor = transformers.ASTFeatureExtractor(max_length=64, num_mel_bins=32)
+    folder, windows = save(tmp_path / "ast", config, extractor), noise(2)
+    expected = torch.cat([each.pooler_output for each in by_hand(folder, windows)])
+    encoder = load(folder)
+    with torch.no_grad():
+        assert_close(encoder(encoder.features(windows)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def whisper(tmp_path: Path) -> Path:
+    config = transformers.WhisperConfig(
+        d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=16,
+        max_source_positions=100, vocab_size=20, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1,
+    )  # fmt: skip
+    extractor = transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=2)
+    return save(tmp_path / "whisper", config, extractor)
+
+
+def test_of_whisper_the_encoder_is_taken_where_the_window_is_and_not_its_padding(
+    whisper: Path,
+) -> None:
+    windows, encoder = noise(2), load(whisper)
+    model = transformers.AutoModel.from_pretrained(whisper).eval()
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(whisper)
+    inputs = extractor(list(windows.numpy()), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        states = model.get_encoder()(inputs["input_features"]).last_hidden_state
+        found = encoder(encoder.features(windows))
+    assert states.shape[1] == 100  # of 2 s
+    assert_close(found, states[:, :25].mean(dim=1), rtol=1e-4, atol=1e-5)
+    decoder = sum(p.numel() for p in model.get_decoder().parameters())
+    own = sum(p.numel() for p in encoder.parameters())
+    assert own == sum(p.numel() for p in model.parameters()) - decoder
+
+
+def test_a_window_longer_than_a_model_s_span_is_refused_not_cut(whisper: Path) -> None:
+    kind = HuggingFace.of(str(whisper))
+    longer = TARGET.model_copy(update={"window_seconds": 4.0})
+    with pytest.raises(UserError, match=r"hears 2 s at most, and the task's windows have 4 s"):
+        kind(kind.Settings(), longer, "linear")
+
+
+def clap(fused: bool) -> Any:
+    text = {
+        "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "intermediate_size": 8, "max_position_embeddings": 20,
+    }  # fmt: skip
+    audio = {
+        "spec_size": 64, "patch_embeds_hidden_size": 8, "depths": [1, 1], "hidden_size": 16,
+        "num_attention_heads": [2, 2], "num_mel_bins": 16, "window_size": 4, "enable_fusion": fused,
+    }  # fmt: skip
+    return transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=8)
+
+
+def test_of_clap_the_audio_model_is_taken_and_its_pooled_output(tmp_path: Path) -> None:
+    extractor = transformers.ClapFeatureExtractor(
+        feature_size=16, truncation="rand_trunc", max_length_s=2, sampling_rate=16_000,
+        frequency_max=8_000,
+    )  # fmt: skip
+    folder, windows = save(tmp_path / "clap", clap(fused=False), extractor), noise(2)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    inputs = extractor(list(windows.numpy()), sampling_rate=16_000, return_tensors="pt")
+    encoder = load(folder)
+    with torch.no_grad():
+        expected = model.audio_model(inputs["input_features"]).pooler_output
+        assert_close(encoder(encoder.features(windows)), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="whose layers are of different sizes; layer=last"):
+        load(folder, layer=1)
+    fused = save(tmp_path / "fused", clap(fused=True), extractor)
+    with pytest.raises(UserError, match=r"\(clap, ClapFeatureExtractor\) is not supported; models"):
+        HuggingFace.of(str(fused))
+
+
+@pytest.mark.parametrize(
+    ("layer", "protocol", "said"),
+    [
+        ("weighted", "linear", "'linear' leaves the encoder frozen; layer=last, layer=mean or the"),
+        ("weighted", "knn", "'knn' leaves the encoder frozen"),
+        (BLOCKS + 1, "linear", "which has 3 blocks; 0 to 3"),
+    ],
+)
+def test_a_layer_that_cannot_be_is_refused(
+    layer: Any, protocol: Protocol, said: str, speech: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load(speech, protocol, layer=layer)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("layer", ["first", -1])
+def test_a_layer_of_no_such_name_is_refused(layer: Any, speech: Path) -> None:
+    with pytest.raises(ValueError, match="last, mean, weighted, or the number of a block"):
+        HuggingFace.of(str(speech)).Settings(layer=layer)
+
+
+def test_fine_tuning_takes_short_windows_and_draws_nothing_from_numpy(speech: Path) -> None:
+    config = json.loads((speech / "config.json").read_text())
+    config |= {"mask_time_prob": 0.5, "mask_time_length": 500, "layerdrop": 0.9}
+    (speech / "config.json").write_text(json.dumps(config))
+    encoder = load(speech, "finetune", layer="mean").train()
+    before = np.random.get_state()[1].copy()
+    encoder(encoder.features(noise(2))).sum().backward()
+    assert np.array_equal(np.random.get_state()[1], before)
+    # The mean of all layers sees every block; only the norm before the classifier that is not used may be left out.
+    blocks = {
+        name.split(".")[3]
+        for name, p in encoder.named_parameters()
+        if p.grad is not None and ".layers." in name
+    }
+    assert blocks == {str(block) for block in range(BLOCKS)}
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_that_the_file_lacks_is_refused_unless_it_is_named(speech: Path) -> None:
+    model = transformers.AutoModel.from_pretrained(speech)
+    tensors = model.state_dict()
+    del tensors["encoder.layers.1.final_layer_norm.bias"]
+    model.save_pretrained(speech, state_dict=tensors)
+    with pytest.raises(UserError, match=r"lacks 1 tensors.*encoder\.layers\.1\.final_layer_norm"):
+        load(speech)
+    encoder = load(speech, allow_missing=["encoder.layers.1.final_layer_norm.bias"])
+    matched = encoder.loaded["encoder_tensors_matched"]
+    assert matched == encoder.loaded["encoder_tensors"] - 1
+    assert matched == len(tensors.keys() - {"masked_spec_embed"})  # of SpecAugment, which is off
+
+
+def test_a_model_with_a_head_gives_its_encoder(speech: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(speech, vocab_size=7)
+    model = transformers.Wav2Vec2ForCTC(config)
+    model.save_pretrained(speech)
+    inner, own = model.wav2vec2.state_dict(), load(speech).model.state_dict()
+    assert inner.keys() - own.keys() <= {"masked_spec_embed"}
+    assert_close(own, {name: inner[name] for name in own}, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes(b"no"), "cannot be loaded ("),
+        (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded (OSError: "),
+        (lambda f: (f / "preprocessor_config.json").unlink(), "cannot be loaded ("),
+        (lambda f: (f / "config.json").write_text('{"model_type": "odd"}'), "cannot be loaded ("),
+        (shutil.rmtree, "names no folder, and no model of the hub"),
+    ],
+    ids=["damaged", "no weights", "no extractor", "unknown", "no folder"],
+)
+def test_what_cannot_be_loaded_is_told_in_one_sentence(
+    break_it: Callable[[Path], Any], said: str, speech: Path
+) -> None:
+    break_it(speech)
+    with pytest.raises(UserError) as caught:
+        load(speech)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_that_comes_with_a_model_is_not_run(speech: Path, tmp_path: Path) -> None:
+    config = json.loads((speech / "config.json").read_text())
+    config |= {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.Config"}}
+    (speech / "config.json").write_text(json.dumps(config))
+    (speech / "theirs.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\n")
+    with pytest.raises(UserError, match="contains custom code"):
+        load(speech)
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_what_prepares_its_input_in_another_way_is_refused_with_what_is_supported(
+    speech: Path,
+) -> None:
+    transformers.SeamlessM4TFeatureExtractor().save_pretrained(speech)
+    with pytest.raises(UserError, match=r"SeamlessM4TFeatureExtractor\) is not supported; .*AST"):
+        HuggingFace.of(str(speech))
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"pip install 'lape_bench\[hf\]'"):
+        load_system("hf:anything")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def no_network(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    return tmp_path / "hub"
+
+
+def test_a_model_of_the_hub_that_is_on_disk_needs_no_network_and_is_named_by_its_revision(
+    speech: Path, hub: Path
+) -> None:
+    held = hub / "models--someone--tiny"
+    shutil.copytree(speech, held / "snapshots" / COMMIT)
+    (held / "refs").mkdir()
+    (held / "refs" / "main").write_text(COMMIT)
+    kind = HuggingFace.of("someone/tiny")
+    system = kind(kind.Settings(), TARGET, "linear")
+    assert system.rests_on["weights"] == f"someone/tiny, revision {COMMIT}"
+    windows, local = noise(1), load(speech)
+    encoder = system.build_encoder().eval()
+    with torch.no_grad():
+        assert torch.equal(encoder(encoder.features(windows)), local(local.features(windows)))
+
+
+def test_without_a_network_a_model_that_is_not_on_disk_is_told_in_one_sentence(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="neither on disk nor to be had from the hub") as caught:
+        HuggingFace.of("someone/other")
+    assert "\n" not in str(caught.value)
+
+
+# --- as systems -------------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_a_folder_are_named_by_their_hash_and_others_are_another_cell(
+    speech: Path, synthetic: Path, progress: Progress, tmp_path: Path
+) -> None:
+    cell = Cell(system=f"hf:{speech}", task="synthetic-sounds", protocol="knn")
+    options = RunOptions(out=tmp_path / "out", compute=CPU)
+    first = run_cell(cell, options, progress)
+    assert first.rests_on["weights"].startswith("tiny-speech, SHA-256 ")
+    assert first.rests_on["transformers"] == transformers.__version__
+    model = transformers.AutoModel.from_pretrained(speech)
+    torch.nn.init.normal_(model.encoder.layers[0].attention.q_proj.weight)
+    model.save_pretrained(speech)
+    second = run_cell(cell, options, progress)
+    assert second.identity != first.identity
+    assert second.rests_on["weights"] != first.rests_on["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"layer": "mean"}], ids=["last", "mean"])
+def test_a_model_of_transformers_keeps_the_contract(
+    settings: dict[str, Any], speech: Path, synthetic: Path, progress: Progress
+) -> None:
+    results = list(check_system(f"hf:{speech}", settings, CPU, progress))
+    assert [result for result in results if not result.holds] == []
+    assert {"finetune", "linear", "knn"} <= {result.group for result in results}
