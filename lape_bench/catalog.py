@@ -1,6 +1,7 @@
-"""The tasks that can be asked for: registered ones, their variants, their synthetic twins, and suites of them.
+"""The tasks that can be asked for: registered and own ones, their variants, their synthetic twins, and suites of them.
 
-`name`, `name@variant`, and for the twin of either `name-synthetic`, `name-synthetic@variant`.
+`name`, `name@variant`, and for the twin of either `name-synthetic`, `name-synthetic@variant`. A registered task is a
+plug-in's; an own one is a card that `bench tasks new` wrote to the cache folder, and a registered name goes before it.
 """
 
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 from lape_bench.config import read_yaml
 from lape_bench.data.twin import SUFFIX, Twin, twin_card
 from lape_bench.errors import UserError, unknown
+from lape_bench.paths import home
 from lape_bench.registry import TASKS
 from lape_bench.task import Reader, TaskCard
 
@@ -25,13 +27,43 @@ def load_card(reference: str) -> TaskCard:
     return _card(name).with_variant(variant)
 
 
-@cache
+def task_names() -> list[str]:
+    """Return the name of every registered and every own task, sorted; twins have theirs by rule."""
+    return sorted([*TASKS.names(), *own_names()])
+
+
+def own_card(name: str) -> Path:
+    """Return where the card of a user's own task is kept."""
+    return home() / "tasks" / f"{name}.yaml"
+
+
+def own_names() -> list[str]:
+    """Return the names of the own cards that no registered task hides, sorted."""
+    written = _written_names()
+    return sorted(written - set(TASKS.names())) if written else []
+
+
+def _written_names() -> set[str]:
+    return {path.stem for path in own_card("any").parent.glob("[!.]*.yaml")}
+
+
 def _card(name: str) -> TaskCard:
+    own, base = own_names(), name.removesuffix(SUFFIX)
+    # Read anew each time: a user may mend a card, and it is another one where the cache folder is another.
+    if name in own:
+        return _read_own(own_card(name))
+    if base in own and _is_twin(name):
+        return twin_card(_card(base))
+    return _registered(name)
+
+
+@cache
+def _registered(name: str) -> TaskCard:
     if _is_twin(name):
         return twin_card(_card(name.removesuffix(SUFFIX)))
     if name not in TASKS.names():
-        twins = [known + SUFFIX for known in TASKS.names() if _is_twin(known + SUFFIX)]
-        raise unknown("task", name, [*TASKS.names(), *twins], LISTED)
+        twins = {card.name + SUFFIX for card in all_cards()[0] if card.data == "real"}
+        raise unknown("task", name, twins.union(task_names()), LISTED)
     module = TASKS.source(name)
     path = (module.parent if module else Path()) / f"{name}.yaml"
     if module is None or not path.is_file():
@@ -42,8 +74,19 @@ def _card(name: str) -> TaskCard:
     return read_card(path)
 
 
+def _read_own(path: Path) -> TaskCard:
+    card = read_card(path)
+    if card.recordings is None:
+        raise UserError(
+            f"{path} does not say where the recordings are",
+            allowed="recordings: {folder: ...}, and table: ... where a CSV file lists the clips",
+            next_step="write the card anew with 'bench tasks new'",
+        )
+    return card
+
+
 def _is_twin(name: str) -> bool:
-    names, base = TASKS.names(), name.removesuffix(SUFFIX)
+    names, base = task_names(), name.removesuffix(SUFFIX)
     return base != name not in names and base in names and _card(base).data == "real"
 
 
@@ -70,6 +113,12 @@ def load_reader(card: TaskCard) -> Reader:
     """Import the reader of a card's data set."""
     if _is_twin(card.name):
         return Twin()
+    if card.recordings is not None:
+        # Here, since listing the tasks must not wait for libraries that read audio.
+        from lape_bench.data.class_folders import ClassFolders
+        from lape_bench.data.clip_table import ClipTable
+
+        return ClassFolders() if card.recordings.table is None else ClipTable()
     kind: type[Reader] = TASKS.load(
         card.name,
         lambda loaded: isinstance(loaded, type) and issubclass(loaded, Reader),
@@ -87,13 +136,20 @@ def synthetic(reference: str) -> str:
 
 
 def all_cards() -> tuple[list[TaskCard], list[UserError]]:
-    """Read every registered card, by suite and name; those that do not hold are told beside."""
+    """Read every registered and own card, by suite and name; those that do not hold are told beside."""
     cards, problems = [], []
-    for name in TASKS.names():
+    for name in task_names():
         try:
             cards.append(load_card(name))
         except UserError as error:
             problems.append(error)
+    problems += [
+        UserError(
+            f"{own_card(name)} is hidden by the registered task of that name",
+            next_step="rename the file and the task in it",
+        )
+        for name in sorted(_written_names().intersection(TASKS.names()))
+    ]
     return sorted(cards, key=lambda card: (card.suite, card.name)), problems
 
 

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lape_bench import store
-from lape_bench.catalog import load_card
+from lape_bench.catalog import load_card, task_names
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.errors import UserError, nearest
 from lape_bench.paths import home, write_text
 from lape_bench.progress import Progress
-from lape_bench.registry import TASKS
 from lape_bench.store import Clips, Recording, open_store
 from lape_bench.system import TARGET_AUDIO
 
@@ -93,7 +92,7 @@ def load_corpus(
 
 
 def _of_task(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]] | None:
-    if entry.partition("@")[0] not in TASKS.names():
+    if entry.partition("@")[0] not in task_names():
         return None
     card = load_card(entry)
     manifest = ensure_prepared(card, progress)
@@ -108,7 +107,7 @@ def _of_folder(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[s
     """Open every audio file below a folder, decoded once for as long as no file changes."""
     root = Path(entry).expanduser().absolute()
     if not entry.strip() or not root.is_dir():  # an empty path would be the current folder
-        hint = nearest(entry, TASKS.names())
+        hint = nearest(entry, task_names())
         raise UserError(
             f"the corpus names '{entry}', which is neither a task nor a folder"
             + (f": {hint}" if hint else ""),

@@ -19,6 +19,11 @@ from lape_bench.metrics import METRICS
 
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
+SIDE_NAMES: dict[str, Side] = {  # what people call them, in lower case
+    **dict.fromkeys(["train", "training"], "train"),
+    **dict.fromkeys(["val", "valid", "validation", "dev"], "val"),
+    **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
+}
 DEPTH = 2  # folders that a user, or an archive, may put around a data set
 
 
@@ -81,6 +86,36 @@ class SplitRule(Config):
         return self
 
 
+class Columns(Config):
+    """Which column of a table says what; without `split` and `fold` the sides are drawn."""
+
+    path: str = Field("path", description="the recording, relative to the folder of them all")
+    label: str = Field("label", description="the clip's class")
+    split: str | None = Field(None, description="train, val or test")
+    fold: str | None = Field(None, description="a number, from 1 or from 0")
+    group: str | None = Field(None, description="what never stands on two sides, such as a speaker")
+    start_seconds: str | None = Field(None, description="where the clip begins in its recording")
+    seconds: str | None = Field(None, description="the clip's length")
+
+
+class Recordings(Config):
+    """Where the recordings of a user's own task are; such a card needs no reader of its own.
+
+    Without a table, each folder is a class, perhaps below folders for the sides.
+    """
+
+    folder: Path = Field(description="the folder of all recordings; ids are paths relative to it")
+    table: Path | None = Field(None, description="a CSV file, one clip a line")
+    columns: Columns = Field(default_factory=Columns)
+
+    @field_validator("folder", "table")
+    @classmethod
+    def _is_absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+
 class Expected(Config):
     """What the whole data set holds; a difference is named, not refused."""
 
@@ -123,7 +158,7 @@ class TaskCard(Config):
     version: int = Field(ge=1, description="raised whenever a score could change")
     title: str
     about: str = Field("", description="what the recordings are")
-    suite: str = Field(description="the suite it is listed under: open, synthetic, lape")
+    suite: str = Field(description="the suite it is listed under: open, synthetic, lape, own")
     domain: Literal["speech", "sound", "music", "bioacoustics"]
     data: Literal["real", "synthetic"] = "real"
     classes: tuple[str, ...] = Field(min_length=2)
@@ -139,6 +174,9 @@ class TaskCard(Config):
         None, description="what never stands on two sides: speaker, recording"
     )
     sources: tuple[Source, ...] = ()
+    recordings: Recordings | None = Field(
+        None, description="where they are, for a card that `bench tasks new` wrote"
+    )
     obtain: str = Field(
         "", description="what a user has to do by hand, where nothing may be fetched"
     )
@@ -269,15 +307,15 @@ def folders(root: Path, marker: str) -> Iterator[Path]:
         holding = [any(folder.glob(marker)) for folder in level]
         yield from itertools.compress(level, holding)
         below = (
-            sorted(path for path in folder.iterdir() if path.is_dir() and _may_hold_data(path))
+            sorted(path for path in folder.iterdir() if path.is_dir() and may_hold_data(path))
             for folder, holds in zip(level, holding, strict=True)
             if not holds
         )
         level = list(itertools.chain.from_iterable(below))
 
 
-def _may_hold_data(folder: Path) -> bool:
-    # Archives made on a Mac repeat every name there.
+def may_hold_data(folder: Path) -> bool:
+    """Tell by its name whether a folder may hold recordings; archives made on a Mac repeat every name in one."""
     return folder.name != "__MACOSX" and not folder.name.startswith(".")
 
 

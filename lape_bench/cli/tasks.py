@@ -1,6 +1,8 @@
 """`bench tasks`: what can be run on."""
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -9,9 +11,13 @@ from rich.text import Text
 from lape_bench.catalog import all_cards, load_card
 from lape_bench.cli.options import TaskName, print_table
 from lape_bench.data import datasheet
+from lape_bench.errors import UserError
 from lape_bench.paths import manifest_path
 
-app = typer.Typer(help="List the tasks, or show one.", epilog="Example: bench tasks show esc10")
+app = typer.Typer(
+    help="List the tasks, show one, or make one of your recordings.",
+    epilog="Example: bench tasks show esc10",
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -50,8 +56,71 @@ def _tasks(context: typer.Context) -> None:
 
 @app.command("page", epilog="Example: bench tasks page > tasks/README.md")
 def page_of_tasks() -> None:
-    """Write every card as a page of Markdown: what, how to get it, which split and why."""
-    print(datasheet.page(all_cards()[0]), end="")
+    """Write every registered card as a page of Markdown: what, how to get it, which split and why."""
+    print(datasheet.page([card for card in all_cards()[0] if card.recordings is None]), end="")
+
+
+@app.command("new", epilog="Example: bench tasks new bird-calls --from recordings/birds")
+def new_task(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, hyphens.")],
+    source: Annotated[
+        Path,
+        typer.Option("--from", help="A folder with a folder for each class, or a CSV file."),
+    ],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Which column of the CSV file is path, label, split, fold, group, start_seconds or seconds, "
+            "where it is called otherwise: --column path=filename; may be repeated."
+        ),
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="What paths are relative to; default: the CSV's folder.")
+    ] = None,
+    window_seconds: Annotated[
+        float | None, typer.Option(help="Length of a training window; default: the median clip.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What the task is ranked by.")] = "accuracy",
+    domain: Annotated[str, typer.Option(help="speech, sound, music or bioacoustics.")] = "sound",
+    title: Annotated[str, typer.Option(help="For listings; default: the name.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the recordings.")] = "not stated",
+) -> None:
+    """Make recordings of your own a task: write its card from a folder of class folders, or from a CSV file.
+
+    Folders train, val and test above the class folders, or a column split or fold, are taken as they are; otherwise
+    sides are drawn, and clips that share a group stay on one side.
+    """
+    from lape_bench.data import new_task as tasks
+
+    drafted = tasks.new_task(
+        name,
+        source,
+        dict(_column(each) for each in column or []),
+        audio,
+        window_seconds,
+        metric=metric,
+        domain=domain,
+        title=title or name,
+        licence=licence,
+    )
+    for note in drafted.notes:
+        print(f"note: {note}", file=sys.stderr)
+    card = drafted.card
+    print(f"{name}: {drafted.write()}")
+    print(f"  {datasheet.summary(card)} clips; classes {datasheet.classes(card)}")
+    print(f"  {card.split.rule}: {card.split.origin}; kept apart: {card.group or 'nothing'}")
+    print(f"  {drafted.window}")
+    print(f"next: bench data prepare {name}")
+    print(f"      bench run --system log-mel-statistics --task {name}")
+
+
+def _column(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(
+            f"--column '{text}' says nothing", allowed="--column path=filename, as the table has it"
+        )
+    return key.strip(), value.strip()
 
 
 @app.command("show", epilog="Example: bench tasks show fsdd-digits@official")
@@ -82,6 +151,8 @@ def show_task(task: TaskName) -> None:
     }
     for name, text in rows.items():
         table.add_row(name, text)
+    if card.recordings is not None:
+        table.add_row("recordings", str(card.recordings.table or card.recordings.folder))
     for source in card.sources:
         facts = [f"{source.bytes:,} bytes" if source.bytes else "", source.url or "", source.note]
         table.add_row("source", "; ".join([source.file, *filter(None, facts)]))

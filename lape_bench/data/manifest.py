@@ -150,7 +150,8 @@ def load_manifest(card: TaskCard) -> Manifest:
             manifest is damaged.
     """
     path = manifest_path(card.reference)
-    given = "" if card.data == "synthetic" else " --from ARCHIVE_OR_FOLDER"
+    known = card.data == "synthetic" or card.recordings is not None
+    given = "" if known else " --from ARCHIVE_OR_FOLDER"
     again = f"run 'bench data prepare {card.name}{given}'"
     if not path.is_file():
         raise UserError(f"the task '{card.reference}' is not prepared", next_step=again)

@@ -68,6 +68,7 @@ def twin_card(card: TaskCard) -> TaskCard:
         "shortest_seconds": 0.1,
         "split": split,
         "sources": (),
+        "recordings": None,
         "obtain": "",
         "licence": "Apache-2.0",
         "citation": "lape_bench",

@@ -1,0 +1,364 @@
+"""A card for recordings that no card knows yet: a folder of class folders, or a table of clips.
+
+The card fixes what moves a score: classes, window, split. Sides that nobody made are drawn by hashes of ids.
+"""
+
+import os
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import soundfile
+import yaml
+
+from lape_bench.catalog import own_card, own_names, task_names
+from lape_bench.config import validate
+from lape_bench.data import class_folders, clip_table
+from lape_bench.data.audio import SUFFIXES, UNKNOWN_FRAMES
+from lape_bench.data.draw import draw_sides
+from lape_bench.data.twin import SUFFIX
+from lape_bench.errors import UserError, unknown
+from lape_bench.paths import existing, write_text
+from lape_bench.task import SIDES, Columns, Listed, Recordings, Side, TaskCard
+
+SHARES: dict[Side, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
+MOST_MEASURED = 500  # files whose length is looked at, evenly spaced
+LONGEST_WINDOW = 10.0  # seconds; who wants longer ones says so
+NAMED = 5  # how many names a note holds; it counts them all
+
+UNGROUPED = (
+    "clips of one recording or speaker may stand on two sides, and the score then says too much; a CSV file with a "
+    "column 'group' keeps them on one"
+)
+HEAD = """\
+# Written by `bench tasks new`; {window}.
+# Raise `version` when you change what could move a score: classes, window, split, group. Then `bench data prepare {name}`.
+"""
+
+
+class NewTask(NamedTuple):
+    """A card before it is written.
+
+    Attributes:
+        card: the card.
+        window: how its window was chosen.
+        notes: what was left out or should be looked at, a sentence each.
+    """
+
+    card: TaskCard
+    window: str
+    notes: tuple[str, ...]
+
+    def write(self) -> Path:
+        """Write the card where the harness looks for own ones, and return its path."""
+        values = self.card.model_dump(mode="json", exclude_defaults=True)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+        path = own_card(self.card.name)
+        write_text(path, HEAD.format(name=self.card.name, window=self.window) + text)
+        return path
+
+
+def new_task(
+    name: str,
+    source: Path,
+    columns: dict[str, str],
+    audio: Path | None = None,
+    window_seconds: float | None = None,
+    **told: str,
+) -> NewTask:
+    """Draft a card for recordings.
+
+    Args:
+        name: of the task.
+        source: a folder of class folders, or a CSV file with one clip a line.
+        columns: which column of the table is `path`, `label` and so on, where it is called otherwise; an empty name
+            leaves an optional one out.
+        audio: the folder of the recordings, where it is not that of the table.
+        window_seconds: length of a training window; none: the median length of the clips, at most `LONGEST_WINDOW`.
+        told: other keys of the card, such as title and metric.
+
+    Raises:
+        UserError: the name is taken or no name, nothing can be read, a value is not allowed, or there are too few
+            classes or clips for a split.
+    """
+    _refuse_name(name)
+    source = _normal(existing(source, "the folder or table"))
+    if source.is_dir():
+        recordings, listing, notes = _folder(source, columns, audio)
+    else:
+        recordings, listing, notes = _table(source, columns, audio)
+    classes = _classes(source, listing)
+    chosen = "window_seconds was given"
+    if window_seconds is None:
+        window_seconds, chosen = _window(listing)
+    group = recordings.columns.group if recordings.table else None
+    card = validate(
+        {
+            "name": name,
+            "version": 1,
+            "title": name,
+            "suite": "own",
+            "domain": "sound",
+            "classes": classes,
+            "window_seconds": window_seconds,
+            "metric": "accuracy",
+            "split": _split(listing, group),
+            "group": group,
+            "recordings": recordings.model_dump(),
+            "obtain": f"bench data prepare {name}, which takes your own recordings",
+            "licence": "not stated",
+            "citation": "not stated",
+            "expected": {
+                "clips": len(listing),
+                "per_class": dict(Counter(clip.label for clip in listing)),
+                "per_side": _per_side(listing),
+            },
+            **told,
+        },
+        TaskCard,
+        where=f"the card of {name}",
+    )
+    return NewTask(card, chosen, (*notes, *_check_split(card, listing)))
+
+
+def _refuse_name(name: str) -> None:
+    allowed = "small letters, digits and hyphens, as in bird-calls"
+    spelled = name.lower().replace("_", "-").replace(" ", "-")
+    is_name = (
+        spelled.isascii() and spelled.replace("-", "").isalnum() and not spelled.startswith("-")
+    )
+    if spelled != name or not is_name:
+        hint = f": did you mean '{spelled}'?" if is_name else ""
+        raise UserError(f"'{name}' is no name for a task{hint}", allowed=allowed)
+    if name.endswith(SUFFIX):
+        raise UserError(
+            f"'{name}' is no name for a task",
+            allowed=f"names that end in {SUFFIX} are those of generated twins",
+        )
+    if name in own_names():
+        raise UserError(
+            f"there is an own task '{name}' already: {own_card(name)}",
+            next_step="edit or delete that file, or choose another name",
+        )
+    if name in task_names():
+        raise UserError(
+            f"there is a task '{name}' already",
+            next_step="choose another name; 'bench tasks' lists them",
+        )
+
+
+def _folder(
+    root: Path, columns: dict[str, str], audio: Path | None
+) -> tuple[Recordings, list[Listed], list[str]]:
+    if columns or audio is not None:
+        raise UserError(f"--column and --audio go with a table, and {root} is a folder")
+    with_sides = class_folders.has_sides(root)
+    listing = class_folders.list_clips(root, with_sides)
+    return Recordings(folder=root), listing, _left_out(root, listing, with_sides)
+
+
+def _table(
+    table: Path, given: dict[str, str], audio: Path | None
+) -> tuple[Recordings, list[Listed], list[str]]:
+    if table.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        raise UserError(
+            f"{table} is neither a folder nor a table",
+            allowed="a folder of class folders, or a CSV file; an archive has to be unpacked first",
+        )
+    root = _normal(existing(audio, "the folder")) if audio is not None else table.parent
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder", next_step="give the folder of the recordings")
+    columns = _columns(table, given)
+    listing = clip_table.list_clips(table, columns, root)
+    missing = sorted(clip.clip_id for clip in listing if not clip.path.is_file())
+    if listing and len(missing) == len(listing):
+        raise UserError(
+            f"none of the {len(listing)} recordings that {table} names is there, such as {listing[0].path}",
+            next_step="give the folder that its paths are relative to: --audio FOLDER",
+        )
+    notes = [f"not there, of {len(listing)} recordings: {_some(missing)}"] if missing else []
+    return Recordings(folder=root, table=table, columns=columns), listing, notes
+
+
+def _columns(table: Path, given: dict[str, str]) -> Columns:
+    """Take the columns that were given, and of the others those that the table has under their own name."""
+    known = list(Columns.model_fields)
+    for key in given:
+        if key not in known:
+            raise unknown("column of a clip", key, known)
+    names = clip_table.column_names(table)
+    found = {key: key for key in known if key in names} | given
+    required = {key: found.get(key) or key for key in ("path", "label")}
+    columns = Columns(**{**{key: found.get(key) or None for key in known}, **required})
+    if columns.split and columns.fold:
+        raise UserError(
+            f"{table} has sides in '{columns.split}' and folds in '{columns.fold}'",
+            allowed="a task has one of them",
+            next_step="leave one out with --column split= or --column fold=",
+        )
+    if (columns.start_seconds is None) != (columns.seconds is None):
+        raise UserError(
+            f"{table} has only one of start_seconds and seconds",
+            allowed="both, for clips that are stretches of longer recordings, or neither",
+            next_step="name the other with --column, or leave this one out with --column seconds= or start_seconds=",
+        )
+    return columns
+
+
+def _classes(source: Path, listing: Sequence[Listed]) -> list[str]:
+    classes = sorted({clip.label for clip in listing})
+    if not classes:
+        raise UserError(
+            f"{source} has no class with audio in it",
+            allowed=f"a folder for each class, with files that end in {', '.join(sorted(SUFFIXES))}; or a CSV file",
+            next_step="give the folder that holds the class folders",
+        )
+    if len(classes) < 2:
+        raise UserError(
+            f"{source} has one class only, '{classes[0]}'",
+            allowed="two at least",
+            next_step=f"if the class folders lie in '{classes[0]}', give that one"
+            if source.is_dir()
+            else "",
+        )
+    alike: dict[str, str] = {}
+    for label in classes:
+        other = alike.setdefault(label.casefold().strip(), label)
+        if other != label:
+            raise UserError(
+                f"the classes '{other}' and '{label}' of {source} differ in capitals or spaces alone",
+                next_step="give them one name, or two that are told apart by more",
+            )
+    return classes
+
+
+def _split(listing: Sequence[Listed], group: str | None) -> dict[str, Any]:
+    if any(clip.split for clip in listing):
+        return {"rule": "official", "origin": "as the recordings came"}
+    folds = [clip.fold for clip in listing if clip.fold is not None]
+    if folds:
+        return {"rule": "folds", "folds": max(folds), "origin": "as the recordings came"}
+    shares = ", ".join(f"{100 * share:.0f} % {side}" for side, share in SHARES.items())
+    apart = f", all clips of one {group} on one side" if group else ""
+    return {
+        "rule": "drawn",
+        "shares": SHARES,
+        "origin": f"{shares} of each class, drawn by hashes of ids{apart}",
+    }
+
+
+def _per_side(listing: Sequence[Listed]) -> dict[str, int]:
+    folds = Counter(str(clip.fold) for clip in listing if clip.fold is not None)
+    sides = Counter(clip.split for clip in listing)
+    return {side: sides[side] for side in SIDES if sides[side]} | dict(sorted(folds.items()))
+
+
+def _check_split(card: TaskCard, listing: Sequence[Listed]) -> list[str]:
+    """Refuse a split that cannot be run or is not honest; return what should be looked at."""
+    drawn = card.split.rule == "drawn"
+    if drawn:
+        listing = draw_sides(listing, card)
+    places = {clip.split or str(clip.fold) for clip in listing}
+    needed = set(map(str, card.folds)) if card.split.folds else {"train", "test"}
+    if not needed <= places and not drawn:
+        raise UserError(
+            f"no clip of {card.name} is in {', '.join(sorted(needed - places))}",
+            allowed="folds are numbered without a gap, two at least"
+            if card.split.folds
+            else "train and test, and perhaps val",
+        )
+    of_group: dict[str, set[str]] = defaultdict(set)
+    of_class: dict[str, set[str]] = defaultdict(set)
+    for clip in listing:
+        of_class[clip.label].add(clip.split or str(clip.fold))
+        if clip.group is not None:
+            of_group[clip.group].add(clip.split or str(clip.fold))
+    shared = sorted(group for group, found in of_group.items() if len(found) > 1)
+    if shared:
+        raise UserError(
+            f"{len(shared)} of {len(of_group)} groups ({card.group}) stand on several sides: {_some(shared)}",
+            allowed="all clips of a group on one side, or a score says too much",
+            next_step="leave the sides out with --column split= or --column fold=, and they are drawn anew; or leave "
+            "the groups out with --column group=",
+        )
+    lacking = [name for name in card.classes if not _is_learnt_and_tested(of_class[name], card)]
+    if not lacking:
+        return [UNGROUPED] if drawn and card.group is None else []
+    said = f"{len(lacking)} of {len(card.classes)} classes are not both in train and in test: {_some(lacking)}"
+    if not drawn:
+        return [said]
+    raise UserError(
+        said,
+        allowed=f"two clips of each class at least, of different {card.group}"
+        if card.group
+        else "two clips of each class at least",
+        next_step="add some, or leave these classes out",
+    )
+
+
+def _is_learnt_and_tested(places: set[str], card: TaskCard) -> bool:
+    return len(places) > 1 if card.split.folds else {"train", "test"} <= places
+
+
+def _window(listing: Sequence[Listed]) -> tuple[float, str]:
+    """Choose a window by the lengths of clips, and say how."""
+    every = max(1, len(listing) // MOST_MEASURED)
+    lengths = [length for clip in listing[::every] if (length := _length(clip)) > 0]
+    if not lengths:
+        raise UserError(
+            f"none of the recordings can be read as audio, such as {listing[0].path}",
+            allowed=f"files that end in {', '.join(sorted(SUFFIXES))}",
+        )
+    median = statistics.median(lengths)
+    window = max(0.1, round(min(median, LONGEST_WINDOW), 1))
+    least, most = min(lengths), max(lengths)
+    said = (
+        f"window_seconds is the median length of {len(lengths)} clips ({least:.1f} to {most:.1f} s)"
+    )
+    if median > LONGEST_WINDOW:
+        said = f"window_seconds is {LONGEST_WINDOW:g}, since the median of {len(lengths)} clips is {median:.1f} s"
+    return window, said
+
+
+def _length(clip: Listed) -> float:
+    """Return a clip's length in seconds; 0 where its file cannot be read or does not say."""
+    if clip.segment is not None:
+        return clip.segment.seconds
+    try:
+        info = soundfile.info(clip.path)
+    except (soundfile.SoundFileError, OSError):
+        return 0.0  # `bench data prepare` says why
+    return info.frames / info.samplerate if info.frames < UNKNOWN_FRAMES else 0.0
+
+
+def _left_out(root: Path, listing: Sequence[Listed], with_sides: bool) -> list[str]:
+    """Name what lies below a folder and is no clip of the task."""
+    taken = {clip.path for clip in listing}
+    used = {parent for path in taken for parent in path.parents}
+    other = [path for path in class_folders.files_below(root) if path not in taken]
+    audio = sorted(
+        path.relative_to(root).as_posix() for path in other if class_folders.is_audio(path)
+    )
+    kinds = Counter(
+        path.suffix.lower() or path.name for path in other if not class_folders.is_audio(path)
+    )
+    above = [root, *(class_folders.subfolders(root) if with_sides else ())]
+    folders = [folder for each in above for folder in class_folders.subfolders(each)]
+    empty = [folder.relative_to(root).as_posix() for folder in folders if folder not in used]
+    notes = {
+        "left out, in no class folder": audio,
+        "left out, no audio": [f"{count} {kind}" for kind, count in kinds.most_common()],
+        "no class, since no audio is in it": empty,
+    }
+    return [f"{what}: {_some(names)}" for what, names in notes.items() if names]
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path))  # what is relative to it must not hold ".."
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,292 @@
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lape_bench.catalog import load_card, load_reader, own_card
+from lape_bench.data.draw import draw_sides
+from lape_bench.data.new_task import LONGEST_WINDOW, UNGROUPED, NewTask, new_task
+from lape_bench.errors import UserError
+from lape_bench.task import TaskCard
+
+from .test_class_folders import place
+
+WriteClip = Callable[..., Path]
+
+
+def folder(root: Path, **clips: int) -> Path:
+    """Class folders with so many empty files each."""
+    return place(root, *(f"{name}/{n}.wav" for name, count in clips.items() for n in range(count)))
+
+
+def table(root: Path, text: str, present: bool = True) -> Path:
+    """A table whose lines are parted by spaces here, beside the recordings that it names."""
+    lines = text.split()
+    path = root / "clips.csv"
+    root.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines))
+    if present:
+        place(root, *(line.split(",")[0] for line in lines[1:]))
+    return path
+
+
+def draft(source: Path, **how: object) -> NewTask:
+    values = {"name": "birds", "columns": {}, "window_seconds": 1.0, **how}
+    return new_task(source=source, **values)  # type: ignore[arg-type]
+
+
+def refusal(source: Path, **how: object) -> str:
+    with pytest.raises(UserError) as caught:
+        draft(source, **how)
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+def sides(card: TaskCard, root: Path) -> dict[tuple[str, str | None], int]:
+    return Counter(
+        (clip.label, clip.split) for clip in draw_sides(load_reader(card).read(root, card), card)
+    )
+
+
+# --- folders -----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_class_folders_becomes_a_card_that_reads_back_as_it_is(tmp_path: Path) -> None:
+    root = folder(tmp_path / "mine", wren=10, owl=5)
+    drafted = draft(root, title="Garden birds", metric="macro_f1", domain="bioacoustics")
+    path = drafted.write()
+    card = load_card("birds")
+    assert (path, card) == (own_card("birds"), drafted.card)
+    assert (card.classes, card.suite, card.version) == (("owl", "wren"), "own", 1)
+    assert (card.title, card.metric, card.domain) == ("Garden birds", "macro_f1", "bioacoustics")
+    assert card.expected.clips == 15
+    assert card.expected.per_class == {"wren": 10, "owl": 5}
+    assert card.recordings is not None
+    assert card.recordings.folder == root
+    assert sides(card, root) == {
+        ("wren", "train"): 6, ("wren", "val"): 2, ("wren", "test"): 2,
+        ("owl", "train"): 3, ("owl", "val"): 1, ("owl", "test"): 1,
+    }  # fmt: skip
+
+
+def test_sides_that_are_there_are_taken_as_they_are(tmp_path: Path) -> None:
+    root = folder(tmp_path, **{"train/a": 3, "train/b": 2, "val/a": 1, "test/a": 1, "test/b": 1})
+    card = draft(root).card
+    assert (card.split.rule, card.group) == ("official", None)
+    assert card.expected.per_side == {"train": 5, "val": 1, "test": 2}
+    assert draft(root).notes == ()
+
+
+def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path) -> None:
+    root = folder(tmp_path, a=3, b=3)
+    place(
+        root, "stray.wav", "readme.txt", "a/1.txt", "a/cover.jpg", "hush/notes.md", ".hidden/1.wav"
+    )
+    assert draft(root).notes == (
+        "left out, in no class folder: stray.wav",
+        "left out, no audio: 2 .txt, 1 .jpg, 1 .md",
+        "no class, since no audio is in it: hush",
+        UNGROUPED,
+    )
+
+
+@pytest.mark.parametrize(
+    ("clips", "said"),
+    [
+        ({}, "has no class with audio in it; a folder for each class"),
+        (
+            {"a": 5},
+            "has one class only, 'a'; two at least; if the class folders lie in 'a', give that one",
+        ),
+        ({"a": 5, "b": 1}, "1 of 2 classes are not both in train and in test: b; two clips"),
+        ({"Wren": 5, "wren": 5}, "the classes 'Wren' and 'wren' of"),
+        ({"train": 5, "test": 5}, "has no class with audio in it"),
+    ],
+    ids=["empty", "one class", "too few", "alike", "sides without classes"],
+)
+def test_a_folder_that_is_no_task_is_refused(
+    clips: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    try:
+        root = folder(tmp_path / "mine", **clips)
+        root.mkdir(exist_ok=True)
+    except FileExistsError:
+        pytest.skip("this file system does not tell capitals apart")
+    assert said in refusal(root)
+    assert not own_card("birds").exists()
+
+
+def test_a_class_that_official_sides_do_not_test_is_noted_and_not_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path, **{"train/a": 2, "train/b": 2, "train/c": 2, "test/a": 1, "test/b": 1})
+    assert draft(root).notes == ("1 of 3 classes are not both in train and in test: c",)
+
+
+# --- windows -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "window"),
+    [([0.5, 0.5, 0.5, 0.5], 0.5), ([0.2, 0.4, 1.2, 9.0], 0.8), ([0.11, 0.11, 0.11, 0.11], 0.1)],
+)
+def test_the_window_is_the_median_length_of_the_clips(
+    seconds: list[float], window: float, tmp_path: Path, write_clip: WriteClip
+) -> None:
+    for number, length in enumerate(seconds):
+        write_clip(tmp_path / "ab"[number % 2] / f"{number}.wav", number, length)
+    drafted = draft(tmp_path, window_seconds=None)
+    assert drafted.card.window_seconds == window
+    assert (
+        f"the median length of 4 clips ({min(seconds):.1f} to {max(seconds):.1f} s)"
+        in drafted.window
+    )
+
+
+def test_a_window_has_a_limit_that_is_told_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "path,label,start_seconds,seconds 1.wav,a,0,60 1.wav,a,60,60 2.wav,b,0,60 2.wav,b,60,60",
+    )
+    drafted = draft(path, window_seconds=None)
+    assert drafted.card.window_seconds == LONGEST_WINDOW
+    assert "since the median of 4 clips is 60.0 s" in drafted.window
+    assert draft(path, window_seconds=30.0).card.window_seconds == 30
+
+
+def test_recordings_of_which_none_can_be_read_are_refused(tmp_path: Path) -> None:
+    said = refusal(folder(tmp_path, a=2, b=2), window_seconds=None)
+    assert (
+        f"none of the recordings can be read as audio, such as {tmp_path / 'a' / '0.wav'}" in said
+    )
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+
+def test_a_table_becomes_a_card_that_keeps_groups_apart(tmp_path: Path) -> None:
+    lines = [f"{who}{n}.wav,{'ab'[n % 2]},{who}" for who in "qrstuv" for n in range(4)]
+    path = table(tmp_path, " ".join(["path,label,speaker", *lines]))
+    card = draft(path, columns={"group": "speaker"}).card
+    draft(path, columns={"group": "speaker"}).write()
+    assert load_card("birds") == card
+    assert card.group == "speaker"
+    assert "all clips of one speaker on one side" in card.split.origin
+    drawn = draw_sides(load_reader(card).read(tmp_path, card), card)
+    assert len({(clip.group, clip.split) for clip in drawn}) == 6
+    assert {clip.split for clip in drawn} == {"train", "val", "test"}
+
+
+def test_the_recordings_may_lie_elsewhere_than_the_table(tmp_path: Path) -> None:
+    place(tmp_path / "audio", "1.wav", "2.wav", "3.wav", "4.wav")
+    path = table(tmp_path / "meta", "path,label 1.wav,a 2.wav,a 3.wav,b 4.wav,b", present=False)
+    said = refusal(path)
+    assert f"none of the 4 recordings that {path} names is there" in said
+    assert "--audio FOLDER" in said
+    card = draft(path, audio=tmp_path / "meta" / ".." / "audio").card
+    assert card.recordings is not None
+    assert (card.recordings.folder, card.recordings.table) == (tmp_path / "audio", path)
+
+
+def test_official_sides_and_folds_of_a_table_are_taken(tmp_path: Path) -> None:
+    sided = draft(
+        table(tmp_path, "path,label,split 1.wav,a,train 2.wav,b,train 3.wav,a,test 4.wav,b,test")
+    )
+    assert sided.card.split.rule == "official"
+    assert sided.card.expected.per_side == {"train": 2, "test": 2}
+    folded = draft(table(tmp_path, "path,label,fold 1.wav,a,0 2.wav,b,0 3.wav,a,1 4.wav,b,1")).card
+    assert (folded.split.rule, folded.folds) == ("folds", (1, 2))
+    assert folded.expected.per_side == {"1": 2, "2": 2}
+
+
+def test_an_optional_column_can_be_left_out(tmp_path: Path) -> None:
+    path = table(
+        tmp_path, "path,label,split 1.wav,a,train 2.wav,a,train 3.wav,b,train 4.wav,b,train"
+    )
+    assert "no clip of birds is in test" in refusal(path)
+    assert draft(path, columns={"split": ""}).card.split.rule == "drawn"
+
+
+def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label 1.wav,a 2.wav,a 3.wav,b 4.wav,b")
+    (tmp_path / "3.wav").unlink()
+    assert draft(path).notes == ("not there, of 4 recordings: 3", UNGROUPED)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "said"),
+    [
+        ("path,label 1.wav,a 2.wav,a", {}, "has one class only, 'a'; two at least."),
+        ("path,label", {}, "has no class with audio in it"),
+        ("path,label 1.wav,a 2.wav,A", {}, "differ in capitals or spaces alone"),
+        ("path,label 1.wav,a 2.wav,a 3.wav,b", {}, "not both in train and in test: b; two clips"),
+        ("path,label,group 1.wav,a,x 2.wav,a,y 3.wav,b,z 4.wav,b,z", {}, "of different group"),
+        ("path,label,split,fold 1.wav,a,train,1", {}, "has sides in 'split' and folds in 'fold'"),
+        ("path,label,seconds 1.wav,a,1", {}, "has only one of start_seconds and seconds"),
+        ("path,label,fold 1.wav,a,1 2.wav,b,1 3.wav,a,3 4.wav,b,3", {}, "no clip of birds is in 2"),
+        ("path,label,fold 1.wav,a,1 2.wav,b,1", {}, "'split.folds'"),
+        (
+            "path,label,split,group 1.wav,a,train,x 2.wav,b,train,y 3.wav,a,test,x 4.wav,b,test,z",
+            {},
+            "1 of 3 groups (group) stand on several sides: x; all clips of a group on one side",
+        ),
+        ("path,label 1.wav,a", {"labl": "x"}, "no column of a clip 'labl': did you mean 'label'"),
+        ("path,label 1.wav,a", {"label": "x"}, "has no column 'x'; its columns are path, label"),
+        ("path,label 1.wav,a", {"group": "who"}, "has no column 'who'"),
+    ],
+)
+def test_a_table_that_is_no_task_is_refused(
+    text: str, columns: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    assert said in refusal(table(tmp_path, text), columns=columns)
+    assert not own_card("birds").exists()
+
+
+# --- names and values --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Birds", "'Birds' is no name for a task: did you mean 'birds'?; small letters"),
+        ("my_birds", "did you mean 'my-birds'?"),
+        ("", "'' is no name for a task"),
+        ("-", "'-' is no name for a task"),
+        ("birds@home", "is no name for a task"),
+        ("../birds", "is no name for a task"),
+        ("V\u00f6gel", "is no name for a task"),
+        ("birds-synthetic", "names that end in -synthetic are those of generated twins"),
+        ("esc10", "there is a task 'esc10' already"),
+    ],
+)
+def test_a_name_that_cannot_be_or_is_taken_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    assert said in refusal(folder(tmp_path, a=2, b=2), name=name)
+
+
+def test_a_card_is_never_overwritten(tmp_path: Path) -> None:
+    root = folder(tmp_path, a=2, b=2)
+    path = draft(root).write()
+    said = refusal(root)
+    assert f"there is an own task 'birds' already: {path}; edit or delete that file" in said
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"metric": "acuracy"}, "no metric 'acuracy': did you mean 'accuracy'"),
+        ({"domain": "noise"}, "'domain'"),
+        ({"window_seconds": 0}, "'window_seconds': Input should be greater than 0 (it is 0)"),
+        ({"columns": {"label": "x"}}, "--column and --audio go with a table"),
+        ({"audio": Path()}, "--column and --audio go with a table"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named(
+    how: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    assert said in refusal(folder(tmp_path, a=2, b=2), **how)
+
+
+def test_a_source_that_is_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
+    assert "nowhere does not exist" in refusal(tmp_path / "nowhere")
+    (tmp_path / "birds.zip").touch()
+    assert "birds.zip is neither a folder nor a table" in refusal(tmp_path / "birds.zip")
