@@ -8,6 +8,9 @@ Fine-tuned is a model that is a `torch.nn.Module` and whose embeddings gradients
 detaches them or answers in NumPy, are frozen. A module may switch its model to evaluation by itself, and then has no
 dropout in fine-tuning. What is no `nn.Module` computes in the precision and on the device that it was written for, and
 its parameters are not counted. TensorFlow is not supported.
+
+A record holds the SHA-256 of the module's files and of named weights, and of the tensors of an `nn.Module`. What another model
+reads by itself is not traced.
 """
 
 import importlib
@@ -27,6 +30,7 @@ from lape_bench.errors import UserError
 from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint, in_a_line
 from lape_bench.learning.classify import FinetuneConfig
 from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
+from lape_bench.learning.embeddings import digest
 
 FUNCTIONS = ("load_model", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "scene_embedding_size")
@@ -58,7 +62,9 @@ class Reference(NamedTuple):
     @classmethod
     def of(cls, argument: str) -> "Reference":
         """Read MODULE[@WEIGHTS]."""
-        module, _, weights = argument.partition("@")
+        module, at, weights = argument.partition("@")
+        if at and not weights:
+            raise UserError(f"hear:{argument} names no weights", next_step=f"name it hear:{module}")
         if not all(part.isidentifier() for part in module.split(".")):
             raise UserError(
                 f"hear:{argument} names '{module}', which is no name of a module",
@@ -78,10 +84,12 @@ class Facts(NamedTuple):
     Attributes:
         sample_rate: Hz.
         frozen_because: why it cannot be fine-tuned; empty where it can.
+        tensors: a hash of those of an `nn.Module`, wherever it has them from; empty for others.
     """
 
     sample_rate: int
     frozen_because: str
+    tensors: str
 
 
 class HearEncoder(AdaptedEncoder):
@@ -126,20 +134,25 @@ class Hear(Adapter):
 
     Settings: ClassVar[type[FrozenConfig]] = HearConfig
     reference: ClassVar[Reference]
+    tensors: ClassVar[str]
 
     @classmethod
     def find(cls, argument: str) -> dict[str, Any]:
         """Import the module, load its model, and see what it is."""
         reference = Reference.of(argument)
         facts = _facts(reference, str(_trace(reference)))
-        body = {"reference": reference, "sample_rate": facts.sample_rate}
+        body = {
+            "reference": reference,
+            "sample_rate": facts.sample_rate,
+            "tensors": facts.tensors,
+        }
         if facts.frozen_because:
             body |= {"protocols": ("linear", "knn"), "frozen_because": facts.frozen_because}
         return body
 
     def trace(self) -> dict[str, str]:
-        """Return the SHA-256 of the module's code, and of the weights where they are named."""
-        return _trace(self.reference)
+        """Return the SHA-256 of the module's files, of named weights, and of the tensors of an `nn.Module`."""
+        return _trace(self.reference) | ({"tensors": self.tensors} if self.tensors else {})
 
     def build_encoder(self) -> HearEncoder:
         """Load the model anew."""
@@ -155,14 +168,11 @@ def _trace(reference: Reference) -> dict[str, str]:
 
 @cache
 def _code(name: str) -> str:
-    """Return the SHA-256 of a module's file, or of all Python files of its package, as they are when it is imported."""
-    whole = name.partition(".")[0]
+    """Return the SHA-256 of a module's file, or of all files of its package, as they are when it is imported."""
     _import(name)
-    file = getattr(sys.modules[whole], "__file__", None)
-    if file is None:
-        return "of no file"
-    package = hasattr(sys.modules[whole], "__path__")
-    return fingerprint(Path(file).parent if package else Path(file), ("**/*.py",))
+    whole = sys.modules[name.partition(".")[0]]
+    places = list(getattr(whole, "__path__", [])) or [getattr(whole, "__file__", None)]
+    return "; ".join(fingerprint(Path(place)) for place in places if place) or "of no file"
 
 
 def _import(name: str) -> ModuleType:
@@ -178,7 +188,7 @@ def _import(name: str) -> ModuleType:
             f"there is no module '{name}'",
             next_step="install it, or run bench in the folder that holds it",
         ) from error
-    except Exception as error:  # a stranger's module may fail in any way
+    except (Exception, SystemExit) as error:  # a stranger's module may fail in any way
         raise _failed(name, "cannot be imported", error) from error
     lacking = [function for function in FUNCTIONS if not hasattr(module, function)]
     if lacking:
@@ -198,7 +208,7 @@ def _load(reference: Reference, trained: bool) -> HearEncoder:
             model = module.load_model("")
         else:
             model = module.load_model()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(reference.module, "cannot load its model", error) from error
     lacking = [name for name in ATTRIBUTES if not hasattr(model, name)]
     if lacking:
@@ -206,6 +216,13 @@ def _load(reference: Reference, trained: bool) -> HearEncoder:
             f"the model of '{reference.module}' has no {' and no '.join(lacking)}",
             allowed="sample_rate and scene_embedding_size, by the HEAR 2021 API",
         )
+    for name in ATTRIBUTES:
+        value = getattr(model, name)
+        if not isinstance(value, int | float | np.number) or int(value) != value or value < 1:
+            raise UserError(
+                f"the model of '{reference.module}' says that its {name} is {value!r}",
+                allowed="a whole number above 0",
+            )
     return HearEncoder(module, model, trained)
 
 
@@ -227,15 +244,16 @@ def _facts(reference: Reference, trace: str) -> Facts:
             embeddings = encoder.eval()(encoder.features(noise))
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(reference.module, "cannot embed noise", error) from error
     because = ""
     if not isinstance(encoder.model, nn.Module):
         because = "its load_model returns no torch.nn.Module"
     elif not embeddings.requires_grad:
         because = "no gradient flows back from its embeddings"
-    return Facts(encoder.sample_rate, because)
+    tensors = digest(encoder.model) if isinstance(encoder.model, nn.Module) else ""
+    return Facts(encoder.sample_rate, because, tensors)
 
 
-def _failed(module: str, what: str, error: Exception) -> UserError:
+def _failed(module: str, what: str, error: BaseException) -> UserError:
     return UserError(f"the module '{module}' {what} ({in_a_line(error)})", next_step="mend it")

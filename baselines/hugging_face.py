@@ -117,8 +117,21 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     def layers(self, features: Tensor) -> list[Tensor]:
         """Return what the first block is given, and what each puts out."""
-        states = self.model(features, output_hidden_states=True).hidden_states
-        return [self._sequence(state) for state in states]
+        last: list[Tensor] = []
+
+        def note(block: nn.Module, given: Any, output: Any) -> None:
+            last.append(output[0] if isinstance(output, tuple) else output)
+
+        if self.kind != WHISPER:
+            states = self.model(features, output_hidden_states=True).hidden_states
+            return [self._sequence(state) for state in states]
+        # Of Whisper the last of these states is normalised, unlike those before it.
+        hook = self.model.layers[-1].register_forward_hook(note)
+        try:
+            states = self.model(features, output_hidden_states=True).hidden_states
+        finally:
+            hook.remove()
+        return [self._sequence(state) for state in (*states[:-1], *last)]
 
     def _sequence(self, states: Tensor) -> Tensor:
         """Return the vectors of which the embedding is the average, shape (batch, time, size)."""
@@ -151,6 +164,9 @@ class HuggingFace(LayeredSystem):
             extractor = source.load(library.AutoFeatureExtractor)
         kind = type(extractor).__name__
         known = kind == WAVEFORMS or MODELS.get(kind) == config.model_type
+        known = known and (kind == CLAP or hasattr(config, "num_hidden_layers"))
+        # An adapter behind the last block changes the size of what the model puts out.
+        known = known and not getattr(config, "add_adapter", False)
         if not known or (kind == CLAP and config.audio_config.enable_fusion):
             raise UserError(
                 f"hf:{argument} ({config.model_type}, {kind}) is not supported", allowed=SUPPORTED

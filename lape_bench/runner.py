@@ -134,6 +134,8 @@ def resolve(cell: Cell, progress: Progress) -> Job:
             **({"rests_on": system.rests_on} if system.rests_on else {}),
             **({"file": SYSTEMS.origin(cell.system)} if SYSTEMS.is_file(cell.system) else {}),
             "card_version": card.version,
+            # A user edits an own card more often than its version.
+            **({"target": [card.window_seconds, card.metric]} if card.state else {}),
             "manifest": manifest.hash,
             "protocol_version": PROTOCOL_VERSION,
         }

@@ -5,6 +5,7 @@ the task that moves a score; a convention that would give another score is a nam
 for as `task@variant`, and never shares a table with the base card.
 """
 
+import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -216,6 +217,24 @@ class TaskCard(Config):
                 where = ".".join(str(part) for part in ("variants", name, *first["loc"]))
                 raise ValueError(f"{where}: {first['msg']}") from error
         return self
+
+    @model_validator(mode="after")
+    def _groups_are_read_somewhere(self) -> Self:
+        if self.recordings is not None and self.group is not None:
+            columns = self.recordings.columns
+            if self.recordings.table is None or not (columns.group or columns.start_seconds):
+                raise ValueError(
+                    "'group' needs a table with a column for it, recordings.columns.group"
+                )
+        return self
+
+    @property
+    def state(self) -> str:
+        """A hash of what decides clips and split of a user's own card, who may edit it; empty for the others."""
+        if self.recordings is None:
+            return ""
+        decides = self.model_dump_json(include={"recordings", "split", "group", "shortest_seconds"})
+        return hashlib.sha256(decides.encode()).hexdigest()
 
     @property
     def reference(self) -> str:

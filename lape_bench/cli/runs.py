@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lape_bench.catalog import load_card, suite_tasks, synthetic
+from lape_bench.catalog import all_cards, load_card, suite_tasks, synthetic
 from lape_bench.cli.options import (
     Audit,
     Device,
@@ -185,6 +185,8 @@ def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
     from lape_bench.data.manifest import load_manifest
 
     in_suite = suite_tasks(suite) if suite else []
+    for problem in all_cards()[1] if suite else []:
+        print(f"left out: {problem}", file=sys.stderr)
     if not named and not in_suite:
         return ["synthetic-sounds"]
     if data == "synthetic":

@@ -18,6 +18,8 @@ from lape_bench.errors import UserError, nearest
 from lape_bench.task import SIDE_NAMES, Columns, Listed, Reader, Segment, Side, TaskCard
 
 SEPARATORS = ",;\t"
+MOST_FOLDS = 1_000
+LONGEST_SECONDS = 1e6  # more than eleven days
 Value = TypeVar("Value")
 
 
@@ -29,7 +31,10 @@ class ClipTable(Reader):
         recordings = card.recordings
         assert recordings is not None, "only a card with a table has this reader"
         assert recordings.table is not None, "only a card with a table has this reader"
-        return list_clips(recordings.table, recordings.columns, root)
+        table = recordings.table
+        if not table.is_file() and table.is_relative_to(recordings.folder):  # moved together
+            table = root / table.relative_to(recordings.folder)
+        return list_clips(table, recordings.columns, root)
 
 
 class Row(NamedTuple):
@@ -128,10 +133,13 @@ def _clip(row: Row, columns: Columns, root: Path) -> Listed:
     if columns.fold is not None:
         fold = row.value(columns.fold, "a number, from 1 or from 0", _fold)
     if columns.group is not None:
-        group = row.text(columns.group, "a name, such as the clip's own where it stands alone")
+        named = row.text(columns.group, "a name, such as the clip's own where it stands alone")
+        group = unicodedata.normalize("NFC", named)
     if columns.start_seconds is not None and columns.seconds is not None:
         start = row.value(columns.start_seconds, "seconds, from 0", _seconds)
         length = row.value(columns.seconds, "seconds, above 0", lambda text: _seconds(text) or None)
+        if columns.group is None:
+            group = clip_id  # stretches of one recording may overlap
         clip_id, segment = f"{clip_id}@{start:.3f}", Segment(start, length)
     return Listed(clip_id, path, label, split, fold, group, segment)
 
@@ -139,6 +147,8 @@ def _clip(row: Row, columns: Columns, root: Path) -> Listed:
 def _inside(text: str, root: Path, row: Row) -> Path:
     """Return a recording's path below the root, which links may reach by another name."""
     path = Path(os.path.normpath(root / text.replace("\\", "/")))
+    if path == root:
+        raise UserError(f"{row} names {text}, which is the folder", allowed="a recording in it")
     if path.is_relative_to(root):
         return path
     if path.resolve().is_relative_to(root.resolve()):
@@ -152,12 +162,12 @@ def _inside(text: str, root: Path, row: Row) -> Path:
 
 
 def _fold(text: str) -> int | None:
-    return int(text) if int(text) >= 0 else None
+    return int(text) if 0 <= int(text) <= MOST_FOLDS else None
 
 
 def _seconds(text: str) -> float | None:
     value = float(text.replace(",", "."))  # as some languages write it
-    return value if 0 <= value < float("inf") else None
+    return value if 0 <= value <= LONGEST_SECONDS else None
 
 
 def _rows(table: Path, columns: Columns) -> Iterator[Row]:

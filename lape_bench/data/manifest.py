@@ -51,6 +51,7 @@ class ManifestInfo(Config):
         str  # of what was decoded when it was prepared: these clips, and perhaps those of variants
     )
     shortest_seconds: float = SHORTEST_SECONDS
+    card_state: str = ""  # of a user's own card
     skipped: tuple[Skipped, ...] = ()
     hash: str = ""
 
@@ -177,6 +178,11 @@ def load_manifest(card: TaskCard) -> Manifest:
     if info.classes != card.classes:
         raise UserError(
             f"the task '{card.reference}' was prepared for other classes than its card names",
+            next_step=again,
+        )
+    if info.card_state != card.state:
+        raise UserError(
+            f"the task '{card.reference}' was prepared for other recordings, split or group than its card names",
             next_step=again,
         )
     return manifest

@@ -26,6 +26,7 @@ from lape_bench.task import SIDES, Columns, Listed, Recordings, Side, TaskCard
 SHARES: dict[Side, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 MOST_MEASURED = 500  # files whose length is looked at, evenly spaced
 LONGEST_WINDOW = 10.0  # seconds; who wants longer ones says so
+LONGEST_NAME = 60  # of a task; files and folders are named after it
 NAMED = 5  # how many names a note holds; it counts them all
 
 UNGROUPED = (
@@ -93,7 +94,8 @@ def new_task(
     chosen = "window_seconds was given"
     if window_seconds is None:
         window_seconds, chosen = _window(listing)
-    group = recordings.columns.group if recordings.table else None
+    columns_of = recordings.columns
+    group = columns_of.group or ("recording" if columns_of.start_seconds else None)
     card = validate(
         {
             "name": name,
@@ -132,6 +134,10 @@ def _refuse_name(name: str) -> None:
     if spelled != name or not is_name:
         hint = f": did you mean '{spelled}'?" if is_name else ""
         raise UserError(f"'{name}' is no name for a task{hint}", allowed=allowed)
+    if len(name) > LONGEST_NAME:
+        raise UserError(
+            f"the task's name has {len(name)} letters", allowed=f"{LONGEST_NAME} at most"
+        )
     if name.endswith(SUFFIX):
         raise UserError(
             f"'{name}' is no name for a task",
@@ -172,7 +178,11 @@ def _table(
         raise UserError(f"{root} is no folder", next_step="give the folder of the recordings")
     columns = _columns(table, given)
     listing = clip_table.list_clips(table, columns, root)
-    missing = sorted(clip.clip_id for clip in listing if not clip.path.is_file())
+    if not listing:
+        raise UserError(
+            f"{table} has no line below the names of its columns", allowed="a line for each clip"
+        )
+    missing = sorted(clip.clip_id for clip in listing if not _is_there(clip.path))
     if listing and len(missing) == len(listing):
         raise UserError(
             f"none of the {len(listing)} recordings that {table} names is there, such as {listing[0].path}",
@@ -188,6 +198,10 @@ def _columns(table: Path, given: dict[str, str]) -> Columns:
     for key in given:
         if key not in known:
             raise unknown("column of a clip", key, known)
+        if key in ("path", "label") and not given[key]:
+            raise UserError(
+                f"--column {key}= leaves out what every clip needs", allowed=f"{key}=NAME"
+            )
     names = clip_table.column_names(table)
     found = {key: key for key in known if key in names} | given
     required = {key: found.get(key) or key for key in ("path", "label")}
@@ -353,6 +367,13 @@ def _left_out(root: Path, listing: Sequence[Listed], with_sides: bool) -> list[s
         "no class, since no audio is in it": empty,
     }
     return [f"{what}: {_some(names)}" for what, names in notes.items() if names]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _normal(path: Path) -> Path:

@@ -121,7 +121,22 @@ def _listing(
     listing = list(first.values())
     if card.split.rule == "drawn":
         listing = sorted(draw_sides(listing, card))
+    if card.state:  # of published data sets some share groups by design, and `verify` says so
+        _refuse_shared_groups(card, listing)
     return listing, twice
+
+
+def _refuse_shared_groups(card: TaskCard, listing: list[Listed]) -> None:
+    sides: dict[str, set[str]] = defaultdict(set)
+    for clip in listing:
+        if clip.group is not None:
+            sides[clip.group].add(_side(clip))
+    shared = sorted(group for group, found in sides.items() if len(found) > 1)
+    if shared:
+        raise UserError(
+            f"{len(shared)} groups ({card.group}) of {card.reference} stand on several sides, such as '{shared[0]}'",
+            next_step="mend the table: all clips of a group on one side, or a score says too much",
+        )
 
 
 def _named_alike(clip: Listed) -> Listed:
@@ -164,6 +179,8 @@ def _usable(
         for clip in listing
         if (problem := facts_of[clip.clip_id].problem or _unfit(clip, card))
     }
+    if card.state:  # published data sets are taken with the mistakes that everybody's figures have
+        bad |= _of_two_classes(listing, facts_of)
     if bad and not skip_bad:
         named = [
             f"{_shown(clip.path)}: {bad[clip.clip_id]}" for clip in listing if clip.clip_id in bad
@@ -195,6 +212,19 @@ def _usable(
     if not usable:
         raise UserError(f"no usable clip of {card.reference} is left")
     return usable, bad
+
+
+def _of_two_classes(listing: list[Listed], facts_of: dict[str, Facts]) -> dict[str, str]:
+    """Map clips whose audio stands under another class too to that clip."""
+    first: dict[str, Listed] = {}
+    bad: dict[str, str] = {}
+    for clip in listing:
+        facts = facts_of[clip.clip_id]
+        other = first.setdefault(facts.content, clip)
+        if not facts.problem and other.label != clip.label:
+            bad[clip.clip_id] = f"same audio as {other.clip_id}, of class '{other.label}'"
+            bad[other.clip_id] = f"same audio as {clip.clip_id}, of class '{clip.label}'"
+    return bad
 
 
 def _unfit(clip: Listed, card: TaskCard) -> str:
@@ -231,6 +261,7 @@ def _manifest(
         source=gathered.origin,
         store_key=store_key,
         shortest_seconds=card.shortest_seconds,
+        card_state=card.state,
         skipped=tuple(
             Skipped(clip_id=clip_id, reason=reason) for clip_id, reason in sorted(skipped)
         ),

@@ -134,7 +134,12 @@ def fingerprint(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
     if path.is_file():
         return f"{path.name}, SHA-256 {_sha256(path)}"
     digest = hashlib.sha256()
-    files = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
+    files = {
+        file
+        for pattern in patterns
+        for file in path.glob(pattern)
+        if file.is_file() and file.parent.name != "__pycache__"
+    }
     for file in sorted(files):
         digest.update(f"{file.relative_to(path).as_posix()}\0{_sha256(file)}\0".encode())
     return f"{path.absolute().name}, SHA-256 {digest.hexdigest()}"

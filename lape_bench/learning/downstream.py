@@ -206,7 +206,7 @@ class EncoderSystem(System):
             # A setting may act without a tensor, such as a pooling.
             "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
             "system_version": self.version,
-            **self.rests_on,
+            **({"rests_on": self.rests_on} if self.rests_on else {}),
         }
         window_seconds = self.target.window_seconds
         embeddings, owner = cached_embeddings(

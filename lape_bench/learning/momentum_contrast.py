@@ -55,7 +55,7 @@ class MomentumContrast(Objective):
     Args:
         student: what learns; its first output is the query.
         settings: of the head, the queue and the teacher.
-        clips: of the corpus. The queue is short enough that no clip meets an older key of its own.
+        clips: of the corpus. The queue is shorter than an epoch, so that few clips meet an older key of their own.
     """
 
     def __init__(self, student: Branch, settings: MomentumConfig, clips: int) -> None:

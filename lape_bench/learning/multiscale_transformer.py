@@ -246,7 +246,10 @@ def highest(x: Tensor, kept: Tensor | None, stride: int) -> Tensor:
 
 
 def coarser(kept: Tensor | None, stride: int) -> Tensor | None:
-    """Say which tokens of a coarser grid are seen: those that any seen token of a `stride` x `stride` square went into.
+    """Say which tokens of a coarser grid are seen: those of whose `stride` x `stride` square any token is.
+
+    So a grid without its last columns is a shorter one. A 3 x 3 convolution reads not all of a square of 4 x 4: where most
+    patches are dropped, a coarse token that is seen may have read none of those that stayed.
 
     Args:
         kept: which tokens are seen, shape (batch, rows, columns); none is all.

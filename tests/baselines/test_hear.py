@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lape_bench.baselines.hear import Hear, HearEncoder
+from lape_bench.baselines.hear import Hear, HearEncoder, _facts
 from lape_bench.check import check_system
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
@@ -181,8 +181,10 @@ def test_what_cannot_be_found_is_told_in_one_sentence(argument: str, said: str) 
         (("sample_rate = 8_000", "rate = 8_000"), "has no sample_rate"),
         (("model(audio)", "model(audio)[:, :3]"), "into (2, 3); (2, 12), (sounds, scene_"),
         (("return model(audio)", "raise ValueError('no\\nway')"), "noise (ValueError: no way)"),
+        (("sample_rate = 8_000", "sample_rate = None"), "says that its sample_rate is None"),
+        (("import torch\n", "import sys, torch\nsys.exit(3)\n"), "imported (SystemExit: 3)"),
     ],
-    ids=["import", "load", "attributes", "shape", "embed"],
+    ids=["import", "load", "attributes", "shape", "embed", "rate", "exit"],
 )
 def test_a_module_that_does_not_keep_to_the_api_is_told_in_one_sentence(
     change: tuple[str, str], said: str, write: Write
@@ -200,6 +202,32 @@ def test_a_module_of_the_current_folder_is_found(
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     assert load_system("hear:hear_of_this_folder").sample_rate == 8_000
+
+
+def test_weights_that_a_module_reads_by_itself_are_traced(write: Write, tmp_path: Path) -> None:
+    file = tmp_path / "own.pt"
+    name = write(
+        TORCH.replace("if model_file_path", f"model_file_path = {str(file)!r}\n    if True")
+    )
+    found = []
+    for scale in (1.0, 2.0):
+        tensors = {"filters.weight": torch.full((12, 1, 200), scale)}
+        torch.save(tensors | {"filters.bias": torch.zeros(12)}, file)
+        _facts.cache_clear()  # as in another run
+        kind = Hear.of(name)
+        found.append(kind(kind.Settings(), TARGET, "linear").rests_on["tensors"])
+    assert found[0] != found[1]
+
+
+def test_a_module_in_a_folder_without_init_is_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "hear_of_a_namespace").mkdir()
+    (tmp_path / "hear_of_a_namespace" / "inner.py").write_text(NUMPY)
+    kind = Hear.of("hear_of_a_namespace.inner")
+    traced = kind(kind.Settings(), TARGET, "linear").rests_on["module"]
+    assert "hear_of_a_namespace, SHA-256 " in traced
 
 
 def test_a_record_names_code_and_weights_by_their_hashes_and_other_weights_are_another_cell(

@@ -164,6 +164,23 @@ def test_of_whisper_the_encoder_is_taken_where_the_window_is_and_not_its_padding
     assert own == sum(p.numel() for p in model.parameters()) - decoder
 
 
+def test_the_last_layer_of_whisper_is_its_block_s_output_before_the_norm(whisper: Path) -> None:
+    windows, encoder = noise(2), load(whisper, layer="mean")
+    with torch.no_grad():
+        *_, last = encoder.layers(encoder.features(windows))
+        output = encoder.output(encoder.features(windows))
+        normed = encoder.model.layer_norm(last)
+    assert_close(normed, output, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(last, output, atol=1e-3)
+
+
+def test_a_model_with_an_adapter_is_refused(tmp_path: Path) -> None:
+    config = transformers.Wav2Vec2Config(**SPEECH, add_adapter=True, output_hidden_size=48)
+    folder = save(tmp_path / "model", config, transformers.Wav2Vec2FeatureExtractor())
+    with pytest.raises(UserError, match="not supported"):
+        load(folder)
+
+
 def test_a_window_longer_than_a_model_s_span_is_refused_not_cut(whisper: Path) -> None:
     kind = HuggingFace.of(str(whisper))
     longer = TARGET.model_copy(update={"window_seconds": 4.0})

@@ -202,3 +202,71 @@ def test_a_mistake_ends_in_one_sentence_and_leaves_no_card(
     assert line.startswith("bench: ")
     assert said in line
     assert not own_card("pitch").exists()
+
+
+def test_a_card_that_was_edited_is_not_run_on_what_was_prepared_before(
+    made: Path, bench: Bench
+) -> None:
+    path = own_card("tones")
+    edited = path.read_text(encoding="utf-8").replace("train: 0.6", "train: 0.4")
+    path.write_text(edited.replace("test: 0.2", "test: 0.4"), encoding="utf-8")
+    code, _, err = bench("run", "--system", "log-mel-statistics", "--task", "tones", "-q")
+    assert code == 2
+    assert "prepared for other recordings, split or group" in err
+    assert bench("data", "prepare", "tones", "-q")[0] == 0
+    assert bench("run", "--system", "log-mel-statistics", "--task", "tones", "-q")[0] == 0
+
+
+def test_another_window_is_another_cell(made: Path, bench: Bench, tmp_path: Path) -> None:
+    run = ("run", "--system", "log-mel-statistics", "--task", "tones", "--out", str(tmp_path), "-q")
+    bench(*run)
+    path = own_card("tones")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("window_seconds: 0.4", "window_seconds: 0.2"), encoding="utf-8")
+    bench(*run)
+    assert len(list(tmp_path.glob("tones/*/*/record.json"))) == 2
+
+
+def test_one_recording_under_two_classes_is_refused_or_left_out(made: Path, bench: Bench) -> None:
+    (made / "high" / "copy.wav").write_bytes((made / "low" / "3.wav").read_bytes())
+    code, _, err = bench("data", "prepare", "tones")
+    assert code == 2
+    assert "same audio as low/3, of class 'low'" in err
+    assert bench("data", "prepare", "tones", "--skip-bad", "-q")[0] == 0
+    kept = load_manifest(load_card("tones")).clips["clip_id"]
+    assert not {"low/3", "high/copy"} & set(kept)
+
+
+def test_groups_that_a_changed_table_puts_on_two_sides_stop_prepare(
+    tones: Path, bench: Bench
+) -> None:
+    rows = [f"{name}/{take}.wav,{name},{name}{take}" for name in PITCHES for take in range(10)]
+    sides = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    table = tones / "tones.csv"
+
+    def write(groups: list[str]) -> None:
+        lines = [f"{row},{side}" for row, side in zip(groups, sides * 3, strict=True)]
+        table.write_text("\n".join(["path,label,group,split", *lines]), encoding="utf-8")
+
+    write(rows)
+    assert bench("tasks", "new", "tones", "--from", str(table))[0] == 0
+    write([row.replace("low9", "low0") for row in rows])
+    code, _, err = bench("data", "prepare", "tones")
+    assert code == 2
+    assert "1 groups (group) of tones stand on several sides, such as 'low0'" in err
+
+
+def test_a_table_that_moved_with_its_recordings_is_found(tones: Path, bench: Bench) -> None:
+    rows = [f"{name}/{take}.wav,{name}" for name in PITCHES for take in range(10)]
+    (tones / "tones.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    bench("tasks", "new", "tones", "--from", str(tones / "tones.csv"))
+    moved = tones.rename(tones.with_name("moved"))
+    assert bench("data", "prepare", "tones", "--from", str(moved), "-q")[0] == 0
+
+
+def test_a_suite_names_the_cards_that_it_cannot_read(made: Path, bench: Bench) -> None:
+    own_card("bad").write_text("- a", encoding="utf-8")
+    code, _, err = bench("run", "--suite", "own", "--system", "log-mel-statistics", "-q")
+    assert code == 0
+    assert "left out: " in err
+    assert "bad.yaml" in err

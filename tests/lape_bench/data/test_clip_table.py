@@ -77,6 +77,35 @@ def test_clips_may_be_stretches_of_one_recording(tmp_path: Path) -> None:
     ]
 
 
+def test_stretches_of_one_recording_are_one_group_unless_the_table_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    text = "path,label,start_seconds,seconds,who\nday.wav,wren,0,2,ann\nday.wav,owl,1,2,bob\n"
+    stretches = Columns(start_seconds="start_seconds", seconds="seconds")
+    assert [clip.group for clip in read(tmp_path, text, stretches)] == ["day", "day"]
+    grouped = stretches.model_copy(update={"group": "who"})
+    assert [clip.group for clip in read(tmp_path, text, grouped)] == ["ann", "bob"]
+
+
+def test_a_group_is_the_same_in_either_form_of_unicode(tmp_path: Path) -> None:
+    text = "path,label,group\n1.wav,wren,J\u00fcrgen\n2.wav,owl,Ju\u0308rgen\n"
+    one, other = (clip.group for clip in read(tmp_path, text, Columns(group="group")))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (".,wren,1,0,1", "which is the folder"),
+        ("1.wav,wren,1000000000,0,1", "fold"),
+        ("1.wav,wren,1,1e306,1", "start"),
+    ],
+)
+def test_numbers_and_paths_beyond_any_use_are_refused(row: str, said: str, tmp_path: Path) -> None:
+    columns = Columns(fold="fold", start_seconds="start", seconds="length")
+    assert said in refusal(tmp_path, f"path,label,fold,start,length\n{row}\n", columns)
+
+
 def test_an_absolute_path_inside_the_folder_is_the_relative_one(tmp_path: Path) -> None:
     (tmp_path / "audio").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "audio")

@@ -146,7 +146,7 @@ def test_the_window_is_the_median_length_of_the_clips(
 def test_a_window_has_a_limit_that_is_told_unless_it_is_asked_for(tmp_path: Path) -> None:
     path = table(
         tmp_path,
-        "path,label,start_seconds,seconds 1.wav,a,0,60 1.wav,a,60,60 2.wav,b,0,60 2.wav,b,60,60",
+        "path,label,start_seconds,seconds 1.wav,a,0,60 2.wav,a,60,60 3.wav,b,0,60 4.wav,b,60,60",
     )
     drafted = draft(path, window_seconds=None)
     assert drafted.card.window_seconds == LONGEST_WINDOW
@@ -217,7 +217,7 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
     ("text", "columns", "said"),
     [
         ("path,label 1.wav,a 2.wav,a", {}, "has one class only, 'a'; two at least."),
-        ("path,label", {}, "has no class with audio in it"),
+        ("path,label", {}, "has no line below the names of its columns"),
         ("path,label 1.wav,a 2.wav,A", {}, "differ in capitals or spaces alone"),
         ("path,label 1.wav,a 2.wav,a 3.wav,b", {}, "not both in train and in test: b; two clips"),
         ("path,label,group 1.wav,a,x 2.wav,a,y 3.wav,b,z 4.wav,b,z", {}, "of different group"),
