@@ -33,7 +33,7 @@ from lape_bench.learning.clustering import ClusteringConfig, cluster
 from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.encoders import AudioNTT, Encoder
 from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.pretrain import Corpus, Siamese
+from lape_bench.learning.pretrain import Siamese, UnlabelledClips
 from lape_bench.seeding import Seeds
 
 DEVIATION = 0.01  # of a new classifier's weights, as published
@@ -102,7 +102,7 @@ class DecarObjective(Siamese):
         self._drawn = False  # in this epoch
         self._noted: dict[str, float] = {}
 
-    def begin_epoch(self, epoch: int, corpus: Corpus, seeds: Seeds) -> Tensor | None:
+    def begin_epoch(self, epoch: int, corpus: UnlabelledClips, seeds: Seeds) -> Tensor | None:
         """Draw clusters and classifier anew if it is time, and take clips from every cluster equally often."""
         epochs_kept = math.ceil(self.settings.redraw_steps / corpus.over.batches)
         self._drawn, self._noted = (epoch - 1) % epochs_kept == 0, {}
@@ -128,7 +128,7 @@ class DecarObjective(Siamese):
         return self._noted
 
     @torch.no_grad()
-    def _redraw(self, corpus: Corpus, seeds: Seeds) -> None:
+    def _redraw(self, corpus: UnlabelledClips, seeds: Seeds) -> None:
         embeddings = corpus.embeddings(seeds.torch("windows")).numpy()
         found = cluster(embeddings, self.settings, seeds.numpy("clusters"), held_by="the corpus")
         if (found == found[0]).all():

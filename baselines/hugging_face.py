@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lape_bench.errors import UserError
 from lape_bench.learning.adapter import LoadedConfig, fingerprint, in_a_line, refuse_missing
 from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.layers import LayeredConfig, LayeredEncoder, LayeredSystem
+from lape_bench.learning.layered_transformer import LayeredConfig, LayeredEncoder, LayeredSystem
 from lape_bench.system import Protocol, Target
 
 WAVEFORMS = "Wav2Vec2FeatureExtractor"

@@ -21,7 +21,7 @@ from torchaudio import pipelines
 
 from lape_bench.errors import UserError, unknown
 from lape_bench.learning.adapter import fingerprint, in_a_line
-from lape_bench.learning.layers import LayeredEncoder, LayeredSystem
+from lape_bench.learning.layered_transformer import LayeredEncoder, LayeredSystem
 
 
 class BundleEncoder(LayeredEncoder):

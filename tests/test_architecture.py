@@ -55,7 +55,7 @@ LAYERS = [
     ["learning.classify", "learning.probe", "learning.embeddings", "learning.pretrain"],
     ["learning.downstream"],
     ["learning.adapter"],
-    ["learning.layers"],
+    ["learning.layered_transformer"],
     ["learning.door", "learning.spectrogram"],
     ["learning.upstream"],
     ["learning.ntt"],

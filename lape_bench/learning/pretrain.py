@@ -50,7 +50,7 @@ class PretrainConfig(UnlabelledConfig):
 
 
 @dataclass(frozen=True)
-class Corpus:
+class UnlabelledClips:
     """The unlabelled clips, as an objective sees them between epochs.
 
     Attributes:
@@ -109,7 +109,7 @@ class Objective(nn.Module, ABC):
         """Return what the loss needs to know of these clips, indices of shape (batch,); by default nothing."""
         return ()
 
-    def begin_epoch(self, epoch: int, corpus: Corpus, seeds: Seeds) -> Tensor | None:
+    def begin_epoch(self, epoch: int, corpus: UnlabelledClips, seeds: Seeds) -> Tensor | None:
         """Get ready for an epoch, such as by clustering the corpus anew; by default nothing.
 
         A resumed run goes on with the parameters and buffers of the last epoch it finished, and with nothing else:
@@ -191,7 +191,7 @@ def pretrain(
         return objective.loss(*compared, *objective.targets(batch))
 
     def before_epoch(epoch: int) -> Tensor | None:
-        corpus = Corpus(objective.encoder, over, context)
+        corpus = UnlabelledClips(objective.encoder, over, context)
         order = objective.begin_epoch(epoch, corpus, context.seeds.within("epoch", epoch))
         for parameter in objective.renewed():
             optimizer.state.pop(parameter, None)

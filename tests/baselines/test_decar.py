@@ -22,15 +22,16 @@ from lape_bench.baselines.decar import (
 )
 from lape_bench.errors import UserError
 from lape_bench.learning.augment import Views
-from lape_bench.learning.encoders import AudioNTT, Encoder
-from lape_bench.learning.pretrain import Corpus, pretrain
+from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.pretrain import UnlabelledClips, pretrain
 from lape_bench.learning.training import OptimizerConfig
 from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
+from ..tiny_encoder import RATE, SHAPE, WINDOW_SECONDS, Tiny
+
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
-RATE, WINDOW_SECONDS, SHAPE = 100, 0.96, (9, 6)
 KINDS, CLIPS, BATCH = 3, 24, 8  # three steps an epoch
 
 
@@ -135,26 +136,6 @@ def test_who_gets_one_more_and_where_a_clip_comes_is_random() -> None:
 # --- on three kinds of tones ------------------------------------------------------------------------------
 
 
-class Tiny(Encoder):
-    """Logarithms of six short spectra, one layer, batch norm and dropout."""
-
-    sample_rate = RATE
-    embedding_size = 8
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.norm = nn.Linear(54, 8), nn.BatchNorm1d(8)
-        self.drop = nn.Dropout(0.1)
-
-    def features(self, waveforms: Tensor) -> Tensor:
-        frames = waveforms.reshape(len(waveforms), 6, 16)
-        return torch.log(torch.fft.rfft(frames).abs() + 0.1).transpose(1, 2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        embeddings: Tensor = self.drop(self.norm(self.linear(features.flatten(1))))
-        return embeddings
-
-
 def kinds() -> Tensor:
     return torch.arange(CLIPS) % KINDS
 
@@ -202,7 +183,7 @@ def begin(
 ) -> Tensor:
     over = config.pretrain.over(tones())
     seeds = context.seeds.within("epoch", epoch)
-    order = objective.begin_epoch(epoch, Corpus(objective.encoder, over, context), seeds)
+    order = objective.begin_epoch(epoch, UnlabelledClips(objective.encoder, over, context), seeds)
     assert order is not None
     return order
 

@@ -180,13 +180,6 @@ def test_a_key_head_may_have_a_hidden_layer() -> None:
     assert isinstance(rectified, nn.ReLU)
 
 
-def test_the_teacher_starts_as_the_student_and_shares_no_tensor_with_it() -> None:
-    objective = momentum()
-    assert_close(objective.teacher.state_dict(), objective.student.state_dict(), rtol=0, atol=0)
-    ours = {p.data_ptr() for p in objective.student.parameters()}
-    assert not ours & {p.data_ptr() for p in objective.teacher.parameters()}
-
-
 def test_its_parameters_are_two_branches_by_hand() -> None:
     objective = momentum()
     branch = count(encoder()) + D * KEY + KEY + sum(map(projector_by_hand, LAYERS))
@@ -284,21 +277,6 @@ def test_the_optimiser_holds_the_student_alone() -> None:
     (group,) = OptimizerConfig().build(objective).param_groups
     held = {id(parameter) for parameter in group["params"]}
     assert held == {id(parameter) for parameter in objective.student.parameters()}
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
-def test_the_teacher_follows_the_student_by_an_exponential_average(decay: float) -> None:
-    objective = momentum(momentum=decay)
-    with torch.no_grad():
-        for parameter in objective.student.parameters():
-            parameter.add_(1)
-    ours = dict(objective.student.named_parameters())
-    expected = {
-        name: decay * theirs + (1 - decay) * ours[name]
-        for name, theirs in copy.deepcopy(objective.teacher).named_parameters()
-    }
-    objective.after_step()
-    assert_close(dict(objective.teacher.named_parameters()), expected)
 
 
 def test_teacher_and_queue_travel_with_the_state_dict() -> None:

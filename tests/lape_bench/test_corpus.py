@@ -92,7 +92,7 @@ def not_train(manifest: Manifest) -> np.ndarray:
 
 def refusal(progress: Progress, *arguments: object, **how: object) -> str:
     with pytest.raises(UserError) as caught:
-        load(progress, *arguments, **how)  # type: ignore[arg-type]  # handed on as the test gives them
+        load(progress, *arguments, **how)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -106,7 +106,7 @@ def test_labels_are_spelled_alike_on_every_machine(tmp_path: Path) -> None:
 
 def test_a_folder_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None:
     try:
-        os.mkdir(os.fsencode(tmp_path) + b"/K\xe4uze")  # noqa: PTH102
+        os.mkdir(os.fsencode(tmp_path) + b"/K\xe4uze")  # noqa: PTH102  # pathlib takes no bytes
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
     with pytest.raises(UserError, match=r"K\\udce4uze is not UTF-8; rename it"):

@@ -33,7 +33,7 @@ def table(root: Path, text: str, present: bool = True) -> Path:
 
 def draft(source: Path, **how: object) -> NewTask:
     values = {"name": "birds", "columns": {}, "window_seconds": 1.0, **how}
-    return new_task(source=source, **values)  # type: ignore[arg-type]
+    return new_task(source=source, **values)
 
 
 def refusal(source: Path, **how: object) -> str:

@@ -20,9 +20,9 @@ from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.heads import mlp
 from lape_bench.learning.momentum import Queue, follow, momentum_copy
 from lape_bench.learning.pretrain import (
-    Corpus,
     Objective,
     PretrainConfig,
+    UnlabelledClips,
     effective_rank,
     feature_spread,
     pretrain,
@@ -33,8 +33,9 @@ from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
+from ...tiny_encoder import RATE, SHAPE, WINDOW_SECONDS, Tiny
+
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
-RATE, WINDOW_SECONDS, SHAPE = 100, 0.96, (9, 6)
 CONFIG = PretrainConfig(
     optimizer=OptimizerConfig(name="adam", learning_rate=0.01, schedule="constant"),
     batch_size=8,
@@ -46,26 +47,6 @@ CONFIG = PretrainConfig(
 
 class Stopped(Exception):
     """Stands for a kill."""
-
-
-class Tiny(Encoder):
-    """Logarithms of six short spectra, one layer, batch norm and dropout."""
-
-    sample_rate = RATE
-    embedding_size = 8
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.norm = nn.Linear(54, 8), nn.BatchNorm1d(8)
-        self.drop = nn.Dropout(0.1)
-
-    def features(self, waveforms: Tensor) -> Tensor:
-        frames = waveforms.reshape(len(waveforms), 6, 16)
-        return torch.log(torch.fft.rfft(frames).abs() + 0.1).transpose(1, 2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        embeddings: Tensor = self.drop(self.norm(self.linear(features.flatten(1))))
-        return embeddings
 
 
 class Twins(Objective):
@@ -130,7 +111,7 @@ class Grouped(Twins):
         self.dealt = False
         self.seen: list[Tensor] = []
 
-    def begin_epoch(self, epoch: int, corpus: Corpus, seeds: Seeds) -> Tensor | None:
+    def begin_epoch(self, epoch: int, corpus: UnlabelledClips, seeds: Seeds) -> Tensor | None:
         self.dealt = epoch % 2 == 1
         if self.dealt:
             embeddings = corpus.embeddings(seeds.torch("windows"))
@@ -460,8 +441,8 @@ def test_what_an_objective_notes_stands_in_the_curve_of_the_epochs_it_notes_it_i
     )
 
 
-def seen_by(encoder: Encoder, clips: Clips, context: RunContext) -> Corpus:
-    return Corpus(encoder, Pass(clips, round(WINDOW_SECONDS * RATE), 8, 4), context)
+def seen_by(encoder: Encoder, clips: Clips, context: RunContext) -> UnlabelledClips:
+    return UnlabelledClips(encoder, Pass(clips, round(WINDOW_SECONDS * RATE), 8, 4), context)
 
 
 def test_the_corpus_is_embedded_clip_by_clip_without_views_or_dropout(context: RunContext) -> None:
