@@ -10,10 +10,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from lape_bench.errors import UserError, nearest
 
 
-class Config(BaseModel):
+class Frozen(BaseModel):
     """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Config(Frozen):
+    """One that people write: a nested mapping changes what it names, and the rest keeps its defaults."""
 
     @model_validator(mode="before")
     @classmethod

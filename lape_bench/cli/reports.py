@@ -36,13 +36,14 @@ def report(
 
     Of cells that were kept as a table only (--format cells), the scores stand as they were written.
     """
-    from lape_bench.report.frame import load_frames
+    from lape_bench.report.frame import load_results
 
     if format not in (formats := ("terminal", "markdown", "csv", "cells")):
         raise unknown("format", format, formats)
     sources = out or [Path("results")]
-    frame, problems = load_frames(sources)
-    for problem in problems:
+    results = load_results(sources)
+    frame = results.cells
+    for problem in results.problems:
         print(f"left out: {problem}", file=sys.stderr)
     if frame.empty:
         raise UserError(

@@ -215,7 +215,7 @@ def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
 def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> None:
     """Run cells, say what failed, and show the board of what is finished."""
     from lape_bench.records import RunRecord, cell_folder
-    from lape_bench.report.frame import frame_of
+    from lape_bench.report.frame import results_of
     from lape_bench.sweep import run_cells
 
     options.compute.resolve()
@@ -230,7 +230,7 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
             failed += 1
             reason = outcome if isinstance(outcome, str) else outcome.error
             print(f"{cell.title} failed: {reason}", file=sys.stderr)
-    frame, _ = frame_of(finished)
+    frame = results_of(finished).cells
     if not frame.empty:
         show_board(frame, "terminal")
         show_audit([record for _, record in finished])

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lape_bench import metrics
 from lape_bench.config import flatten
 from lape_bench.errors import UserError
-from lape_bench.records import RunRecord, find_records, read_predictions
+from lape_bench.records import RunRecord, read_predictions, read_record, record_folders
 
 WRITTEN_BY = "a folder of records, or what 'bench report --format cells' writes"
 # What tells one cell from another.
@@ -29,40 +34,64 @@ CELL = [
 COLUMNS = [*CELL, "metric", "folds_of_task", "parameters", "encoder_parameters", "seconds"]
 
 
-def load_frames(sources: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """Read several sources, as `load_frame` does one; of a cell that stands in two, the later one counts."""
-    read = [load_frame(source) for source in sources]
-    frame = pd.concat([cells for cells, _ in read], ignore_index=True)
-    if not frame.empty:
-        frame = frame.drop_duplicates(CELL, keep="last", ignore_index=True)
-    return frame, [problem for _, problems in read for problem in problems]
+PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
+CHUNK = 200
 
 
-def load_frame(source: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read all records below a folder, or a table of cells that a report has written.
+class Outcome(NamedTuple):
+    """What a cell's system took each test clip for.
+
+    Attributes:
+        folder: of the record.
+        test: hash of the clips' ids and classes; only cells that share it can be paired clip by clip.
+        labels: true classes, shape (clips,).
+        predicted: classes taken, same shape.
+    """
+
+    folder: Path
+    test: str
+    labels: NDArray[np.int16]
+    predicted: NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What reports are made of.
+
+    Attributes:
+        cells: one row a finished cell, every score recomputed from its predictions.
+        outcomes: the predictions themselves, by the index of `cells`; of a cell known from a table alone, none.
+        problems: a line for each record that is failed, damaged, unreadable, or there twice.
+    """
+
+    cells: pd.DataFrame
+    outcomes: dict[int, Outcome]
+    problems: list[str]
+
+
+def load_results(sources: Sequence[Path]) -> Results:
+    """Read folders of records, and tables of cells that a report has written.
+
+    Of a cell that stands in two sources, the later one counts; within a folder, what was finished last.
 
     Args:
-        source: a folder of records, or a CSV file; its scores stand as they were written.
-
-    Returns:
-        One row a finished cell, and a line for each record that is failed, damaged or unreadable.
+        sources: folders, or CSV files, whose scores stand as they were written.
 
     Raises:
-        UserError: there is no such folder, or the file is no table of cells.
+        UserError: there is no such folder, or a file is no table of cells.
     """
-    if source.is_file():
-        return _read_cells(source), []
-    if not source.is_dir():
-        raise UserError(
-            f"there is no folder {source} to report on",
-            next_step="run something first, such as 'bench run', or give --out",
-        )
-    found, problems = find_records(source)
-    frame, more = frame_of(found)
-    return frame, problems + more
+    parts = [
+        _read_table(source) if source.is_file() else _read_folder(source) for source in sources
+    ]
+    return _joined(parts)
 
 
-def _read_cells(path: Path) -> pd.DataFrame:
+def results_of(found: Sequence[tuple[Path, RunRecord]]) -> Results:
+    """Do the same for records already read, each with its folder."""
+    return _joined([_collected([_read(folder, record) for folder, record in found])])
+
+
+def _read_table(path: Path) -> Results:
     try:
         frame = pd.read_csv(path)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are of the first kind
@@ -70,24 +99,87 @@ def _read_cells(path: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise UserError(f"{path} has no column '{missing[0]}'", allowed=WRITTEN_BY)
-    return frame
+    return Results(frame, {}, [])
 
 
-def frame_of(found: Sequence[tuple[Path, RunRecord]]) -> tuple[pd.DataFrame, list[str]]:
-    """Do the same for records already read, each with its folder."""
-    rows: list[dict[str, Any]] = []
-    problems = []
-    for folder, record in found:
+def _read_folder(source: Path) -> Results:
+    if not source.is_dir():
+        raise UserError(
+            f"there is no folder {source} to report on",
+            next_step="run something first, such as 'bench run', or give --out",
+        )
+    folders = record_folders(source)
+    if len(folders) < PARALLEL_FROM:
+        return _collected(map(_read, folders))
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        return _collected(processes.map(_read, folders, chunksize=CHUNK))
+
+
+class _Read(NamedTuple):
+    """A record read: its row and outcome, or what is wrong."""
+
+    finished_at: str
+    row: dict[str, Any]
+    outcome: Outcome | None
+    problem: str = ""
+
+
+def _read(folder: Path, record: RunRecord | None = None) -> _Read:
+    try:
+        record = record or read_record(folder)
         if record.status == "failed":
-            problems.append(f"{record.cell.title} failed: {record.error}")
-            continue
-        try:
-            log_probabilities, labels = read_predictions(folder, record)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        rows.append(_row(record) | metrics.score(log_probabilities, labels))
-    return pd.DataFrame(rows), problems
+            return _Read("", {}, None, f"{record.cell.title} failed: {record.error}")
+        predictions = read_predictions(folder, record)
+    except UserError as error:
+        return _Read("", {}, None, str(error))
+    scores = metrics.score(predictions.log_probabilities, predictions.labels)
+    outcome = Outcome(
+        folder,
+        predictions.digest(),
+        predictions.labels.astype(np.int16),
+        predictions.log_probabilities.argmax(axis=1).astype(np.int16),
+    )
+    return _Read(record.finished_at, _row(record) | scores, outcome)
+
+
+def _collected(read: Iterable[_Read]) -> Results:
+    problems, whole = [], []
+    labels: dict[str, NDArray[np.int16]] = {}  # one copy for all cells of a test set
+    for each in read:
+        if each.outcome is None:
+            problems.append(each.problem)
+        else:
+            shared = labels.setdefault(each.outcome.test, each.outcome.labels)
+            whole.append(each._replace(outcome=each.outcome._replace(labels=shared)))
+    whole.sort(key=lambda each: each.finished_at)
+    cells = pd.DataFrame([each.row for each in whole])
+    return Results(
+        cells, {n: each.outcome for n, each in enumerate(whole) if each.outcome}, problems
+    )
+
+
+def _joined(parts: Sequence[Results]) -> Results:
+    cells = pd.concat([part.cells for part in parts], ignore_index=True)
+    outcomes: dict[int, Outcome] = {}
+    start = 0
+    for part in parts:
+        outcomes |= {start + number: outcome for number, outcome in part.outcomes.items()}
+        start += len(part.cells)
+    problems = [problem for part in parts for problem in part.problems]
+    if cells.empty:
+        return Results(cells, outcomes, problems)
+    earlier = cells.duplicated(CELL, keep="last")
+    problems += [
+        f"{outcomes[number].folder} is a cell that stands in a later record too"
+        for number in cells.index[earlier]
+        if number in outcomes
+    ]
+    kept = cells.index[~earlier]
+    return Results(
+        cells.loc[kept].reset_index(drop=True),
+        {new: outcomes[old] for new, old in enumerate(kept) if old in outcomes},
+        problems,
+    )
 
 
 def _row(record: RunRecord) -> dict[str, Any]:

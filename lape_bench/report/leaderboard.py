@@ -27,7 +27,7 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
     """Summarise cells by board and system.
 
     Args:
-        frame: as `load_frame` gives it.
+        frame: cells, as `load_results` gives them.
 
     Returns:
         One row a system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +54,9 @@ def test_predictions_and_record_come_back_as_they_were_written(
 ) -> None:
     folder, record = written
     assert read_record(folder) == record
-    rows, labels = read_predictions(folder, record)
-    assert np.array_equal(rows, log_probabilities)
-    assert np.array_equal(labels, LABELS)
+    read = read_predictions(folder, record)
+    assert np.array_equal(read.log_probabilities, log_probabilities)
+    assert np.array_equal(read.labels, LABELS)
 
 
 def test_predictions_can_be_read_without_this_package(written: tuple[Path, RunRecord]) -> None:
@@ -89,6 +91,36 @@ def test_a_damaged_record_is_named_and_the_others_are_read(
     assert "\n" not in problems[0]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"system_version": 1', '"system_version": 2'),
+        lambda text: text.replace("  ", " "),
+        lambda text: json.dumps(json.loads(text)),
+        lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "seal"}),
+        lambda text: text.replace('"seal": "', '"seal": "0'),
+        lambda text: text + "\n",
+    ],
+    ids=["value", "layout", "written anew", "without seal", "other seal", "one line more"],
+)
+def test_a_record_edited_by_hand_is_refused(
+    change: Callable[[str], str], written: tuple[Path, RunRecord]
+) -> None:
+    folder, _ = written
+    path = folder / "record.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match="changed after it was written"):
+        read_record(folder)
+
+
+def test_the_seal_is_a_hash_that_any_program_can_recompute(
+    written: tuple[Path, RunRecord],
+) -> None:
+    body, _, seal = (written[0] / "record.json").read_text().rpartition(',\n  "seal": ')
+    assert json.loads(body + "}")["identity"] == "0" * 64
+    assert json.loads("{" + f'"seal": {seal}') == {"seal": sha256(body.encode()).hexdigest()}
+
+
 EARLIER: dict[str, Any] = {
     "schema_version": 1,
     "protocol_version": 1,
@@ -109,7 +141,7 @@ def read_back(folder: Path, values: dict[str, Any]) -> RunRecord:
 
 def test_a_record_of_the_first_schema_is_read_with_its_curve_and_artefacts(tmp_path: Path) -> None:
     record = read_back(tmp_path, EARLIER)
-    assert record.schema_version == 2
+    assert record.schema_version == 3
     assert list(record.curves) == ["fine-tuning"]
     first, second = record.curves["fine-tuning"]
     assert first == {"epoch": 1.0, "loss": 2.5}
@@ -130,7 +162,7 @@ def test_a_record_of_the_first_schema_without_a_curve_has_no_curves(
     assert read_back(tmp_path, values | change).curves == {}
 
 
-@pytest.mark.parametrize("version", [0, 3, 99, "one"])
+@pytest.mark.parametrize("version", [0, 4, 99, "one"])
 def test_a_schema_that_this_release_does_not_know_is_refused(
     version: object, tmp_path: Path
 ) -> None:

@@ -171,7 +171,7 @@ def test_the_record_says_what_is_needed_to_recompute_and_trace_it(
     assert record.parameters is not None
     assert record.parameters.encoder == encoder
     assert record.parameters.inference == encoder + 8 * 16 + 8
-    log_probabilities, labels = read_predictions(folder_of(record, tmp_path), record)
+    _, labels, log_probabilities, _ = read_predictions(folder_of(record, tmp_path), record)
     assert metrics.score(log_probabilities, labels) == record.metrics
     assert np.allclose(np.exp(log_probabilities).sum(axis=1), 1, atol=1e-5)
 
@@ -208,7 +208,7 @@ def test_a_kept_model_scores_as_the_record_says(
     system = job.system.load(folder_of(record, tmp_path) / "model", context)
     clips = open_manifest(job.manifest, 16_000, progress)
     rows = np.flatnonzero(job.manifest.clips["split"] == "test")
-    log_probabilities, _ = read_predictions(folder_of(record, tmp_path), record)
+    log_probabilities = read_predictions(folder_of(record, tmp_path), record).log_probabilities
     assert np.array_equal(system.score(clips.select(rows), context).numpy(), log_probabilities)
 
 

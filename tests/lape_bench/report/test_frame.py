@@ -7,7 +7,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from lape_bench.errors import UserError
-from lape_bench.report.frame import load_frame, load_frames
+from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import as_markdown, columns, leaderboard
 
 from .test_leaderboard import write
@@ -17,7 +17,7 @@ BOARDS = Path(__file__).parents[3] / "results" / "boards"
 
 def kept(out: Path, name: str) -> Path:
     """What `bench report --format cells` writes of a folder."""
-    frame, _ = load_frame(out)
+    frame = load_results([out]).cells
     path = out.parent / name
     frame.to_csv(path, index=False)
     return path
@@ -27,7 +27,7 @@ def test_a_table_of_cells_gives_the_board_of_its_records(tmp_path: Path) -> None
     for seed in range(3):
         write(tmp_path / "records", seed)
     table = kept(tmp_path / "records", "cells.csv")
-    boards = [leaderboard(load_frame(source)[0]) for source in (tmp_path / "records", table)]
+    boards = [leaderboard(load_results([source]).cells) for source in (tmp_path / "records", table)]
     assert_frame_equal(*boards)
 
 
@@ -39,8 +39,9 @@ def test_sources_are_joined_and_of_a_cell_in_two_the_later_counts(tmp_path: Path
     frame["accuracy"] = 0.0
     frame.to_csv(table, index=False)
     newer = [write(tmp_path / "new", seed) for seed in (1, 2)]
-    joined, problems = load_frames([table, tmp_path / "new"])
-    assert not problems
+    results = load_results([table, tmp_path / "new"])
+    joined = results.cells
+    assert not results.problems
     assert dict(zip(joined["seed"], joined["accuracy"], strict=True)) == {
         0: 0.0,
         1: newer[0],
@@ -59,12 +60,12 @@ def test_a_file_that_is_no_table_of_cells_is_refused(
     path = tmp_path / "cells.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=named):
-        load_frame(path)
+        load_results([path])
 
 
 @pytest.mark.parametrize("table", sorted(BOARDS.glob("*_cells.csv")), ids=lambda path: path.stem)
 def test_a_board_that_the_repository_shows_is_what_its_cells_give(table: Path) -> None:
     board = table.with_name(table.name.replace("_cells.csv", ".md")).read_text(encoding="utf-8")
-    frame, _ = load_frame(table)
+    frame = load_results([table]).cells
     rows = as_markdown(*columns(leaderboard(frame)))
     assert board[board.index("| task") :] == rows

@@ -24,7 +24,7 @@ from lape_bench.records import (
     write_predictions,
     write_record,
 )
-from lape_bench.report.frame import load_frame
+from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import as_csv, as_markdown, columns, leaderboard
 
 CLASSES = ("a", "b", "c")
@@ -68,9 +68,9 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
 
 
 def board_of(out: Path) -> pd.DataFrame:
-    frame, problems = load_frame(out)
-    assert not problems
-    return leaderboard(frame)
+    results = load_results([out])
+    assert not results.problems
+    return leaderboard(results.cells)
 
 
 def test_scores_are_recomputed_from_predictions_and_summed_up_over_seeds(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_what_cannot_be_compared_never_shares_a_row(
 def test_other_weights_under_one_name_are_told_apart(tmp_path: Path) -> None:
     for seed, weights in enumerate(("old", "new")):
         write(tmp_path, seed, rests_on={"weights": weights})
-    _, rows = columns(leaderboard(load_frame(tmp_path)[0]))
+    _, rows = columns(leaderboard(load_results([tmp_path]).cells))
     assert len(rows) == 2
     assert all(row[3].startswith("s [version 1-") for row in rows)
 
@@ -141,10 +141,14 @@ def test_systems_are_ranked_best_first(tmp_path: Path) -> None:
     assert list(board_of(tmp_path)["system"]) == sorted(scores, key=lambda n: -scores[n])
 
 
-def test_a_copied_cell_counts_once(tmp_path: Path) -> None:
+def test_a_copied_cell_counts_once_and_is_named(tmp_path: Path) -> None:
     write(tmp_path / "here", 0)
     write(tmp_path / "there", 0)
-    assert board_of(tmp_path).iloc[0]["seeds"] == 1
+    results = load_results([tmp_path])
+    assert leaderboard(results.cells).iloc[0]["seeds"] == 1
+    (problem,) = results.problems
+    assert "here" in problem
+    assert "stands in a later record too" in problem
 
 
 def test_failed_and_damaged_cells_are_named_and_left_out(tmp_path: Path) -> None:
@@ -161,8 +165,9 @@ def test_failed_and_damaged_cells_are_named_and_left_out(tmp_path: Path) -> None
         error="out of luck",
     )
     write_record(tmp_path / "failed", failed)
-    frame, problems = load_frame(tmp_path)
-    assert len(frame) == 1
+    results = load_results([tmp_path])
+    problems = results.problems
+    assert len(results.cells) == 1
     assert any("seed 7) failed: out of luck" in problem for problem in problems)
     assert any(str(damaged) in problem for problem in problems)
 
@@ -196,7 +201,7 @@ def test_minutes_count_what_a_cached_stage_took_when_it_was_made(tmp_path: Path)
 def test_a_diagnosis_stands_beside_the_columns_and_replaces_none(tmp_path: Path) -> None:
     diagnosis = {"cluster_sizes": (3, 1), "purity": 0.25, "seed": 9.0, "seconds": 1e6}
     score = write(tmp_path, 0, stages=stages(train=60), diagnosis=diagnosis)
-    frame, _ = load_frame(tmp_path)
+    frame = load_results([tmp_path]).cells
     assert frame["purity"].tolist() == [0.25]
     assert "cluster_sizes" not in frame
     assert (frame["seed"][0], frame["seconds"][0]) == (0, 60)
@@ -224,4 +229,4 @@ def test_markdown_and_csv_hold_the_same_figures(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*nowhere to report on"):
-        load_frame(tmp_path / "nowhere")
+        load_results([tmp_path / "nowhere"])
