@@ -31,7 +31,16 @@ CELL = [
     "fold",
     "comparable",
 ]
-COLUMNS = [*CELL, "metric", "folds_of_task", "parameters", "encoder_parameters", "seconds"]
+COLUMNS = [
+    *CELL,
+    "name",
+    "settings",
+    "metric",
+    "folds_of_task",
+    "parameters",
+    "encoder_parameters",
+    "seconds",
+]
 
 
 PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
@@ -186,10 +195,13 @@ def _row(record: RunRecord) -> dict[str, Any]:
     cell, task, parameters = record.cell, record.task, record.parameters
     assert task is not None
     assert parameters is not None
-    changed = ", ".join(f"{key}={value}" for key, value in sorted(flatten(cell.settings).items()))
+    settings = dict(sorted(flatten(cell.settings).items()))
+    changed = ", ".join(f"{key}={_shown(value)}" for key, value in settings.items())
     diagnosis = {name: v for name, v in record.diagnosis.items() if isinstance(v, float)}
     return diagnosis | {
         "system": f"{cell.system_name} ({changed})" if changed else cell.system_name,
+        "name": cell.system_name,
+        "settings": json.dumps(settings),
         "task": cell.task,
         "data": task.data,
         "metric": task.metric,
@@ -215,3 +227,8 @@ def _version(record: RunRecord) -> int | str:
         return record.system_version
     told = hashlib.sha256(json.dumps(record.rests_on, sort_keys=True).encode()).hexdigest()
     return f"{record.system_version}-{told[:6]}"
+
+
+def _shown(value: Any) -> str:
+    """Write a setting as one would on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

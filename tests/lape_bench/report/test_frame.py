@@ -1,5 +1,6 @@
 """Cells from records, and from tables of cells that were kept without them."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +30,16 @@ def test_a_table_of_cells_gives_the_board_of_its_records(tmp_path: Path) -> None
     table = kept(tmp_path / "records", "cells.csv")
     boards = [leaderboard(load_results([source]).cells) for source in (tmp_path / "records", table)]
     assert_frame_equal(*boards)
+
+
+def test_settings_stand_in_the_system_s_name_as_on_the_command_line_and_as_data(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, 0, settings={"teacher": {"corpus": ["a", "b"]}, "clusters": 8})
+    row = load_results([tmp_path]).cells.iloc[0]
+    assert row["system"] == "s (clusters=8, teacher.corpus=a,b)"
+    assert row["name"] == "s"
+    assert json.loads(row["settings"]) == {"clusters": 8, "teacher.corpus": ["a", "b"]}
 
 
 def test_sources_are_joined_and_of_a_cell_in_two_the_later_counts(tmp_path: Path) -> None:
