@@ -31,8 +31,10 @@ from lape_bench.learning.door import EXPECTED, is_system, system_of
 from lape_bench.paths import checkpoint_folder, staged_folder, write_text
 from lape_bench.progress import Progress
 from lape_bench.records import (
+    LOCK,
     PROTOCOL_VERSION,
     RECORD,
+    WORK,
     ArtifactUse,
     Cell,
     Protocol,
@@ -60,7 +62,7 @@ from lape_bench.system import (
 )
 from lape_bench.task import TaskCard
 
-WORK, MODEL, LOCK = "work", "model", ".lock"
+MODEL = "model"
 
 
 class RunOptions(Config):

@@ -63,11 +63,10 @@ def make_split(
     """
     card.check_fold(fold)
     clips = manifest.clips
+    is_test = is_tested(manifest, card, fold)
     if card.split.folds:
-        is_test = clips["fold"].to_numpy() == fold
         is_validation = np.zeros(len(clips), bool)
     else:
-        is_test = (clips["split"] == "test").to_numpy()
         is_validation = (clips["split"] == "val").to_numpy()
     train = np.flatnonzero(~is_test & ~is_validation)
     test, validation = np.flatnonzero(is_test), np.flatnonzero(is_validation)
@@ -90,6 +89,17 @@ def make_split(
     rank = label_order(labels, seeds.numpy("labels"))
     labelled = train[take_fraction(rank, labels, label_fraction)]
     return Split(train, labelled, validation, test, origin)
+
+
+def is_tested(manifest: Manifest, card: TaskCard, fold: int) -> NDArray[np.bool_]:
+    """Tell of each clip whether a cell of this fold is tested on it; fold 0 is an official split."""
+    clips = manifest.clips
+    tested: NDArray[np.bool_] = (
+        clips["fold"].to_numpy() == fold
+        if card.split.folds
+        else (clips["split"] == "test").to_numpy()
+    )
+    return tested
 
 
 def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.bool_]:

@@ -1,0 +1,77 @@
+"""`bench verify` and `bench merge`: records that can be trusted, and brought together."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lape_bench.cli.options import Quiet
+from lape_bench.errors import UserError
+from lape_bench.progress import Progress
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: bench verify results --strict")
+def verify(
+    results: Annotated[list[Path], typer.Argument(help="Folders of records.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 for what is outdated, too.")
+    ] = False,
+) -> None:
+    """Recompute every score from its predictions, and hold records against what is installed now.
+
+    Wrong (exit code 1) is what cannot be true: an edited record, other predictions, scores or test clips. Outdated is what
+    would come out otherwise today: another version of card, manifest, system or protocol, or code without a commit.
+    """
+    from lape_bench.report.verification import verify as verified
+    from lape_bench.runner import load_system
+
+    wrong = outdated = 0
+    for out in results:
+        if not out.is_dir():
+            raise UserError(f"there is no folder {out}", allowed="a folder of records")
+        seen = verified(out, lambda name: load_system(name).version)
+        groups: dict[tuple[str, str], list[Path]] = {}
+        for finding in seen.findings:
+            groups.setdefault((finding.grade, finding.what), []).append(finding.folder)
+        for (grade, what), folders in groups.items():
+            others = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+            print(f"{grade}: {folders[0]}{others}: {what}")
+        told = {
+            grade: len({finding.folder for finding in seen.findings if finding.grade == grade})
+            for grade in ("wrong", "outdated")
+        }
+        print(
+            f"{out}: {seen.finished} finished and {seen.failed} failed records; "
+            f"{told['wrong'] or 'none'} wrong, {told['outdated'] or 'none'} outdated"
+        )
+        if seen.not_compared:
+            tasks = ", ".join(seen.not_compared)
+            print(f"not held against their task, which is not prepared here: {tasks}")
+        wrong, outdated = wrong + told["wrong"], outdated + told["outdated"]
+    if wrong or (strict and outdated):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: bench merge results machine-a/results machine-b/results")
+def merge(
+    into: Annotated[Path, typer.Argument(help="The folder that receives.")],
+    sources: Annotated[list[Path], typer.Argument(help="Folders of records; only read.")],
+    quiet: Quiet = False,
+) -> None:
+    """Bring the records of several machines into one folder; nothing that is there is overwritten."""
+    from lape_bench.report.merging import merge as merged
+
+    progress = Progress(quiet)
+    with progress.task("merging", None, "records") as task:
+        result = merged(into, sources, task.advance)
+    for line in result.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    print(
+        f"{into}: {len(result.taken)} records taken, {len(result.there)} there before, "
+        f"{len(result.left_out)} left out"
+    )
+    if result.left_out:
+        raise typer.Exit(1)
