@@ -48,7 +48,7 @@ METRICS: dict[str, Callable[[Confusion], float]] = {
 
 
 def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Compute every metric of one set of predictions.
+    """Compute every metric of one set of predictions; the class of a clip is the first of its most likely ones.
 
     Args:
         log_probabilities: shape (clips, classes), unitless.
@@ -57,7 +57,12 @@ def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     Returns:
         Metric names to values.
     """
-    confusion = confusion_matrix(
-        labels, log_probabilities.argmax(axis=1), log_probabilities.shape[1]
-    )
+    return score_classes(log_probabilities.argmax(axis=1), labels, log_probabilities.shape[1])
+
+
+def score_classes(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+) -> dict[str, float]:
+    """Do the same for predicted classes, shape (clips,), of so many classes."""
+    confusion = confusion_matrix(labels, predicted, classes)
     return {name: compute(confusion) for name, compute in METRICS.items()}

@@ -269,7 +269,8 @@ def write_predictions(
         metadata={"classes": json.dumps(classes)},
     )
     with new_file(folder / PREDICTIONS) as temporary:
-        pq.write_table(table, temporary)
+        # No dictionary of the scores, of which hardly two are equal: it would only cost time and space.
+        pq.write_table(table, temporary, use_dictionary=["label"])
     return sha256(folder / PREDICTIONS)
 
 

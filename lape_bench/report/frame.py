@@ -141,12 +141,10 @@ def _read(folder: Path, record: RunRecord | None = None) -> _Read:
         predictions = read_predictions(folder, record)
     except UserError as error:
         return _Read("", {}, None, str(error))
-    scores = metrics.score(predictions.log_probabilities, predictions.labels)
+    labels, predicted = predictions.labels, predictions.log_probabilities.argmax(axis=1)
+    scores = metrics.score_classes(predicted, labels, len(predictions.classes))
     outcome = Outcome(
-        folder,
-        predictions.digest(),
-        predictions.labels.astype(np.int16),
-        predictions.log_probabilities.argmax(axis=1).astype(np.int16),
+        folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16)
     )
     return _Read(record.finished_at, _row(record) | scores, outcome)
 
