@@ -3,11 +3,21 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pandas.testing import assert_frame_equal
 
 from lape_bench.errors import UserError
+from lape_bench.records import (
+    Predictions,
+    find_records,
+    read_predictions,
+    read_record,
+    write_record,
+)
+from lape_bench.report import frame
 from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import as_markdown, columns, leaderboard
 
@@ -18,9 +28,9 @@ BOARDS = Path(__file__).parents[3] / "results" / "boards"
 
 def kept(out: Path, name: str) -> Path:
     """What `bench report --format cells` writes of a folder."""
-    frame = load_results([out]).cells
+    cells = load_results([out]).cells
     path = out.parent / name
-    frame.to_csv(path, index=False)
+    cells.to_csv(path, index=False)
     return path
 
 
@@ -46,9 +56,9 @@ def test_sources_are_joined_and_of_a_cell_in_two_the_later_counts(tmp_path: Path
     for seed in range(2):
         write(tmp_path / "old", seed)
     table = kept(tmp_path / "old", "old.csv")
-    frame = pd.read_csv(table)
-    frame["accuracy"] = 0.0
-    frame.to_csv(table, index=False)
+    cells = pd.read_csv(table)
+    cells["accuracy"] = 0.0
+    cells.to_csv(table, index=False)
     newer = [write(tmp_path / "new", seed) for seed in (1, 2)]
     results = load_results([table, tmp_path / "new"])
     joined = results.cells
@@ -77,6 +87,62 @@ def test_a_file_that_is_no_table_of_cells_is_refused(
 @pytest.mark.parametrize("table", sorted(BOARDS.glob("*_cells.csv")), ids=lambda path: path.stem)
 def test_a_board_that_the_repository_shows_is_what_its_cells_give(table: Path) -> None:
     board = table.with_name(table.name.replace("_cells.csv", ".md")).read_text(encoding="utf-8")
-    frame = load_results([table]).cells
-    rows = as_markdown(*columns(leaderboard(frame)))
+    cells = load_results([table]).cells
+    rows = as_markdown(*columns(leaderboard(cells)))
     assert board[board.index("| task") :] == rows
+
+
+def test_records_read_by_several_processes_are_those_read_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        write(tmp_path, seed)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.json").write_text("{")
+    one = load_results([tmp_path])
+    monkeypatch.setattr(frame, "PARALLEL_FROM", 1)
+    several = load_results([tmp_path])
+    assert_frame_equal(one.cells, several.cells)
+    assert one.problems == several.problems
+    for number, outcome in one.outcomes.items():
+        assert several.outcomes[number][:2] == outcome[:2]
+        assert np.array_equal(several.outcomes[number].predicted, outcome.predicted)
+
+
+def test_an_outcome_is_what_the_predictions_say_of_each_clip(tmp_path: Path) -> None:
+    accuracy = write(tmp_path, 0)
+    results = load_results([tmp_path])
+    (outcome,) = results.outcomes.values()
+    assert np.mean(outcome.labels == outcome.predicted) == pytest.approx(accuracy)
+    predictions = read_predictions(outcome.folder, read_record(outcome.folder))
+    assert np.array_equal(outcome.labels, predictions.labels)
+    assert np.array_equal(outcome.predicted, predictions.log_probabilities.argmax(axis=1))
+
+
+def test_only_the_same_clips_with_the_same_classes_are_one_test_set(tmp_path: Path) -> None:
+    def digest(ids: list[str], labels: list[int], classes: tuple[str, ...]) -> str:
+        rows = np.zeros((len(ids), len(classes)), np.float32)
+        return Predictions(pa.chunked_array([ids]), np.array(labels), rows, classes).digest()
+
+    same = digest(["a", "b"], [0, 1], ("x", "y"))
+    assert digest(["a", "b"], [0, 1], ("x", "y")) == same
+    others = [
+        digest(["a", "c"], [0, 1], ("x", "y")),
+        digest(["b", "a"], [0, 1], ("x", "y")),
+        digest(["a", "b"], [1, 0], ("x", "y")),
+        digest(["a", "b"], [0, 1], ("y", "x")),
+        digest(["a\0b"], [0], ("x", "y")),
+    ]
+    assert len({same, *others}) == 1 + len(others)
+
+
+def test_of_a_cell_that_was_run_twice_the_later_one_counts(tmp_path: Path) -> None:
+    write(tmp_path / "a", 0)
+    accuracy = write(tmp_path / "b", 0, diagnosis={"purity": 0.5})
+    for name, day in (("a", 2), ("b", 3)):
+        ((folder, record),) = find_records(tmp_path / name)[0]
+        write_record(folder, record.model_copy(update={"finished_at": f"2026-01-0{day}"}))
+    assert load_results([tmp_path]).cells["accuracy"].tolist() == [accuracy]
+    ((folder, record),) = find_records(tmp_path / "a")[0]
+    write_record(folder, record.model_copy(update={"finished_at": "2026-01-04"}))
+    assert load_results([tmp_path]).cells["accuracy"].tolist() != [accuracy]
