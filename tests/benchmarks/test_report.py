@@ -1,0 +1,103 @@
+"""A report of 20,000 records: its time as a share of what reading their files one by one takes, and its memory."""
+
+import hashlib
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lape_bench.records import (
+    PREDICTIONS,
+    RECORD,
+    Cell,
+    RunRecord,
+    TaskFacts,
+    cell_folder,
+    identity,
+    write_predictions,
+    write_record,
+)
+from tests.lape_bench.report.test_show import finished
+
+GRID = (range(20), range(25), (0.01, 0.05, 0.1, 1.0), range(10))  # systems, tasks, fractions, seeds
+CLIPS, CLASSES = 600, tuple(f"class {number}" for number in range(20))
+GIB = 2**30
+
+
+def predictions(folder: Path, seed: int) -> str:
+    random = np.random.default_rng(seed)
+    rows = np.log(random.dirichlet(np.full(len(CLASSES), 0.3), CLIPS) + 1e-9).astype(np.float32)
+    ids = [f"speaker {number % 30}/clip {number}.wav" for number in range(CLIPS)]
+    return write_predictions(folder, ids, np.arange(CLIPS) % len(CLASSES), rows, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20,000 records with curves of 30 epochs, whose predictions are links to twenty files."""
+    out = tmp_path_factory.mktemp("many")
+    made = {name: predictions(out / "made" / str(name), name) for name in range(20)}
+    basis = finished(epochs=30)
+    assert basis.task is not None
+    task = TaskFacts.model_validate({**basis.task.model_dump(), "classes": CLASSES})
+    for system, number, fraction, seed in itertools.product(*GRID):
+        name = (system + number + seed) % 20
+        cell = Cell(
+            system=f"system-{system}",
+            task=f"task-{number}",
+            protocol="finetune",
+            label_fraction=fraction,
+            seed=seed,
+        )
+        record: RunRecord = basis.model_copy(
+            update={
+                "cell": cell,
+                "task": task,
+                "identity": identity(cell.model_dump(mode="json")),
+                "predictions_sha256": made[name],
+            }
+        )
+        folder = cell_folder(out / "records", cell, record.identity)
+        write_record(folder, record)
+        os.link(out / "made" / str(name) / PREDICTIONS, folder / PREDICTIONS)
+    return out / "records"
+
+
+def report(out: Path) -> tuple[float, int]:
+    """Seconds of `bench report`, and the most memory it held, in bytes."""
+    began = time.perf_counter()
+    program = [sys.executable, "-m", "lape_bench", "report", "--format", "csv", "--out", str(out)]
+    subprocess.run(program, check=True, capture_output=True)
+    return time.perf_counter() - began, resource.getrusage(
+        resource.RUSAGE_CHILDREN
+    ).ru_maxrss * 1024
+
+
+def one_by_one(out: Path) -> float:
+    """Seconds of nothing but reading: every file hashed, the JSON and the Parquet parsed."""
+    began = time.perf_counter()
+    for path in out.rglob(RECORD):
+        json.loads(path.read_text(encoding="utf-8"))
+        content = path.with_name(PREDICTIONS).read_bytes()
+        hashlib.sha256(content).hexdigest()
+        pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    return time.perf_counter() - began
+
+
+def test_a_report_takes_no_longer_than_reading_its_files(records: Path, benchmark: Any) -> None:
+    seconds, most = benchmark.pedantic(report, (records,), rounds=1)
+    share = seconds / one_by_one(records)
+    benchmark.extra_info["share of reading the files"] = round(share, 2)
+    benchmark.extra_info["seconds"] = round(seconds, 1)
+    benchmark.extra_info["MiB"] = most // 2**20
+    assert share < 1.2
+    assert most < GIB
