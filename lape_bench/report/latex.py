@@ -1,7 +1,7 @@
 r"""Tables as LaTeX: a file that `pdflatex` compiles as it is, and that a paper takes by `\input`.
 
 It is a document of its own, or, where one has begun already, its tables alone; that one needs the packages booktabs
-and graphicx. A table wider than the text is scaled down to it.
+and graphicx. A table wider or higher than the page allows is scaled down.
 """
 
 import re
@@ -85,17 +85,19 @@ def _float(table: Table) -> str:
     below += map(escaped, table.remarks)
     lines = [
         "",
-        r"\begin{table}[htbp]",
+        r"\begin{table*}[tbp]",  # across both columns of a paper, where there are two
         r"\centering",
         *([rf"\caption{{{escaped(table.title)}}}"] if table.title else []),
         r"\sbox0{%",
         *_tabular(table),
         "}%",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+        r"\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi",
+        r"\ifdim\dimexpr\ht0+\dp0>.75\textheight\sbox0{\resizebox*{!}{.75\textheight}{\usebox0}}\fi",
+        r"\usebox0",
         *([r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"] if below else []),
         *(rf"{line}\par" for line in below),
         *([r"\end{minipage}"] if below else []),
-        r"\end{table}",
+        r"\end{table*}",
     ]
     return "\n".join(lines) + "\n"
 
