@@ -83,6 +83,7 @@ LAYERS = [
     ["cli.runs"],
     ["cli.app"],
 ]
+CELLS = ROOT / "results" / "boards" / "unfused_cells.csv"
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 FOR_PLUGINS = (
     "system",
@@ -170,7 +171,7 @@ def test_the_harness_names_no_plug_in() -> None:
         ["systems"],
         ["systems", "new", "mine"],
         ["report", "--out", "empty"],
-        ["report", "--paper", "unfused", "--suite", "open", "--out", "cells.csv"],
+        ["report", "--paper", "unfused", "--suite", "open", "--out", str(CELLS)],
         ["show", "cell"],
         ["artifacts", "list"],
         ["artifacts", "prune"],

@@ -43,7 +43,8 @@ def claimed_cells(
     kept = [claim for claim in claims if claim is not None]
     labels = [specs[claim.spec].label for claim in kept]
     rests = [claim.rest for claim in kept]
-    claimed = cells[[claim is not None for claim in claims]].assign(
+    mask = pd.Series([claim is not None for claim in claims], cells.index, dtype=bool)
+    claimed = cells[mask].assign(
         label=labels, rest=rests, system=list(map(row_label, labels, rests))
     )
     return claimed, list(dict.fromkeys(strangers))
