@@ -73,6 +73,8 @@ def report(
     if given and not paper:
         option = f"--{given[0].replace('_', '-')}"
         raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
+    if published and no_published:
+        raise UserError("--published and --no-published exclude each other", next_step="give one")
     sources = out or [Path("results")]
     results = load_results(sources)
     frame = results.cells

@@ -26,27 +26,6 @@ AVERAGE, DIFFERENCE, PARAMETERS, CHANGE = "average", "Δ", "encoder", "change"
 ALL_TASKS = "All tasks"
 PUBLISHED = "published"
 MILLIONS_FROM = 100_000
-FACTS = (
-    "task",
-    "data",
-    "protocol",
-    "label_fraction",
-    "metric",
-    "score",
-    "deviation",
-    "interval",
-    "seeds",
-    "folds",
-    "folds_of_task",
-    "complete",
-    "system_version",
-    "parameters",
-    "encoder_parameters",
-    "manifest_hash",
-    "card_version",
-    "protocol_version",
-)
-
 Figures = dict[str, dict[str, Any]]  # of a row: task -> its line of the leaderboard
 Groups = dict[str, list[TaskCard]]
 
@@ -137,7 +116,8 @@ class _Sheet:
         kept, self.remarks = newest_cells(
             claimed[wanted & claimed["label_fraction"].isin(fractions)]
         )
-        self.settings = dict(zip(kept["system"], kept["settings"], strict=True))
+        runs = kept[["system", "name", "settings"]].itertuples(index=False)
+        self.runs = {label: {"name": name, "settings": text} for label, name, text in runs}
         self.rests: dict[str, set[str]] = {}
         for label, rest in zip(kept["label"], kept["rest"], strict=True):
             self.rests.setdefault(label, set()).add(rest)
@@ -174,8 +154,24 @@ class _Sheet:
         for title, cards in self.groups.items():
             headings = [self._heading(card) for card in cards]
             self.columns += [Column(heading, title) for heading in [*headings, AVERAGE]]
-        ends = [AVERAGE, *([DIFFERENCE] if base else []), *([PARAMETERS, CHANGE] if sizes else [])]
+        reference = self.paper.reference if sizes else None
+        ends = (
+            [AVERAGE]
+            + [DIFFERENCE] * bool(base)
+            + [PARAMETERS] * sizes
+            + [CHANGE] * bool(reference)
+        )
         self.columns += [Column(heading, ALL_TASKS) for heading in ends]
+        said = []
+        if base:
+            said.append(
+                f"{DIFFERENCE}: points of the average against {base.label}, over the same tasks."
+            )
+        if reference:
+            said.append(
+                f"{PARAMETERS}: its parameters; {CHANGE}: against those of {reference}, in %."
+            )
+        self.remarks = said + self.remarks
         several = len(self.fractions) > 1
         for fraction in self.blocks:
             rows = []
@@ -194,16 +190,6 @@ class _Sheet:
         empty = [_labels(fraction) for fraction in self.fractions if fraction not in self.blocks]
         if empty and several:
             self.remarks.append(f"No cell with {' or '.join(empty)}.")
-        if base:
-            self.remarks.insert(
-                0, f"{DIFFERENCE}: points of the average against {base.label}, over the same tasks."
-            )
-        reference = self.paper.reference
-        if sizes and reference:
-            self.remarks.insert(
-                0,
-                f"{PARAMETERS}: parameters of the encoder; {CHANGE}: against those of {reference}, in %.",
-            )
 
     def fill_published(self, published: Sequence[PublishedFigure]) -> None:
         """Write the rows of figures that others published, below ours; none is ranked or averaged."""
@@ -217,7 +203,7 @@ class _Sheet:
             for cards in self.groups.values():
                 entries += [_published_entry(figures.get(card.reference)) for card in cards]
                 entries.append(Entry(NONE))
-            known = {f.encoder_parameters for f in figures.values()} - {None}
+            known = [figure.encoder_parameters for figure in figures.values()]
             sizes = [figure.entry for figure in self._size({n for n in known if n is not None})]
             self.filled.append(Row((*entries, Entry(NONE), *sizes), PUBLISHED))
 
@@ -242,22 +228,19 @@ class _Sheet:
             figures.append(self._average(row, cards))
         return [*figures, self._average(row, self.cards)]
 
-    def _figure(self, label: str, card: TaskCard, line: Mapping[str, Any] | None) -> _Figure:
+    def _figure(self, label: str, card: TaskCard, line: dict[str, Any] | None) -> _Figure:
         if line is None:
             return _Figure(Entry(NONE))
         marks = (FEWER,) if self._has_fewer(line) else ()
         if marks:
-            folds = (
-                "" if line["complete"] else f", {line['folds']} of {line['folds_of_task']} folds"
-            )
-            seeds = f"{line['seeds']} seed" + ("s" if line["seeds"] > 1 else "")
+            lacks = f"{line['seeds']} seed" + ("s" if line["seeds"] > 1 else "")
+            if not line["complete"]:
+                lacks += f", {line['folds']} of {line['folds_of_task']} folds"
             part = f" with {_labels(line['label_fraction'])}" if len(self.fractions) > 1 else ""
-            said = f"{label}{part} ({seeds}{folds})"
-            self.fewer.setdefault(said, []).append(self._heading(card))
+            self.fewer.setdefault(f"{label}{part} ({lacks})", []).append(self._heading(card))
         deviation = line["deviation"]
-        facts = {name: line[name] for name in FACTS}
-        facts["settings"] = self.settings[line["system"]]
         small = "" if pd.isna(deviation) else f"± {100 * deviation:.1f}"
+        facts = line | self.runs[line["system"]]
         entry = Entry(_percent(line["score"]), small, marks=marks, facts=facts)
         return _Figure(entry, line["score"] if line["complete"] else None)
 
@@ -282,29 +265,30 @@ class _Sheet:
         """Compare a row's average with that of the base with the same further settings, over the row's tasks."""
         twin = base.label + label.removeprefix(spec.label)
         other = self.figures.get((twin, self.fractions[0]), {})
-        if spec is base or not row or not set(row) <= set(other):
+        pairs = [(line, other.get(task)) for task, line in row.items()]
+        whole = [(a, b) for a, b in pairs if b is not None and a["complete"] and b["complete"]]
+        if spec is base or not row or len(whole) < len(row):
             return _Figure(Entry(NONE))
-        points = statistics.fmean(row[task]["score"] - other[task]["score"] for task in row)
+        points = statistics.fmean(a["score"] - b["score"] for a, b in whole)
         part = len(row) < len(self.cards)
         marks = (self._note(f"Average over {self._names(row, self.cards)} alone."),) if part else ()
         facts = {"difference": points, "against": twin, "tasks": list(row)}
         return _Figure(Entry(_signed(100 * points, 1), marks=marks, facts=facts))
 
     def _size(self, encoders: set[int]) -> list[_Figure]:
-        """Return parameters of a row's encoder, and how they differ from those of the reference."""
-        if not encoders:
-            return [_Figure(Entry(NONE)), _Figure(Entry(NONE))]
+        """Return parameters of a row's encoder, and how they differ from those of the reference, if there is one."""
         counts = sorted(encoders)
-        size = Entry(
-            "\N{EN DASH}".join(_count(count) for count in dict.fromkeys([counts[0], counts[-1]])),
-            facts={"encoder_parameters": counts},
-        )
+        size = change = Entry(NONE)
+        if counts:
+            ends = dict.fromkeys([counts[0], counts[-1]])
+            text = "\N{EN DASH}".join(map(_count, ends))
+            size = Entry(text, facts={"encoder_parameters": counts})
         reference = self._reference()
-        if len(counts) > 1 or not reference:
-            return [_Figure(size), _Figure(Entry(NONE))]
-        change = counts[0] / reference - 1
-        facts = {"change": change, "reference": self.paper.reference}
-        return [_Figure(size), _Figure(Entry(_signed(100 * change, 0), facts=facts))]
+        if len(counts) == 1 and reference:
+            share = counts[0] / reference - 1
+            facts = {"change": share, "reference": self.paper.reference}
+            change = Entry(_signed(100 * share, 0), facts=facts)
+        return [_Figure(size), *([_Figure(change)] if self.paper.reference else [])]
 
     def _reference(self) -> int | None:
         """Return the reference's encoder parameters, where its rows agree on them."""
@@ -395,9 +379,11 @@ def _metrics(cards: Sequence[TaskCard]) -> str:
 
 
 def _finished(cells: pd.DataFrame) -> str:
-    kinds = cells[["task", "protocol", "label_fraction"]].drop_duplicates().sort_values("task")
-    said = [f"{task} ({protocol}, {_labels(part)})" for task, protocol, part in kinds.to_numpy()]
-    return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
+    tasks: dict[str, set[str]] = {}
+    told = zip(cells["protocol"], cells["label_fraction"], cells["task"], strict=True)
+    for protocol, fraction, task in told:
+        tasks.setdefault(f"{protocol} with {_labels(fraction)}", set()).add(task)
+    return "; ".join(f"{how} on {_listed(sorted(names))}" for how, names in tasks.items())
 
 
 def _percent(score: float) -> str:

@@ -101,6 +101,10 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["report", "--suite", "open"], "--suite goes with --paper"),
         (["report", "--no-published"], "--no-published goes with --paper"),
         (["report", "--paper", "unfused", "--format", "cells"], "no format 'cells'"),
+        (
+            ["report", "--paper", "x", "--published", "y.csv", "--no-published"],
+            "--published and --no-published exclude each other",
+        ),
         (["data", "prepare", "esc10"], "not told where the recordings are"),
         (["data", "prepare", "esc10", "--from", "nowhere"], "nowhere does not exist"),
         (["data", "prepare", "fsdd-digits@official"], "prepared together; give 'fsdd-digits'"),

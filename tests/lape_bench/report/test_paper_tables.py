@@ -310,6 +310,12 @@ def test_without_a_figure_of_the_reference_nothing_is_compared_with_it() -> None
     assert rows(main)["Floor"]["change"].text == NONE
 
 
+def test_a_paper_without_a_reference_has_no_column_that_compares_sizes() -> None:
+    (main,) = tables(*ALL, reference=None)
+    assert main.columns[-1].heading == "encoder"
+    assert len(main.rows[0].entries) == len(main.columns)
+
+
 def test_ablations_are_compared_with_the_base_of_the_same_settings_over_the_same_tasks() -> None:
     plain = [cell(task, 0.1 * n, settings={"loss": 0}) for n, task in enumerate(OPEN, start=1)]
     corpus = [cell("esc10", 0.8, settings={"corpus": "a"}), cell("esc10", 0.6, settings={"loss": 0, "corpus": "a"})]  # fmt: skip
@@ -333,6 +339,16 @@ def test_ablations_are_compared_with_the_base_of_the_same_settings_over_the_same
     }
     (mark,) = found["no loss (corpus=a)"]["Δ"].marks
     assert ablations.notes[mark] == "Average over esc10 alone."
+
+
+def test_no_difference_is_taken_where_folds_are_missing_or_the_base_lacks_a_task() -> None:
+    ablated = {"settings": {"loss": 0}, "folds_of_task": 2}
+    base = [cell("esc10", 0.5, fold=fold, folds_of_task=2) for fold in (1, 2)]
+    half = [cell("esc10", 0.4, fold=1, **ablated)]
+    both = [cell("esc10", 0.4, fold=fold, **ablated) for fold in (1, 2)]
+    more = [*both, cell("asc-speaker", 0.4, settings={"loss": 0})]
+    found = [rows(tables(*base, *cells)[1])["no loss"]["Δ"].text for cells in (half, both, more)]
+    assert found == [NONE, "\N{MINUS SIGN}10.0", NONE]
 
 
 def test_label_fractions_are_blocks_that_are_ranked_by_themselves() -> None:
@@ -399,7 +415,7 @@ def test_no_cell_for_the_table_is_a_mistake_that_says_what_there_is() -> None:
     with pytest.raises(
         UserError,
         match=r"no finished cell of the suite 'open', knn with all labels.*"
-        r"finished: esc10 \(linear, all labels\); choose by --suite",
+        r"finished: linear with all labels on esc10; choose by --suite",
     ):
         tables(cell("esc10"), protocol="knn")
 
