@@ -150,28 +150,7 @@ class _Sheet:
             sizes: whether parameters stand beside the averages.
             base: the system that the averages of the others are compared with.
         """
-        self.columns = [Column("system", left=True)]
-        for title, cards in self.groups.items():
-            headings = [self._heading(card) for card in cards]
-            self.columns += [Column(heading, title) for heading in [*headings, AVERAGE]]
-        reference = self.paper.reference if sizes else None
-        ends = (
-            [AVERAGE]
-            + [DIFFERENCE] * bool(base)
-            + [PARAMETERS] * sizes
-            + [CHANGE] * bool(reference)
-        )
-        self.columns += [Column(heading, ALL_TASKS) for heading in ends]
-        said = []
-        if base:
-            said.append(
-                f"{DIFFERENCE}: points of the average against {base.label}, over the same tasks."
-            )
-        if reference:
-            said.append(
-                f"{PARAMETERS}: its parameters; {CHANGE}: against those of {reference}, in %."
-            )
-        self.remarks = said + self.remarks
+        self._head(sizes, base)
         several = len(self.fractions) > 1
         for fraction in self.blocks:
             rows = []
@@ -220,6 +199,27 @@ class _Sheet:
             (dagger if self.fewer else {}) | notes,
             tuple(self.remarks),
         )
+
+    def _head(self, sizes: bool, base: System | None) -> None:
+        """Write the headings, and what those beside the last average mean."""
+        self.columns = [Column("system", left=True)]
+        for title, cards in self.groups.items():
+            headings = [self._heading(card) for card in cards]
+            self.columns += [Column(heading, title) for heading in [*headings, AVERAGE]]
+        self.columns.append(Column(AVERAGE, ALL_TASKS))
+        meanings = {}
+        if base:
+            meanings[DIFFERENCE] = (
+                f"points of the average against {base.label}, over the same tasks"
+            )
+        if sizes:
+            meanings[PARAMETERS] = "parameters of the encoder"
+        if sizes and self.paper.reference:
+            meanings[CHANGE] = f"the same against {self.paper.reference}, in %"
+        self.columns += [Column(heading, ALL_TASKS) for heading in meanings]
+        if meanings:
+            told = "; ".join(f"{heading}: {meaning}" for heading, meaning in meanings.items())
+            self.remarks.insert(0, f"{told}.")
 
     def _row(self, label: str, row: Figures) -> list[_Figure]:
         figures = [_Figure(Entry(label))]

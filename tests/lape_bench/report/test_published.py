@@ -1,6 +1,7 @@
 """Figures of others: each with a source, each of a task that is known, none of them twice."""
 
 import csv
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_what_comes_with_the_harness_holds_and_is_what_the_repository_shows() ->
     assert [f.accuracy_percent for f in figures] == [float(r["accuracy_percent"]) for r in shown]
     assert [f.source for f in figures] == [r["source"] for r in shown]
     assert len(figures) >= 200
+
+
+def test_an_install_takes_them_along() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]
+    folder = ROOT / tool["package-dir"]["lape_bench.published"]
+    assert "lape_bench.published" in tool["packages"]
+    (pattern,) = tool["package-data"]["lape_bench.published"]
+    assert sorted(folder.glob(pattern)) == sorted((ROOT / "results" / "published").glob("*.csv"))
 
 
 def test_an_empty_field_is_an_unknown_one(write: Write) -> None:
