@@ -177,3 +177,4 @@ def _origin(point: EntryPoint) -> str:
 
 TASKS = Registry("lape_bench.tasks", "task")
 SYSTEMS = Registry("lape_bench.systems", "system")
+PAPERS = Registry("lape_bench.papers", "paper")

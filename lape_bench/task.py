@@ -19,6 +19,7 @@ from lape_bench.errors import UserError, unknown
 from lape_bench.metrics import METRICS
 
 Side = Literal["train", "val", "test"]
+Domain = Literal["speech", "sound", "music", "bioacoustics"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
 SIDE_NAMES: dict[str, Side] = {  # what people call them, in lower case
     **dict.fromkeys(["train", "training"], "train"),
@@ -160,7 +161,7 @@ class TaskCard(Config):
     title: str
     about: str = Field("", description="what the recordings are")
     suite: str = Field(description="the suite it is listed under: open, synthetic, lape, own")
-    domain: Literal["speech", "sound", "music", "bioacoustics"]
+    domain: Domain
     data: Literal["real", "synthetic"] = "real"
     classes: tuple[str, ...] = Field(min_length=2)
     window_seconds: float = Field(

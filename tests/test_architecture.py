@@ -15,7 +15,16 @@ LAYERS = [
     ["errors"],
     ["config", "paths", "seeding", "metrics", "clusters", "environment", "memory", "inspection"],
     ["registry", "progress", "data.audio", "records", "features"],
-    ["data.pins", "data.synthesis", "task", "store", "artifacts", "costs", "scaffold"],
+    [
+        "report.table",
+        "data.pins",
+        "data.synthesis",
+        "task",
+        "store",
+        "artifacts",
+        "costs",
+        "scaffold",
+    ],
     [
         "data.class_folders",
         "data.clip_table",
@@ -35,12 +44,16 @@ LAYERS = [
         "data.lock",
         "data.new_task",
         "report.frame",
+        "report.latex",
         "report.leaderboard",
+        "report.paper",
+        "report.published",
         "report.show",
         "report.verification",
         "report.merging",
     ],
-    ["data.prepare"],
+    ["data.prepare", "report.paper_cells"],
+    ["report.paper_tables"],
     ["corpus", "device"],
     ["learning.folded_norm"],
     ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
@@ -72,6 +85,7 @@ LAYERS = [
     ["cli.runs"],
     ["cli.app"],
 ]
+CELLS = ROOT / "results" / "boards" / "unfused_cells.csv"
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 FOR_PLUGINS = (
     "system",
@@ -160,6 +174,7 @@ def test_the_harness_names_no_plug_in() -> None:
         ["systems", "new", "mine"],
         ["report", "--out", "empty"],
         ["merge", "into", "empty"],
+        ["report", "--paper", "unfused", "--suite", "open", "--out", str(CELLS)],
         ["show", "cell"],
         ["artifacts", "list"],
         ["artifacts", "prune"],

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from lape_bench.cli.options import print_table
+from lape_bench.config import validate
 from lape_bench.errors import UserError, unknown
+
+FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 
 app = typer.Typer()
 
@@ -22,24 +25,56 @@ def show(
     print_table(telling.show(telling.find_record(record)))
 
 
-@app.command(epilog="Example: bench report --format markdown > board.md")
+@app.command(epilog="Example: bench report --paper unfused --format latex > tables.tex")
 def report(
     out: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
     ] = None,
     format: Annotated[
-        str, typer.Option(help="terminal, markdown, csv, or cells: a CSV of every cell.")
+        str,
+        typer.Option(help="terminal, markdown, csv, latex, json, or cells: a CSV of every cell."),
     ] = "terminal",
+    paper: Annotated[
+        str | None,
+        typer.Option(help="The tables of a paper: its name, such as unfused, or a YAML file."),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="With --paper: lape, open, lape-synthetic, own.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="With --paper: finetune, linear or knn.")
+    ] = None,
+    label_fraction: Annotated[
+        float | None, typer.Option(help="With --paper: share of the train labels.")
+    ] = None,
+    published: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --paper: more published figures, a CSV or a folder; may be repeated."
+        ),
+    ] = None,
+    no_published: Annotated[
+        bool, typer.Option("--no-published", help="With --paper: our own figures alone.")
+    ] = False,
 ) -> None:
-    """Show the leaderboard: every score recomputed from the predictions on disk.
+    """Show the leaderboard, or a paper's tables: every score recomputed from the predictions on disk.
 
     Of cells that were kept as a table only (--format cells), the scores stand as they were written.
     """
     from lape_bench.report.frame import load_results
 
-    if format not in (formats := ("terminal", "markdown", "csv", "cells")):
+    formats = FORMATS if paper else (*FORMATS, "cells")
+    if format not in formats:
         raise unknown("format", format, formats)
+    asked = {"suite": suite, "protocol": protocol, "label_fraction": label_fraction}
+    chosen = {key: value for key, value in asked.items() if value is not None}
+    given = [*chosen, *(["published"] if published else []), *(["no_published"] * no_published)]
+    if given and not paper:
+        option = f"--{given[0].replace('_', '-')}"
+        raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
+    if published and no_published:
+        raise UserError("--published and --no-published exclude each other", next_step="give one")
     sources = out or [Path("results")]
     results = load_results(sources)
     frame = results.cells
@@ -50,23 +85,69 @@ def report(
             f"{' and '.join(map(str, sources))} holds no finished record",
             next_step="run something: 'bench run'",
         )
-    if format == "cells":
+    if paper:
+        show_paper(frame, format, paper, chosen, None if no_published else published or [])
+    elif format == "cells":
         print(frame.to_csv(index=False), end="")
     else:
         show_board(frame, format)
 
 
 def show_board(frame: Any, format: str) -> None:
-    """Print the leaderboard of a frame of cells: terminal, markdown or csv."""
+    """Print the leaderboard of a frame of cells in one of the formats."""
     from lape_bench.report import leaderboard as boards
+    from lape_bench.report.latex import latex
+    from lape_bench.report.table import Terminal, as_json
 
     board = boards.leaderboard(frame)
     if format == "csv":
         print(boards.as_csv(board), end="")
+    elif format == "json":
+        print(as_json({"rows": boards.as_data(board)}), end="")
     elif format == "markdown":
         print(boards.as_markdown(*boards.columns(board)), end="")
+    elif format == "latex":
+        print(latex([boards.as_table(*boards.columns(board))]), end="")
     else:
-        print_table(boards.as_table(*boards.columns(board)))
+        print_table(Terminal(boards.as_table(*boards.columns(board))))
+
+
+def show_paper(
+    frame: Any, format: str, name: str, chosen: dict[str, Any], published: list[Path] | None
+) -> None:
+    """Print a paper's tables.
+
+    Args:
+        frame: cells.
+        format: one of FORMATS.
+        name: of the paper, or its file.
+        chosen: fields of the paper that were given on the command line.
+        published: a user's own files of published figures; none: leave out every published figure.
+    """
+    from lape_bench.report.latex import latex
+    from lape_bench.report.paper import Paper, load_paper
+    from lape_bench.report.paper_tables import paper_tables
+    from lape_bench.report.published import load_published
+    from lape_bench.report.table import Terminal, as_csv, as_data, as_json, markdown
+
+    described = load_paper(name)
+    described = validate({**described.model_dump(), **chosen}, Paper, where=f"paper {name}")
+    figures = [] if published is None else load_published(published)
+    tables = paper_tables(described, frame, figures)
+    if format == "csv":
+        print(as_csv(tables), end="")
+    elif format == "json":
+        head = {"paper": described.title, "source": described.source}
+        print(as_json({**head, "tables": list(map(as_data, tables))}), end="")
+    elif format == "markdown":
+        print("\n".join(map(markdown, tables)), end="")
+    elif format == "latex":
+        print(latex(tables), end="")
+    else:
+        for number, table in enumerate(tables):
+            if number:
+                print()
+            print_table(Terminal(table))
 
 
 def show_audit(records: list[Any]) -> None:

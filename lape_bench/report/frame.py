@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -194,7 +194,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
     assert task is not None
     assert parameters is not None
     settings = dict(sorted(flatten(cell.settings).items()))
-    changed = ", ".join(f"{key}={_shown(value)}" for key, value in settings.items())
+    changed = settings_text(settings)
     diagnosis = {name: v for name, v in record.diagnosis.items() if isinstance(v, float)}
     return diagnosis | {
         "system": f"{cell.system_name} ({changed})" if changed else cell.system_name,
@@ -225,6 +225,11 @@ def _version(record: RunRecord) -> int | str:
         return record.system_version
     told = hashlib.sha256(json.dumps(record.rests_on, sort_keys=True).encode()).hexdigest()
     return f"{record.system_version}-{told[:6]}"
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Write flattened settings as one line, such as `clusters=8, teacher.corpus=a,b`."""
+    return ", ".join(f"{key}={_shown(value)}" for key, value in settings.items())
 
 
 def _shown(value: Any) -> str:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
-from rich.text import Text
 from scipy.special import stdtrit
+
+from lape_bench.report.table import Column, Entry, Row, Table, markdown
 
 BOARD = [
     "task",
@@ -109,37 +110,46 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Draw a leaderboard for the terminal: a line for each board, its systems below."""
+    """Lay a leaderboard out: a block for each board, its systems below."""
     places = len(PLACE)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(headings[places], overflow="fold")
-    for heading in headings[places + 1 :]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    before: Sequence[str] = ()
-    for row in rows:
-        if row[:places] != before:
-            before = row[:places]
-            task, protocol, labels = before
-            part = "" if labels == "1" else f", {labels} of the labels"
-            table.add_row(Text(f"{task}, {protocol}{part}", "bold"))
-        table.add_row("  " + row[places], *row[places + 1 :])
-    return table
+    blocks = []
+    for task, protocol, labels in (row[:places] for row in rows):
+        part = "" if labels == "1" else f", {labels} of the labels"
+        blocks.append(f"{task}, {protocol}{part}")
+    return Table(
+        _columns(headings[places:]),
+        tuple(
+            Row(tuple(map(Entry, row[places:])), block)
+            for row, block in zip(rows, blocks, strict=True)
+        ),
+    )
 
 
 def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a leaderboard as a Markdown table."""
+    entries = tuple(Row(tuple(map(Entry, row))) for row in rows)
+    return markdown(Table(_columns(headings), entries))
+
+
+def _columns(headings: Sequence[str]) -> tuple[Column, ...]:
     left = (*PLACE, "system")
-    lines = [
-        "| " + " | ".join(headings) + " |",
-        "|" + "|".join("---" if heading in left else "---:" for heading in headings) + "|",
-    ]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return tuple(Column(heading, left=heading in left) for heading in headings)
 
 
 def as_csv(board: pd.DataFrame) -> str:
     """Write a leaderboard as CSV, unrounded, scores in [0, 1]."""
     return board.to_csv(index=False)
+
+
+def as_data(board: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a leaderboard as plain data, unrounded, scores in [0, 1]; what may be compared, in its parts."""
+    rows = []
+    for line in board.to_dict("records"):
+        row = {str(name): value for name, value in line.items()}
+        manifest, card_version, protocol_version = row["comparable"].rsplit("/", 2)
+        versions = {"card_version": int(card_version), "protocol_version": int(protocol_version)}
+        rows.append(row | {"manifest_hash": manifest} | versions)
+    return rows
 
 
 def _percent(value: float) -> str:

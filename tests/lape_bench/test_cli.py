@@ -95,8 +95,15 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["sweep", "no.yaml"], "no.yaml cannot be read"),
         (["report", "--out", "nowhere"], "no folder nowhere to report on"),
         (
-            ["report", "--format", "latex"],
-            "no format 'latex'; known: cells, csv, markdown, terminal",
+            ["report", "--format", "pdf"],
+            "no format 'pdf'; known: cells, csv, json, latex, markdown, terminal",
+        ),
+        (["report", "--suite", "open"], "--suite goes with --paper"),
+        (["report", "--no-published"], "--no-published goes with --paper"),
+        (["report", "--paper", "unfused", "--format", "cells"], "no format 'cells'"),
+        (
+            ["report", "--paper", "x", "--published", "y.csv", "--no-published"],
+            "--published and --no-published exclude each other",
         ),
         (["data", "prepare", "esc10"], "not told where the recordings are"),
         (["data", "prepare", "esc10", "--from", "nowhere"], "nowhere does not exist"),
@@ -185,7 +192,7 @@ def test_the_audit_is_shown_beside_the_board(synthetic: Path, bench: Bench, tmp_
     assert "this protocol" in out
 
 
-@pytest.mark.parametrize("format", ["markdown", "csv"])
+@pytest.mark.parametrize("format", ["markdown", "csv", "latex", "json"])
 def test_reports_go_into_files_whole(
     format: str, synthetic: Path, bench: Bench, tmp_path: Path
 ) -> None:
