@@ -53,20 +53,23 @@ def report(
     if format == "cells":
         print(frame.to_csv(index=False), end="")
     else:
-        show_board(frame, format)
+        show_board(results, format)
 
 
-def show_board(frame: Any, format: str) -> None:
-    """Print the leaderboard of a frame of cells: terminal, markdown or csv."""
+def show_board(results: Any, format: str) -> None:
+    """Print the leaderboard of results: terminal, markdown or csv."""
     from lape_bench.report import leaderboard as boards
 
-    board = boards.leaderboard(frame)
+    board = boards.leaderboard(results.cells, results.outcomes)
     if format == "csv":
         print(boards.as_csv(board), end="")
     elif format == "markdown":
         print(boards.as_markdown(*boards.columns(board)), end="")
     else:
         print_table(boards.as_table(*boards.columns(board)))
+    if told := boards.notes(board):
+        # A table that programs read holds nothing else.
+        print("", *told, sep="\n", file=sys.stderr if format == "csv" else sys.stdout)
 
 
 def show_audit(records: list[Any]) -> None:

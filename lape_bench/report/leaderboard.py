@@ -1,13 +1,17 @@
 """The leaderboard: mean and deviation over seeds, of the mean over folds, with what stands behind them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
-from scipy.special import stdtrit
+
+from lape_bench.report.frame import Outcome
+from lape_bench.report.ranks import MOST_RANKED, rank_systems
+from lape_bench.report.significance import half_interval
 
 BOARD = [
     "task",
@@ -21,21 +25,24 @@ ENTRY = [*BOARD, "system", "system_version", "parameters", "encoder_parameters"]
 
 
 PLACE = ("task", "protocol", "labels")  # the first columns: which board a row stands on
+RANKS = ["rank_best", "rank_worst"]
 
 
-def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = None) -> pd.DataFrame:
     """Summarise cells by board and system.
 
     Args:
         frame: cells, as `load_results` gives them.
+        outcomes: theirs, from which systems are ranked; without them there are no ranks.
 
     Returns:
         One row a system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
         deviation (sample standard deviation over seeds, NaN for one seed), interval (half of the 95 %
         interval of the mean), seeds, folds, folds_of_task, complete (every seed has every fold), parameters,
-        minutes a cell of learning, cached stages with what they took when they were made.
+        minutes a cell of learning, cached stages with what they took when they were made. Where a board has
+        systems to rank, also rank_best and rank_worst, the ranks that a system may have by its accuracy.
     """
-    rows = []
+    rows, used_cells = [], []
     for key, cells in frame.groupby(ENTRY, sort=False):
         entry = dict(zip(ENTRY, key, strict=True))
         # The same cell from two machines or result folders counts once.
@@ -45,12 +52,13 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
         complete = by_seed["size"] == folds
         used = by_seed["mean"][complete] if complete.any() else by_seed["mean"]
         deviation = float(used.std(ddof=1)) if len(used) > 1 else math.nan
+        used_cells.append(cells)
         rows.append(
             entry
             | {
                 "score": float(used.mean()),
                 "deviation": deviation,
-                "interval": _half_interval(deviation, len(used)),
+                "interval": half_interval(deviation, len(used)),
                 "seeds": len(used),
                 "folds": folds if complete.any() else cells["fold"].nunique(),
                 "folds_of_task": folds,
@@ -59,6 +67,12 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     board = pd.DataFrame(rows)
+    for _, entries in board.groupby(BOARD):
+        ranks = rank_systems([used_cells[number] for number in entries.index], outcomes or {})
+        if ranks is not None:
+            board.loc[entries.index, RANKS] = ranks
+    if "rank_best" in board:
+        board = board.astype(dict.fromkeys(RANKS, "Int64"))
     return board.sort_values(
         ["data", "task", "protocol", "label_fraction", "comparable", "score"],
         ascending=[True, True, True, True, True, False],
@@ -68,9 +82,11 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
 
 def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Format a leaderboard as headings and rows of text; scores are percentages."""
+    ranked = "rank_best" in board
     headings = [
         *PLACE,
         "system",
+        *(["rank"] if ranked else []),
         "score %",
         "±",
         "95 %",
@@ -96,6 +112,7 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 row["protocol"],
                 f"{row['label_fraction']:.3g}",
                 system,
+                *([_rank(row["rank_best"], row["rank_worst"])] if ranked else []),
                 _percent(row["score"]),
                 _percent(row["deviation"]),
                 _percent(row["interval"]),
@@ -108,8 +125,33 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+def notes(board: pd.DataFrame) -> list[str]:
+    """Say of a leaderboard what its ranks do not: by what they are, and where there are none."""
+    lines = []
+    for (task, _, protocol, _, _, metric), entries in board.groupby(BOARD):
+        where = f"{task}, {protocol}"
+        if len(entries) > MOST_RANKED:
+            lines.append(f"{where}: no ranks among more than {MOST_RANKED} systems")
+        elif (
+            str(metric) != "accuracy"
+            and "rank_best" in board
+            and entries["rank_best"].notna().any()
+        ):
+            lines.append(
+                f"{where}: ranks are by accuracy, scores are {str(metric).replace('_', ' ')}"
+            )
+    return list(dict.fromkeys(lines))
+
+
 def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Draw a leaderboard for the terminal: a line for each board, its systems below."""
+    # 80 characters have to do: seeds and folds share a column, and two headings are cut.
+    seeds = headings.index("seeds")
+    headings = [*headings[:seeds], "runs", "params", "min"]
+    rows = [
+        [*r[:seeds], f"{r[seeds]}x{r[seeds + 1].replace(' of ', '/')}", *r[seeds + 2 :]]
+        for r in rows
+    ]
     places = len(PLACE)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(headings[places], overflow="fold")
@@ -142,11 +184,11 @@ def as_csv(board: pd.DataFrame) -> str:
     return board.to_csv(index=False)
 
 
+def _rank(best: Any, worst: Any) -> str:
+    if pd.isna(best):
+        return ""
+    return str(best) if best == worst else f"{best}\u2013{worst}"
+
+
 def _percent(value: float) -> str:
     return "" if np.isnan(value) else f"{100 * value:.2f}"
-
-
-def _half_interval(deviation: float, seeds: int) -> float:
-    if seeds < 2:
-        return math.nan
-    return float(stdtrit(seeds - 1, 0.975)) * deviation / math.sqrt(seeds)  # Student's t
