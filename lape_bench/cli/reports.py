@@ -1,4 +1,4 @@
-"""`bench show` and `bench report`, and the board that ends a run."""
+"""`bench show`, `bench report` and `bench compare`, and the board that ends a run."""
 
 import sys
 from pathlib import Path
@@ -36,24 +36,72 @@ def report(
 
     Of cells that were kept as a table only (--format cells), the scores stand as they were written.
     """
-    from lape_bench.report.frame import load_results
-
     if format not in (formats := ("terminal", "markdown", "csv", "cells")):
         raise unknown("format", format, formats)
+    results = _finished(out)
+    if format == "cells":
+        print(results.cells.to_csv(index=False), end="")
+    else:
+        show_board(results, format)
+
+
+@app.command(
+    epilog="Example: bench compare unfused delores-s --task asc-keywords --label-fraction 0.1"
+)
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A system, as the leaderboard names it.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The system to compare it with.")],
+    task: Annotated[str, typer.Option(help="The task, or task@variant.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="finetune, linear or knn; default: the one both were run by.")
+    ] = None,
+    label_fraction: Annotated[
+        float | None, typer.Option(help="Share of the train labels; default: the one both have.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="real or synthetic; default: the one both have.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Folder of records; may be repeated.")
+    ] = None,
+    clips: Annotated[
+        int, typer.Option(min=0, help="How many of the clips that flip most often to name.")
+    ] = 10,
+    format: Annotated[str, typer.Option(help="terminal or json.")] = "terminal",
+) -> None:
+    """Tell two systems apart on a task: difference, interval, p, and the clips that only one has right.
+
+    What is compared is accuracy, over the seeds, folds and test clips that both have. A name without settings is
+    enough where one variant of the system was run.
+    """
+    if format not in (formats := ("terminal", "json")):
+        raise unknown("format", format, formats)
+    # pandas waits until the options are known to be right.
+    from lape_bench.report import compare as comparing
+
+    results = _finished(out)
+    pair = comparing.find_pair(results, a, b, task, protocol, label_fraction, data)
+    comparison = comparing.compare(pair, clips)
+    if format == "json":
+        print(comparison.model_dump_json(indent=2))
+    else:
+        print_table(comparing.as_text(comparison))
+
+
+def _finished(out: list[Path] | None) -> Any:
+    """Load the results in these sources, say what is left out, and insist that something is there."""
+    from lape_bench.report.frame import load_results
+
     sources = out or [Path("results")]
     results = load_results(sources)
-    frame = results.cells
     for problem in results.problems:
         print(f"left out: {problem}", file=sys.stderr)
-    if frame.empty:
+    if results.cells.empty:
         raise UserError(
             f"{' and '.join(map(str, sources))} holds no finished record",
             next_step="run something: 'bench run'",
         )
-    if format == "cells":
-        print(frame.to_csv(index=False), end="")
-    else:
-        show_board(results, format)
+    return results
 
 
 def show_board(results: Any, format: str) -> None:

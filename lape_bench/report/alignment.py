@@ -23,6 +23,7 @@ class Aligned(NamedTuple):
         folds: fold of each clip, shape (clips,).
         labels: class of each clip, shape (clips,).
         seeds: as numbered in the cells.
+        parts: fold and test set of the clips, in their order.
     """
 
     right: NDArray[np.bool_]
@@ -30,6 +31,7 @@ class Aligned(NamedTuple):
     folds: NDArray[np.int64]
     labels: NDArray[np.int16]
     seeds: tuple[int, ...]
+    parts: tuple[Part, ...]
 
 
 def by_seed(cells: pd.DataFrame, outcomes: Mapping[int, Outcome]) -> BySeed:
@@ -70,4 +72,5 @@ def align(systems: Sequence[BySeed]) -> Aligned:
         np.repeat([fold for fold, _ in chosen], [len(some[part].labels) for part in chosen]),
         labels,
         seeds,
+        chosen,
     )

@@ -80,6 +80,21 @@ def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = No
     )
 
 
+def shown_tasks(frame: pd.DataFrame) -> pd.Series:
+    """Name the task of each row of a board or of cells: what is synthetic, and of two preparations which one."""
+    synthetic = (frame["data"] == "synthetic").map({True: " [synthetic]", False: ""})
+    several = frame.groupby("task")["comparable"].transform("nunique") > 1
+    preparation = (" [" + frame["comparable"].str[:6] + "]").where(several, "")
+    return frame["task"] + synthetic + preparation
+
+
+def shown_systems(frame: pd.DataFrame) -> pd.Series:
+    """Name the system of each row of a board or of cells, with its version where there are several."""
+    several = frame.groupby("system")["system_version"].transform("nunique") > 1
+    version = " [version " + frame["system_version"].astype(str) + "]"
+    return frame["system"] + version.where(several, "")
+
+
 def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Format a leaderboard as headings and rows of text; scores are percentages."""
     ranked = "rank_best" in board
@@ -95,23 +110,17 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "parameters",
         "minutes",
     ]
-    preparations = board.groupby("task")["comparable"].nunique()
-    versions = board.groupby("system")["system_version"].nunique()
     rows = []
-    for row in board.to_dict("records"):
-        task = row["task"] + (" [synthetic]" if row["data"] == "synthetic" else "")
-        if preparations[row["task"]] > 1:  # shown apart, named by the manifest's hash
-            task += f" [{row['comparable'][:6]}]"
-        system = row["system"]
-        if versions[system] > 1:
-            system += f" [version {row['system_version']}]"
+    for row in board.assign(task=shown_tasks(board), system=shown_systems(board)).to_dict(
+        "records"
+    ):
         folds = f"{row['folds']}" + ("" if row["complete"] else f" of {row['folds_of_task']}")
         rows.append(
             [
-                task,
+                row["task"],
                 row["protocol"],
                 f"{row['label_fraction']:.3g}",
-                system,
+                row["system"],
                 *([_rank(row["rank_best"], row["rank_worst"])] if ranked else []),
                 _percent(row["score"]),
                 _percent(row["deviation"]),

@@ -3,10 +3,12 @@
 import io
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 
 from lape_bench.report.frame import load_results
@@ -15,14 +17,25 @@ from lape_bench.report.leaderboard import as_csv, as_markdown, as_table, columns
 from .test_leaderboard import write, write_scores
 
 
-def write_answers(out: Path, system: str, accuracy: float, seed: int = 0, **how: object) -> float:
-    """A record of a system that is right about this share of 100 clips, whose labels the fold decides."""
-    fold = how.get("fold", 0)
-    assert isinstance(fold, int)
-    labels = np.random.default_rng(fold).integers(0, 3, 100)
-    right = np.random.default_rng([*system.encode(), seed, fold]).random(100) < accuracy
+def labels_of(fold: int, clips: int) -> NDArray[np.int64]:
+    return np.random.default_rng(fold).integers(0, 3, clips)
+
+
+def write_right(
+    out: Path, system: str, right: NDArray[np.bool_], seed: int = 0, fold: int = 0, **how: Any
+) -> float:
+    """A record of a system that has just these clips right; the fold alone decides their labels."""
+    labels = labels_of(fold, len(right))
     scores = np.eye(3, dtype=np.float32)[np.where(right, labels, (labels + 1) % 3)]
-    return write_scores(out, labels, scores, seed, **{"system": system, **how})  # type: ignore[arg-type]
+    return write_scores(out, labels, scores, seed, fold, system=system, **how)
+
+
+def write_answers(
+    out: Path, system: str, accuracy: float, seed: int = 0, fold: int = 0, **how: Any
+) -> float:
+    """The same, of one that has about this share of 100 clips right."""
+    right = np.random.default_rng([*system.encode(), seed, fold]).random(100) < accuracy
+    return write_right(out, system, right, seed, fold, **how)
 
 
 def board_of(out: Path) -> pd.DataFrame:
@@ -59,10 +72,7 @@ def test_the_same_records_give_the_same_ranks(tmp_path: Path) -> None:
 def test_of_many_systems_every_one_that_is_apart_has_a_rank_of_its_own(tmp_path: Path) -> None:
     # 66 pairs: with as few resamples as for two systems no p would pass Holm's first step.
     for n in range(12):
-        labels = np.zeros(3_000, dtype=np.int64)
-        right = np.arange(3_000) < 200 * (n + 1)
-        scores = np.eye(3, dtype=np.float32)[np.where(right, 0, 1)]
-        write_scores(tmp_path, labels, scores, 0, system=f"s{n}")
+        write_right(tmp_path, f"s{n}", np.arange(3_000) < 200 * (n + 1))
     assert ranks_of(tmp_path) == {f"s{n}": str(12 - n) for n in range(12)}
 
 
