@@ -160,6 +160,7 @@ def test_the_harness_names_no_plug_in() -> None:
         ["systems"],
         ["systems", "new", "mine"],
         ["report", "--out", "empty"],
+        ["ranks", "--out", "empty"],
         ["compare", "s", "t", "--task", "u", "--out", "empty"],
         ["show", "cell"],
         ["artifacts", "list"],

@@ -1,4 +1,4 @@
-"""`bench show`, `bench report` and `bench compare`, and the board that ends a run."""
+"""`bench show`, `bench report`, `bench compare` and `bench ranks`, and the board that ends a run."""
 
 import sys
 from pathlib import Path
@@ -86,6 +86,59 @@ def compare(
         print(comparison.model_dump_json(indent=2))
     else:
         print_table(comparing.as_text(comparison))
+
+
+@app.command(epilog="Example: bench ranks --system unfused --system delores-s --system supervised")
+def ranks(
+    system: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one, as the leaderboard names it; may be repeated."),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
+    ] = None,
+) -> None:
+    """Rank systems over tasks, and sum up their label fractions.
+
+    Average ranks count tasks that every system has; those whose difference is below Nemenyi's critical one share a
+    letter. The area under the curve of scores over the logarithm of the label fraction is a mean score.
+    """
+    # scipy.stats and pandas are slow to import.
+    from lape_bench.report import average_ranks, label_curve
+    from lape_bench.report import leaderboard as boards
+
+    board = boards.leaderboard(_finished(out).cells)
+    board = board.assign(task=boards.shown_tasks(board), system=boards.shown_systems(board))
+    for name in system or []:
+        if name not in set(board["system"]):
+            raise unknown("system with results", name, board["system"].unique())
+    board = board[board["system"].isin(system)] if system else board
+    for row in board[~board["complete"]].itertuples():
+        folds = f"{row.folds} of {row.folds_of_task} folds"
+        print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
+    board = board[board["complete"]]
+    for (_, protocol, fraction), part in board.groupby(["data", "protocol", "label_fraction"]):
+        where = f"{protocol}, {fraction:.3g} of the labels"
+        try:
+            found = average_ranks.over_tasks(part)
+        except UserError as error:
+            print(f"left out: {where}: {error}", file=sys.stderr)
+            continue
+        average = found.average
+        print(f"{where}: {', '.join(found.tasks)}")
+        print_table(average_ranks.as_table(found))
+        print(
+            f"Friedman p = {average.p:.2g}, critical difference {average.critical_difference:.2f}\n"
+        )
+        if found.left_out:
+            tasks = ", ".join(found.left_out)
+            print(f"left out: {where}: not every system has {tasks}", file=sys.stderr)
+    areas = label_curve.areas(board)
+    if not areas.table.empty:
+        print_table(label_curve.as_table(areas))
+    for lacking in areas.left_out:
+        print(f"left out: {lacking}", file=sys.stderr)
 
 
 def _finished(out: list[Path] | None) -> Any:

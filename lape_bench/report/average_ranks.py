@@ -10,9 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich.table import Table
 from scipy import stats
 
+from lape_bench.errors import UserError
 from lape_bench.report.significance import LEVEL
+
+FEWEST_SYSTEMS, FEWEST_TASKS = 3, 2  # Friedman's test knows no fewer systems
 
 
 class AverageRanks(NamedTuple):
@@ -43,10 +47,8 @@ def average_ranks(scores: NDArray[np.float64]) -> AverageRanks:
         ValueError: there are fewer than three systems, which Friedman's test needs, or fewer than two tasks.
     """
     systems, tasks = scores.shape
-    if systems < 3 or tasks < 2:
-        raise ValueError(
-            f"{systems} systems on {tasks} tasks; need at least 3 on at least 2 to rank them"
-        )
+    if systems < FEWEST_SYSTEMS or tasks < FEWEST_TASKS:
+        raise ValueError(f"scores have shape {scores.shape}, need at least 3 systems on 2 tasks")
     ranks = stats.rankdata(-scores, axis=0).mean(axis=1)
     # Where every task ranks all systems alike, the statistic is 0 / 0.
     friedman = stats.friedmanchisquare(*scores) if (scores != scores[0]).any() else (0.0, 1.0)
@@ -98,10 +100,32 @@ def over_tasks(board: pd.DataFrame) -> OverTasks:
             and of one version of each system and preparation of each task.
 
     Raises:
-        ValueError: a system stands twice on a task, or too little is left to rank (see `average_ranks`).
+        UserError: there are fewer than three systems, or fewer than two tasks that all have.
     """
     scores = board.pivot(index="system", columns="task", values="score")
     whole = scores.notna().all(axis=0)
     kept = scores.loc[:, whole]
+    systems, tasks = kept.shape
+    if systems < FEWEST_SYSTEMS or tasks < FEWEST_TASKS:
+        raise UserError(
+            f"{systems} systems have {tasks} tasks in common",
+            allowed=f"average ranks need {FEWEST_SYSTEMS} systems and {FEWEST_TASKS} tasks",
+            next_step="choose by --system those that were run on the same tasks",
+        )
     average = average_ranks(kept.to_numpy())
     return OverTasks(tuple(kept.index), tuple(kept.columns), tuple(scores.columns[~whole]), average)
+
+
+def as_table(found: OverTasks) -> Table:
+    """Draw average ranks for the terminal, best first; systems that share a letter are in one clique."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("system", overflow="fold")
+    table.add_column("average rank", justify="right", no_wrap=True)
+    table.add_column("alike")
+    average = found.average
+    for number in np.argsort(average.ranks, kind="stable"):
+        letters = [
+            chr(ord("a") + n) for n, clique in enumerate(average.cliques) if number in clique
+        ]
+        table.add_row(found.systems[number], f"{average.ranks[number]:.2f}", "".join(letters))
+    return table

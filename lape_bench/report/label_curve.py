@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich.table import Table
 
 CURVE = ["task", "data", "protocol", "comparable", "metric"]  # within which fractions are compared
 SYSTEM = ["system", "system_version", "parameters"]
@@ -74,3 +75,17 @@ def areas(board: pd.DataFrame) -> Areas:
     table = pd.DataFrame(rows, columns=[*CURVE, *SYSTEM, "fractions", "area"])
     table = table.sort_values([*CURVE, "area"], ascending=[True] * len(CURVE) + [False])
     return Areas(table.reset_index(drop=True), left_out)
+
+
+def as_table(areas: Areas) -> Table:
+    """Draw areas for the terminal, as mean scores in percent."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("task", "system"):
+        table.add_column(name, overflow="fold")
+    for name in ("labels", "area %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in areas.table.to_dict("records"):
+        labels = f"{row['fractions'][0]:.3g} to {row['fractions'][-1]:.3g}"
+        area = f"{100 * row['area']:.2f}"
+        table.add_row(f"{row['task']}, {row['protocol']}", row["system"], labels, area)
+    return table

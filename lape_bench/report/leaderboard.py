@@ -111,9 +111,8 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "minutes",
     ]
     rows = []
-    for row in board.assign(task=shown_tasks(board), system=shown_systems(board)).to_dict(
-        "records"
-    ):
+    named = board.assign(task=shown_tasks(board), system=shown_systems(board))
+    for row in named.to_dict("records"):
         folds = f"{row['folds']}" + ("" if row["complete"] else f" of {row['folds_of_task']}")
         rows.append(
             [
@@ -138,17 +137,12 @@ def notes(board: pd.DataFrame) -> list[str]:
     """Say of a leaderboard what its ranks do not: by what they are, and where there are none."""
     lines = []
     for (task, _, protocol, _, _, metric), entries in board.groupby(BOARD):
-        where = f"{task}, {protocol}"
+        where, words = f"{task}, {protocol}", str(metric).replace("_", " ")
+        ranked = "rank_best" in board and entries["rank_best"].notna().any()
         if len(entries) > MOST_RANKED:
             lines.append(f"{where}: no ranks among more than {MOST_RANKED} systems")
-        elif (
-            str(metric) != "accuracy"
-            and "rank_best" in board
-            and entries["rank_best"].notna().any()
-        ):
-            lines.append(
-                f"{where}: ranks are by accuracy, scores are {str(metric).replace('_', ' ')}"
-            )
+        elif ranked and words != "accuracy":
+            lines.append(f"{where}: ranks are by accuracy, scores are {words}")
     return list(dict.fromkeys(lines))
 
 

@@ -48,7 +48,7 @@ def rank_systems(
         aligned.folds,
         np.random.default_rng(0),
         # The least p is 2 / (resamples + 1), and the first step of Holm's correction asks for LEVEL / pairs.
-        max(FEWEST_RESAMPLES, round(4 * pairs / LEVEL)),
+        max(FEWEST_RESAMPLES, round(2 * pairs / LEVEL)),
     )
     ranks = np.full((len(systems), 2), np.nan)
     ranks[ranked] = rank_intervals(pairwise)

@@ -52,7 +52,7 @@ def paired_bootstrap(
     An accuracy is the mean over seeds of the mean over folds. Clips are drawn again within their fold. Of n > 1
     seeds n - 1 are drawn, which makes the variance of their mean the unbiased one; n of them would make it too
     small by (n - 1) / n, a third for three seeds. The interval is on the wide side where other clips flip in
-    each seed (Owen 2007, section 3). Even so a few seeds say little of how seeds spread: `bench compare` shows
+    each seed (Owen 2007). Even so a few seeds say little of how seeds spread: `bench compare` shows
     Student's t over the seeds' own differences beside it.
 
     Args:

@@ -87,7 +87,8 @@ def test_a_difference_that_one_of_three_seeds_makes_is_no_difference() -> None:
     b = a.copy()
     a[0, :100] = True  # alone it would be beyond doubt
     assert compared(a[:1], b[:1]).p < 0.01
-    assert compared(a, b).p > 0.05
+    # Two of three seeds are drawn, and in 4 of 9 draws the first is not among them.
+    assert compared(a, b).p == pytest.approx(2 * 4 / 9, abs=0.05)
 
 
 def test_alike_systems_are_not_told_apart_and_p_is_never_zero() -> None:
@@ -152,7 +153,7 @@ def test_a_pair_is_compared_over_its_common_seeds() -> None:
     assert np.isnan(pairwise.p[2, 1])
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True, deadline=None, max_examples=25)  # statsmodels takes 40 ms
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_s_correction_is_statsmodels_s(p: list[float]) -> None:
     expected = multipletests(p, method="holm")[1]
