@@ -21,6 +21,7 @@ from lape_bench.report.leaderboard import shown_systems
 from lape_bench.report.significance import half_interval, mcnemar, paired_bootstrap
 
 BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task
+CLASSES_SHOWN = 20  # in the terminal
 
 
 class Pair(NamedTuple):
@@ -193,10 +194,6 @@ def compare(pair: Pair, clips: int) -> Comparison:
     sides = [
         _side(name, cells, aligned) for name, cells in zip(pair.names, pair.cells, strict=True)
     ]
-    by_seed = [
-        (seed, float(row_a.mean()), float(row_b.mean()), mcnemar(row_a, row_b))
-        for seed, row_a, row_b in zip(aligned.seeds, a, b, strict=True)
-    ]
     ids, classes = _clip_ids(common[0][aligned.seeds[0]], aligned)
     first = pair.cells[0].iloc[0]
     return Comparison(
@@ -215,10 +212,7 @@ def compare(pair: Pair, clips: int) -> Comparison:
         interval=(found.low, found.high),
         p=found.p,
         seed_interval=_seed_interval(pair, aligned),
-        by_seed=tuple(
-            SeedFlips(seed=s, accuracy_a=x, accuracy_b=y, only_a=m.only_a, only_b=m.only_b, p=m.p)
-            for s, x, y, m in by_seed
-        ),
+        by_seed=_flips_by_seed(pair, aligned),
         by_class=_by_class(aligned, classes),
         flips=_flips(aligned, ids, classes, clips),
     )
@@ -240,6 +234,8 @@ def as_text(comparison: Comparison) -> Group:
         "",
         _by_class_table(c),
     ]
+    if len(c.by_class) > CLASSES_SHOWN:
+        parts.append(f"... of {len(c.by_class)} classes, the most one-sided; --format json has all")
     if c.flips:
         parts += ["", _flips_table(c)]
     if c.metric != "accuracy":
@@ -314,19 +310,16 @@ def _common(pair: Pair) -> tuple[BySeed, BySeed]:
     return both[0], both[1]
 
 
-def _compared(cells: pd.DataFrame, aligned: Aligned) -> pd.DataFrame:
+def _seed_scores(cells: pd.DataFrame, aligned: Aligned, metric: str) -> pd.Series:
+    """Return a score of each seed that is compared, mean over the folds that are."""
     folds = [fold for fold, _ in aligned.parts]
-    return cells[cells["seed"].isin(aligned.seeds) & cells["fold"].isin(folds)]
-
-
-def _by_seed(cells: pd.DataFrame, aligned: Aligned, metric: str) -> pd.Series:
-    """Return a score of each seed, mean over folds."""
-    return _compared(cells, aligned).groupby("seed")[metric].mean()
+    compared = cells[cells["seed"].isin(aligned.seeds) & cells["fold"].isin(folds)]
+    return compared.groupby("seed")[metric].mean()
 
 
 def _side(name: str, cells: pd.DataFrame, aligned: Aligned) -> Side:
     metrics = dict.fromkeys(["accuracy", cells["metric"].iloc[0]])
-    scores = {metric: _by_seed(cells, aligned, metric) for metric in metrics}
+    scores = {metric: _seed_scores(cells, aligned, metric) for metric in metrics}
     several = len(aligned.seeds) > 1
     return Side(
         system=name,
@@ -341,7 +334,7 @@ def _side(name: str, cells: pd.DataFrame, aligned: Aligned) -> Side:
 def _seed_interval(pair: Pair, aligned: Aligned) -> tuple[float, float] | None:
     if len(aligned.seeds) < 2:
         return None
-    a, b = (_by_seed(cells, aligned, "accuracy") for cells in pair.cells)
+    a, b = (_seed_scores(cells, aligned, "accuracy") for cells in pair.cells)
     mean, half = (a - b).mean(), half_interval((a - b).std(ddof=1), len(aligned.seeds))
     return float(mean - half), float(mean + half)
 
@@ -364,21 +357,41 @@ def _only(aligned: Aligned) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
 
 
+def _flips_by_seed(pair: Pair, aligned: Aligned) -> tuple[SeedFlips, ...]:
+    accuracies = [_seed_scores(cells, aligned, "accuracy") for cells in pair.cells]
+    rows = []
+    for seed, a, b in zip(aligned.seeds, *aligned.right, strict=True):
+        test = mcnemar(a, b)
+        rows.append(
+            SeedFlips(
+                seed=seed,
+                accuracy_a=accuracies[0][seed],
+                accuracy_b=accuracies[1][seed],
+                only_a=test.only_a,
+                only_b=test.only_b,
+                p=test.p,
+            )
+        )
+    return tuple(rows)
+
+
 def _by_class(aligned: Aligned, classes: tuple[str, ...]) -> tuple[ClassFlips, ...]:
     a, b = aligned.right
     only_a, only_b = _only(aligned)
-    return tuple(
-        ClassFlips(
-            name=classes[label],
-            clips=int(here.sum()),
-            accuracy_a=float(a[:, here].mean()),
-            accuracy_b=float(b[:, here].mean()),
-            only_a=int(only_a[here].sum()),
-            only_b=int(only_b[here].sum()),
+    rows = []
+    for label in np.unique(aligned.labels):
+        here = aligned.labels == label
+        rows.append(
+            ClassFlips(
+                name=classes[label],
+                clips=int(here.sum()),
+                accuracy_a=float(a[:, here].mean()),
+                accuracy_b=float(b[:, here].mean()),
+                only_a=int(only_a[here].sum()),
+                only_b=int(only_b[here].sum()),
+            )
         )
-        for label in np.unique(aligned.labels)
-        if (here := aligned.labels == label).any()
-    )
+    return tuple(rows)
 
 
 def _flips(
@@ -449,7 +462,9 @@ def _by_seed_table(c: Comparison) -> Table:
 
 def _by_class_table(c: Comparison) -> Table:
     table = _table("class", numbers=["clips", "A %", "B %", "only A right", "only B right"])
-    for each in c.by_class:
+    # Most one-sided first; of hundreds of speakers the rest would bury what matters.
+    order = sorted(c.by_class, key=lambda each: -abs(each.only_a - each.only_b))
+    for each in order[:CLASSES_SHOWN]:
         accuracies = _accuracies(each.accuracy_a, each.accuracy_b)
         table.add_row(each.name, str(each.clips), *accuracies, str(each.only_a), str(each.only_b))
     return table

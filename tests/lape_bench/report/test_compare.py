@@ -139,16 +139,17 @@ def test_only_seeds_and_folds_that_both_have_are_paired(tmp_path: Path) -> None:
     assert "paired in seeds 1, 2, 2 of 3 folds; cells without a partner: 5 of A, 2 of B" in said
 
 
-def test_clips_of_folds_keep_their_ids_and_folds(tmp_path: Path) -> None:
-    for fold, clip in ((1, 3), (2, 1)):
-        right = np.ones(5, dtype=np.bool_)
+def test_folds_count_alike_and_their_clips_keep_ids_and_folds(tmp_path: Path) -> None:
+    for fold, clip, clips in ((1, 3, 5), (2, 1, 10)):
+        right = np.ones(clips, dtype=np.bool_)
         write_right(tmp_path, "a", right, fold=fold, folds=2)
         right[clip] = False
         write_right(tmp_path, "b", right, fold=fold, folds=2)
-    assert [(f.fold, f.clip, f.only_a) for f in compared(tmp_path).flips] == [
-        (1, "3", 1),
-        (2, "1", 1),
-    ]
+    found = compared(tmp_path)
+    assert [(f.fold, f.clip, f.only_a) for f in found.flips] == [(1, "3", 1), (2, "1", 1)]
+    accuracy = pytest.approx((4 / 5 + 9 / 10) / 2)
+    assert found.b.scores["accuracy"] == found.by_seed[0].accuracy_b == accuracy
+    assert 1 - found.difference == accuracy
 
 
 def test_the_other_order_tells_the_same(right: NDArray[np.bool_], tmp_path: Path) -> None:
@@ -183,6 +184,19 @@ def test_a_comparison_stands_within_a_terminal_of_80_characters(
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "c (student_width=1536, teacher=delores-s)" in text
+
+
+def test_of_many_classes_the_most_one_sided_are_shown_and_the_rest_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lape_bench.report.compare.CLASSES_SHOWN", 1)
+    labels = labels_of(0, 60)
+    write_right(tmp_path, "a", labels == 1)
+    write_right(tmp_path, "b", np.zeros(60, dtype=np.bool_))
+    lines = text_of(compared(tmp_path, clips=0)).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("class"))
+    assert lines[start + 1].split()[:2] == ["b", str((labels == 1).sum())]
+    assert lines[start + 2 :] == ["... of 3 classes, the most one-sided; --format json has all"]
 
 
 def test_a_variant_is_named_as_on_the_leaderboard_or_by_its_system_alone(tmp_path: Path) -> None:
