@@ -1,6 +1,7 @@
 """Ranks on a leaderboard, shared by systems that cannot be told apart."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,13 @@ from numpy.typing import NDArray
 
 from lape_bench.report.alignment import align, by_seed
 from lape_bench.report.frame import Outcome
-from lape_bench.report.significance import LEVEL, pairwise_bootstrap, rank_intervals
+from lape_bench.report.significance import (
+    LEVEL,
+    Draws,
+    clip_draws,
+    pairwise_bootstrap,
+    rank_intervals,
+)
 
 MOST_RANKED = 40  # systems of a board: 780 pairs, which take some seconds
 FEWEST_RESAMPLES = 1_000
@@ -46,10 +53,16 @@ def rank_systems(
         aligned.right[ranked],
         aligned.ran[ranked],
         aligned.folds,
-        np.random.default_rng(0),
         # The least p is 2 / (resamples + 1), and the first step of Holm's correction asks for LEVEL / pairs.
-        max(FEWEST_RESAMPLES, round(2 * pairs / LEVEL)),
+        _draws(tuple(aligned.folds.tolist()), max(FEWEST_RESAMPLES, round(2 * pairs / LEVEL))),
+        np.random.default_rng(0),
     )
     ranks = np.full((len(systems), 2), np.nan)
     ranks[ranked] = rank_intervals(pairwise)
     return ranks
+
+
+@lru_cache(maxsize=1)
+def _draws(folds: tuple[int, ...], resamples: int) -> list[Draws]:
+    """Draw clips once for the boards of a task, which come one after the other: it takes most of the time."""
+    return list(clip_draws(np.array(folds), np.random.default_rng(1), resamples))

@@ -6,7 +6,7 @@ pigeonhole bootstrap", Annals of Applied Statistics 1(2). What is compared is ac
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ EXACT_BELOW = 25  # discordant clips, below which McNemar's chi-squared is a poo
 ROUNDING = 1e-9  # a smaller difference is none: sums of the same clips in another order
 
 Right = NDArray[np.bool_]
+Draws = list[NDArray[np.uint8]]
 
 
 def half_interval(deviation: float, seeds: int) -> float:
@@ -72,7 +73,8 @@ def paired_bootstrap(
         raise ValueError(f"clips have shapes {a.shape} and {b.shape}, folds {folds.shape}")
     by_seed = a.astype(np.float32) - b
     seeds = _seed_weights(len(a), generator, resamples)
-    clips = np.concatenate(list(_resampled_means(by_seed, folds, generator, resamples)))
+    draws = clip_draws(folds, generator, resamples)
+    clips = np.concatenate(list(_resampled_means(by_seed, folds, draws)))
     differences = (clips * seeds).sum(axis=1)
     low, high = np.quantile(differences, [LEVEL / 2, 1 - LEVEL / 2])
     p = _p_value(
@@ -81,6 +83,20 @@ def paired_bootstrap(
         resamples,
     )
     return Difference(float(_means(by_seed, folds).mean()), float(low), float(high), float(p))
+
+
+def clip_draws(
+    folds: NDArray[np.int64], generator: np.random.Generator, resamples: int
+) -> Iterator[Draws]:
+    """Draw clips with replacement, as many as there are, each fold on its own.
+
+    Yields:
+        How often each clip is taken, for each fold shape (at most STEP, clips of the fold).
+    """
+    sizes = np.unique(folds, return_counts=True)[1]
+    for start in range(0, resamples, STEP):
+        count = min(STEP, resamples - start)
+        yield [_times(int(size), count, generator) for size in sizes]
 
 
 class Pairwise(NamedTuple):
@@ -99,8 +115,8 @@ def pairwise_bootstrap(
     right: Right,
     ran: NDArray[np.bool_],
     folds: NDArray[np.int64],
+    draws: Sequence[Draws],
     generator: np.random.Generator,
-    resamples: int,
 ) -> Pairwise:
     """Compare every pair of systems as `paired_bootstrap` does, over the same draws of clips.
 
@@ -108,17 +124,18 @@ def pairwise_bootstrap(
         right: whether each clip was right, shape (systems, seeds, clips); ignored where a seed was not run.
         ran: whether a system ran a seed, shape (systems, seeds). A pair is compared over its common seeds.
         folds: fold of each clip, shape (clips,).
-        generator: draws clips and seeds.
-        resamples: how many draws.
+        draws: of clips, as `clip_draws` gives them; what is tested on the same clips may share them.
+        generator: draws seeds.
     """
     systems, seeds, clips = right.shape
+    resamples = sum(len(fold[0]) for fold in draws)
     common = ran[:, None] & ran[None, :]  # (systems, systems, seeds)
     shared_by_some = [each for each in np.unique(common.reshape(-1, seeds), axis=0) if each.any()]
     drawn = [_seed_weights(each.sum(), generator, resamples) for each in shared_by_some]
     at_most, at_least = np.zeros((2, systems, systems), dtype=np.int64)
     flat = right.reshape(-1, clips)
     start = 0
-    for means in _resampled_means(flat, folds, generator, resamples):
+    for means in _resampled_means(flat, folds, draws):
         by_seed = means.reshape(-1, systems, seeds)
         for shared, weights in zip(shared_by_some, drawn, strict=True):
             members = np.flatnonzero(ran[:, shared].all(axis=1))
@@ -211,27 +228,23 @@ def _means(values: NDArray[np.generic], folds: NDArray[np.int64]) -> NDArray[np.
 
 
 def _resampled_means(
-    values: NDArray[np.generic],
-    folds: NDArray[np.int64],
-    generator: np.random.Generator,
-    resamples: int,
+    values: NDArray[np.generic], folds: NDArray[np.int64], draws: Iterable[Draws]
 ) -> Iterator[NDArray[np.float64]]:
-    """Do the same for clips drawn again within their fold; yields shape (at most STEP, rows)."""
+    """Do the same for clips drawn again; yields shape (at most STEP, rows)."""
     # Whole numbers below 2**24 lose nothing as float32, and its matrix product takes half the time.
     parts = [values[:, folds == fold].T.astype(np.float32) for fold in np.unique(folds)]
-    for start in range(0, resamples, STEP):
-        count = min(STEP, resamples - start)
-        sums = [_draws(len(part), count, generator) @ part for part in parts]
+    for drawn in draws:
+        sums = [t.astype(np.float32) @ part for t, part in zip(drawn, parts, strict=True)]
         means = [s.astype(np.float64) / len(part) for s, part in zip(sums, parts, strict=True)]
         yield np.mean(means, axis=0)
 
 
-def _draws(clips: int, count: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """How often each of so many draws with replacement takes a clip, shape (count, clips)."""
+def _times(clips: int, count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     taken = generator.integers(0, clips, (count, clips))
     taken += clips * np.arange(count)[:, None]
     times = np.bincount(taken.ravel(), minlength=count * clips)
-    return times.reshape(count, clips).astype(np.float32)
+    # That one of 256 clips or more is taken 256 times has a chance below 1e-500.
+    return times.reshape(count, clips).astype(np.uint8)
 
 
 def _seed_weights(

@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from lape_bench.report.significance import (
     Difference,
     Pairwise,
+    clip_draws,
     half_interval,
     holm,
     mcnemar,
@@ -131,13 +132,21 @@ def test_under_no_difference_p_is_below_a_twentieth_as_often_as_it_says() -> Non
 def test_pairs_of_many_are_compared_as_two_alone_are() -> None:
     right = np.stack([answers(share, 1, 80, seed=n) for n, share in enumerate((0.9, 0.7, 0.68))])
     folds = np.repeat([1, 2], [30, 50])
-    pairwise = pairwise_bootstrap(
-        right, np.ones((3, 1), dtype=np.bool_), folds, np.random.default_rng(7), 2_000
-    )
+    generator = np.random.default_rng(7)
+    draws = list(clip_draws(folds, generator, 2_000))
+    pairwise = pairwise_bootstrap(right, np.ones((3, 1), dtype=np.bool_), folds, draws, generator)
     for i, j in [(0, 1), (1, 2), (2, 0)]:
         alone = compared(right[i], right[j], folds)
         assert pairwise.differences[i, j] == pytest.approx(alone.value)
         assert pairwise.p[i, j] == alone.p == pairwise.p[j, i]
+
+
+def test_every_resample_takes_as_many_clips_of_a_fold_as_it_has() -> None:
+    folds = np.repeat([1, 2, 5], [7, 300, 1])
+    draws = list(clip_draws(folds, np.random.default_rng(0), 600))
+    assert sum(len(first) for first, *_ in draws) == 600
+    for drawn in draws:
+        assert [set(times.sum(axis=1)) for times in drawn] == [{7}, {300}, {1}]
 
 
 def test_a_pair_is_compared_over_its_common_seeds() -> None:
@@ -145,9 +154,9 @@ def test_a_pair_is_compared_over_its_common_seeds() -> None:
         [answers(0.9, 3, 50), answers(0.6, 3, 50, seed=1), answers(0.6, 3, 50, seed=2)]
     )
     ran = np.array([[True, True, False], [True, False, False], [False, False, True]])
-    pairwise = pairwise_bootstrap(
-        right, ran, np.zeros(50, dtype=np.int64), np.random.default_rng(0), 500
-    )
+    folds, generator = np.zeros(50, dtype=np.int64), np.random.default_rng(0)
+    draws = list(clip_draws(folds, generator, 500))
+    pairwise = pairwise_bootstrap(right, ran, folds, draws, generator)
     assert pairwise.differences[0, 1] == pytest.approx(mean_difference(right[0, 0], right[1, 0]))
     assert np.isnan(pairwise.p[0, 2])
     assert np.isnan(pairwise.p[2, 1])
