@@ -62,8 +62,6 @@ def report(
 
     Of cells that were kept as a table only (--format cells), the scores stand as they were written.
     """
-    from lape_bench.report.frame import load_results
-
     formats = FORMATS if paper else (*FORMATS, "cells")
     if format not in formats:
         raise unknown("format", format, formats)
@@ -75,31 +73,38 @@ def report(
         raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
     if published and no_published:
         raise UserError("--published and --no-published exclude each other", next_step="give one")
+    results = finished(out)
+    if paper:
+        show_paper(results.cells, format, paper, chosen, None if no_published else published or [])
+    elif format == "cells":
+        print(results.cells.to_csv(index=False), end="")
+    else:
+        show_board(results, format)
+
+
+def finished(out: list[Path] | None) -> Any:
+    """Load the results in these sources, say what is left out, and insist that something is there."""
+    from lape_bench.report.frame import load_results
+
     sources = out or [Path("results")]
     results = load_results(sources)
-    frame = results.cells
     for problem in results.problems:
         print(f"left out: {problem}", file=sys.stderr)
-    if frame.empty:
+    if results.cells.empty:
         raise UserError(
             f"{' and '.join(map(str, sources))} holds no finished record",
             next_step="run something: 'bench run'",
         )
-    if paper:
-        show_paper(frame, format, paper, chosen, None if no_published else published or [])
-    elif format == "cells":
-        print(frame.to_csv(index=False), end="")
-    else:
-        show_board(frame, format)
+    return results
 
 
-def show_board(frame: Any, format: str) -> None:
-    """Print the leaderboard of a frame of cells in one of the formats."""
+def show_board(results: Any, format: str) -> None:
+    """Print the leaderboard of results in one of the formats."""
     from lape_bench.report import leaderboard as boards
     from lape_bench.report.latex import latex
     from lape_bench.report.table import Terminal, as_json
 
-    board = boards.leaderboard(frame)
+    board = boards.leaderboard(results.cells, results.outcomes)
     if format == "csv":
         print(boards.as_csv(board), end="")
     elif format == "json":
@@ -110,6 +115,10 @@ def show_board(frame: Any, format: str) -> None:
         print(latex([boards.as_table(*boards.columns(board))]), end="")
     else:
         print_table(Terminal(boards.as_table(*boards.columns(board))))
+    if told := boards.notes(board):
+        # A table that programs read holds nothing else.
+        machine = format in ("csv", "json", "latex")
+        print("", *told, sep="\n", file=sys.stderr if machine else sys.stdout)
 
 
 def show_paper(

@@ -230,9 +230,9 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
             failed += 1
             reason = outcome if isinstance(outcome, str) else outcome.error
             print(f"{cell.title} failed: {reason}", file=sys.stderr)
-    frame = results_of(finished).cells
-    if not frame.empty:
-        show_board(frame, "terminal")
+    results = results_of(finished)
+    if not results.cells.empty:
+        show_board(results, "terminal")
         show_audit([record for _, record in finished])
         progress.say(f"records in {options.out}; 'bench report' shows them all")
     if failed:

@@ -1,13 +1,15 @@
 """The leaderboard: mean and deviation over seeds, of the mean over folds, with what stands behind them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from lape_bench.report.frame import Outcome
+from lape_bench.report.ranks import MOST_RANKED, rank_systems
+from lape_bench.report.significance import half_interval
 from lape_bench.report.table import Column, Entry, Row, Table, markdown
 
 BOARD = [
@@ -22,21 +24,24 @@ ENTRY = [*BOARD, "system", "system_version", "parameters", "encoder_parameters"]
 
 
 PLACE = ("task", "protocol", "labels")  # the first columns: which board a row stands on
+RANKS = ["rank_best", "rank_worst"]
 
 
-def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = None) -> pd.DataFrame:
     """Summarise cells by board and system.
 
     Args:
         frame: cells, as `load_results` gives them.
+        outcomes: theirs, from which systems are ranked; without them there are no ranks.
 
     Returns:
         One row a system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
         deviation (sample standard deviation over seeds, NaN for one seed), interval (half of the 95 %
         interval of the mean), seeds, folds, folds_of_task, complete (every seed has every fold), parameters,
-        minutes a cell of learning, cached stages with what they took when they were made.
+        minutes a cell of learning, cached stages with what they took when they were made. Where a board has
+        systems to rank, also rank_best and rank_worst, the ranks that a system may have by its accuracy.
     """
-    rows = []
+    rows, used_cells = [], []
     for key, cells in frame.groupby(ENTRY, sort=False):
         entry = dict(zip(ENTRY, key, strict=True))
         # The same cell from two machines or result folders counts once.
@@ -46,12 +51,13 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
         complete = by_seed["size"] == folds
         used = by_seed["mean"][complete] if complete.any() else by_seed["mean"]
         deviation = float(used.std(ddof=1)) if len(used) > 1 else math.nan
+        used_cells.append(cells)
         rows.append(
             entry
             | {
                 "score": float(used.mean()),
                 "deviation": deviation,
-                "interval": _half_interval(deviation, len(used)),
+                "interval": half_interval(deviation, len(used)),
                 "seeds": len(used),
                 "folds": folds if complete.any() else cells["fold"].nunique(),
                 "folds_of_task": folds,
@@ -60,6 +66,12 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     board = pd.DataFrame(rows)
+    for _, entries in board.groupby(BOARD):
+        ranks = rank_systems([used_cells[number] for number in entries.index], outcomes or {})
+        if ranks is not None:
+            board.loc[entries.index, RANKS] = ranks
+    if "rank_best" in board:
+        board = board.astype(dict.fromkeys(RANKS, "Int64"))
     return board.sort_values(
         ["data", "task", "protocol", "label_fraction", "comparable", "score"],
         ascending=[True, True, True, True, True, False],
@@ -67,11 +79,28 @@ def leaderboard(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def shown_tasks(frame: pd.DataFrame) -> pd.Series:
+    """Name the task of each row of a board or of cells: what is synthetic, and of two preparations which one."""
+    synthetic = (frame["data"] == "synthetic").map({True: " [synthetic]", False: ""})
+    several = frame.groupby("task")["comparable"].transform("nunique") > 1
+    preparation = (" [" + frame["comparable"].str[:6] + "]").where(several, "")
+    return frame["task"] + synthetic + preparation
+
+
+def shown_systems(frame: pd.DataFrame) -> pd.Series:
+    """Name the system of each row of a board or of cells, with its version where there are several."""
+    several = frame.groupby("system")["system_version"].transform("nunique") > 1
+    version = " [version " + frame["system_version"].astype(str) + "]"
+    return frame["system"] + version.where(several, "")
+
+
 def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Format a leaderboard as headings and rows of text; scores are percentages."""
+    ranked = "rank_best" in board
     headings = [
         *PLACE,
         "system",
+        *(["rank"] if ranked else []),
         "score %",
         "±",
         "95 %",
@@ -80,23 +109,17 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "parameters",
         "minutes",
     ]
-    preparations = board.groupby("task")["comparable"].nunique()
-    versions = board.groupby("system")["system_version"].nunique()
     rows = []
-    for row in board.to_dict("records"):
-        task = row["task"] + (" [synthetic]" if row["data"] == "synthetic" else "")
-        if preparations[row["task"]] > 1:  # shown apart, named by the manifest's hash
-            task += f" [{row['comparable'][:6]}]"
-        system = row["system"]
-        if versions[system] > 1:
-            system += f" [version {row['system_version']}]"
+    named = board.assign(task=shown_tasks(board), system=shown_systems(board))
+    for row in named.to_dict("records"):
         folds = f"{row['folds']}" + ("" if row["complete"] else f" of {row['folds_of_task']}")
         rows.append(
             [
-                task,
+                row["task"],
                 row["protocol"],
                 f"{row['label_fraction']:.3g}",
-                system,
+                row["system"],
+                *([_rank(row["rank_best"], row["rank_worst"])] if ranked else []),
                 _percent(row["score"]),
                 _percent(row["deviation"]),
                 _percent(row["interval"]),
@@ -109,8 +132,28 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+def notes(board: pd.DataFrame) -> list[str]:
+    """Say of a leaderboard what its ranks do not: by what they are, and where there are none."""
+    lines = []
+    for (task, _, protocol, _, _, metric), entries in board.groupby(BOARD):
+        where, words = f"{task}, {protocol}", str(metric).replace("_", " ")
+        ranked = "rank_best" in board and entries["rank_best"].notna().any()
+        if len(entries) > MOST_RANKED:
+            lines.append(f"{where}: no ranks among more than {MOST_RANKED} systems")
+        elif ranked and words != "accuracy":
+            lines.append(f"{where}: ranks are by accuracy, scores are {words}")
+    return list(dict.fromkeys(lines))
+
+
 def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Lay a leaderboard out: a block for each board, its systems below."""
+    # 80 characters have to do: seeds and folds share a column, and two headings are cut.
+    seeds = headings.index("seeds")
+    headings = [*headings[:seeds], "runs", "params", "min"]
+    rows = [
+        [*r[:seeds], f"{r[seeds]}x{r[seeds + 1].replace(' of ', '/')}", *r[seeds + 2 :]]
+        for r in rows
+    ]
     places = len(PLACE)
     blocks = []
     for task, protocol, labels in (row[:places] for row in rows):
@@ -152,11 +195,11 @@ def as_data(board: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+def _rank(best: Any, worst: Any) -> str:
+    if pd.isna(best):
+        return ""
+    return str(best) if best == worst else f"{best}\u2013{worst}"
+
+
 def _percent(value: float) -> str:
     return "" if np.isnan(value) else f"{100 * value:.2f}"
-
-
-def _half_interval(deviation: float, seeds: int) -> float:
-    if seeds < 2:
-        return math.nan
-    return float(stdtrit(seeds - 1, 0.975)) * deviation / math.sqrt(seeds)  # Student's t

@@ -55,7 +55,7 @@ def test_real_recordings_go_from_folder_to_board_in_three_commands(
     board, row = out.splitlines()[1:3]
     assert board.strip() == "esc10, linear"
     assert row.split()[0] == "log-mel-statistics"
-    assert row.split()[-3:] == ["5", "1,290", "0.0"]
+    assert row.split()[-3:] == ["1x5", "1,290", "0.0"]
     code, again, _ = bench("report", "--out", str(tmp_path / "r"))
     assert code == 0
     assert again == out

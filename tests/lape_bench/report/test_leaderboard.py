@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import accuracy_score
 
@@ -36,8 +37,21 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
     labels = random.integers(0, 3, 50)
     scores = random.normal(size=(50, 3)).astype(np.float32)
     scores[np.arange(50), labels] += 1
+    return write_scores(out, labels, scores, seed, fold, folds, **how)
+
+
+def write_scores(
+    out: Path,
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    seed: int,
+    fold: int = 0,
+    folds: int = 1,
+    **how: object,
+) -> float:
+    """Write a record with these predictions; the clips' ids are their numbers."""
     cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
-    task_values = {"manifest_hash": "m" * 64, "data": "real"}
+    task_values = {"manifest_hash": "m" * 64, "data": "real", "metric": "accuracy"}
     more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}, "rests_on": {}}
     for key, value in how.items():
         place = next((each for each in (task_values, more) if key in each), cell_values)
@@ -53,14 +67,14 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
         status="finished",
         metrics={"accuracy": 0.999},
         predictions_sha256=write_predictions(
-            folder, [str(n) for n in range(50)], labels, scores, CLASSES
+            folder, [str(n) for n in range(len(labels))], labels, scores, CLASSES
         ),
         parameters=ParameterCounts(encoder=10, inference=13, training=20),
         **more,
         task=TaskFacts.model_validate(
             task_values
             | {"name": "t", "variant": "", "card_version": 1, "classes": CLASSES, "folds": folds}
-            | {"metric": "accuracy", "clips": {}, "skipped": 0}
+            | {"clips": {}, "skipped": 0}
         ),
     )
     write_record(folder, record)

@@ -1,0 +1,109 @@
+"""`bench compare` and `bench ranks`: what the figures of a board allow to say of its systems."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lape_bench.cli.options import print_table
+from lape_bench.cli.reports import finished
+from lape_bench.errors import UserError, unknown
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: bench compare unfused delores-s --task asc-keywords --label-fraction 0.1"
+)
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A system, as the leaderboard names it.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The system to compare it with.")],
+    task: Annotated[str, typer.Option(help="The task, or task@variant.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="finetune, linear or knn; default: the one both were run by.")
+    ] = None,
+    label_fraction: Annotated[
+        float | None, typer.Option(help="Share of the train labels; default: the one both have.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="real or synthetic; default: the one both have.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Folder of records; may be repeated.")
+    ] = None,
+    clips: Annotated[
+        int, typer.Option(min=0, help="How many of the clips that flip most often to name.")
+    ] = 10,
+    format: Annotated[str, typer.Option(help="terminal or json.")] = "terminal",
+) -> None:
+    """Tell two systems apart on a task: difference, interval, p, and the clips that only one has right.
+
+    What is compared is accuracy, over the seeds, folds and test clips that both have. A name without settings is
+    enough where one variant of the system was run.
+    """
+    if format not in (formats := ("terminal", "json")):
+        raise unknown("format", format, formats)
+    # pandas waits until the options are known to be right.
+    from lape_bench.report import compare as comparing
+
+    results = finished(out)
+    pair = comparing.find_pair(results, a, b, task, protocol, label_fraction, data)
+    comparison = comparing.compare(pair, clips)
+    if format == "json":
+        print(comparison.model_dump_json(indent=2))
+    else:
+        print_table(comparing.as_text(comparison))
+
+
+@app.command(epilog="Example: bench ranks --system unfused --system delores-s --system supervised")
+def ranks(
+    system: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one, as the leaderboard names it; may be repeated."),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
+    ] = None,
+) -> None:
+    """Rank systems over tasks, and sum up their label fractions.
+
+    Average ranks count tasks that every system has; those whose difference is below Nemenyi's critical one share a
+    letter. The area under the curve of scores over the logarithm of the label fraction is a mean score.
+    """
+    # scipy.stats and pandas are slow to import.
+    from lape_bench.report import average_ranks, label_curve
+    from lape_bench.report import leaderboard as boards
+
+    board = boards.leaderboard(finished(out).cells)
+    board = board.assign(task=boards.shown_tasks(board), system=boards.shown_systems(board))
+    for name in system or []:
+        if name not in set(board["system"]):
+            raise unknown("system with results", name, board["system"].unique())
+    board = board[board["system"].isin(system)] if system else board
+    for row in board[~board["complete"]].itertuples():
+        folds = f"{row.folds} of {row.folds_of_task} folds"
+        print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
+    board = board[board["complete"]]
+    for (_, protocol, fraction), part in board.groupby(["data", "protocol", "label_fraction"]):
+        where = f"{protocol}, {fraction:.3g} of the labels"
+        try:
+            found = average_ranks.over_tasks(part)
+        except UserError as error:
+            print(f"left out: {where}: {error}", file=sys.stderr)
+            continue
+        average = found.average
+        print(f"{where}: {', '.join(found.tasks)}")
+        print_table(average_ranks.as_table(found))
+        print(
+            f"Friedman p = {average.p:.2g}, critical difference {average.critical_difference:.2f}\n"
+        )
+        if found.left_out:
+            tasks = ", ".join(found.left_out)
+            print(f"left out: {where}: not every system has {tasks}", file=sys.stderr)
+    areas = label_curve.areas(board)
+    if not areas.table.empty:
+        print_table(label_curve.as_table(areas))
+    for lacking in areas.left_out:
+        print(f"left out: {lacking}", file=sys.stderr)

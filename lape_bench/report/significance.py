@@ -1,0 +1,265 @@
+"""Whether systems can be told apart, from which clips each took for their class.
+
+The unit is the clip: two systems scored the same ones. With several seeds a difference has to survive another
+draw of seeds too, so both are resampled, each on its own: the pigeonhole bootstrap of Owen (2007), "The
+pigeonhole bootstrap", Annals of Applied Statistics 1(2). What is compared is accuracy, whatever a task's metric.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Not scipy.stats, which every report would wait for.
+from scipy.special import bdtr, chdtrc, stdtrit
+
+LEVEL = 0.05
+RESAMPLES = 10_000
+STEP = 250  # resamples at a time: with 8,000 clips 16 MB
+EXACT_BELOW = 25  # discordant clips, below which McNemar's chi-squared is a poor approximation
+ROUNDING = 1e-9  # a smaller difference is none: sums of the same clips in another order
+
+Right = NDArray[np.bool_]
+Draws = list[NDArray[np.uint8]]
+
+
+def half_interval(deviation: float, seeds: int) -> float:
+    """Half of the 95 % interval of a mean over seeds, by Student's t; NaN for one seed."""
+    if seeds < 2:
+        return math.nan
+    return float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * deviation / math.sqrt(seeds)
+
+
+class Difference(NamedTuple):
+    """A difference of two accuracies, in [-1, 1], with its 95 % interval and two-sided p-value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_bootstrap(
+    a: Right,
+    b: Right,
+    folds: NDArray[np.int64],
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> Difference:
+    """Compare two systems that were scored on the same clips with the same seeds.
+
+    An accuracy is the mean over seeds of the mean over folds. Clips are drawn again within their fold. Of n > 1
+    seeds n - 1 are drawn, which makes the variance of their mean the unbiased one; n of them would make it too
+    small by (n - 1) / n, a third for three seeds. The interval is on the wide side where other clips flip in
+    each seed (Owen 2007). Even so a few seeds say little of how seeds spread: `bench compare` shows
+    Student's t over the seeds' own differences beside it.
+
+    Args:
+        a: whether each clip was right, shape (seeds, clips).
+        b: the same of the other system, same seeds and clips.
+        folds: fold of each clip, shape (clips,).
+        generator: draws clips and seeds.
+        resamples: how many draws.
+
+    Returns:
+        a minus b; the percentile interval; p by its inversion, at least 2 / (resamples + 1).
+
+    Raises:
+        ValueError: the shapes do not fit, or there is no clip.
+    """
+    if a.shape != b.shape or a.shape[1:] != folds.shape or not a.size:
+        raise ValueError(f"clips have shapes {a.shape} and {b.shape}, folds {folds.shape}")
+    by_seed = a.astype(np.float32) - b
+    seeds = _seed_weights(len(a), generator, resamples)
+    draws = clip_draws(folds, generator, resamples)
+    clips = np.concatenate(list(_resampled_means(by_seed, folds, draws)))
+    differences = (clips * seeds).sum(axis=1)
+    low, high = np.quantile(differences, [LEVEL / 2, 1 - LEVEL / 2])
+    p = _p_value(
+        np.array((differences <= ROUNDING).sum()),
+        np.array((differences >= -ROUNDING).sum()),
+        resamples,
+    )
+    return Difference(float(_means(by_seed, folds).mean()), float(low), float(high), float(p))
+
+
+def clip_draws(
+    folds: NDArray[np.int64], generator: np.random.Generator, resamples: int
+) -> Iterator[Draws]:
+    """Draw clips with replacement, as many as there are, each fold on its own.
+
+    Yields:
+        How often each clip is taken, for each fold shape (at most STEP, clips of the fold).
+    """
+    sizes = np.unique(folds, return_counts=True)[1]
+    for start in range(0, resamples, STEP):
+        count = min(STEP, resamples - start)
+        yield [_times(int(size), count, generator) for size in sizes]
+
+
+class Pairwise(NamedTuple):
+    """Every pair of several systems.
+
+    Attributes:
+        differences: row minus column, accuracies over their common seeds, shape (systems, systems).
+        p: two-sided, not corrected, same shape; NaN where two systems have no seed in common.
+    """
+
+    differences: NDArray[np.float64]
+    p: NDArray[np.float64]
+
+
+def pairwise_bootstrap(
+    right: Right,
+    ran: NDArray[np.bool_],
+    folds: NDArray[np.int64],
+    draws: Sequence[Draws],
+    generator: np.random.Generator,
+) -> Pairwise:
+    """Compare every pair of systems as `paired_bootstrap` does, over the same draws of clips.
+
+    Args:
+        right: whether each clip was right, shape (systems, seeds, clips); ignored where a seed was not run.
+        ran: whether a system ran a seed, shape (systems, seeds). A pair is compared over its common seeds.
+        folds: fold of each clip, shape (clips,).
+        draws: of clips, as `clip_draws` gives them; what is tested on the same clips may share them.
+        generator: draws seeds.
+    """
+    systems, seeds, clips = right.shape
+    resamples = sum(len(fold[0]) for fold in draws)
+    common = ran[:, None] & ran[None, :]  # (systems, systems, seeds)
+    shared_by_some = [each for each in np.unique(common.reshape(-1, seeds), axis=0) if each.any()]
+    drawn = [_seed_weights(each.sum(), generator, resamples) for each in shared_by_some]
+    at_most, at_least = np.zeros((2, systems, systems), dtype=np.int64)
+    flat = right.reshape(-1, clips)
+    start = 0
+    for means in _resampled_means(flat, folds, draws):
+        by_seed = means.reshape(-1, systems, seeds)
+        for shared, weights in zip(shared_by_some, drawn, strict=True):
+            members = np.flatnonzero(ran[:, shared].all(axis=1))
+            pairs = np.ix_(members, members)
+            here = (common[pairs] == shared).all(axis=2)
+            scores = np.einsum(
+                "rms,rs->rm", by_seed[:, members][:, :, shared], weights[start : start + len(means)]
+            )
+            gaps = scores[:, :, None] - scores[:, None, :]
+            at_most[pairs] += here * (gaps <= ROUNDING).sum(axis=0)
+            at_least[pairs] += here * (gaps >= -ROUNDING).sum(axis=0)
+        start += len(means)
+    count = common.sum(axis=2)
+    observed = _means(flat, folds).reshape(systems, seeds)
+    sums = (observed[:, None] - observed[None, :]) * common  # (systems, systems, seeds)
+    differences = sums.sum(axis=2) / np.maximum(count, 1)
+    return Pairwise(
+        differences, np.where(count > 0, _p_value(at_most, at_least, resamples), np.nan)
+    )
+
+
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correct p-values for their number: Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    Args:
+        p: shape (tests,).
+
+    Returns:
+        Adjusted p-values, same shape: those at most 0.05 hold together with a chance of 5 % that any is false.
+    """
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def rank_intervals(pairwise: Pairwise) -> NDArray[np.int64]:
+    """Say which ranks each system may have, by the pairs that Holm's correction tells apart.
+
+    Returns:
+        Shape (systems, 2), from 1: one more than the systems that are told to be better, and as many as there
+        are less those told to be worse. Two systems that cannot be told apart need not have the same ranks.
+    """
+    systems = len(pairwise.p)
+    pairs = np.triu(np.isfinite(pairwise.p), k=1)
+    adjusted = np.ones_like(pairwise.p)
+    adjusted[pairs] = holm(pairwise.p[pairs])
+    apart = np.minimum(adjusted, adjusted.T) <= LEVEL
+    better = apart & (pairwise.differences > 0)  # row than column
+    return np.stack([1 + better.sum(axis=0), systems - better.sum(axis=1)], axis=1)
+
+
+class McNemar(NamedTuple):
+    """How two systems differ on the clips that only one of them has right."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(a: Right, b: Right) -> McNemar:
+    """Test whether two systems are right equally often, by the clips on which they differ: McNemar (1947).
+
+    It is a test of one seed. Seeds are not pooled: they score the same clips, and a clip that flips in three
+    seeds is no three independent clips, so a pooled p would be far too small.
+
+    Args:
+        a: whether each clip was right, shape (clips,).
+        b: the same of the other system.
+
+    Returns:
+        Both counts and the two-sided p: exact (binomial) below 25 such clips, else chi-squared with
+        continuity correction.
+    """
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    flips = only_a + only_b
+    if flips < EXACT_BELOW:
+        p = min(1.0, 2 * float(bdtr(min(only_a, only_b), flips, 0.5))) if flips else 1.0
+    else:
+        p = float(chdtrc(1, (abs(only_a - only_b) - 1) ** 2 / flips))
+    return McNemar(only_a, only_b, p)
+
+
+def _means(values: NDArray[np.generic], folds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean over folds of the mean over clips: (rows, clips) to (rows,)."""
+    parts = [values[:, folds == fold] for fold in np.unique(folds)]
+    means = np.stack([part.mean(axis=1, dtype=np.float64) for part in parts])
+    return np.asarray(means.mean(axis=0))
+
+
+def _resampled_means(
+    values: NDArray[np.generic], folds: NDArray[np.int64], draws: Iterable[Draws]
+) -> Iterator[NDArray[np.float64]]:
+    """Do the same for clips drawn again; yields shape (at most STEP, rows)."""
+    # Whole numbers below 2**24 lose nothing as float32, and its matrix product takes half the time.
+    parts = [values[:, folds == fold].T.astype(np.float32) for fold in np.unique(folds)]
+    for drawn in draws:
+        sums = [t.astype(np.float32) @ part for t, part in zip(drawn, parts, strict=True)]
+        means = [s.astype(np.float64) / len(part) for s, part in zip(sums, parts, strict=True)]
+        yield np.mean(means, axis=0)
+
+
+def _times(clips: int, count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    taken = generator.integers(0, clips, (count, clips))
+    taken += clips * np.arange(count)[:, None]
+    times = np.bincount(taken.ravel(), minlength=count * clips)
+    # That one of 256 clips or more is taken 256 times has a chance below 1e-500.
+    return times.reshape(count, clips).astype(np.uint8)
+
+
+def _seed_weights(
+    seeds: int, generator: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """Weights of the seeds in each resample, shape (resamples, seeds), each row of sum 1."""
+    if seeds == 1:
+        return np.ones((resamples, 1))
+    taken = generator.integers(0, seeds, (resamples, seeds - 1))
+    times: NDArray[np.int64] = (taken[:, :, None] == np.arange(seeds)).sum(axis=1)
+    return times / (seeds - 1)
+
+
+def _p_value(
+    at_most: NDArray[np.int64], at_least: NDArray[np.int64], resamples: int
+) -> NDArray[np.float64]:
+    """Two-sided p from how many resamples are at most and at least zero."""
+    return np.minimum(1.0, 2 * (np.minimum(at_most, at_least) + 1) / (resamples + 1))

@@ -1,0 +1,291 @@
+"""Two systems, paired clip by clip; figures by hand, from scipy and from statsmodels."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rich.console import Console
+from scipy import stats
+from sklearn.metrics import f1_score
+from statsmodels.stats.contingency_tables import mcnemar
+
+from lape_bench.errors import UserError
+from lape_bench.report.compare import Comparison, as_text, compare, find_pair
+from lape_bench.report.frame import load_results
+
+from .test_leaderboard import write
+from .test_ranks import labels_of, write_answers, write_right
+
+Bench = Callable[..., tuple[int, str, str]]
+SEEDS = range(3)
+
+
+def compared(out: Path, a: str = "a", b: str = "b", clips: int = 10, **how: Any) -> Comparison:
+    return compare(find_pair(load_results([out]), a, b, "t", **how), clips)
+
+
+def text_of(comparison: Comparison, width: int = 80) -> str:
+    console = Console(width=width, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(as_text(comparison))
+    return captured.get()
+
+
+@pytest.fixture
+def right(tmp_path: Path) -> NDArray[np.bool_]:
+    """What two systems have right, shape (systems, seeds, clips); their records lie in `tmp_path`."""
+    drawn = np.random.default_rng(0).random((2, 3, 80)) < np.array([0.8, 0.6])[:, None, None]
+    for system, rows in zip("ab", drawn, strict=True):
+        for seed, row in enumerate(rows):
+            write_right(tmp_path, system, row, seed)
+    return drawn
+
+
+def test_scores_and_difference_are_means_over_seeds(
+    right: NDArray[np.bool_], tmp_path: Path
+) -> None:
+    found = compared(tmp_path)
+    by_seed = right.mean(axis=2)
+    for side, accuracies in zip((found.a, found.b), by_seed, strict=True):
+        assert side.scores == {"accuracy": pytest.approx(accuracies.mean())}
+        assert side.deviations == {"accuracy": pytest.approx(accuracies.std(ddof=1))}
+    assert found.difference == pytest.approx(by_seed[0].mean() - by_seed[1].mean())
+    assert (found.seeds, found.folds, found.clips) == ((0, 1, 2), (0,), 80)
+
+
+def test_the_interval_over_seeds_is_scipy_s_paired_t(
+    right: NDArray[np.bool_], tmp_path: Path
+) -> None:
+    a, b = right.mean(axis=2)
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert compared(tmp_path).seed_interval == pytest.approx(tuple(expected))
+
+
+def test_one_seed_is_scipy_s_paired_bootstrap_over_clips(
+    right: NDArray[np.bool_], tmp_path: Path
+) -> None:
+    write_right(tmp_path / "one", "a", right[0, 0])
+    write_right(tmp_path / "one", "b", right[1, 0])
+    found = compared(tmp_path / "one")
+    expected = stats.bootstrap(
+        (right[0, 0], right[1, 0]),
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=10_000,
+        rng=np.random.default_rng(0),
+    )
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval))
+    assert found.seed_interval is None
+    assert found.a.deviations == {"accuracy": None}
+
+
+def test_each_seed_has_mcnemar_s_test_of_its_own(right: NDArray[np.bool_], tmp_path: Path) -> None:
+    for row, a, b in zip(compared(tmp_path).by_seed, *right, strict=True):
+        table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
+        assert (row.only_a, row.only_b) == (table[0][1], table[1][0])
+        exact = row.only_a + row.only_b < 25
+        assert row.p == pytest.approx(mcnemar(table, exact=exact, correction=True).pvalue)
+
+
+def test_flips_are_counted_by_class_over_seeds(right: NDArray[np.bool_], tmp_path: Path) -> None:
+    labels = labels_of(0, 80)
+    a, b = right
+    for number, row in enumerate(compared(tmp_path).by_class):
+        here = labels == number
+        assert (row.name, row.clips) == ("abc"[number], here.sum())
+        assert row.accuracy_a == pytest.approx(a[:, here].mean())
+        assert (row.only_a, row.only_b) == ((a > b)[:, here].sum(), (b > a)[:, here].sum())
+
+
+def test_the_clips_that_flip_most_often_are_named_and_those_that_never_flip_are_not(
+    tmp_path: Path,
+) -> None:
+    # Clip 0 never flips; 1 does once, 2 twice in both directions, 3 twice in one, 4 in every seed.
+    a = np.array([[1, 1, 1, 1, 0], [1, 1, 0, 1, 0], [1, 1, 1, 1, 0]], dtype=np.bool_)
+    b = np.array([[1, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 1, 1, 1, 1]], dtype=np.bool_)
+    for seed in SEEDS:
+        write_right(tmp_path, "a", a[seed], seed)
+        write_right(tmp_path, "b", b[seed], seed)
+    flips = compared(tmp_path).flips
+    assert [(f.clip, f.only_a, f.only_b) for f in flips] == [
+        ("4", 0, 3),
+        ("3", 2, 0),
+        ("2", 1, 1),
+        ("1", 1, 0),
+    ]
+    assert [f.label for f in flips] == ["abc"[labels_of(0, 5)[int(f.clip)]] for f in flips]
+    assert compared(tmp_path, clips=2).flips == flips[:2]
+
+
+def test_only_seeds_and_folds_that_both_have_are_paired(tmp_path: Path) -> None:
+    scores: dict[str, list[float]] = {"a": [], "b": []}
+    for fold in (1, 2, 3):
+        for seed in SEEDS:
+            scores["a"].append(write_answers(tmp_path, "a", 0.9, seed, fold, folds=3))
+    for fold in (1, 2):
+        for seed in (1, 2, 5):
+            scores["b"].append(write_answers(tmp_path, "b", 0.8, seed, fold, folds=3))
+    found = compared(tmp_path)
+    assert (found.seeds, found.folds, found.clips) == ((1, 2), (1, 2), 200)
+    a = np.array(scores["a"]).reshape(3, 3)[:2, 1:]  # (folds, seeds)
+    b = np.array(scores["b"]).reshape(2, 3)[:, :2]
+    assert found.difference == pytest.approx(a.mean() - b.mean())
+    said = " ".join(text_of(found).split())
+    assert "paired in seeds 1, 2, 2 of 3 folds; cells without a partner: 5 of A, 2 of B" in said
+
+
+def test_folds_count_alike_and_their_clips_keep_ids_and_folds(tmp_path: Path) -> None:
+    for fold, clip, clips in ((1, 3, 5), (2, 1, 10)):
+        right = np.ones(clips, dtype=np.bool_)
+        write_right(tmp_path, "a", right, fold=fold, folds=2)
+        right[clip] = False
+        write_right(tmp_path, "b", right, fold=fold, folds=2)
+    found = compared(tmp_path)
+    assert [(f.fold, f.clip, f.only_a) for f in found.flips] == [(1, "3", 1), (2, "1", 1)]
+    accuracy = pytest.approx((4 / 5 + 9 / 10) / 2)
+    assert found.b.scores["accuracy"] == found.by_seed[0].accuracy_b == accuracy
+    assert 1 - found.difference == accuracy
+
+
+def test_the_other_order_tells_the_same(right: NDArray[np.bool_], tmp_path: Path) -> None:
+    there, back = compared(tmp_path), compared(tmp_path, "b", "a")
+    assert back.p == there.p
+    assert back.interval == pytest.approx((-there.interval[1], -there.interval[0]))
+    assert [(f.clip, f.only_b, f.only_a) for f in back.flips] == [
+        (f.clip, f.only_a, f.only_b) for f in there.flips
+    ]
+
+
+def test_where_the_metric_is_another_both_scores_and_what_is_compared_are_told(
+    tmp_path: Path,
+) -> None:
+    right = np.random.default_rng(0).random((2, 60)) < 0.7
+    for system, row in zip("ab", right, strict=True):
+        write_right(tmp_path, system, row, metric="macro_f1")
+    found = compared(tmp_path)
+    labels = labels_of(0, 60)
+    f1 = f1_score(labels, np.where(right[0], labels, (labels + 1) % 3), average="macro")
+    assert found.a.scores == {"accuracy": pytest.approx(right[0].mean()), "macro_f1": f1}
+    assert "differences, p and flips are of accuracy" in text_of(found)
+
+
+def test_a_comparison_stands_within_a_terminal_of_80_characters(
+    right: NDArray[np.bool_], tmp_path: Path
+) -> None:
+    for seed in SEEDS:
+        how = {"settings": {"student_width": 1536, "teacher": "delores-s"}}
+        write_right(tmp_path, "c", right[0, seed], seed, **how)
+    text = text_of(compared(tmp_path, "c"))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "c (student_width=1536, teacher=delores-s)" in text
+
+
+def test_of_many_classes_the_most_one_sided_are_shown_and_the_rest_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lape_bench.report.compare.CLASSES_SHOWN", 1)
+    labels = labels_of(0, 60)
+    write_right(tmp_path, "a", labels == 1)
+    write_right(tmp_path, "b", np.zeros(60, dtype=np.bool_))
+    lines = text_of(compared(tmp_path, clips=0)).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("class"))
+    assert lines[start + 1].split()[:2] == ["b", str((labels == 1).sum())]
+    assert lines[start + 2 :] == ["... of 3 classes, the most one-sided; --format json has all"]
+
+
+def test_a_variant_is_named_as_on_the_leaderboard_or_by_its_system_alone(tmp_path: Path) -> None:
+    write_answers(tmp_path, "a", 0.9, settings={"width": 3})
+    write_answers(tmp_path, "b", 0.8)
+    for name in ("a", "a (width=3)"):
+        assert compared(tmp_path, name).a.system == "a (width=3)"
+    write_answers(tmp_path, "a", 0.9, settings={"width": 4})
+    with pytest.raises(UserError, match=r"'a' has 2 variants on t; one of 'a \(width=3\)', 'a \("):
+        compared(tmp_path)
+    write_answers(tmp_path, "a", 0.7)
+    assert compared(tmp_path).a.system == "a"
+
+
+def test_versions_of_a_system_are_compared_by_the_names_of_the_leaderboard(tmp_path: Path) -> None:
+    right = np.random.default_rng(0).random((2, 50)) < 0.7
+    for number, row in enumerate(right):
+        write_right(tmp_path / str(number), "a", row, rests_on={"weights": str(number)})
+    with pytest.raises(UserError, match=r"2 variants on t; one of 'a \[version 1-"):
+        compared(tmp_path, "a", "a")
+    cells = load_results([tmp_path]).cells
+    names = [f"a [version {version}]" for version in cells["system_version"]]
+    found = compared(tmp_path, *names)
+    assert found.difference == pytest.approx(cells["accuracy"][0] - cells["accuracy"][1])
+
+
+def test_what_is_left_open_is_taken_where_one_answer_fits_and_else_asked_for(
+    tmp_path: Path,
+) -> None:
+    for system in "ab":
+        write_answers(tmp_path, system, 0.8, protocol="knn", label_fraction=0.1)
+    write_answers(tmp_path, "a", 0.9)
+    assert compared(tmp_path).protocol == "knn"
+    write_answers(tmp_path, "b", 0.9)
+    with pytest.raises(UserError) as caught:
+        compared(tmp_path)
+    assert str(caught.value) == (
+        "a and b can be compared in 2 ways; real knn 0.1, real linear 1; choose by --protocol, --label-fraction "
+        "and --data, or of two preparations (in brackets) by --out."
+    )
+    assert compared(tmp_path, protocol="linear").label_fraction == 1
+    assert compared(tmp_path, label_fraction=0.1).protocol == "knn"
+
+
+def refused(out: Path, *names: str, **how: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        compared(out, *names, **how)
+    return str(caught.value)
+
+
+def test_what_cannot_be_compared_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    write_answers(tmp_path, "a", 0.9)
+    write_answers(tmp_path, "b", 0.9, protocol="knn")
+    write(tmp_path, 0, system="other-clips")
+    write_answers(tmp_path, "other-seed", 0.9, 7)
+    write_answers(tmp_path, "new-data", 0.9, manifest_hash="n" * 64)
+    write_answers(tmp_path, "elsewhere", 0.9, task="u")
+    assert "share no protocol and label fraction on one preparation of the task; a has real linear 1;" in refused(tmp_path)  # fmt: skip
+    assert "share no protocol" in refused(tmp_path, "a", "new-data")
+    assert "'a' and 'a' are one system, a" in refused(tmp_path, "a", "a")
+    assert "there is no system with results on t 'elsewhere'" in refused(tmp_path, "a", "elsewhere")
+    assert "no protocol with results 'finetune'; known: knn, linear" in refused(tmp_path, protocol="finetune")  # fmt: skip
+    same_clips = "a and other-clips share no seed and fold with the same test clips"
+    assert same_clips in refused(tmp_path, "a", "other-clips")
+    assert "a has seeds 0 in folds 0; other-seed has seeds 7" in refused(
+        tmp_path, "a", "other-seed"
+    )
+
+
+def test_cells_of_a_table_cannot_be_compared(tmp_path: Path) -> None:
+    for system in "ab":
+        write_answers(tmp_path, system, 0.9)
+    table = tmp_path / "cells.csv"
+    load_results([tmp_path]).cells.to_csv(table, index=False)
+    assert "cells of a are known from a table alone" in refused(table)
+
+
+def test_the_command_tells_it_in_text_and_json(
+    right: NDArray[np.bool_], tmp_path: Path, bench: Bench
+) -> None:
+    words = ["compare", "a", "b", "--task", "t", "--out", str(tmp_path), "--clips", "1"]
+    code, out, _ = bench(*words)
+    assert code == 0
+    expected = compared(tmp_path, clips=1)
+    assert out == text_of(expected, width=200)
+    code, out, _ = bench(*words, "--format", "json")
+    assert code == 0
+    assert json.loads(out) == json.loads(expected.model_dump_json())
+    code, _, err = bench(*words, "--format", "csv")
+    assert (code, err) == (2, "bench: there is no format 'csv'; known: json, terminal.\n")
+    code, _, err = bench("compare", "a", "b", "--task", "T", "--out", str(tmp_path))
+    assert (code, err) == (2, "bench: there is no task with results 'T'; known: t.\n")
