@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from lape_bench import metrics
 from lape_bench.config import flatten
 from lape_bench.errors import UserError
-from lape_bench.records import RunRecord, read_predictions, read_record, record_folders
+from lape_bench.records import (
+    ParameterCounts,
+    RunRecord,
+    TaskFacts,
+    read_predictions,
+    read_record,
+    record_folders,
+)
 
 WRITTEN_BY = "a folder of records, or what 'bench report --format cells' writes"
 # What tells one cell from another.
@@ -43,6 +50,7 @@ COLUMNS = [
 ]
 
 
+FINISHED = "finished_at"  # a column while records are put in order
 PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
 CHUNK = 200
 
@@ -97,7 +105,7 @@ def load_results(sources: Sequence[Path]) -> Results:
 
 def results_of(found: Sequence[tuple[Path, RunRecord]]) -> Results:
     """Do the same for records already read, each with its folder."""
-    return _joined([_collected([_read(folder, record) for folder, record in found])])
+    return _joined([_in_order(_collected(_read(folder, record) for folder, record in found))])
 
 
 def _read_table(path: Path) -> Results:
@@ -119,84 +127,101 @@ def _read_folder(source: Path) -> Results:
         )
     folders = record_folders(source)
     if len(folders) < PARALLEL_FROM:
-        return _collected(map(_read, folders))
+        return _in_order(_read_records(folders))
+    chunks = [folders[start : start + CHUNK] for start in range(0, len(folders), CHUNK)]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
-        return _collected(processes.map(_read, folders, chunksize=CHUNK))
+        return _in_order(_side_by_side([*processes.map(_read_records, chunks)]))
 
 
-class _Read(NamedTuple):
-    """A record read: its row and outcome, or what is wrong."""
-
-    finished_at: str
-    row: dict[str, Any]
-    outcome: Outcome | None
-    problem: str = ""
+def _read_records(folders: Sequence[Path]) -> Results:
+    return _collected(map(_read, folders))
 
 
-def _read(folder: Path, record: RunRecord | None = None) -> _Read:
+def _read(folder: Path, record: RunRecord | None = None) -> tuple[dict[str, Any], Outcome] | str:
+    """Read a record: its row and outcome, or what is wrong."""
     try:
         record = record or read_record(folder)
         if record.status == "failed":
-            return _Read("", {}, None, f"{record.cell.title} failed: {record.error}")
+            return f"{record.cell.title} failed: {record.error}"
+        if record.task is None or record.parameters is None:
+            return f"{folder} holds a record that is finished and names no task or no parameters"
         predictions = read_predictions(folder, record)
     except UserError as error:
-        return _Read("", {}, None, str(error))
+        return str(error)
     labels, predicted = predictions.labels, predictions.log_probabilities.argmax(axis=1)
     scores = metrics.score_classes(predicted, labels, len(predictions.classes))
     outcome = Outcome(
         folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16)
     )
-    return _Read(record.finished_at, _row(record) | scores, outcome)
+    return _row(record, record.task, record.parameters) | scores, outcome
 
 
-def _collected(read: Iterable[_Read]) -> Results:
-    problems, whole = [], []
+def _collected(read: Iterable[tuple[dict[str, Any], Outcome] | str]) -> Results:
+    """Put rows into a table that has one column more, `FINISHED`."""
+    problems, rows, outcomes = [], [], []
     labels: dict[str, NDArray[np.int16]] = {}  # one copy for all cells of a test set
     for each in read:
-        if each.outcome is None:
-            problems.append(each.problem)
+        if isinstance(each, str):
+            problems.append(each)
         else:
-            shared = labels.setdefault(each.outcome.test, each.outcome.labels)
-            whole.append(each._replace(outcome=each.outcome._replace(labels=shared)))
-    whole.sort(key=lambda each: each.finished_at)
-    cells = pd.DataFrame([each.row for each in whole])
-    return Results(
-        cells, {n: each.outcome for n, each in enumerate(whole) if each.outcome}, problems
-    )
+            row, outcome = each
+            rows.append(row)
+            outcomes.append(
+                outcome._replace(labels=labels.setdefault(outcome.test, outcome.labels))
+            )
+    return Results(pd.DataFrame(rows), dict(enumerate(outcomes)), problems)
+
+
+def _in_order(part: Results) -> Results:
+    """Sort cells by when they were finished."""
+    if part.cells.empty:
+        return part
+    order = part.cells[FINISHED].argsort(kind="stable")
+    return _taken(part, order.to_numpy(), columns=part.cells.columns.drop(FINISHED))
 
 
 def _joined(parts: Sequence[Results]) -> Results:
-    cells = pd.concat([part.cells for part in parts], ignore_index=True)
-    outcomes: dict[int, Outcome] = {}
-    start = 0
-    for part in parts:
-        outcomes |= {start + number: outcome for number, outcome in part.outcomes.items()}
-        start += len(part.cells)
-    problems = [problem for part in parts for problem in part.problems]
-    if cells.empty:
-        return Results(cells, outcomes, problems)
-    earlier = cells.duplicated(CELL, keep="last")
-    problems += [
-        f"{outcomes[number].folder} is a cell that stands in a later record too"
-        for number in cells.index[earlier]
-        if number in outcomes
+    """Put parts together; of a cell that stands in them twice the later one stays, and the other is told."""
+    whole = _side_by_side(parts)
+    if whole.cells.empty:
+        return whole
+    earlier = whole.cells.duplicated(CELL, keep="last").to_numpy()
+    told = [
+        f"{whole.outcomes[number].folder} is a cell that stands in a later record too"
+        for number in np.flatnonzero(earlier).tolist()
+        if number in whole.outcomes
     ]
-    kept = cells.index[~earlier]
-    return Results(
-        cells.loc[kept].reset_index(drop=True),
-        {new: outcomes[old] for new, old in enumerate(kept) if old in outcomes},
-        problems,
-    )
+    kept = _taken(whole, np.flatnonzero(~earlier), columns=whole.cells.columns)
+    return Results(kept.cells, kept.outcomes, whole.problems + told)
 
 
-def _row(record: RunRecord) -> dict[str, Any]:
-    cell, task, parameters = record.cell, record.task, record.parameters
-    assert task is not None
-    assert parameters is not None
+def _side_by_side(parts: Sequence[Results]) -> Results:
+    starts = np.cumsum([0, *(len(part.cells) for part in parts)])
+    outcomes = {
+        int(start) + number: outcome
+        for start, part in zip(starts[:-1], parts, strict=True)
+        for number, outcome in part.outcomes.items()
+    }
+    cells = pd.concat([part.cells for part in parts], ignore_index=True)
+    return Results(cells, outcomes, [problem for part in parts for problem in part.problems])
+
+
+def _taken(part: Results, numbers: NDArray[Any], columns: Iterable[str]) -> Results:
+    """Take some cells, in an order, and some columns."""
+    outcomes = {
+        new: part.outcomes[old] for new, old in enumerate(numbers.tolist()) if old in part.outcomes
+    }
+    cells = part.cells.loc[numbers, [*columns]].reset_index(drop=True)
+    return Results(cells, outcomes, part.problems)
+
+
+def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dict[str, Any]:
+    cell = record.cell
     settings = dict(sorted(flatten(cell.settings).items()))
     changed = settings_text(settings)
     diagnosis = {name: v for name, v in record.diagnosis.items() if isinstance(v, float)}
     return diagnosis | {
+        FINISHED: record.finished_at,
         "system": f"{cell.system_name} ({changed})" if changed else cell.system_name,
         "name": cell.system_name,
         "settings": json.dumps(settings),

@@ -1,6 +1,5 @@
 """The leaderboard: mean and deviation over seeds, of the mean over folds, with what stands behind them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,35 +40,18 @@ def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = No
         minutes a cell of learning, cached stages with what they took when they were made. Where a board has
         systems to rank, also rank_best and rank_worst, the ranks that a system may have by its accuracy.
     """
-    rows, used_cells = [], []
-    for key, cells in frame.groupby(ENTRY, sort=False):
-        entry = dict(zip(ENTRY, key, strict=True))
-        # The same cell from two machines or result folders counts once.
-        cells = cells.drop_duplicates(["seed", "fold"], keep="last")
-        folds = int(cells["folds_of_task"].iloc[0])
-        by_seed = cells.groupby("seed")[str(entry["metric"])].agg(["mean", "size"])
-        complete = by_seed["size"] == folds
-        used = by_seed["mean"][complete] if complete.any() else by_seed["mean"]
-        deviation = float(used.std(ddof=1)) if len(used) > 1 else math.nan
-        used_cells.append(cells)
-        rows.append(
-            entry
-            | {
-                "score": float(used.mean()),
-                "deviation": deviation,
-                "interval": half_interval(deviation, len(used)),
-                "seeds": len(used),
-                "folds": folds if complete.any() else cells["fold"].nunique(),
-                "folds_of_task": folds,
-                "complete": bool(complete.any()),
-                "minutes": float(cells["seconds"].mean()) / 60,
-            }
-        )
-    board = pd.DataFrame(rows)
-    for _, entries in board.groupby(BOARD):
-        ranks = rank_systems([used_cells[number] for number in entries.index], outcomes or {})
-        if ranks is not None:
-            board.loc[entries.index, RANKS] = ranks
+    # The same cell from two machines or result folders counts once.
+    cells = frame.drop_duplicates([*ENTRY, "seed", "fold"], keep="last").dropna(subset=ENTRY)
+    grouped = cells.groupby(ENTRY, sort=False)
+    cells = cells.assign(entry=grouped.ngroup(), score=_scores(cells))
+    by_entry = cells.groupby("entry")
+    board = by_entry[ENTRY].first().join(_summed_up(cells))
+    if outcomes:
+        members = dict(iter(by_entry))
+        for _, entries in board.groupby(BOARD):
+            ranks = rank_systems([members[number] for number in entries.index], outcomes)
+            if ranks is not None:
+                board.loc[entries.index, RANKS] = ranks
     if "rank_best" in board:
         board = board.astype(dict.fromkeys(RANKS, "Int64"))
     return board.sort_values(
@@ -77,6 +59,41 @@ def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = No
         ascending=[True, True, True, True, True, False],
         ignore_index=True,
     )
+
+
+def _scores(cells: pd.DataFrame) -> pd.Series:
+    """Return each cell's score by the metric that its task is ranked by."""
+    scores = pd.Series(np.nan, cells.index)
+    for metric in cells["metric"].unique():
+        scores = scores.where(cells["metric"] != metric, cells[metric])
+    return scores
+
+
+def _summed_up(cells: pd.DataFrame) -> pd.DataFrame:
+    """Sum up cells by `entry`: over folds first, then over the seeds that have every fold, or over all if none has."""
+    by_seed = cells.groupby(["entry", "seed"]).agg(
+        score=("score", "mean"), has=("fold", "size"), folds=("folds_of_task", "first")
+    )
+    whole = by_seed["has"] == by_seed["folds"]
+    complete = whole.groupby("entry").any()
+    used = by_seed["score"][
+        whole | ~complete.loc[by_seed.index.get_level_values("entry")].to_numpy()
+    ]
+    by_entry = used.groupby("entry")
+    board = pd.DataFrame(
+        {"score": by_entry.mean(), "deviation": by_entry.std(), "seeds": by_entry.size()}
+    )
+    interval = [
+        half_interval(d, n) for d, n in zip(board["deviation"], board["seeds"], strict=True)
+    ]
+    board.insert(2, "interval", interval)
+    in_entry = cells.groupby("entry")
+    folds = in_entry["folds_of_task"].first()
+    board["folds"] = folds.where(complete, in_entry["fold"].nunique())
+    board["folds_of_task"] = folds
+    board["complete"] = complete
+    board["minutes"] = in_entry["seconds"].mean() / 60
+    return board
 
 
 def shown_tasks(frame: pd.DataFrame) -> pd.Series:

@@ -132,7 +132,7 @@ def pairwise_bootstrap(
     common = ran[:, None] & ran[None, :]  # (systems, systems, seeds)
     shared_by_some = [each for each in np.unique(common.reshape(-1, seeds), axis=0) if each.any()]
     drawn = [_seed_weights(each.sum(), generator, resamples) for each in shared_by_some]
-    at_most, at_least = np.zeros((2, systems, systems), dtype=np.int64)
+    at_most = np.zeros((systems, systems), dtype=np.int64)
     flat = right.reshape(-1, clips)
     start = 0
     for means in _resampled_means(flat, folds, draws):
@@ -146,14 +146,13 @@ def pairwise_bootstrap(
             )
             gaps = scores[:, :, None] - scores[:, None, :]
             at_most[pairs] += here * (gaps <= ROUNDING).sum(axis=0)
-            at_least[pairs] += here * (gaps >= -ROUNDING).sum(axis=0)
         start += len(means)
     count = common.sum(axis=2)
     observed = _means(flat, folds).reshape(systems, seeds)
     sums = (observed[:, None] - observed[None, :]) * common  # (systems, systems, seeds)
     differences = sums.sum(axis=2) / np.maximum(count, 1)
     return Pairwise(
-        differences, np.where(count > 0, _p_value(at_most, at_least, resamples), np.nan)
+        differences, np.where(count > 0, _p_value(at_most, at_most.T, resamples), np.nan)
     )
 
 
