@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lape_bench import __version__
-from lape_bench.cli import artifacts, data, reports, runs, systems, tasks
+from lape_bench.cli import artifacts, data, figures, reports, runs, systems, tasks
 from lape_bench.errors import UserError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (runs, reports):
+for commands in (runs, reports, figures):
     app.add_typer(commands.app)
 for group in (data, tasks, systems, artifacts):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
