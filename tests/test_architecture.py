@@ -1,6 +1,7 @@
 """Imports run one way, plug-ins know the harness only, and listings stay light."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,7 +168,8 @@ def test_the_harness_names_no_plug_in() -> None:
         ["systems"],
         ["systems", "new", "mine"],
         ["report", "--out", "empty"],
-        ["figure", "parameters", "--out", "empty", "--file", "a.png"],
+        ["report", "--out", "cells.csv", "--html", "page.html"],
+        ["figure", "parameters", "--out", "cells.csv", "--file", "a.png"],
         ["figure", "confusion", "cell", "--file", "a.png"],
         ["show", "cell"],
         ["artifacts", "list"],
@@ -177,6 +179,7 @@ def test_the_harness_names_no_plug_in() -> None:
 )
 def test_listings_and_reports_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    shutil.copy(ROOT / "results" / "boards" / "unfused_cells.csv", tmp_path / "cells.csv")
     cell = Cell(system="s", task="t", protocol="linear")
     record = RunRecord(cell=cell, identity="0", settings={}, system_version=1, status="failed")
     write_record(tmp_path / "cell", record)

@@ -8,6 +8,7 @@ import typer
 
 from lape_bench.cli.options import print_table
 from lape_bench.errors import UserError, unknown
+from lape_bench.paths import write_text
 
 app = typer.Typer()
 
@@ -31,6 +32,10 @@ def report(
     format: Annotated[
         str, typer.Option(help="terminal, markdown, csv, or cells: a CSV of every cell.")
     ] = "terminal",
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write one page instead: boards, figures, records; opens offline."),
+    ] = None,
 ) -> None:
     """Show the leaderboard: every score recomputed from the predictions on disk.
 
@@ -40,6 +45,8 @@ def report(
 
     if format not in (formats := ("terminal", "markdown", "csv", "cells")):
         raise unknown("format", format, formats)
+    if html is not None and format != "terminal":
+        raise UserError("--html writes a page and --format a table", next_step="give one of them")
     sources = out or [Path("results")]
     results = load_results(sources)
     frame = results.cells
@@ -50,10 +57,21 @@ def report(
             f"{' and '.join(map(str, sources))} holds no finished record",
             next_step="run something: 'bench run'",
         )
-    if format == "cells":
+    if html is not None:
+        write_page(results, sources, html)
+    elif format == "cells":
         print(frame.to_csv(index=False), end="")
     else:
         show_board(frame, format)
+
+
+def write_page(results: Any, sources: list[Path], path: Path) -> None:
+    """Write the page of all results, whole or not at all, and say where."""
+    from lape_bench.report.leaderboard import leaderboard
+    from lape_bench.report.page import page
+
+    write_text(path, page(results, leaderboard(results.cells), sources))
+    print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", file=sys.stderr)
 
 
 def show_board(frame: Any, format: str) -> None:

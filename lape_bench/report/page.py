@@ -231,7 +231,7 @@ def _fill(
         if not curves:
             continue
         told = {"seed": record.cell.seed, "fold": record.cell.fold, "stages": curves}
-        room -= len(_json(told).encode())
+        room -= len(_json(told).encode()) + 1  # and a comma
         if room >= 0:
             entry["details"]["curves"].append(told)
         else:

@@ -418,7 +418,7 @@ function smallMatrix(classes, at, share, say, show) {
   const body = classes.map((name, i) => {
     cells.push(classes.map((_, j) => node("td", { tabindex: i || j ? -1 : 0, "aria-label": say(i, j), onmouseenter: () => show(i, j), onfocus: () => show(i, j),
       onkeydown: (event) => arrows(event, size, [i, j], focus),
-      style: { background: heat(share(i, j)), color: share(i, j) > 0.5 ? "var(--card)" : "var(--ink)" } }, at(i, j) ? `${Math.round(100 * share(i, j))}` : "")));
+      style: { background: heat(share(i, j)) } }, at(i, j) ? `${Math.round(100 * share(i, j))}` : "")));
     return node("tr", {}, node("th", { scope: "row" }, name), cells[i]);
   });
   return node("table", { class: size > NUMBERED_CLASSES ? "matrix many" : "matrix" },
