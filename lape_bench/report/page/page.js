@@ -4,8 +4,9 @@ const byId = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = 8, DEFAULTS = { suite: "", task: "", protocol: "", labels: "", data: "", find: "", sort: "score", order: "desc", cost: "parameters", open: "" };
 const FILTERS = { suite: "Suite", task: "Task", protocol: "Protocol", labels: "Labels", data: "Data" };
+const BOARDS_AT_ONCE = 20; // the rest follows in slices, so that typing never waits for thousands of rows
 const MANY_CLASSES = 40, NUMBERED_CLASSES = 14, WORST = 15;
-let state = { ...DEFAULTS };
+let state = { ...DEFAULTS }, rest = 0;
 
 // Elements: node("p", {class: "x"}, "text", child); text is always set as text, never as markup.
 function build(element, attributes, children) {
@@ -70,6 +71,12 @@ function change(values) {
   render();
 }
 
+function openRecord(entry) {
+  state.open = entry.id;
+  writeState();
+  showDrawer();
+}
+
 const values = {
   suite: (board) => board.suite, task: (board) => board.task, protocol: (board) => board.protocol, labels: shares, data: (board) => board.data,
 };
@@ -119,7 +126,16 @@ function render() {
   const found = chosen();
   const systems = [...found.values()].reduce((sum, entries) => sum + entries.length, 0);
   byId("count").textContent = `${plural(found.size, "board")}, ${plural(systems, "figure")}. A row opens the record.`;
-  byId("boards").replaceChildren(...[...found].map(([number, entries]) => section(number, entries)));
+  const boards = [...found];
+  const draw = (slice) => slice.map(([number, entries]) => section(number, entries));
+  byId("boards").replaceChildren(...draw(boards.slice(0, BOARDS_AT_ONCE)));
+  clearTimeout(rest);
+  const follow = (from) => {
+    if (from >= boards.length) return;
+    byId("boards").append(...draw(boards.slice(from, from + BOARDS_AT_ONCE)));
+    rest = setTimeout(follow, 0, from + BOARDS_AT_ONCE);
+  };
+  rest = setTimeout(follow, 0, BOARDS_AT_ONCE);
   if (!found.size)
     byId("boards").append(node("p", {}, "No board has that. ",
       node("button", { type: "button", class: "clear", onclick: () => change({ ...DEFAULTS }) }, "Show all")));
@@ -170,7 +186,7 @@ function row(entry, scale) {
     deviation: percent(entry.deviation), seeds: `${entry.seeds} × ${folds(entry)}`,
     parameters: count(entry.parameters), minutes: entry.minutes.toFixed(1),
   };
-  return node("tr", { role: "row", id: `row-${entry.id}`, onclick: () => change({ open: entry.id }), ...described }, COLUMNS.map((column) => {
+  return node("tr", { role: "row", id: `row-${entry.id}`, onclick: () => openRecord(entry), ...described }, COLUMNS.map((column) => {
     if (column.key === "system") return node("td", { role: "cell", class: "name" }, systemButton(entry));
     if (column.key === "score") return node("td", { role: "cell", class: "bars number" }, node("div", { class: "score" }, bar(entry, scale), node("b", {}, percent(entry.score))));
     return node("td", { role: "cell", class: "number", "data-label": column.name }, cells[column.key]);
@@ -186,7 +202,7 @@ function nameParts(entry) {
 function systemButton(entry) {
   const [name, rest] = nameParts(entry);
   return node("button", { type: "button", class: "system", id: `open-${entry.id}`, "aria-haspopup": "dialog", "aria-describedby": "tip",
-    onclick: (event) => { event.stopPropagation(); change({ open: entry.id }); },
+    onclick: (event) => { event.stopPropagation(); openRecord(entry); },
     onfocus: (event) => mark(entry, event), onblur: unmark },
     glyph(entry), node("span", {}, name, rest ? node("small", {}, rest) : null));
 }
@@ -270,7 +286,7 @@ function scatter(entries, metric, board) {
   const points = [...same.values()].flatMap((group) => group.map((n, place) => {
     const entry = entries[n], x = xAt(costs[n]) + (place - (group.length - 1) / 2) * Math.min(10, 90 / group.length), score = 100 * entry.score;
     const half = 100 * (entry.interval || 0);
-    return drawn("g", { class: "point", id: `point-${entry.id}`, onclick: () => change({ open: entry.id }),
+    return drawn("g", { class: "point", id: `point-${entry.id}`, onclick: () => openRecord(entry),
       onmouseenter: (event) => mark(entry, event), onmouseleave: unmark },
       half ? drawn("line", { x1: x, x2: x, y1: yAt(Math.max(from, score - half)), y2: yAt(Math.min(to, score + half)), style: { stroke: colour(entry), strokeWidth: 1.5 } }) : null,
       shape(entry, { transform: `translate(${x.toFixed(1)} ${yAt(score).toFixed(1)})` }));
@@ -350,7 +366,7 @@ function settings(entry) {
   const parts = [node("h3", {}, "Settings"), changed.length ? rows(["changed", "value"], changed.map(([key, value]) => [key, node("span", { class: "path changed" }, shown(value))])) : node("p", {}, "The system's defaults.")];
   if (entry.details) {
     const all = Object.entries(DATA.settings[entry.details.settings]);
-    parts.push(node("details", {}, node("summary", {}, `All ${all.length} settings`), rows(["setting", "value"], all.map(([key, value]) => [node("span", { class: key in entry.changed ? "changed" : null }, key), node("span", { class: "path" }, shown(value))]))));
+    if (all.length) parts.push(node("details", {}, node("summary", {}, `All ${all.length} settings`), rows(["setting", "value"], all.map(([key, value]) => [node("span", { class: key in entry.changed ? "changed" : null }, key), node("span", { class: "path" }, shown(value))]))));
   }
   return parts;
 }

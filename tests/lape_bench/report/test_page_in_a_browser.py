@@ -65,20 +65,20 @@ class Reader:
 
     def systems(self, board: int = 0) -> list[str]:
         names: list[str] = (
-            self.page.locator("section.board").nth(board).locator(".system").all_inner_texts()
+            self.page.locator("section.board").nth(board).locator(".system").all_text_contents()
         )
         return names
 
     def column(self, name: str, board: int = 0) -> list[float]:
         """A column of numbers of one board, by its heading."""
         table = self.page.locator("section.board").nth(board).locator("table")
-        heads = [text.split("\n")[0] for text in table.locator("thead th").all_inner_texts()]
+        heads = table.locator("thead th").all_text_contents()
         place = next(n for n, head in enumerate(heads) if head.startswith(name))
-        cells = table.locator(f"tbody tr td:nth-child({place + 1})").all_inner_texts()
+        cells = table.locator(f"tbody tr td:nth-child({place + 1})").all_text_contents()
         return [float(re.sub(r"[^\d.]", "", cell)) for cell in cells]
 
     def boards(self) -> list[str]:
-        titles: list[str] = self.page.locator("section.board h2").all_inner_texts()
+        titles: list[str] = self.page.locator("section.board h2").all_text_contents()
         return titles
 
 
@@ -361,7 +361,7 @@ def test_a_board_with_ranks_shows_them(opened: Any, tmp_path: Path) -> None:
     path.write_text(page(cells, board, [CELLS]), encoding="utf-8")
     reader = opened(path=path)
     table = reader.page.locator("section.board").first.locator("tbody")
-    assert table.locator("td:first-child").all_inner_texts()[:2] == ["1", "1 to 2"]
+    assert table.locator("td:first-child").all_text_contents()[:2] == ["1", "1 to 2"]
 
 
 def test_hundreds_of_classes_are_drawn_and_read(opened: Any, tmp_path: Path) -> None:
