@@ -95,7 +95,7 @@ def _data(
                 "system": row["system"],
                 "version": str(row["system_version"]) if versions[row["system"]] > 1 else None,
                 "look": looks[row["system"]],
-                "rank": [row["rank_best"], row["rank_worst"]] if "rank_best" in row else None,
+                "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "deviation", "interval")},
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
                 "parameters": row["parameters"],
@@ -141,6 +141,12 @@ def _board(where: dict[str, Any], board: pd.DataFrame) -> dict[str, Any]:
         "protocol_version": protocol,
         "several": of_task.nunique() > 1,
     }
+
+
+def _rank(row: Mapping[Any, Any]) -> list[int] | None:
+    """Return best and worst rank, where the board has ranks and this row one."""
+    best, worst = row.get("rank_best"), row.get("rank_worst")
+    return None if pd.isna(best) or pd.isna(worst) else [int(best), int(worst)]
 
 
 def _by_seed(cells: pd.DataFrame, row: Mapping[Any, Any]) -> list[list[Any]]:

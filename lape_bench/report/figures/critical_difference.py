@@ -24,7 +24,7 @@ def critical_difference_diagram(
     Args:
         names: of the systems.
         average_ranks: of each, over tasks; 1 is best.
-        critical_difference: by how much two average ranks must differ to be told apart.
+        critical_difference: by how much, at least, two average ranks must differ to be told apart.
 
     Raises:
         UserError: there are fewer than two systems.
@@ -82,14 +82,14 @@ def critical_difference_diagram(
 
 
 def cliques(ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
-    """Return the longest runs of sorted ranks that differ by no more than the critical difference.
+    """Return the longest runs of sorted ranks that differ by less than the critical difference.
 
     Returns:
         First and last index of each run of at least two; none lies within another.
     """
     runs: list[tuple[int, int]] = []
     for first, rank in enumerate(ranks):
-        last = max(i for i, other in enumerate(ranks) if other - rank <= critical_difference)
+        last = max(i for i, other in enumerate(ranks) if other - rank < critical_difference)
         if last > first and (not runs or last > runs[-1][1]):
             runs.append((first, last))
     return runs

@@ -154,6 +154,7 @@ def write_figure(draw: Callable[[], Figure], path: Path) -> None:
         UserError: another suffix, or the place cannot be written.
     """
     suffix = check_suffix(path)
-    with styled(), new_file(path) as temporary:
+    with styled():
         figure = draw()
-        figure.savefig(temporary, format=suffix, dpi=200, metadata=METADATA[suffix])
+        with new_file(path) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=200, metadata=METADATA[suffix])

@@ -43,7 +43,7 @@ const shape = (entry, attributes) =>
 const glyph = (entry) => drawn("svg", { class: "glyph", viewBox: "-6 -6 12 12", "aria-hidden": "true" }, shape(entry));
 
 const COLUMNS = [
-  { key: "rank", name: "rank", of: (e) => (e.rank ? e.rank[0] : 0), number: true, when: DATA.entries.some((e) => e.rank) },
+  { key: "rank", name: "rank", of: (e) => (e.rank ? e.rank[0] : Infinity), number: true, when: DATA.entries.some((e) => e.rank) },
   { key: "system", name: "system", of: (e) => e.system.toLowerCase() },
   { key: "score", name: "score %", of: (e) => e.score, number: true },
   { key: "deviation", name: "±", label: "deviation over seeds", of: (e) => e.deviation ?? -1, number: true },
@@ -125,7 +125,7 @@ function render() {
   const focused = document.activeElement && document.activeElement.id;
   const found = chosen();
   const systems = [...found.values()].reduce((sum, entries) => sum + entries.length, 0);
-  byId("count").textContent = `${plural(found.size, "board")}, ${plural(systems, "figure")}. A row opens the record.`;
+  byId("count").textContent = `${plural(found.size, "board")}, ${plural(systems, "score")}. A row opens the record.`;
   const boards = [...found];
   const draw = (slice) => slice.map(([number, entries]) => section(number, entries));
   byId("boards").replaceChildren(...draw(boards.slice(0, BOARDS_AT_ONCE)));
@@ -173,10 +173,12 @@ function table(number, entries, metric) {
 }
 
 function scaleOf(entries) {
-  const low = Math.min(...entries.map((e) => 100 * (e.score - (e.interval || 0))), ...entries.flatMap((e) => e.by_seed.map((s) => 100 * s[1])));
-  const high = Math.max(...entries.map((e) => 100 * (e.score + (e.interval || 0))), ...entries.flatMap((e) => e.by_seed.map((s) => 100 * s[1])));
-  const from = Math.max(0, Math.floor(low / 10) * 10), to = Math.min(100, Math.ceil(high / 10) * 10);
-  return [from, to > from ? to : from + 10];
+  const seeds = entries.flatMap((entry) => entry.by_seed.map(([, score]) => 100 * score));
+  const low = Math.min(...seeds, ...entries.map((entry) => 100 * (entry.score - (entry.interval || 0))));
+  const high = Math.max(...seeds, ...entries.map((entry) => 100 * (entry.score + (entry.interval || 0))));
+  const step = high - low < 20 ? 5 : 10;
+  const from = Math.max(0, Math.floor(low / step) * step), to = Math.min(100, Math.ceil(high / step) * step);
+  return to > from ? [from, to] : [Math.max(0, from - step), Math.min(100, to + step)];
 }
 
 function row(entry, scale) {
@@ -308,6 +310,7 @@ function showDrawer() {
     return;
   }
   if (drawer.open && drawer.dataset.entry === entry.id) return;
+  hideTip();
   drawer.dataset.entry = entry.id;
   drawer.replaceChildren(...contents(entry));
   if (!drawer.open) drawer.showModal();

@@ -357,11 +357,12 @@ def test_a_board_with_ranks_shows_them(opened: Any, tmp_path: Path) -> None:
     cells = load_results([CELLS])
     board = leaderboard(cells.cells)
     board["rank_best"], board["rank_worst"] = 1, [1 + n % 2 for n in range(len(board))]
+    board.loc[2, ["rank_best", "rank_worst"]] = float("nan")  # one that could not be ranked
     path = tmp_path / "ranked.html"
     path.write_text(page(cells, board, [CELLS]), encoding="utf-8")
     reader = opened(path=path)
     table = reader.page.locator("section.board").first.locator("tbody")
-    assert table.locator("td:first-child").all_text_contents()[:2] == ["1", "1 to 2"]
+    assert table.locator("td:first-child").all_text_contents()[:3] == ["1", "1 to 2", ""]
 
 
 def test_hundreds_of_classes_are_drawn_and_read(opened: Any, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_two_systems_share_a_bar_just_where_their_ranks_are_near(
     for one in range(len(ranks)):
         for other in range(one + 1, len(ranks)):
             shared = any(first <= one and other <= last for first, last in bars)
-            assert shared == (ranks[other] - ranks[one] <= critical_difference)
+            assert shared == (ranks[other] - ranks[one] < critical_difference)
     assert all(b[0] > a[0] and b[1] > a[1] for a, b in pairwise(bars))
 
 
