@@ -28,6 +28,16 @@ MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays
 CURVE_POINTS = 100
 DIGITS = 4  # significant ones of a curve
 OTHER = "other"
+SCRIPTS = (  # one script, in this order
+    "elements.js",
+    "view.js",
+    "board.js",
+    "plots.js",
+    "record.js",
+    "curves.js",
+    "confusion.js",
+    "start.js",
+)
 
 Interned = dict[str, int]  # plain data as JSON, by the place where it is kept once
 
@@ -51,10 +61,9 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = {name: Markup(_part(name)) for name in ("page.css", "page.js")}
     return environment.get_template("page.html").render(
-        style=parts["page.css"],
-        script=parts["page.js"],
+        style=Markup(_part("page.css")),
+        script=Markup("\n".join(map(_part, SCRIPTS))),
         data=Markup(_json(data).replace("<", "\\u003c")),  # no text may end the script
         boards=data["boards"],
         entries=data["entries"],
