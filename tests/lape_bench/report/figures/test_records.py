@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lape_bench.cli.app import app
 from lape_bench.errors import UserError
-from lape_bench.records import RunRecord, read_predictions, read_record, record_folders
+from lape_bench.records import read_predictions, read_record, record_folders, write_record
 from lape_bench.report.figures.confusion import confusion_figure, most_confused
 from lape_bench.report.figures.embedding_map import embedding_map, project
 from lape_bench.report.figures.learning_curves import learning_curves, quantities
@@ -147,9 +147,6 @@ def test_a_mistake_is_told_in_a_sentence(
 
 
 def test_a_failed_record_has_no_figure(tmp_path: Path) -> None:
-    from lape_bench.records import write_record
-
-    record: RunRecord = failed()
-    write_record(tmp_path / "cell", record)
+    write_record(tmp_path / "cell", failed())
     with pytest.raises(UserError, match="out of luck"):
         run("confusion", tmp_path / "cell", "--file", tmp_path / "a.png")

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -68,8 +69,6 @@ def test_the_same_figure_has_the_same_bytes(suffix: str, tmp_path: Path) -> None
 
 
 def test_a_user_s_own_style_does_not_reach_the_file(tmp_path: Path) -> None:
-    import matplotlib as mpl
-
     write_figure(drawn, tmp_path / "plain.svg")
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         write_figure(drawn, tmp_path / "loud.svg")
