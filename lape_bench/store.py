@@ -205,6 +205,12 @@ def is_there(key: str, rate: int) -> bool:
     return (home() / "store" / _folder(key, rate)).is_dir()
 
 
+def built_rates(key: str) -> list[int]:
+    """Return the rates in Hz at which a store was built."""
+    folders = (home() / "store").glob(_folder(key, 0).removesuffix("0") + "*")
+    return sorted(int(folder.name.rpartition("-")[2]) for folder in folders)
+
+
 def open_store(
     key: str,
     rate: int,

@@ -1,6 +1,7 @@
 """Imports run one way, plug-ins know the harness only, and listings stay light."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,11 +52,26 @@ LAYERS = [
         "report.show",
         "report.verification",
         "report.merging",
+        "report.figures.style",
     ],
-    ["data.prepare", "report.alignment", "report.average_ranks", "report.label_curve"],
-    ["report.ranks"],
+    [
+        "data.prepare",
+        "report.alignment",
+        "report.average_ranks",
+        "report.label_curve",
+        "report.figures.confusion",
+        "report.figures.embedding_map",
+        "report.figures.learning_curves",
+    ],
+    ["report.ranks", "report.figures.critical_difference"],
     ["report.leaderboard"],
-    ["report.compare", "report.paper_cells"],
+    [
+        "report.compare",
+        "report.paper_cells",
+        "report.page",
+        "report.figures.cost",
+        "report.figures.label_fractions",
+    ],
     ["report.paper_tables"],
     ["corpus", "device"],
     ["learning.folded_norm"],
@@ -71,7 +87,7 @@ LAYERS = [
     ["learning.barlow_twins", "learning.contrast"],
     ["learning.inference", "learning.training"],
     ["learning.classify", "learning.probe", "learning.embeddings", "learning.pretrain"],
-    ["learning.downstream"],
+    ["learning.downstream", "report.embedded_clips"],
     ["learning.adapter"],
     ["learning.layered_transformer"],
     ["learning.door", "learning.spectrogram"],
@@ -85,7 +101,7 @@ LAYERS = [
     ["sweep", "check"],
     ["cli.options"],
     ["cli.reports", "cli.results", "cli.data", "cli.tasks", "cli.systems", "cli.artifacts"],
-    ["cli.runs", "cli.comparisons"],
+    ["cli.runs", "cli.comparisons", "cli.figures"],
     ["cli.app"],
 ]
 CELLS = ROOT / "results" / "boards" / "unfused_cells.csv"
@@ -180,6 +196,9 @@ def test_the_harness_names_no_plug_in() -> None:
         ["report", "--paper", "unfused", "--suite", "open", "--out", str(CELLS)],
         ["ranks", "--out", "empty"],
         ["compare", "s", "t", "--task", "u", "--out", "empty"],
+        ["report", "--out", "cells.csv", "--html", "page.html"],
+        ["figure", "parameters", "--out", "cells.csv", "--file", "a.png"],
+        ["figure", "confusion", "cell", "--file", "a.png"],
         ["show", "cell"],
         ["artifacts", "list"],
         ["artifacts", "prune"],
@@ -188,6 +207,7 @@ def test_the_harness_names_no_plug_in() -> None:
 )
 def test_listings_and_reports_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    shutil.copy(ROOT / "results" / "boards" / "unfused_cells.csv", tmp_path / "cells.csv")
     cell = Cell(system="s", task="t", protocol="linear")
     record = RunRecord(cell=cell, identity="0", settings={}, system_version=1, status="failed")
     write_record(tmp_path / "cell", record)

@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from lape_bench import __version__
-from lape_bench.cli import artifacts, comparisons, data, reports, results, runs, systems, tasks
+from lape_bench.cli import (
+    artifacts,
+    comparisons,
+    data,
+    figures,
+    reports,
+    results,
+    runs,
+    systems,
+    tasks,
+)
 from lape_bench.errors import UserError
 
 app = typer.Typer(
@@ -21,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (runs, reports, comparisons, results):
+for commands in (runs, reports, comparisons, figures, results):
     app.add_typer(commands.app)
 for group in (data, tasks, systems, artifacts):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

@@ -47,7 +47,7 @@ def compare(
     # pandas waits until the options are known to be right.
     from lape_bench.report import compare as comparing
 
-    results = finished(out)
+    results = finished(out or [Path("results")])
     pair = comparing.find_pair(results, a, b, task, protocol, label_fraction, data)
     comparison = comparing.compare(pair, clips)
     if format == "json":
@@ -76,8 +76,7 @@ def ranks(
     from lape_bench.report import average_ranks, label_curve
     from lape_bench.report import leaderboard as boards
 
-    board = boards.leaderboard(finished(out).cells)
-    board = board.assign(task=boards.shown_tasks(board), system=boards.shown_systems(board))
+    board = boards.as_shown(boards.leaderboard(finished(out or [Path("results")]).cells))
     for name in system or []:
         if name not in set(board["system"]):
             raise unknown("system with results", name, board["system"].unique())

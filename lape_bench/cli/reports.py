@@ -9,6 +9,7 @@ import typer
 from lape_bench.cli.options import print_table
 from lape_bench.config import validate
 from lape_bench.errors import UserError, unknown
+from lape_bench.paths import write_text
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 
@@ -35,6 +36,10 @@ def report(
         str,
         typer.Option(help="terminal, markdown, csv, latex, json, or cells: a CSV of every cell."),
     ] = "terminal",
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write one page instead: boards, figures, records; opens offline."),
+    ] = None,
     paper: Annotated[
         str | None,
         typer.Option(help="The tables of a paper: its name, such as unfused, or a YAML file."),
@@ -73,8 +78,15 @@ def report(
         raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
     if published and no_published:
         raise UserError("--published and --no-published exclude each other", next_step="give one")
-    results = finished(out)
-    if paper:
+    if html is not None and (paper or format != "terminal"):
+        raise UserError(
+            "--html writes a page, --format and --paper tables", next_step="give one of them"
+        )
+    sources = out or [Path("results")]
+    results = finished(sources)
+    if html is not None:
+        write_page(results, sources, html)
+    elif paper:
         show_paper(results.cells, format, paper, chosen, None if no_published else published or [])
     elif format == "cells":
         print(results.cells.to_csv(index=False), end="")
@@ -82,11 +94,10 @@ def report(
         show_board(results, format)
 
 
-def finished(out: list[Path] | None) -> Any:
+def finished(sources: list[Path]) -> Any:
     """Load the results in these sources, say what is left out, and insist that something is there."""
     from lape_bench.report.frame import load_results
 
-    sources = out or [Path("results")]
     results = load_results(sources)
     for problem in results.problems:
         print(f"left out: {problem}", file=sys.stderr)
@@ -96,6 +107,15 @@ def finished(out: list[Path] | None) -> Any:
             next_step="run something: 'bench run'",
         )
     return results
+
+
+def write_page(results: Any, sources: list[Path], path: Path) -> None:
+    """Write the page of all results, whole or not at all, and say where."""
+    from lape_bench.report.leaderboard import leaderboard
+    from lape_bench.report.page import page
+
+    write_text(path, page(results, leaderboard(results.cells, results.outcomes), sources))
+    print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", file=sys.stderr)
 
 
 def show_board(results: Any, format: str) -> None:

@@ -81,8 +81,8 @@ class OverTasks(NamedTuple):
 
     Attributes:
         systems: names, in the order of `average.ranks`.
-        tasks: those that every system has.
-        left_out: those that some system lacks.
+        tasks: those that every system has, with every fold.
+        left_out: those that some system lacks, or has not with every fold.
         average: the ranks.
     """
 
@@ -102,6 +102,7 @@ def over_tasks(board: pd.DataFrame) -> OverTasks:
     Raises:
         UserError: there are fewer than three systems, or fewer than two tasks that all have.
     """
+    board = board.assign(score=board["score"].where(board["complete"]))
     scores = board.pivot(index="system", columns="task", values="score")
     whole = scores.notna().all(axis=0)
     kept = scores.loc[:, whole]

@@ -111,6 +111,11 @@ def shown_systems(frame: pd.DataFrame) -> pd.Series:
     return frame["system"] + version.where(several, "")
 
 
+def as_shown(board: pd.DataFrame) -> pd.DataFrame:
+    """Name tasks and systems as `shown_tasks` and `shown_systems` do, so that names alone tell rows apart."""
+    return board.assign(task=shown_tasks(board), system=shown_systems(board))
+
+
 def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Format a leaderboard as headings and rows of text; scores are percentages."""
     ranked = "rank_best" in board

@@ -19,13 +19,18 @@ NAMED = 3
 
 
 def find_record(path: Path) -> RunRecord:
-    """Read the record at `path`: a cell's folder, its `record.json`, or a folder that holds one cell.
+    """Read the record at `path`; see `find_folder`."""
+    return read_record(find_folder(path))
+
+
+def find_folder(path: Path) -> Path:
+    """Return the folder of the record at `path`: a cell's folder, its `record.json`, or a folder that holds one cell.
 
     Raises:
         UserError: nothing is there, or several records are.
     """
     if path.is_file():
-        return read_record(path.parent)
+        return path.parent
     found = sorted(path.rglob(RECORD)) if path.is_dir() else []
     if not found:
         raise UserError(
@@ -36,7 +41,7 @@ def find_record(path: Path) -> RunRecord:
     if len(found) > 1:
         some = ", ".join(str(each.parent) for each in found[:NAMED])
         raise UserError(f"{path} holds {len(found)} records", next_step=f"name one, such as {some}")
-    return read_record(found[0].parent)
+    return found[0].parent
 
 
 def show(record: RunRecord) -> Group:

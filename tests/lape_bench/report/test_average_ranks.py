@@ -77,7 +77,7 @@ def test_too_little_to_rank_is_refused(shape: tuple[int, int]) -> None:
 def board_of(scores: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"task": task, "system": system, "score": score}
+            {"task": task, "system": system, "score": score, "complete": True}
             for task, column in scores.items()
             for system, score in zip("abc", column, strict=False)
         ]
@@ -88,6 +88,12 @@ def test_tasks_that_a_system_lacks_are_left_out_by_name() -> None:
     found = over_tasks(board_of({"x": [0.9, 0.8, 0.7], "y": [0.6, 0.7, 0.5], "z": [0.1, 0.2]}))
     assert (found.systems, found.tasks, found.left_out) == (("a", "b", "c"), ("x", "y"), ("z",))
     assert found.average.ranks.tolist() == [1.5, 1.5, 3]
+
+
+def test_a_task_of_which_a_system_lacks_folds_is_left_out() -> None:
+    board = board_of({name: [0.9, 0.8, 0.7] for name in "xyz"})
+    board.loc[(board["task"] == "y") & (board["system"] == "b"), "complete"] = False
+    assert over_tasks(board).left_out == ("y",)
 
 
 def test_systems_with_too_few_tasks_in_common_are_not_ranked() -> None:

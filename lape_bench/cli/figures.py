@@ -1,0 +1,168 @@
+"""`bench figure`: boards and records as PNG, SVG or PDF."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lape_bench.cli.reports import finished
+from lape_bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+app = typer.Typer()
+
+OF_BOARDS = ("parameters", "seconds", "label-fractions", "critical-difference")
+OF_RECORDS = ("confusion", "curves", "embeddings")
+
+
+@app.command(epilog="Example: bench figure parameters --task asc-keywords --file parameters.svg")
+def figure(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help=f"Of boards: {', '.join(OF_BOARDS)}. Of a record: {', '.join(OF_RECORDS)}."
+        ),
+    ],
+    file: Annotated[Path, typer.Option(help="What to write: .png, .svg or .pdf.")],
+    record: Annotated[
+        Path | None, typer.Argument(help="A cell's folder, for a figure of a record.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one, as the leaderboard names it; may be repeated."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="Only this protocol; may be repeated.")
+    ] = None,
+    label_fraction: Annotated[
+        list[float] | None, typer.Option(help="Only this share of labels; may be repeated.")
+    ] = None,
+    tsne: Annotated[
+        bool, typer.Option("--tsne", help="Embeddings by t-SNE in place of PCA.")
+    ] = False,
+) -> None:
+    """Draw accuracy against cost or labels, one board a panel, or ranks; or a record's confusions, curves, embeddings."""
+    # Slow to import, as pandas is, and no other command draws.
+    from lape_bench.report.figures import style
+
+    if kind not in OF_BOARDS + OF_RECORDS:
+        raise unknown("kind of figure", kind, OF_BOARDS + OF_RECORDS)
+    style.check_suffix(file)
+    if tsne and kind != "embeddings":
+        raise UserError("--tsne goes with 'bench figure embeddings RECORD' alone")
+    wanted = {
+        "system": system,
+        "task": task,
+        "protocol": protocol,
+        "label_fraction": label_fraction,
+    }
+    if kind in OF_BOARDS:
+        if record is not None:
+            raise UserError(
+                f"'bench figure {kind}' is of boards, and takes no record",
+                next_step=f"give the folder of records by --out {record}",
+            )
+        style.write_figure(lambda: _of_boards(kind, out or [Path("results")], wanted), file)
+        return
+    if out or any(wanted.values()):
+        raise UserError(
+            f"'bench figure {kind}' is of one record; --out, --system, --task, --protocol and "
+            "--label-fraction choose from boards",
+            next_step=f"name a cell's folder: bench figure {kind} FOLDER --file {file}",
+        )
+    if record is None:
+        raise UserError(
+            f"'bench figure {kind}' needs a record",
+            next_step=f"name a cell's folder: bench figure {kind} FOLDER --file {file}",
+        )
+    folder = record
+    style.write_figure(lambda: _of_record(kind, folder, tsne), file)
+
+
+def _of_boards(kind: str, sources: list[Path], wanted: dict[str, list[str] | list[float] | None]) -> "Figure":  # fmt: skip
+    from lape_bench.report.figures import cost, label_fractions
+    from lape_bench.report.figures.style import marks
+    from lape_bench.report.leaderboard import as_shown, leaderboard
+
+    cells = finished(sources).cells
+    looks = marks(cells["system"])  # of all, so that a system looks the same in every choice
+    for column, values in wanted.items():
+        cells = _chosen(cells, column, values)
+    board = leaderboard(cells)
+    if kind == "label-fractions":
+        return label_fractions.label_fraction_curves(board, looks)
+    if kind == "critical-difference":
+        return _critical_difference(as_shown(board))
+    held_against = cost.parameters if kind == "parameters" else cost.seconds
+    return cost.accuracy_against(board, held_against(board), looks)
+
+
+def _critical_difference(board: "pd.DataFrame") -> "Figure":
+    from lape_bench.report.average_ranks import over_tasks
+    from lape_bench.report.figures.critical_difference import critical_difference_diagram
+    from lape_bench.report.figures.style import marks
+
+    kinds = board[["data", "protocol", "label_fraction"]].drop_duplicates()
+    if len(kinds) > 1:
+        known = [f"{data} {protocol} {part:.3g}" for data, protocol, part in kinds.to_numpy()]
+        raise UserError(
+            f"these boards are of several kinds ({', '.join(known)}), and ranks are within one",
+            next_step="choose by --protocol, --label-fraction and --out",
+        )
+    found = over_tasks(board)
+    return critical_difference_diagram(found.systems, found.average, marks(found.systems))
+
+
+def _chosen(
+    cells: "pd.DataFrame", column: str, values: list[str] | list[float] | None
+) -> "pd.DataFrame":
+    """Keep the cells that have one of the values; each value must occur."""
+    if not values:
+        return cells
+    there = set(cells[column])
+    for value in values:
+        if value not in there:
+            what = column.replace("_", " ")
+            raise unknown(f"{what} among these cells", str(value), map(str, there))
+    return cells[cells[column].isin(values)]
+
+
+def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
+    from lape_bench import metrics
+    from lape_bench.records import read_predictions, read_record
+    from lape_bench.report.figures.confusion import confusion_figure
+    from lape_bench.report.figures.embedding_map import embedding_map
+    from lape_bench.report.figures.learning_curves import learning_curves
+    from lape_bench.report.show import find_folder
+
+    place = find_folder(folder)
+    record = read_record(place)
+    title = record.cell.title
+    if record.status == "failed":
+        raise UserError(f"{title} failed ({record.error}), so there is nothing to draw")
+    if kind == "curves":
+        return learning_curves(record.curves, title, f"the record of {title}")
+    if kind == "embeddings":
+        # Imports torch, which no other figure needs.
+        from lape_bench.report.embedded_clips import embedded_clips
+
+        clips = embedded_clips(record)
+        return embedding_map(
+            clips.embeddings,
+            clips.labels,
+            clips.classes,
+            f"{title}: {clips.about}",
+            "tsne" if tsne else "pca",
+        )
+    predictions = read_predictions(place, record)
+    taken = predictions.log_probabilities.argmax(axis=1)
+    confusion = metrics.confusion_matrix(predictions.labels, taken, len(predictions.classes))
+    return confusion_figure(confusion, predictions.classes, title)

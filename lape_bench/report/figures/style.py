@@ -1,0 +1,160 @@
+"""How figures look: marks that everyone can tell apart, panels, and files of the same bytes each time.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008) with grey in the place of yellow, which is
+too pale for a line on white. A marker goes with each, so that colour is never the only sign.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from lape_bench.errors import UserError, unknown
+from lape_bench.paths import new_file
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
+# Seven, so that with eight colours 56 marks in a row differ, and neighbours in both.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FORMATS = ("png", "svg", "pdf")
+# What a writer would add by itself and would differ from run to run or from release to release.
+METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+MOST_PANELS = 12
+LEGEND_CHARACTERS = 60
+PANEL_INCHES = (4.6, 3.4)
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "lape_bench",
+    "pdf.fonttype": 42,  # text stays text
+    "text.parse_math": False,  # a dollar in a name is a dollar
+}
+
+
+class Mark(NamedTuple):
+    """How one system is drawn, in every figure."""
+
+    colour: str
+    marker: str
+
+
+def styled() -> AbstractContextManager[None]:
+    """Give a block in which figures are made and written in this style, whatever a user's matplotlibrc says."""
+    return matplotlib.style.context(["default", STYLE])
+
+
+def numbered(names: Iterable[str]) -> dict[str, int]:
+    """Number distinct names in their order: the same names, the same numbers, so the same marks."""
+    return {name: number for number, name in enumerate(sorted(set(names)))}
+
+
+def mark(number: int) -> Mark:
+    """Return the mark of a number; 56 in a row differ."""
+    return Mark(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
+
+
+def marks(names: Iterable[str]) -> dict[str, Mark]:
+    """Give each distinct name a mark."""
+    return {name: mark(number) for name, number in numbered(names).items()}
+
+
+def panels(
+    count: int, columns: int = 3, inches: tuple[float, float] = PANEL_INCHES
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of equal panels, filled row by row.
+
+    Raises:
+        UserError: there is nothing to draw, or more panels than can be read.
+    """
+    if not 1 <= count <= MOST_PANELS:
+        raise UserError(
+            f"the figure would have {count} panels",
+            allowed=f"1 to {MOST_PANELS}, one for each board",
+            next_step="choose boards with --task, --protocol and --label-fraction",
+        )
+    across = min(count, columns)
+    down = -(-count // across)
+    figure = Figure(
+        figsize=(inches[0] * across, inches[1] * down),
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1),
+    )
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(down, across, number + 1) for number in range(count)]
+
+
+def legend_below(figure: Figure, entries: Mapping[str, Any]) -> None:
+    """Put one legend for all panels under them, where it hides no point; the figure grows by its height."""
+    labels = [textwrap.fill(label, LEGEND_CHARACTERS, break_on_hyphens=False) for label in entries]
+    widest = max(len(line) for label in labels for line in label.splitlines())
+    width, height = figure.get_size_inches()
+    columns = max(1, min(len(labels), int(width * 12 / (widest + 6))))  # 12 characters an inch
+    lines = sum(max(label.count("\n") + 1 for label in row) for row in _rows(labels, columns))
+    figure.set_size_inches(width, height + 0.2 * lines + 0.1)
+    figure.legend(
+        list(entries.values()), labels, loc="outside lower center", ncols=columns, fontsize=9
+    )
+
+
+def _rows(labels: Sequence[str], columns: int) -> list[Sequence[str]]:
+    return [labels[start : start + columns] for start in range(0, len(labels), columns)]
+
+
+def board_title(where: Mapping[str, Any], board: pd.DataFrame) -> str:
+    """Name the board above a panel.
+
+    Args:
+        where: task, protocol, data, comparable, and label_fraction unless the panel is over it.
+        board: all rows; a task that was prepared in several ways is told apart by its manifest's hash.
+    """
+    title = f"{where['task']}, {where['protocol']}"
+    if where.get("label_fraction", 1) < 1:
+        title += f", {100 * where['label_fraction']:.3g} % of labels"
+    if where["data"] == "synthetic":
+        title += " [synthetic]"
+    if board.loc[board["task"] == where["task"], "comparable"].nunique() > 1:
+        title += f" [{where['comparable'][:6]}]"
+    return textwrap.fill(title, 46)
+
+
+def check_suffix(path: Path) -> str:
+    """Return the format that a file's suffix asks for, or say which there are."""
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in FORMATS:
+        raise unknown(
+            "figure format", path.suffix or path.name, [f".{each}" for each in FORMATS],
+            "give --file a name with one of these endings",
+        )  # fmt: skip
+    return suffix
+
+
+def write_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure in our style and write it whole or not at all: same input, same bytes.
+
+    Args:
+        draw: makes the figure.
+        path: ends in .png, .svg or .pdf.
+
+    Raises:
+        UserError: another suffix, or the place cannot be written.
+    """
+    suffix = check_suffix(path)
+    with styled():
+        figure = draw()
+        with new_file(path) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=200, metadata=METADATA[suffix])

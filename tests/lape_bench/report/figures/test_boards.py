@@ -1,0 +1,140 @@
+"""Figures of boards: what is drawn is what the board says."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+
+from lape_bench.errors import UserError
+from lape_bench.report.average_ranks import average_ranks
+from lape_bench.report.figures.cost import accuracy_against, parameters, seconds
+from lape_bench.report.figures.critical_difference import critical_difference_diagram
+from lape_bench.report.figures.label_fractions import label_fraction_curves
+from lape_bench.report.figures.style import marks, styled
+
+
+def board(**columns: Any) -> pd.DataFrame:
+    """Rows as `leaderboard` makes them, alike but for the columns given."""
+    count = max([len(values) for values in columns.values()], default=1)
+    plain = {
+        "task": "t", "data": "real", "protocol": "linear", "label_fraction": 1.0, "comparable": "m",
+        "metric": "balanced_accuracy", "system": [f"s{n}" for n in range(count)],
+        "system_version": 1, "parameters": 1000, "score": 0.5, "interval": 0.1, "minutes": 2.0,
+    }  # fmt: skip
+    return pd.DataFrame(plain | columns, index=range(count))
+
+
+def points(axis: Axes) -> dict[str, tuple[float, float]]:
+    """Where each colour's point lies."""
+    return {
+        str(line.get_color()): (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axis.lines
+        if line.get_marker() not in ("_", "|", "None")
+    }
+
+
+def test_scores_stand_over_their_cost_with_their_interval() -> None:
+    rows = board(parameters=[1_000, 1_000_000], score=[0.5, 0.95], interval=[0.1, 0.2])
+    looks = marks(rows["system"])
+    with styled():
+        (axis,) = accuracy_against(rows, parameters(rows), looks).axes
+        (in_seconds,) = accuracy_against(rows, seconds(rows), looks).axes
+    found = points(axis)
+    assert found[looks["s0"].colour] == pytest.approx((1_000, 50))
+    assert found[looks["s1"].colour] == pytest.approx((1_000_000, 95))
+    ends = [segment[:, 1] for each in axis.collections for segment in each.get_segments()]
+    assert np.allclose(ends, [[40, 60], [75, 100]])  # no accuracy is above 100 %
+    assert axis.get_ylabel() == "balanced accuracy (%)"
+    middle = np.exp(np.mean([np.log(x) for x, _ in points(in_seconds).values()]))
+    assert middle == pytest.approx(120)  # equal costs stand side by side, about their own
+
+
+@given(costs=st.lists(st.sampled_from([0.0, 1.0, 1.01, 1e7]), min_size=1, max_size=8))
+@settings(deadline=None, max_examples=20)  # each draws a figure
+def test_systems_of_about_one_cost_stand_side_by_side_within_the_panel(costs: list[float]) -> None:
+    rows = board(minutes=[cost / 60 for cost in costs])
+    with styled():
+        (axis,) = accuracy_against(rows, seconds(rows), marks(rows["system"])).axes
+    low, high = axis.get_xlim()
+    places = sorted(line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 1)
+    apart = {round(math.log(x / low) / math.log(high / low), 2) for x in places}
+    assert len(apart) == len(costs)
+    assert low < min(places)
+    assert max(places) < high
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"task": ["t", "u"]},
+        {"data": ["real", "synthetic"]},
+        {"protocol": ["linear", "knn"]},
+        {"label_fraction": [0.1, 1.0]},
+        {"comparable": ["m", "n"]},
+    ],
+    ids=lambda difference: next(iter(difference)),
+)
+def test_boards_never_share_a_panel(difference: dict[str, list[Any]]) -> None:
+    rows = board(**difference)
+    with styled():
+        figure = accuracy_against(rows, parameters(rows), marks(rows["system"]))
+    assert [len(points(axis)) for axis in figure.axes] == [1, 1]
+    assert len({axis.get_title() for axis in figure.axes}) == 2
+
+
+def test_a_system_has_one_look_in_every_panel_and_one_place_in_the_legend() -> None:
+    rows = board(task=["t", "u", "u"], system=["a", "b", "a"])
+    with styled():
+        figure = accuracy_against(rows, parameters(rows), marks(rows["system"]))
+    assert set(points(figure.axes[0])) < set(points(figure.axes[1]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_a_curve_goes_through_the_scores_and_its_band_through_the_intervals() -> None:
+    rows = board(
+        system=["a", "a", "a"], label_fraction=[1.0, 0.01, 0.1], score=[0.9, 0.5, 0.7],
+        interval=[0.2, math.nan, 0.1],
+    )  # fmt: skip
+    with styled():
+        (axis,) = label_fraction_curves(rows, marks(rows["system"])).axes
+    (line,) = axis.lines
+    assert np.allclose(line.get_xydata(), [[1, 50], [10, 70], [100, 90]])
+    (band,) = axis.collections
+    heights = {(x, round(y)) for path in band.get_paths() for x, y in path.vertices}
+    assert heights >= {(10, 60), (10, 80), (100, 70), (100, 100)}
+    assert not any(x == 1 for x, _ in heights)  # one seed has no interval
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "10", "100"]
+
+
+@pytest.mark.parametrize("column", ["task", "data", "protocol", "comparable"])
+def test_curves_of_what_cannot_be_compared_have_their_own_panels(column: str) -> None:
+    rows = board(**{column: ["linear", "real"]})
+    with styled():
+        assert len(label_fraction_curves(rows, marks(rows["system"])).axes) == 2
+
+
+def test_too_many_boards_are_refused_with_how_to_choose() -> None:
+    rows = board(task=[f"t{n:02}" for n in range(13)])
+    with pytest.raises(UserError, match=r"13 panels.*--task"):
+        accuracy_against(rows, parameters(rows), marks(rows["system"]))
+
+
+def test_the_diagram_tells_every_system_and_its_rank_and_bars_join_those_that_are_alike() -> None:
+    scores = np.array([[1, 2, 1, 2], [4, 4, 4, 4], [2, 1, 2, 1], [3, 3, 3, 3.0]])
+    average = average_ranks(scores)._replace(critical_difference=1.2)
+    near = average._replace(cliques=((1, 3), (3, 2, 0)))
+    with styled():
+        figure = critical_difference_diagram(
+            ["a", "b", "c", "d"], near, marks(["a", "b", "c", "d"])
+        )
+    (axis,) = figure.axes
+    texts = [text.get_text() for text in axis.texts]
+    assert texts[:5] == ["1", "2", "3", "4", "critical difference 1.20"]
+    assert texts[5:] == ["b  1.00", "d  2.00", "3.50  a", "3.50  c"]
+    bars = [line.get_xdata() for line in axis.lines if line.get_linewidth() == 4]
+    assert np.allclose(bars, [[1, 2], [2, 3.5]], atol=0.05)
