@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lape_bench.report.average_ranks import AverageRanks
 from lape_bench.report.figures.style import Mark, panels
 
-LINE = 0.34  # inches between two names
+LINE = 0.44  # inches between two names
 NAME_CHARACTERS = 38
 
 
@@ -29,9 +29,7 @@ def critical_difference_diagram(
     critical_difference = average.critical_difference
     order = np.argsort(average.ranks, kind="stable")
     ranks = [float(average.ranks[index]) for index in order]
-    labels = [
-        textwrap.shorten(names[index], NAME_CHARACTERS, placeholder=" ...") for index in order
-    ]
+    labels = [textwrap.fill(names[index], NAME_CHARACTERS) for index in order]
     place_of = {int(index): place for place, index in enumerate(order)}
     groups = [sorted(place_of[each] for each in clique) for clique in average.cliques]
     left = (len(ranks) + 1) // 2
@@ -41,7 +39,7 @@ def critical_difference_diagram(
     axis.axis("off")
     low, high = 1, max(len(ranks), 2)
     span = high - low
-    axis.set_xlim(low - 0.75 * span, high + 0.75 * span)
+    axis.set_xlim(low - 0.95 * span, high + 0.95 * span)
     axis.set_ylim(-(depth + LINE * left), 0.9)
     ink = "#222222"
     axis.plot([low, high], [0, 0], color=ink, linewidth=1.2)
@@ -63,11 +61,9 @@ def critical_difference_diagram(
         look = looks[names[order[place]]]
         axis.plot([rank, rank, end], [0, bottom, bottom], color=look.colour, linewidth=1.1)
         axis.plot([rank], [0], color=look.colour, marker=look.marker, markeredgecolor=ink, zorder=3)
-        text = f"{label}  {rank:.2f}" if on_left else f"{rank:.2f}  {label}"
-        axis.text(
-            end + (-0.02 if on_left else 0.02) * span, bottom, text,
-            ha="right" if on_left else "left", va="center",
-        )  # fmt: skip
+        side, aligned = (-1, "right") if on_left else (1, "left")
+        axis.text(end + side * 0.02 * span, bottom, f"{rank:.2f}", ha=aligned, va="center")
+        axis.text(end + side * 0.18 * span, bottom, label, ha=aligned, va="center")
     for number, (first, *_, last) in enumerate(groups):
         bottom = -(0.22 + 0.16 * number)
         edges = [ranks[first] - 0.012 * span, ranks[last] + 0.012 * span]

@@ -135,6 +135,6 @@ def test_the_diagram_tells_every_system_and_its_rank_and_bars_join_those_that_ar
     (axis,) = figure.axes
     texts = [text.get_text() for text in axis.texts]
     assert texts[:5] == ["1", "2", "3", "4", "critical difference 1.20"]
-    assert texts[5:] == ["b  1.00", "d  2.00", "3.50  a", "3.50  c"]
+    assert texts[5:] == ["1.00", "b", "2.00", "d", "3.50", "a", "3.50", "c"]
     bars = [line.get_xdata() for line in axis.lines if line.get_linewidth() == 4]
     assert np.allclose(bars, [[1, 2], [2, 3.5]], atol=0.05)
