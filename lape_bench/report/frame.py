@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -129,7 +130,10 @@ def _read_folder(source: Path) -> Results:
     if len(folders) < PARALLEL_FROM:
         return _in_order(_read_records(folders))
     chunks = [folders[start : start + CHUNK] for start in range(0, len(folders), CHUNK)]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+    # A fork has pandas imported already, which takes a spawned process a second. Beside threads it is not safe; of the
+    # libraries that start some, a report has not imported torch.
+    forks = sys.platform == "linux" and "torch" not in sys.modules
+    with ProcessPoolExecutor(mp_context=get_context("fork" if forks else "spawn")) as processes:
         return _in_order(_side_by_side([*processes.map(_read_records, chunks)]))
 
 

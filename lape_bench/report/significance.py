@@ -144,8 +144,8 @@ def pairwise_bootstrap(
             scores = np.einsum(
                 "rms,rs->rm", by_seed[:, members][:, :, shared], weights[start : start + len(means)]
             )
-            gaps = scores[:, :, None] - scores[:, None, :]
-            at_most[pairs] += here * (gaps <= ROUNDING).sum(axis=0)
+            no_better = scores[:, :, None] <= (scores + ROUNDING)[:, None, :]
+            at_most[pairs] += here * no_better.sum(axis=0)
         start += len(means)
     count = common.sum(axis=2)
     observed = _means(flat, folds).reshape(systems, seeds)
