@@ -46,14 +46,16 @@ def compare(
         raise unknown("format", format, formats)
     # pandas waits until the options are known to be right.
     from lape_bench.report import compare as comparing
+    from lape_bench.report.comparison_text import as_text
+    from lape_bench.report.pair import find_pair
 
     results = finished(out or [Path("results")])
-    pair = comparing.find_pair(results, a, b, task, protocol, label_fraction, data)
+    pair = find_pair(results, a, b, task, protocol, label_fraction, data)
     comparison = comparing.compare(pair, clips)
     if format == "json":
         print(comparison.model_dump_json(indent=2))
     else:
-        print_table(comparing.as_text(comparison))
+        print_table(as_text(comparison))
 
 
 @app.command(epilog="Example: bench ranks --system unfused --system delores-s --system supervised")

@@ -3,39 +3,20 @@
 What is compared is accuracy, over the seeds, folds and test clips that both have.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Group
-from rich.table import Table
 
 from lape_bench.config import Frozen
-from lape_bench.errors import UserError, unknown
+from lape_bench.errors import UserError
 from lape_bench.records import read_predictions, read_record
 from lape_bench.report.alignment import Aligned, BySeed, align, by_seed
-from lape_bench.report.frame import Outcome, Results
-from lape_bench.report.leaderboard import shown_systems
+from lape_bench.report.frame import Outcome
+from lape_bench.report.pair import Pair
 from lape_bench.report.significance import half_interval, mcnemar, paired_bootstrap
-
-BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task
-CLASSES_SHOWN = 20  # in the terminal
-
-
-class Pair(NamedTuple):
-    """Two systems that were run on one board.
-
-    Attributes:
-        names: of both, as the leaderboard has them.
-        cells: of both.
-        outcomes: by the index of the cells.
-    """
-
-    names: tuple[str, str]
-    cells: tuple[pd.DataFrame, pd.DataFrame]
-    outcomes: Mapping[int, Outcome]
 
 
 class Side(Frozen):
@@ -123,58 +104,6 @@ class Comparison(Frozen):
     flips: tuple[ClipFlips, ...]
 
 
-def find_pair(
-    results: Results,
-    a: str,
-    b: str,
-    task: str,
-    protocol: str | None = None,
-    label_fraction: float | None = None,
-    data: str | None = None,
-) -> Pair:
-    """Find the cells of two systems on one task.
-
-    Args:
-        results: all there are.
-        a: a system as the leaderboard names it, or without its settings where it has one variant here.
-        b: the other one.
-        task: the task.
-        protocol: None takes the one by which both were run; so it is with those that follow.
-        label_fraction: share of the train labels.
-        data: "real" or "synthetic".
-
-    Raises:
-        UserError: a name fits none or several; the two are one; what is left open has no answer or several;
-            or a cell is known from a table alone.
-    """
-    cells = results.cells.assign(shown=shown_systems(results.cells))
-    for column, value in {
-        "task": task,
-        "data": data,
-        "protocol": protocol,
-        "label_fraction": label_fraction,
-    }.items():
-        if value is not None:
-            kept = cells[cells[column] == value]
-            if kept.empty:
-                kind = f"{column.replace('_', ' ')} with results"
-                raise unknown(kind, f"{value}", map(str, cells[column].unique()))
-            cells = kept
-    names = _resolve(cells, a, task), _resolve(cells, b, task)
-    if names[0] == names[1]:
-        raise UserError(f"'{a}' and '{b}' are one system, {names[0]}", next_step="name another one")
-    sides = [cells[cells["shown"] == name] for name in names]
-    board = _common_board(names, sides)
-    found = [side[(side[BOARD] == board).all(axis=1)] for side in sides]
-    for name, side in zip(names, found, strict=True):
-        if any(index not in results.outcomes for index in side.index):
-            raise UserError(
-                f"cells of {name} are known from a table alone, without predictions",
-                next_step="give --out a folder of their records",
-            )
-    return Pair(names, (found[0], found[1]), results.outcomes)
-
-
 def compare(pair: Pair, clips: int) -> Comparison:
     """Compare two systems, and name the clips that flip most often.
 
@@ -218,84 +147,13 @@ def compare(pair: Pair, clips: int) -> Comparison:
     )
 
 
-def as_text(comparison: Comparison) -> Group:
-    """Lay a comparison out for the terminal."""
-    c = comparison
-    part = "" if c.label_fraction == 1 else f", {c.label_fraction:.3g} of the labels"
-    task = c.task + (" [synthetic]" if c.data == "synthetic" else "")
-    parts: list[Any] = [
-        f"{task}, {c.protocol}{part}: {_paired(c)}",
-        "",
-        _scores(c),
-        "",
-        _difference(c),
-        "",
-        _by_seed_table(c),
-        "",
-        _by_class_table(c),
-    ]
-    if len(c.by_class) > CLASSES_SHOWN:
-        parts.append(f"... of {len(c.by_class)} classes, the most one-sided; --format json has all")
-    if c.flips:
-        parts += ["", _flips_table(c)]
-    if c.metric != "accuracy":
-        note = f"The task's metric is {_words(c.metric)}; differences, p and flips are of accuracy."
-        parts += ["", note]
-    return Group(*parts)
-
-
-def _resolve(cells: pd.DataFrame, name: str, task: str) -> str:
-    """Return the system's name on the leaderboard."""
-    shown = sorted(cells["shown"].unique())
-    if name in shown:
-        return name
-    variants = sorted(cells["shown"][(cells["system"] == name) | (cells["name"] == name)].unique())
-    if len(variants) == 1:
-        return str(variants[0])
-    if variants:
-        raise UserError(
-            f"'{name}' has {len(variants)} variants on {task}",
-            allowed="one of " + ", ".join(f"'{variant}'" for variant in variants),
-        )
-    raise unknown(f"system with results on {task}", name, shown)
-
-
-def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Series:
-    """Return the one board on which both systems stand."""
-    boards = [side[BOARD].drop_duplicates() for side in sides]
-    common = boards[0].merge(boards[1])
-    if len(common) == 1:
-        return common.iloc[0]
-    if common.empty:
-        raise UserError(
-            f"{names[0]} and {names[1]} share no protocol and label fraction on one preparation of the task",
-            allowed="; ".join(
-                f"{name} has {_listed(each)}" for name, each in zip(names, boards, strict=True)
-            ),
-        )
-    raise UserError(
-        f"{names[0]} and {names[1]} can be compared in {len(common)} ways",
-        allowed=_listed(common),
-        next_step="choose by --protocol, --label-fraction and --data, or of two preparations (in brackets) by --out",
-    )
-
-
-def _listed(boards: pd.DataFrame) -> str:
-    rows = boards.sort_values(BOARD).itertuples(index=False)
-    preparations = boards["comparable"].nunique()
-    return ", ".join(
-        f"{data} {protocol} {fraction:.3g}" + (f" [{comparable[:6]}]" if preparations > 1 else "")
-        for data, protocol, fraction, comparable in rows
-    )
-
-
 def _common(pair: Pair) -> tuple[BySeed, BySeed]:
     """Return both systems' outcomes where the other one has the same seed, fold and test clips."""
     a, b = (by_seed(cells, pair.outcomes) for cells in pair.cells)
     kept = {seed: parts for seed in a if seed in b if (parts := a[seed].keys() & b[seed].keys())}
     if not kept:
         runs = "; ".join(
-            f"{name} has seeds {_numbers(sorted(each))} in folds {_numbers(sorted(set(cells['fold'])))}"
+            f"{name} has seeds {numbers(each)} in folds {numbers(set(cells['fold']))}"
             for name, each, cells in zip(pair.names, (a, b), pair.cells, strict=True)
         )
         raise UserError(
@@ -414,91 +272,6 @@ def _flips(
     )
 
 
-def _paired(c: Comparison) -> str:
-    folds = "" if c.folds == (0,) else f", {len(c.folds)} of {c.folds_of_task} folds"
-    seeds = "seed" if len(c.seeds) == 1 else "seeds"
-    cells = len(c.seeds) * len(c.folds)
-    rest = [f"{side.cells - cells} of {name}" for name, side in (("A", c.a), ("B", c.b))]
-    more = [each for each in rest if not each.startswith("0 ")]
-    alone = f"; cells without a partner: {', '.join(more)}" if more else ""
-    return f"{c.clips:,} clips, paired in {seeds} {_numbers(c.seeds)}{folds}{alone}"
-
-
-def _scores(c: Comparison) -> Table:
-    table = _table("", "system")
-    for metric in c.a.scores:
-        table.add_column(f"{_words(metric)} %", justify="right")
-        table.add_column("±", justify="right")
-    for name, side in (("A", c.a), ("B", c.b)):
-        cells = []
-        for metric, score in side.scores.items():
-            deviation = side.deviations[metric]
-            cells += [f"{100 * score:.2f}", "" if deviation is None else f"{100 * deviation:.2f}"]
-        table.add_row(name, side.system, *cells)
-    return table
-
-
-def _difference(c: Comparison) -> Table:
-    name = "A - B" if c.metric == "accuracy" else "A - B, accuracy"
-    table = _table("", numbers=[name, "95 % interval", "p"])
-    drawn = "clips and seeds" if len(c.seeds) > 1 else "clips"
-    rows = [(f"paired bootstrap over {drawn}", c.interval, f"{c.p:.2g}")]
-    if c.seed_interval:
-        rows.append(("over seeds alone, Student's t", c.seed_interval, ""))
-    for how, (low, high), p in rows:
-        table.add_row(how, _points(c.difference), f"{_points(low)} to {_points(high)}", p)
-    return table
-
-
-def _by_seed_table(c: Comparison) -> Table:
-    table = _table("seed", numbers=["A %", "B %", "only A right", "only B right", "McNemar p"])
-    for each in c.by_seed:
-        accuracies = _accuracies(each.accuracy_a, each.accuracy_b)
-        table.add_row(
-            str(each.seed), *accuracies, str(each.only_a), str(each.only_b), f"{each.p:.2g}"
-        )
-    return table
-
-
-def _by_class_table(c: Comparison) -> Table:
-    table = _table("class", numbers=["clips", "A %", "B %", "only A right", "only B right"])
-    # Most one-sided first; of hundreds of speakers the rest would bury what matters.
-    order = sorted(c.by_class, key=lambda each: -abs(each.only_a - each.only_b))
-    for each in order[:CLASSES_SHOWN]:
-        accuracies = _accuracies(each.accuracy_a, each.accuracy_b)
-        table.add_row(each.name, str(each.clips), *accuracies, str(each.only_a), str(each.only_b))
-    return table
-
-
-def _flips_table(c: Comparison) -> Table:
-    folds = [] if c.folds == (0,) else ["fold"]
-    table = _table("clip", "class", numbers=[*folds, "only A right", "only B right"])
-    for each in c.flips:
-        fold = [str(each.fold)] if folds else []
-        table.add_row(each.clip, each.label, *fold, str(each.only_a), str(each.only_b))
-    return table
-
-
-def _table(*names: str, numbers: list[str] | None = None) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for name in numbers or []:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _accuracies(*values: float) -> list[str]:
-    return [f"{100 * value:.2f}" for value in values]
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}"
-
-
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
-
-
-def _numbers(values: Any) -> str:
-    return ", ".join(map(str, values))
+def numbers(values: Iterable[int]) -> str:
+    """List seeds or folds, in order."""
+    return ", ".join(map(str, sorted(values)))

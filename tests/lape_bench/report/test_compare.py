@@ -14,8 +14,10 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 
 from lape_bench.errors import UserError
-from lape_bench.report.compare import Comparison, as_text, compare, find_pair
+from lape_bench.report.compare import Comparison, compare
+from lape_bench.report.comparison_text import as_text
 from lape_bench.report.frame import load_results
+from lape_bench.report.pair import find_pair
 
 from .test_leaderboard import write
 from .test_ranks import labels_of, write_answers, write_right
@@ -189,7 +191,7 @@ def test_a_comparison_stands_within_a_terminal_of_80_characters(
 def test_of_many_classes_the_most_one_sided_are_shown_and_the_rest_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lape_bench.report.compare.CLASSES_SHOWN", 1)
+    monkeypatch.setattr("lape_bench.report.comparison_text.CLASSES_SHOWN", 1)
     labels = labels_of(0, 60)
     write_right(tmp_path, "a", labels == 1)
     write_right(tmp_path, "b", np.zeros(60, dtype=np.bool_))

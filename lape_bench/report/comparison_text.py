@@ -1,0 +1,122 @@
+"""A comparison of two systems, laid out for the terminal."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from lape_bench.report.compare import Comparison, numbers
+
+CLASSES_SHOWN = 20
+
+
+def as_text(comparison: Comparison) -> Group:
+    """Lay a comparison out for the terminal."""
+    c = comparison
+    part = "" if c.label_fraction == 1 else f", {c.label_fraction:.3g} of the labels"
+    task = c.task + (" [synthetic]" if c.data == "synthetic" else "")
+    parts: list[Any] = [
+        f"{task}, {c.protocol}{part}: {_paired(c)}",
+        "",
+        _scores(c),
+        "",
+        _difference(c),
+        "",
+        _by_seed_table(c),
+        "",
+        _by_class_table(c),
+    ]
+    if len(c.by_class) > CLASSES_SHOWN:
+        parts.append(f"... of {len(c.by_class)} classes, the most one-sided; --format json has all")
+    if c.flips:
+        parts += ["", _flips_table(c)]
+    if c.metric != "accuracy":
+        note = f"The task's metric is {_words(c.metric)}; differences, p and flips are of accuracy."
+        parts += ["", note]
+    return Group(*parts)
+
+
+def _paired(c: Comparison) -> str:
+    folds = "" if c.folds == (0,) else f", {len(c.folds)} of {c.folds_of_task} folds"
+    seeds = "seed" if len(c.seeds) == 1 else "seeds"
+    cells = len(c.seeds) * len(c.folds)
+    rest = [f"{side.cells - cells} of {name}" for name, side in (("A", c.a), ("B", c.b))]
+    more = [each for each in rest if not each.startswith("0 ")]
+    alone = f"; cells without a partner: {', '.join(more)}" if more else ""
+    return f"{c.clips:,} clips, paired in {seeds} {numbers(c.seeds)}{folds}{alone}"
+
+
+def _scores(c: Comparison) -> Table:
+    table = _table("", "system")
+    for metric in c.a.scores:
+        table.add_column(f"{_words(metric)} %", justify="right")
+        table.add_column("±", justify="right")
+    for name, side in (("A", c.a), ("B", c.b)):
+        cells = []
+        for metric, score in side.scores.items():
+            deviation = side.deviations[metric]
+            cells += [f"{100 * score:.2f}", "" if deviation is None else f"{100 * deviation:.2f}"]
+        table.add_row(name, side.system, *cells)
+    return table
+
+
+def _difference(c: Comparison) -> Table:
+    name = "A - B" if c.metric == "accuracy" else "A - B, accuracy"
+    table = _table("", figures=[name, "95 % interval", "p"])
+    drawn = "clips and seeds" if len(c.seeds) > 1 else "clips"
+    rows = [(f"paired bootstrap over {drawn}", c.interval, f"{c.p:.2g}")]
+    if c.seed_interval:
+        rows.append(("over seeds alone, Student's t", c.seed_interval, ""))
+    for how, (low, high), p in rows:
+        table.add_row(how, _points(c.difference), f"{_points(low)} to {_points(high)}", p)
+    return table
+
+
+def _by_seed_table(c: Comparison) -> Table:
+    table = _table("seed", figures=["A %", "B %", "only A right", "only B right", "McNemar p"])
+    for each in c.by_seed:
+        accuracies = _accuracies(each.accuracy_a, each.accuracy_b)
+        table.add_row(
+            str(each.seed), *accuracies, str(each.only_a), str(each.only_b), f"{each.p:.2g}"
+        )
+    return table
+
+
+def _by_class_table(c: Comparison) -> Table:
+    table = _table("class", figures=["clips", "A %", "B %", "only A right", "only B right"])
+    # Most one-sided first; of hundreds of speakers the rest would bury what matters.
+    order = sorted(c.by_class, key=lambda each: -abs(each.only_a - each.only_b))
+    for each in order[:CLASSES_SHOWN]:
+        accuracies = _accuracies(each.accuracy_a, each.accuracy_b)
+        table.add_row(each.name, str(each.clips), *accuracies, str(each.only_a), str(each.only_b))
+    return table
+
+
+def _flips_table(c: Comparison) -> Table:
+    folds = [] if c.folds == (0,) else ["fold"]
+    table = _table("clip", "class", figures=[*folds, "only A right", "only B right"])
+    for each in c.flips:
+        fold = [str(each.fold)] if folds else []
+        table.add_row(each.clip, each.label, *fold, str(each.only_a), str(each.only_b))
+    return table
+
+
+def _table(*names: str, figures: list[str] | None = None) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for name in figures or []:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _accuracies(*values: float) -> list[str]:
+    return [f"{100 * value:.2f}" for value in values]
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.2f}"
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")

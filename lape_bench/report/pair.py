@@ -1,0 +1,123 @@
+"""Two systems of one board, found by their names."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from lape_bench.errors import UserError, unknown
+from lape_bench.report.frame import Outcome, Results
+from lape_bench.report.leaderboard import shown_systems
+
+BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task
+
+
+class Pair(NamedTuple):
+    """Two systems that were run on one board.
+
+    Attributes:
+        names: of both, as the leaderboard has them.
+        cells: of both.
+        outcomes: by the index of the cells.
+    """
+
+    names: tuple[str, str]
+    cells: tuple[pd.DataFrame, pd.DataFrame]
+    outcomes: Mapping[int, Outcome]
+
+
+def find_pair(
+    results: Results,
+    a: str,
+    b: str,
+    task: str,
+    protocol: str | None = None,
+    label_fraction: float | None = None,
+    data: str | None = None,
+) -> Pair:
+    """Find the cells of two systems on one task.
+
+    Args:
+        results: all there are.
+        a: a system as the leaderboard names it, or without its settings where it has one variant here.
+        b: the other one.
+        task: the task.
+        protocol: None takes the one by which both were run; so it is with those that follow.
+        label_fraction: share of the train labels.
+        data: "real" or "synthetic".
+
+    Raises:
+        UserError: a name fits none or several; the two are one; what is left open has no answer or several;
+            or a cell is known from a table alone.
+    """
+    cells = results.cells.assign(shown=shown_systems(results.cells))
+    for column, value in {
+        "task": task,
+        "data": data,
+        "protocol": protocol,
+        "label_fraction": label_fraction,
+    }.items():
+        if value is not None:
+            kept = cells[cells[column] == value]
+            if kept.empty:
+                kind = f"{column.replace('_', ' ')} with results"
+                raise unknown(kind, f"{value}", map(str, cells[column].unique()))
+            cells = kept
+    names = _resolve(cells, a, task), _resolve(cells, b, task)
+    if names[0] == names[1]:
+        raise UserError(f"'{a}' and '{b}' are one system, {names[0]}", next_step="name another one")
+    sides = [cells[cells["shown"] == name] for name in names]
+    board = _common_board(names, sides)
+    found = [side[(side[BOARD] == board).all(axis=1)] for side in sides]
+    for name, side in zip(names, found, strict=True):
+        if any(index not in results.outcomes for index in side.index):
+            raise UserError(
+                f"cells of {name} are known from a table alone, without predictions",
+                next_step="give --out a folder of their records",
+            )
+    return Pair(names, (found[0], found[1]), results.outcomes)
+
+
+def _resolve(cells: pd.DataFrame, name: str, task: str) -> str:
+    """Return the system's name on the leaderboard."""
+    shown = sorted(cells["shown"].unique())
+    if name in shown:
+        return name
+    variants = sorted(cells["shown"][(cells["system"] == name) | (cells["name"] == name)].unique())
+    if len(variants) == 1:
+        return str(variants[0])
+    if variants:
+        raise UserError(
+            f"'{name}' has {len(variants)} variants on {task}",
+            allowed="one of " + ", ".join(f"'{variant}'" for variant in variants),
+        )
+    raise unknown(f"system with results on {task}", name, shown)
+
+
+def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Series:
+    """Return the one board on which both systems stand."""
+    boards = [side[BOARD].drop_duplicates() for side in sides]
+    common = boards[0].merge(boards[1])
+    if len(common) == 1:
+        return common.iloc[0]
+    if common.empty:
+        raise UserError(
+            f"{names[0]} and {names[1]} share no protocol and label fraction on one preparation of the task",
+            allowed="; ".join(
+                f"{name} has {_listed(each)}" for name, each in zip(names, boards, strict=True)
+            ),
+        )
+    raise UserError(
+        f"{names[0]} and {names[1]} can be compared in {len(common)} ways",
+        allowed=_listed(common),
+        next_step="choose by --protocol, --label-fraction and --data, or of two preparations (in brackets) by --out",
+    )
+
+
+def _listed(boards: pd.DataFrame) -> str:
+    rows = boards.sort_values(BOARD).itertuples(index=False)
+    preparations = boards["comparable"].nunique()
+    return ", ".join(
+        f"{data} {protocol} {fraction:.3g}" + (f" [{comparable[:6]}]" if preparations > 1 else "")
+        for data, protocol, fraction, comparable in rows
+    )
