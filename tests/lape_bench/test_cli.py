@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from lape_bench import artifacts
 from lape_bench.cli import app as cli
+from lape_bench.records import read_record, write_record
 from lape_bench.registry import TASKS
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -377,12 +378,11 @@ def test_of_several_records_show_asks_for_one(told: Path, bench: Bench) -> None:
 
 def lengthen(folder: Path) -> str:
     """Give a record settings and an error longer than any line; return the settings as they are shown."""
-    record = json.loads((folder / "record.json").read_text())
+    record = read_record(folder)
     settings = {f"a_setting_of_some_length_{number}": number for number in range(20)}
-    record["cell"]["settings"] = settings
-    (folder / "record.json").write_text(
-        json.dumps(record | {"status": "failed", "error": "x" * 300})
-    )
+    cell = record.cell.model_copy(update={"settings": settings})
+    changed = {"cell": cell, "status": "failed", "error": "x" * 300}
+    write_record(folder, record.model_copy(update=changed))
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
