@@ -230,6 +230,11 @@ def read_record(folder: Path) -> RunRecord:
         raise UserError(f"{path} cannot be read ({error})") from error
 
 
+def is_sealed(folder: Path) -> bool:
+    """Tell whether a record that can be read has a seal; those of schemas 1 and 2 have none."""
+    return SEAL in (folder / RECORD).read_text(encoding="utf-8")
+
+
 def _should_be_sealed(values: Any, sealed: bool) -> bool:
     """Tell whether a text without a fitting seal was changed, and is not one of a time before seals."""
     if not isinstance(values, dict):

@@ -77,12 +77,11 @@ def ranks(
     # scipy.stats and pandas are slow to import.
     from lape_bench.report import average_ranks, label_curve
     from lape_bench.report import leaderboard as boards
+    from lape_bench.report.names import chosen_systems, shown_systems, shown_tasks
 
-    board = boards.as_shown(boards.leaderboard(finished(out or [Path("results")]).cells))
-    for name in system or []:
-        if name not in set(board["system"]):
-            raise unknown("system with results", name, board["system"].unique())
-    board = board[board["system"].isin(system)] if system else board
+    board = boards.leaderboard(finished(out or [Path("results")]).cells)
+    board = chosen_systems(board.assign(shown=shown_systems(board)), system or [])
+    board = board.assign(task=shown_tasks(board), system=board["shown"])
     for row in board[~board["complete"]].itertuples():
         folds = f"{row.folds} of {row.folds_of_task} folds"
         print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)

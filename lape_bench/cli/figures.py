@@ -1,5 +1,6 @@
 """`bench figure`: boards and records as PNG, SVG or PDF."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,9 +71,11 @@ def figure(
                 f"'bench figure {kind}' is of boards, and takes no record",
                 next_step=f"give the folder of records by --out {record}",
             )
-        style.write_figure(lambda: _of_boards(kind, out or [Path("results")], wanted), file)
+        style.write_figure(
+            lambda: _of_boards(kind, out or [Path("results")], system or [], wanted), file
+        )
         return
-    if out or any(wanted.values()):
+    if out or system or any(wanted.values()):
         raise UserError(
             f"'bench figure {kind}' is of one record; --out, --system, --task, --protocol and "
             "--label-fraction choose from boards",
@@ -87,20 +90,32 @@ def figure(
     style.write_figure(lambda: _of_record(kind, folder, tsne), file)
 
 
-def _of_boards(kind: str, sources: list[Path], wanted: dict[str, list[str] | list[float] | None]) -> "Figure":  # fmt: skip
+def _of_boards(
+    kind: str,
+    sources: list[Path],
+    systems: list[str],
+    wanted: dict[str, list[str] | list[float] | None],
+) -> "Figure":
     from lape_bench.report.figures import cost, label_fractions
     from lape_bench.report.figures.style import marks
-    from lape_bench.report.leaderboard import as_shown, leaderboard
+    from lape_bench.report.leaderboard import leaderboard
+    from lape_bench.report.names import chosen_systems, shown_systems, shown_tasks
 
-    cells = finished(sources).cells
-    looks = marks(cells["system"])  # of all, so that a system looks the same in every choice
+    board = leaderboard(finished(sources).cells)
+    board = board.assign(shown=shown_systems(board))
+    looks = marks(board["shown"])  # of all, so that a system looks the same in every choice
     for column, values in wanted.items():
-        cells = _chosen(cells, column, values)
-    board = leaderboard(cells)
+        board = _chosen(board, column, values)
+    board = chosen_systems(board, systems)
+    board = board.assign(system=board["shown"])
+    for row in board[~board["complete"]].itertuples():
+        folds = f"{row.folds} of {row.folds_of_task} folds"
+        print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
+    board = board[board["complete"]]
     if kind == "label-fractions":
         return label_fractions.label_fraction_curves(board, looks)
     if kind == "critical-difference":
-        return _critical_difference(as_shown(board))
+        return _critical_difference(board.assign(task=shown_tasks(board)))
     held_against = cost.parameters if kind == "parameters" else cost.seconds
     return cost.accuracy_against(board, held_against(board), looks)
 
@@ -118,7 +133,12 @@ def _critical_difference(board: "pd.DataFrame") -> "Figure":
             next_step="choose by --protocol, --label-fraction and --out",
         )
     found = over_tasks(board)
-    return critical_difference_diagram(found.systems, found.average, marks(found.systems))
+    if found.left_out:
+        print(f"left out: not every system has {', '.join(found.left_out)}", file=sys.stderr)
+    ((_, protocol, fraction),) = kinds.to_numpy()
+    title = f"{protocol}, {100 * fraction:.3g} % of labels: {', '.join(found.tasks)}"
+    looks = marks(found.systems)
+    return critical_difference_diagram(found.systems, found.average, looks, title)
 
 
 def _chosen(

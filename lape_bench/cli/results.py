@@ -23,7 +23,8 @@ def verify(
     """Recompute every score from its predictions, and hold records against what is installed now.
 
     Wrong (exit code 1) is what cannot be true: an edited record, other predictions, scores or test clips. Outdated is what
-    would come out otherwise today: another version of card, manifest, system or protocol, or code without a commit.
+    would come out otherwise today (another version of card, manifest, system or protocol, code that differs from its
+    commit) or cannot be told (a record from before seals).
     """
     from lape_bench.report.verification import verify as verified
     from lape_bench.runner import load_system
@@ -33,6 +34,8 @@ def verify(
         if not out.is_dir():
             raise UserError(f"there is no folder {out}", allowed="a folder of records")
         seen = verified(out, lambda name: load_system(name).version)
+        if not seen.finished + seen.failed + len(seen.findings):
+            raise UserError(f"{out} holds no record", next_step="check the path")
         groups: dict[tuple[str, str], list[Path]] = {}
         for finding in seen.findings:
             groups.setdefault((finding.grade, finding.what), []).append(finding.folder)

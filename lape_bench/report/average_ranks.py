@@ -111,10 +111,17 @@ def over_tasks(board: pd.DataFrame) -> OverTasks:
         raise UserError(
             f"{systems} systems have {tasks} tasks in common",
             allowed=f"average ranks need {FEWEST_SYSTEMS} systems and {FEWEST_TASKS} tasks",
-            next_step="choose by --system those that were run on the same tasks",
+            next_step="choose by --system those that were run on the same tasks; fewest has "
+            + fewest_tasks(scores),
         )
     average = average_ranks(kept.to_numpy())
     return OverTasks(tuple(kept.index), tuple(kept.columns), tuple(scores.columns[~whole]), average)
+
+
+def fewest_tasks(scores: pd.DataFrame) -> str:
+    """Name the system with the fewest tasks, and how many; scores of (systems, tasks), NaN where there is none."""
+    counts = scores.notna().sum(axis=1)
+    return f"{counts.idxmin()} ({counts.min()})"
 
 
 def as_table(found: OverTasks) -> Table:

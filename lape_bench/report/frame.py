@@ -51,6 +51,17 @@ COLUMNS = [
 ]
 
 
+TEXTS = [
+    "system",
+    "system_version",
+    "task",
+    "data",
+    "protocol",
+    "comparable",
+    "name",
+    "settings",
+    "metric",
+]
 FINISHED = "finished_at"  # a column while records are put in order
 PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
 CHUNK = 200
@@ -111,19 +122,50 @@ def results_of(found: Sequence[tuple[Path, RunRecord]]) -> Results:
 
 def _read_table(path: Path) -> Results:
     try:
-        frame = pd.read_csv(path)
+        # Texts as they stand: a system may be called None, and a version is no number.
+        others = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXTS]
+        cells = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(TEXTS, str),
+            keep_default_na=False,
+            na_values={name: [""] for name in others},
+        )
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are of the first kind
         raise UserError(f"{path} is no table of cells: {error}", allowed=WRITTEN_BY) from error
-    missing = [name for name in COLUMNS if name not in frame.columns]
+    missing = [name for name in COLUMNS if name not in cells.columns]
+    missing += [name for name in cells.get("metric", ()) if name not in cells.columns]
     if missing:
         raise UserError(f"{path} has no column '{missing[0]}'", allowed=WRITTEN_BY)
-    return Results(frame, {}, [])
+    numbers = [name for name in COLUMNS if name not in TEXTS]
+    for name in [*numbers, *cells["metric"].unique()]:
+        values = pd.to_numeric(cells[name], errors="coerce")
+        _refuse(path, cells, name, values.isna() | np.isinf(values))
+    _refuse(
+        path, cells, "comparable", ~cells["comparable"].str.fullmatch(r"[^/]+/\d+/\d+", na=False)
+    )
+    _refuse(path, cells, "settings", ~cells["settings"].map(_is_json).astype(bool))
+    return Results(cells, {}, [])
+
+
+def _refuse(path: Path, cells: pd.DataFrame, name: str, bad: pd.Series) -> None:
+    if bad.any():
+        line = int(bad.to_numpy().argmax())
+        raise UserError(
+            f"{path}, line {line + 2}: '{name}' is '{cells[name].iloc[line]}'", allowed=WRITTEN_BY
+        )
+
+
+def _is_json(text: object) -> bool:
+    try:
+        return isinstance(text, str) and isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _read_folder(source: Path) -> Results:
     if not source.is_dir():
         raise UserError(
-            f"there is no folder {source} to report on",
+            f"there is no folder or table {source} to report on",
             next_step="run something first, such as 'bench run', or give --out",
         )
     folders = record_folders(source)
@@ -248,10 +290,10 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
     }
 
 
-def _version(record: RunRecord) -> int | str:
+def _version(record: RunRecord) -> str:
     """Return the system's version, with a hash of what else it rests on: other weights are another system."""
     if not record.rests_on:
-        return record.system_version
+        return str(record.system_version)
     told = hashlib.sha256(json.dumps(record.rests_on, sort_keys=True).encode()).hexdigest()
     return f"{record.system_version}-{told[:6]}"
 

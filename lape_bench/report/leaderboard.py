@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lape_bench.report.frame import Outcome
+from lape_bench.report.names import as_shown
 from lape_bench.report.ranks import MOST_RANKED, rank_systems
 from lape_bench.report.significance import half_interval
 from lape_bench.report.table import Column, Entry, Row, Table, markdown
@@ -35,7 +36,7 @@ def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = No
 
     Returns:
         One row a system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
-        deviation (sample standard deviation over seeds, NaN for one seed), interval (half of the 95 %
+        deviation (sample standard deviation over seeds, NaN for one seed or if none is complete), interval (half of the 95 %
         interval of the mean), seeds, folds, folds_of_task, complete (every seed has every fold), parameters,
         minutes a cell of learning, cached stages with what they took when they were made. Where a board has
         systems to rank, also rank_best and rank_worst, the ranks that a system may have by its accuracy.
@@ -87,6 +88,8 @@ def _summed_up(cells: pd.DataFrame) -> pd.DataFrame:
         half_interval(d, n) for d, n in zip(board["deviation"], board["seeds"], strict=True)
     ]
     board.insert(2, "interval", interval)
+    # Of seeds with other folds it would be the deviation over folds.
+    board[["deviation", "interval"]] = board[["deviation", "interval"]].where(complete, axis=0)
     in_entry = cells.groupby("entry")
     folds = in_entry["folds_of_task"].first()
     board["folds"] = folds.where(complete, in_entry["fold"].nunique())
@@ -94,26 +97,6 @@ def _summed_up(cells: pd.DataFrame) -> pd.DataFrame:
     board["complete"] = complete
     board["minutes"] = in_entry["seconds"].mean() / 60
     return board
-
-
-def shown_tasks(frame: pd.DataFrame) -> pd.Series:
-    """Name the task of each row of a board or of cells: what is synthetic, and of two preparations which one."""
-    synthetic = (frame["data"] == "synthetic").map({True: " [synthetic]", False: ""})
-    several = frame.groupby("task")["comparable"].transform("nunique") > 1
-    preparation = (" [" + frame["comparable"].str[:6] + "]").where(several, "")
-    return frame["task"] + synthetic + preparation
-
-
-def shown_systems(frame: pd.DataFrame) -> pd.Series:
-    """Name the system of each row of a board or of cells, with its version where there are several."""
-    several = frame.groupby("system")["system_version"].transform("nunique") > 1
-    version = " [version " + frame["system_version"].astype(str) + "]"
-    return frame["system"] + version.where(several, "")
-
-
-def as_shown(board: pd.DataFrame) -> pd.DataFrame:
-    """Name tasks and systems as `shown_tasks` and `shown_systems` do, so that names alone tell rows apart."""
-    return board.assign(task=shown_tasks(board), system=shown_systems(board))
 
 
 def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -132,7 +115,7 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "minutes",
     ]
     rows = []
-    named = board.assign(task=shown_tasks(board), system=shown_systems(board))
+    named = as_shown(board)
     for row in named.to_dict("records"):
         folds = f"{row['folds']}" + ("" if row["complete"] else f" of {row['folds_of_task']}")
         rows.append(

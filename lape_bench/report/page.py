@@ -23,6 +23,7 @@ from lape_bench.records import RunRecord, read_record
 from lape_bench.report.figures.style import numbered
 from lape_bench.report.frame import Outcome, Results
 from lape_bench.report.leaderboard import BOARD, ENTRY
+from lape_bench.report.names import preparations
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
 CURVE_POINTS = 100
@@ -141,14 +142,15 @@ def _board(where: dict[str, Any], board: pd.DataFrame) -> dict[str, Any]:
         suite = load_card(where["task"]).suite
     except UserError:  # a task of another machine, or of a plug-in that is not installed here
         suite = OTHER
-    manifest, card, protocol = where.pop("comparable").rsplit("/", 2)
+    comparable = where.pop("comparable")
+    manifest, card, protocol = comparable.rsplit("/", 2)
     of_task = board.loc[board["task"] == where["task"], "comparable"]
     return where | {
         "suite": suite,
         "manifest": manifest,
         "card_version": card,
         "protocol_version": protocol,
-        "several": of_task.nunique() > 1,
+        "preparation": preparations(of_task)[comparable],
     }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lape_bench.errors import UserError, unknown
 from lape_bench.report.frame import Outcome, Results
-from lape_bench.report.leaderboard import shown_systems
+from lape_bench.report.names import find_system, preparations, shown_systems
 
 BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task
 
@@ -63,7 +63,7 @@ def find_pair(
                 kind = f"{column.replace('_', ' ')} with results"
                 raise unknown(kind, f"{value}", map(str, cells[column].unique()))
             cells = kept
-    names = _resolve(cells, a, task), _resolve(cells, b, task)
+    names = (find_system(cells, a, f" on {task}"), find_system(cells, b, f" on {task}"))
     if names[0] == names[1]:
         raise UserError(f"'{a}' and '{b}' are one system, {names[0]}", next_step="name another one")
     sides = [cells[cells["shown"] == name] for name in names]
@@ -76,22 +76,6 @@ def find_pair(
                 next_step="give --out a folder of their records",
             )
     return Pair(names, (found[0], found[1]), results.outcomes)
-
-
-def _resolve(cells: pd.DataFrame, name: str, task: str) -> str:
-    """Return the system's name on the leaderboard."""
-    shown = sorted(cells["shown"].unique())
-    if name in shown:
-        return name
-    variants = sorted(cells["shown"][(cells["system"] == name) | (cells["name"] == name)].unique())
-    if len(variants) == 1:
-        return str(variants[0])
-    if variants:
-        raise UserError(
-            f"'{name}' has {len(variants)} variants on {task}",
-            allowed="one of " + ", ".join(f"'{variant}'" for variant in variants),
-        )
-    raise unknown(f"system with results on {task}", name, shown)
 
 
 def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Series:
@@ -116,8 +100,8 @@ def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Serie
 
 def _listed(boards: pd.DataFrame) -> str:
     rows = boards.sort_values(BOARD).itertuples(index=False)
-    preparations = boards["comparable"].nunique()
+    told = preparations(boards["comparable"])
     return ", ".join(
-        f"{data} {protocol} {fraction:.3g}" + (f" [{comparable[:6]}]" if preparations > 1 else "")
+        f"{data} {protocol} {fraction:.3g}" + (f" [{told[comparable]}]" if told[comparable] else "")
         for data, protocol, fraction, comparable in rows
     )

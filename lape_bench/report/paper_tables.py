@@ -185,6 +185,12 @@ class _Sheet:
             known = [figure.encoder_parameters for figure in figures.values()]
             sizes = [figure.entry for figure in self._size({n for n in known if n is not None})]
             self.filled.append(Row((*entries, Entry(NONE), *sizes), PUBLISHED))
+        others = {f.protocol for f in published if f.task in measured} - {self.paper.protocol}
+        if others and not rows:
+            self.remarks.append(
+                f"Of {self.paper.protocol} no published figure is known on these tasks; of "
+                f"{' and '.join(sorted(others))} there are some."
+            )
 
     def table(self, title: str) -> Table:
         """Return the finished table."""

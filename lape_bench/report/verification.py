@@ -2,7 +2,7 @@
 
 What cannot be true is wrong: an edited record, other predictions, scores that do not follow from them, other test clips
 than the task has. What was true once and would come out otherwise today is outdated: a card, a manifest, a system or the
-protocol of another version, or code that was never committed.
+protocol of another version, code that differs from its commit, or a schema without a seal.
 """
 
 import math
@@ -24,6 +24,7 @@ from lape_bench.records import (
     RunRecord,
     TaskFacts,
     cell_folder,
+    is_sealed,
     read_predictions,
     read_record,
     record_folders,
@@ -93,6 +94,10 @@ def verify(out: Path, system_version: Callable[[str], int]) -> Verified:
             *_against_place(record, folder),
         ]
         outdated = [*today.against(record)]
+        if not is_sealed(folder):
+            outdated.append(
+                "it has no seal, so an edit would not be seen: records have one since schema 3"
+            )
         twin = seen.setdefault(record.identity, folder)
         if twin != folder:
             outdated.append(f"the same cell stands in {twin} too")
@@ -119,6 +124,8 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
     elif np.abs(logsumexp(rows, axis=1)).max(initial=0) > SUM_TOLERANCE:
         yield "its predictions are no log-probabilities: they do not sum to one"
     recomputed = metrics.score(rows, predictions.labels)
+    for name in recomputed.keys() - record.metrics.keys():
+        yield f"it does not tell its {name}"
     for name, value in record.metrics.items():
         if name not in recomputed:
             yield f"it tells a score that no metric of this release gives: {name}"

@@ -17,7 +17,7 @@ NAME_CHARACTERS = 38
 
 
 def critical_difference_diagram(
-    names: Sequence[str], average: AverageRanks, looks: Mapping[str, Mark]
+    names: Sequence[str], average: AverageRanks, looks: Mapping[str, Mark], title: str
 ) -> Figure:
     """Draw average ranks, best on the left.
 
@@ -25,6 +25,7 @@ def critical_difference_diagram(
         names: of the systems.
         average: their ranks, in the same order.
         looks: how each is drawn.
+        title: what they were ranked on.
     """
     critical_difference = average.critical_difference
     order = np.argsort(average.ranks, kind="stable")
@@ -37,6 +38,7 @@ def critical_difference_diagram(
     height = depth + LINE * left + 0.9
     figure, (axis,) = panels(1, inches=(8.6, height))
     axis.axis("off")
+    axis.set_title(textwrap.fill(title, 90))
     low, high = 1, max(len(ranks), 2)
     span = high - low
     axis.set_xlim(low - 0.95 * span, high + 0.95 * span)

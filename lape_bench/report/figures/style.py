@@ -19,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lape_bench.errors import UserError, unknown
 from lape_bench.paths import new_file
+from lape_bench.report.names import preparations
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 # Seven, so that with eight colours 56 marks in a row differ, and neighbours in both.
@@ -120,15 +121,16 @@ def board_title(where: Mapping[str, Any], board: pd.DataFrame) -> str:
 
     Args:
         where: task, protocol, data, comparable, and label_fraction unless the panel is over it.
-        board: all rows; a task that was prepared in several ways is told apart by its manifest's hash.
+        board: all rows; a task that was prepared in several ways is told apart.
     """
     title = f"{where['task']}, {where['protocol']}"
     if where.get("label_fraction", 1) < 1:
         title += f", {100 * where['label_fraction']:.3g} % of labels"
     if where["data"] == "synthetic":
         title += " [synthetic]"
-    if board.loc[board["task"] == where["task"], "comparable"].nunique() > 1:
-        title += f" [{where['comparable'][:6]}]"
+    of_task = board.loc[board["task"] == where["task"], "comparable"]
+    if told := preparations(of_task)[where["comparable"]]:
+        title += f" [{told}]"
     return textwrap.fill(title, 46)
 
 

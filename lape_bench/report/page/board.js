@@ -13,7 +13,7 @@ function section(number, entries) {
   const board = DATA.boards[number];
   const metric = words(board.metric);
   const about = `${board.suite}, ${metric}, manifest ${board.manifest.slice(0, 12)}`;
-  const badges = [board.data === "synthetic" ? "synthetic" : null, board.several ? `manifest ${board.manifest.slice(0, 6)}` : null];
+  const badges = [board.data === "synthetic" ? "synthetic" : null, board.preparation || null];
   const heading = `board-${number}`;
   return node("section", { class: "board", "aria-labelledby": heading },
     node("h2", { id: heading }, titleOf(board), badges.map((badge) => badge && node("span", { class: "badge" }, badge))),

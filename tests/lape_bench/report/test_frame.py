@@ -84,6 +84,44 @@ def test_a_file_that_is_no_table_of_cells_is_refused(
         load_results([path])
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("accuracy", "high"),
+        ("accuracy", ""),
+        ("encoder_parameters", ""),
+        ("seconds", "inf"),
+        ("metric", "luck"),
+        ("comparable", "m"),
+        ("settings", "width=3"),
+        ("settings", ""),
+    ],
+)
+def test_a_cell_with_a_value_that_no_report_writes_is_refused_by_its_line(
+    column: str, value: str, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        write(tmp_path / "records", seed)
+    path = kept(tmp_path / "records", "cells.csv")
+    cells = pd.read_csv(path, dtype=str)
+    cells.loc[1, column] = value
+    cells.to_csv(path, index=False)
+    told = "no column 'luck'" if column == "metric" else f"line 3: '{column}' is"
+    with pytest.raises(UserError, match=told):
+        load_results([path])
+
+
+def test_a_system_called_none_and_a_version_with_a_hash_come_back_as_they_were(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "records", 0, system="None")
+    write(tmp_path / "records", 1, rests_on={"weights": "new"})
+    table = kept(tmp_path / "records", "cells.csv")
+    both = load_results([tmp_path / "records", table])
+    assert sorted(both.cells["system"]) == ["None", "s"]  # each counts once
+    assert_frame_equal(both.cells, load_results([table]).cells, check_dtype=False)
+
+
 @pytest.mark.parametrize("table", sorted(BOARDS.glob("*_cells.csv")), ids=lambda path: path.stem)
 def test_a_board_that_the_repository_shows_is_what_its_cells_give(table: Path) -> None:
     board = table.with_name(table.name.replace("_cells.csv", ".md")).read_text(encoding="utf-8")

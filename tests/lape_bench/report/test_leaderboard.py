@@ -113,6 +113,15 @@ def test_a_seed_that_lacks_a_fold_is_left_out_where_others_are_complete(tmp_path
     assert math.isnan(row["deviation"])
 
 
+def test_seeds_with_other_folds_have_no_deviation(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write(tmp_path, seed, seed + 1, 5)
+    row = board_of(tmp_path).iloc[0]
+    assert not row["complete"]
+    assert math.isnan(row["deviation"])
+    assert math.isnan(row["interval"])
+
+
 def test_missing_folds_are_shown(tmp_path: Path) -> None:
     write(tmp_path, 0, 1, 5)
     headings, rows = columns(board_of(tmp_path))

@@ -153,4 +153,4 @@ def test_a_board_with_ranks_stands_within_a_terminal_of_80_characters(tmp_path: 
     lines = captured.get().splitlines()
     assert max(map(len, lines)) <= 80
     (row,) = [line.split() for line in lines if "log-mel-statistics" in line]
-    assert (row[1], row[5]) == ("1\u20133", "3x2/10")
+    assert (row[1], row[3]) == ("1\u20133", "3x2/10")

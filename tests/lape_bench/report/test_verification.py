@@ -71,9 +71,24 @@ def test_an_untouched_record_holds(results: Path) -> None:
 def test_a_score_that_does_not_follow_from_the_predictions_is_wrong(results: Path) -> None:
     metrics = read_record(folder_of(results)).metrics
     rewrite(results, metrics=metrics | {"accuracy": 1.0, "luck": 1.0})
-    (told, unknown) = found(results, "wrong")
+    told, unknown = found(results, "wrong")
     assert f"its predictions give {metrics['accuracy']:.6f}" in told
     assert "luck" in unknown
+
+
+def test_a_record_that_does_not_tell_its_scores_is_wrong(results: Path) -> None:
+    rewrite(results, metrics={})
+    assert "it does not tell its accuracy" in found(results, "wrong")
+
+
+def test_a_record_without_a_seal_is_outdated(results: Path) -> None:
+    path = folder_of(results) / "record.json"
+    values = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({k: v for k, v in values.items() if k != "seal"} | {"schema_version": 2})
+    )
+    assert any("no seal" in what for what in found(results, "outdated"))
+    assert not found(results, "wrong")
 
 
 def swap_ids(ids: list[str], labels: np.ndarray, rows: np.ndarray) -> None:
@@ -218,8 +233,10 @@ def test_the_command_s_exit_code_tells_a_machine(results: Path, bench: Bench) ->
     code, told, _ = bench("verify", str(results))
     assert code == 1
     assert "changed after it was written" in told
-    code, _, error = bench("verify", str(results / "nowhere"))
-    assert (code, error.count("\n")) == (2, 1)
+    (results / "empty").mkdir()
+    for place in ("nowhere", "empty"):
+        code, _, error = bench("verify", str(results / place))
+        assert (code, error.count("\n")) == (2, 1)
 
 
 def test_a_folder_of_a_cell_has_the_name_that_is_looked_for(results: Path) -> None:

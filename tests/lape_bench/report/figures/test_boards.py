@@ -22,7 +22,7 @@ def board(**columns: Any) -> pd.DataFrame:
     """Rows as `leaderboard` makes them, alike but for the columns given."""
     count = max([len(values) for values in columns.values()], default=1)
     plain = {
-        "task": "t", "data": "real", "protocol": "linear", "label_fraction": 1.0, "comparable": "m",
+        "task": "t", "data": "real", "protocol": "linear", "label_fraction": 1.0, "comparable": "m/1/1",
         "metric": "balanced_accuracy", "system": [f"s{n}" for n in range(count)],
         "system_version": 1, "parameters": 1000, "score": 0.5, "interval": 0.1, "minutes": 2.0,
     }  # fmt: skip
@@ -75,7 +75,7 @@ def test_systems_of_about_one_cost_stand_side_by_side_within_the_panel(costs: li
         {"data": ["real", "synthetic"]},
         {"protocol": ["linear", "knn"]},
         {"label_fraction": [0.1, 1.0]},
-        {"comparable": ["m", "n"]},
+        {"comparable": ["m/1/1", "n/1/1"]},
     ],
     ids=lambda difference: next(iter(difference)),
 )
@@ -113,7 +113,8 @@ def test_a_curve_goes_through_the_scores_and_its_band_through_the_intervals() ->
 
 @pytest.mark.parametrize("column", ["task", "data", "protocol", "comparable"])
 def test_curves_of_what_cannot_be_compared_have_their_own_panels(column: str) -> None:
-    rows = board(**{column: ["linear", "real"]})
+    values = ["m/1/1", "n/1/1"] if column == "comparable" else ["linear", "real"]
+    rows = board(**{column: values})
     with styled():
         assert len(label_fraction_curves(rows, marks(rows["system"])).axes) == 2
 
@@ -130,7 +131,7 @@ def test_the_diagram_tells_every_system_and_its_rank_and_bars_join_those_that_ar
     near = average._replace(cliques=((1, 3), (3, 2, 0)))
     with styled():
         figure = critical_difference_diagram(
-            ["a", "b", "c", "d"], near, marks(["a", "b", "c", "d"])
+            ["a", "b", "c", "d"], near, marks(["a", "b", "c", "d"]), "on x"
         )
     (axis,) = figure.axes
     texts = [text.get_text() for text in axis.texts]

@@ -1,0 +1,69 @@
+"""Names in reports: just as long as it takes to tell rows apart."""
+
+import pandas as pd
+import pytest
+
+from lape_bench.errors import UserError
+from lape_bench.report.names import as_shown, find_system, preparations
+
+ROW = {
+    "task": "t",
+    "data": "real",
+    "protocol": "linear",
+    "label_fraction": 1.0,
+    "comparable": "abcdef123/1/1",
+    "system": "s",
+    "system_version": "1",
+    "parameters": 1000,
+}
+
+
+def shown(*changes: dict[str, object]) -> list[tuple[str, str]]:
+    names = as_shown(pd.DataFrame([ROW | change for change in changes]))
+    return list(zip(names["task"], names["system"], strict=True))
+
+
+def test_names_are_plain_where_they_tell_rows_apart() -> None:
+    assert shown({}, {"task": "u"}, {"system": "r"}) == [("t", "s"), ("u", "s"), ("t", "r")]
+
+
+@pytest.mark.parametrize(
+    ("change", "first", "second"),
+    [
+        ({"comparable": "987654321/1/1"}, ("t [abcdef]", "s"), ("t [987654]", "s")),
+        ({"comparable": "abcdef123/2/1"}, ("t [card 1]", "s"), ("t [card 2]", "s")),
+        ({"comparable": "abcdef123/1/3"}, ("t [protocol 1]", "s"), ("t [protocol 3]", "s")),
+        ({"comparable": "9/1/3"}, ("t [abcdef, protocol 1]", "s"), ("t [9, protocol 3]", "s")),
+        ({"data": "synthetic"}, ("t", "s"), ("t [synthetic]", "s")),
+        ({"system_version": "2"}, ("t", "s [version 1]"), ("t", "s [version 2]")),
+        ({"parameters": 2000}, ("t", "s [1,000 parameters]"), ("t", "s [2,000 parameters]")),
+    ],
+    ids=str,
+)
+def test_what_may_not_be_mixed_has_another_name(
+    change: dict[str, object], first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    assert shown({}, change) == [first, second]
+
+
+def test_a_system_that_needs_another_classifier_on_another_task_keeps_its_name() -> None:
+    assert shown({}, {"task": "u", "parameters": 2000}) == [("t", "s"), ("u", "s")]
+
+
+def test_one_preparation_has_no_name() -> None:
+    assert preparations(["m/1/1", "m/1/1"]) == {"m/1/1": ""}
+
+
+def systems(*names: str) -> pd.DataFrame:
+    return pd.DataFrame({"shown": names, "system": [name.partition(" [")[0] for name in names]})
+
+
+def test_a_system_is_found_by_its_name_or_by_as_much_of_it_as_is_clear() -> None:
+    frame = systems("a (x=1)", "b (x=1)", "b (x=2)", "c [version 1]", "c [version 2]")
+    assert find_system(frame, "a") == find_system(frame, "a (x=1)") == "a (x=1)"
+    with pytest.raises(UserError, match=r"'b' has 2 variants; one of 'b \(x=1\)', 'b \(x=2\)'"):
+        find_system(frame, "b")
+    with pytest.raises(UserError, match=r"'c' has 2 variants on t"):
+        find_system(frame, "c", " on t")
+    with pytest.raises(UserError, match="there is no system with results 'd'"):
+        find_system(frame, "d")
