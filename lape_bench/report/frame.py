@@ -165,7 +165,8 @@ def _is_json(text: object) -> bool:
 def _read_folder(source: Path) -> Results:
     if not source.is_dir():
         raise UserError(
-            f"there is no folder or table {source} to report on",
+            f"there is no folder {source} to report on",
+            allowed=WRITTEN_BY,
             next_step="run something first, such as 'bench run', or give --out",
         )
     folders = record_folders(source)
