@@ -64,14 +64,7 @@ def _registered(name: str) -> TaskCard:
     if name not in TASKS.names():
         twins = {card.name + SUFFIX for card in all_cards()[0] if card.data == "real"}
         raise unknown("task", name, twins.union(task_names()), LISTED)
-    module = TASKS.source(name)
-    path = (module.parent if module else Path()) / f"{name}.yaml"
-    if module is None or not path.is_file():
-        raise UserError(
-            f"the task '{name}' has no card",
-            allowed=f"a card stands beside its reader's module, as {path}",
-        )
-    return read_card(path)
+    return read_card(TASKS.file_beside(name, "card"))
 
 
 def _read_own(path: Path) -> TaskCard:

@@ -24,21 +24,21 @@ def confusion_matrix(
 
 def accuracy(confusion: Confusion) -> float:
     """Share of clips whose class was found."""
-    return float(np.trace(confusion) / confusion.sum())
+    return float(confusion.trace() / confusion.sum())
 
 
 def balanced_accuracy(confusion: Confusion) -> float:
     """Mean recall over the classes that occur; a class without clips has no recall to count."""
     support = confusion.sum(axis=1)
     present = support > 0
-    return float((np.diag(confusion)[present] / support[present]).mean())
+    return float((confusion.diagonal()[present] / support[present]).mean())
 
 
 def macro_f1(confusion: Confusion) -> float:
     """Mean F1 over the classes that occur or were predicted; 0 where precision or recall is."""
     both = confusion.sum(axis=0) + confusion.sum(axis=1)
     present = both > 0
-    return float((2 * np.diag(confusion)[present] / both[present]).mean())
+    return float((2 * confusion.diagonal()[present] / both[present]).mean())
 
 
 # Every one is in [0, 1], and more is better.

@@ -120,6 +120,21 @@ class Registry:
             return None
         return Path(spec.origin) if spec and spec.origin else None
 
+    def file_beside(self, name: str, what: str) -> Path:
+        """Return the file `<name>.yaml` beside the module that `name` points to.
+
+        Raises:
+            UserError: it is not there; `what` says what it would hold.
+        """
+        module = self.source(name)
+        path = (module.parent if module else Path()) / f"{name}.yaml"
+        if module is None or not path.is_file():
+            raise UserError(
+                f"the {self.kind} '{name}' of {self.origin(name)} has no {what}",
+                allowed=f"a {what} stands beside its module, as {path}",
+            )
+        return path
+
     def origin(self, name: str) -> str:
         """Return the package that registers `name`, with its version, or the file and its SHA-256."""
         if self.is_file(name):

@@ -49,11 +49,11 @@ LAYERS = [
         "report.paper",
         "report.published",
         "report.significance",
-        "report.names",
         "report.show",
         "report.verification",
         "report.merging",
     ],
+    ["report.names"],
     [
         "report.figures.style",
         "data.prepare",

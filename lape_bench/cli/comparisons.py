@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lape_bench.cli.options import print_table
-from lape_bench.cli.reports import finished
+from lape_bench.cli.options import ChosenSystems, Sources, print_table
+from lape_bench.cli.reports import finished, only_complete
 from lape_bench.errors import UserError, unknown
 
 app = typer.Typer()
@@ -60,14 +60,8 @@ def compare(
 
 @app.command(epilog="Example: bench ranks --system unfused --system delores-s --system supervised")
 def ranks(
-    system: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this one, as the leaderboard names it; may be repeated."),
-    ] = None,
-    out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
-    ] = None,
+    system: ChosenSystems = None,
+    out: Sources = None,
 ) -> None:
     """Rank systems over tasks, and sum up their label fractions.
 
@@ -82,10 +76,7 @@ def ranks(
     board = boards.leaderboard(finished(out or [Path("results")]).cells)
     board = chosen_systems(board.assign(shown=shown_systems(board)), system or [])
     board = board.assign(task=shown_tasks(board), system=board["shown"])
-    for row in board[~board["complete"]].itertuples():
-        folds = f"{row.folds} of {row.folds_of_task} folds"
-        print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
-    board = board[board["complete"]]
+    board = only_complete(board)
     for (_, protocol, fraction), part in board.groupby(["data", "protocol", "label_fraction"]):
         where = f"{protocol}, {fraction:.3g} of the labels"
         try:

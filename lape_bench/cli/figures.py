@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lape_bench.cli.reports import finished
+from lape_bench.cli.options import ChosenSystems, Sources
+from lape_bench.cli.reports import finished, only_complete
 from lape_bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -31,14 +32,8 @@ def figure(
     record: Annotated[
         Path | None, typer.Argument(help="A cell's folder, for a figure of a record.")
     ] = None,
-    out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
-    ] = None,
-    system: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this one, as the leaderboard names it; may be repeated."),
-    ] = None,
+    out: Sources = None,
+    system: ChosenSystems = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
     protocol: Annotated[
         list[str] | None, typer.Option(help="Only this protocol; may be repeated.")
@@ -60,7 +55,6 @@ def figure(
     if tsne and kind != "embeddings":
         raise UserError("--tsne goes with 'bench figure embeddings RECORD' alone")
     wanted = {
-        "system": system,
         "task": task,
         "protocol": protocol,
         "label_fraction": label_fraction,
@@ -108,10 +102,7 @@ def _of_boards(
         board = _chosen(board, column, values)
     board = chosen_systems(board, systems)
     board = board.assign(system=board["shown"])
-    for row in board[~board["complete"]].itertuples():
-        folds = f"{row.folds} of {row.folds_of_task} folds"
-        print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
-    board = board[board["complete"]]
+    board = only_complete(board)
     if kind == "label-fractions":
         return label_fractions.label_fraction_curves(board, looks)
     if kind == "critical-difference":

@@ -9,6 +9,14 @@ from rich.console import Console
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch and stage.")]
 Out = Annotated[Path, typer.Option(help="Folder of the records.")]
+Sources = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
+]
+ChosenSystems = Annotated[
+    list[str] | None,
+    typer.Option("--system", help="Only this one, as the leaderboard names it; may be repeated."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the system: key=value, dots for nested keys."),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lape_bench.cli.options import print_table
+from lape_bench.cli.options import Sources, print_table
 from lape_bench.config import validate
 from lape_bench.errors import UserError, unknown
 from lape_bench.paths import write_text
@@ -28,10 +28,7 @@ def show(
 
 @app.command(epilog="Example: bench report --paper unfused --format latex > tables.tex")
 def report(
-    out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
-    ] = None,
+    out: Sources = None,
     format: Annotated[
         str,
         typer.Option(help="terminal, markdown, csv, latex, json, or cells: a CSV of every cell."),
@@ -107,6 +104,19 @@ def finished(sources: list[Path]) -> Any:
             next_step="run something: 'bench run'",
         )
     return results
+
+
+def only_complete(board: Any) -> Any:
+    """Leave out of a leaderboard, and name, what has not been run in every fold."""
+    for row in board[~board["complete"]].itertuples():
+        folds = f"{row.folds} of {row.folds_of_task} folds"
+        print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
+    board = board[board["complete"]]
+    if board.empty:
+        raise UserError(
+            "no system has been run in every fold", next_step="'bench run' goes on with the others"
+        )
+    return board
 
 
 def write_page(results: Any, sources: list[Path], path: Path) -> None:

@@ -50,7 +50,7 @@ SPECIAL = {
 }
 LIGATURE = re.compile("[-,'`](?=[-,'`])|[?!](?=`)")
 # of Latin-1, the letters that are ASCII with an accent, and four more: what pdflatex has in every font encoding
-LETTERS = {chr(n) for n in range(0xC0, 0x100)} - set("ÐÞðþ×÷")  # noqa: RUF001
+LETTERS = {chr(n) for n in range(0xC0, 0x100)} - set("ÐÞðþ×÷")  # noqa: RUF001  # the sign, not the letter x
 RANKED = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lape_bench.report.frame import Outcome
+from lape_bench.report.frame import Outcome, Preparation
 from lape_bench.report.names import as_shown
-from lape_bench.report.ranks import MOST_RANKED, rank_systems
+from lape_bench.report.ranks import MOST_RANKED, rank_boards
 from lape_bench.report.significance import half_interval
 from lape_bench.report.table import Column, Entry, Row, Table, markdown
 
@@ -36,10 +36,11 @@ def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = No
 
     Returns:
         One row a system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
-        deviation (sample standard deviation over seeds, NaN for one seed or if none is complete), interval (half of the 95 %
-        interval of the mean), seeds, folds, folds_of_task, complete (every seed has every fold), parameters,
-        minutes a cell of learning, cached stages with what they took when they were made. Where a board has
-        systems to rank, also rank_best and rank_worst, the ranks that a system may have by its accuracy.
+        deviation (sample standard deviation over seeds, NaN for one seed or if none has every fold), interval
+        (half of the 95 % interval of the mean), seeds, folds, folds_of_task, complete (the seeds that count have
+        every fold), parameters, minutes a cell of learning, cached stages with what they took when they were
+        made. Where a board has systems to rank, also rank_best and rank_worst, the ranks that a system may have
+        by its accuracy.
     """
     # The same cell from two machines or result folders counts once.
     cells = frame.drop_duplicates([*ENTRY, "seed", "fold"], keep="last").dropna(subset=ENTRY)
@@ -48,11 +49,12 @@ def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = No
     by_entry = cells.groupby("entry")
     board = by_entry[ENTRY].first().join(_summed_up(cells))
     if outcomes:
-        members = dict(iter(by_entry))
-        for _, entries in board.groupby(BOARD):
-            ranks = rank_systems([members[number] for number in entries.index], outcomes)
+        members = dict(iter(cells[["entry", "seed", "fold"]].groupby("entry")))
+        entries = [each.index for _, each in board.groupby(BOARD)]
+        boards = [[members[number] for number in each] for each in entries]
+        for each, ranks in zip(entries, rank_boards(boards, outcomes), strict=True):
             if ranks is not None:
-                board.loc[entries.index, RANKS] = ranks
+                board.loc[each, RANKS] = ranks
     if "rank_best" in board:
         board = board.astype(dict.fromkeys(RANKS, "Int64"))
     return board.sort_values(
@@ -115,8 +117,7 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "minutes",
     ]
     rows = []
-    named = as_shown(board)
-    for row in named.to_dict("records"):
+    for row in as_shown(board).to_dict("records"):
         folds = f"{row['folds']}" + ("" if row["complete"] else f" of {row['folds_of_task']}")
         rows.append(
             [
@@ -194,9 +195,7 @@ def as_data(board: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for line in board.to_dict("records"):
         row = {str(name): value for name, value in line.items()}
-        manifest, card_version, protocol_version = row["comparable"].rsplit("/", 2)
-        versions = {"card_version": int(card_version), "protocol_version": int(protocol_version)}
-        rows.append(row | {"manifest_hash": manifest} | versions)
+        rows.append(row | Preparation.of(row["comparable"])._asdict())
     return rows
 
 

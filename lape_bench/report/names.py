@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from lape_bench.errors import UserError, unknown
+from lape_bench.report.frame import Preparation
+
+HASH_SHOWN = 6  # characters of a manifest's hash
 
 
 def preparations(comparable: Iterable[str]) -> dict[str, str]:
@@ -16,12 +19,12 @@ def preparations(comparable: Iterable[str]) -> dict[str, str]:
     Returns:
         A name for each of them; an empty one where there is only one.
     """
-    parts = {each: each.rsplit("/", 2) for each in sorted(set(comparable))}
+    parts = {each: Preparation.of(each) for each in sorted(set(comparable))}
     manifests, cards, protocols = (set(part) for part in zip(*parts.values(), strict=True))
     names = {}
     for each, (manifest, card, protocol) in parts.items():
         told = [
-            manifest[:6] if len(manifests) > 1 else "",
+            manifest[:HASH_SHOWN] if len(manifests) > 1 else "",
             f"card {card}" if len(cards) > 1 else "",
             f"protocol {protocol}" if len(protocols) > 1 else "",
         ]
@@ -61,7 +64,7 @@ def find_system(frame: pd.DataFrame, name: str, where: str = "") -> str:
     """Return a system's name as a report shows it.
 
     Args:
-        frame: rows with the shown names in the column `shown`, and `system` and perhaps `name`.
+        frame: rows with the shown names in the column `shown`, and those without version and size in `system`.
         name: that, or a part of it: without version and size, or without settings where one variant was run.
         where: on which task, for messages.
 

@@ -21,9 +21,9 @@ from lape_bench.config import flatten
 from lape_bench.errors import UserError
 from lape_bench.records import RunRecord, read_record
 from lape_bench.report.figures.style import numbered
-from lape_bench.report.frame import Outcome, Results
+from lape_bench.report.frame import Outcome, Preparation, Results
 from lape_bench.report.leaderboard import BOARD, ENTRY
-from lape_bench.report.names import preparations
+from lape_bench.report.names import preparations, shown_systems
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
 CURVE_POINTS = 100
@@ -84,8 +84,8 @@ def _data(
     results: Results, board: pd.DataFrame, sources: Sequence[Path], most_bytes: int
 ) -> dict[str, Any]:
     cells = dict(iter(results.cells.groupby(ENTRY, sort=False)))
-    versions = board.groupby("system")["system_version"].nunique()
-    looks = numbered(board["system"])
+    board = board.assign(shown=shown_systems(board))
+    looks = numbered(board["shown"])
     boards: Interned = {}
     shared: dict[str, Interned] = {"settings": {}, "environments": {}, "classes": {}}
     entries, records = [], []
@@ -102,9 +102,8 @@ def _data(
             {
                 "id": hashlib.sha256(_json(list(map(str, key))).encode()).hexdigest()[:8],
                 "board": _kept(boards, {name: row[name] for name in BOARD}),
-                "system": row["system"],
-                "version": str(row["system_version"]) if versions[row["system"]] > 1 else None,
-                "look": looks[row["system"]],
+                "system": row["shown"],
+                "look": looks[row["shown"]],
                 "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "deviation", "interval")},
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
@@ -143,13 +142,10 @@ def _board(where: dict[str, Any], board: pd.DataFrame) -> dict[str, Any]:
     except UserError:  # a task of another machine, or of a plug-in that is not installed here
         suite = OTHER
     comparable = where.pop("comparable")
-    manifest, card, protocol = comparable.rsplit("/", 2)
     of_task = board.loc[board["task"] == where["task"], "comparable"]
     return where | {
         "suite": suite,
-        "manifest": manifest,
-        "card_version": card,
-        "protocol_version": protocol,
+        **Preparation.of(comparable)._asdict(),
         "preparation": preparations(of_task)[comparable],
     }
 

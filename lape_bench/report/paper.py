@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from lape_bench.config import Config, flatten, read_yaml
-from lape_bench.errors import UserError, unknown
+from lape_bench.errors import unknown
 from lape_bench.records import LabelFraction, Protocol
 from lape_bench.registry import PAPERS
 from lape_bench.task import Domain
@@ -124,11 +124,4 @@ def load_paper(name: str) -> Paper:
         return read_yaml(Path(name), Paper)
     if name not in PAPERS.names():
         raise unknown("paper", name, PAPERS.names(), "or give a YAML file, --paper my/paper.yaml")
-    module = PAPERS.source(name)
-    path = (module.parent if module else Path()) / f"{name}.yaml"
-    if module is None or not path.is_file():
-        raise UserError(
-            f"the paper '{name}' of {PAPERS.origin(name)} has no description",
-            allowed=f"it stands beside its module, as {path}",
-        )
-    return read_yaml(path, Paper)
+    return read_yaml(PAPERS.file_beside(name, "description"), Paper)

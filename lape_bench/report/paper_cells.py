@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lape_bench.report.frame import settings_text
+from lape_bench.report.frame import Preparation, settings_text
+from lape_bench.report.names import HASH_SHOWN
 from lape_bench.report.paper import Paper, System
 from lape_bench.task import TaskCard
-
-SHOWN_OF_HASH = 6
 
 
 class _Claim(NamedTuple):
@@ -60,14 +59,13 @@ def newest_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     if cells.empty:
         return cells, []
-    parts = cells["comparable"].str.rsplit("/", n=2, expand=True)
-    versions = cells["system_version"].astype(str)
+    parts = list(map(Preparation.of, cells["comparable"]))
+    versions = cells["system_version"]
     cells = cells.assign(
-        system_version=versions,
         number=versions.str.partition("-")[0].astype(int),
-        card=parts[1].astype(int),
-        rules=parts[2].astype(int),
-        prepared=parts[0].str[:SHOWN_OF_HASH],
+        card=[part.card_version for part in parts],
+        rules=[part.protocol_version for part in parts],
+        prepared=[part.manifest_hash[:HASH_SHOWN] for part in parts],
         finished=range(len(cells)),
     )
     left_out = []

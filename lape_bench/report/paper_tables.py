@@ -222,6 +222,8 @@ class _Sheet:
             meanings[PARAMETERS] = "parameters of the encoder"
         if sizes and self.paper.reference:
             meanings[CHANGE] = f"the same against {self.paper.reference}, in %"
+            if self._reference() is None:
+                meanings[CHANGE] += ", which has no encoder of one size here"
         self.columns += [Column(heading, ALL_TASKS) for heading in meanings]
         if meanings:
             told = "; ".join(f"{heading}: {meaning}" for heading, meaning in meanings.items())

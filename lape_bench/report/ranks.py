@@ -1,11 +1,14 @@
 """Ranks on a leaderboard, shared by systems that cannot be told apart."""
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lape_bench.report.alignment import align, by_seed
 from lape_bench.report.frame import Outcome
@@ -19,6 +22,17 @@ from lape_bench.report.significance import (
 
 MOST_RANKED = 40  # systems of a board: 780 pairs, which take some seconds
 FEWEST_RESAMPLES = 1_000
+CORES = os.cpu_count() or 1
+
+
+def rank_boards(
+    boards: Sequence[Sequence[pd.DataFrame]], outcomes: Mapping[int, Outcome]
+) -> list[NDArray[np.float64] | None]:
+    """Rank the systems of several boards, each as `rank_systems` does, a board a core."""
+    # Almost all of it is inside numpy, which lets other threads go on meanwhile; but not if each product of
+    # matrices starts threads of its own.
+    with threadpool_limits(1), ThreadPoolExecutor(CORES) as threads:
+        return [*threads.map(lambda systems: rank_systems(systems, outcomes), boards)]
 
 
 def rank_systems(
@@ -29,7 +43,7 @@ def rank_systems(
     The same cells give the same ranks: the draws are seeded by a constant.
 
     Args:
-        systems: cells of each.
+        systems: seed and fold of each one's cells.
         outcomes: by the index of the cells.
 
     Returns:
@@ -62,7 +76,7 @@ def rank_systems(
     return ranks
 
 
-@lru_cache(maxsize=1)
+@lru_cache(CORES)
 def _draws(folds: tuple[int, ...], resamples: int) -> list[Draws]:
     """Draw clips once for the boards of a task, which come one after the other: it takes most of the time."""
     return list(clip_draws(np.array(folds), np.random.default_rng(1), resamples))

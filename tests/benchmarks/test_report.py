@@ -93,11 +93,11 @@ def one_by_one(out: Path) -> float:
     return time.perf_counter() - began
 
 
-def test_a_report_takes_less_than_twice_of_reading_its_files(records: Path, benchmark: Any) -> None:
-    seconds, most = benchmark.pedantic(report, (records,), rounds=1)
+def test_a_report_takes_hardly_longer_than_reading_its_files(records: Path, benchmark: Any) -> None:
+    seconds, most = benchmark.pedantic(report, (records,), rounds=1, warmup_rounds=1)
     share = seconds / one_by_one(records)
     benchmark.extra_info["share of reading the files"] = round(share, 2)
     benchmark.extra_info["seconds"] = round(seconds, 1)
     benchmark.extra_info["MiB"] = most // 2**20
-    assert share < 2
+    assert share < 1.5  # on two cores
     assert most < GIB

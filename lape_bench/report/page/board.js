@@ -12,7 +12,7 @@ const COLUMNS = [
 function section(number, entries) {
   const board = DATA.boards[number];
   const metric = words(board.metric);
-  const about = `${board.suite}, ${metric}, manifest ${board.manifest.slice(0, 12)}`;
+  const about = `${board.suite}, ${metric}, manifest ${board.manifest_hash.slice(0, 12)}`;
   const badges = [board.data === "synthetic" ? "synthetic" : null, board.preparation || null];
   const heading = `board-${number}`;
   return node("section", { class: "board", "aria-labelledby": heading },
@@ -65,10 +65,8 @@ function row(entry, scale) {
 }
 
 function nameParts(entry) {
-  const cut = entry.system.indexOf(" (");
-  const version = entry.version ? ` version ${entry.version}` : "";
-  if (cut < 0) return [entry.system, version];
-  return [entry.system.slice(0, cut), version + entry.system.slice(cut)];
+  const cut = entry.system.search(/ [([]/); // where settings, version or size begin
+  return cut < 0 ? [entry.system, ""] : [entry.system.slice(0, cut), entry.system.slice(cut)];
 }
 function systemButton(entry) {
   const [name, rest] = nameParts(entry);

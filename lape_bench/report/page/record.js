@@ -77,7 +77,7 @@ function facts(entry) {
   if (details && details.trained) parameters.push(`${count(details.trained)} at most in training`);
   const lines = [
     ["parameters", parameters.join(", ")],
-    ["manifest", path(board.manifest)],
+    ["manifest", path(board.manifest_hash)],
     ["versions", `card ${board.card_version}, protocol ${board.protocol_version}`],
   ];
   if (!details) return lines;

@@ -62,7 +62,7 @@ def cell(task: str = "esc10", accuracy: float = 0.5, **how: Any) -> dict[str, An
         "fold": 0,
         "folds_of_task": 1,
         "comparable": f"{'m' * 64}/1/1",
-        "system_version": 1,
+        "system_version": "1",
         "parameters": 110,
         "encoder_parameters": 100,
         "seconds": 1.0,
@@ -224,9 +224,9 @@ def test_a_default_that_was_given_by_hand_is_the_same_row() -> None:
 
 def test_an_older_version_of_a_system_is_left_out_of_every_row_and_named() -> None:
     (main,) = tables(
-        cell("esc10", 0.9, system_version=3),
-        cell("asc-keywords", 0.1, system_version=2),
-        cell("esc10", 0.1, system_version=2, settings={"width": 512}),
+        cell("esc10", 0.9, system_version="3"),
+        cell("asc-keywords", 0.1, system_version="2"),
+        cell("esc10", 0.1, system_version="2", settings={"width": 512}),
         cell("esc10", 0.2, system_version="2-abc", name="floor"),
         cell("esc10", 0.3, system_version="2-def", name="floor"),
     )

@@ -1,6 +1,7 @@
 """Figures of boards: what is drawn is what the board says."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from lape_bench.report.figures.cost import accuracy_against, parameters, seconds
 from lape_bench.report.figures.critical_difference import critical_difference_diagram
 from lape_bench.report.figures.label_fractions import label_fraction_curves
 from lape_bench.report.figures.style import marks, styled
+
+from ...conftest import Bench
+from ..test_leaderboard import write
 
 
 def board(**columns: Any) -> pd.DataFrame:
@@ -139,3 +143,45 @@ def test_the_diagram_tells_every_system_and_its_rank_and_bars_join_those_that_ar
     assert texts[5:] == ["1.00", "b", "2.00", "d", "3.50", "a", "3.50", "c"]
     bars = [line.get_xdata() for line in axis.lines if line.get_linewidth() == 4]
     assert np.allclose(bars, [[1, 2], [2, 3.5]], atol=0.05)
+
+
+def test_a_system_is_chosen_by_as_much_of_its_name_as_is_clear(
+    tmp_path: Path, bench: Bench
+) -> None:
+    for system, width in (("a", 1), ("b", 1), ("b", 2)):
+        write(tmp_path / "r", 0, system=system, settings={"width": width})
+    words = [
+        "figure",
+        "parameters",
+        "--out",
+        str(tmp_path / "r"),
+        "--file",
+        str(tmp_path / "f.svg"),
+    ]
+    assert bench(*words, "--system", "a", "--system", "b (width=2)")[0] == 0
+    drawn = (tmp_path / "f.svg").read_text()
+    assert "a (width=1)" in drawn
+    assert "b (width=2)" in drawn
+    assert "b (width=1)" not in drawn
+    code, _, error = bench(*words, "--system", "b")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "'b' has 2 variants; one of 'b (width=1)', 'b (width=2)'" in error
+
+
+def test_what_lacks_folds_is_left_out_of_a_figure_by_name(tmp_path: Path, bench: Bench) -> None:
+    for fold in (1, 2):
+        write(tmp_path / "r", 0, fold, 2, system="whole")
+    write(tmp_path / "r", 0, 1, 2, system="half")
+    words = [
+        "figure",
+        "parameters",
+        "--out",
+        str(tmp_path / "r"),
+        "--file",
+        str(tmp_path / "f.svg"),
+    ]
+    code, _, error = bench(*words)
+    assert (code, error) == (0, "left out: half on t, linear: 1 of 2 folds\n")
+    assert "half" not in (tmp_path / "f.svg").read_text()
+    code, _, error = bench(*words, "--system", "half")
+    assert (code, "no system has been run in every fold" in error) == (2, True)
