@@ -12,6 +12,7 @@ from pathlib import Path
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+ELSEWHERE = "LAPE_BENCH_HOME for data, the command's --out, --file or --html for what it writes"
 
 
 class UserError(Exception):
@@ -62,11 +63,11 @@ def writing(place: Path) -> Iterator[None]:
         if error.errno in FULL_DISK:
             raise UserError(
                 f"the disk that holds {place} is full",
-                next_step="free some space, or set LAPE_BENCH_HOME (data) or --out (results) to another disk",
+                next_step=f"free some space, or choose another disk: {ELSEWHERE}",
             ) from error
         if error.errno in CANNOT_WRITE:
             raise UserError(
                 f"{place} cannot be written ({error.strerror})",
-                next_step="choose another folder: LAPE_BENCH_HOME for data, --out for results",
+                next_step=f"choose another folder: {ELSEWHERE}",
             ) from error
         raise

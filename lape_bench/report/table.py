@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,7 @@ from rich.text import Text
 
 NONE = "—"  # no figure
 GAP = 2  # spaces between columns of the terminal
+INDENT = "  "
 NARROWEST_LABEL = 20  # what the labels are folded to before the columns are divided
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -134,12 +136,16 @@ class Terminal:
 
     def _width(self, columns: Sequence[int], stacked: bool) -> int:
         """Return the characters that some columns need, the labels folded."""
+        label, *others = self._needed(columns, stacked)
+        return min(label, NARROWEST_LABEL) + sum(others) + GAP * len(others)
+
+    def _needed(self, columns: Sequence[int], stacked: bool) -> list[int]:
+        """Return the characters that each of some columns needs."""
         needed = []
         for n, heading in zip(columns, self._headings(columns), strict=True):
             texts = [heading, *(_plain(row.entries[n], stacked) for row in self.table.rows)]
             needed.append(max(cell_len(line) for text in texts for line in text.split("\n")))
-        needed[0] = min(needed[0], NARROWEST_LABEL)
-        return sum(needed) + GAP * (len(needed) - 1)
+        return needed
 
     def _drawn(self, columns: Sequence[int], width: int) -> RichTable:
         stacked = self._width(columns, stacked=False) > width
@@ -154,6 +160,7 @@ class Terminal:
         for n, heading in zip(columns, self._headings(columns), strict=True):
             justify: Literal["left", "right"] = "left" if self.table.columns[n].left else "right"
             drawn.add_column(Text(heading), justify=justify, no_wrap=n > 0, overflow="fold")
+        room = width - sum(self._needed(columns, stacked)[1:]) - GAP * (len(columns) - 1)
         before = ""
         for block, row in self.table.blocks():
             if block:
@@ -161,11 +168,22 @@ class Terminal:
                     drawn.add_row(*(Rule(style="") for _ in columns))
                 drawn.add_row(Text(block, "bold"))
             before = row.block
-            entries = [_text(row.entries[n], stacked) for n in columns]
-            if row.block:
-                entries[0] = Text("  ") + entries[0]
-            drawn.add_row(*entries)
+            label = folded(_plain(row.entries[0], stacked), room, INDENT if row.block else "")
+            entries = [_text(row.entries[n], stacked) for n in columns[1:]]
+            drawn.add_row(Text(label), *entries)
         return drawn
+
+
+def folded(label: str, room: int, indent: str) -> str:
+    """Indent a label and break it between words, or where a word alone is too long, between the parts of a setting."""
+    lines, further = [indent], indent + INDENT
+    for word in re.findall(r"\S+\s*", label):
+        fits = cell_len(further + word.rstrip()) <= room
+        for part in [word] if fits else re.findall(r"[^,.=]*[,.=]*", word):
+            if cell_len((lines[-1] + part).rstrip()) > room and lines[-1].strip():
+                lines.append(further)
+            lines[-1] += part
+    return "\n".join(map(str.rstrip, lines))
 
 
 def markdown(table: Table) -> str:

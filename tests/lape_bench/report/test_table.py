@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from lape_bench.report.table import (
     as_csv,
     as_data,
     as_json,
+    folded,
     markdown,
 )
 
@@ -78,6 +80,33 @@ def test_a_narrow_terminal_shows_each_group_by_itself_under_its_name() -> None:
     assert "task-5" not in lines[speech + 1]
     assert "task-5" in lines[sound + 1]
     assert sum(line.startswith("system ") for line in lines) == 2 * (1 + 3)
+
+
+def test_a_long_label_breaks_between_words_or_else_between_the_parts_of_a_setting() -> None:
+    system = "UnFuSeD, d = 1536 (teacher_settings.corpus=asc-keywords)"
+    figures = tuple(Entry("12.34") for _ in range(7))
+    columns = (Column("system", left=True), *(Column(f"task-{n}") for n in range(7)))
+    table = Table(columns, (Row((Entry(system), *figures), "a block"),))
+    lines = [line[:24].rstrip() for line in drawn(table, 80).splitlines()]
+    assert lines == [
+        "system",
+        "a block",
+        "  UnFuSeD, d = 1536",
+        "    (teacher_settings.",
+        "    corpus=asc-keywords)",
+    ]
+
+
+@given(st.text(st.sampled_from("ab ,.=()"), max_size=60), st.integers(8, 70))
+def test_a_folded_label_loses_nothing_but_spaces_and_is_too_wide_only_where_one_name_is(
+    label: str, room: int
+) -> None:
+    def without_spaces(text: str) -> str:
+        return "".join(text.split())
+
+    lines = folded(label, room, "  ").split("\n")
+    assert without_spaces("".join(lines)) == without_spaces(label)
+    assert all(len(line) <= room or len(re.findall("[^ ,.=]+", line)) <= 1 for line in lines)
 
 
 def test_markdown_marks_the_best_the_second_and_what_has_a_footnote() -> None:
