@@ -80,11 +80,28 @@ def cut(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Te
         Shape (batch, window), on the clips' device.
     """
     where = clips.samples.device
-    indices, offsets = indices.to(where), offsets.to(where)
-    position = offsets[:, None] + torch.arange(window, device=where)
+    laid = by_copies if where.type == "cpu" else by_index
+    windows = laid(clips, indices.to(where), offsets.to(where), window)
+    return windows.to(clips.device, non_blocking=True)
+
+
+def by_index(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
+    """Cut all windows of a batch by one index, as an accelerator likes it; arguments as of `cut`."""
+    position = offsets[:, None] + torch.arange(window, device=offsets.device)
     inside = (position >= 0) & (position < clips.lengths[indices, None])
     source = (clips.starts[indices, None] + position).clamp_(0, len(clips.samples) - 1)
-    return torch.where(inside, clips.samples[source], 0).to(clips.device, non_blocking=True)
+    return torch.where(inside, clips.samples[source], 0)
+
+
+def by_copies(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
+    """Cut the same windows one by one: on a CPU an index for every sample takes twenty times as long as copying."""
+    windows, samples = np.zeros((len(indices), window), np.float32), clips.samples.numpy()
+    begins, lengths = clips.starts[indices].tolist(), clips.lengths[indices].tolist()
+    for row, begin, length, offset in zip(windows, begins, lengths, offsets.tolist(), strict=True):
+        first, last = max(offset, 0), min(offset + window, length)
+        if first < last:
+            row[first - offset : last - offset] = samples[begin + first : begin + last]
+    return torch.from_numpy(windows)
 
 
 def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from lape_bench.batches import (
     SAMPLES_A_BATCH,
     DeviceClips,
+    by_copies,
+    by_index,
     consecutive_windows,
     cut,
     random_windows,
@@ -71,7 +73,9 @@ def test_cut_agrees_with_a_loop_over_samples_and_is_zero_outside_a_clip(
     )
     indices, offsets = (torch.tensor(column) for column in zip(*pairs, strict=True))
     expected = [slow_cut(coded(clip, lengths[clip]), offset, window) for clip, offset in pairs]
-    assert cut(on_device(lengths), indices, offsets, window).tolist() == expected
+    clips = on_device(lengths)
+    for laid in (cut, by_copies, by_index):
+        assert laid(clips, indices, offsets, window).tolist() == expected
 
 
 # --- random windows ---------------------------------------------------------------------------------------
