@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+CANNOT_WRITE = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,  # such as below /proc, where nothing can be made
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 ELSEWHERE = "LAPE_BENCH_HOME for data, the command's --out, --file or --html for what it writes"
 
 

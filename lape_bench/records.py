@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -226,6 +227,10 @@ def read_record(folder: Path) -> RunRecord:
         raise UserError(f"{path} is no readable record ({where}: {first['msg']})") from error
     except ValueError as error:
         raise UserError(f"{path} is no readable record ({error})") from error
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no {RECORD}", next_step="run its cell again, or delete the folder"
+        ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error})") from error
 
@@ -239,7 +244,8 @@ def _should_be_sealed(values: Any, sealed: bool) -> bool:
     """Tell whether a text without a fitting seal was changed, and is not one of a time before seals."""
     if not isinstance(values, dict):
         return False
-    return sealed or "seal" in values or values.get("schema_version") == SCHEMA_VERSION
+    version = values.get("schema_version", SCHEMA_VERSION)
+    return sealed or "seal" in values or version == SCHEMA_VERSION
 
 
 def _sealing(body: bytes) -> bytes:
@@ -323,25 +329,47 @@ def read_predictions(folder: Path, record: RunRecord) -> Predictions:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["label"])
         table = file.read(use_threads=False)
         classes = tuple(json.loads(table.schema.metadata[b"classes"]))
+        _check_columns(path, table, len(classes))
         index = {name: number for number, name in enumerate(classes)}
         named = table["label"].combine_chunks()  # numbers, and what they stand for in this file
         numbers = np.array([index[name] for name in named.dictionary.to_pylist()], np.int64)
         labels = numbers[named.indices.to_numpy()]
         flat = table["log_probabilities"].combine_chunks().flatten().to_numpy()
-        return Predictions(
-            table["clip_id"],
-            labels,
-            flat.reshape(len(labels), len(classes)),
-            classes,
-        )
+        if np.isnan(flat).any():
+            raise UserError(f"{path} holds clips whose score is no number")
+        rows = flat.reshape(len(labels), len(classes))
+        return Predictions(table["clip_id"], labels, rows, classes)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
 
 
+def _check_columns(path: Path, table: pa.Table, classes: int) -> None:
+    """Refuse what `write_predictions` does not write.
+
+    Raises:
+        UserError: no clips, or a column that is missing, of another type, or not filled in.
+    """
+    if not len(table):
+        raise UserError(f"{path} holds no clip")
+    types = {"clip_id": pa.types.is_string, "label": pa.types.is_dictionary}
+    for name, fits in {**types, "log_probabilities": partial(_is_row, classes)}.items():
+        column = table[name]
+        if not fits(column.type) or column.null_count:
+            raise UserError(f"{path} holds a column '{name}' that no run has written")
+
+
+def _is_row(classes: int, kind: pa.DataType) -> bool:
+    """Tell whether a type holds a float32 for each class."""
+    if not pa.types.is_fixed_size_list(kind):
+        return False
+    return bool(kind.list_size == classes and pa.types.is_float32(kind.value_type))
+
+
 def record_folders(out: Path) -> list[Path]:
-    """Return every folder below `out` that holds a record, sorted."""
+    """Return every folder below `out` that holds a record, or predictions that have lost theirs, sorted."""
     # Not rglob, which takes four times as long over thousands of folders.
-    return [Path(folder) for folder in sorted(f for f, _, files in os.walk(out) if RECORD in files)]
+    cells = (f for f, _, files in os.walk(out) if RECORD in files or PREDICTIONS in files)
+    return [Path(folder) for folder in sorted(cells)]
 
 
 def find_records(out: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:

@@ -21,7 +21,7 @@ from lape_bench.cli import (
     systems,
     tasks,
 )
-from lape_bench.errors import UserError
+from lape_bench.errors import FULL_DISK, UserError
 
 app = typer.Typer(
     name="bench",
@@ -46,6 +46,14 @@ def main() -> None:
         sys.exit(2)
     except PermissionError as error:
         print(f"bench: {error.filename} may not be read; ask its owner.", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        print(
+            "bench: no space is left for the output; free some, or write elsewhere.",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
 

@@ -64,6 +64,13 @@ TEXTS = [
     "settings",
     "metric",
 ]
+# Of a table of cells: what a number may be (else at least 0, and a score at most 1), and how a text must read.
+RANGES = {"label_fraction": (1e-9, 1.0), "folds_of_task": (1, np.inf)}
+PATTERNS = {
+    "comparable": r"[^/]+/\d+/\d+",
+    "data": "real|synthetic",
+    "system_version": r"\d+(-[0-9a-f]+)?",
+}
 FINISHED = "finished_at"  # a column while records are put in order
 PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
 CHUNK = 200  # records that a process is handed at a time
@@ -121,7 +128,8 @@ class Results:
 def load_results(sources: Sequence[Path]) -> Results:
     """Read folders of records, and tables of cells that a report has written.
 
-    Of a cell that stands in two sources, the later one counts; within a folder, what was finished last.
+    Of a cell that stands in two sources, the later one counts, and a record before a line of a table; within a folder,
+    what was finished last.
 
     Args:
         sources: folders, or CSV files, whose scores stand as they were written.
@@ -129,10 +137,9 @@ def load_results(sources: Sequence[Path]) -> Results:
     Raises:
         UserError: there is no such folder, or a file is no table of cells.
     """
-    parts = [
-        _read_table(source) if source.is_file() else _read_folder(source) for source in sources
-    ]
-    return _joined(parts)
+    tables = [_read_table(source) for source in sources if source.is_file()]
+    folders = [_read_folder(source) for source in sources if not source.is_file()]
+    return _joined([*tables, *folders])
 
 
 def results_of(found: Sequence[tuple[Path, RunRecord]]) -> Results:
@@ -151,20 +158,27 @@ def _read_table(path: Path) -> Results:
             na_values={name: [""] for name in others},
         )
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are of the first kind
-        raise UserError(f"{path} is no table of cells: {error}", allowed=WRITTEN_BY) from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no table of cells: {reason}", allowed=WRITTEN_BY) from error
     missing = [name for name in COLUMNS if name not in cells.columns]
     missing += [name for name in cells.get("metric", ()) if name not in cells.columns]
     if missing:
         raise UserError(f"{path} has no column '{missing[0]}'", allowed=WRITTEN_BY)
     numbers = [name for name in COLUMNS if name not in TEXTS]
-    for name in [*numbers, *cells["metric"].unique()]:
+    scores = cells["metric"].unique()
+    for name in [*numbers, *scores]:
         values = pd.to_numeric(cells[name], errors="coerce")
-        _refuse(path, cells, name, values.isna() | np.isinf(values))
-    _refuse(
-        path, cells, "comparable", ~cells["comparable"].str.fullmatch(r"[^/]+/\d+/\d+", na=False)
-    )
+        low, high = RANGES.get(name, (0, 1 if name in scores else np.inf))
+        _refuse(path, cells, name, ~(values.between(low, high) & np.isfinite(values)))
+    for name, pattern in PATTERNS.items():
+        _refuse(path, cells, name, ~cells[name].str.fullmatch(pattern).astype(bool))
     _refuse(path, cells, "settings", ~cells["settings"].map(_is_json).astype(bool))
-    return Results(cells, {}, [])
+    earlier = cells.duplicated(CELL, keep="last")
+    told = [
+        f"{path}, line {number + 2}: a cell that stands in a later line too"
+        for number in np.flatnonzero(earlier)
+    ]
+    return Results(cells[~earlier], {}, told)
 
 
 def _refuse(path: Path, cells: pd.DataFrame, name: str, bad: pd.Series) -> None:
@@ -233,6 +247,8 @@ def _predictions(folder: Path, record: RunRecord | str) -> Predictions | str:
         return f"{record.cell.title} failed: {record.error}"
     if record.task is None or record.parameters is None:
         return f"{folder} holds a record that is finished and names no task or no parameters"
+    if record.task.metric not in metrics.METRICS:
+        return f"{folder} is ranked by '{record.task.metric}', a metric that this release does not know"
     try:
         return read_predictions(folder, record)
     except UserError as error:

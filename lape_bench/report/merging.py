@@ -42,10 +42,17 @@ def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) ->
         on_record: called after each record.
 
     Raises:
-        UserError: a source is missing or holds no record, or results cannot be written.
+        UserError: a source is missing, holds no record, or lies in the receiving folder or around it; or results
+            cannot be written.
     """
     merged = Merged()
     for source in sources:
+        inner, outer = sorted((into.resolve(), source.resolve()), key=lambda p: -len(p.parts))
+        if inner != outer and inner.is_relative_to(outer):
+            raise UserError(
+                f"of {into} and {source} one lies in the other",
+                allowed="a folder that receives, beside the sources",
+            )
         folders = record_folders(source) if source.is_dir() else []
         if not folders:
             raise UserError(f"{source} holds no record", allowed="a folder of records")
@@ -62,6 +69,9 @@ def _merge_one(into: Path, folder: Path, merged: Merged) -> None:
         merged.left_out.append(str(error))
         return
     target = cell_folder(into, record.cell, record.identity)
+    if not target.resolve().is_relative_to(into.resolve()):
+        merged.left_out.append(f"{folder} names a task whose folder would lie outside of {into}")
+        return
     if target.resolve() == folder.resolve():
         merged.there.append(folder)
         return

@@ -111,6 +111,9 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
     if task is None:
         yield "it is finished and names no task"
         return
+    told = f"{task.name}@{task.variant}" if task.variant else task.name
+    if record.cell.task != told:
+        yield f"its cell is of {record.cell.task}, and what it tells is of {told}"
     rows = predictions.log_probabilities
     if predictions.classes != task.classes:
         yield "its predictions are of other classes than its task"
@@ -123,6 +126,8 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
         yield "its predictions hold clips without a finite score"
     elif np.abs(logsumexp(rows, axis=1)).max(initial=0) > SUM_TOLERANCE:
         yield "its predictions are no log-probabilities: they do not sum to one"
+    if task.metric not in metrics.METRICS:
+        yield f"it is ranked by a score that no metric of this release gives: {task.metric}"
     recomputed = metrics.score(rows, predictions.labels)
     for name in recomputed.keys() - record.metrics.keys():
         yield f"it does not tell its {name}"
@@ -134,9 +139,9 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
 
 
 def _against_place(record: RunRecord, folder: Path) -> Iterator[str]:
-    name = cell_folder(Path(), record.cell, record.identity).name
-    if folder.name != name:
-        yield f"its folder is not that of its cell, which is {name}"
+    place = cell_folder(Path(), record.cell, record.identity)
+    if folder.resolve().parts[-len(place.parts) :] != place.parts:
+        yield f"its folder is not that of its cell, which is {place}"
 
 
 class _Today:
@@ -191,6 +196,8 @@ class _Today:
         manifest = self.manifest(reference)
         if card.version != then.card_version:
             yield f"card version {then.card_version}, now {card.version}"
+        elif (card.metric, len(card.folds)) != (then.metric, then.folds):
+            yield "its task's card has another metric or other folds now"
         elif card.classes != then.classes:
             yield "its task's card has other classes now"
         elif manifest is not None and manifest.hash != then.manifest_hash:

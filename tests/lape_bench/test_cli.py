@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +252,20 @@ def test_a_full_cache_disk_is_said_in_one_sentence(
     assert "is full; free some space" in err
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert left == []
+
+
+def test_a_full_disk_under_the_output_is_said_in_one_sentence() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lape_bench", "tasks"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no space is left for the output" in done.stderr
 
 
 def record_below(out: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -73,6 +74,56 @@ def test_edited_predictions_are_refused(written: tuple[Path, RunRecord]) -> None
         read_predictions(folder, record)
 
 
+def other_columns(**columns: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    """Return what puts other columns into a table of predictions."""
+
+    def change(table: pa.Table) -> pa.Table:
+        for name, column in columns.items():
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        return table
+
+    return change
+
+
+NOT_A_NUMBER = pa.FixedSizeListArray.from_arrays(pa.array([np.nan] * 12, pa.float32()), 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (other_columns(clip_id=pa.array(range(4))), "'clip_id'"),
+        (other_columns(clip_id=pa.array(list("wxyz"), pa.large_string())), "'clip_id'"),
+        (other_columns(clip_id=pa.array(["w", None, "y", "z"])), "'clip_id'"),
+        (other_columns(label=pa.array(["a", None, "b", "c"])), "'label'"),
+        (other_columns(log_probabilities=pa.array([0.0] * 4)), "'log_probabilities'"),
+        (other_columns(log_probabilities=NOT_A_NUMBER), "no number"),
+        (lambda table: table.slice(0, 0), "no clip"),
+        (lambda table: table.drop_columns("clip_id"), "clip_id"),
+    ],
+    ids=["numbers", "large", "null id", "null label", "scalars", "nan", "empty", "missing"],
+)
+def test_predictions_that_no_run_has_written_are_refused_in_a_line(
+    change: Callable[[pa.Table], pa.Table], told: str, written: tuple[Path, RunRecord]
+) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
+    with pytest.raises(UserError, match=told) as refusal:
+        read_predictions(folder, known)
+    assert "\n" not in str(refusal.value)
+
+
+def test_predictions_that_have_lost_their_record_are_named(
+    written: tuple[Path, RunRecord],
+) -> None:
+    folder, _ = written
+    (folder / "record.json").unlink()
+    found, problems = find_records(folder)
+    assert (found, len(problems)) == ([], 1)
+    assert f"{folder} holds no record.json" in problems[0]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", '{"schema_version": 99}', "null"],
@@ -98,10 +149,21 @@ def test_a_damaged_record_is_named_and_the_others_are_read(
         lambda text: text.replace("  ", " "),
         lambda text: json.dumps(json.loads(text)),
         lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "seal"}),
+        lambda text: json.dumps(
+            {k: v for k, v in json.loads(text).items() if k not in ("seal", "schema_version")}
+        ),
         lambda text: text.replace('"seal": "', '"seal": "0'),
         lambda text: text + "\n",
     ],
-    ids=["value", "layout", "written anew", "without seal", "other seal", "one line more"],
+    ids=[
+        "value",
+        "layout",
+        "written anew",
+        "without seal",
+        "without seal and schema",
+        "other seal",
+        "one line more",
+    ],
 )
 def test_a_record_edited_by_hand_is_refused(
     change: Callable[[str], str], written: tuple[Path, RunRecord]

@@ -60,7 +60,7 @@ def test_sources_are_joined_and_of_a_cell_in_two_the_later_counts(tmp_path: Path
     cells["accuracy"] = 0.0
     cells.to_csv(table, index=False)
     newer = [write(tmp_path / "new", seed) for seed in (1, 2)]
-    results = load_results([table, tmp_path / "new"])
+    results = load_results([tmp_path / "new", table])  # a record counts before a line of a table
     joined = results.cells
     assert not results.problems
     assert dict(zip(joined["seed"], joined["accuracy"], strict=True)) == {
@@ -84,6 +84,29 @@ def test_a_file_that_is_no_table_of_cells_is_refused(
         load_results([path])
 
 
+def test_a_cell_that_stands_twice_in_a_table_counts_once_and_is_told_by_its_line(
+    tmp_path: Path,
+) -> None:
+    accuracy = write(tmp_path / "records", 0)
+    path = kept(tmp_path / "records", "cells.csv")
+    cells = pd.read_csv(path)
+    pd.concat([cells.assign(accuracy=0.0), cells]).to_csv(path, index=False)
+    results = load_results([path])
+    assert results.cells["accuracy"].tolist() == [pytest.approx(accuracy)]
+    assert results.problems == [f"{path}, line 2: a cell that stands in a later line too"]
+
+
+def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    ((folder, record),) = find_records(tmp_path)[0]
+    assert record.task is not None
+    other = record.task.model_copy(update={"metric": "luck"})
+    write_record(folder, record.model_copy(update={"task": other}))
+    (problem,) = load_results([tmp_path]).problems
+    assert str(folder) in problem
+    assert "'luck'" in problem
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -95,6 +118,13 @@ def test_a_file_that_is_no_table_of_cells_is_refused(
         ("comparable", "m"),
         ("settings", "width=3"),
         ("settings", ""),
+        ("accuracy", "97.2"),
+        ("accuracy", "-0.1"),
+        ("label_fraction", "0"),
+        ("folds_of_task", "0"),
+        ("parameters", "-1"),
+        ("data", "fake"),
+        ("system_version", "x"),
     ],
 )
 def test_a_cell_with_a_value_that_no_report_writes_is_refused_by_its_line(

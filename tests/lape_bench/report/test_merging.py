@@ -102,3 +102,23 @@ def test_a_source_without_records_is_refused(tmp_path: Path, bench: Bench) -> No
     assert (code, error.count("\n")) == (2, 1)
     assert "nowhere holds no record" in error
     assert not (tmp_path / "all").exists()
+
+
+def test_a_record_whose_folder_would_lie_outside_is_left_out(tmp_path: Path, bench: Bench) -> None:
+    write(tmp_path / "a", 0)
+    ((folder, record),) = find_records(tmp_path / "a")[0]
+    elsewhere = record.cell.model_copy(update={"task": "../../elsewhere"})
+    write_record(folder, record.model_copy(update={"cell": elsewhere}))
+    code, _, error = bench("merge", str(tmp_path / "in" / "all"), str(tmp_path / "a"), "-q")
+    assert (code, "would lie outside" in error) == (1, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"a"}
+
+
+@pytest.mark.parametrize(("into", "source"), [("a/b", "a"), ("a", "a/b")])
+def test_a_folder_is_not_merged_into_one_that_lies_in_it_or_around_it(
+    into: str, source: str, tmp_path: Path, bench: Bench
+) -> None:
+    write(tmp_path / source, 0)
+    code, _, error = bench("merge", str(tmp_path / into), str(tmp_path / source), "-q")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "one lies in the other" in error

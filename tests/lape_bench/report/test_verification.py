@@ -108,7 +108,7 @@ def shift(ids: list[str], labels: np.ndarray, rows: np.ndarray) -> None:
 
 
 def lose(ids: list[str], labels: np.ndarray, rows: np.ndarray) -> None:
-    rows[0] = np.nan
+    rows[0] = -np.inf
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,34 @@ def test_a_record_in_another_cell_s_folder_is_wrong(results: Path) -> None:
     assert any("not that of its cell" in what for what in found(results, "wrong"))
 
 
+@pytest.mark.parametrize("level", [1, 2], ids=["system", "task"])
+def test_a_record_below_another_system_or_task_is_wrong(level: int, results: Path) -> None:
+    parent = folder_of(results).parents[level - 1]
+    parent.rename(parent.with_name("another"))
+    assert any("not that of its cell" in what for what in found(results, "wrong"))
+
+
+def test_a_record_that_tells_of_another_task_than_its_cell_s_is_wrong(results: Path) -> None:
+    task = read_record(folder_of(results)).task
+    assert task is not None
+    rewrite(results, task=task.model_copy(update={"variant": "other"}))
+    assert any("tells is of synthetic-sounds@other" in what for what in found(results, "wrong"))
+
+
+def test_a_record_ranked_by_what_is_no_metric_is_wrong(results: Path) -> None:
+    task = read_record(folder_of(results)).task
+    assert task is not None
+    rewrite(results, task=task.model_copy(update={"metric": "luck"}))
+    assert any("ranked by" in what and "luck" in what for what in found(results, "wrong"))
+
+
+def test_predictions_that_have_lost_their_record_are_wrong(results: Path) -> None:
+    folder = folder_of(results)
+    (folder / "record.json").unlink()
+    (told,) = found(results, "wrong")
+    assert f"{folder} holds no record.json" in told
+
+
 @pytest.mark.parametrize(
     ("update", "told"),
     [
@@ -177,6 +205,8 @@ def test_what_would_come_out_otherwise_today_is_outdated_and_not_wrong(
         ({"card_version": 9}, "card version 9, now"),
         ({"classes": ("a", "b")}, "other classes now"),
         ({"manifest_hash": "0" * 64}, "manifest 000000000000, prepared here"),
+        ({"folds": 3}, "other folds now"),
+        ({"metric": "macro_f1"}, "another metric"),
     ],
     ids=str,
 )
