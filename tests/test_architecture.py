@@ -18,6 +18,7 @@ LAYERS = [
     ["registry", "progress", "data.audio", "records", "features"],
     [
         "report.table",
+        "report.wording",
         "data.pins",
         "data.synthesis",
         "task",

@@ -65,13 +65,16 @@ def ranks(
 ) -> None:
     """Rank systems over tasks, and sum up their label fractions.
 
-    Average ranks count tasks that every system has; those whose difference is below Nemenyi's critical one share a
-    letter. The area under the curve of scores over the logarithm of the label fraction is a mean score.
+    Average ranks count tasks that every system has; where there are too few, the systems with the most in common
+    are ranked. Those whose difference is below Nemenyi's critical one share a letter. Friedman's p is by
+    permutation for fewer than 4 systems or 5 tasks. The area under the curve of scores over the logarithm of the
+    label fraction is a mean score.
     """
     # scipy.stats and pandas are slow to import.
     from lape_bench.report import average_ranks, label_curve
     from lape_bench.report import leaderboard as boards
     from lape_bench.report.names import chosen_systems, shown_systems, shown_tasks
+    from lape_bench.report.wording import listed
 
     board = boards.leaderboard(finished(out or [Path("results")]).cells)
     board = chosen_systems(board.assign(shown=shown_systems(board)), system or [])
@@ -79,17 +82,19 @@ def ranks(
     board = only_complete(board)
     for (_, protocol, fraction), part in board.groupby(["data", "protocol", "label_fraction"]):
         where = f"{protocol}, {fraction:.3g} of the labels"
+        some = average_ranks.with_common_tasks(part)
+        if some and (others := sorted({*part["system"]} - {*some})):
+            why = "too few tasks in common with the others"
+            print(f"left out: {where}, for {why}: {listed(others)}", file=sys.stderr)
+            part = part[part["system"].isin(some)]
         try:
             found = average_ranks.over_tasks(part)
         except UserError as error:
             print(f"left out: {where}: {error}", file=sys.stderr)
             continue
-        average = found.average
         print(f"{where}: {', '.join(found.tasks)}")
         print_table(average_ranks.as_table(found))
-        print(
-            f"Friedman p = {average.p:.2g}, critical difference {average.critical_difference:.2f}\n"
-        )
+        print(f"{average_ranks.as_text(found.average)}\n")
         if found.left_out:
             tasks = ", ".join(found.left_out)
             print(f"left out: {where}: not every system has {tasks}", file=sys.stderr)

@@ -10,6 +10,7 @@ from lape_bench.cli.options import Sources, print_table
 from lape_bench.config import validate
 from lape_bench.errors import UserError, unknown
 from lape_bench.paths import write_text
+from lape_bench.report.wording import percent
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 
@@ -202,6 +203,6 @@ def show_audit(records: list[Any]) -> None:
             if shortcut in record.audit
         ]
         if pairs:
-            honest, told = (100 * sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-            name = shortcut.replace("_", " ")
-            print(f"  {name:<20}{told:6.2f} % instead of {honest:6.2f} % ({told - honest:+.2f})")
+            honest, told = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+            name, more = shortcut.replace("_", " "), percent(told - honest, signed=True)
+            print(f"  {name:<20}{percent(told):>6} % instead of {percent(honest):>6} % ({more})")

@@ -26,6 +26,7 @@ from lape_bench.config import apply_pairs, flatten, merge, read_yaml
 from lape_bench.errors import UserError, unknown
 from lape_bench.paths import manifest_path
 from lape_bench.progress import Progress
+from lape_bench.report.wording import percent
 
 app = typer.Typer()
 
@@ -225,7 +226,7 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
         if isinstance(outcome, RunRecord) and outcome.status == "finished":
             finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
             score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
-            progress.say(f"{cell.title}: {100 * score:.2f} %")
+            progress.say(f"{cell.title}: {percent(score)} %")
         else:
             failed += 1
             reason = outcome if isinstance(outcome, str) else outcome.error

@@ -3,7 +3,7 @@
 What is compared is accuracy, over the seeds, folds and test clips that both have.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from lape_bench.report.alignment import Aligned, BySeed, align, by_seed
 from lape_bench.report.frame import Outcome
 from lape_bench.report.pair import Pair
 from lape_bench.report.significance import half_interval, mcnemar, paired_bootstrap
+from lape_bench.report.wording import listed
 
 
 class Side(Frozen):
@@ -77,7 +78,7 @@ class Comparison(Frozen):
         folds: those compared, 0 for an official split; of `folds_of_task`.
         difference: accuracy of a minus that of b, in [-1, 1].
         interval: its 95 % interval by paired bootstrap over clips and seeds.
-        p: two-sided, of the same bootstrap.
+        p: two-sided, of the same bootstrap; `LEAST_P` where no resample contradicts the difference.
         seed_interval: 95 % interval of the difference over seeds alone, Student's t; of one seed none.
         by_seed: one a seed.
         by_class: one a class that occurs.
@@ -153,7 +154,7 @@ def _common(pair: Pair) -> tuple[BySeed, BySeed]:
     kept = {seed: parts for seed in a if seed in b if (parts := a[seed].keys() & b[seed].keys())}
     if not kept:
         runs = "; ".join(
-            f"{name} has seeds {numbers(each)} in folds {numbers(set(cells['fold']))}"
+            f"{name} has seeds {listed(sorted(each))} in folds {listed(sorted(set(cells['fold'])))}"
             for name, each, cells in zip(pair.names, (a, b), pair.cells, strict=True)
         )
         raise UserError(
@@ -270,8 +271,3 @@ def _flips(
         for n in order
         if flips[n]
     )
-
-
-def numbers(values: Iterable[int]) -> str:
-    """List seeds or folds, in order."""
-    return ", ".join(map(str, sorted(values)))

@@ -5,7 +5,9 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from lape_bench.report.compare import Comparison, numbers
+from lape_bench.report.compare import Comparison
+from lape_bench.report.significance import LEAST_P
+from lape_bench.report.wording import listed, p_value, percent
 
 CLASSES_SHOWN = 20
 
@@ -37,13 +39,13 @@ def as_text(comparison: Comparison) -> Group:
 
 
 def _paired(c: Comparison) -> str:
-    folds = "" if c.folds == (0,) else f", {len(c.folds)} of {c.folds_of_task} folds"
+    folds = "" if c.folds == (0,) else f"; {len(c.folds)} of {c.folds_of_task} folds"
     seeds = "seed" if len(c.seeds) == 1 else "seeds"
     cells = len(c.seeds) * len(c.folds)
     rest = [f"{side.cells - cells} of {name}" for name, side in (("A", c.a), ("B", c.b))]
     more = [each for each in rest if not each.startswith("0 ")]
     alone = f"; cells without a partner: {', '.join(more)}" if more else ""
-    return f"{c.clips:,} clips, paired in {seeds} {numbers(c.seeds)}{folds}{alone}"
+    return f"{c.clips:,} clips, paired in {seeds} {listed(c.seeds)}{folds}{alone}"
 
 
 def _scores(c: Comparison) -> Table:
@@ -55,7 +57,7 @@ def _scores(c: Comparison) -> Table:
         cells = []
         for metric, score in side.scores.items():
             deviation = side.deviations[metric]
-            cells += [f"{100 * score:.2f}", "" if deviation is None else f"{100 * deviation:.2f}"]
+            cells += [percent(score), "" if deviation is None else percent(deviation)]
         table.add_row(name, side.system, *cells)
     return table
 
@@ -64,20 +66,21 @@ def _difference(c: Comparison) -> Table:
     name = "A - B" if c.metric == "accuracy" else "A - B, accuracy"
     table = _table("", figures=[name, "95 % interval", "p"])
     drawn = "clips and seeds" if len(c.seeds) > 1 else "clips"
-    rows = [(f"paired bootstrap over {drawn}", c.interval, f"{c.p:.2g}")]
+    rows = [(f"paired bootstrap over {drawn}", c.interval, p_value(c.p, LEAST_P))]
     if c.seed_interval:
         rows.append(("over seeds alone, Student's t", c.seed_interval, ""))
     for how, (low, high), p in rows:
-        table.add_row(how, _points(c.difference), f"{_points(low)} to {_points(high)}", p)
+        value, start, end = (percent(each, signed=True) for each in (c.difference, low, high))
+        table.add_row(how, value, f"{start} to {end}", p)
     return table
 
 
 def _by_seed_table(c: Comparison) -> Table:
     table = _table("seed", figures=["A %", "B %", "only A right", "only B right", "McNemar p"])
     for each in c.by_seed:
-        accuracies = _accuracies(each.accuracy_a, each.accuracy_b)
+        accuracies = percent(each.accuracy_a), percent(each.accuracy_b)
         table.add_row(
-            str(each.seed), *accuracies, str(each.only_a), str(each.only_b), f"{each.p:.2g}"
+            str(each.seed), *accuracies, str(each.only_a), str(each.only_b), p_value(each.p)
         )
     return table
 
@@ -87,7 +90,7 @@ def _by_class_table(c: Comparison) -> Table:
     # Most one-sided first; of hundreds of speakers the rest would bury what matters.
     order = sorted(c.by_class, key=lambda each: -abs(each.only_a - each.only_b))
     for each in order[:CLASSES_SHOWN]:
-        accuracies = _accuracies(each.accuracy_a, each.accuracy_b)
+        accuracies = percent(each.accuracy_a), percent(each.accuracy_b)
         table.add_row(each.name, str(each.clips), *accuracies, str(each.only_a), str(each.only_b))
     return table
 
@@ -108,14 +111,6 @@ def _table(*names: str, figures: list[str] | None = None) -> Table:
     for name in figures or []:
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def _accuracies(*values: float) -> list[str]:
-    return [f"{100 * value:.2f}" for value in values]
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}"
 
 
 def _words(metric: str) -> str:

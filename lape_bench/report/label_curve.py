@@ -7,6 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
+from lape_bench.report.wording import percent
+
 CURVE = ["task", "data", "protocol", "comparable", "metric"]  # within which fractions are compared
 SYSTEM = ["system", "system_version", "parameters"]
 
@@ -40,7 +42,8 @@ class Areas(NamedTuple):
 
     Attributes:
         table: a row for each system on a task (of one kind of data, protocol and preparation), best first:
-            fractions (a tuple), area (of the task's metric, in [0, 1]).
+            fractions (a tuple), seeds (fewest and most behind a score of the curve), area (of the task's metric,
+            in [0, 1]).
         left_out: a line for each system that lacks a fraction which another one has.
     """
 
@@ -56,12 +59,16 @@ def areas(board: pd.DataFrame) -> Areas:
     """
     rows, left_out = [], []
     for key, part in board.groupby(CURVE):
-        curves = part.pivot(index=SYSTEM, columns="label_fraction", values="score")
+        curves, seeds = (
+            part.pivot(index=SYSTEM, columns="label_fraction", values=name)
+            for name in ("score", "seeds")
+        )
         fractions = tuple(curves.columns)
         if len(fractions) < 2:
             continue
         where = dict(zip(CURVE, key, strict=True))
-        for system, scores in zip(curves.index, curves.to_numpy(), strict=True):
+        ends = zip(seeds.min(axis=1), seeds.max(axis=1), strict=True)
+        for system, scores, behind in zip(curves.index, curves.to_numpy(), ends, strict=True):
             missing = [f for f, score in zip(fractions, scores, strict=True) if np.isnan(score)]
             entry = where | dict(zip(SYSTEM, system, strict=True))
             if missing:
@@ -71,8 +78,9 @@ def areas(board: pd.DataFrame) -> Areas:
                 )
             else:
                 area = float(area_under_curve(np.array(fractions), scores))
-                rows.append(entry | {"fractions": fractions, "area": area})
-    table = pd.DataFrame(rows, columns=[*CURVE, *SYSTEM, "fractions", "area"])
+                known = {"fractions": fractions, "seeds": tuple(map(int, behind)), "area": area}
+                rows.append(entry | known)
+    table = pd.DataFrame(rows, columns=[*CURVE, *SYSTEM, "fractions", "seeds", "area"])
     table = table.sort_values([*CURVE, "area"], ascending=[True] * len(CURVE) + [False])
     return Areas(table.reset_index(drop=True), left_out)
 
@@ -82,10 +90,11 @@ def as_table(areas: Areas) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("task", "system"):
         table.add_column(name, overflow="fold")
-    for name in ("labels", "area %"):
+    for name in ("labels", "seeds", "area %"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in areas.table.to_dict("records"):
         labels = f"{row['fractions'][0]:.3g} to {row['fractions'][-1]:.3g}"
-        area = f"{100 * row['area']:.2f}"
-        table.add_row(f"{row['task']}, {row['protocol']}", row["system"], labels, area)
+        seeds = " to ".join(map(str, dict.fromkeys(row["seeds"])))
+        where = f"{row['task']}, {row['protocol']}"
+        table.add_row(where, row["system"], labels, seeds, percent(row["area"]))
     return table

@@ -19,9 +19,10 @@ from lape_bench.report.paper import Paper, System
 from lape_bench.report.paper_cells import claimed_cells, newest_cells, row_label
 from lape_bench.report.published import PublishedFigure
 from lape_bench.report.table import NONE, Column, Entry, Row, Table
+from lape_bench.report.wording import count, listed, percent
 from lape_bench.task import TaskCard
 
-FEWER = "†"
+FEWER, DEVIATION = "†", "±"
 AVERAGE, DIFFERENCE, PARAMETERS, CHANGE = "average", "Δ", "encoder", "change"
 ALL_TASKS = "All tasks"
 PUBLISHED = "published"
@@ -194,8 +195,8 @@ class _Sheet:
 
     def table(self, title: str) -> Table:
         """Return the finished table."""
-        fewer = f"{self.most_seeds} seeds" if self.most_seeds > 1 else "1 seed"
-        said = [f"{row} on {_listed(tasks)}" for row, tasks in self.fewer.items()]
+        said = [f"{row} on {listed(tasks)}" for row, tasks in self.fewer.items()]
+        fewer = count(self.most_seeds, "seed")
         dagger = {FEWER: f"Fewer than {fewer}, or not every fold: {'; '.join(said)}."}
         notes = {mark: text for text, mark in self.notes.items()}
         return Table(
@@ -203,8 +204,24 @@ class _Sheet:
             tuple(self.filled),
             title,
             (dagger if self.fewer else {}) | notes,
-            tuple(self.remarks),
+            (*self._behind(), *self.remarks),
         )
+
+    def _behind(self) -> list[str]:
+        """Say how many seeds and folds stand behind the figures, and what ± is."""
+        lines = [line for row in self.figures.values() for line in row.values()]
+        if not lines:
+            return []
+        folds = {line["task"]: line["folds_of_task"] for line in lines if line["folds_of_task"] > 1}
+        known = [card for card in self.cards if card.reference in folds]
+        told = ", ".join(f"{folds[card.reference]} of {self._heading(card)}" for card in known)
+        mean = f"; tasks with folds are averaged over them first ({told})" if known else ""
+        what = "Means over {} ± sample deviation" if self.most_seeds > 1 else "Figures are of {}"
+        published = [
+            entry for row in self.filled if row.block == PUBLISHED for entry in row.entries
+        ]
+        theirs = "; ± of published figures as published" if any(map(_deviates, published)) else ""
+        return [f"{what.format(count(self.most_seeds, 'seed'))}{mean}{theirs}."]
 
     def _head(self, sizes: bool, base: System | None) -> None:
         """Write the headings, and what those beside the last average mean."""
@@ -241,15 +258,15 @@ class _Sheet:
             return _Figure(Entry(NONE))
         marks = (FEWER,) if self._has_fewer(line) else ()
         if marks:
-            lacks = f"{line['seeds']} seed" + ("s" if line["seeds"] > 1 else "")
+            lacks = count(line["seeds"], "seed")
             if not line["complete"]:
                 lacks += f", {line['folds']} of {line['folds_of_task']} folds"
             part = f" with {_labels(line['label_fraction'])}" if len(self.fractions) > 1 else ""
             self.fewer.setdefault(f"{label}{part} ({lacks})", []).append(self._heading(card))
         deviation = line["deviation"]
-        small = "" if pd.isna(deviation) else f"± {100 * deviation:.1f}"
+        small = "" if pd.isna(deviation) else f"{DEVIATION} {percent(deviation, 1)}"
         facts = line | self.runs[line["system"]]
-        entry = Entry(_percent(line["score"]), small, marks=marks, facts=facts)
+        entry = Entry(percent(line["score"], 1), small, marks=marks, facts=facts)
         return _Figure(entry, line["score"] if line["complete"] else None)
 
     def _average(self, row: Figures, cards: Sequence[TaskCard]) -> _Figure:
@@ -266,7 +283,7 @@ class _Sheet:
         facts = {"score": mean, "tasks": [line["task"] for line in lines], "tasks_of": len(cards)}
         whole = not small and all(line["complete"] for line in lines)
         return _Figure(
-            Entry(_percent(mean), small, marks=marks, facts=facts), mean if whole else None
+            Entry(percent(mean, 1), small, marks=marks, facts=facts), mean if whole else None
         )
 
     def _difference(self, spec: System, base: System, label: str, row: Figures) -> _Figure:
@@ -278,10 +295,16 @@ class _Sheet:
         if spec is base or not row or len(whole) < len(row):
             return _Figure(Entry(NONE))
         points = statistics.fmean(a["score"] - b["score"] for a, b in whole)
-        part = len(row) < len(self.cards)
-        marks = (self._note(f"Average over {self._names(row, self.cards)} alone."),) if part else ()
+        few = any(self._has_fewer(line) for pair in whole for line in pair)
+        marks: tuple[str, ...] = (FEWER,) if few else ()
+        if len(row) < len(self.cards):
+            marks += (self._note(f"Average over {self._names(row, self.cards)} alone."),)
+        others = {a["task"]: a for a, b in whole if a["seed_numbers"] != b["seed_numbers"]}
+        if others:
+            tasks = self._names(others, self.cards)
+            marks += (self._note(f"Not of the same seeds as {twin} on {tasks}."),)
         facts = {"difference": points, "against": twin, "tasks": list(row)}
-        return _Figure(Entry(_signed(100 * points, 1), marks=marks, facts=facts))
+        return _Figure(Entry(_signed(points, 1), marks=marks, facts=facts))
 
     def _size(self, encoders: set[int]) -> list[_Figure]:
         """Return parameters of a row's encoder, and how they differ from those of the reference, if there is one."""
@@ -295,7 +318,7 @@ class _Sheet:
         if len(counts) == 1 and reference:
             share = counts[0] / reference - 1
             facts = {"change": share, "reference": self.paper.reference}
-            change = Entry(_signed(100 * share, 0), facts=facts)
+            change = Entry(_signed(share, 0), facts=facts)
         return [_Figure(size), *([_Figure(change)] if self.paper.reference else [])]
 
     def _reference(self) -> int | None:
@@ -315,7 +338,7 @@ class _Sheet:
         return self.paper.headings.get(card.name.removesuffix(SUFFIX), card.name)
 
     def _names(self, row: Figures, cards: Sequence[TaskCard]) -> str:
-        return _listed([self._heading(card) for card in cards if card.reference in row])
+        return listed([self._heading(card) for card in cards if card.reference in row])
 
     def _note(self, text: str) -> str:
         return self.notes.setdefault(text, str(len(self.notes) + 1))
@@ -361,12 +384,17 @@ def _ranked(rows: Sequence[Sequence[_Figure]]) -> list[tuple[Entry, ...]]:
 def _published_entry(figure: PublishedFigure | None) -> Entry:
     if figure is None:
         return Entry(NONE)
-    small = "" if figure.std_percent is None else f"± {figure.std_percent:.1f}"
+    score, small = figure.accuracy_percent / 100, ""
     facts = {"published": True, "task": figure.task, "protocol": figure.protocol}
-    facts |= {"score": figure.accuracy_percent / 100, "source": figure.source}
+    facts |= {"score": score, "source": figure.source}
     if figure.std_percent is not None:
-        facts["deviation"] = figure.std_percent / 100
-    return Entry(f"{figure.accuracy_percent:.1f}", small, facts=facts)
+        facts["deviation"] = deviation = figure.std_percent / 100
+        small = f"{DEVIATION} {percent(deviation, 1)}"
+    return Entry(percent(score, 1), small, facts=facts)
+
+
+def _deviates(entry: Entry) -> bool:
+    return entry.small.startswith(DEVIATION)
 
 
 def _encoders(row: Figures) -> set[int]:
@@ -375,11 +403,6 @@ def _encoders(row: Figures) -> set[int]:
 
 def _labels(fraction: float) -> str:
     return "all labels" if fraction == 1 else f"{100 * fraction:.3g} % of the labels"
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _metrics(cards: Sequence[TaskCard]) -> str:
@@ -391,17 +414,12 @@ def _finished(cells: pd.DataFrame) -> str:
     told = zip(cells["protocol"], cells["label_fraction"], cells["task"], strict=True)
     for protocol, fraction, task in told:
         tasks.setdefault(f"{protocol} with {_labels(fraction)}", set()).add(task)
-    return "; ".join(f"{how} on {_listed(sorted(names))}" for how, names in tasks.items())
+    return "; ".join(f"{how} on {listed(sorted(names))}" for how, names in tasks.items())
 
 
-def _percent(score: float) -> str:
-    return f"{100 * score:.1f}"
-
-
-def _signed(value: float, digits: int) -> str:
-    """Write a difference with its sign; what rounds to none has none."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+def _signed(difference: float, digits: int) -> str:
+    """Write a difference of shares in percent with the sign that is set in print."""
+    return percent(difference, digits, signed=True).replace("-", "\N{MINUS SIGN}")
 
 
 def _count(parameters: int) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from lape_bench.config import flatten
 from lape_bench.errors import UserError
 from lape_bench.records import RECORD, RunRecord, read_record
+from lape_bench.report.wording import percent
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24
@@ -63,7 +64,7 @@ def _facts(record: RunRecord) -> Table:
     if record.status == "failed":
         rows["failed"] = record.error or "for an unknown reason"
     scores = record.metrics.items()
-    rows["scores"] = ", ".join(f"{name.replace('_', ' ')} {100 * v:.2f} %" for name, v in scores)
+    rows["scores"] = ", ".join(f"{name.replace('_', ' ')} {percent(v)} %" for name, v in scores)
     if record.task:
         rows["clips"] = ", ".join(f"{side} {count:,}" for side, count in record.task.clips.items())
         rows["data"] = f"{record.task.data}, manifest {record.task.manifest_hash[:12]}"

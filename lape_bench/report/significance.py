@@ -17,6 +17,7 @@ from scipy.special import bdtr, chdtrc, stdtrit
 
 LEVEL = 0.05
 RESAMPLES = 10_000
+LEAST_P = 2 / (RESAMPLES + 1)  # that of a bootstrap of which no resample contradicts the difference
 STEP = 1_000  # resamples at a time: with 8,000 clips 32 MB
 EXACT_BELOW = 25  # discordant clips, below which McNemar's chi-squared is a poor approximation
 ROUNDING = 1e-9  # a smaller difference is none: sums of the same clips in another order
@@ -64,7 +65,8 @@ def paired_bootstrap(
         resamples: how many draws.
 
     Returns:
-        a minus b; the percentile interval; p by its inversion, at least 2 / (resamples + 1).
+        a minus b; the percentile interval; p by its inversion, at least 2 / (resamples + 1), which is `LEAST_P`
+        of as many resamples as there are by default.
 
     Raises:
         ValueError: the shapes do not fit, or there is no clip.

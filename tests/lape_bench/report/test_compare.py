@@ -138,7 +138,18 @@ def test_only_seeds_and_folds_that_both_have_are_paired(tmp_path: Path) -> None:
     b = np.array(scores["b"]).reshape(2, 3)[:, :2]
     assert found.difference == pytest.approx(a.mean() - b.mean())
     said = " ".join(text_of(found).split())
-    assert "paired in seeds 1, 2, 2 of 3 folds; cells without a partner: 5 of A, 2 of B" in said
+    assert "paired in seeds 1 and 2; 2 of 3 folds; cells without a partner: 5 of A, 2 of B" in said
+
+
+def test_a_p_that_no_resample_contradicts_is_told_as_the_most_it_can_be(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        write_right(tmp_path, "a", np.arange(200) < 190, seed)
+        write_right(tmp_path, "b", np.arange(200) < 20, seed)
+        write_right(tmp_path, "c", np.arange(200) < 188, seed)
+    assert compared(tmp_path).p == 2 / 10_001
+    (line,) = [each for each in text_of(compared(tmp_path)).splitlines() if "bootstrap" in each]
+    assert line.endswith(" <= 0.0002")
+    assert "<=" not in text_of(compared(tmp_path, "a", "c"))
 
 
 def test_folds_count_alike_and_their_clips_keep_ids_and_folds(tmp_path: Path) -> None:

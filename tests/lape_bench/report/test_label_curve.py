@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn.metrics import auc
 
-from lape_bench.report.label_curve import area_under_curve, areas
+from lape_bench.report.label_curve import area_under_curve, areas, as_table
 
 FRACTIONS = np.array([0.01, 0.1, 1.0])
 
@@ -20,7 +21,7 @@ def row(system: str, fraction: float, score: float, **how: object) -> dict[str, 
         "comparable": "m",
         "metric": "accuracy",
     }
-    entry = {"system": system, "system_version": 1, "parameters": 5}
+    entry = {"system": system, "system_version": 1, "parameters": 5, "seeds": 3}
     return place | entry | {"label_fraction": fraction, "score": score} | how
 
 
@@ -63,6 +64,21 @@ def test_only_systems_with_every_fraction_get_an_area_and_the_others_are_named()
     assert found.table["area"].tolist() == pytest.approx([0.6, 0.45])
     assert set(found.table["fractions"]) == {(0.01, 0.1, 1.0)}
     assert found.left_out == ["c on t, linear, lacks 0.01, 0.1"]
+
+
+def test_an_area_says_how_many_seeds_stand_behind_its_scores() -> None:
+    board = pd.DataFrame(
+        [row("a", 0.1, 0.5), row("a", 1.0, 0.9, seeds=1), row("b", 0.1, 0.4), row("b", 1.0, 0.8)]
+    )
+    found = areas(board)
+    assert found.table["seeds"].tolist() == [(1, 3), (3, 3)]
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(as_table(found))
+    assert [line.split()[-4:] for line in captured.get().splitlines()[1:]] == [
+        ["1", "to", "3", "70.00"],
+        ["to", "1", "3", "60.00"],
+    ]
 
 
 def test_fractions_of_what_cannot_be_compared_make_no_curve() -> None:

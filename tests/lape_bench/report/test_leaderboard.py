@@ -26,7 +26,14 @@ from lape_bench.records import (
     write_record,
 )
 from lape_bench.report.frame import load_results
-from lape_bench.report.leaderboard import as_csv, as_markdown, columns, leaderboard
+from lape_bench.report.leaderboard import (
+    as_csv,
+    as_data,
+    as_markdown,
+    columns,
+    leaderboard,
+    notes,
+)
 
 CLASSES = ("a", "b", "c")
 
@@ -111,6 +118,24 @@ def test_a_seed_that_lacks_a_fold_is_left_out_where_others_are_complete(tmp_path
     assert row["score"] == pytest.approx(np.mean(complete))
     assert row["seeds"] == 1
     assert math.isnan(row["deviation"])
+
+
+def test_seeds_that_are_left_out_are_told_in_a_note_and_in_the_formats_of_machines(
+    tmp_path: Path,
+) -> None:
+    for seed, folds in [(3, (1, 2)), (4, (1,)), (5, (1, 2)), (6, (2,))]:
+        for fold in folds:
+            write(tmp_path, seed, fold, 2, label_fraction=0.1)
+    write(tmp_path, 0, 1, 2, system="half")
+    write(tmp_path, 1, 2, 2, system="half")
+    board = board_of(tmp_path)
+    assert notes(board) == [
+        "seeds that lack folds are not counted: 2 of s on t, linear, 0.1 of the labels"
+    ]
+    rows = {row["system"]: (row["seed_numbers"], row["seeds_left_out"]) for row in as_data(board)}
+    assert rows == {"s": ((3, 5), 2), "half": ((0, 1), 0)}
+    read = pd.read_csv(io.StringIO(as_csv(board))).set_index("system")
+    assert read.loc["s", ["seed_numbers", "seeds_left_out"]].tolist() == ["3 5", 2]
 
 
 def test_seeds_with_other_folds_have_no_deviation(tmp_path: Path) -> None:
@@ -239,6 +264,13 @@ def test_minutes_are_of_a_cell_and_not_of_all_cells_together(tmp_path: Path) -> 
     headings, rows = columns(board)
     assert dict(zip(headings, rows[0], strict=True))["minutes"] == "3.0"
     assert pd.read_csv(io.StringIO(as_csv(board)))["minutes"][0] == pytest.approx(3.0)
+
+
+def test_minutes_are_of_the_cells_that_count(tmp_path: Path) -> None:
+    for fold, seconds in ((1, 60), (2, 120)):
+        write(tmp_path, 0, fold, 2, stages=stages(train=seconds))
+    write(tmp_path, 1, 1, 2, stages=stages(train=6_000))
+    assert minutes_of(tmp_path) == pytest.approx((1 + 2) / 2)
 
 
 def test_markdown_and_csv_hold_the_same_figures(tmp_path: Path) -> None:

@@ -140,6 +140,45 @@ def test_a_figure_is_the_mean_over_seeds_of_the_mean_over_folds() -> None:
     assert entry.facts["manifest_hash"] == "m" * 64
 
 
+def test_one_column_rounds_all_its_halves_up() -> None:
+    (main,) = tables(cell("esc10", 0.9225), cell("esc10", 0.9025, name="floor"))
+    assert [rows(main)[label]["esc10"].text for label in ("Net", "Floor")] == ["92.3", "90.3"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "folds", "said"),
+    [
+        (1, 1, "Figures are of 1 seed."),
+        (3, 1, "Means over 3 seeds ± sample deviation."),
+        (
+            2,
+            5,
+            "Means over 2 seeds ± sample deviation; tasks with folds are averaged over them first (5 of esc10).",
+        ),
+    ],
+)
+def test_a_table_says_what_its_deviation_is_and_how_many_seeds_and_folds_stand_behind_it(
+    seeds: int, folds: int, said: str
+) -> None:
+    cells = [
+        cell("esc10", 0.5 + 0.1 * seed, seed=seed, fold=fold, folds_of_task=folds)
+        for seed in range(seeds)
+        for fold in range(1, folds + 1)
+    ]
+    speech = [cell("asc-keywords", seed=seed) for seed in range(seeds)]
+    (main,) = tables(*cells, *speech)
+    assert main.remarks[0] == said
+
+
+def test_the_deviation_of_published_figures_is_said_to_be_theirs() -> None:
+    figures = [published("esc10", 99.0, std_percent=0.5)], [published("esc10", 99.0)]
+    said = [tables(*ALL, published=each)[0].remarks[0] for each in figures]
+    assert said == [
+        "Figures are of 1 seed; ± of published figures as published.",
+        "Figures are of 1 seed.",
+    ]
+
+
 def test_fewer_seeds_and_missing_folds_are_marked_and_told_and_so_are_averages_over_them() -> None:
     whole = [cell(task, seed=seed) for task in OPEN for seed in (0, 1)]
     few = [cell("asc-keywords", name="floor"), cell("esc10", name="floor", fold=1, folds_of_task=5)]
@@ -339,6 +378,24 @@ def test_ablations_are_compared_with_the_base_of_the_same_settings_over_the_same
     }
     (mark,) = found["no loss (corpus=a)"]["Δ"].marks
     assert ablations.notes[mark] == "Average over esc10 alone."
+
+
+def test_a_difference_between_other_seeds_or_of_fewer_is_marked() -> None:
+    ablated = {"settings": {"loss": 0}}
+    same = [cell("asc-speaker", seed=seed, **how) for seed in (0, 1) for how in ({}, ablated)]
+    base = [cell("esc10", seed=seed) for seed in (0, 1)]
+
+    def notes(*cells: dict[str, Any]) -> list[str]:
+        table = tables(*same, *base, *cells)[1]
+        marks = rows(table)["no loss"]["Δ"].marks
+        assert ("†" in marks) == (len(cells) == 1)
+        return [table.notes[mark] for mark in marks if mark != "†"]
+
+    part = "Average over WHO and esc10 alone."
+    assert notes(*(cell("esc10", seed=seed, **ablated) for seed in (0, 1))) == [part]
+    others = "Not of the same seeds as Net on esc10."
+    assert notes(*(cell("esc10", seed=seed, **ablated) for seed in (1, 2))) == [part, others]
+    assert notes(cell("esc10", **ablated)) == [part, others]
 
 
 def test_no_difference_is_taken_where_folds_are_missing_or_the_base_lacks_a_task() -> None:

@@ -125,9 +125,56 @@ def test_ranks_are_of_one_board_each(tmp_path: Path) -> None:
 
 def test_where_the_metric_is_another_it_is_said_that_ranks_are_by_accuracy(tmp_path: Path) -> None:
     for system, accuracy in [("good", 0.9), ("bad", 0.1)]:
-        write_answers(tmp_path, system, accuracy, metric="macro_f1")
-        write_answers(tmp_path, system, accuracy, task="u")
-    assert notes(board_of(tmp_path)) == ["t, linear: ranks are by accuracy, scores are macro f1"]
+        for seed in range(2):
+            how = {"metric": "macro_f1", "label_fraction": 0.1}
+            write_answers(tmp_path, system, accuracy, seed, **how)
+            write_answers(tmp_path, system, accuracy, seed, task="u")
+    assert notes(board_of(tmp_path)) == [
+        "t, linear, 0.1 of the labels: ranks are by accuracy, scores are macro f1"
+    ]
+
+
+def test_ranks_over_one_seed_are_said_to_be_over_clips_alone(tmp_path: Path) -> None:
+    for system in ("a", "b"):
+        for task in ("t", "u"):
+            write_answers(tmp_path, system, 0.5, task=task)
+    said = "ranks are over clips alone: one seed"
+    assert notes(board_of(tmp_path)) == [f"t, linear; u, linear: {said}"]
+    for task in ("v", "w"):
+        for system in ("a", "b"):
+            write_answers(tmp_path, system, 0.5, task=task)
+    assert notes(board_of(tmp_path)) == [f"4 boards: {said}"]
+    write_answers(tmp_path, "a", 0.5, seed=1)
+    assert notes(board_of(tmp_path)) == [f"u, linear; v, linear; w, linear: {said}"]
+
+
+def test_systems_without_a_common_seed_are_said_to_be_never_compared(tmp_path: Path) -> None:
+    for system, accuracy, seeds in [("a", 0.9, (0, 1)), ("b", 0.5, (1, 2)), ("c", 0.1, (2, 3))]:
+        for seed in seeds:
+            write_answers(tmp_path, system, accuracy, seed)
+    assert ranks_of(tmp_path)["c"] != "3", "it is not told apart from the best"
+    assert notes(board_of(tmp_path)) == [
+        "t, linear: never compared, for they share no seed: a with c"
+    ]
+    write_answers(tmp_path, "c", 0.1, 0)
+    assert notes(board_of(tmp_path)) == []
+    for number in range(4):
+        write_answers(tmp_path, f"s{number}", 0.01, 9 + number)
+    assert notes(board_of(tmp_path))[0].endswith("; 15 more")
+
+
+def test_boards_without_ranks_for_want_of_predictions_are_told_in_one_line(tmp_path: Path) -> None:
+    for task, systems in [("t", "ab"), ("u", "ab"), ("one-system", "a")]:
+        for system in systems:
+            write_answers(tmp_path / "records", system, 0.5, task=task)
+    cells = load_results([tmp_path / "records"]).cells
+    cells[cells["system"] == "a"].to_csv(tmp_path / "cells.csv", index=False)
+    for record in sorted((tmp_path / "records").rglob("a/*/record.json")):
+        record.unlink()
+    results = load_results([tmp_path / "cells.csv", tmp_path / "records"])
+    assert notes(leaderboard(results.cells, results.outcomes)) == [
+        "t, linear; u, linear: no ranks, for cells that are known from a table alone have no predictions"
+    ]
 
 
 def test_more_systems_than_can_be_ranked_are_said_to_be_too_many(

@@ -1,0 +1,44 @@
+"""How every report writes a percentage, a p-value, a count and a list."""
+
+import math
+from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+DIGITS = 10  # of a percentage that are its own; beyond them stands what binary fractions add
+
+
+def percent(share: float, digits: int = 2, signed: bool = False) -> str:
+    """Write a share as a percentage, without the sign %.
+
+    Halves are rounded away from zero, as a reader does by hand: 0.9225 and 0.9025 are 92.3 and 90.3. Python's own
+    rounding takes whichever side the nearest binary fraction lies on, or the even digit.
+
+    Args:
+        share: 1 for 100 %; NaN where there is none.
+        digits: behind the point.
+        signed: whether a plus stands before what is more than none, as before a difference.
+
+    Returns:
+        The figure, or nothing for NaN; what rounds to none has no sign.
+    """
+    if math.isnan(share):
+        return ""
+    exact = Decimal(f"{100 * share:.{DIGITS}f}")
+    rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP) + 0  # -0.00 becomes 0.00
+    return f"{rounded:+f}" if signed and rounded else f"{rounded:f}"
+
+
+def p_value(p: float, least: float = 0.0) -> str:
+    """Write a p-value; of one from resamples that is the least they can give, that it is at most that."""
+    return f"{'<= ' if p <= least else ''}{p:.2g}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number and what it counts: 1 seed, 3 seeds."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(names: Sequence[object]) -> str:
+    """Write a list, of one at least: a, b and c."""
+    *others, last = map(str, names)
+    return f"{', '.join(others)} and {last}" if others else last
