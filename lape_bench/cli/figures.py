@@ -160,7 +160,8 @@ def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
     if record.status == "failed":
         raise UserError(f"{title} failed ({record.error}), so there is nothing to draw")
     if kind == "curves":
-        return learning_curves(record.curves, title, f"the record of {title}")
+        metric = record.task.metric if record.task else "score"
+        return learning_curves(record.curves, title, f"the record of {title}", metric)
     if kind == "embeddings":
         # Imports torch, which no other figure needs.
         from lape_bench.report.embedded_clips import embedded_clips

@@ -22,7 +22,7 @@ from lape_bench.errors import UserError
 from lape_bench.records import RunRecord, read_record
 from lape_bench.report.figures.style import numbered
 from lape_bench.report.frame import Outcome, Preparation, Results
-from lape_bench.report.leaderboard import BOARD, ENTRY
+from lape_bench.report.leaderboard import BOARD, ENTRY, counted, notes
 from lape_bench.report.names import preparations, shown_systems
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
@@ -34,6 +34,7 @@ SCRIPTS = (  # one script, in this order
     "view.js",
     "board.js",
     "plots.js",
+    "fractions.js",
     "record.js",
     "curves.js",
     "confusion.js",
@@ -83,25 +84,23 @@ def _json(value: Any) -> str:
 def _data(
     results: Results, board: pd.DataFrame, sources: Sequence[Path], most_bytes: int
 ) -> dict[str, Any]:
-    cells = dict(iter(results.cells.groupby(ENTRY, sort=False)))
-    board = board.assign(shown=shown_systems(board))
+    cells = _by_entry(results.cells)
+    by_board = board.groupby(BOARD, sort=False)
+    board = board.assign(shown=shown_systems(board), board=by_board.ngroup())
     looks = numbered(board["shown"])
-    boards: Interned = {}
     shared: dict[str, Interned] = {"settings": {}, "environments": {}, "classes": {}}
     entries, records = [], []
     for row in board.to_dict("records"):
         key = tuple(row[name] for name in ENTRY)
-        # As the board counts them: a cell that two folders hold counts once.
-        own = (
-            cells[key].drop_duplicates(["seed", "fold"], keep="last").sort_values(["seed", "fold"])
-        )
-        outcomes = {n: results.outcomes[n] for n in own.index if n in results.outcomes}
+        own = cells[key]
+        behind = own[own["counted"]]
+        outcomes = {n: results.outcomes[n] for n in behind.index if n in results.outcomes}
         read = {n: read_record(outcome.folder) for n, outcome in outcomes.items()}
         records.append((outcomes, read))
         entries.append(
             {
                 "id": hashlib.sha256(_json(list(map(str, key))).encode()).hexdigest()[:8],
-                "board": _kept(boards, {name: row[name] for name in BOARD}),
+                "board": row["board"],
                 "system": row["shown"],
                 "look": looks[row["shown"]],
                 "rank": _rank(row),
@@ -111,18 +110,21 @@ def _data(
                 "encoder": row["encoder_parameters"],
                 "minutes": round(row["minutes"], 3),
                 "changed": json.loads(own["settings"].iloc[0]),
-                "by_seed": _by_seed(own, row),
+                "by_seed": _listed(behind.groupby("seed")[row["metric"]].mean().reset_index()),
                 "cells": [
-                    [seed, fold, score, _told(outcomes.get(n), sources)]
-                    for n, seed, fold, score in zip(
-                        own.index, own["seed"], own["fold"], own[row["metric"]], strict=True
+                    [*cell, _told(results.outcomes.get(n), sources), counts]
+                    for n, counts, cell in zip(
+                        own.index,
+                        own["counted"].tolist(),
+                        _listed(own[["seed", "fold", row["metric"]]]),
+                        strict=True,
                     )
                 ],
                 "details": _details(list(read.values()), shared) if read else None,
             }
         )
     data = {
-        "boards": [_board(json.loads(text), board) for text in boards],
+        "boards": [_board(rows, board) for _, rows in by_board],
         "entries": entries,
         "left_out": {"records": len(results.problems), "curves": 0, "confusions": 0},
         **{name: [json.loads(text) for text in texts] for name, texts in shared.items()},
@@ -131,22 +133,39 @@ def _data(
     return data
 
 
+def _by_entry(cells: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    """Return the cells of each entry by seed and fold, and in the column `counted` whether its score is of them."""
+    # As on the board: a cell that two folders hold is there once.
+    cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
+    cells = cells.assign(entry=cells.groupby(ENTRY).ngroup()).sort_values(["seed", "fold"])
+    return dict(iter(cells.assign(counted=counted(cells)).groupby(ENTRY, sort=False)))
+
+
+def _listed(rows: pd.DataFrame) -> list[list[Any]]:
+    """Return rows as plain numbers, each of its column's type."""
+    return [list(row) for row in rows.itertuples(index=False, name=None)]
+
+
 def _kept(texts: Interned, value: Any) -> int:
     """Keep plain data once and return its place."""
     return texts.setdefault(_json(value), len(texts))
 
 
-def _board(where: dict[str, Any], board: pd.DataFrame) -> dict[str, Any]:
+def _board(rows: pd.DataFrame, board: pd.DataFrame) -> dict[str, Any]:
+    """Tell of one board, given its rows and those of all, what it is and what is to be noted of it."""
+    where = {name: rows[name].iloc[0] for name in BOARD}
     try:
         suite = load_card(where["task"]).suite
     except UserError:  # a task of another machine, or of a plug-in that is not installed here
         suite = OTHER
     comparable = where.pop("comparable")
     of_task = board.loc[board["task"] == where["task"], "comparable"]
-    return where | {
+    return {
+        **where,
         "suite": suite,
         **Preparation.of(comparable)._asdict(),
         "preparation": preparations(of_task)[comparable],
+        "notes": notes(rows),
     }
 
 
@@ -154,14 +173,6 @@ def _rank(row: Mapping[Any, Any]) -> list[int] | None:
     """Return best and worst rank, where the board has ranks and this row one."""
     best, worst = row.get("rank_best"), row.get("rank_worst")
     return None if pd.isna(best) or pd.isna(worst) else [int(best), int(worst)]
-
-
-def _by_seed(cells: pd.DataFrame, row: Mapping[Any, Any]) -> list[list[Any]]:
-    """Return seed and mean over its folds, of the seeds that the board's mean is of."""
-    by_seed = cells.groupby("seed")[row["metric"]].agg(["mean", "size"])
-    if row["complete"]:
-        by_seed = by_seed[by_seed["size"] == row["folds_of_task"]]
-    return [[int(str(seed)), mean] for seed, mean in by_seed["mean"].items()]
 
 
 def _told(outcome: Outcome | None, sources: Sequence[Path]) -> str | None:

@@ -46,10 +46,11 @@ def confusion_figure(confusion: Confusion, classes: Sequence[str], title: str) -
         axis.set_yticks(range(count), names, fontsize=size)
     figure.colorbar(image, ax=axis, shrink=0.7, label="% of the true class", pad=0.02)
     if count <= NUMBERS_UP_TO:
+        # Halves are rounded up, as on the page; a format would round them to even.
         for row, column in zip(*np.nonzero(confusion), strict=True):
             share = shares[row, column]
             axis.text(
-                column, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5,
+                column, row, f"{int(share + 0.5)}", ha="center", va="center", fontsize=8.5,
                 color="white" if share > 55 else "#222222",
             )  # fmt: skip
     if not named:

@@ -8,13 +8,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
+from numpy.typing import NDArray
 
-from lape_bench.report.figures.style import Mark, board_title, legend_below, panels
+from lape_bench.report.figures.style import Mark, board_title, interval_reach, legend_below, panels
 from lape_bench.report.leaderboard import BOARD
 
-NEAR = 1.06  # points whose costs lie within this factor are set side by side
-APART = 0.025  # by this share of the axis, or less where there are many
-MARGIN = 2.5  # the axis reaches beyond the costs by this factor at least
+MARKER = 7  # points in width
+NEAR = 0.026  # share of the axis: about a marker's width
+BEYOND = 0.06  # the axis reaches beyond the costs by this share of itself, and by MARGIN at least
+MARGIN = 2.5
 LEAST_COST = 1e-3  # what took no time at all has no logarithm
 
 
@@ -43,6 +46,9 @@ def seconds(board: pd.DataFrame) -> Cost:
 def accuracy_against(board: pd.DataFrame, cost: Cost, marks: Mapping[str, Mark]) -> Figure:
     """Draw each system's score over its cost, on a logarithmic axis, with the 95 % interval of the mean.
 
+    Every marker stands at its cost. Systems of about one cost would cover each other's intervals, so these are
+    fanned out within the marker, those of one cost from the lowest score to the highest.
+
     Args:
         board: rows of `leaderboard.leaderboard`; each of its boards gets a panel.
         cost: of the rows.
@@ -55,65 +61,52 @@ def accuracy_against(board: pd.DataFrame, cost: Cost, marks: Mapping[str, Mark])
     for axis, (key, systems) in zip(axes, groups, strict=True):
         drawn |= _panel(axis, systems, marks)
         axis.set_title(board_title(dict(zip(BOARD, key, strict=True)), board))
-        axis.set_xlabel(cost.label)
+        set_aside = (systems["cost"] < LEAST_COST).any()
+        note = f"; less than {LEAST_COST:g} is drawn there" if set_aside else ""
+        axis.set_xlabel(cost.label + note)
         axis.set_ylabel(f"{str(key[-1]).replace('_', ' ')} (%)")
     legend_below(figure, {name: drawn[name] for name in sorted(drawn)})
     return figure
 
 
 def _panel(axis: Axes, systems: pd.DataFrame, marks: Mapping[str, Mark]) -> dict[str, Any]:
-    costs = systems["cost"].clip(lower=LEAST_COST)
-    apart = min(APART, 0.5 / len(costs))
+    systems = systems.sort_values(["cost", "score", "system"])
+    costs = systems["cost"].clip(lower=LEAST_COST).to_numpy(np.float64)
     span = np.log10(costs.max() / costs.min())
-    room = (
-        apart * (len(costs) + 1) / 2
-    )  # share of the axis that systems of one cost reach to a side
-    decades = max(span / (1 - 2 * room), span + 2 * np.log10(MARGIN))
+    decades = max(span / (1 - 2 * BEYOND), span + 2 * np.log10(MARGIN))
     beyond = 10 ** ((decades - span) / 2)
     axis.set_xscale("log")
     axis.set_xlim(costs.min() / beyond, costs.max() * beyond)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_minor_locator(NullLocator())
+    shifts = _shifts(np.log10(costs) / decades, systems["interval"].notna().to_numpy())
     drawn: dict[str, Any] = {}
-    for row, cost, place in zip(systems.to_dict("records"), costs, _places(costs), strict=True):
-        colour, marker = marks[row["system"]]
-        bounds = _bounds(row)
-        drawn[row["system"]] = axis.errorbar(
-            cost * 10 ** (apart * place * decades),
-            100 * row["score"],
-            yerr=None if bounds is None else [[bounds[0]], [bounds[1]]],
-            color=colour,
-            marker=marker,
-            markersize=7,
-            markeredgecolor="#222222",
-            markeredgewidth=0.6,
-            linestyle="none",
-            capsize=2.5,
-            elinewidth=1.2,
-        )
+    for name, cost, score, reach, shift in zip(
+        systems["system"], costs, 100 * systems["score"], interval_reach(systems).T, shifts, strict=True,
+    ):  # fmt: skip
+        colour, marker = marks[name]
+        drawn[name] = axis.errorbar(
+            cost, score, yerr=reach[:, None], color=colour, marker=marker, markersize=MARKER,
+            markerfacecolor=(colour, 0.3), markeredgecolor=colour, linestyle="none", elinewidth=1.2,
+        )  # fmt: skip
+        _, _, bars = drawn[name]
+        for bar in bars:
+            aside = ScaledTranslation(shift * MARKER / 72, 0, axis.figure.dpi_scale_trans)
+            bar.set_transform(bar.get_transform() + aside)
     return drawn
 
 
-def _bounds(row: Mapping[Any, Any]) -> tuple[float, float] | None:
-    """Return how far the interval reaches below and above the score, in points and within 0 to 100 %."""
-    if np.isnan(row["interval"]):
-        return None
-    score, half = 100 * row["score"], 100 * row["interval"]
-    return min(half, score), min(half, 100 - score)
+def _shifts(places: NDArray[np.float64], has_interval: NDArray[np.bool_]) -> list[float]:
+    """Return how far each interval is drawn from its marker's middle, in markers, -0.5 to 0.5.
 
-
-def _places(costs: pd.Series) -> list[float]:
-    """Return a place beside its own for each system, ..., -1, 0, 1, ...: equal costs would hide each other's intervals."""
-    order = np.argsort(costs.to_numpy(), kind="stable")
-    groups: list[list[int]] = []
-    for index in order:
-        if groups and costs.iloc[index] <= NEAR * costs.iloc[groups[-1][0]]:
-            groups[-1].append(int(index))
-        else:
-            groups.append([int(index)])
-    places = [0.0] * len(costs)
-    for group in groups:
-        for number, index in enumerate(sorted(group)):
-            places[index] = number - (len(group) - 1) / 2
-    return places
+    Args:
+        places: on the axis, as shares of its length, in the order in which intervals are fanned out.
+        has_interval: whether there is something to fan out.
+    """
+    shifts = []
+    for index, place in enumerate(places):
+        near = np.flatnonzero(has_interval & (abs(places - place) < NEAR))
+        before = np.count_nonzero(near < index)
+        shifts.append(before / (len(near) - 1) - 0.5 if len(near) > 1 and index in near else 0.0)
+    return shifts

@@ -1,15 +1,17 @@
-"""Accuracy over the share of labels: a line a system, its 95 % interval as a band."""
+"""Accuracy over the share of labels: a line a system, with the 95 % interval of each mean."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from lape_bench.report.figures.style import Mark, board_title, legend_below, panels
+from lape_bench.report.figures.style import Mark, board_title, interval_reach, legend_below, panels
 from lape_bench.report.leaderboard import BOARD
 
+ASIDE = 1.05  # systems stand side by side by this factor, or their intervals would cover each other
+MOST_ASIDE = 1.3  # all of them together
 PANEL = [name for name in BOARD if name != "label_fraction"]
 
 
@@ -22,31 +24,25 @@ def label_fraction_curves(board: pd.DataFrame, marks: Mapping[str, Mark]) -> Fig
     """
     groups = list(board.groupby(PANEL, sort=False))
     figure, axes = panels(len(groups))
-    drawn: dict[str, Artist] = {}
+    drawn: dict[str, Any] = {}
     for axis, (key, rows) in zip(axes, groups, strict=True):
         where = dict(zip(PANEL, key, strict=True))
+        ticks = sorted(rows["label_fraction"].unique())
         axis.set_xscale("log")
-        for (name, _), unsorted in rows.groupby(["system", "system_version"]):
-            system, line = str(name), unsorted.sort_values("label_fraction")
+        axis.set_xlim(100 * ticks[0] / 1.3, 100 * ticks[-1] * 1.3)
+        lines = rows.sort_values("label_fraction").groupby(["system", "system_version"])
+        aside = min(ASIDE, MOST_ASIDE ** (1 / len(lines)))
+        for place, ((name, _), line) in enumerate(lines):
+            system = str(name)
             colour, marker = marks[system]
-            fractions, scores = 100 * line["label_fraction"], 100 * line["score"]
-            (drawn[system],) = axis.plot(
-                fractions, scores, color=colour, marker=marker, markersize=7, linewidth=1.6,
+            drawn[system] = axis.errorbar(
+                100 * line["label_fraction"] * aside ** (place - (len(lines) - 1) / 2),
+                100 * line["score"], yerr=interval_reach(line),
+                color=colour, marker=marker, markersize=7, linewidth=1.6, elinewidth=1.2, capsize=2.5,
                 markeredgecolor="#222222", markeredgewidth=0.6,
             )  # fmt: skip
-            half = 100 * line["interval"]
-            axis.fill_between(
-                fractions,
-                (scores - half).clip(lower=0),
-                (scores + half).clip(upper=100),
-                color=colour,
-                alpha=0.1,
-                linewidth=0,
-            )
-        ticks = sorted(rows["label_fraction"].unique())
         axis.set_xticks([100 * tick for tick in ticks], [f"{100 * tick:.3g}" for tick in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xlim(100 * ticks[0] / 1.3, 100 * ticks[-1] * 1.3)
         axis.set_title(board_title(where, board))
         axis.set_xlabel("labels (% of train)")
         axis.set_ylabel(f"{str(where['metric']).replace('_', ' ')} (%)")

@@ -10,11 +10,15 @@ from lape_bench.errors import UserError
 from lape_bench.report.figures.style import mark, panels
 
 VALIDATION = "validation_"
+SCORE = "validation"  # the quantity that is a score, in [0, 1], by the task's metric
 MOST_MARKED = 30  # epochs; markers of more would run into each other
 
 
 def learning_curves(
-    curves: Mapping[str, Sequence[Mapping[str, float]]], title: str, named: str
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    title: str,
+    named: str,
+    metric: str,
 ) -> Figure:
     """Draw every logged quantity over epochs; one of train and the same of validation share a panel.
 
@@ -22,6 +26,7 @@ def learning_curves(
         curves: rows of each stage, as a record holds them.
         title: above the figure.
         named: what the curves are of, for the error.
+        metric: by which a stage is scored on validation.
 
     Raises:
         UserError: there is no curve.
@@ -38,13 +43,13 @@ def learning_curves(
         )
     figure, axes = panels(len(wanted), inches=(3.7, 2.6))
     for axis, (number, stage, quantity) in zip(axes, wanted, strict=True):
-        look = mark(number)
+        look, scale = mark(number), 100 if quantity == SCORE else 1
         for name, line in ((quantity, "-"), (VALIDATION + quantity, "--")):
             rows = [row for row in curves[stage] if name in row]
             if rows:
                 axis.plot(
                     [row.get("epoch", place + 1) for place, row in enumerate(rows)],
-                    [row[name] for row in rows],
+                    [scale * row[name] for row in rows],
                     color=look.colour if line == "-" else "#555555",
                     linestyle=line,
                     linewidth=1.6,
@@ -55,6 +60,8 @@ def learning_curves(
         if len(axis.lines) > 1:
             axis.legend(fontsize=8.5)
         axis.set_title(f"{stage}: {quantity.replace('_', ' ')}")
+        if quantity == SCORE:
+            axis.set_ylabel(f"{metric.replace('_', ' ')} (%)")
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     characters = int(9 * figure.get_size_inches()[0])

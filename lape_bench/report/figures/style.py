@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
 
 from lape_bench.errors import UserError, unknown
 from lape_bench.paths import new_file
@@ -132,6 +134,19 @@ def board_title(where: Mapping[str, Any], board: pd.DataFrame) -> str:
     if told := preparations(of_task)[where["comparable"]]:
         title += f" [{told}]"
     return textwrap.fill(title, 46)
+
+
+def interval_reach(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Return how far each interval reaches below and above its score, in points and within 0 to 100 %.
+
+    Args:
+        rows: of a leaderboard.
+
+    Returns:
+        Shape (2, rows), NaN where a row has no interval.
+    """
+    score, half = (100 * rows[name].to_numpy(np.float64) for name in ("score", "interval"))
+    return np.stack([np.minimum(half, score), np.minimum(half, 100 - score)])
 
 
 def check_suffix(path: Path) -> str:

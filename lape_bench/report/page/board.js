@@ -9,7 +9,7 @@ const COLUMNS = [
   { key: "minutes", name: "minutes", of: (e) => e.minutes, number: true },
 ].filter((column) => column.when !== false);
 
-function section(number, entries) {
+function section(number, entries, others) {
   const board = DATA.boards[number];
   const metric = words(board.metric);
   const about = `${board.suite}, ${metric}, manifest ${board.manifest_hash.slice(0, 12)}`;
@@ -17,8 +17,9 @@ function section(number, entries) {
   const heading = `board-${number}`;
   return node("section", { class: "board", "aria-labelledby": heading },
     node("h2", { id: heading }, titleOf(board), badges.map((badge) => badge && node("span", { class: "badge" }, badge))),
-    node("p", { class: "about" }, about),
-    node("div", { class: "sides" }, table(number, entries, metric), scatter(entries, metric, board)));
+    node("p", { class: "about" }, about), board.notes.map((note) => node("p", { class: "about" }, note)),
+    node("div", { class: "sides" }, table(number, entries, metric),
+      node("div", {}, scatter(entries, metric, board), others.length ? labelCurves(others, metric, board) : null)));
 }
 
 function table(number, entries, metric) {
@@ -91,7 +92,7 @@ function told(entry) {
   const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score)} %` + (entry.deviation === null ? "" : ` ± ${percent(entry.deviation)}`)];
   if (entry.interval !== null)
     lines.push(`95 % interval ${percent(Math.max(0, entry.score - entry.interval))} to ${percent(Math.min(1, entry.score + entry.interval))} %`);
-  else lines.push("one seed: no deviation, no interval");
+  else lines.push(`${entry.seeds > 1 ? "no seed has every fold" : "one seed"}: no deviation, no interval`);
   const seeds = entry.by_seed.map(([seed, score]) => `${seed}: ${percent(score)}`);
   lines.push(`seeds ${seeds.slice(0, 12).join(", ")}${seeds.length > 12 ? ", ..." : ""}`);
   lines.push(`${folds(entry)} fold${entry.folds_of_task === 1 ? "" : "s"}, ${count(entry.parameters)} parameters, ${entry.minutes.toFixed(1)} minutes a cell`);
@@ -99,7 +100,7 @@ function told(entry) {
 }
 function mark(entry, event) {
   unmark();
-  for (const id of [`row-${entry.id}`, `point-${entry.id}`]) if (byId(id)) byId(id).classList.add("marked");
+  for (const id of ["row", "point", "step"].map((kind) => `${kind}-${entry.id}`)) if (byId(id)) byId(id).classList.add("marked");
   const tip = byId("tip"), box = event.currentTarget.getBoundingClientRect();
   tip.textContent = `${entry.system}\n${told(entry)}`;
   tip.hidden = false;

@@ -1,14 +1,14 @@
 // Learning curves: a panel a quantity of a stage, a line a cell.
-const AHEAD = "validation_";
+const AHEAD = "validation_", SCORE = "validation";
 
-function curvePanels(curves) {
+function curvePanels(curves, metric) {
   const panels = new Map();
   for (const { seed, fold, stages } of curves)
     for (const [stage, quantities] of Object.entries(stages))
       for (const [quantity, [epochs, values]] of Object.entries(quantities)) {
         // A quantity of validation stands beside the same of train.
         const same = quantity.slice(AHEAD.length), beside = quantity.startsWith(AHEAD) && same in quantities;
-        const title = `${stage}: ${words(beside ? same : quantity)}`;
+        const name = quantity === SCORE ? `${metric} on validation` : words(beside ? same : quantity), title = `${stage}: ${name}`;
         const line = { cell: `seed ${seed}${fold ? `, fold ${fold}` : ""}`, validation: beside, epochs, values };
         if (!panels.has(title)) panels.set(title, []);
         panels.get(title).push(line);

@@ -35,5 +35,5 @@ const SHAPES = [
   "M-2.4 -5L0 -2.5L2.4 -5L5 -2.4L2.5 0L5 2.4L2.4 5L0 2.5L-2.4 5L-5 2.4L-2.5 0L-5 -2.4Z",
 ];
 const shape = (entry, attributes) =>
-  drawn("path", { d: SHAPES[entry.look % SHAPES.length], class: "glyph-shape", style: { fill: colour(entry) }, ...attributes });
+  drawn("path", { d: SHAPES[entry.look % SHAPES.length], class: "glyph-shape", style: { fill: colour(entry), stroke: colour(entry) }, ...attributes });
 const glyph = (entry) => drawn("svg", { class: "glyph", viewBox: "-6 -6 12 12", "aria-hidden": "true" }, shape(entry));

@@ -1,4 +1,4 @@
-// Axes, and a board's scatter: score against cost.
+// Axes, scores over a logarithmic axis, and a board's scatter: score against cost.
 function ticks(low, high, most) {
   const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough);
@@ -24,32 +24,49 @@ function frame(width, height, margin, xs, ys, xAt, yAt, xText, yText) {
   ].flat(3);
 }
 
-function scatter(entries, metric, board) {
-  const cost = state.cost === "minutes" ? "minutes" : "parameters";
-  const width = 330, height = 230, margin = { left: 40, right: 10, top: 8, bottom: 40 };
-  const least = cost === "minutes" ? 0.01 : 1;
-  const costs = entries.map((entry) => Math.max(least, entry[cost]));
-  const reach = Math.max(2, (Math.max(...costs) / Math.min(...costs)) ** 0.12);
-  const low = Math.min(...costs) / reach, high = Math.max(...costs) * reach, [from, to] = scaleOf(entries);
-  const xAt = (value) => margin.left + ((width - margin.left - margin.right) * Math.log(value / low)) / Math.log(high / low);
-  const yAt = (value) => height - margin.bottom - ((height - margin.top - margin.bottom) * (value - from)) / (to - from);
-  // Systems of one cost stand side by side, or their intervals would cover each other.
-  const same = new Map();
-  entries.forEach((entry, n) => { const key = Math.round(xAt(costs[n]) / 8); same.set(key, [...(same.get(key) || []), n]); });
-  const points = [...same.values()].flatMap((group) => group.map((n, place) => {
-    const entry = entries[n], score = 100 * entry.score, half = 100 * (entry.interval || 0);
-    const x = xAt(costs[n]) + (place - (group.length - 1) / 2) * Math.min(10, 90 / group.length);
-    const ends = { x1: x, x2: x, y1: yAt(Math.max(from, score - half)), y2: yAt(Math.min(to, score + half)) };
-    return drawn("g", { class: "point", id: `point-${entry.id}`, onclick: () => openRecord(entry),
+// How wide a marker is, about, in the units of a plot.
+const MARKER = 10;
+const INTERVALS = "with 95 % intervals, side by side where points stand together";
+
+// Markers where the values are. Intervals of near ones would cover each other: their lines are fanned out within the marker.
+function points(entries, xOf, yAt, [from, to], kind) {
+  // By place, then by score, not as the table is sorted: so are the lines, and what is drawn over what.
+  const placed = entries.map((entry) => ({ entry, x: xOf(entry) }));
+  placed.sort((a, b) => a.x - b.x || a.entry.score - b.entry.score || a.entry.look - b.entry.look);
+  return placed.map((point) => {
+    const { entry, x } = point, score = 100 * entry.score, half = 100 * (entry.interval || 0);
+    const near = placed.filter((other) => other.entry.interval && Math.abs(other.x - x) < MARKER);
+    const beside = x + (near.length > 1 ? MARKER * (near.indexOf(point) / (near.length - 1) - 0.5) : 0);
+    const ends = { x1: beside, x2: beside, y1: yAt(Math.max(from, score - half)), y2: yAt(Math.min(to, score + half)) };
+    return drawn("g", { class: "point", id: `${kind}-${entry.id}`, onclick: () => openRecord(entry),
       onmouseenter: (event) => mark(entry, event), onmouseleave: unmark },
       half ? drawn("line", { ...ends, style: { stroke: colour(entry), strokeWidth: 1.5 } }) : null,
-      shape(entry, { transform: `translate(${x.toFixed(1)} ${yAt(score).toFixed(1)})` }));
-  }));
-  const name = cost === "minutes" ? "minutes of learning a cell" : "parameters";
-  const say = (entry) => `${entry.system} ${percent(entry.score)} % at ${brief(entry[cost])}`;
-  const label = `${metric} against ${name} on ${titleOf(board)}: ${entries.slice(0, 8).map(say).join("; ")}`;
+      shape(entry, { transform: `translate(${x.toFixed(2)} ${yAt(score).toFixed(2)})` }));
+  });
+}
+
+// Scores of entries over what `of` gives, from beyond the least to beyond the most by the factor `room`.
+function overLog(entries, { of, room, xTicks, xText, name, label, caption, kind, lines = () => [] }) {
+  const width = 330, height = 230, margin = { left: 40, right: 10, top: 8, bottom: 40 };
+  const values = entries.map(of), low = Math.min(...values) / room, high = Math.max(...values) * room, scale = scaleOf(entries), [from, to] = scale;
+  const xAt = (value) => margin.left + ((width - margin.left - margin.right) * Math.log(value / low)) / Math.log(high / low);
+  const yAt = (value) => height - margin.bottom - ((height - margin.top - margin.bottom) * (value - from)) / (to - from);
+  const xOf = (entry) => xAt(of(entry));
   return node("figure", {}, drawn("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
-    frame(width, height, margin, logTicks(low, high), ticks(from, to, 5), xAt, yAt, brief, (tick) => `${tick}`), points,
+    frame(width, height, margin, xTicks(low, high), ticks(from, to, 5), xAt, yAt, xText, (tick) => `${tick}`),
+    lines(xOf, (entry) => yAt(100 * entry.score)), points(entries, xOf, yAt, scale, kind),
     drawn("text", { x: (width + margin.left) / 2, y: height - 6, "text-anchor": "middle" }, name)),
-  node("figcaption", {}, `${metric} in %, with 95 % intervals`));
+  node("figcaption", {}, caption));
+}
+
+function scatter(entries, metric, board) {
+  const cost = state.cost, name = COSTS[cost], least = cost === "minutes" ? 0.001 : 1; // what cost nothing has no logarithm
+  const of = (entry) => Math.max(least, entry[cost]), costs = entries.map(of);
+  const say = (entry) => `${entry.system} ${percent(entry.score)} % at ${brief(entry[cost])}`;
+  const below = entries.some((entry) => entry[cost] < least) ? `; fewer ${cost} than ${least} are drawn there` : "";
+  return overLog(entries, {
+    of, name, room: Math.max(2, (Math.max(...costs) / Math.min(...costs)) ** 0.12), xTicks: logTicks, xText: brief, kind: "point",
+    label: `${metric} against ${name} on ${titleOf(board)}: ${entries.slice(0, 8).map(say).join("; ")}`,
+    caption: `${metric} in %, ${INTERVALS}${below}`,
+  });
 }

@@ -38,17 +38,18 @@ function contents(entry) {
   const details = entry.details;
   const parts = [top(entry), node("p", {}, told(entry).split("\n").join("; "), "."), heading("Seeds and folds"), cellsOf(entry)];
   if (!details)
-    parts.push(node("p", {}, "Known from a table of cells alone: predictions, curves and environment lie with its records."));
+    parts.push(node("p", {}, "There is no record behind this score, which is known from a table of cells alone: " +
+      "predictions, curves and environment lie with its records."));
   parts.push(...settings(entry), heading("Facts"), rows(null, facts(entry)));
   if (!details) return parts;
   if (details.stages.length)
-    parts.push(heading("Stages"), rows(["stage", "seconds, mean", "peak memory, MiB"],
+    parts.push(heading("Stages"), node("p", { class: "about" }, `Of ${behind(entry)}.`), rows(["stage", "seconds, mean", "peak memory, MiB"],
       details.stages.map(([stage, seconds, memory]) => [stage, seconds.toFixed(1), count(memory)])));
   if (details.artifacts.length)
     parts.push(heading("Cached stages"), rows(["kind", "seconds when made", "hash"],
       details.artifacts.map(([kind, seconds, hashes]) => [kind, seconds.toFixed(1), path(hashes.join(" "))])));
-  if (details.curves.length) parts.push(...curvePanels(details.curves));
-  if (details.confusion) parts.push(...confusion(details));
+  if (details.curves.length) parts.push(...curvePanels(details.curves, words(boardOf(entry).metric)));
+  if (details.confusion) parts.push(...confusion(entry));
   parts.push(heading("Environment"), ...details.environments.map(([place, cells]) => environment(DATA.environments[place], cells)));
   return parts;
 }
@@ -62,13 +63,23 @@ function top(entry) {
     node("button", { type: "button", class: "close", onclick: () => byId("drawer").close() }, "Close"));
 }
 
+// A cell is [seed, fold, score, folder of its record or null, whether it counts].
 function cellsOf(entry) {
-  const folded = entry.folds_of_task > 1, recorded = Boolean(entry.details);
+  const folded = entry.folds_of_task > 1, told = entry.cells.some((cell) => cell[3] || !cell[4]);
   const some = (condition, value) => (condition ? [value] : []);
-  return rows(["seed", ...some(folded, "fold"), `${words(boardOf(entry).metric)} %`, ...some(recorded, "record")],
-    entry.cells.map(([seed, fold, score, folder]) => [
-      `${seed}`, ...some(folded, `${fold}`), percent(score), ...some(recorded, path(folder || "known from a table of cells alone")),
+  const has = (seed) => entry.cells.filter((cell) => cell[0] === seed).length;
+  const why = (seed) => node("div", {}, `not counted: seed ${seed} has ${has(seed)} of ${entry.folds_of_task} folds`);
+  return rows(["seed", ...some(folded, "fold"), `${words(boardOf(entry).metric)} %`, ...some(told, "record")],
+    entry.cells.map(([seed, fold, score, folder, counts]) => [
+      `${seed}`, ...some(folded, `${fold}`), percent(score),
+      ...some(told, [counts ? null : why(seed), path(folder || "known from a table of cells alone")]),
     ]));
+}
+// The cells that matrix and stages are of: those behind the score, as far as they have records.
+function behind(entry) {
+  const counted = entry.cells.filter((cell) => cell[4]), recorded = counted.filter((cell) => cell[3]).length;
+  const cells = `${plural(counted.length, "cell")} behind the score`;
+  return recorded === counted.length ? `the ${cells}` : `${recorded} of the ${cells}, the ones with a record`;
 }
 
 function facts(entry) {

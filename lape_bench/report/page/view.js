@@ -4,6 +4,7 @@ const DEFAULTS = {
   sort: "score", order: "desc", cost: "parameters", open: "",
 };
 const FILTERS = { suite: "Suite", task: "Task", protocol: "Protocol", labels: "Labels", data: "Data" };
+const COSTS = { parameters: "parameters", minutes: "minutes of learning a cell" }; // what a score may be held against
 const BOARDS_AT_ONCE = 20; // the rest follows in slices, so that typing never waits for thousands of rows
 let state = { ...DEFAULTS }, pending = 0;
 
@@ -12,6 +13,7 @@ function readState() {
   state = { ...DEFAULTS };
   for (const key of Object.keys(DEFAULTS)) if (given.has(key)) state[key] = given.get(key);
   if (!COLUMNS.some((column) => column.key === state.sort)) state.sort = DEFAULTS.sort;
+  if (!Object.hasOwn(COSTS, state.cost)) state.cost = DEFAULTS.cost;
 }
 function writeState() {
   const told = new URLSearchParams();
@@ -47,7 +49,7 @@ function buildFilters() {
   }
   form.append(
     node("label", {}, "Figure", node("select", { id: "filter-cost", onchange: (event) => change({ cost: event.target.value }) },
-      node("option", { value: "parameters" }, "by parameters"), node("option", { value: "minutes" }, "by minutes"))),
+      Object.keys(COSTS).map((cost) => node("option", { value: cost }, `by ${cost}`)))),
     node("label", { class: "wide" }, "Systems", node("input", { id: "filter-find", type: "search", placeholder: "part of a name",
       autocomplete: "off", oninput: (event) => change({ find: event.target.value }) })));
 }
@@ -81,7 +83,7 @@ function render() {
   const systems = [...found.values()].reduce((sum, entries) => sum + entries.length, 0);
   byId("count").textContent = `${plural(found.size, "board")}, ${plural(systems, "score")}. A row opens the record.`;
   const boards = [...found];
-  const draw = (slice) => slice.map(([number, entries]) => section(number, entries));
+  const draw = (slice) => slice.map(([number, entries]) => section(number, entries, overLabels(number, found)));
   byId("boards").replaceChildren(...draw(boards.slice(0, BOARDS_AT_ONCE)));
   clearTimeout(pending);
   const follow = (from) => {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 from typer.testing import CliRunner
 
@@ -14,7 +15,7 @@ from lape_bench.cli.app import app
 from lape_bench.errors import UserError
 from lape_bench.records import read_predictions, read_record, record_folders, write_record
 from lape_bench.report.frame import load_results
-from lape_bench.report.leaderboard import leaderboard
+from lape_bench.report.leaderboard import leaderboard, notes
 from lape_bench.report.page import page
 
 from .test_leaderboard import stages, write
@@ -89,20 +90,88 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     assert page_of(tmp_path) == page_of(tmp_path)
 
 
+def matrix_of(entry: dict[str, Any]) -> NDArray[np.int64]:
+    """The confusion matrix that an entry tells, whole, of three classes."""
+    found = np.zeros((3, 3), np.int64)
+    for row, column, clips in np.reshape(entry["details"]["confusion"], (-1, 3)):
+        found[row, column] = clips
+    return found
+
+
+def confusions(*folders: Path) -> Any:
+    """The sum of the confusion matrices of some records."""
+    matrices = []
+    for folder in folders:
+        predictions = read_predictions(folder, read_record(folder))
+        taken = predictions.log_probabilities.argmax(axis=1)
+        matrices.append(confusion_matrix(predictions.labels, taken))
+    return sum(matrices)
+
+
 def test_confusions_are_summed_over_seeds_and_folds(tmp_path: Path) -> None:
     for seed in range(2):
         for fold in (1, 2):
             write(tmp_path, seed, fold, 2)
-    flat = data_of(page_of(tmp_path))["entries"][0]["details"]["confusion"]
-    found = np.zeros((3, 3), int)
-    for row, column, clips in np.reshape(flat, (-1, 3)):
-        found[row, column] = clips
-    expected = 0
-    for folder in record_folders(tmp_path):
-        predictions = read_predictions(folder, read_record(folder))
-        taken = predictions.log_probabilities.argmax(axis=1)
-        expected = expected + confusion_matrix(predictions.labels, taken)
-    assert np.array_equal(found, expected)
+    (entry,) = data_of(page_of(tmp_path))["entries"]
+    assert np.array_equal(matrix_of(entry), confusions(*record_folders(tmp_path)))
+
+
+def test_only_the_cells_behind_a_score_are_summed_up_and_the_others_are_listed(
+    tmp_path: Path,
+) -> None:
+    scores = [write(tmp_path, 0, fold, 2, stages=stages(train=10)) for fold in (1, 2)]
+    write(tmp_path, 1, 1, 2, stages=stages(train=1000))  # a seed that lacks its second fold
+    add(tmp_path, curves=curve(3))
+    (entry,) = data_of(page_of(tmp_path))["entries"]
+    assert entry["score"] == pytest.approx(np.mean(scores))
+    assert entry["by_seed"] == [[0, entry["score"]]]
+    assert [cell[:2] + cell[4:] for cell in entry["cells"]] == [
+        [0, 1, True],
+        [0, 2, True],
+        [1, 1, False],
+    ]
+    counted = [each for each in record_folders(tmp_path) if read_record(each).cell.seed == 0]
+    assert len(counted) == 2
+    assert np.array_equal(matrix_of(entry), confusions(*counted))
+    assert {told["seed"] for told in entry["details"]["curves"]} == {0}
+    ((_, seconds, _),) = entry["details"]["stages"]
+    assert seconds == 10
+
+
+def test_where_no_seed_has_every_fold_all_cells_are_summed_up(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path, seed, 1, 2)
+    (entry,) = data_of(page_of(tmp_path))["entries"]
+    assert [cell[4] for cell in entry["cells"]] == [True, True]
+    assert np.array_equal(matrix_of(entry), confusions(*record_folders(tmp_path)))
+
+
+def test_a_record_that_does_not_count_never_stands_for_a_score_from_a_table(
+    tmp_path: Path,
+) -> None:
+    for fold in (1, 2):
+        write(tmp_path / "whole", 0, fold, 2)
+    table = tmp_path / "cells.csv"
+    load_results([tmp_path / "whole"]).cells.to_csv(table, index=False)
+    write(tmp_path / "part", 1, 1, 2)
+    (entry,) = data_of(page_of(table, tmp_path / "part"))["entries"]
+    assert entry["details"] is None
+    assert [(bool(cell[3]), cell[4]) for cell in entry["cells"]] == [
+        (False, True),
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_a_board_tells_what_its_own_ranks_do_not(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    write(tmp_path, 0, task="u")
+    results = load_results([tmp_path])
+    board = leaderboard(results.cells, results.outcomes)
+    told = data_of(page(results, board, [tmp_path]))["boards"]
+    assert [each["notes"] for each in told] == [
+        notes(board[board["task"] == each["task"]]) for each in told
+    ]
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The page in a real browser: what a reader does with it, by mouse, keyboard, phone and link."""
 
+import math
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,8 +15,8 @@ from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import leaderboard
 from lape_bench.report.page import page
 
-from .test_leaderboard import stages, write
-from .test_page import CELLS, add, curve, page_of
+from .test_leaderboard import stages, write, write_scores
+from .test_page import CELLS, add, curve, data_of, page_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra [test] is not installed")
@@ -196,7 +198,8 @@ def test_a_record_opens_and_closes_by_keyboard_and_gives_the_focus_back(opened: 
     assert "open=" in reader.page.evaluate("location.hash")
     reader.page.keyboard.press("Escape")
     assert not drawer.is_visible()
-    assert "open=" not in reader.page.evaluate("location.hash")
+    # The browser tells the page of the closing a moment after it.
+    reader.page.wait_for_function("!location.hash.includes('open=')")
     assert button.evaluate("(button) => button === document.activeElement")
 
 
@@ -283,6 +286,100 @@ def test_the_figure_follows_the_filter_and_its_axis_is_chosen(opened: Any) -> No
     )
     reader.page.locator("figure .point").first.click()
     assert reader.page.get_by_role("dialog").is_visible()
+
+
+def markers(reader: Reader, kind: str) -> dict[str, float]:
+    """Where the marker of each entry's point is drawn, from the left, by the entry's id."""
+    moved = reader.page.locator(f"[id^={kind}-]").evaluate_all(
+        "(points) => points.map((point) => [point.id, point.querySelector('path').getAttribute('transform')])"
+    )
+    return {name.partition("-")[2]: float(re.findall(r"[\d.]+", place)[0]) for name, place in moved}
+
+
+def intervals(reader: Reader) -> dict[str, str]:
+    """The line of each interval, as it is drawn, by the point's id."""
+    lines: list[list[str]] = reader.page.locator("[id^=point-] line").evaluate_all(
+        "(lines) => lines.map((line) => [line.parentNode.id, line.outerHTML])"
+    )
+    return dict(map(tuple, lines))
+
+
+@pytest.mark.parametrize("cost", ["parameters", "minutes"])
+def test_points_stand_at_their_costs_however_the_table_is_sorted(
+    opened: Any, results: Path, cost: str
+) -> None:
+    reader = opened(f"#task=asc-keywords&labels=10+%25&protocol=finetune&cost={cost}")
+    entries = {entry["id"]: entry for entry in data_of(results.read_text())["entries"]}
+    places, lines = markers(reader, "point"), intervals(reader)
+    pairs = [(entries[name][cost], place) for name, place in places.items()]
+    assert len(pairs) == 6
+    # On a logarithmic axis a place is a straight line over the logarithm, which two points give.
+    (low, left), (high, right) = min(pairs), max(pairs)
+    slope = (right - left) / math.log(high / low)
+    assert left < right
+    assert [place for _, place in pairs] == pytest.approx(
+        [left + slope * math.log(value / low) for value, _ in pairs], abs=0.02
+    )
+    for column in ("system", "minutes", "parameters"):
+        reader.page.get_by_role("button", name=column).first.click()
+        assert markers(reader, "point") == places
+        assert intervals(reader) == lines
+
+
+def test_curves_over_labels_join_the_chosen_scores_of_alike_boards(
+    opened: Any, results: Path
+) -> None:
+    reader = opened("#task=asc-keywords&protocol=finetune")
+    data = data_of(results.read_text())
+    places = markers(reader, "step")
+    boards = {entry["id"]: data["boards"][entry["board"]] for entry in data["entries"]}
+    of_fraction: dict[float, set[float]] = {}
+    for name, place in places.items():
+        of_fraction.setdefault(boards[name]["label_fraction"], set()).add(place)
+    assert len(places) == len(reader.systems(0)) + len(reader.systems(1))
+    ((few,), (every,)) = (of_fraction[part] for part in (0.1, 1.0))
+    assert few < every
+    curves = reader.page.locator("svg.plot", has=reader.page.locator("[id^=step-]"))
+    assert curves.count() == 1
+    label = curves.get_attribute("aria-label")
+    assert label.startswith("accuracy over labels on asc-keywords, finetune: ")
+    assert re.search(r"supervised [\d.]+ % at 10 %, [\d.]+ % at 100 %", label)
+    reader.page.get_by_role("combobox", name="Labels").select_option("10 %")
+    assert curves.count() == 0
+
+
+def test_a_cost_that_is_not_known_is_the_default(opened: Any) -> None:
+    reader = opened("#cost=foo")
+    assert reader.page.get_by_role("combobox", name="Figure").input_value() == "parameters"
+    assert " parameters on " in reader.page.locator("svg.plot").first.get_attribute("aria-label")
+
+
+def test_the_drawer_marks_what_does_not_count(opened: Any, tmp_path: Path) -> None:
+    for fold in (1, 2):
+        write(tmp_path / "results", 0, fold, 2)
+    write(tmp_path / "results", 1, 1, 2)
+    path = tmp_path / "page.html"
+    path.write_text(page_of(tmp_path / "results"), encoding="utf-8")
+    reader = opened(path=path)
+    reader.page.locator(".system").first.click()
+    rows = reader.page.locator("dialog table").first.locator("tbody tr").all_inner_texts()
+    assert ["not counted: seed 1 has 1 of 2 folds" in row for row in rows] == [False, False, True]
+    assert (
+        "test sets of the 2 cells behind the score"
+        in reader.page.get_by_role("dialog").inner_text()
+    )
+
+
+def test_half_a_percent_is_rounded_up(opened: Any, tmp_path: Path) -> None:
+    labels, taken = np.repeat([0, 1, 2], [8, 40, 2]), np.zeros(50, np.int64)
+    taken[7], taken[8:31], taken[48:] = 1, 1, 2  # 1 of 8 and 23 of 40 are 12.5 and 57.5 %
+    write_scores(tmp_path / "results", labels, np.eye(3, dtype=np.float32)[taken], 0)
+    path = tmp_path / "page.html"
+    path.write_text(page_of(tmp_path / "results"), encoding="utf-8")
+    reader = opened(path=path)
+    reader.page.locator(".system").first.click()
+    shown = reader.page.locator(".matrix tbody td").all_text_contents()
+    assert shown == ["88", "13", "", "43", "58", "", "", "", "100"]
 
 
 @pytest.mark.parametrize("fragment", ["", "#suite=other&data=real", "#find=unfused"])

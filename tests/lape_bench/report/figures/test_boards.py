@@ -54,22 +54,49 @@ def test_scores_stand_over_their_cost_with_their_interval() -> None:
     ends = [segment[:, 1] for each in axis.collections for segment in each.get_segments()]
     assert np.allclose(ends, [[40, 60], [75, 100]])  # no accuracy is above 100 %
     assert axis.get_ylabel() == "balanced accuracy (%)"
-    middle = np.exp(np.mean([np.log(x) for x, _ in points(in_seconds).values()]))
-    assert middle == pytest.approx(120)  # equal costs stand side by side, about their own
+    assert {x for x, _ in points(in_seconds).values()} == {120}
 
 
 @given(costs=st.lists(st.sampled_from([0.0, 1.0, 1.01, 1e7]), min_size=1, max_size=8))
 @settings(deadline=None, max_examples=20)  # each draws a figure
-def test_systems_of_about_one_cost_stand_side_by_side_within_the_panel(costs: list[float]) -> None:
+def test_every_system_stands_at_its_cost_within_the_panel(costs: list[float]) -> None:
     rows = board(minutes=[cost / 60 for cost in costs])
     with styled():
         (axis,) = accuracy_against(rows, seconds(rows), marks(rows["system"])).axes
     low, high = axis.get_xlim()
-    places = sorted(line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 1)
-    apart = {round(math.log(x / low) / math.log(high / low), 2) for x in places}
-    assert len(apart) == len(costs)
+    places = [line.get_xdata()[0] for line in axis.lines]
+    assert places == pytest.approx(sorted(max(cost, 0.001) for cost in costs))
     assert low < min(places)
     assert max(places) < high
+    assert ("less than 0.001" in axis.get_xlabel()) == (0 in costs)
+
+
+def drawn_intervals(axis: Axes) -> list[tuple[float, float]]:
+    """Where each interval's line is drawn and its lower end, in pixels, from left to right."""
+    axis.figure.draw_without_rendering()
+    segments = [(each.get_transform(), *each.get_segments()) for each in axis.collections]
+    ends = [transform.transform(line)[0] for transform, line in segments if len(line)]
+    return sorted((x, y) for x, y in ends)
+
+
+def test_intervals_of_one_cost_are_fanned_out_by_score_within_the_marker() -> None:
+    rows = board(score=[0.7, 0.5, 0.6])
+    for each in (rows, rows[::-1]):
+        with styled():
+            (axis,) = accuracy_against(each, parameters(each), marks(each["system"])).axes
+        lines = drawn_intervals(axis)
+        middle, _ = axis.transData.transform((1000, 50))
+        pixels = 7 / 72 * axis.figure.dpi  # of a marker
+        assert [x - middle for x, _ in lines] == pytest.approx([-pixels / 2, 0, pixels / 2])
+        assert [y for _, y in lines] == sorted(y for _, y in lines)
+
+
+def test_an_interval_alone_goes_through_its_marker() -> None:
+    rows = board(parameters=[10, 1000, 1000], interval=[0.1, 0.1, math.nan])
+    with styled():
+        (axis,) = accuracy_against(rows, parameters(rows), marks(rows["system"])).axes
+    places = [x for x, _ in drawn_intervals(axis)]
+    assert places == pytest.approx(axis.transData.transform([(10, 50), (1000, 50)])[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -99,20 +126,28 @@ def test_a_system_has_one_look_in_every_panel_and_one_place_in_the_legend() -> N
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
-def test_a_curve_goes_through_the_scores_and_its_band_through_the_intervals() -> None:
+def test_a_curve_goes_through_the_scores_and_its_bars_to_the_ends_of_the_intervals() -> None:
     rows = board(
         system=["a", "a", "a"], label_fraction=[1.0, 0.01, 0.1], score=[0.9, 0.5, 0.7],
         interval=[0.2, math.nan, 0.1],
     )  # fmt: skip
     with styled():
         (axis,) = label_fraction_curves(rows, marks(rows["system"])).axes
-    (line,) = axis.lines
-    assert np.allclose(line.get_xydata(), [[1, 50], [10, 70], [100, 90]])
-    (band,) = axis.collections
-    heights = {(x, round(y)) for path in band.get_paths() for x, y in path.vertices}
-    assert heights >= {(10, 60), (10, 80), (100, 70), (100, 100)}
-    assert not any(x == 1 for x, _ in heights)  # one seed has no interval
+    assert np.allclose(axis.lines[0].get_xydata(), [[1, 50], [10, 70], [100, 90]])
+    (bars,) = axis.collections
+    one_seed, *ends = bars.get_segments()
+    assert np.allclose(ends, [[[10, 60], [10, 80]], [[100, 70], [100, 100]]])
+    assert len(one_seed) == 0  # it has no interval
     assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "10", "100"]
+
+
+def test_intervals_of_one_fraction_stand_apart_about_it() -> None:
+    rows = board(system=["a", "b", "c", "c"], label_fraction=[0.1, 0.1, 0.1, 1.0])
+    with styled():
+        (axis,) = label_fraction_curves(rows, marks(rows["system"])).axes
+    places = [bars.get_segments()[0][0, 0] for bars in axis.collections]
+    assert len(set(places)) == 3
+    assert places == pytest.approx([10 / 1.05, 10, 10 * 1.05])
 
 
 @pytest.mark.parametrize("column", ["task", "data", "protocol", "comparable"])

@@ -1,5 +1,6 @@
 """Figures of one record: confusions, curves, embeddings, and the command that draws them."""
 
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,13 @@ def test_the_matrix_holds_the_percentage_of_each_class() -> None:
     assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "b", "c", "d"]
 
 
+def test_half_a_percent_is_rounded_up() -> None:
+    counts = np.array([[1, 7], [17, 23]])  # 12.5, 87.5, 42.5 and 57.5 %
+    with styled():
+        axis = confusion_figure(counts, ["a", "b"], "title").axes[0]
+    assert [text.get_text() for text in axis.texts] == ["13", "88", "43", "58"]
+
+
 def test_hundreds_of_classes_are_numbered_and_their_worst_confusions_told_in_words() -> None:
     counts = np.diag(np.full(100, 5))
     counts[7, 9] = 3
@@ -60,16 +68,17 @@ def test_a_curve_of_validation_shares_the_panel_of_the_same_of_train() -> None:
     ]
     assert quantities(rows) == ["loss", "validation"]
     with styled():
-        figure = learning_curves({"fine-tuning": rows}, "title", "it")
+        figure = learning_curves({"fine-tuning": rows}, "title", "it", "balanced_accuracy")
     loss, validation = figure.axes
     assert [line.get_xydata().tolist() for line in loss.lines] == [[[1, 3], [2, 2]], [[2, 2.5]]]
-    assert [line.get_xydata().tolist() for line in validation.lines] == [[[1, 0.2], [2, 0.4]]]
+    assert [line.get_xydata().tolist() for line in validation.lines] == [[[1, 20], [2, 40]]]
+    assert validation.get_ylabel() == "balanced accuracy (%)"
     assert loss.get_title() == "fine-tuning: loss"
 
 
 def test_a_record_without_epochs_is_told_so() -> None:
     with pytest.raises(UserError, match="it has no learning curve"):
-        learning_curves({}, "title", "it")
+        learning_curves({}, "title", "it", "accuracy")
 
 
 def test_the_map_is_the_plane_of_most_variance() -> None:
@@ -118,7 +127,8 @@ def test_the_command_draws_a_record_and_a_board(tmp_path: Path) -> None:
     predictions = read_predictions(folder, record)
     taken = predictions.log_probabilities.argmax(axis=1)
     shares = 100 * confusion_matrix(predictions.labels, taken, normalize="true")
-    assert all(f"<!-- {share:.0f} -->" in text for share in shares.ravel() if share)
+    halves_up = [Decimal(share).quantize(Decimal(1), ROUND_HALF_UP) for share in shares.ravel()]
+    assert all(f"<!-- {share} -->" in text for share in halves_up if share)
     assert (tmp_path / "seconds.png").stat().st_size > 1_000
 
 
