@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -351,18 +351,18 @@ def _check_columns(path: Path, table: pa.Table, classes: int) -> None:
     """
     if not len(table):
         raise UserError(f"{path} holds no clip")
-    types = {"clip_id": pa.types.is_string, "label": pa.types.is_dictionary}
-    for name, fits in {**types, "log_probabilities": partial(_is_row, classes)}.items():
-        column = table[name]
-        if not fits(column.type) or column.null_count:
-            raise UserError(f"{path} holds a column '{name}' that no run has written")
+    told = table.schema.types, table.column_names
+    if told not in _written(classes) or any(column.null_count for column in table.columns):
+        raise UserError(f"{path} holds columns that no run has written")
 
 
-def _is_row(classes: int, kind: pa.DataType) -> bool:
-    """Tell whether a type holds a float32 for each class."""
-    if not pa.types.is_fixed_size_list(kind):
-        return False
-    return bool(kind.list_size == classes and pa.types.is_float32(kind.value_type))
+@lru_cache
+def _written(classes: int) -> list[tuple[list[pa.DataType], list[str]]]:
+    """Return types and names of the columns, as they are read: now, and before scores were told to be never missing."""
+    names = ["clip_id", "label", "log_probabilities"]
+    scores = [pa.field("element", pa.float32(), nullable=nullable) for nullable in (False, True)]
+    label = pa.dictionary(pa.int32(), pa.string())
+    return [([pa.string(), label, pa.list_(score, classes)], names) for score in scores]
 
 
 def record_folders(out: Path) -> list[Path]:
