@@ -1,26 +1,22 @@
 """Cells and their records: what was run, what came out, and everything needed to recompute it.
 
-A cell's folder holds `record.json` and `predictions.parquet`; both appear whole or not at all, the record last.
+A cell's folder holds `record.json` and `predictions.parquet` (`predictions.py`); both appear whole or not at all, the
+record last.
 """
 
 import hashlib
 import json
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
 from lape_bench.config import Frozen
 from lape_bench.errors import UserError
-from lape_bench.paths import new_file, sha256, write_text
+from lape_bench.paths import write_text
 
 # 1 had one curve, and named artefacts by kind and hash alone; 2 had no seal.
 SCHEMA_VERSION = 3
@@ -251,118 +247,6 @@ def _should_be_sealed(values: Any, sealed: bool) -> bool:
 def _sealing(body: bytes) -> bytes:
     """Return what follows `SEAL` in a record that nobody has changed."""
     return f'"{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
-
-
-def write_predictions(
-    folder: Path,
-    clip_ids: list[str],
-    labels: NDArray[np.int64],
-    log_probabilities: NDArray[np.float32],
-    classes: tuple[str, ...],
-) -> str:
-    """Write `predictions.parquet` and return its SHA-256.
-
-    Args:
-        folder: the cell's folder.
-        clip_ids: one a test clip.
-        labels: true classes, shape (clips,).
-        log_probabilities: shape (clips, classes).
-        classes: names of the classes, kept in the file.
-    """
-    scores = pa.list_(pa.field("element", pa.float32(), nullable=False), len(classes))
-    table = pa.table(
-        {
-            "clip_id": clip_ids,
-            "label": [classes[label] for label in labels],
-            "log_probabilities": pa.FixedSizeListArray.from_arrays(
-                pa.array(log_probabilities.ravel(), pa.float32()), type=scores
-            ),
-        },
-        metadata={"classes": json.dumps(classes)},
-    )
-    with new_file(folder / PREDICTIONS) as temporary:
-        # No dictionary of the scores, of which hardly two are equal: it would only cost time and space.
-        pq.write_table(table, temporary, use_dictionary=["label"])
-    return sha256(folder / PREDICTIONS)
-
-
-class Predictions(NamedTuple):
-    """What a system made of the test clips.
-
-    Attributes:
-        clip_ids: one a clip, strings.
-        labels: true classes, shape (clips,).
-        log_probabilities: shape (clips, classes).
-        classes: their names.
-    """
-
-    clip_ids: pa.ChunkedArray
-    labels: NDArray[np.int64]
-    log_probabilities: NDArray[np.float32]
-    classes: tuple[str, ...]
-
-    def digest(self) -> str:
-        """Hash the clips' ids and their classes: the test set as a system met it."""
-        told = hashlib.sha256(json.dumps(self.classes).encode())
-        # As Arrow holds strings, where each ends and all of them in a row: a report hashes thousands of test sets.
-        ids = self.clip_ids.combine_chunks()
-        _, edges, text = ids.buffers()
-        ends = np.frombuffer(edges, np.int32)[ids.offset : ids.offset + len(ids) + 1]
-        told.update((ends - ends[0]).tobytes())
-        told.update(memoryview(text)[ends[0] : ends[-1]])
-        told.update(self.labels.tobytes())
-        return told.hexdigest()
-
-
-def read_predictions(folder: Path, record: RunRecord) -> Predictions:
-    """Read the predictions of a finished cell.
-
-    Raises:
-        UserError: the file is missing, damaged, or not the one the record names.
-    """
-    path = folder / PREDICTIONS
-    try:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
-            raise UserError(f"{path} is not the file its record names (its SHA-256 differs)")
-        # Not pq.read_table, which opens a data set: four times as slow, and a report reads thousands.
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["label"])
-        table = file.read(use_threads=False)
-        classes = tuple(json.loads(table.schema.metadata[b"classes"]))
-        _check_columns(path, table, len(classes))
-        index = {name: number for number, name in enumerate(classes)}
-        named = table["label"].combine_chunks()  # numbers, and what they stand for in this file
-        numbers = np.array([index[name] for name in named.dictionary.to_pylist()], np.int64)
-        labels = numbers[named.indices.to_numpy()]
-        flat = table["log_probabilities"].combine_chunks().flatten().to_numpy()
-        if np.isnan(flat).any():
-            raise UserError(f"{path} holds clips whose score is no number")
-        rows = flat.reshape(len(labels), len(classes))
-        return Predictions(table["clip_id"], labels, rows, classes)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-
-
-def _check_columns(path: Path, table: pa.Table, classes: int) -> None:
-    """Refuse what `write_predictions` does not write.
-
-    Raises:
-        UserError: no clips, or a column that is missing, of another type, or not filled in.
-    """
-    if not len(table):
-        raise UserError(f"{path} holds no clip")
-    told = table.schema.types, table.column_names
-    if told not in _written(classes) or any(column.null_count for column in table.columns):
-        raise UserError(f"{path} holds columns that no run has written")
-
-
-@lru_cache
-def _written(classes: int) -> list[tuple[list[pa.DataType], list[str]]]:
-    """Return types and names of the columns, as they are read: now, and before scores were told to be never missing."""
-    names = ["clip_id", "label", "log_probabilities"]
-    scores = [pa.field("element", pa.float32(), nullable=nullable) for nullable in (False, True)]
-    label = pa.dictionary(pa.int32(), pa.string())
-    return [([pa.string(), label, pa.list_(score, classes)], names) for score in scores]
 
 
 def record_folders(out: Path) -> list[Path]:

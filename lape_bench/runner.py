@@ -29,6 +29,7 @@ from lape_bench.device import Compute, stamp
 from lape_bench.errors import UserError, unknown, writing
 from lape_bench.learning.door import EXPECTED, is_system, system_of
 from lape_bench.paths import checkpoint_folder, staged_folder, write_text
+from lape_bench.predictions import read_predictions, write_predictions
 from lape_bench.progress import Progress
 from lape_bench.records import (
     LOCK,
@@ -43,9 +44,7 @@ from lape_bench.records import (
     TaskFacts,
     cell_folder,
     identity,
-    read_predictions,
     read_record,
-    write_predictions,
     write_record,
 )
 from lape_bench.registry import SYSTEMS

@@ -16,6 +16,7 @@ LAYERS = [
     ["errors"],
     ["config", "paths", "seeding", "metrics", "clusters", "environment", "memory", "inspection"],
     ["registry", "progress", "data.audio", "records", "features"],
+    ["predictions"],
     [
         "report.table",
         "report.wording",

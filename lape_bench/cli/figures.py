@@ -148,7 +148,8 @@ def _chosen(
 
 def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
     from lape_bench import metrics
-    from lape_bench.records import read_predictions, read_record
+    from lape_bench.predictions import read_answers
+    from lape_bench.records import read_record
     from lape_bench.report.figures.confusion import confusion_figure
     from lape_bench.report.figures.embedding_map import embedding_map
     from lape_bench.report.figures.learning_curves import learning_curves
@@ -174,7 +175,7 @@ def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
             f"{title}: {clips.about}",
             "tsne" if tsne else "pca",
         )
-    predictions = read_predictions(place, record)
-    taken = predictions.log_probabilities.argmax(axis=1)
-    confusion = metrics.confusion_matrix(predictions.labels, taken, len(predictions.classes))
-    return confusion_figure(confusion, predictions.classes, title)
+    answers = read_answers(place, record)
+    classes = answers.classes
+    confusion = metrics.confusion_matrix(answers.labels, answers.predicted, len(classes))
+    return confusion_figure(confusion, classes, title)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lape_bench.config import Frozen
 from lape_bench.errors import UserError
-from lape_bench.records import read_predictions, read_record
+from lape_bench.predictions import read_answers
+from lape_bench.records import read_record
 from lape_bench.report.alignment import Aligned, BySeed, align, by_seed
 from lape_bench.report.frame import Outcome
 from lape_bench.report.pair import Pair
@@ -204,9 +205,9 @@ def _clip_ids(parts: Mapping[Any, Outcome], aligned: Aligned) -> tuple[list[str]
     classes: tuple[str, ...] = ()
     for part in aligned.parts:
         folder = parts[part].folder
-        predictions = read_predictions(folder, read_record(folder))
-        ids += predictions.clip_ids.to_pylist()
-        classes = predictions.classes
+        answers = read_answers(folder, read_record(folder))
+        ids += answers.clip_ids.to_pylist()
+        classes = answers.classes
     return ids, classes
 
 

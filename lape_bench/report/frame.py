@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from lape_bench import metrics
 from lape_bench.config import flatten
 from lape_bench.errors import UserError
+from lape_bench.predictions import Answers, read_answers
 from lape_bench.records import (
     ParameterCounts,
-    Predictions,
     RunRecord,
     TaskFacts,
-    read_predictions,
     read_record,
     record_folders,
 )
@@ -226,14 +225,14 @@ def _read(
 ) -> Iterator[tuple[dict[str, Any], Outcome] | str]:
     """Turn records into rows and outcomes; what is wrong with one stays what is said of it.
 
-    A few are taken together, all their records before all their predictions: a step that comes again at once
+    A few are taken together, all their records before all their answers: a step that comes again at once
     finds its code in the processor's caches, which saves a fifth of the time.
     """
     found = iter(found)
     while few := [*islice(found, TOGETHER)]:
-        predictions = [_predictions(folder, record) for folder, record in few]
-        for (folder, record), made in zip(few, predictions, strict=True):
-            yield made if isinstance(made, str) else _cell(folder, record, made)
+        answers = [_answers(folder, record) for folder, record in few]
+        for (folder, record), given in zip(few, answers, strict=True):
+            yield given if isinstance(given, str) else _cell(folder, record, given)
 
 
 def _record(folder: Path) -> RunRecord | str:
@@ -243,7 +242,7 @@ def _record(folder: Path) -> RunRecord | str:
         return str(error)
 
 
-def _predictions(folder: Path, record: RunRecord | str) -> Predictions | str:
+def _answers(folder: Path, record: RunRecord | str) -> Answers | str:
     if isinstance(record, str):
         return record
     if record.status == "failed":
@@ -253,16 +252,16 @@ def _predictions(folder: Path, record: RunRecord | str) -> Predictions | str:
     if record.task.metric not in metrics.METRICS:
         return f"{folder} is ranked by '{record.task.metric}', a metric that this release does not know"
     try:
-        return read_predictions(folder, record)
+        return read_answers(folder, record)
     except UserError as error:
         return str(error)
 
 
-def _cell(folder: Path, record: Any, made: Predictions) -> tuple[dict[str, Any], Outcome]:
+def _cell(folder: Path, record: Any, given: Answers) -> tuple[dict[str, Any], Outcome]:
     """Score a record that has its task and its parameters."""
-    labels, predicted = made.labels, made.log_probabilities.argmax(axis=1)
-    scores = metrics.score_classes(predicted, labels, len(made.classes))
-    outcome = Outcome(folder, made.digest(), labels.astype(np.int16), predicted.astype(np.int16))
+    labels, predicted = given.labels, given.predicted
+    scores = metrics.score_classes(predicted, labels, len(given.classes))
+    outcome = Outcome(folder, given.digest(), labels.astype(np.int16), predicted.astype(np.int16))
     return _row(record, record.task, record.parameters) | scores, outcome
 
 

@@ -9,13 +9,13 @@ from filelock import FileLock
 
 from lape_bench.errors import UserError, writing
 from lape_bench.paths import new_file
+from lape_bench.predictions import read_predictions
 from lape_bench.records import (
     LOCK,
     RECORD,
     WORK,
     RunRecord,
     cell_folder,
-    read_predictions,
     read_record,
     record_folders,
 )

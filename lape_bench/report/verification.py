@@ -18,14 +18,13 @@ from lape_bench import metrics
 from lape_bench.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.errors import UserError
+from lape_bench.predictions import Predictions, read_predictions
 from lape_bench.records import (
     PROTOCOL_VERSION,
-    Predictions,
     RunRecord,
     TaskFacts,
     cell_folder,
     is_sealed,
-    read_predictions,
     read_record,
     record_folders,
 )
@@ -128,6 +127,8 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
         yield "its predictions are no log-probabilities: they do not sum to one"
     if task.metric not in metrics.METRICS:
         yield f"it is ranked by a score that no metric of this release gives: {task.metric}"
+    if (predictions.predicted != rows.argmax(axis=1)).any():
+        yield "its predictions name classes that are not the most likely ones"
     recomputed = metrics.score(rows, predictions.labels)
     for name in recomputed.keys() - record.metrics.keys():
         yield f"it does not tell its {name}"

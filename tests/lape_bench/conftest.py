@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lape_bench.cli import app as cli
+from lape_bench.predictions import write_predictions
+from lape_bench.records import Cell, RunRecord, write_record
 
 from .http_server import Server
 
@@ -46,3 +49,28 @@ def esc_folder(tmp_path: Path, write_clip: Callable[..., Path]) -> Path:
             path = root / folder / f"{fold}-{100 * number + fold}-A.ogg"
             write_clip(path, 10 * number + fold, rate=16_000, format="OGG", subtype="VORBIS")
     return root
+
+
+@pytest.fixture
+def log_probabilities() -> np.ndarray:
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+@pytest.fixture
+def written(tmp_path: Path, log_probabilities: np.ndarray) -> tuple[Path, RunRecord]:
+    """A folder with predictions and the record that names them."""
+    digest = write_predictions(
+        tmp_path, list("wxyz"), np.array([0, 2, 1, 2]), log_probabilities, ("a", "b", "c")
+    )
+    cell = Cell(system="s", task="t", protocol="linear")
+    record = RunRecord(
+        cell=cell,
+        identity="0" * 64,
+        settings={},
+        system_version=1,
+        status="finished",
+        predictions_sha256=digest,
+    )
+    write_record(tmp_path, record)
+    return tmp_path, record

@@ -1,12 +1,10 @@
 import json
+import math
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from lape_bench.errors import UserError
@@ -17,101 +15,9 @@ from lape_bench.records import (
     cell_folder,
     find_records,
     identity,
-    read_predictions,
     read_record,
-    write_predictions,
     write_record,
 )
-
-CLASSES = ("a", "b", "c")
-LABELS = np.array([0, 2, 1, 2])
-
-
-@pytest.fixture
-def log_probabilities() -> np.ndarray:
-    scores = np.random.default_rng(0).normal(size=(4, 3))
-    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
-
-
-@pytest.fixture
-def written(tmp_path: Path, log_probabilities: np.ndarray) -> tuple[Path, RunRecord]:
-    """A folder with predictions and the record that names them."""
-    digest = write_predictions(tmp_path, list("wxyz"), LABELS, log_probabilities, CLASSES)
-    cell = Cell(system="s", task="t", protocol="linear")
-    record = RunRecord(
-        cell=cell,
-        identity="0" * 64,
-        settings={},
-        system_version=1,
-        status="finished",
-        predictions_sha256=digest,
-    )
-    write_record(tmp_path, record)
-    return tmp_path, record
-
-
-def test_predictions_and_record_come_back_as_they_were_written(
-    written: tuple[Path, RunRecord], log_probabilities: np.ndarray
-) -> None:
-    folder, record = written
-    assert read_record(folder) == record
-    read = read_predictions(folder, record)
-    assert np.array_equal(read.log_probabilities, log_probabilities)
-    assert np.array_equal(read.labels, LABELS)
-
-
-def test_predictions_can_be_read_without_this_package(written: tuple[Path, RunRecord]) -> None:
-    table = pq.read_table(written[0] / "predictions.parquet").to_pandas()
-    assert list(table["clip_id"]) == list("wxyz")
-    assert list(table["label"]) == ["a", "c", "b", "c"]
-    assert len(table["log_probabilities"][0]) == 3
-
-
-def test_edited_predictions_are_refused(written: tuple[Path, RunRecord]) -> None:
-    folder, record = written
-    write_predictions(folder, list("wxyz"), LABELS, np.zeros((4, 3), np.float32), CLASSES)
-    with pytest.raises(UserError, match="SHA-256 differs"):
-        read_predictions(folder, record)
-
-
-def other_columns(**columns: pa.Array) -> Callable[[pa.Table], pa.Table]:
-    """Return what puts other columns into a table of predictions."""
-
-    def change(table: pa.Table) -> pa.Table:
-        for name, column in columns.items():
-            table = table.set_column(table.schema.get_field_index(name), name, column)
-        return table
-
-    return change
-
-
-NOT_A_NUMBER = pa.FixedSizeListArray.from_arrays(pa.array([np.nan] * 12, pa.float32()), 3)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (other_columns(clip_id=pa.array(range(4))), "no run has written"),
-        (other_columns(clip_id=pa.array(list("wxyz"), pa.large_string())), "no run has written"),
-        (other_columns(clip_id=pa.array(["w", None, "y", "z"])), "no run has written"),
-        (other_columns(label=pa.array(["a", None, "b", "c"])), "no run has written"),
-        (other_columns(log_probabilities=pa.array([0.0] * 4)), "no run has written"),
-        (other_columns(log_probabilities=NOT_A_NUMBER), "no number"),
-        (lambda table: table.slice(0, 0), "no clip"),
-        (lambda table: table.drop_columns("clip_id"), "no run has written"),
-    ],
-    ids=["numbers", "large", "null id", "null label", "scalars", "nan", "empty", "missing"],
-)
-def test_predictions_that_no_run_has_written_are_refused_in_a_line(
-    change: Callable[[pa.Table], pa.Table], told: str, written: tuple[Path, RunRecord]
-) -> None:
-    folder, record = written
-    path = folder / "predictions.parquet"
-    pq.write_table(change(pq.read_table(path)), path)
-    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
-    with pytest.raises(UserError, match=told) as refusal:
-        read_predictions(folder, known)
-    assert "\n" not in str(refusal.value)
 
 
 def test_predictions_that_have_lost_their_record_are_named(
@@ -207,7 +113,7 @@ def test_a_record_of_the_first_schema_is_read_with_its_curve_and_artefacts(tmp_p
     assert list(record.curves) == ["fine-tuning"]
     first, second = record.curves["fine-tuning"]
     assert first == {"epoch": 1.0, "loss": 2.5}
-    assert np.isnan(second["loss"])
+    assert math.isnan(second["loss"])
     (embeddings,) = record.artifacts
     assert (embeddings.kind, embeddings.hash, embeddings.seconds) == ("embeddings", "1a2b", 0)
     assert record.diagnosis == {}

@@ -18,8 +18,14 @@ from lape_bench.data.manifest import load_manifest
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
 from lape_bench.paths import home
+from lape_bench.predictions import read_predictions
 from lape_bench.progress import Progress
-from lape_bench.records import Cell, RunRecord, cell_folder, read_predictions, read_record
+from lape_bench.records import (
+    Cell,
+    RunRecord,
+    cell_folder,
+    read_record,
+)
 from lape_bench.runner import RunOptions, load_system, plan, resolve, run_cell
 from lape_bench.store import Clips
 from lape_bench.system import RunContext, TrainingSummary

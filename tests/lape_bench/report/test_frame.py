@@ -5,18 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from pandas.testing import assert_frame_equal
 
 from lape_bench.errors import UserError
-from lape_bench.records import (
-    Predictions,
-    find_records,
-    read_predictions,
-    read_record,
-    write_record,
-)
+from lape_bench.predictions import read_predictions
+from lape_bench.records import find_records, read_record, write_record
 from lape_bench.report import frame
 from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import as_markdown, columns, leaderboard
@@ -185,23 +179,6 @@ def test_an_outcome_is_what_the_predictions_say_of_each_clip(tmp_path: Path) -> 
     predictions = read_predictions(outcome.folder, read_record(outcome.folder))
     assert np.array_equal(outcome.labels, predictions.labels)
     assert np.array_equal(outcome.predicted, predictions.log_probabilities.argmax(axis=1))
-
-
-def test_only_the_same_clips_with_the_same_classes_are_one_test_set(tmp_path: Path) -> None:
-    def digest(ids: list[str], labels: list[int], classes: tuple[str, ...]) -> str:
-        rows = np.zeros((len(ids), len(classes)), np.float32)
-        return Predictions(pa.chunked_array([ids]), np.array(labels), rows, classes).digest()
-
-    same = digest(["a", "b"], [0, 1], ("x", "y"))
-    assert digest(["a", "b"], [0, 1], ("x", "y")) == same
-    others = [
-        digest(["a", "c"], [0, 1], ("x", "y")),
-        digest(["b", "a"], [0, 1], ("x", "y")),
-        digest(["a", "b"], [1, 0], ("x", "y")),
-        digest(["a", "b"], [0, 1], ("y", "x")),
-        digest(["a\0b"], [0], ("x", "y")),
-    ]
-    assert len({same, *others}) == 1 + len(others)
 
 
 def test_of_a_cell_that_was_run_twice_the_later_one_counts(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score
 
 from lape_bench.errors import UserError
+from lape_bench.predictions import write_predictions
 from lape_bench.records import (
     ArtifactUse,
     Cell,
@@ -22,7 +23,6 @@ from lape_bench.records import (
     TaskFacts,
     cell_folder,
     identity,
-    write_predictions,
     write_record,
 )
 from lape_bench.report.frame import load_results

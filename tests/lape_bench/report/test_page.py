@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from lape_bench.cli.app import app
 from lape_bench.errors import UserError
-from lape_bench.records import read_predictions, read_record, record_folders, write_record
+from lape_bench.predictions import read_predictions
+from lape_bench.records import read_record, record_folders, write_record
 from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import leaderboard, notes
 from lape_bench.report.page import page

@@ -1,20 +1,21 @@
 """Records held against their predictions and against today: what is wrong, what is outdated, what holds."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from lape_bench.errors import UserError
+from lape_bench.predictions import read_predictions, write_predictions
 from lape_bench.records import (
     RunRecord,
     cell_folder,
-    read_predictions,
     read_record,
-    write_predictions,
     write_record,
 )
 from lape_bench.report.verification import Verified, verify
@@ -126,6 +127,15 @@ def test_predictions_that_no_run_could_have_made_are_wrong(
 ) -> None:
     predictions(results, change)
     assert any(told in what for what in found(results, "wrong"))
+
+
+def test_classes_named_as_predicted_that_are_not_the_most_likely_are_wrong(results: Path) -> None:
+    path = folder_of(results) / "predictions.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("predicted")
+    pq.write_table(table.set_column(place, "predicted", table["label"]), path)
+    rewrite(results, predictions_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert any("not the most likely" in what for what in found(results, "wrong"))
 
 
 def test_clips_that_went_missing_are_wrong(results: Path) -> None:

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from lape_bench.cli.app import app
 from lape_bench.errors import UserError
-from lape_bench.records import read_predictions, read_record, record_folders, write_record
+from lape_bench.predictions import read_predictions
+from lape_bench.records import read_record, record_folders, write_record
 from lape_bench.report.figures.confusion import confusion_figure, most_confused
 from lape_bench.report.figures.embedding_map import embedding_map, project
 from lape_bench.report.figures.learning_curves import learning_curves, quantities
