@@ -177,9 +177,9 @@ def test_the_record_says_what_is_needed_to_recompute_and_trace_it(
     assert record.parameters is not None
     assert record.parameters.encoder == encoder
     assert record.parameters.inference == encoder + 8 * 16 + 8
-    _, labels, log_probabilities, _ = read_predictions(folder_of(record, tmp_path), record)
-    assert metrics.score(log_probabilities, labels) == record.metrics
-    assert np.allclose(np.exp(log_probabilities).sum(axis=1), 1, atol=1e-5)
+    read = read_predictions(folder_of(record, tmp_path), record)
+    assert metrics.score(read.log_probabilities, read.labels) == record.metrics
+    assert np.allclose(np.exp(read.log_probabilities).sum(axis=1), 1, atol=1e-5)
 
 
 def test_the_audit_reports_shortcuts_and_changes_nothing(
@@ -309,7 +309,7 @@ def test_results_that_cannot_be_written_are_a_user_error(
     synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written.*--out for results"):
+    with pytest.raises(UserError, match=r"cannot be written.*LAPE_BENCH_HOME for data.*--out"):
         run_cell(floor_cell(), options(tmp_path / "file" / "results"), progress)
 
 
