@@ -74,7 +74,7 @@ PATTERNS = {
 FINISHED = "finished_at"  # a column while records are put in order
 PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
 CHUNK = 200  # records that a process is handed at a time
-TOGETHER = 50
+TOGETHER = 50  # records that are read before the answers of any of them are
 
 
 class Preparation(NamedTuple):

@@ -133,9 +133,8 @@ def pairwise_bootstrap(
     resamples = sum(len(fold[0]) for fold in draws)
     common = ran[:, None] & ran[None, :]  # (systems, systems, seeds)
     shared_by_some = [each for each in np.unique(common.reshape(-1, seeds), axis=0) if each.any()]
-    drawn = np.zeros(
-        (len(shared_by_some), resamples, seeds)
-    )  # a seed that is not shared weighs nothing
+    # A seed that is not shared weighs nothing.
+    drawn = np.zeros((len(shared_by_some), resamples, seeds))
     for weights, shared in zip(drawn, shared_by_some, strict=True):
         weights[:, shared] = _seed_weights(shared.sum(), generator, resamples)
     at_most = np.zeros((systems, systems), dtype=np.int64)

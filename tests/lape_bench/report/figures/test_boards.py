@@ -180,19 +180,17 @@ def test_the_diagram_tells_every_system_and_its_rank_and_bars_join_those_that_ar
     assert np.allclose(bars, [[1, 2], [2, 3.5]], atol=0.05)
 
 
+def figure_of(folder: Path) -> list[str]:
+    """Words that draw the records in `r` to `f.svg`."""
+    return ["figure", "parameters", "--out", str(folder / "r"), "--file", str(folder / "f.svg")]
+
+
 def test_a_system_is_chosen_by_as_much_of_its_name_as_is_clear(
     tmp_path: Path, bench: Bench
 ) -> None:
     for system, width in (("a", 1), ("b", 1), ("b", 2)):
         write(tmp_path / "r", 0, system=system, settings={"width": width})
-    words = [
-        "figure",
-        "parameters",
-        "--out",
-        str(tmp_path / "r"),
-        "--file",
-        str(tmp_path / "f.svg"),
-    ]
+    words = figure_of(tmp_path)
     assert bench(*words, "--system", "a", "--system", "b (width=2)")[0] == 0
     drawn = (tmp_path / "f.svg").read_text()
     assert "a (width=1)" in drawn
@@ -207,14 +205,7 @@ def test_what_lacks_folds_is_left_out_of_a_figure_by_name(tmp_path: Path, bench:
     for fold in (1, 2):
         write(tmp_path / "r", 0, fold, 2, system="whole")
     write(tmp_path / "r", 0, 1, 2, system="half")
-    words = [
-        "figure",
-        "parameters",
-        "--out",
-        str(tmp_path / "r"),
-        "--file",
-        str(tmp_path / "f.svg"),
-    ]
+    words = figure_of(tmp_path)
     code, _, error = bench(*words)
     assert (code, error) == (0, "left out: half on t, linear: 1 of 2 folds\n")
     assert "half" not in (tmp_path / "f.svg").read_text()
