@@ -4,6 +4,7 @@ This room parses and wires only. Modules that import torch or pandas are importe
 that `bench --help`, `bench tasks` and `bench systems` answer at once.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -40,21 +41,31 @@ for group in (data, tasks, systems, artifacts):
 def main() -> None:
     """Run `bench`; a user's mistake ends in one line and exit code 2."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, since at the interpreter's end nobody could say what failed
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(2)
     except PermissionError as error:
         print(f"bench: {error.filename} may not be read; ask its owner.", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _drop_output()
+        sys.exit(1)
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        print(
-            "bench: no space is left for the output; free some, or write elsewhere.",
-            file=sys.stderr,
-        )
+        told = "bench: no space is left for the output; free some, or write elsewhere."
+        print(told, file=sys.stderr)
+        _drop_output()
         sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Let what could not be written go: the interpreter tries once more as it ends, and would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:

@@ -24,6 +24,7 @@ from lape_bench.report.figures.style import numbered
 from lape_bench.report.frame import Outcome, Preparation, Results
 from lape_bench.report.leaderboard import BOARD, ENTRY, counted, notes
 from lape_bench.report.names import preparations, shown_systems
+from lape_bench.report.wording import percent
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
 CURVE_POINTS = 100
@@ -69,6 +70,7 @@ def page(
         data=Markup(_json(data).replace("<", "\\u003c")),  # no text may end the script
         boards=data["boards"],
         entries=data["entries"],
+        percent=percent,
         version=__version__,
     )
 

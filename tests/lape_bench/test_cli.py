@@ -254,18 +254,28 @@ def test_a_full_cache_disk_is_said_in_one_sentence(
     assert left == []
 
 
-def test_a_full_disk_under_the_output_is_said_in_one_sentence() -> None:
+PROGRAM = [sys.executable, "-m", "lape_bench"]
+# More than a buffer holds, which fails on the way, and less, which fails at the end.
+LONG_AND_SHORT = pytest.mark.parametrize("words", [["tasks"], ["--version"]], ids=str)
+
+
+@LONG_AND_SHORT
+def test_a_full_disk_under_the_output_is_said_in_one_sentence(words: list[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "lape_bench", "tasks"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        done = subprocess.run([*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "no space is left for the output" in done.stderr
+
+
+@LONG_AND_SHORT
+def test_a_reader_that_has_seen_enough_is_no_error_of_ours(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*PROGRAM, *words], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def record_below(out: Path) -> dict[str, Any]:

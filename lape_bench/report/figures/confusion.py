@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lape_bench.metrics import Confusion
 from lape_bench.report.figures.style import panels
+from lape_bench.report.wording import percent
 
 NUMBERS_UP_TO = 14  # classes
 NAMES_UP_TO = 45
@@ -46,11 +47,10 @@ def confusion_figure(confusion: Confusion, classes: Sequence[str], title: str) -
         axis.set_yticks(range(count), names, fontsize=size)
     figure.colorbar(image, ax=axis, shrink=0.7, label="% of the true class", pad=0.02)
     if count <= NUMBERS_UP_TO:
-        # Halves are rounded up, as on the page; a format would round them to even.
         for row, column in zip(*np.nonzero(confusion), strict=True):
             share = shares[row, column]
             axis.text(
-                column, row, f"{int(share + 0.5)}", ha="center", va="center", fontsize=8.5,
+                column, row, percent(share / 100, digits=0), ha="center", va="center", fontsize=8.5,
                 color="white" if share > 55 else "#222222",
             )  # fmt: skip
     if not named:

@@ -11,8 +11,8 @@ function confusion(entry) {
     if (flat[n] !== flat[n + 1]) off.push([flat[n], flat[n + 1], flat[n + 2]]);
   }
   const at = (i, j) => counts.get(i * size + j) || 0;
-  const share = (i, j) => (sums[i] ? (100 * at(i, j)) / sums[i] : 0); // in percent
-  const say = (i, j) => `${classes[i]} taken for ${classes[j]}: ${count(at(i, j))} of ${count(sums[i])} (${share(i, j).toFixed(1)} %)`;
+  const share = (i, j) => (sums[i] ? at(i, j) / sums[i] : 0);
+  const say = (i, j) => `${classes[i]} taken for ${classes[j]}: ${count(at(i, j))} of ${count(sums[i])} (${percent(share(i, j), 1)} %)`;
   const readout = node("p", { class: "readout", "aria-live": "polite" }, "Point at an entry, or move with the arrow keys, to read it.");
   const show = (i, j) => { readout.textContent = say(i, j); };
   const worst = off.sort((a, b) => b[2] - a[2]).slice(0, WORST);
@@ -24,7 +24,7 @@ function confusion(entry) {
     node("div", { class: "scroll" }, picture), readout,
     worst.length ? node("details", {}, node("summary", {}, "Most often confused, in words"), list) : node("p", {}, "No clip was taken for another class.")];
 }
-const heat = (share) => `color-mix(in srgb, var(--heat) ${share.toFixed(1)}%, var(--wash))`;
+const heat = (share) => `color-mix(in srgb, var(--heat) ${percent(share, 1)}%, var(--wash))`;
 function arrows(event, size, place, move) {
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
   if (!steps) return;
@@ -38,7 +38,7 @@ function smallMatrix(classes, at, share, say, show) {
     cells.push(classes.map((_, j) => node("td", { tabindex: i || j ? -1 : 0, "aria-label": say(i, j),
       onmouseenter: () => show(i, j), onfocus: () => show(i, j),
       onkeydown: (event) => arrows(event, size, [i, j], focus),
-      style: { background: heat(share(i, j)) } }, at(i, j) ? `${Math.round(share(i, j))}` : "")));
+      style: { background: heat(share(i, j)) } }, at(i, j) ? percent(share(i, j), 0) : "")));
     return node("tr", {}, node("th", { scope: "row" }, name), cells[i]);
   });
   return node("table", { class: size > NUMBERED_CLASSES ? "matrix many" : "matrix" },
@@ -52,7 +52,7 @@ function largeMatrix(size, share, show) {
   const context = canvas.getContext("2d"), image = context.createImageData(size, size);
   let place = [0, 0];
   for (let i = 0; i < size; i += 1)
-    for (let j = 0; j < size; j += 1) image.data.set([40, 120, 220, Math.round(255 * Math.sqrt(share(i, j) / 100))], 4 * (i * size + j));
+    for (let j = 0; j < size; j += 1) image.data.set([40, 120, 220, Math.round(255 * Math.sqrt(share(i, j)))], 4 * (i * size + j));
   context.putImageData(image, 0, 0);
   const move = (i, j) => { place = [i, j]; show(i, j); };
   canvas.addEventListener("mousemove", (event) => {

@@ -17,7 +17,12 @@ function build(element, attributes, children) {
 const node = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
 const drawn = (tag, attributes, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 
-const percent = (value, digits = 2) => (value === null ? "" : (100 * value).toFixed(digits));
+// As every report writes a share: halves up, once what binary fractions add is cut off.
+function percent(value, digits = 2) {
+  if (value === null) return "";
+  const scale = 10 ** digits;
+  return (Math.round(Number((100 * scale * value).toFixed(8))) / scale).toFixed(digits);
+}
 const count = (value) => value.toLocaleString("en");
 const brief = (value) => Number(value.toPrecision(3)).toLocaleString("en", { notation: "compact" });
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;

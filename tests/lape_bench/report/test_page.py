@@ -18,6 +18,7 @@ from lape_bench.records import read_record, record_folders, write_record
 from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import leaderboard, notes
 from lape_bench.report.page import page
+from lape_bench.report.wording import percent
 
 from .test_leaderboard import stages, write
 
@@ -273,7 +274,7 @@ def test_without_scripts_the_plain_board_is_there() -> None:
     found = re.search(r"<noscript>(.*)</noscript>", page_of(CELLS), re.DOTALL)
     assert found
     assert found[1].count("<tr><td>") == len(board)
-    assert all(f"<td>{100 * score:.2f}</td>" in found[1] for score in board["score"])
+    assert all(f"<td>{percent(score)}</td>" in found[1] for score in board["score"])
 
 
 def test_the_command_writes_it_whole_and_says_where(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from lape_bench.report.frame import load_results
 from lape_bench.report.leaderboard import leaderboard
 from lape_bench.report.page import page
+from lape_bench.report.wording import percent
 
 from .test_leaderboard import stages, write, write_scores
 from .test_page import CELLS, add, curve, data_of, page_of
@@ -109,9 +110,27 @@ def test_boards_stand_apart_and_show_what_the_leaderboard_shows(opened: Any, res
     assert len(reader.boards()) == len(sizes)
     shown = [reader.column("accuracy", n) for n in range(len(sizes))]
     assert [score for scores in shown for score in scores] == [
-        float(f"{100 * score:.2f}") for score in board["score"]
+        float(percent(score)) for score in board["score"]
     ]
     assert [title for title in reader.boards() if "synthetic" in title] == [reader.boards()[-1]]
+
+
+def test_halves_are_rounded_as_in_every_other_report(browser: Any, tmp_path: Path) -> None:
+    scores = [
+        0.92245,
+        0.74625,
+        0.57875,
+        0.10005,
+        0.00005,
+    ]  # 92.245 in binary lies below the half, 74.625 on it
+    cells = pd.read_csv(CELLS, dtype={"system_version": str}).iloc[[0] * len(scores)]
+    cells = cells.assign(system=[f"s{n}" for n in range(len(scores))], accuracy=scores)
+    cells.to_csv(tmp_path / "cells.csv", index=False)
+    (tmp_path / "page.html").write_text(page_of(tmp_path / "cells.csv"), encoding="utf-8")
+    shown = Reader(browser, tmp_path / "page.html").column("accuracy")
+    assert (
+        shown == [float(percent(score)) for score in scores] == [92.25, 74.63, 57.88, 10.01, 0.01]
+    )
 
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])
@@ -210,7 +229,7 @@ def test_the_drawer_tells_the_record(opened: Any, results: Path) -> None:
     text = drawer.inner_text()
     cells = load_results([results.parent / "results"]).cells
     for score in cells.loc[cells["data"] == "real", "accuracy"]:
-        assert f"{100 * score:.2f}" in text
+        assert percent(score) in text
     assert HOSTILE in text
     assert "epochs" in text
     assert "m" * 64 in text
@@ -254,7 +273,7 @@ def test_a_cell_from_a_table_tells_what_the_table_knows(opened: Any) -> None:
         (table["name"] == "delores-m") & (table["task"] == "asc-keywords")
         & (table["protocol"] == "finetune") & (table["label_fraction"] == 0.1)
     ]  # fmt: skip
-    assert all(f"{100 * score:.2f}" in text for score in rows["accuracy"])
+    assert all(percent(score) in text for score in rows["accuracy"])
     assert "table of cells alone" in text
     assert reader.page.locator("dialog .matrix").count() == 0
 
