@@ -32,8 +32,8 @@ class Meter:
         try:
             yield
         finally:
-            seconds = time.perf_counter() - began
             self._note_peak()
+            seconds = time.perf_counter() - began
             peak = self._peaks.pop()
             self.costs.append(
                 StageCost(name=name, seconds=round(seconds, 3), peak_memory_mib=round(peak, 1))
@@ -42,6 +42,7 @@ class Meter:
     def _note_peak(self) -> None:
         """Credit the peak since the last note to every stage under way, and start a new one."""
         if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # what was asked for before belongs to before
             peak = torch.cuda.max_memory_allocated(self.device) / 2**20
             torch.cuda.reset_peak_memory_stats(self.device)
         else:

@@ -1,5 +1,7 @@
 """Where to compute and how precisely, chosen once at the command line and handed down."""
 
+import os
+
 import torch
 
 from lape_bench import environment, memory
@@ -29,6 +31,8 @@ class Compute(Config):
         device = _device(self.device)
         if device.type == "cpu":
             memory.keep_freed()
+        else:
+            _repeat_exactly()
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if self.precision == "auto":
@@ -58,6 +62,15 @@ def _device(name: str) -> torch.device:
             allowed=f"here: auto, {', '.join(kind for kind, here in present.items() if here)}",
         )
     return torch.device(name)
+
+
+def _repeat_exactly() -> None:
+    """Have CUDA compute the same bytes in every run, and float32 in float32 instead of TF32."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+    torch.use_deterministic_algorithms(True, warn_only=True)  # a plug-in may need one that is not
+    # A help for debugging, which takes time. (The module is one only at run time, so no type knows the name.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _gains_from_bf16(device: torch.device) -> bool:

@@ -143,6 +143,10 @@ class RunRecord(Frozen):
     decided: dict[str, str] = Field(
         default_factory=dict, description="what was chosen, and on which split"
     )
+    validation: float | None = Field(
+        None,
+        description="the task's metric on validation, of what was chosen: to choose settings by",
+    )
     validation_origin: str | None = None
     curves: dict[str, tuple[dict[str, float], ...]] = Field(
         default_factory=dict, description="learning curve of each stage, a row a logged epoch"

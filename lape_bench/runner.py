@@ -367,6 +367,7 @@ def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> Run
             "metrics": metrics.score(log_probabilities, truth),
             "predictions_sha256": prediction_hash,
             "decided": trained.summary.decided,
+            "validation": trained.summary.validation,
             "validation_origin": split.validation_origin,
             "curves": trained.summary.curves,
             "diagnosis": trained.summary.diagnosis

@@ -191,6 +191,7 @@ class TrainingSummary(Config):
         curves: the learning curve of each stage, one mapping a logged epoch, such as
             {"fine-tuning": ({"epoch": 1, "loss": 2.9, "validation": 0.21},)}.
         decided: what was chosen, and on which split, such as {"epoch 11 of 12": "validation"}.
+        validation: the target's metric on validation, of what was chosen; none where it was not scored.
         clusters: which cluster each train clip was put in, where the system formed any; the harness holds
             them against the labels.
         diagnosis: numbers that help to see why a score came out, by name.
@@ -198,6 +199,7 @@ class TrainingSummary(Config):
 
     curves: dict[str, Curve] = Field(default_factory=dict)
     decided: dict[str, str] = Field(default_factory=dict)
+    validation: float | None = None
     clusters: tuple[int, ...] | None = None
     diagnosis: dict[str, float | tuple[int, ...]] = Field(default_factory=dict)
 

@@ -119,8 +119,9 @@ class RandomResizeCrop(nn.Module):
         top, height = _draw_boxes(batch, bands, bands, self.frequency_scale, generator)
         left, width = _draw_boxes(batch, frames, length, self.time_scale, generator)
         left = left - (length - frames) // 2  # from canvas to log-mel coordinates
-        by_band = resize_matrices(top, height, bands).to(log_mels)
-        by_frame = resize_matrices(left, width, frames).to(log_mels)
+        where = log_mels.device
+        by_band = resize_matrices(top.to(where), height.to(where), bands).to(log_mels)
+        by_frame = resize_matrices(left.to(where), width.to(where), frames).to(log_mels)
         return by_band @ log_mels @ by_frame.transpose(1, 2)
 
 
@@ -133,14 +134,14 @@ def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
         size: samples of the signal, and of the result.
 
     Returns:
-        Shape (batch, size, size): row i holds the weights of output i. Samples outside the signal are zero;
+        Shape (batch, size, size), on the device of the arguments: row i holds the weights of output i. Samples outside the signal are zero;
         at the edges of a range its outermost sample is repeated.
     """
     step = (length - 1) / max(size - 1, 1)
-    position = torch.arange(size) * step[:, None].double()  # (batch, size)
+    position = torch.arange(size, device=start.device) * step[:, None].double()  # (batch, size)
     left = position.floor()
     t = position - left
-    matrices = torch.zeros(len(start), size, size + 1, dtype=torch.float64)
+    matrices = position.new_zeros(len(start), size, size + 1)
     for tap, distance in ((-1, t + 1), (0, t), (1, 1 - t), (2, 2 - t)):
         inside_range = torch.minimum((left.long() + tap).clamp(min=0), length[:, None] - 1)
         column = inside_range + start[:, None]

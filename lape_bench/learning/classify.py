@@ -119,11 +119,11 @@ def fit_classifier(
         after_epoch=after_epoch,
         also={"best": best} | ({"views": views} if views is not None else {}),
     ).run(context)
-    decided = {}
-    if best.epoch:
-        best.restore()
-        decided[f"epoch {best.epoch} of {over.all_epochs}"] = "validation"
-    return TrainingSummary(curves={STAGE: curve}, decided=decided)
+    if not best.epoch:
+        return TrainingSummary(curves={STAGE: curve})
+    best.restore()
+    decided = {f"epoch {best.epoch} of {over.all_epochs}": "validation"}
+    return TrainingSummary(curves={STAGE: curve}, decided=decided, validation=best.value)
 
 
 class _Best:

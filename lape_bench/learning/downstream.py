@@ -111,7 +111,11 @@ class EncoderSystem(System):
         self.encoder, self.held_in_training = learnt.encoder, learnt.parameters
         summary = self._bring_to_task(data, context)
         return learnt.summary.model_copy(
-            update={"curves": learnt.summary.curves | summary.curves, "decided": summary.decided}
+            update={
+                "curves": learnt.summary.curves | summary.curves,
+                "decided": summary.decided,
+                "validation": summary.validation,
+            }
         )
 
     def _bring_to_task(self, data: TrainingData, context: RunContext) -> TrainingSummary:
@@ -128,9 +132,9 @@ class EncoderSystem(System):
             if self.protocol == "knn":
                 labels = train.labels[train.owner]
                 self.head = NearestNeighbours(train.embeddings, labels, classes)
-                decided = {}
+                summary = TrainingSummary()
             else:
-                self.head, chosen = fit_linear(
+                self.head, chosen, value = fit_linear(
                     train,
                     held_out,
                     classes,
@@ -139,8 +143,9 @@ class EncoderSystem(System):
                     context.progress,
                 )
                 decided = {chosen: "validation"} if self.selects else {}
+                summary = TrainingSummary(decided=decided, validation=value)
             self.head = self.head.to(context.device)
-        return TrainingSummary(decided=decided)
+        return summary
 
     def score(self, clips: Clips, context: RunContext) -> Tensor:
         """Average class log-probabilities over consecutive windows of each clip."""

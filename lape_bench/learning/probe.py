@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +47,20 @@ class Windows:
     labels: Tensor
 
 
+class Fitted(NamedTuple):
+    """A classifier and how it was chosen.
+
+    Attributes:
+        layer: the scaler and the regression as one linear layer.
+        chosen: the penalty, in words.
+        validation: the metric on validation, if there is any.
+    """
+
+    layer: nn.Linear
+    chosen: str
+    validation: float | None
+
+
 def fit_linear(
     train: Windows,
     validation: Windows | None,
@@ -53,7 +68,7 @@ def fit_linear(
     metric: str,
     config: LinearConfig,
     progress: Progress,
-) -> tuple[nn.Linear, str]:
+) -> Fitted:
     """Fit the classifier, choosing its penalty on validation where there is a choice.
 
     Every window of a clip is an example, weighted so that each clip counts once.
@@ -65,9 +80,6 @@ def fit_linear(
         metric: what to choose by; between equals the higher mean log-likelihood, then the stronger penalty.
         config: the values to try.
         progress: told of each value.
-
-    Returns:
-        The scaler and the regression as one linear layer, and the chosen value in words.
 
     Raises:
         UserError: several values to choose from and nothing to choose on, or labels of one class alone.
@@ -103,7 +115,8 @@ def fit_linear(
             if best is None or quality > best[0]:
                 best = quality, value, candidate
     assert best is not None
-    return best[2], f"C = {best[1]:g}"
+    (value, _), penalty, layer = best
+    return Fitted(layer, f"C = {penalty:g}", value if validation else None)
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def test_the_folded_layer_gives_the_log_probabilities_of_scikit_learn(
     present: list[int], classes: int, c: float
 ) -> None:
     train, other = windows(present * 12), windows(present * 5, seed=1)
-    layer, _ = fit_linear(train, None, classes, "accuracy", with_c(c), QUIET)
+    layer, *_ = fit_linear(train, None, classes, "accuracy", with_c(c), QUIET)
     assert (layer.in_features, layer.out_features) == (FEATURES, classes)
     found = layer(other.embeddings).log_softmax(dim=1).detach().double()
     model = by_scikit_learn(train, c)
@@ -96,9 +96,13 @@ def test_the_chosen_penalty_is_the_best_on_validation_clips(
     best = -max(ranked)[2]
     assert best == winner
     # Given in the other order, since the order must not matter.
-    layer, chosen = fit_linear(train, validation, 3, "accuracy", with_c(*candidates[::-1]), QUIET)
+    layer, chosen, value = fit_linear(
+        train, validation, 3, "accuracy", with_c(*candidates[::-1]), QUIET
+    )
     assert chosen == f"C = {best:g}"
-    alone, _ = fit_linear(train, None, 3, "accuracy", with_c(best), QUIET)
+    assert value == max(ranked)[0]
+    alone, _, nothing = fit_linear(train, None, 3, "accuracy", with_c(best), QUIET)
+    assert nothing is None
     assert torch.equal(layer.weight, alone.weight)
     assert torch.equal(layer.bias, alone.bias)
 
@@ -108,7 +112,7 @@ def test_the_metric_asked_for_decides() -> None:
     train = windows([0] * 12 + [1] * 3, spread=2.0)
     validation = windows([0] * 30 + [1] * 6, seed=50, spread=2.0)
     chosen = {
-        metric: fit_linear(train, validation, 2, metric, with_c(1e-6, 1e6), QUIET)[1]
+        metric: fit_linear(train, validation, 2, metric, with_c(1e-6, 1e6), QUIET).chosen
         for metric in ("accuracy", "balanced_accuracy")
     }
     assert chosen == {"accuracy": "C = 1e-06", "balanced_accuracy": "C = 1e+06"}
@@ -118,7 +122,9 @@ def test_between_equals_the_strongest_penalty_is_chosen() -> None:
     # Embeddings that are all the same say nothing, whatever the penalty.
     train = Windows(torch.ones(6, FEATURES), torch.arange(6), torch.tensor([0, 1] * 3))
     for candidates in ((1.0, 0.01, 0.1), (0.01, 0.1, 1.0)):
-        assert fit_linear(train, train, 2, "accuracy", with_c(*candidates), QUIET)[1] == "C = 0.01"
+        assert (
+            fit_linear(train, train, 2, "accuracy", with_c(*candidates), QUIET).chosen == "C = 0.01"
+        )
 
 
 def repeated(clips: Windows, times: Sequence[int]) -> Windows:
@@ -132,8 +138,8 @@ def repeated(clips: Windows, times: Sequence[int]) -> Windows:
 )
 def test_a_clip_counts_once_however_many_windows_it_has(times: list[int]) -> None:
     train, other = windows([0, 1, 2] * 8, spread=2.0), windows([0, 1, 2], seed=1)
-    once, _ = fit_linear(train, None, 3, "accuracy", with_c(0.01), QUIET)
-    often, _ = fit_linear(repeated(train, times), None, 3, "accuracy", with_c(0.01), QUIET)
+    once, *_ = fit_linear(train, None, 3, "accuracy", with_c(0.01), QUIET)
+    often, *_ = fit_linear(repeated(train, times), None, 3, "accuracy", with_c(0.01), QUIET)
     rows, expected = (layer(other.embeddings).log_softmax(dim=1) for layer in (often, once))
     assert_close(rows, expected, rtol=1e-3, atol=1e-3)
 
@@ -148,15 +154,15 @@ def test_several_penalties_without_validation_are_refused_and_one_is_not() -> No
     train = windows([0, 1] * 4)
     with pytest.raises(UserError, match="names 2 values, but the task leaves no clips"):
         fit_linear(train, None, 2, "accuracy", with_c(0.1, 1.0), QUIET)
-    assert fit_linear(train, None, 2, "accuracy", with_c(0.1), QUIET)[1] == "C = 0.1"
+    assert fit_linear(train, None, 2, "accuracy", with_c(0.1), QUIET).chosen == "C = 0.1"
 
 
 def test_a_fit_leaves_global_randomness_alone_and_is_the_same_again() -> None:
     train, before = windows([0, 1, 2] * 8), torch.get_rng_state()
-    first, _ = fit_linear(train, None, 3, "accuracy", with_c(1.0), QUIET)
+    first, *_ = fit_linear(train, None, 3, "accuracy", with_c(1.0), QUIET)
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
-    again, _ = fit_linear(train, None, 3, "accuracy", with_c(1.0), QUIET)
+    again, *_ = fit_linear(train, None, 3, "accuracy", with_c(1.0), QUIET)
     assert torch.equal(first.weight, again.weight)
 
 
