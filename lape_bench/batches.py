@@ -58,8 +58,11 @@ def random_windows(
     Returns:
         Shape (batch, window), on the clips' device.
     """
-    room = clips.lengths[indices.to(clips.lengths.device)] - window
-    uniform = torch.rand(len(indices), generator=generator, dtype=torch.float64).to(room.device)
+    where = clips.lengths.device
+    indices = indices.to(where, non_blocking=True)
+    room = clips.lengths[indices] - window
+    uniform = torch.rand(len(indices), generator=generator, dtype=torch.float64)
+    uniform = uniform.to(where, non_blocking=True)
     inside = (uniform * (room + 1).clamp(min=1)).long()
     offsets = torch.where(
         room >= 0, inside, room // 2

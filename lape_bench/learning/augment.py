@@ -27,7 +27,7 @@ def random_gain(waveforms: Tensor, most_db: float, generator: torch.Generator) -
     if not most_db:
         return waveforms
     decibels = most_db * (2 * torch.rand(len(waveforms), 1, generator=generator) - 1)
-    return waveforms * torch.pow(10, decibels / 20).to(waveforms.device)
+    return waveforms * torch.pow(10, decibels / 20).to(waveforms.device, non_blocking=True)
 
 
 def at_random(log_mels: Tensor, memory: Tensor, generator: torch.Generator) -> Tensor:
@@ -72,8 +72,10 @@ class LogMixupExp(nn.Module):
         batch, held = len(log_mels), min(int(self.filled), len(self.bank))
         if not held:
             return log_mels
-        drawn = self.choose(log_mels, self.bank[:held], generator).to(log_mels.device)
-        a = self.ratio * torch.rand(batch, generator=generator).to(log_mels.device)[:, None, None]
+        where = log_mels.device
+        drawn = self.choose(log_mels, self.bank[:held], generator).to(where, non_blocking=True)
+        a = self.ratio * torch.rand(batch, generator=generator).to(where, non_blocking=True)
+        a = a[:, None, None]
         # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
         return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
 
@@ -119,9 +121,10 @@ class RandomResizeCrop(nn.Module):
         top, height = _draw_boxes(batch, bands, bands, self.frequency_scale, generator)
         left, width = _draw_boxes(batch, frames, length, self.time_scale, generator)
         left = left - (length - frames) // 2  # from canvas to log-mel coordinates
-        where = log_mels.device
-        by_band = resize_matrices(top.to(where), height.to(where), bands).to(log_mels)
-        by_frame = resize_matrices(left.to(where), width.to(where), frames).to(log_mels)
+        drawn = torch.stack([top, height, left, width]).to(log_mels.device, non_blocking=True)
+        top, height, left, width = drawn.unbind()
+        by_band = resize_matrices(top, height, bands).to(log_mels)
+        by_frame = resize_matrices(left, width, frames).to(log_mels)
         return by_band @ log_mels @ by_frame.transpose(1, 2)
 
 
@@ -148,8 +151,18 @@ def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
         column = torch.where(
             (column >= 0) & (column < size), column, size
         )  # the spare column is cut off
-        matrices.scatter_add_(2, column[:, :, None], _cubic(distance)[:, :, None])
+        _add_at(matrices, column[:, :, None], _cubic(distance)[:, :, None])
     return matrices[:, :, :size].float()
+
+
+def _add_at(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
+    """Add a weight in one column of every row; column and weight have the shape (batch, size, 1)."""
+    if matrices.device.type == "cpu":
+        matrices.scatter_add_(2, column, weight)
+        return
+    # Made to repeat exactly, scattering on a GPU sorts: some hundred kernels where these are two.
+    columns = torch.arange(matrices.shape[2], device=matrices.device)
+    matrices.add_(torch.where(columns == column, weight, 0))
 
 
 def _cubic(distance: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -25,8 +26,9 @@ def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
         student: what it follows.
         decay: m; 1 leaves the teacher as it is, 0 makes it the student.
     """
-    for theirs, ours in zip(teacher.parameters(), student.parameters(), strict=True):
-        theirs.lerp_(ours.detach(), 1 - decay)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
+    pairs = zip(teacher.parameters(), student.parameters(), strict=True)
+    average(*map(list, zip(*pairs, strict=True)), 0)
 
 
 class Queue(nn.Module):
