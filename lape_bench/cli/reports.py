@@ -13,6 +13,7 @@ from lape_bench.paths import write_text
 from lape_bench.report.wording import percent
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
+FOR_PROGRAMS = ("csv", "latex", "json")  # such a table holds nothing else
 
 app = typer.Typer()
 
@@ -34,6 +35,10 @@ def report(
         str,
         typer.Option(help="terminal, markdown, csv, latex, json, or cells: a CSV of every cell."),
     ] = "terminal",
+    validation: Annotated[
+        bool,
+        typer.Option("--validation", help="Scores on validation, to choose settings by."),
+    ] = False,
     html: Annotated[
         Path | None,
         typer.Option(help="Write one page instead: boards, figures, records; opens offline."),
@@ -74,6 +79,11 @@ def report(
     if given and not paper:
         option = f"--{given[0].replace('_', '-')}"
         raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
+    if validation and (paper or html is not None or format == "cells"):
+        raise UserError(
+            "--validation is for the leaderboard",
+            next_step="leave out --paper, --html and --format cells; the latter has it as a column",
+        )
     if published and no_published:
         raise UserError("--published and --no-published exclude each other", next_step="give one")
     if html is not None and (paper or format != "terminal"):
@@ -88,6 +98,8 @@ def report(
         show_paper(results.cells, format, paper, chosen, None if no_published else published or [])
     elif format == "cells":
         print(results.cells.to_csv(index=False), end="")
+    elif validation:
+        show_validation(results, format)
     else:
         show_board(results, format)
 
@@ -131,11 +143,29 @@ def write_page(results: Any, sources: list[Path], path: Path) -> None:
 
 def show_board(results: Any, format: str) -> None:
     """Print the leaderboard of results in one of the formats."""
+    from lape_bench.report.leaderboard import leaderboard, notes
+
+    board = leaderboard(results.cells, results.outcomes)
+    print_board(board, format, notes(board))
+
+
+def show_validation(results: Any, format: str) -> None:
+    """Print the leaderboard by the scores on validation, without ranks."""
+    from lape_bench.report.frame import on_validation
+    from lape_bench.report.leaderboard import leaderboard, notes
+
+    board = leaderboard(on_validation(results.cells))
+    print_board(
+        board, format, [*notes(board), "scores are on validation, of what was chosen there"]
+    )
+
+
+def print_board(board: Any, format: str, told: list[str]) -> None:
+    """Print a leaderboard in one of the formats, and what is told of it."""
     from lape_bench.report import leaderboard as boards
     from lape_bench.report.latex import latex
     from lape_bench.report.table import Terminal, as_json
 
-    board = boards.leaderboard(results.cells, results.outcomes)
     if format == "csv":
         print(boards.as_csv(board), end="")
     elif format == "json":
@@ -146,9 +176,8 @@ def show_board(results: Any, format: str) -> None:
         print(latex([boards.as_table(*boards.columns(board))]), end="")
     else:
         print_table(Terminal(boards.as_table(*boards.columns(board))))
-    if told := boards.notes(board):
-        # A table that programs read holds nothing else.
-        machine = format in ("csv", "json", "latex")
+    if told:
+        machine = format in FOR_PROGRAMS
         print("", *told, sep="\n", file=sys.stderr if machine else sys.stdout)
 
 

@@ -71,6 +71,7 @@ PATTERNS = {
     "data": "real|synthetic",
     "system_version": r"\d+(-[0-9a-f]+)?",
 }
+VALIDATION = "validation"  # a column that tables of earlier releases lack
 FINISHED = "finished_at"  # a column while records are put in order
 PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
 CHUNK = 200  # records that a process is handed at a time
@@ -142,6 +143,22 @@ def load_results(sources: Sequence[Path]) -> Results:
     return _joined([*tables, *folders])
 
 
+def on_validation(cells: pd.DataFrame) -> pd.DataFrame:
+    """Let the score on validation stand for the one on test, to choose settings by; cells without one are left out.
+
+    Raises:
+        UserError: no cell has one; `knn` never has, and records of earlier releases have not.
+    """
+    known = cells[cells[VALIDATION].notna()] if VALIDATION in cells else cells[:0]
+    if known.empty:
+        raise UserError(
+            "no cell has a score on validation",
+            allowed="cells of finetune and linear, of systems that validate",
+            next_step="run cells of earlier releases again, with --force",
+        )
+    return known.assign(**dict.fromkeys(known["metric"].unique(), known[VALIDATION]))
+
+
 def results_of(found: Sequence[tuple[Path, RunRecord]]) -> Results:
     """Do the same for records already read, each with its folder."""
     return _joined([_in_order(_collected(_read(found)))])
@@ -170,6 +187,9 @@ def _read_table(path: Path) -> Results:
         values = pd.to_numeric(cells[name], errors="coerce")
         low, high = RANGES.get(name, (0, 1 if name in scores else np.inf))
         _refuse(path, cells, name, ~(values.between(low, high) & np.isfinite(values)))
+    if VALIDATION in cells:
+        values = pd.to_numeric(cells[VALIDATION], errors="coerce")
+        _refuse(path, cells, VALIDATION, cells[VALIDATION].notna() & ~values.between(0, 1))
     for name, pattern in PATTERNS.items():
         _refuse(path, cells, name, ~cells[name].str.fullmatch(pattern).astype(bool))
     _refuse(path, cells, "settings", ~cells["settings"].map(_is_json).astype(bool))
@@ -351,6 +371,7 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
         "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
         + sum(made.seconds - made.waited for made in record.artifacts if made.found),
         "trained_parameters": parameters.training,
+        VALIDATION: np.nan if record.validation is None else record.validation,
     }
 
 

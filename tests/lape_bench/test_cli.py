@@ -103,6 +103,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         ),
         (["report", "--suite", "open"], "--suite goes with --paper"),
         (["report", "--no-published"], "--no-published goes with --paper"),
+        (["report", "--validation", "--html", "x.html"], "--validation is for the leaderboard"),
         (["report", "--paper", "unfused", "--format", "cells"], "no format 'cells'"),
         (
             ["report", "--paper", "x", "--published", "y.csv", "--no-published"],

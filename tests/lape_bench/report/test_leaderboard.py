@@ -25,7 +25,7 @@ from lape_bench.records import (
     identity,
     write_record,
 )
-from lape_bench.report.frame import load_results
+from lape_bench.report.frame import load_results, on_validation
 from lape_bench.report.leaderboard import (
     as_csv,
     as_data,
@@ -60,6 +60,7 @@ def write_scores(
     cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
     task_values = {"manifest_hash": "m" * 64, "data": "real", "metric": "accuracy"}
     more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}, "rests_on": {}}
+    more["validation"] = None
     for key, value in how.items():
         place = next((each for each in (task_values, more) if key in each), cell_values)
         place[key] = value
@@ -102,6 +103,38 @@ def test_scores_are_recomputed_from_predictions_and_summed_up_over_seeds(tmp_pat
     low, high = stats.t.interval(0.95, 2, np.mean(scores), stats.sem(scores))
     assert row["interval"] == pytest.approx((high - low) / 2)
     assert (row["seeds"], row["folds"], row["parameters"]) == (3, 1, 13)
+
+
+def test_on_validation_settings_are_compared_by_the_scores_there_and_not_on_test(
+    tmp_path: Path,
+) -> None:
+    for name, values in {"better on test": (0.2, 0.4), "better there": (0.5, 0.7)}.items():
+        for seed, value in enumerate(values):
+            labels = np.arange(30) % 3
+            scores = np.eye(3, dtype=np.float32)[(labels + (name == "better there")) % 3]
+            write_scores(tmp_path, labels, scores, seed, system=name, validation=value)
+    write(tmp_path, 0, system="neither", protocol="knn")
+    cells = load_results([tmp_path]).cells
+    on_test = leaderboard(cells).query("protocol == 'linear'")
+    assert on_test["system"].tolist() == ["better on test", "better there"]
+    board = leaderboard(on_validation(cells))
+    assert board["system"].tolist() == ["better there", "better on test"]
+    assert board["score"].tolist() == pytest.approx([0.6, 0.3])
+    assert board["deviation"].tolist() == pytest.approx([np.std([0.5, 0.7], ddof=1)] * 2)
+    table = tmp_path / "cells.csv"
+    cells.to_csv(table, index=False)
+    pd.testing.assert_frame_equal(leaderboard(on_validation(load_results([table]).cells)), board)
+    cells.assign(validation=1.5).to_csv(table, index=False)
+    with pytest.raises(UserError, match=r"line 2: 'validation' is '1\.5'"):
+        load_results([table])
+
+
+def test_results_without_a_score_on_validation_say_so(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    cells = load_results([tmp_path]).cells
+    for known in (cells, cells.drop(columns="validation")):
+        with pytest.raises(UserError, match="no cell has a score on validation"):
+            on_validation(known)
 
 
 def test_folds_are_averaged_within_a_seed_before_seeds_are_compared(tmp_path: Path) -> None:
