@@ -16,8 +16,8 @@ departs where it says so:
   and 0 in another.
 - There the first direction's keys have joined the queue when the second is computed, so that a query meets its own
   view's key as a negative; here both directions see the queue of the batches before.
-- Adam's rate is 1e-4 in pre-training, as of SSAST (arXiv:2110.09784), and 2.5e-4 with the labels, as of `mast`. Nothing here
-  was tuned.
+- Adam's rate is 1e-4 in pre-training, as of SSAST (arXiv:2110.09784), and 2.5e-4 with the labels, as of `mast`. Beside three
+  rates of pre-training (`results/boards/tuning.md`) nothing here was tuned.
 """
 
 from typing import Any, ClassVar

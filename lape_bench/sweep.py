@@ -4,10 +4,12 @@ A failing cell is recorded and the others go on; a stopped sweep is taken up by 
 finished cells are not run twice and an unfinished one resumes.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import zip_longest
 from multiprocessing import get_context
 from typing import Any
 
@@ -99,6 +101,19 @@ def run_cells(
             yield cell, outcome
 
 
+def in_turn(cells: Sequence[Cell]) -> list[Cell]:
+    """Take cells from their systems in turn, each system's in their order.
+
+    Side by side, those of one system would wait for the first of them to make what they share, such as an upstream.
+    """
+    by_system: dict[str, list[Cell]] = {}
+    for cell in cells:
+        key = json.dumps([cell.system, cell.settings], sort_keys=True)
+        by_system.setdefault(key, []).append(cell)
+    rounds = zip_longest(*by_system.values())
+    return [cell for each in rounds for cell in each if cell is not None]
+
+
 def _in_this_process(
     cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
 ) -> Iterator[tuple[Cell, Outcome]]:
@@ -112,7 +127,7 @@ def _in_processes(
     threads = options.compute.threads or max(1, (os.cpu_count() or 1) // jobs)
     compute = options.compute.model_copy(update={"threads": threads})
     options = options.model_copy(update={"compute": compute})
-    waiting = [(cell, 1) for cell in reversed(cells)]
+    waiting = [(cell, 1) for cell in reversed(in_turn(cells))]
     # One process a slot: a process that dies takes its whole pool with it, and no other cell must be in it.
     idle = [_new_process() for _ in range(jobs)]
     running: dict[Future[Outcome], tuple[Cell, int, ProcessPoolExecutor]] = {}

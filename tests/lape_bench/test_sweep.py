@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lape_bench.errors import UserError
 from lape_bench.progress import Progress
 from lape_bench.records import Cell, RunRecord, find_records
 from lape_bench.runner import RunOptions
-from lape_bench.sweep import SweepConfig, run_cells
+from lape_bench.sweep import SweepConfig, in_turn, run_cells
 
 GRID = """
 systems:
@@ -78,6 +79,21 @@ def test_two_processes_give_the_records_of_one(
         assert all(isinstance(o, RunRecord) and o.status == "finished" for o in outcomes.values())
         hashes.append({name: o.predictions_sha256 for name, o in outcomes.items()})
     assert hashes[0] == hashes[1]
+
+
+def test_processes_take_cells_of_different_systems_and_each_systems_in_order(
+    grid: SweepConfig,
+) -> None:
+    cells = [cell for cell in grid.cells() if cell.protocol == "linear"]
+    taken = in_turn(cells)
+    systems = [cell.system for cell in taken]
+    assert all(a != b for a, b in pairwise(systems))
+    assert len(set(systems)) == 2
+    for system in set(systems):
+        of_it = [cell for cell in cells if cell.system == system]
+        assert [cell for cell in taken if cell.system == system] == of_it
+    wide = [cell.model_copy(update={"settings": {"width": 8}}) for cell in cells[:3]]
+    assert in_turn([*wide, *cells[:3]])[:2] == [wide[0], cells[0]]
 
 
 def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
