@@ -72,6 +72,9 @@ def _facts(record: RunRecord) -> Table:
         counts = record.parameters.model_dump().items()
         rows["parameters"] = ", ".join(f"{name} {count:,}" for name, count in counts)
     rows["decided"] = ", ".join(f"{what} on {side}" for what, side in record.decided.items())
+    if record.validation is not None and record.task:
+        metric = record.task.metric.replace("_", " ")
+        rows["validation"] = f"{metric} {percent(record.validation)} %"
     changed = flatten(record.cell.settings).items()
     rows["settings"] = ", ".join(f"{key}={value}" for key, value in changed) or "defaults"
     if record.rests_on:

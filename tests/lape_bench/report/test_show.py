@@ -88,6 +88,7 @@ def finished(epochs: int = 30) -> RunRecord:
                 skipped=0,
             ),
             "decided": {"epoch 11 of 12": "validation"},
+            "validation": 0.5450,
             "curves": {
                 "pre-training": curve("loss", "spread", "rank"),
                 "distillation": curve("loss"),
@@ -177,6 +178,7 @@ def test_scores_counts_and_origin_are_told() -> None:
     assert said(record, "data") == "real, manifest abcdef012345"
     assert said(record, "parameters").endswith("inference 5,362,836, training 64,211,456")
     assert said(record, "decided") == "epoch 11 of 12 on validation"
+    assert said(record, "validation") == "accuracy 54.50 %"
     assert said(record, "settings").endswith("distill.epochs=2, teacher_settings.width=64")
     ran_on = "NVIDIA H200, bf16, 16 threads, torch 2.11.0, commit 0123456789ab"
     assert said(record, "ran on") == ran_on
