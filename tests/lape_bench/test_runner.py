@@ -104,6 +104,7 @@ def told(record: RunRecord) -> dict[str, object]:
             "metrics",
             "predictions_sha256",
             "decided",
+            "validation",
             "curves",
             "diagnosis",
             "parameters",
@@ -168,6 +169,12 @@ def test_the_record_says_what_is_needed_to_recompute_and_trace_it(
     assert list(record.curves) == ["fine-tuning"]
     assert [row["epoch"] for row in record.curves["fine-tuning"]] == [1, 2, 3]
     assert list(record.decided.values()) == ["validation"]
+    curve = record.curves["fine-tuning"]
+    assert record.validation == max(row["validation"] for row in curve)
+    probed = run_cell(brief_cell(protocol="linear"), options(tmp_path), progress)
+    assert probed.validation is not None
+    assert 0 < probed.validation <= 1
+    assert run_cell(brief_cell(protocol="knn"), options(tmp_path), progress).validation is None
     assert record.validation_origin == "official"
     assert record.environment["torch"] == torch.__version__.split("+")[0]
     assert {stage.name for stage in record.stages} >= {"audio", "train", "fine-tuning", "test"}

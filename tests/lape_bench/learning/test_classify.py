@@ -172,6 +172,7 @@ def test_the_best_epoch_on_validation_is_restored_not_the_last(
     assert best["epoch"] < 9
     assert best["validation"] > scored[-1]["validation"]
     assert summary.decided == {f"epoch {best['epoch']:.0f} of 9": "validation"}
+    assert summary.validation == best["validation"]
     assert same(weights(model), kept[int(best["epoch"])])
     assert not same(weights(model), kept[9])
 
