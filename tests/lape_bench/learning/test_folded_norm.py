@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.testing import assert_close
 
 from lape_bench.learning.encoders import AudioNTT
@@ -98,3 +99,15 @@ def test_the_output_stays_channels_last_for_what_follows() -> None:
     for block in encoder.blocks:
         x = block(x)
         assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_statistics_are_to_the_bit_those_of_torchs_own_patches(x: Tensor) -> None:
+    patches = functional.unfold(x, 3, padding=1)
+    mean = patches.mean(dim=(0, 2))
+    centred = patches - mean[:, None]
+    count = 3 * 10 * 13
+    covariance = (centred @ centred.transpose(1, 2)).sum(dim=0) / count
+    found = patch_statistics(x)
+    assert found[0] == count
+    assert torch.equal(found[1], mean)
+    assert torch.equal(found[2], covariance)
