@@ -1,7 +1,7 @@
 """Views of BYOL-A (arXiv:2103.06695) and a random level, for a whole batch at once on the device.
 
 Each random number is drawn on the CPU, from a generator that is passed in, so that a draw does not depend on
-the device.
+the device. It is moved there without waiting for what the device has still to do.
 """
 
 from collections.abc import Callable
@@ -137,8 +137,8 @@ def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
         size: samples of the signal, and of the result.
 
     Returns:
-        Shape (batch, size, size), on the device of the arguments: row i holds the weights of output i. Samples outside the signal are zero;
-        at the edges of a range its outermost sample is repeated.
+        Shape (batch, size, size), on the device of the arguments: row i holds the weights of output i. Samples
+        outside the signal are zero; at the edges of a range its outermost sample is repeated.
     """
     step = (length - 1) / max(size - 1, 1)
     position = torch.arange(size, device=start.device) * step[:, None].double()  # (batch, size)

@@ -23,16 +23,13 @@ LEARNING = ["supervised", "mast", "delores-s", "delores-m", "simclr", "moco", "b
             "ss-mast", "unfused"]  # fmt: skip
 
 
-def cell(system: str, **how: Any) -> Cell:
-    settings = load_system(system).brief_settings(how)
+def cell(system: str) -> Cell:
+    settings = load_system(system).brief_settings({})
     return Cell(system=system, settings=settings, task="synthetic-sounds", protocol="finetune")
 
 
-def run(
-    of: Cell, out: Path, precision: str = "auto", device: str = "cuda"
-) -> tuple[RunRecord, str]:
-    compute = Compute(device=device, precision=precision)
-    options = RunOptions(out=out, compute=compute, checkpoint_seconds=0.0)
+def run(of: Cell, out: Path) -> tuple[RunRecord, str]:
+    options = RunOptions(out=out, compute=Compute(device="cuda"), checkpoint_seconds=0.0)
     record = run_cell(of, options, Progress(quiet=True))
     assert record.status == "finished", record.error
     predictions = cell_folder(out, of, record.identity) / "predictions.parquet"
