@@ -68,8 +68,8 @@ def _repeat_exactly() -> None:
     """Have CUDA compute the same bytes in every run, and float32 in float32 instead of TF32."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
     torch.use_deterministic_algorithms(True, warn_only=True)  # a plug-in may need one that is not
-    # A help for debugging, which takes time. (The module is one only at run time, so no type knows the name.)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # A help for debugging, which takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import
     torch.backends.cudnn.allow_tf32 = False
 
 

@@ -27,8 +27,8 @@ def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
         decay: m; 1 leaves the teacher as it is, 0 makes it the student.
     """
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
-    pairs = zip(teacher.parameters(), student.parameters(), strict=True)
-    average(*map(list, zip(*pairs, strict=True)), 0)
+    pairs = [*zip(teacher.parameters(), student.parameters(), strict=True)]
+    average([theirs for theirs, _ in pairs], [ours for _, ours in pairs], 0)
 
 
 class Queue(nn.Module):

@@ -17,6 +17,8 @@ from lape_bench.learning.augment import (
     LogMixupExp,
     RandomResizeCrop,
     Views,
+    by_comparing,
+    by_scattering,
     random_gain,
     resize_matrices,
 )
@@ -350,3 +352,16 @@ def test_no_gain_leaves_waveforms_and_generator_alone() -> None:
     waveforms, generator = torch.randn(3, 5, generator=draw(1)), draw(0)
     assert random_gain(waveforms, 0.0, generator) is waveforms
     assert torch.equal(generator.get_state(), draw(0).get_state())
+
+
+def test_what_a_gpu_compares_adds_up_to_the_bit_to_what_a_cpu_scatters(
+    generator: torch.Generator,
+) -> None:
+    column = torch.randint(0, 9, (5, 8, 1), generator=generator)
+    scattered, compared = (torch.zeros(5, 8, 9, dtype=torch.float64) for _ in range(2))
+    for _ in range(4):
+        weight = torch.randn(5, 8, 1, generator=generator, dtype=torch.float64)
+        by_scattering(scattered, column, weight)
+        by_comparing(compared, column, weight)
+    assert scattered.count_nonzero() == 5 * 8
+    assert torch.equal(scattered, compared)
