@@ -54,6 +54,8 @@ class Online(nn.Module):
 class ByolAObjective(Objective):
     """An online network that predicts, from each view, what the target makes of the other."""
 
+    graphable = True
+
     def __init__(self, encoder: AudioNTT, settings: ByolAConfig) -> None:
         super().__init__()
         self.momentum = settings.momentum

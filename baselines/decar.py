@@ -112,7 +112,7 @@ class DecarObjective(Siamese):
 
     def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
         """Return the clusters of these clips."""
-        return (self.clusters[batch.to(self.clusters.device)],)
+        return (self.clusters[batch.to(self.clusters.device, non_blocking=True)],)
 
     def loss(self, *compared: Tensor) -> Tensor:
         """Return the cross-entropy of both views' clusters."""

@@ -52,20 +52,21 @@ class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):
     finetune: FinetuneConfig = Field(default_factory=lambda: FinetuneConfig(learning_rate=2.5e-4))
 
 
-def undropped(clips: int, grid: tuple[int, int], share: float) -> Tensor:
-    """Draw which patches of each clip stay, the same number of each, from torch's global generator of the CPU.
+def undropped(clips: int, grid: tuple[int, int], share: float, device: torch.device) -> Tensor:
+    """Draw which patches of each clip stay, the same number of each, from torch's global generator, as dropout does.
 
     Args:
         clips: how many.
         grid: rows and columns of patches.
         share: of the patches that are dropped, rounded to a whole number; one stays at least.
+        device: where they are drawn.
 
     Returns:
-        True where a patch stays, shape (clips, rows, columns), on the CPU.
+        True where a patch stays, shape (clips, rows, columns).
     """
     patches = grid[0] * grid[1]
     stay = max(1, round((1 - share) * patches))
-    places = torch.rand(clips, patches).argsort(dim=1).argsort(dim=1)
+    places = torch.rand(clips, patches, device=device).argsort(dim=1).argsort(dim=1)
     return (places < stay).view(clips, *grid)
 
 
@@ -83,8 +84,8 @@ class DroppingBranch(Branch):
         kept = None
         if self.share:
             batch, bands, frames = features.shape
-            kept = undropped(batch, self.encoder.grid(bands, frames), self.share)
-            kept = kept.to(features.device)
+            grid = self.encoder.grid(bands, frames)
+            kept = undropped(batch, grid, self.share, features.device)
         return (self.key(self.encoder(features, kept)),)
 
 

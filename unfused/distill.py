@@ -57,15 +57,18 @@ def distill(
     """
     targets = pseudo_labels.to(context.device)
 
-    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
         leveled = random_gain(waveforms, config.gain_db, draw)
         view = views(student.encoder.features(leveled), draw)
+        return view, targets[batch.to(context.device, non_blocking=True)]
+
+    def loss(view: Tensor, clusters: Tensor) -> Tensor:
         with context.autocast():
             z, shallow = student(view)
         return self_distillation(
             z.float(),
             [z_i.float() for z_i in shallow],
-            targets[batch],
+            clusters,
             shallow_weight=config.shallow_weight,
             kl_weight=config.kl_weight,
             feature_weight=config.feature_weight,
@@ -79,7 +82,9 @@ def distill(
         student,
         optimizer.build(student),
         optimizer.factor,
-        step,
+        inputs,
+        loss,
+        graphable=student.encoder.graphable,
         also={"views": views},
     ).run(context)
 

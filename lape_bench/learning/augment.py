@@ -39,7 +39,8 @@ class LogMixupExp(nn.Module):
     """Mix each log-mel with one seen earlier, as background sound (Sec. III-B of arXiv:2103.06695).
 
     x' = log((1 - a) exp(x) + a exp(z)), with a uniform in [0, ratio] and z drawn from a memory bank of
-    the last log-mels. The bank is a buffer, so that a checkpoint holds it.
+    the last log-mels. A checkpoint holds the bank and how many it has seen, which is kept on the host: a GPU that
+    was asked would have to finish first.
 
     Args:
         shape: bands and frames of a log-mel.
@@ -49,7 +50,6 @@ class LogMixupExp(nn.Module):
     """
 
     bank: Tensor
-    filled: Tensor
 
     def __init__(
         self,
@@ -61,7 +61,15 @@ class LogMixupExp(nn.Module):
         super().__init__()
         self.ratio, self.choose = ratio, choose
         self.register_buffer("bank", torch.zeros(memory, *shape))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # clips ever put in
+        self.seen = 0  # clips ever put in
+
+    def get_extra_state(self) -> int:
+        """Return what a checkpoint holds beside the bank."""
+        return self.seen
+
+    def set_extra_state(self, state: int) -> None:
+        """Take it up again."""
+        self.seen = state
 
     @torch.no_grad()
     def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
@@ -69,7 +77,7 @@ class LogMixupExp(nn.Module):
 
         While nothing is remembered there is no background to draw from, and they are returned as they are.
         """
-        batch, held = len(log_mels), min(int(self.filled), len(self.bank))
+        batch, held = len(log_mels), min(self.seen, len(self.bank))
         if not held:
             return log_mels
         where = log_mels.device
@@ -82,10 +90,12 @@ class LogMixupExp(nn.Module):
     @torch.no_grad()
     def remember(self, log_mels: Tensor) -> None:
         """Put log-mels into the bank, unmixed, in place of the oldest."""
-        batch, memory = len(log_mels), len(self.bank)
-        places = (int(self.filled) + torch.arange(batch, device=log_mels.device)) % memory
-        self.bank[places[-memory:]] = log_mels[-memory:]
-        self.filled += batch
+        memory, kept = len(self.bank), log_mels[-len(self.bank) :]
+        self.seen += len(log_mels)
+        start = (self.seen - len(kept)) % memory
+        before_end = kept[: memory - start]
+        self.bank[start : start + len(before_end)] = before_end
+        self.bank[: len(kept) - len(before_end)] = kept[len(before_end) :]
 
 
 class RandomResizeCrop(nn.Module):

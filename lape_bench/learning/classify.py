@@ -15,7 +15,7 @@ from lape_bench.config import Config
 from lape_bench.learning.augment import random_gain
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.inference import class_log_probabilities
-from lape_bench.learning.training import Loop, Pass, cosine
+from lape_bench.learning.training import Loop, OptimizerConfig, Pass, cosine
 from lape_bench.store import Clips
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData, TrainingSummary
 
@@ -91,13 +91,16 @@ def fit_classifier(
     scored = _selection_epochs(over.all_epochs, config.selections if data.validation else 0)
     best = _Best(model)
 
-    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
         features = model.encoder.features(random_gain(waveforms, config.gain_db, draw))
         if views is not None:
             features = views(features, draw)
+        return features, labels[batch.to(context.device, non_blocking=True)]
+
+    def loss(features: Tensor, wanted: Tensor) -> Tensor:
         with context.autocast():
             scores = model(features)
-        return F.cross_entropy(scores.float(), labels[batch])
+        return F.cross_entropy(scores.float(), wanted)
 
     def after_epoch(epoch: int) -> dict[str, float]:
         row = {}
@@ -113,9 +116,11 @@ def fit_classifier(
         STAGE,
         over,
         model,
-        torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True),
+        OptimizerConfig(learning_rate=config.learning_rate).build(model),
         cosine,
-        step,
+        inputs,
+        loss,
+        graphable=model.encoder.graphable,
         after_epoch=after_epoch,
         also={"best": best} | ({"views": views} if views is not None else {}),
     ).run(context)

@@ -11,7 +11,13 @@ from torch.nn import functional as F
 from lape_bench.learning.pairs import insist_pairs
 
 
-def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    queries: Tensor,
+    keys: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    present: Tensor | None = None,
+) -> Tensor:
     """Classify each query's own key among the negatives: Eq. (1) of arXiv:1911.05722.
 
     Args:
@@ -19,13 +25,17 @@ def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: floa
         keys: the other view of each clip, same shape, likewise.
         negatives: keys of other clips, shape (negatives, features), likewise.
         temperature: tau, divides the cosines.
+        present: which rows of `negatives` count, shape (negatives,); None is all.
 
     Returns:
         Mean of -log(exp(q.k+ / tau) / (exp(q.k+ / tau) + sum exp(q.k- / tau))), a scalar.
     """
     q, k, others = (F.normalize(z, dim=1) for z in (queries, keys, negatives))
     positive = (q * k).sum(dim=1, keepdim=True)
-    logits = torch.cat([positive, q @ others.T], dim=1) / temperature
+    against = q @ others.T
+    if present is not None:
+        against = against.masked_fill(~present, -torch.inf)
+    logits = torch.cat([positive, against], dim=1) / temperature
     return -logits.log_softmax(dim=1)[:, 0].mean()
 
 

@@ -19,11 +19,14 @@ class Encoder(nn.Module, ABC):
         sample_rate: Hz, of the waveforms.
         embedding_size: numbers in an embedding.
         whole_clip: true where clips are embedded whole and unpadded, whatever the task's window.
+        graphable: true where its training may be recorded as a CUDA graph (see `cuda_graph`): Python decides nothing in
+            `forward`, and `features` has no parameter.
     """
 
     sample_rate: int = 16_000
     embedding_size: int
     whole_clip: bool = False
+    graphable: bool = False
 
     @abstractmethod
     def features(self, waveforms: Tensor) -> Tensor:
@@ -57,6 +60,7 @@ class AudioNTT(Encoder):
     """
 
     CHANNELS = 64
+    graphable = True
 
     def __init__(
         self, width: int = 2048, log_mel: LogMelConfig | None = None, dropout: float = 0.3

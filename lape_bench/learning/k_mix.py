@@ -24,7 +24,7 @@ ITERATIONS = 20
 class FarthestCluster(nn.Module):
     """Choose as background a clip of the cluster farthest from the clip's own; a `Choice`.
 
-    The centroids, and when they are due, are buffers, so that a checkpoint holds them.
+    A checkpoint holds the centroids and when they are due.
 
     Args:
         bands: of a log-mel.
@@ -33,13 +33,20 @@ class FarthestCluster(nn.Module):
     """
 
     centroids: Tensor
-    due: Tensor
 
     def __init__(self, bands: int, clusters: int = 4, candidates: int = 128) -> None:
         super().__init__()
         self.candidates = candidates
         self.register_buffer("centroids", torch.zeros(clusters, bands))
-        self.register_buffer("due", torch.zeros((), dtype=torch.long))  # clips to the next fit
+        self.due = 0  # clips to the next fit
+
+    def get_extra_state(self) -> int:
+        """Return what a checkpoint holds beside the centroids."""
+        return self.due
+
+    def set_extra_state(self, state: int) -> None:
+        """Take it up again."""
+        self.due = state
 
     @torch.no_grad()
     def forward(self, log_mels: Tensor, memory: Tensor, generator: torch.Generator) -> Tensor:
@@ -56,10 +63,12 @@ class FarthestCluster(nn.Module):
         if held < clusters:
             return at_random(log_mels, memory, generator)
         clips, others = mean_spectrum(log_mels), mean_spectrum(memory)
-        if int(self.due) <= 0:
-            drawn = torch.randperm(held, generator=generator)[:clusters].to(memory.device)
+        if self.due <= 0:
+            drawn = torch.randperm(held, generator=generator)[:clusters].to(
+                memory.device, non_blocking=True
+            )
             self.centroids.copy_(spherical_k_means(others, others[drawn]))
-            self.due.fill_(held)
+            self.due = held
         self.due -= batch
         of_others = nearest(others, self.centroids)
         sizes = F.one_hot(of_others, clusters).sum(dim=0)
@@ -69,7 +78,9 @@ class FarthestCluster(nn.Module):
         likeness = (clips @ others.T).masked_fill(of_others != chosen[:, None], torch.inf)
         least = likeness.topk(min(self.candidates, held), largest=False).indices
         count = sizes[chosen].clamp(max=self.candidates)
-        place = (torch.rand(batch, generator=generator).to(count.device) * count).long()
+        place = (
+            torch.rand(batch, generator=generator).to(count.device, non_blocking=True) * count
+        ).long()
         return least.gather(1, place[:, None])[:, 0]
 
 

@@ -32,7 +32,7 @@ def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
 
 
 class Queue(nn.Module):
-    """The keys of the last batches; a checkpoint holds them.
+    """The keys of the last batches, newest first; a checkpoint holds them.
 
     Args:
         size: how many.
@@ -47,14 +47,14 @@ class Queue(nn.Module):
         self.register_buffer("keys", torch.zeros(size, features))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # keys ever put in
 
-    def held(self) -> Tensor:
-        """Return a copy of the keys that were put in, shape (keys, features); none at first."""
-        return self.keys[: min(int(self.seen), len(self.keys))].clone()
+    def filled(self) -> Tensor:
+        """Say which rows of `keys` hold one, shape (size,); none at first."""
+        return torch.arange(len(self.keys), device=self.seen.device) < self.seen
 
     @torch.no_grad()
     def put(self, keys: Tensor) -> None:
         """Take in keys of shape (batch, features), in place of the oldest."""
-        size = len(self.keys)
-        places = (int(self.seen) + torch.arange(len(keys), device=keys.device)) % size
-        self.keys[places[-size:]] = keys[-size:].to(self.keys.dtype)
+        # Moving all costs little, and less than asking the device where the oldest lie.
+        newest = keys.flip(0).to(self.keys.dtype)
+        self.keys.copy_(torch.cat([newest, self.keys])[: len(self.keys)])
         self.seen += len(keys)

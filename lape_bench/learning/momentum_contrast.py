@@ -58,6 +58,8 @@ class MomentumContrast(Objective):
         clips: of the corpus. The queue is shorter than an epoch, so that few clips meet an older key of their own.
     """
 
+    graphable = True
+
     def __init__(self, student: Branch, settings: MomentumConfig, clips: int) -> None:
         super().__init__()
         self.settings, self.student = settings, student
@@ -79,18 +81,20 @@ class MomentumContrast(Objective):
     def loss(self, *projected: Tensor) -> Tensor:
         """Return InfoNCE of a query and a key, each (batch, key_features); the keys then join the queue."""
         query, key = projected
-        loss = info_nce(query, key, self.queue.held(), self.settings.temperature)
+        loss = self._among_earlier(query, key)
         self.queue.put(key)
         return loss
 
     def both_ways(self, query_a: Tensor, query_b: Tensor, key_a: Tensor, key_b: Tensor) -> Tensor:
         """Return InfoNCE of each view's query and the other's key, summed; the keys then join the queue."""
-        negatives, temperature = self.queue.held(), self.settings.temperature
-        loss = info_nce(query_a, key_b, negatives, temperature)
-        loss = loss + info_nce(query_b, key_a, negatives, temperature)
+        loss = self._among_earlier(query_a, key_b) + self._among_earlier(query_b, key_a)
         self.queue.put(torch.cat([key_a, key_b]))
         return loss
 
     def after_step(self) -> None:
         """Move the momentum teacher."""
         follow(self.teacher, self.student, self.settings.momentum)
+
+    def _among_earlier(self, queries: Tensor, keys: Tensor) -> Tensor:
+        queue = self.queue
+        return info_nce(queries, keys, queue.keys, self.settings.temperature, queue.filled())

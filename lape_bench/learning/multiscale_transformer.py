@@ -72,6 +72,8 @@ class MultiscaleTransformer(Encoder):
         log_mel: the front end.
     """
 
+    graphable = True
+
     def __init__(
         self, config: MultiscaleTransformerConfig | None = None, log_mel: LogMelConfig | None = None
     ) -> None:

@@ -92,10 +92,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         encoder: what stays when the heads are dropped.
         windows: of a clip that its two views are made from: 1 is one for both, 2 is one for each.
+        graphable: true where `project`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`).
     """
 
     encoder: Encoder
     windows: ClassVar[int] = 1
+    graphable: ClassVar[bool] = False
 
     @abstractmethod
     def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
@@ -141,6 +143,8 @@ class Objective(nn.Module, ABC):
 class Siamese(Objective):
     """An encoder and a projector, shared by both views."""
 
+    graphable = True
+
     def __init__(self, encoder: Encoder, projector: nn.Module) -> None:
         super().__init__()
         self.encoder, self.projector = encoder, projector
@@ -181,20 +185,23 @@ def pretrain(
     watched = _middle_windows(clips, over.window, context.device)
     collapsed = False
 
-    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
         by_view = waveforms.repeat(2 // objective.windows, 1)  # (2 * batch, samples)
         leveled = random_gain(by_view, config.gain_db, draw)
-        view_a, view_b = views(objective.encoder.features(leveled), draw).chunk(2)
+        both = views(objective.encoder.features(leveled), draw)
+        return *both.chunk(2), *objective.targets(batch)
+
+    def loss(view_a: Tensor, view_b: Tensor, *targets: Tensor) -> Tensor:
         with context.autocast():
             projected = objective.project(view_a, view_b)
-        compared = (tensor.float() for tensor in projected)
-        return objective.loss(*compared, *objective.targets(batch))
+        return objective.loss(*(tensor.float() for tensor in projected), *targets)
 
     def before_epoch(epoch: int) -> Tensor | None:
         corpus = UnlabelledClips(objective.encoder, over, context)
         order = objective.begin_epoch(epoch, corpus, context.seeds.within("epoch", epoch))
         for parameter in objective.renewed():
-            optimizer.state.pop(parameter, None)
+            for remembered in optimizer.state.get(parameter, {}).values():
+                remembered.zero_()  # in place, as a recorded step wants it
         return order
 
     def after_epoch(epoch: int) -> dict[str, float]:
@@ -218,7 +225,9 @@ def pretrain(
         objective,
         optimizer,
         config.optimizer.factor,
-        step,
+        inputs,
+        loss,
+        graphable=objective.graphable and objective.encoder.graphable,
         before_epoch=before_epoch,
         after_step=objective.after_step,
         after_epoch=after_epoch,

@@ -1,4 +1,4 @@
-"""The training loop: epochs of random windows, a schedule, checkpoints. What a step learns is its argument.
+"""The training loop: epochs of random windows, a schedule, checkpoints. What a step learns from, and what, are its arguments.
 
 A killed run goes on from its last checkpoint and ends with the same bytes: every epoch draws from
 generators named by the epoch, so a checkpoint holds tensors and no generator's state.
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from lape_bench.batches import random_windows, to_device
 from lape_bench.config import Config
 from lape_bench.errors import UserError
+from lape_bench.learning.cuda_graph import Graphed
 from lape_bench.learning.weights import load_tensors, save_tensors
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
-Step = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""Waveforms (windows * batch, samples), which clips they are (batch,), and a generator of the epoch: the loss to lower.
+Inputs = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, ...]]
+"""Waveforms (windows * batch, samples), which clips they are (batch,) and a generator of the epoch, both on the CPU: what
+the loss is computed from, on the device.
 
 With several windows a clip, the first of every clip come first.
 """
@@ -45,20 +47,21 @@ class OptimizerConfig(Config):
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Return the optimiser of a module's parameters."""
         parameters = [p for p in module.parameters() if p.requires_grad]
+        device = parameters[0].device
+        on_gpu = device.type == "cuda"
+        # A number would be recorded with the step, and never change.
+        rate = torch.tensor(self.learning_rate, device=device) if on_gpu else self.learning_rate
         if self.name == "sgd":
             return torch.optim.SGD(
-                parameters,
-                self.learning_rate,
-                self.momentum,
-                weight_decay=self.weight_decay,
-                fused=True,
+                parameters, rate, self.momentum, weight_decay=self.weight_decay, fused=True
             )
         return torch.optim.Adam(
             parameters,
-            self.learning_rate,
+            rate,
             betas=(self.momentum, 0.999),
             weight_decay=self.weight_decay,
             fused=True,
+            capturable=on_gpu,
         )
 
     def factor(self, progress: float) -> float:
@@ -148,7 +151,10 @@ class Loop:
         model: what is trained; put into training mode before every epoch.
         optimizer: of the model's parameters; the rates it has now are the highest.
         factor: progress in [0, 1) to what the learning rates are multiplied by.
-        step: computes the loss.
+        inputs: makes of a batch what the loss is computed from.
+        loss: of the inputs, to lower.
+        graphable: true where the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
+            has a part in the inputs.
         before_epoch: called with the epoch's number before it; returns the clips it goes through, shape (clips,), in their
             order, of which some may come twice and some not; None is each once, in random order.
         after_step: called after each update, such as for a momentum teacher.
@@ -161,7 +167,9 @@ class Loop:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     factor: Callable[[float], float]
-    step: Step
+    inputs: Inputs
+    loss: Callable[..., Tensor]
+    graphable: bool
     before_epoch: Callable[[int], Tensor | None] = lambda epoch: None
     after_step: Callable[[], None] = lambda: None
     after_epoch: Callable[[int], dict[str, float]] = lambda epoch: {}
@@ -178,7 +186,9 @@ class Loop:
         """
         over, epochs = self.over, self.over.all_epochs
         clips = to_device(over.clips, context.device)
-        highest = [group["lr"] for group in self.optimizer.param_groups]
+        highest = [float(group["lr"]) for group in self.optimizer.param_groups]
+        on_gpu = context.device.type == "cuda"
+        update = Graphed(self._update) if self.graphable and on_gpu else self._update
         checkpoint = _Checkpoint(self, context)
         with context.progress.task(self.name, epochs * len(clips), "clips") as task:
             task.resume_at(checkpoint.epoch * len(clips))
@@ -194,15 +204,10 @@ class Loop:
                     for step, batch in enumerate(order.tensor_split(over.batches)):
                         progress = ((epoch - 1) * over.batches + step) / (epochs * over.batches)
                         for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
-                            group["lr"] = rate * self.factor(progress)
+                            _set_rate(group, rate * self.factor(progress))
                         several = batch.repeat(over.windows)
                         waveforms = random_windows(clips, several, over.window, draw)
-                        loss = self.step(waveforms, batch, draw)
-                        self.optimizer.zero_grad(set_to_none=True)
-                        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-                        self.optimizer.step()
-                        self.after_step()
-                        losses.append(loss.detach())
+                        losses.append(update(*self.inputs(waveforms, batch, draw)))
                         task.advance(len(batch))
                 mean = float(torch.stack(losses).mean())
                 if not math.isfinite(mean):
@@ -218,6 +223,22 @@ class Loop:
                 checkpoint.epoch = epoch
                 checkpoint.save(context, last=epoch == epochs)
         return tuple(checkpoint.curve)
+
+    def _update(self, *inputs: Tensor) -> Tensor:
+        """Make one step and return the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(*inputs)
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.optimizer.step()
+        self.after_step()
+        return loss.detach()
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)  # in place: a recorded step reads it there
+    else:
+        group["lr"] = rate
 
 
 class _Checkpoint:

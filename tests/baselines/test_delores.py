@@ -240,9 +240,9 @@ def test_the_queue_grows_by_the_batch_and_forgets_the_oldest() -> None:
         projected = [z.float() for z in projections(seed)]
         keys.append(projected[4])
         objective.loss(*projected)
-        assert len(objective.queue.held()) == min(BATCH * (seed + 1), QUEUE)
+        assert len(objective.queue.keys[: objective.queue.seen]) == min(BATCH * (seed + 1), QUEUE)
     last = torch.cat(keys)[-QUEUE:]
-    held = objective.queue.held()
+    held = objective.queue.keys[: objective.queue.seen]
     assert sorted(held.tolist()) == sorted(last.tolist())
 
 
@@ -250,7 +250,8 @@ def test_keys_of_the_teacher_and_not_queries_join_the_queue() -> None:
     objective = momentum()
     projected = objective.project(*two_views())
     objective.loss(*projected)
-    assert_close(objective.queue.held(), projected[4].detach(), rtol=0, atol=0)
+    held = objective.queue.keys[: objective.queue.seen]
+    assert_close(held, projected[4].detach().flip(0), rtol=0, atol=0)
 
 
 # --- DeLoRes-M: the teacher -------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ def test_the_teacher_and_the_queue_get_no_gradient_and_every_parameter_of_the_st
     objective.loss(*projected).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, True)
     assert all(p.grad is None for p in objective.teacher.parameters())
-    assert not objective.queue.held().requires_grad
+    assert not objective.queue.keys[: objective.queue.seen].requires_grad
     assert all(p.grad is not None for p in objective.student.parameters())
     assert float(objective.student.key[-1].weight.grad.abs().sum()) > 0
 
@@ -293,7 +294,9 @@ def test_teacher_and_queue_travel_with_the_state_dict() -> None:
     other.load_state_dict(kept)
     found = [each.loss(*each.project(*two_views(9))) for each in (objective, other)]
     assert_close(*found, rtol=0, atol=0)
-    assert torch.equal(other.queue.held(), objective.queue.held())
+    assert torch.equal(
+        other.queue.keys[: other.queue.seen], objective.queue.keys[: objective.queue.seen]
+    )
 
 
 # --- both -------------------------------------------------------------------------------------------------

@@ -206,7 +206,9 @@ def test_the_loss_over_some_batches_agrees_with_a_loop_over_clips_clusters_and_t
         expected = sum(terms) / BATCH + weight * clusters
         assert float(objective.loss(*parts)) == pytest.approx(expected)
         held = [*held, *key_a, *key_b][-QUEUE:]
-        assert sorted(objective.queue.held().tolist()) == sorted(key.tolist() for key in held)
+        assert sorted(objective.queue.keys[: objective.queue.seen].tolist()) == sorted(
+            key.tolist() for key in held
+        )
 
 
 def test_neither_the_order_of_views_or_clips_nor_the_length_of_queries_and_keys_matters() -> None:
@@ -228,7 +230,7 @@ def test_no_gradient_reaches_teacher_or_queue_and_every_other_parameter_gets_one
     view_a, view_b = (view.requires_grad_() for view in two_views(1))
     objective.loss(*objective.project(view_a, view_b)).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, False)
-    assert not objective.queue.held().requires_grad
+    assert not objective.queue.keys[: objective.queue.seen].requires_grad
     assert all(p.grad is None for p in objective.teacher.parameters())
     for part in (objective.student, objective.cluster):
         assert all(torch.isfinite(p.grad).all() for p in part.parameters())
@@ -261,4 +263,4 @@ def test_its_views_are_k_mix_and_then_a_crop() -> None:
     assert isinstance(choose, FarthestCluster)
     assert (choose.centroids.shape, choose.candidates) == ((3, 64), 7)
     assert isinstance(views.crop, RandomResizeCrop)
-    assert {"mixup.choose.centroids", "mixup.choose.due"} <= set(views.state_dict())
+    assert {"mixup.choose.centroids", "mixup.choose._extra_state"} <= set(views.state_dict())

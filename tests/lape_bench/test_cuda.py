@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 from lape_bench.device import Compute
 from lape_bench.learning import training
 from lape_bench.learning.augment import Views
+from lape_bench.learning.cuda_graph import Graphed
 from lape_bench.progress import Progress
 from lape_bench.records import Cell, RunRecord, cell_folder
 from lape_bench.runner import RunOptions, load_system, run_cell
@@ -23,8 +26,8 @@ LEARNING = ["supervised", "mast", "delores-s", "delores-m", "simclr", "moco", "b
             "ss-mast", "unfused"]  # fmt: skip
 
 
-def cell(system: str) -> Cell:
-    settings = load_system(system).brief_settings({})
+def cell(system: str, changed: Mapping[str, Any] = MappingProxyType({})) -> Cell:
+    settings = load_system(system).brief_settings(changed)
     return Cell(system=system, settings=settings, task="synthetic-sounds", protocol="finetune")
 
 
@@ -117,3 +120,30 @@ def test_views_are_those_of_the_cpu() -> None:
         views(log_mels.to(device), draw)
         made.append(views(log_mels.to(device), draw).cpu())
     torch.testing.assert_close(made[1], made[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("system", LEARNING)
+def test_steps_that_are_recorded_end_with_the_bytes_of_plain_ones(
+    system: str, own_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {"epochs": 5, "least_steps": 20}
+    longer: dict[str, Any] = {"finetune": steps}
+    if system == "unfused":
+        longer |= {"distill": steps, "teacher_settings": {"pretrain": steps}}
+    elif system not in ("supervised", "mast"):
+        longer |= {"pretrain": steps}
+    recorded: list[Graphed] = []
+    record = Graphed._record
+
+    def record_and_tell(self: Graphed, inputs: Any) -> Any:
+        recorded.append(self)
+        return record(self, inputs)
+
+    monkeypatch.setattr(Graphed, "_record", record_and_tell)
+    graphed, first = run(cell(system, longer), tmp_path / "graphed")
+    assert len(set(recorded)) == len(graphed.curves)
+    forget(own_artifacts)
+    monkeypatch.setattr(training, "Graphed", lambda update: update)
+    plain, second = run(cell(system, longer), tmp_path / "plain")
+    assert graphed.curves == plain.curves
+    assert second == first

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from lape_bench.learning.contrast import info_nce
 from lape_bench.learning.momentum import Queue, follow, momentum_copy
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
@@ -125,51 +126,49 @@ def test_the_queue_holds_the_last_keys_as_a_list_that_forgets_would(
         queue.put(keys(seen, count))
         by_hand.extend(keys(seen, count).tolist())
         seen += count
-        assert sorted(queue.held().tolist()) == sorted(by_hand)
+        assert sorted(queue.keys[: queue.seen].tolist()) == sorted(by_hand)
 
 
-def test_a_key_overwrites_the_oldest_and_the_others_stay_in_their_place() -> None:
+def test_the_newest_key_comes_first_and_the_oldest_is_dropped() -> None:
     queue = Queue(5, 2)
     queue.put(keys(0, 4))
-    assert queue.held()[:, 0].tolist() == [1, 2, 3, 4]
+    assert queue.filled().tolist() == [True] * 4 + [False]
+    assert queue.keys[:4, 0].tolist() == [4, 3, 2, 1]
     queue.put(keys(4, 3))
-    assert queue.held()[:, 0].tolist() == [6, 7, 3, 4, 5]
+    assert queue.filled().all()
+    assert queue.keys[:, 0].tolist() == [7, 6, 5, 4, 3]
 
 
 def test_nothing_is_held_at_first() -> None:
-    assert Queue(5, 3).held().shape == (0, 3)
-
-
-def test_keys_that_were_taken_out_do_not_change_when_others_come() -> None:
-    queue = Queue(3, 2)
-    queue.put(keys(0, 3))
-    held = queue.held()
-    queue.put(keys(3, 2))
-    assert held[:, 0].tolist() == [1, 2, 3]
+    assert not Queue(5, 3).filled().any()
 
 
 def test_a_loss_of_the_keys_can_be_backed_through_after_others_came() -> None:
-    queue = Queue(3, 2)
-    queue.put(keys(0, 3))
-    query = torch.ones(1, 2, requires_grad=True)
-    loss = (query @ queue.held().T).square().sum()
-    queue.put(keys(3, 3))
-    loss.backward()
-    assert query.grad.tolist() == [[56.0, 56.0]]  # 2 * sum over k of (2k) * k, for k = 1, 2, 3
+    def gradient(late: bool) -> Tensor:
+        queue = Queue(3, 2)
+        queue.put(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]))
+        query = torch.tensor([[1.0, 0.5]], requires_grad=True)
+        loss = info_nce(query, query.detach(), queue.keys, 0.2, queue.filled())
+        if late:
+            queue.put(keys(3, 3))
+        loss.backward()
+        return query.grad
+
+    assert torch.equal(gradient(late=True), gradient(late=False))
 
 
 def test_the_queue_keeps_no_gradient_of_what_is_put_in() -> None:
     queue = Queue(3, 2)
     queue.put(torch.ones(2, 2, requires_grad=True) * 3)
-    assert not queue.held().requires_grad
+    assert not queue.keys[: queue.seen].requires_grad
     assert list(queue.parameters()) == []
 
 
 def test_keys_of_half_precision_are_held_in_float32() -> None:
     queue = Queue(3, 2)
     queue.put(keys(0, 2).bfloat16())
-    assert queue.held().dtype == torch.float32
-    assert queue.held()[:, 0].tolist() == [1, 2]
+    assert queue.keys[: queue.seen].dtype == torch.float32
+    assert queue.keys[:2, 0].tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("before", [0, 2, 5, 8])
@@ -178,7 +177,7 @@ def test_a_saved_queue_goes_on_as_the_one_it_was_saved_from(before: int) -> None
     first.put(keys(0, before))
     second.load_state_dict(first.state_dict())
     for step in range(3):
-        assert torch.equal(second.held(), first.held())
+        assert torch.equal(second.keys[: second.seen], first.keys[: first.seen])
         for queue in (first, second):
             queue.put(keys(before + 2 * step, 2))
-    assert torch.equal(second.held(), first.held())
+    assert torch.equal(second.keys[: second.seen], first.keys[: first.seen])

@@ -93,7 +93,7 @@ class Contrast(Twins):
         if self.losses == self.stop_at:
             raise Stopped
         queries, keys = projected
-        loss = info_nce(queries, keys, self.queue.held(), 0.2)
+        loss = info_nce(queries, keys, self.queue.keys, 0.2, self.queue.filled())
         self.queue.put(keys)
         return loss
 

@@ -198,14 +198,17 @@ class Bench:
         config = OptimizerConfig(name="sgd", learning_rate=0.1, schedule="cosine", warm_up=0.2)
         self.optimizer, self.factor = config.build(self.model), config.factor
 
-    def step(self, waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+    def inputs(self, waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
         if len(self.batches) == self.stop_at_step:
             raise Stopped
-        z = self.model(waveforms)
         noise = torch.rand(len(batch), 4, generator=draw)
         self.waveforms.append(waveforms)
         self.batches.append(batch)
         self.noise.append(noise)
+        return waveforms, noise
+
+    def loss(self, waveforms: Tensor, noise: Tensor) -> Tensor:
+        z = self.model(waveforms)
         self.dropped.append(z == 0)
         self.modes.append(self.model.training)
         self.rates.append(self.optimizer.param_groups[0]["lr"])
@@ -228,7 +231,9 @@ class Bench:
             self.model,
             self.optimizer,
             self.factor,
-            self.step,
+            self.inputs,
+            self.loss,
+            graphable=False,
             after_step=self.after_step,
             after_epoch=self.after_epoch,
             also={"follower": self.follower},
@@ -261,12 +266,12 @@ def straight(context: RunContext) -> tuple[dict[str, Tensor], Curve]:
 def test_each_epoch_has_a_row_with_its_mean_loss_and_what_is_added(context: RunContext) -> None:
     bench, losses = Bench(), []
 
-    def step(*arguments: Any) -> Tensor:
-        loss = bench.step(*arguments)
+    def told(*inputs: Tensor) -> Tensor:
+        loss = bench.loss(*inputs)
         losses.append(loss.item())
         return loss
 
-    curve = bench.loop(step=step).run(context)
+    curve = bench.loop(loss=told).run(context)
     by_epoch = np.array(losses).reshape(EPOCHS, 2).mean(axis=1)
     assert [row["epoch"] for row in curve] == [1, 2, 3, 4, 5]
     assert [row["loss"] for row in curve] == pytest.approx(by_epoch)
@@ -298,15 +303,15 @@ def test_with_several_windows_a_step_gets_the_first_of_every_clip_and_then_the_s
 ) -> None:
     bench = Bench()
 
-    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+    def firsts(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
         assert waveforms.shape == (2 * len(batch), WINDOW)
         assert (waveforms[:, 0] // 1000).tolist() == batch.tolist() * 2
         first, second = waveforms.chunk(2)
         apart.extend((first != second).any(dim=1).tolist())
-        return bench.step(first, batch, draw)
+        return bench.inputs(first, batch, draw)
 
     apart: list[bool] = []
-    bench.loop(over=Pass(clips(), WINDOW, 4, EPOCHS, windows=2), step=step).run(context)
+    bench.loop(over=Pass(clips(), WINDOW, 4, EPOCHS, windows=2), inputs=firsts).run(context)
     assert len(apart) == EPOCHS * CLIPS
     assert sum(apart) > len(apart) / 2  # two may coincide, being drawn independently
 
@@ -405,11 +410,11 @@ def test_groups_keep_the_proportion_of_their_rates(context: RunContext) -> None:
     ]
     bench.optimizer = torch.optim.SGD(groups, lr=1.0)
 
-    def step(*arguments: Any) -> Tensor:
+    def told(*inputs: Tensor) -> Tensor:
         seen.append([group["lr"] for group in bench.optimizer.param_groups])
-        return bench.step(*arguments)
+        return bench.loss(*inputs)
 
-    bench.loop(factor=lambda progress: 1 - progress, step=step).run(context)
+    bench.loop(factor=lambda progress: 1 - progress, loss=told).run(context)
     for done, (first, second) in enumerate(seen):
         assert first == pytest.approx(0.1 * (1 - done / 10))
         assert second == pytest.approx(0.02 * (1 - done / 10))
@@ -425,12 +430,16 @@ def test_the_model_is_in_training_mode_in_every_step(context: RunContext) -> Non
 def test_each_update_is_one_of_plain_gradient_descent(context: RunContext) -> None:
     module, theta = one_weight(), 2.0
 
-    def step(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> Tensor:
+    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
+        return (batch,)
+
+    def loss(batch: Tensor) -> Tensor:
         return module.weight.square() * len(batch)
 
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
     over = Pass(clips(), WINDOW, 4, 3)
-    Loop("lesson", over, module, optimizer, lambda progress: 1.0, step).run(context)
+    loop = Loop("lesson", over, module, optimizer, lambda progress: 1.0, inputs, loss, False)
+    loop.run(context)
     for size in (4, 3) * 3:
         theta -= 0.01 * size * 2 * theta
     assert module.weight.item() == pytest.approx(theta)
@@ -453,14 +462,14 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_with_advice(
 ) -> None:
     bench = Bench()
 
-    def step(*arguments: Any) -> Tensor:
-        loss = bench.step(*arguments)
+    def told(*inputs: Tensor) -> Tensor:
+        loss = bench.loss(*inputs)
         return loss * value if len(bench.batches) == 2 * 2 + step_of_epoch + 1 else loss
 
     with pytest.raises(
         UserError, match=r"lesson: the loss is (nan|inf) in epoch 3;.*rate"
     ) as error:
-        bench.loop(step=step).run(replace(context, checkpoint_seconds=0.0))
+        bench.loop(loss=told).run(replace(context, checkpoint_seconds=0.0))
     assert error.value.next_step
     content = torch.load(context.work / "lesson.pt", weights_only=True)
     assert content["epoch"] == 2
