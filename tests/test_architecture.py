@@ -81,7 +81,7 @@ LAYERS = [
     ["report.paper_tables", "report.compare"],
     ["report.comparison_text"],
     ["corpus", "device"],
-    ["learning.folded_norm"],
+    ["learning.folded_norm", "learning.cuda_graph"],
     ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
     [
         "learning.clustering",
