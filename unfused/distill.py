@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.augment import Views, random_gain
+from lape_bench.learning.augment import Views, random_gains
 from lape_bench.learning.inference import class_log_probabilities
 from lape_bench.learning.training import Loop, UnlabelledConfig
 from lape_bench.store import Clips
@@ -58,8 +58,8 @@ def distill(
     targets = pseudo_labels.to(context.device)
 
     def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
-        leveled = random_gain(waveforms, config.gain_db, draw)
-        view = views(student.encoder.features(leveled), draw)
+        gains = random_gains(1, waveforms, config.gain_db, draw)
+        view = views(student.encoder.features_at(waveforms, gains), draw)
         return view, targets[batch.to(context.device, non_blocking=True)]
 
     def loss(view: Tensor, clusters: Tensor) -> Tensor:

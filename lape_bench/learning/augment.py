@@ -1,4 +1,4 @@
-"""Views of BYOL-A (arXiv:2103.06695) and a random level, for a whole batch at once on the device.
+"""Views of BYOL-A (arXiv:2103.06695) and random levels, for a whole batch at once on the device.
 
 Each random number is drawn on the CPU, from a generator that is passed in, so that a draw does not depend on
 the device. It is moved there without waiting for what the device has still to do.
@@ -16,18 +16,25 @@ Choice = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 background, as a row of the memory, shape (batch,)."""
 
 
-def random_gain(waveforms: Tensor, most_db: float, generator: torch.Generator) -> Tensor:
-    """Scale each waveform by a gain uniform in [-most_db, most_db] decibels.
+def random_gains(
+    levels: int, waveforms: Tensor, most_db: float, generator: torch.Generator
+) -> Tensor:
+    """Draw factors of waveforms that are uniform in [-most_db, most_db] decibels.
 
     Args:
+        levels: how many of each waveform.
         waveforms: shape (batch, samples).
         most_db: 0 leaves them as they are, and draws nothing.
         generator: on the CPU.
+
+    Returns:
+        Shape (levels, batch), on the waveforms' device.
     """
+    batch = len(waveforms)
     if not most_db:
-        return waveforms
-    decibels = most_db * (2 * torch.rand(len(waveforms), 1, generator=generator) - 1)
-    return waveforms * torch.pow(10, decibels / 20).to(waveforms.device, non_blocking=True)
+        return waveforms.new_ones(levels, batch)
+    decibels = most_db * (2 * torch.rand(levels, batch, generator=generator) - 1)
+    return torch.pow(10, decibels / 20).to(waveforms.device, non_blocking=True)
 
 
 def at_random(log_mels: Tensor, memory: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lape_bench import metrics
 from lape_bench.config import Config
-from lape_bench.learning.augment import random_gain
+from lape_bench.learning.augment import random_gains
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.inference import class_log_probabilities
 from lape_bench.learning.training import Loop, OptimizerConfig, Pass, cosine
@@ -92,7 +92,8 @@ def fit_classifier(
     best = _Best(model)
 
     def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
-        features = model.encoder.features(random_gain(waveforms, config.gain_db, draw))
+        gains = random_gains(1, waveforms, config.gain_db, draw)
+        features = model.encoder.features_at(waveforms, gains)
         if views is not None:
             features = views(features, draw)
         return features, labels[batch.to(context.device, non_blocking=True)]

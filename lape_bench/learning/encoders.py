@@ -32,6 +32,18 @@ class Encoder(nn.Module, ABC):
     def features(self, waveforms: Tensor) -> Tensor:
         """Turn waveforms of shape (batch, samples) into features (batch, ...)."""
 
+    def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
+        """Turn each waveform, at several levels, into features.
+
+        Args:
+            waveforms: shape (batch, samples).
+            gains: factors of them, shape (levels, batch).
+
+        Returns:
+            Shape (levels * batch, ...), all of the first level first.
+        """
+        return self.features((gains[:, :, None] * waveforms).flatten(0, 1))
+
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
         """Turn features into embeddings of shape (batch, embedding_size)."""
@@ -47,7 +59,27 @@ class Encoder(nn.Module, ABC):
         """Take normalisation statistics from train waveforms, (batch, samples) each; by default none."""
 
 
-class AudioNTT(Encoder):
+class LogMelEncoder(Encoder):
+    """An encoder whose features are log-mels, shape (batch, bands, frames)."""
+
+    log_mel: LogMel
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Return normalised log-mels."""
+        log_mels: Tensor = self.log_mel(waveforms)
+        return log_mels
+
+    def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
+        """Return normalised log-mels at several levels, from one spectrum of each waveform."""
+        log_mels: Tensor = self.log_mel(waveforms, gains)
+        return log_mels
+
+    def fit_features(self, batches: Iterable[Tensor]) -> None:
+        """Normalise by the mean and deviation of all train frames."""
+        self.log_mel.fit(batches)
+
+
+class AudioNTT(LogMelEncoder):
     """The encoder of BYOL-A v1 (arXiv:2103.06695) and LAPE.
 
     Three blocks of 3x3 convolution with 64 channels, batch norm, ReLU and 2x2 max-pooling; each time step
@@ -90,15 +122,6 @@ class AudioNTT(Encoder):
             nn.Linear(width, width),
             nn.ReLU(),
         )
-
-    def features(self, waveforms: Tensor) -> Tensor:
-        """Return normalised log-mels, shape (batch, bands, frames)."""
-        log_mels: Tensor = self.log_mel(waveforms)
-        return log_mels
-
-    def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Normalise by the mean and deviation of all train frames."""
-        self.log_mel.fit(batches)
 
     def forward(self, features: Tensor) -> Tensor:
         """Embed log-mels of shape (batch, bands, frames), of at least 8 frames."""

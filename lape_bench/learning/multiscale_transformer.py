@@ -18,7 +18,6 @@ grid, so that a window of any length has them and no parameter depends on it; an
 AST leaves up to 9 frames and the two highest bands out.
 """
 
-from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 
 from lape_bench.config import Config
 from lape_bench.features import LogMel, LogMelConfig
-from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.encoders import LogMelEncoder
 
 BANDS = 128
 KEYS_STRIDE = 4  # of keys and values in the first stage
@@ -64,7 +63,7 @@ class MultiscaleTransformerConfig(Config):
         return self
 
 
-class MultiscaleTransformer(Encoder):
+class MultiscaleTransformer(LogMelEncoder):
     """A transformer whose tokens become fewer and wider from stage to stage.
 
     Args:
@@ -94,15 +93,6 @@ class MultiscaleTransformer(Encoder):
                 channels = wider
         self.norm = nn.LayerNorm(channels)
         self.embedding_size = channels
-
-    def features(self, waveforms: Tensor) -> Tensor:
-        """Return normalised log-mels, shape (batch, bands, frames)."""
-        log_mels: Tensor = self.log_mel(waveforms)
-        return log_mels
-
-    def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Normalise by the mean and deviation of all train frames."""
-        self.log_mel.fit(batches)
 
     def grid(self, bands: int, frames: int) -> tuple[int, int]:
         """Return how many patches of a log-mel stand above and beside each other."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lape_bench.batches import cut, random_windows, to_device
 from lape_bench.errors import UserError
-from lape_bench.learning.augment import Views, random_gain
+from lape_bench.learning.augment import Views, random_gains
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.training import Loop, OptimizerConfig, Pass, UnlabelledConfig
 from lape_bench.seeding import Seeds
@@ -186,9 +186,8 @@ def pretrain(
     collapsed = False
 
     def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
-        by_view = waveforms.repeat(2 // objective.windows, 1)  # (2 * batch, samples)
-        leveled = random_gain(by_view, config.gain_db, draw)
-        both = views(objective.encoder.features(leveled), draw)
+        gains = random_gains(2 // objective.windows, waveforms, config.gain_db, draw)
+        both = views(objective.encoder.features_at(waveforms, gains), draw)  # (2 * batch, ...)
         return *both.chunk(2), *objective.targets(batch)
 
     def loss(view_a: Tensor, view_b: Tensor, *targets: Tensor) -> Tensor:

@@ -91,15 +91,15 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bytes(
     name: str, step: int, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = learn(name, aside(context, "straight"), 3)
-    taken, plain = [], pretrain.random_gain
+    taken, plain = [], pretrain.random_gains
 
-    def stopping(waveforms: Tensor, *rest: Any) -> Tensor:
-        taken.append(len(waveforms))
+    def stopping(levels: int, waveforms: Tensor, *rest: Any) -> Tensor:
+        taken.append(levels * len(waveforms))
         if len(taken) == step:
             raise Stopped
-        return plain(waveforms, *rest)
+        return plain(levels, waveforms, *rest)
 
-    monkeypatch.setattr(pretrain, "random_gain", stopping)
+    monkeypatch.setattr(pretrain, "random_gains", stopping)
     killed = aside(context, "killed")
     with pytest.raises(Stopped):
         learn(name, killed, 3)

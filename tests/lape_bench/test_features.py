@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.testing import assert_close
 
+from lape_bench import features
 from lape_bench.features import LogMel, LogMelConfig
 
 SMALL = LogMelConfig(
@@ -74,6 +75,26 @@ def test_a_clip_too_short_to_be_reflected_is_filled_up_with_silence(samples: int
         rtol=1e-4,
         atol=1e-3,
     )
+
+
+def test_log_mels_at_several_levels_are_those_of_scaled_waveforms() -> None:
+    waveforms, front_end = noise(3, 4_000), LogMel()
+    front_end.fit([waveforms])
+    gains = torch.tensor([[1.0, 0.1, 3.0], [0.5, 1.0, 20.0]])
+    at_once = front_end(waveforms, gains)
+    assert at_once.shape == (6, 64, 26)
+    for level, by_level in zip(gains, at_once.chunk(2), strict=True):
+        assert_close(by_level, front_end(level[:, None] * waveforms), rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_is_computed_in_parts_and_comes_out_as_it_would_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waveforms, front_end = noise(7, 4_000), LogMel()
+    monkeypatch.setattr(features, "AT_ONCE", 2 * 4_000)
+    in_parts = front_end(waveforms)
+    monkeypatch.setattr(features, "AT_ONCE", 1 << 30)
+    assert_close(in_parts, front_end(waveforms), rtol=1e-5, atol=1e-5)
 
 
 def test_the_default_front_end_is_the_published_one() -> None:

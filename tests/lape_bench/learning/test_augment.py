@@ -20,7 +20,7 @@ from lape_bench.learning.augment import (
     Views,
     by_comparing,
     by_scattering,
-    random_gain,
+    random_gains,
     resize_matrices,
 )
 
@@ -339,19 +339,19 @@ def test_views_hold_no_parameters_and_pass_no_gradient() -> None:
     assert list(views.parameters()) == []
 
 
-def test_a_random_gain_is_within_its_decibels_and_one_a_waveform() -> None:
-    waveforms = torch.randn(2000, 5, generator=draw(1))
-    decibels = 20 * torch.log10(random_gain(waveforms, 15.0, draw(0)) / waveforms)
-    assert_close(decibels, decibels[:, :1].expand(-1, 5), rtol=0, atol=1e-3)
+def test_random_gains_are_within_their_decibels_and_of_each_waveform_and_level() -> None:
+    decibels = 20 * torch.log10(random_gains(2, torch.zeros(1000, 5), 15.0, draw(0)))
+    assert decibels.shape == (2, 1000)
+    assert len(decibels.unique()) > 1900
     # Uniform in [-15, 15]: mean 0, deviation 30 / sqrt(12).
     assert decibels.abs().max() <= 15.001
-    assert abs(float(decibels[:, 0].mean())) < 0.6
-    assert float(decibels[:, 0].std()) == pytest.approx(30 / 12**0.5, rel=0.05)
+    assert abs(float(decibels.mean())) < 0.6
+    assert float(decibels.std()) == pytest.approx(30 / 12**0.5, rel=0.05)
 
 
 def test_no_gain_leaves_waveforms_and_generator_alone() -> None:
-    waveforms, generator = torch.randn(3, 5, generator=draw(1)), draw(0)
-    assert random_gain(waveforms, 0.0, generator) is waveforms
+    generator = draw(0)
+    assert torch.equal(random_gains(2, torch.zeros(3, 5), 0.0, generator), torch.ones(2, 3))
     assert torch.equal(generator.get_state(), draw(0).get_state())
 
 
