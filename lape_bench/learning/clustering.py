@@ -20,6 +20,7 @@ from lape_bench.errors import UserError
 MOST_ITERATIONS = 300
 ROUNDING = 1e-6  # of the largest number: what float32 cannot tell apart
 DECIMALS = 6
+COLUMNS = 64  # of which the deviation is taken at once
 
 
 class ClusteringConfig(Config):
@@ -94,10 +95,12 @@ def whiten(embeddings: NDArray[np.float32], components: int, state: int) -> NDAr
         Shape (clips, components or fewer); equal embeddings have equal rows.
     """
     exact = embeddings.astype(np.float64)
-    rounding = ROUNDING * np.abs(exact).max()
-    if exact.std(axis=0).max() <= rounding:
+    rounding = ROUNDING * max(exact.max(), -exact.min())
+    # A few columns at a time, and centred in place: many embeddings take gigabytes, and each copy as much again.
+    few_columns = np.array_split(exact, -(-exact.shape[1] // COLUMNS), axis=1)
+    if max(columns.std(axis=0).max() for columns in few_columns) <= rounding:
         return np.zeros((len(exact), 1))
-    pca = PCA(components, random_state=state)
+    pca = PCA(components, copy=False, random_state=state)
     scores = pca.fit_transform(exact)
     deviation = np.sqrt(pca.explained_variance_)
     told = deviation > rounding

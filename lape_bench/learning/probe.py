@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
@@ -102,7 +103,8 @@ def fit_linear(
     with progress.task("logistic regression", len(config.inverse_penalty), "fits") as task:
         for value in sorted(config.inverse_penalty):
             model = LogisticRegression(C=value, max_iter=MOST_ITERATIONS)
-            with warnings.catch_warnings(record=True) as caught:
+            # On one thread: more of them take longer, several times so where another process wants their cores.
+            with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ConvergenceWarning)
                 model.fit(examples, targets, sample_weight=weights)
             if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):

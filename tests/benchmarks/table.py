@@ -1,7 +1,7 @@
 """The figures that benchmarks noted, as a table: of one run, or of two beside each other.
 
-    pytest tests/benchmarks --benchmark-json=after.json
-    python -m tests.benchmarks.table [before.json] after.json
+pytest tests/benchmarks --benchmark-json=after.json
+python -m tests.benchmarks.table [before.json] after.json
 """
 
 import json
@@ -25,13 +25,17 @@ def table(paths: list[Path]) -> str:
     runs = [noted(path) for path in paths]
     titles = [path.stem for path in paths] if len(paths) > 1 else ["measured"]
     lines = [f"| benchmark | figure | {' | '.join(titles)} |", "|---|---|" + "---:|" * len(runs)]
-    for name in dict.fromkeys(name for run in runs for name in run):
-        lines.append(f"| {name} | {' | '.join(str(run.get(name, '')) for run in runs)} |")
+    names = dict.fromkeys(name for run in runs for name in run)
+    lines += [
+        f"| {name} | {' | '.join(str(run.get(name, '')) for run in runs)} |" for name in names
+    ]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     given = [Path(argument) for argument in sys.argv[1:]]
     if len(given) not in (1, 2) or not all(path.is_file() for path in given):
-        sys.exit("usage: python -m tests.benchmarks.table [BEFORE.json] AFTER.json, of pytest --benchmark-json")
+        sys.exit(
+            "usage: python -m tests.benchmarks.table [BEFORE.json] AFTER.json, of pytest --benchmark-json"
+        )
     print(table(given))

@@ -7,27 +7,19 @@ it does later.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from lape_bench.costs import Meter
-from lape_bench.device import Compute
 from lape_bench.learning import training
 from lape_bench.learning.downstream import EncoderSystem
 from lape_bench.learning.inference import embed
 from lape_bench.learning.training import Loop
 from lape_bench.learning.upstream import load_upstream
-from lape_bench.progress import Progress
 from lape_bench.runner import load_system
-from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
-
-RATE, CLIPS = 16_000, 640
 
 
 @dataclass
@@ -51,21 +43,6 @@ def timed(patch: pytest.MonkeyPatch, owner: type, name: str) -> Timed:
     return found
 
 
-@pytest.fixture
-def clips() -> Clips:
-    noise = np.random.default_rng(0).standard_normal(CLIPS * RATE, dtype=np.float32)
-    starts, lengths = np.arange(CLIPS) * RATE, np.full(CLIPS, RATE)
-    return Clips(tuple(map(str, range(CLIPS))), 0.1 * noise, starts, lengths, RATE, "noise")
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> RunContext:
-    """A run as `bench run` makes it on this CPU, which writes no checkpoint but the last."""
-    device, precision = Compute(device="cpu").resolve()
-    return RunContext(device, precision, Seeds(0), Progress(quiet=True), tmp_path, Meter(device),
-                      checkpoint_seconds=1e9, cache=tmp_path / "cache")  # fmt: skip
-
-
 @pytest.mark.parametrize("name", ["delores-m", "simclr"])
 def test_pre_training_is_mostly_steps(
     name: str, clips: Clips, here: RunContext, monkeypatch: pytest.MonkeyPatch, benchmark: Any
@@ -84,7 +61,7 @@ def test_fine_tuning_is_mostly_steps(
     system = supervised({"finetune": {"epochs": 3, "least_steps": 1}})
     steps, save = timed(monkeypatch, Loop, "_update"), saving(monkeypatch)
     run = timed(monkeypatch, Loop, "run")
-    labels = torch.arange(CLIPS) % 10
+    labels = torch.arange(len(clips)) % 10
     data = TrainingData(clips, LabelledClips(clips, labels), None)
     benchmark.pedantic(lambda: system.train(data, here), rounds=1)
     hold(benchmark, "fine-tuning", steps.seconds / (run.seconds - save.seconds), 0.75)

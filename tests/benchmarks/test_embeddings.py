@@ -1,0 +1,94 @@
+"""What is done with embeddings at the sizes of large tasks: clusters, probes, and finding them again."""
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from lape_bench.learning.embeddings import cached_embeddings
+from lape_bench.learning.encoders import AudioNTT
+from lape_bench.learning.probe import LinearConfig, Windows, fit_linear
+from lape_bench.progress import Progress
+from lape_bench.store import Clips
+from lape_bench.system import RunContext
+
+from .test_views import seconds
+
+MIB = 2**20
+FEATURES, CLASSES = 2048, 20
+CLUSTER = """
+import resource, sys, time
+import numpy as np
+from lape_bench.learning.clustering import ClusteringConfig, cluster
+
+random, count = np.random.default_rng(0), int(sys.argv[1])
+centres = 0.3 * random.standard_normal((128, 2048), dtype=np.float32)
+embeddings = random.standard_normal((count, 2048), dtype=np.float32)
+for begin in range(0, count, 1000):
+    embeddings[begin : begin + 1000] += centres[random.integers(128, size=1000)]
+began = time.perf_counter()
+cluster(embeddings, ClusteringConfig(clusters=128), random, "the corpus")
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def clustered(count: int) -> tuple[float, int]:
+    """Seconds, and the most bytes of a process of its own."""
+    program = [sys.executable, "-c", CLUSTER, str(count)]
+    done = subprocess.run(program, check=True, capture_output=True, text=True)
+    took, memory = done.stdout.split()
+    return float(took), int(memory)
+
+
+def test_ten_times_the_embeddings_are_clustered_in_at_most_twenty_times_the_time(
+    benchmark: Any,
+) -> None:
+    few, _ = clustered(10_000)
+    many, memory = benchmark.pedantic(clustered, (100_000,), rounds=1)
+    benchmark.extra_info["100,000 embeddings: times the seconds of 10,000"] = round(many / few, 1)
+    benchmark.extra_info["100,000 embeddings: seconds"] = round(many)
+    benchmark.extra_info["100,000 embeddings: MiB"] = memory // MIB
+    assert many < 20 * few
+    assert memory < 4096 * MIB
+
+
+def test_a_probe_with_five_penalties_takes_little_longer_than_its_products(benchmark: Any) -> None:
+    train, validation = windows(10_000, 1), windows(2_000, 2)
+
+    def fit() -> None:
+        fit_linear(train, validation, CLASSES, "accuracy", LinearConfig(), Progress(quiet=True))
+
+    took = benchmark.pedantic(lambda: seconds(fit, rounds=1), rounds=1)
+    # An iteration is two products: scores, and the gradient.
+    exact, weight = train.embeddings.double().numpy(), np.zeros((FEATURES, CLASSES))
+    product = seconds(lambda: exact @ weight, rounds=5)
+    benchmark.extra_info["10,000 embeddings, five penalties: seconds"] = round(took, 1)
+    benchmark.extra_info["the same in products of embeddings and weights"] = round(took / product)
+    assert took < 500 * product
+
+
+def windows(count: int, seed: int) -> Windows:
+    """Embeddings of a few classes that lie in each other's way."""
+    means = 0.03 * torch.randn(CLASSES, FEATURES, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (count,), generator=draw)
+    embeddings = (means[labels] + torch.randn(count, FEATURES, generator=draw)).relu()
+    return Windows(embeddings, torch.arange(count), labels)
+
+
+def test_embeddings_are_found_several_times_faster_than_they_are_made(
+    clips: Clips, here: RunContext, benchmark: Any
+) -> None:
+    encoder = AudioNTT()
+
+    def find() -> float:
+        began = time.perf_counter()
+        cached_embeddings(encoder, clips, 1.0, {}, here)
+        return time.perf_counter() - began
+
+    made, found = find(), benchmark.pedantic(find, rounds=1)
+    benchmark.extra_info["times faster"] = round(made / found, 1)
+    assert made > 5 * found
