@@ -92,7 +92,8 @@ class Objective(nn.Module, ABC):
     Attributes:
         encoder: what stays when the heads are dropped.
         windows: of a clip that its two views are made from: 1 is one for both, 2 is one for each.
-        graphable: true where `project`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`).
+        graphable: true where `project`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`). A subclass
+            in which Python decides anew each time says false.
     """
 
     encoder: Encoder
