@@ -95,7 +95,7 @@ def fit_linear(
         raise UserError("the labelled clips are all of one class; a classifier needs two")
     targets = train.labels[train.owner].numpy()
     weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
-    # In float64: with float32 the solver stops a little elsewhere for another number of threads.
+    # In float64: with float32 the solver stops a little elsewhere where sums round otherwise.
     embeddings = train.embeddings.double().numpy()
     scaler = StandardScaler().fit(embeddings, sample_weight=weights)
     examples = scaler.transform(embeddings)
