@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from lape_bench import environment, memory
+from lape_bench import cores, environment, memory
 from lape_bench.config import Config
 from lape_bench.errors import UserError, unknown
 from lape_bench.system import Precision
@@ -14,11 +14,16 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 
 class Compute(Config):
-    """A device, a precision and a number of CPU threads, as the user asked for them."""
+    """A device, a precision and a number of CPU threads, as the user asked for them; by default a thread a core."""
 
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+
+    def shared(self, processes: int) -> "Compute":
+        """Return what each of several processes has: its share of the cores, unless the user said how many threads."""
+        threads = self.threads or max(1, cores.given() // processes)
+        return self.model_copy(update={"threads": threads})
 
     def resolve(self) -> tuple[torch.device, Precision]:
         """Find the device and precision on this machine; set the number of threads, and on a CPU keep freed memory.
@@ -26,8 +31,8 @@ class Compute(Config):
         Raises:
             UserError: unknown names, or a device that this machine lacks.
         """
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        # A container may have fewer cores than torch counts.
+        torch.set_num_threads(self.threads or min(torch.get_num_threads(), cores.given()))
         device = _device(self.device)
         if device.type == "cpu":
             memory.keep_freed()

@@ -9,12 +9,24 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from lape_bench.errors import UserError, unknown
 from lape_bench.paths import existing, sha256
+
+
+@lru_cache
+def registered(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return a group's entry points, looked for once a process: that opens a file of every installed package.
+
+    Args:
+        group: of entry points.
+        path: where packages are looked for, `sys.path`.
+    """
+    return tuple(entry_points(group=group))
 
 
 class Registry:
@@ -30,7 +42,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return every registered name, sorted; nothing is loaded."""
-        return sorted({point.name for point in entry_points(group=self.group)})
+        return sorted({point.name for point in self._points()})
 
     def entry(self, name: str) -> EntryPoint:
         """Return the entry point of `name`, with or without an argument.
@@ -39,7 +51,7 @@ class Registry:
             UserError: no package, or more than one, registers the name.
         """
         name = name.partition(":")[0]
-        points = {point.value: point for point in entry_points(group=self.group, name=name)}
+        points = {point.value: point for point in self._points() if point.name == name}
         if not points:
             raise unknown(
                 self.kind, name, self.names(), f"'bench {self.kind}s' lists them with their titles"
@@ -51,6 +63,9 @@ class Registry:
                 next_step="uninstall all but one of these packages, or rename theirs",
             )
         return next(iter(points.values()))
+
+    def _points(self) -> tuple[EntryPoint, ...]:
+        return registered(self.group, tuple(sys.path))
 
     def is_file(self, name: str) -> bool:
         """Tell whether a name stands for a class in a file."""

@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lape_bench import cores
 from lape_bench.data import audio
 from lape_bench.errors import UserError, writing
 from lape_bench.paths import home, staged_folder
@@ -254,18 +255,11 @@ def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[Facts
     )
 
 
-def workers() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _decode_in_order(
     recordings: Sequence[Recording], rate: int
 ) -> Iterator[tuple[Facts, audio.Samples]]:
     # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
-    with ThreadPoolExecutor(workers()) as pool:
+    with ThreadPoolExecutor(cores.given()) as pool:
         waiting: deque[Future[tuple[Facts, audio.Samples]]] = deque()
         try:
             for recording in recordings:

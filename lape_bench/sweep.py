@@ -5,7 +5,6 @@ finished cells are not run twice and an unfinished one resumes.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -124,9 +123,7 @@ def _in_this_process(
 def _in_processes(
     cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
 ) -> Iterator[tuple[Cell, Outcome]]:
-    threads = options.compute.threads or max(1, (os.cpu_count() or 1) // jobs)
-    compute = options.compute.model_copy(update={"threads": threads})
-    options = options.model_copy(update={"compute": compute})
+    options = options.model_copy(update={"compute": options.compute.shared(jobs)})
     waiting = [(cell, 1) for cell in reversed(in_turn(cells))]
     # One process a slot: a process that dies takes its whole pool with it, and no other cell must be in it.
     idle = [_new_process() for _ in range(jobs)]

@@ -14,7 +14,17 @@ from lape_bench.records import Cell, RunRecord, write_record
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors"],
-    ["config", "paths", "seeding", "metrics", "clusters", "environment", "memory", "inspection"],
+    [
+        "config",
+        "cores",
+        "paths",
+        "seeding",
+        "metrics",
+        "clusters",
+        "environment",
+        "memory",
+        "inspection",
+    ],
     ["registry", "progress", "data.audio", "records", "features"],
     ["predictions"],
     [

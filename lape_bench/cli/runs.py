@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,7 +161,8 @@ def pretrain(
     compute = Compute(device=device, precision=precision, threads=threads)
     progress = Progress(quiet, verbose)
     try:
-        upstream = learn_upstream(system, given, compute, progress)
+        with _beside_others(compute, 1, progress):
+            upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -219,18 +221,17 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
     from lape_bench.report.frame import results_of
     from lape_bench.sweep import run_cells
 
-    options.compute.resolve()
     finished, failed = [], 0
-    outcomes = run_cells(cells, options, jobs, progress)
-    for cell, outcome in _until_stopped(outcomes):
-        if isinstance(outcome, RunRecord) and outcome.status == "finished":
-            finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
-            score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
-            progress.say(f"{cell.title}: {percent(score)} %")
-        else:
-            failed += 1
-            reason = outcome if isinstance(outcome, str) else outcome.error
-            print(f"{cell.title} failed: {reason}", file=sys.stderr)
+    with _beside_others(options.compute, jobs, progress):
+        for cell, outcome in _until_stopped(run_cells(cells, options, jobs, progress)):
+            if isinstance(outcome, RunRecord) and outcome.status == "finished":
+                finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
+                score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
+                progress.say(f"{cell.title}: {percent(score)} %")
+            else:
+                failed += 1
+                reason = outcome if isinstance(outcome, str) else outcome.error
+                print(f"{cell.title} failed: {reason}", file=sys.stderr)
     results = results_of(finished)
     if not results.cells.empty:
         show_board(results, "terminal")
@@ -239,6 +240,27 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
     if failed:
         print(f"{failed} of {len(cells)} cells failed; run again to retry them", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@contextmanager
+def _beside_others(compute: Any, jobs: int, progress: Progress) -> Iterator[None]:
+    """Find the device, and on a CPU say where other runs use the cores too: it would make all of them slow."""
+    import torch
+
+    from lape_bench import cores
+
+    device, _ = (compute.shared(jobs) if jobs > 1 else compute).resolve()
+    if device.type != "cpu":
+        yield
+        return
+    ours, here = jobs * torch.get_num_threads(), cores.given()
+    with cores.taken(ours) as theirs:
+        if theirs and ours + theirs > here:
+            progress.say(
+                f"other runs use {theirs} threads beside the {ours} of this one, on {here} cores: they will all take "
+                "several times as long; give each run its share with --threads"
+            )
+        yield
 
 
 def _until_stopped(outcomes: Iterator[Any]) -> Iterator[Any]:

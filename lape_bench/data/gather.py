@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from lape_bench import cores
 from lape_bench.catalog import load_reader
 from lape_bench.data import sources
 from lape_bench.errors import UserError
 from lape_bench.paths import Staging, existing, home, staged_folder, staged_folders, within_home
 from lape_bench.progress import Progress, Stopped
-from lape_bench.store import workers
 from lape_bench.task import Generator, Recordings, TaskCard
 
 NAMED = 10  # parts whose origin is told one by one
@@ -252,7 +252,10 @@ def _unpack(
     done: list[Part | sources.BadArchive] = []
     with progress.task("unpacking", len(archives), "archives") as task:
         for start in range(0, len(archives), FLUSHED_TOGETHER):
-            with staged_folders(home() / "data") as stage, ThreadPoolExecutor(workers()) as pool:
+            with (
+                staged_folders(home() / "data") as stage,
+                ThreadPoolExecutor(cores.given()) as pool,
+            ):
                 one = partial(_unpack_one, stage=stage, skip_bad=skip_bad, progress=progress)
                 try:
                     for result in pool.map(one, archives[start : start + FLUSHED_TOGETHER]):

@@ -18,10 +18,10 @@ def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def register(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> Registry:
-    def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
-        return [p for p in points if p.group == group and name in (None, p.name)]
+    def registered(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+        return tuple(point for point in points if point.group == group)
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr(registry, "registered", registered)
     return Registry("group", "system")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lape_bench import paths
+from lape_bench import cores, paths
 from lape_bench.catalog import load_card
 from lape_bench.data import gather as module
 from lape_bench.data import pins, sources
@@ -374,7 +374,7 @@ def test_parts_keep_their_order_whichever_archive_is_unpacked_first(
             second_is_done.set()
         return folder
 
-    monkeypatch.setattr(module, "workers", lambda: 2)
+    monkeypatch.setattr(cores, "given", lambda: 2)
     monkeypatch.setattr(module, "SMALL_BYTES", small_bytes)
     expected = gather(BY_HAND, given, progress)
     shutil.rmtree(home())

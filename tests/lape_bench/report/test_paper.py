@@ -48,10 +48,10 @@ def test_an_unknown_paper_gets_the_nearest_and_what_else_may_be_given() -> None:
 def test_a_package_that_registers_a_paper_without_a_file_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
-        return [EntryPoint("lost", "json", group)]
+    def registered(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+        return (EntryPoint("lost", "json", group),)
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr(registry, "registered", registered)
     with pytest.raises(UserError, match=r"'lost' of an unnamed package.*lost\.yaml"):
         load_paper("lost")
 
