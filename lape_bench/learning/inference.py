@@ -1,6 +1,6 @@
 """Whole clips through a model: windows in, one row of numbers a clip out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from lape_bench.store import Clips
 from lape_bench.system import RunContext
 
 SECONDS_A_BATCH = 64.0  # of audio
+
+Laid = tuple[Tensor, Iterable[tuple[Tensor, Tensor]]]
+"""The clip index of each window, shape (windows,), and, batch after batch, which windows and their waveforms."""
 
 
 @torch.no_grad()
@@ -24,14 +27,13 @@ def embed(
         (windows,), in the clips' order.
     """
     encoder.eval()
-    rows, owners = [], []
-    for owner, features in _windows(encoder, clips, window_seconds, context, "embedding"):
+
+    def embedded(features: Tensor) -> Tensor:
         with context.autocast():
-            rows.append(encoder(features).float().cpu())
-        owners.append(owner)
-    owner = torch.cat(owners)
-    order = owner.argsort(stable=True)
-    return torch.cat(rows)[order], owner[order]
+            embeddings: Tensor = encoder(features)
+        return embeddings.float()
+
+    return _each_window(encoder, embedded, clips, window_seconds, context, "embedding")
 
 
 @torch.no_grad()
@@ -45,14 +47,16 @@ def class_log_probabilities(
     """
     encoder.eval()
     head.eval()
-    rows, owners = [], []
-    for owner, features in _windows(encoder, clips, window_seconds, context, "scoring"):
+
+    def scored(features: Tensor) -> Tensor:
         with context.autocast():
             embeddings = encoder(features)
         # The head stays in float32: it costs nothing, and rounding would move a probe's decisions.
-        rows.append(head(embeddings.float()).log_softmax(dim=1).cpu())
-        owners.append(owner)
-    return average_by_clip(torch.cat(rows), torch.cat(owners), len(clips)).log_softmax(dim=1)
+        scores: Tensor = head(embeddings.float())
+        return scores.log_softmax(dim=1)
+
+    rows, owner = _each_window(encoder, scored, clips, window_seconds, context, "scoring")
+    return average_by_clip(rows, owner, len(clips)).log_softmax(dim=1)
 
 
 def average_by_clip(values: Tensor, owner: Tensor, clips: int) -> Tensor:
@@ -61,22 +65,47 @@ def average_by_clip(values: Tensor, owner: Tensor, clips: int) -> Tensor:
     return total / torch.bincount(owner, minlength=clips)[:, None]
 
 
-def _windows(
-    encoder: Encoder, clips: Clips, window_seconds: float, context: RunContext, title: str
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield clip indices, shape (batch,), and the features of a window of each."""
+def _each_window(
+    encoder: Encoder,
+    row: Callable[[Tensor], Tensor],
+    clips: Clips,
+    window_seconds: float,
+    context: RunContext,
+    title: str,
+) -> tuple[Tensor, Tensor]:
+    """Turn the features of every window, (batch, ...), into rows, (batch, n).
+
+    Returns:
+        The rows, shape (windows, n), on the CPU, and the clip index of each, shape (windows,), in the clips' order.
+    """
     if encoder.whole_clip:
-        with context.progress.task(title, len(clips), "clips") as task:
-            for indices, waveforms in whole_clips(clips, context.device):
-                yield torch.from_numpy(indices), encoder.features(waveforms)
-                task.advance(len(indices))
-        return
+        (owner, batches), unit = _whole(clips, context), "clips"
+    else:
+        (owner, batches), unit = _windows(clips, window_seconds, context), "windows"
+    rows: Tensor | None = None
+    with context.progress.task(title, len(owner), unit) as task:
+        for places, waveforms in batches:
+            made = row(encoder.features(waveforms)).cpu()
+            if (
+                rows is None
+            ):  # put together at the end, those of a large data set would lie there twice
+                rows = made.new_empty(len(owner), made.shape[1])
+            rows[places] = made
+            task.advance(len(places))
+    assert rows is not None, "there are clips"
+    return rows, owner
+
+
+def _whole(clips: Clips, context: RunContext) -> Laid:
+    """Take each clip as one window."""
+    batches = whole_clips(clips, context.device)
+    return torch.arange(len(clips)), ((torch.from_numpy(places), x) for places, x in batches)
+
+
+def _windows(clips: Clips, window_seconds: float, context: RunContext) -> Laid:
+    """Lay windows of one length over each clip."""
     window = round(window_seconds * clips.rate)
-    on_device = to_device(clips, context.device)
     owner, offsets = consecutive_windows(clips.lengths, window)
-    size = max(1, int(SECONDS_A_BATCH / window_seconds))
-    with context.progress.task(title, len(owner), "windows") as task:
-        for batch in torch.split(torch.arange(len(owner)), size):
-            waveforms = cut(on_device, owner[batch], offsets[batch], window)
-            yield owner[batch], encoder.features(waveforms)
-            task.advance(len(batch))
+    on_device = to_device(clips, context.device)
+    batches = torch.split(torch.arange(len(owner)), max(1, int(SECONDS_A_BATCH / window_seconds)))
+    return owner, ((b, cut(on_device, owner[b], offsets[b], window)) for b in batches)

@@ -96,9 +96,9 @@ def fit_linear(
     targets = train.labels[train.owner].numpy()
     weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
     # In float64: with float32 the solver stops a little elsewhere where sums round otherwise.
-    embeddings = train.embeddings.double().numpy()
-    scaler = StandardScaler().fit(embeddings, sample_weight=weights)
-    examples = scaler.transform(embeddings)
+    exact = train.embeddings.double().numpy()
+    scaler = StandardScaler(copy=False).fit(exact, sample_weight=weights)
+    examples = scaler.transform(exact)  # in place: of a large task it is the most that a run holds
     best: tuple[tuple[float, float], float, nn.Linear] | None = None
     with progress.task("logistic regression", len(config.inverse_penalty), "fits") as task:
         for value in sorted(config.inverse_penalty):
