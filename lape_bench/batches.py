@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lape_bench.draws import Draws
 from lape_bench.store import Clips
 
 REMAINDER = 0.1  # a rest of at most this share of a window gets no window of its own
@@ -44,16 +45,14 @@ def to_device(clips: Clips, device: torch.device) -> DeviceClips:
     return DeviceClips(held, starts, lengths, device)
 
 
-def random_windows(
-    clips: DeviceClips, indices: Tensor, window: int, generator: torch.Generator
-) -> Tensor:
+def random_windows(clips: DeviceClips, indices: Tensor, window: int, draws: Draws) -> Tensor:
     """Cut one random window from each clip; a shorter clip is zero-padded on both sides.
 
     Args:
         clips: the clips.
         indices: which of them, shape (batch,).
         window: samples of a window.
-        generator: on the CPU, so that the draw does not depend on the device.
+        draws: of the batch.
 
     Returns:
         Shape (batch, window), on the clips' device.
@@ -61,7 +60,7 @@ def random_windows(
     where = clips.lengths.device
     indices = indices.to(where, non_blocking=True)
     room = clips.lengths[indices] - window
-    uniform = torch.rand(len(indices), generator=generator, dtype=torch.float64)
+    uniform = draws.uniform(len(indices), dtype=torch.float64)
     uniform = uniform.to(where, non_blocking=True)
     inside = (uniform * (room + 1).clamp(min=1)).long()
     offsets = torch.where(

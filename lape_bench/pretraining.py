@@ -11,6 +11,7 @@ from lape_bench.costs import Meter
 from lape_bench.device import Compute, stamp
 from lape_bench.learning.upstream import Upstream, load_upstream
 from lape_bench.progress import Progress
+from lape_bench.ranks import joined
 from lape_bench.seeding import Seeds
 from lape_bench.system import RunContext
 
@@ -18,7 +19,7 @@ from lape_bench.system import RunContext
 def learn_upstream(
     system: str, settings: dict[str, Any], compute: Compute, progress: Progress
 ) -> Upstream:
-    """Pre-train an upstream, or find it in the cache.
+    """Pre-train an upstream, or find it in the cache; under torchrun all its processes share the work.
 
     Args:
         system: the name of an upstream system.
@@ -32,7 +33,12 @@ def learn_upstream(
     kind = load_upstream(system)
     config = validate(settings, kind.Settings, where=f"settings of {system}")
     device, precision = compute.resolve()
-    with tempfile.TemporaryDirectory() as work:  # the artefact's own folder keeps the checkpoints
+    # The artefact's own folder keeps the checkpoints.
+    with joined(device) as ranks, tempfile.TemporaryDirectory() as work:
+        here = stamp(device, precision)
+        if ranks.size > 1:
+            here["ranks"] = str(ranks.size)
+        device = ranks.device or device
         context = RunContext(
             device,
             precision,
@@ -40,7 +46,8 @@ def learn_upstream(
             progress,
             Path(work),
             Meter(device),
-            stamp=stamp(device, precision),
+            stamp=here,
+            ranks=ranks,
             corpus=partial(load_corpus, evaluation=None, rate=kind.sample_rate, progress=progress),
         )
         return kind.pretrained(config, None, context)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, Self
 from typing import Protocol as Callback
 
@@ -22,6 +23,7 @@ from lape_bench.config import Config, merge
 from lape_bench.costs import Meter
 from lape_bench.errors import UserError
 from lape_bench.progress import Progress
+from lape_bench.ranks import ALONE, Ranks
 
 # Both are part of the contract too, so a plug-in finds them here.
 from lape_bench.records import ParameterCounts as ParameterCounts
@@ -115,6 +117,7 @@ class RunContext:
         artifacts: what was taken from or added to the cache.
         cache: the folder of artefacts.
         stamp: what a checkpoint must have been written under to be taken up: device, versions, code.
+        ranks: the processes that pre-train together; a cell is run by one alone.
         corpus: finds the unlabelled audio that entries name; see `Corpus`.
         on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the model of
             that moment; the audit listens here, and it must not change what is learnt.
@@ -130,6 +133,7 @@ class RunContext:
     artifacts: list[Artifact] = field(default_factory=list)
     cache: Path = field(default_factory=cache)
     stamp: Mapping[str, Any] = field(default_factory=dict)
+    ranks: Ranks = ALONE
     corpus: "Corpus" = field(default=own_audio_only)
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
 
@@ -148,6 +152,8 @@ class RunContext:
     ) -> Artifact:
         """Find a stage's result in the cache, or compute it; either way the record will name it.
 
+        Ranks compute it together, and the first of them keeps it.
+
         Args:
             kind: what is kept, such as "embeddings".
             about: what it is, for people who list the cache.
@@ -161,19 +167,40 @@ class RunContext:
             "torch": torch.__version__,
             "torchaudio": version("torchaudio"),
         }
-        found = artifact(
-            kind,
-            about,
-            {**determined_by, **here},
+
+        def together(folder: Path, work: Path) -> None:
+            self.ranks.agree(work)
             # What it uses itself is not named: a run that finds it does not know.
-            lambda folder, work: compute(folder, replace(self, work=work, artifacts=[])),
-            self.cache,
-            self.stamp,
-            lambda: self.progress.say(f"waiting for another run that makes this: {kind}, {about}"),
-        )
+            compute(folder, replace(self, work=work, artifacts=[]))
+
+        if self.ranks.rank == 0:
+            found = artifact(
+                kind,
+                about,
+                {**determined_by, **here},
+                together,
+                self.cache,
+                self.stamp,
+                lambda: self.progress.say(
+                    f"waiting for another run that makes this: {kind}, {about}"
+                ),
+            )
+            self.ranks.agree(found)
+        else:
+            found = self._as_the_first(compute)
         self.artifacts.append(found)
         how = "computed" if found.computed else "found in the cache"
         self.progress.detail(f"{kind} {found.hash[:12]} {how}")
+        return found
+
+    def _as_the_first(self, compute: Callable[[Path, "RunContext"], None]) -> Artifact:
+        """Take part in computing an artefact if the first rank has not found it, and return what it has then."""
+        told: Path | Artifact = self.ranks.agree(Path())
+        if isinstance(told, Artifact):
+            return told
+        with TemporaryDirectory() as dropped:
+            compute(Path(dropped), replace(self, work=told, artifacts=[]))
+        found: Artifact = self.ranks.agree(told)  # type: ignore[assignment]  # the first says what it is
         return found
 
     @contextmanager

@@ -18,6 +18,7 @@ LAYERS = [
         "config",
         "cores",
         "paths",
+        "ranks",
         "seeding",
         "metrics",
         "clusters",
@@ -25,7 +26,7 @@ LAYERS = [
         "memory",
         "inspection",
     ],
-    ["registry", "progress", "data.audio", "records", "features"],
+    ["draws", "registry", "progress", "data.audio", "records", "features"],
     ["predictions"],
     [
         "report.table",
@@ -92,6 +93,7 @@ LAYERS = [
     ["report.comparison_text"],
     ["corpus", "device"],
     ["learning.folded_norm", "learning.cuda_graph"],
+    ["learning.shared_norm"],
     ["learning.encoders", "learning.heads", "learning.augment", "learning.weights"],
     [
         "learning.clustering",
@@ -126,6 +128,7 @@ RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 FOR_PLUGINS = (
     "system",
     "artifacts",
+    "draws",
     "features",
     "batches",
     "store",

@@ -1,9 +1,9 @@
 """Stage 3, unsupervised fine-tuning: a student learns pseudo-labels by self-distillation."""
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
+from lape_bench.draws import Draws
 from lape_bench.learning.augment import Views, random_gains
 from lape_bench.learning.inference import class_log_probabilities
 from lape_bench.learning.training import Loop, UnlabelledConfig
@@ -57,9 +57,9 @@ def distill(
     """
     targets = pseudo_labels.to(context.device)
 
-    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
-        gains = random_gains(1, waveforms, config.gain_db, draw)
-        view = views(student.encoder.features_at(waveforms, gains), draw)
+    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+        gains = random_gains(1, waveforms, config.gain_db, draws)
+        view = views(student.encoder.features_at(waveforms, gains), draws)
         return view, targets[batch.to(context.device, non_blocking=True)]
 
     def loss(view: Tensor, clusters: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,7 +151,10 @@ def pretrain(
 
     Of a task with official sides the train split is taken, of one with folds everything. A cell of a corpus's own
     task with folds leaves out what it validates and tests on, so it pre-trains an upstream of its own.
+
+    On several GPUs: torchrun --nproc-per-node 4 --no-python bench pretrain ... Each batch is shared out among them.
     """
+    from lape_bench import ranks
     from lape_bench.device import Compute
     from lape_bench.pretraining import learn_upstream
 
@@ -159,13 +162,15 @@ def pretrain(
     if epochs is not None:
         given = merge(given, {"pretrain": {"epochs": epochs, "least_steps": 1}})
     compute = Compute(device=device, precision=precision, threads=threads)
-    progress = Progress(quiet, verbose)
+    progress = Progress(quiet or not ranks.leads(), verbose and ranks.leads())
     try:
-        with _beside_others(compute, 1, progress):
+        with nullcontext() if ranks.several() else _beside_others(compute, 1, progress):
             upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
+    if not ranks.leads():
+        return
     found, curve = upstream.artifact, upstream.curve
     how = "pre-trained" if found.computed else "found, pre-trained before"
     print(f"upstream {found.hash[:12]} {how} in {found.made.seconds:.0f} s: {found.folder}")
@@ -217,10 +222,17 @@ def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
 
 def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> None:
     """Run cells, say what failed, and show the board of what is finished."""
+    from lape_bench import ranks
     from lape_bench.records import RunRecord, cell_folder
     from lape_bench.report.frame import results_of
     from lape_bench.sweep import run_cells
 
+    if ranks.several():
+        raise UserError(
+            "torchrun started several processes, and a cell is run by one",
+            next_step="pre-train with 'torchrun --no-python bench pretrain', then run without it; cells side by side: bench "
+            "sweep --jobs",
+        )
     finished, failed = [], 0
     with _beside_others(options.compute, jobs, progress):
         for cell, outcome in _until_stopped(run_cells(cells, options, jobs, progress)):

@@ -1,7 +1,6 @@
 """Views of BYOL-A (arXiv:2103.06695) and random levels, for a whole batch at once on the device.
 
-Each random number is drawn on the CPU, from a generator that is passed in, so that a draw does not depend on
-the device. It is moved there without waiting for what the device has still to do.
+Each random number is drawn on the CPU and moved to the device without waiting for what that has still to do.
 """
 
 from collections.abc import Callable
@@ -9,23 +8,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lape_bench.draws import Draws
+
 CUBIC_A = -0.75  # of the cubic convolution kernel, as torch's own bicubic interpolation has it
 
-Choice = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""Log-mels (batch, bands, frames), remembered ones (memory, bands, frames), and a generator on the CPU: each one's
-background, as a row of the memory, shape (batch,)."""
+Choice = Callable[[Tensor, Tensor, Draws], Tensor]
+"""Log-mels (batch, bands, frames), remembered ones (memory, bands, frames), and draws: each one's background, as a row of
+the memory, shape (batch,)."""
 
 
-def random_gains(
-    levels: int, waveforms: Tensor, most_db: float, generator: torch.Generator
-) -> Tensor:
+def random_gains(levels: int, waveforms: Tensor, most_db: float, draws: Draws) -> Tensor:
     """Draw factors of waveforms that are uniform in [-most_db, most_db] decibels.
 
     Args:
         levels: how many of each waveform.
         waveforms: shape (batch, samples).
         most_db: 0 leaves them as they are, and draws nothing.
-        generator: on the CPU.
+        draws: of the batch.
 
     Returns:
         Shape (levels, batch), on the waveforms' device.
@@ -33,13 +32,13 @@ def random_gains(
     batch = len(waveforms)
     if not most_db:
         return waveforms.new_ones(levels, batch)
-    decibels = most_db * (2 * torch.rand(levels, batch, generator=generator) - 1)
+    decibels = most_db * (2 * draws.uniform(levels, batch) - 1)
     return torch.pow(10, decibels / 20).to(waveforms.device, non_blocking=True)
 
 
-def at_random(log_mels: Tensor, memory: Tensor, generator: torch.Generator) -> Tensor:
+def at_random(log_mels: Tensor, memory: Tensor, draws: Draws) -> Tensor:
     """Choose any remembered log-mel as background, the published `Choice`."""
-    return torch.randint(len(memory), (len(log_mels),), generator=generator)
+    return draws.integers(len(memory), len(log_mels))
 
 
 class LogMixupExp(nn.Module):
@@ -79,7 +78,7 @@ class LogMixupExp(nn.Module):
         self.seen = state
 
     @torch.no_grad()
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
         """Mix log-mels of shape (batch, bands, frames).
 
         While nothing is remembered there is no background to draw from, and they are returned as they are.
@@ -88,8 +87,8 @@ class LogMixupExp(nn.Module):
         if not held:
             return log_mels
         where = log_mels.device
-        drawn = self.choose(log_mels, self.bank[:held], generator).to(where, non_blocking=True)
-        a = self.ratio * torch.rand(batch, generator=generator).to(where, non_blocking=True)
+        drawn = self.choose(log_mels, self.bank[:held], draws).to(where, non_blocking=True)
+        a = self.ratio * draws.uniform(batch).to(where, non_blocking=True)
         a = a[:, None, None]
         # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
         return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
@@ -131,12 +130,12 @@ class RandomResizeCrop(nn.Module):
         self.canvas, self.frequency_scale, self.time_scale = canvas, frequency_scale, time_scale
 
     @torch.no_grad()
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
         """Crop and resize log-mels of shape (batch, bands, frames); the shape stays."""
         batch, bands, frames = log_mels.shape
         length = int(frames * self.canvas)
-        top, height = _draw_boxes(batch, bands, bands, self.frequency_scale, generator)
-        left, width = _draw_boxes(batch, frames, length, self.time_scale, generator)
+        top, height = _draw_boxes(batch, bands, bands, self.frequency_scale, draws)
+        left, width = _draw_boxes(batch, frames, length, self.time_scale, draws)
         left = left - (length - frames) // 2  # from canvas to log-mel coordinates
         drawn = torch.stack([top, height, left, width]).to(log_mels.device, non_blocking=True)
         top, height, left, width = drawn.unbind()
@@ -193,12 +192,12 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 def _draw_boxes(
-    batch: int, size: int, room: int, scale: tuple[float, float], generator: torch.Generator
+    batch: int, size: int, room: int, scale: tuple[float, float], draws: Draws
 ) -> tuple[Tensor, Tensor]:
     low, high = scale
-    factor = low + (high - low) * torch.rand(batch, generator=generator, dtype=torch.float64)
+    factor = low + (high - low) * draws.uniform(batch, dtype=torch.float64)
     length = (size * factor).long().clamp(1, room)
-    place = torch.rand(batch, generator=generator, dtype=torch.float64)
+    place = draws.uniform(batch, dtype=torch.float64)
     return (place * (room - length + 1)).long(), length
 
 
@@ -218,9 +217,9 @@ class Views(nn.Module):
         self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips), choose=choose)
         self.crop = RandomResizeCrop()
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
         """Turn normalised log-mels, shape (batch, bands, frames), into one view of each."""
-        mixed = self.mixup(log_mels, generator)
-        self.mixup.remember(log_mels)
-        cropped: Tensor = self.crop(mixed, generator)
+        mixed = self.mixup(log_mels, draws)
+        self.mixup.remember(draws.ranks.gathered(log_mels))
+        cropped: Tensor = self.crop(mixed, draws)
         return cropped

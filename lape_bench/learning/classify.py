@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench import metrics
 from lape_bench.config import Config
+from lape_bench.draws import Draws
 from lape_bench.learning.augment import random_gains
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.inference import class_log_probabilities
@@ -91,11 +91,11 @@ def fit_classifier(
     scored = _selection_epochs(over.all_epochs, config.selections if data.validation else 0)
     best = _Best(model)
 
-    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
-        gains = random_gains(1, waveforms, config.gain_db, draw)
+    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+        gains = random_gains(1, waveforms, config.gain_db, draws)
         features = model.encoder.features_at(waveforms, gains)
         if views is not None:
-            features = views(features, draw)
+            features = views(features, draws)
         return features, labels[batch.to(context.device, non_blocking=True)]
 
     def loss(features: Tensor, wanted: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lape_bench.ranks import ALONE, Ranks
+
 KERNEL, PADDING = 3, 1
 
 
@@ -24,7 +26,12 @@ class FoldedNorm(nn.Sequential):
     Args:
         channels: out of the convolution.
         after: what follows the norm.
+
+    Attributes:
+        ranks: who shares a batch, in equal parts.
     """
+
+    ranks: Ranks = ALONE
 
     def __init__(self, channels: int, *after: nn.Module) -> None:
         convolution = nn.Conv2d(1, channels, KERNEL, padding=PADDING)
@@ -37,10 +44,10 @@ class FoldedNorm(nn.Sequential):
         rows = convolution.weight.permute(0, 2, 3, 1)  # (channels, height, width, 1)
         weight = rows.flatten(1)  # (channels, patch)
         if norm.training:
-            count, mean, covariance = patch_statistics(x)
+            count, mean, covariance = patch_statistics(x, self.ranks)
             mu = weight @ mean + convolution.bias
             variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
-            _track(norm, mu, variance, count)
+            track(norm, mu, variance, count)
         else:
             mu, variance = norm.running_mean, norm.running_var
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
@@ -52,11 +59,12 @@ class FoldedNorm(nn.Sequential):
         return x
 
 
-def patch_statistics(x: Tensor) -> tuple[int, Tensor, Tensor]:
+def patch_statistics(x: Tensor, ranks: Ranks = ALONE) -> tuple[int, Tensor, Tensor]:
     """Count the patches that the convolution sees and take their mean and covariance, in float32.
 
     Args:
         x: shape (batch, 1, height, width).
+        ranks: who has other parts of the batch, as large.
 
     Returns:
         How many; their mean, shape (patch,); their covariance, over n and not n - 1, shape (patch, patch).
@@ -67,7 +75,11 @@ def patch_statistics(x: Tensor) -> tuple[int, Tensor, Tensor]:
         mean = patches.mean(dim=(0, 2))
         centred = patches - mean[:, None]
         covariance = (centred @ centred.transpose(1, 2)).sum(dim=0) / count
-    return count, mean, covariance
+        if ranks.size > 1:  # the mean of the parts' means, and of their covariances about it
+            means, parts = ranks.each(mean), ranks.each(covariance)
+            mean = means.mean(dim=0)
+            covariance = (parts + (means - mean)[:, :, None] * (means - mean)[:, None]).mean(dim=0)
+    return ranks.size * count, mean, covariance
 
 
 def _patches(x: Tensor) -> Tensor:
@@ -84,8 +96,15 @@ def _patches(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _track(norm: Any, mu: Tensor, variance: Tensor, count: int) -> None:
-    """Move the running statistics as batch norm does, the variance without its bias."""
+def track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move the running statistics of a batch norm as it does itself, the variance without its bias.
+
+    Args:
+        norm: keeps them, with a momentum.
+        mean: of a batch, shape (channels,).
+        variance: with its bias, same shape.
+        count: of the values a channel that they were taken from.
+    """
     norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mu, norm.momentum)
+    norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)

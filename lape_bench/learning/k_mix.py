@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lape_bench.draws import Draws
 from lape_bench.learning.augment import at_random
 
 ITERATIONS = 20
@@ -49,7 +50,7 @@ class FarthestCluster(nn.Module):
         self.due = state
 
     @torch.no_grad()
-    def forward(self, log_mels: Tensor, memory: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, log_mels: Tensor, memory: Tensor, draws: Draws) -> Tensor:
         """Return a row of the memory for each log-mel, shape (batch,).
 
         While the memory holds fewer clips than there are clusters, any of them is drawn.
@@ -57,19 +58,17 @@ class FarthestCluster(nn.Module):
         Args:
             log_mels: shape (batch, bands, frames).
             memory: shape (memory, bands, frames).
-            generator: on the CPU.
+            draws: of the batch.
         """
         batch, held, clusters = len(log_mels), len(memory), len(self.centroids)
         if held < clusters:
-            return at_random(log_mels, memory, generator)
+            return at_random(log_mels, memory, draws)
         clips, others = mean_spectrum(log_mels), mean_spectrum(memory)
         if self.due <= 0:
-            drawn = torch.randperm(held, generator=generator)[:clusters].to(
-                memory.device, non_blocking=True
-            )
+            drawn = draws.some(held, clusters).to(memory.device, non_blocking=True)
             self.centroids.copy_(spherical_k_means(others, others[drawn]))
             self.due = held
-        self.due -= batch
+        self.due -= draws.whole(batch)
         of_others = nearest(others, self.centroids)
         sizes = F.one_hot(of_others, clusters).sum(dim=0)
         between = self.centroids @ self.centroids.T
@@ -78,9 +77,7 @@ class FarthestCluster(nn.Module):
         likeness = (clips @ others.T).masked_fill(of_others != chosen[:, None], torch.inf)
         least = likeness.topk(min(self.candidates, held), largest=False).indices
         count = sizes[chosen].clamp(max=self.candidates)
-        place = (
-            torch.rand(batch, generator=generator).to(count.device, non_blocking=True) * count
-        ).long()
+        place = (draws.uniform(batch).to(count.device, non_blocking=True) * count).long()
         return least.gather(1, place[:, None])[:, 0]
 
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench.batches import cut, random_windows, to_device
+from lape_bench.draws import Draws
 from lape_bench.errors import UserError
 from lape_bench.learning.augment import Views, random_gains
 from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.shared_norm import share_statistics
 from lape_bench.learning.training import Loop, OptimizerConfig, Pass, UnlabelledConfig
 from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
@@ -80,7 +82,7 @@ class UnlabelledClips:
         rows = []
         with self.context.progress.task("embedding", len(clips), "clips") as task:
             for batch in torch.split(torch.arange(len(clips)), EMBEDDED_AT_ONCE):
-                waveforms = random_windows(clips, batch, self.over.window, draw)
+                waveforms = random_windows(clips, batch, self.over.window, Draws(draw))
                 rows.append(encoder(encoder.features(waveforms)).cpu())
                 task.advance(len(batch))
         return torch.cat(rows)
@@ -102,11 +104,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
-        """Turn two views' features, each (batch, ...), into what the loss compares; in the run's precision."""
+        """Turn two views' features, each (batch, ...), into what the loss compares, likewise; in the run's precision."""
 
     @abstractmethod
     def loss(self, *compared: Tensor) -> Tensor:
-        """Compare what `project` returned, in float32, and then what `targets` did; a scalar to lower."""
+        """Compare what `project` returned, of the whole batch and in float32, and then what `targets` did; a scalar to lower."""
 
     def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
         """Return what the loss needs to know of these clips, indices of shape (batch,); by default nothing."""
@@ -159,7 +161,7 @@ class Siamese(Objective):
 def pretrain(
     objective: Objective, views: Views, clips: Clips, config: PretrainConfig, context: RunContext
 ) -> Curve:
-    """Train an objective in place, without labels.
+    """Train an objective in place, without labels; the context's ranks share every batch.
 
     One random window a clip and epoch, or two if the objective asks, and two views, each at a level of its own.
 
@@ -175,26 +177,34 @@ def pretrain(
         objective notes.
 
     Raises:
-        UserError: fewer than two clips, or a loss that is no longer finite.
+        UserError: fewer than two clips, a batch of fewer than there are ranks, or a loss that is no longer finite.
     """
     if len(clips) < 2:
         raise UserError(
             f"the corpus holds {len(clips)} clip, and an upstream learns by comparing clips",
             next_step="name more tasks or folders in the corpus",
         )
+    if min(len(clips), config.batch_size) < context.ranks.size:
+        raise UserError(
+            f"batches of {min(len(clips), config.batch_size)} clips cannot be shared by {context.ranks.size} processes",
+            next_step="raise pretrain.batch_size, which is that of all together, or start fewer",
+        )
     over = replace(config.over(clips), windows=objective.windows)
+    if context.ranks.size > 1:
+        share_statistics(objective, context.ranks)
     watched = _middle_windows(clips, over.window, context.device)
     collapsed = False
 
-    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
-        gains = random_gains(2 // objective.windows, waveforms, config.gain_db, draw)
-        both = views(objective.encoder.features_at(waveforms, gains), draw)  # (2 * batch, ...)
+    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+        gains = random_gains(2 // objective.windows, waveforms, config.gain_db, draws)
+        both = views(objective.encoder.features_at(waveforms, gains), draws)  # (2 * batch, ...)
         return *both.chunk(2), *objective.targets(batch)
 
     def loss(view_a: Tensor, view_b: Tensor, *targets: Tensor) -> Tensor:
         with context.autocast():
             projected = objective.project(view_a, view_b)
-        return objective.loss(*(tensor.float() for tensor in projected), *targets)
+        whole = (context.ranks.gathered(tensor.float()) for tensor in projected)
+        return objective.loss(*whole, *targets)
 
     def before_epoch(epoch: int) -> Tensor | None:
         corpus = UnlabelledClips(objective.encoder, over, context)
@@ -227,7 +237,7 @@ def pretrain(
         config.optimizer.factor,
         inputs,
         loss,
-        graphable=objective.graphable and objective.encoder.graphable,
+        graphable=objective.graphable and objective.encoder.graphable and context.ranks.size == 1,
         before_epoch=before_epoch,
         after_step=objective.after_step,
         after_epoch=after_epoch,

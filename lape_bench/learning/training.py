@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 from lape_bench.batches import random_windows, to_device
 from lape_bench.config import Config
+from lape_bench.draws import Draws
 from lape_bench.errors import UserError
 from lape_bench.learning.cuda_graph import Graphed
 from lape_bench.learning.weights import load_tensors, save_tensors
 from lape_bench.store import Clips
 from lape_bench.system import Curve, RunContext
 
-Inputs = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, ...]]
-"""Waveforms (windows * batch, samples), which clips they are (batch,) and a generator of the epoch, both on the CPU: what
-the loss is computed from, on the device.
+Inputs = Callable[[Tensor, Tensor, Draws], tuple[Tensor, ...]]
+"""Waveforms (windows * batch, samples), which clips the batch holds (batch,), on the CPU, and draws of the epoch: what the
+loss is computed from, on the device.
 
-With several windows a clip, the first of every clip come first.
+With several windows a clip, the first of every clip come first. Of several ranks each gets the waveforms of its own
+clips, and all of them which clips the batch holds.
 """
 
 
@@ -189,25 +191,29 @@ class Loop:
         highest = [float(group["lr"]) for group in self.optimizer.param_groups]
         on_gpu = context.device.type == "cuda"
         update = Graphed(self._update) if self.graphable and on_gpu else self._update
+        ranks, parameters = context.ranks, [*self.model.parameters()]
+        self.optimizer.register_step_pre_hook(lambda *_: ranks.average_gradients(parameters))
         checkpoint = _Checkpoint(self, context)
         with context.progress.task(self.name, epochs * len(clips), "clips") as task:
             task.resume_at(checkpoint.epoch * len(clips))
             for epoch in range(checkpoint.epoch + 1, epochs + 1):
-                order = self.before_epoch(epoch)
+                order = ranks.agree(self.before_epoch(epoch))
+                ranks.align(self.model)
                 if order is None:
                     shuffling = context.seeds.torch("order", epoch)
                     order = torch.randperm(len(clips), generator=shuffling)
                 self.model.train()
-                draw = context.seeds.torch("views", epoch)
+                draws = Draws(context.seeds.torch("views", epoch), ranks)
                 losses = []
-                with context.seeds.globally("dropout", epoch):
-                    for step, batch in enumerate(order.tensor_split(over.batches)):
+                batches = ranks.batches(order, over.batches)
+                with context.seeds.globally("dropout", epoch, *ranks.name):
+                    for step, batch in enumerate(batches):
                         progress = ((epoch - 1) * over.batches + step) / (epochs * over.batches)
                         for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
                             _set_rate(group, rate * self.factor(progress))
-                        several = batch.repeat(over.windows)
-                        waveforms = random_windows(clips, several, over.window, draw)
-                        losses.append(update(*self.inputs(waveforms, batch, draw)))
+                        several = ranks.mine(batch).repeat(over.windows)
+                        waveforms = random_windows(clips, several, over.window, draws)
+                        losses.append(update(*self.inputs(waveforms, batch, draws)))
                         task.advance(len(batch))
                 mean = float(torch.stack(losses).mean())
                 if not math.isfinite(mean):
@@ -264,10 +270,12 @@ class _Checkpoint:
             context.progress.say(f"{loop.name}: resuming after epoch {self.epoch}")
 
     def save(self, context: RunContext, last: bool) -> None:
-        """Save now and then: a resumed run does not depend on when."""
+        """Save now and then: a resumed run does not depend on when. Ranks hold the same, and the first alone writes."""
         # A large state takes seconds to write: then rarer, so that saving never takes most of the time.
         wait = context.checkpoint_seconds * max(1.0, 2 * self._took)
         began = time.monotonic()
+        if context.ranks.rank:
+            return
         if not last and began - self._saved < wait:
             return
         content = {name: part.state_dict() for name, part in self.parts.items()}

@@ -21,6 +21,7 @@ from lape_bench.batches import (
     to_device,
     whole_clips,
 )
+from lape_bench.draws import Draws
 from lape_bench.store import Clips
 
 CPU = torch.device("cpu")
@@ -56,8 +57,8 @@ def slow_cut(waveform: NDArray[np.float32], offset: int, window: int) -> list[fl
     return [float(waveform[place]) if 0 <= place < len(waveform) else 0.0 for place in places]
 
 
-def draw(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draw(seed: int) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
 
 
 # --- cut --------------------------------------------------------------------------------------------------

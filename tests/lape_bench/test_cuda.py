@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lape_bench.device import Compute
+from lape_bench.draws import Draws
 from lape_bench.learning import training
 from lape_bench.learning.augment import Views
 from lape_bench.learning.cuda_graph import Graphed
@@ -116,7 +117,7 @@ def test_views_are_those_of_the_cpu() -> None:
     log_mels = torch.randn(16, 64, 96, generator=torch.Generator().manual_seed(0))
     made = []
     for device in ("cpu", "cuda"):
-        views, draw = Views((64, 96), 64).to(device), torch.Generator().manual_seed(1)
+        views, draw = Views((64, 96), 64).to(device), Draws(torch.Generator().manual_seed(1))
         views(log_mels.to(device), draw)
         made.append(views(log_mels.to(device), draw).cpu())
     torch.testing.assert_close(made[1], made[0], rtol=1e-4, atol=1e-4)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from lape_bench.draws import Draws
 from lape_bench.learning.augment import (
     LogMixupExp,
     RandomResizeCrop,
@@ -27,12 +28,12 @@ from lape_bench.learning.augment import (
 repeatable = settings(derandomize=True, deadline=None)
 
 
-def draw(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draw(seed: int) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
 
 
 def log_mels(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=draw(100 + seed))
+    return torch.randn(*shape, generator=draw(100 + seed).generator)
 
 
 # --- log-mixup-exp ----------------------------------------------------------------------------------------
@@ -350,9 +351,9 @@ def test_random_gains_are_within_their_decibels_and_of_each_waveform_and_level()
 
 
 def test_no_gain_leaves_waveforms_and_generator_alone() -> None:
-    generator = draw(0)
-    assert torch.equal(random_gains(2, torch.zeros(3, 5), 0.0, generator), torch.ones(2, 3))
-    assert torch.equal(generator.get_state(), draw(0).get_state())
+    draws = draw(0)
+    assert torch.equal(random_gains(2, torch.zeros(3, 5), 0.0, draws), torch.ones(2, 3))
+    assert torch.equal(draws.generator.get_state(), draw(0).generator.get_state())
 
 
 def test_what_a_gpu_compares_adds_up_to_the_bit_to_what_a_cpu_scatters(

@@ -71,7 +71,7 @@ def k_means_by_hand(
 
 def unit_rows(count: int, seed: int, features: int = 5) -> Tensor:
     return F.normalize(
-        torch.randn(count, features, generator=draw(seed), dtype=torch.float64), dim=1
+        torch.randn(count, features, generator=draw(seed).generator, dtype=torch.float64), dim=1
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from lape_bench.draws import Draws
 from lape_bench.errors import UserError
 from lape_bench.learning import training
 from lape_bench.learning.training import Loop, OptimizerConfig, Pass, cosine
@@ -198,10 +199,10 @@ class Bench:
         config = OptimizerConfig(name="sgd", learning_rate=0.1, schedule="cosine", warm_up=0.2)
         self.optimizer, self.factor = config.build(self.model), config.factor
 
-    def inputs(self, waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
+    def inputs(self, waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
         if len(self.batches) == self.stop_at_step:
             raise Stopped
-        noise = torch.rand(len(batch), 4, generator=draw)
+        noise = torch.rand(len(batch), 4, generator=draws.generator)
         self.waveforms.append(waveforms)
         self.batches.append(batch)
         self.noise.append(noise)
@@ -303,12 +304,12 @@ def test_with_several_windows_a_step_gets_the_first_of_every_clip_and_then_the_s
 ) -> None:
     bench = Bench()
 
-    def firsts(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
+    def firsts(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
         assert waveforms.shape == (2 * len(batch), WINDOW)
         assert (waveforms[:, 0] // 1000).tolist() == batch.tolist() * 2
         first, second = waveforms.chunk(2)
         apart.extend((first != second).any(dim=1).tolist())
-        return bench.inputs(first, batch, draw)
+        return bench.inputs(first, batch, draws)
 
     apart: list[bool] = []
     bench.loop(over=Pass(clips(), WINDOW, 4, EPOCHS, windows=2), inputs=firsts).run(context)
@@ -430,7 +431,7 @@ def test_the_model_is_in_training_mode_in_every_step(context: RunContext) -> Non
 def test_each_update_is_one_of_plain_gradient_descent(context: RunContext) -> None:
     module, theta = one_weight(), 2.0
 
-    def inputs(waveforms: Tensor, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, ...]:
+    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
         return (batch,)
 
     def loss(batch: Tensor) -> Tensor:
