@@ -204,7 +204,7 @@ class Loop:
                     order = torch.randperm(len(clips), generator=shuffling)
                 self.model.train()
                 draws = Draws(context.seeds.torch("views", epoch), ranks)
-                losses = []
+                losses = torch.zeros(over.batches, device=context.device)
                 batches = ranks.batches(order, over.batches)
                 with context.seeds.globally("dropout", epoch, *ranks.name):
                     for step, batch in enumerate(batches):
@@ -213,9 +213,10 @@ class Loop:
                             _set_rate(group, rate * self.factor(progress))
                         several = ranks.mine(batch).repeat(over.windows)
                         waveforms = random_windows(clips, several, over.window, draws)
-                        losses.append(update(*self.inputs(waveforms, batch, draws)))
+                        # Kept each by itself, they would hold the pages of all that was freed beside them.
+                        losses[step] = update(*self.inputs(waveforms, batch, draws))
                         task.advance(len(batch))
-                mean = float(torch.stack(losses).mean())
+                mean = float(losses.mean())
                 if not math.isfinite(mean):
                     raise UserError(
                         f"{self.name}: the loss is {mean} in epoch {epoch}",

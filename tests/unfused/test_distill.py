@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from lape_bench.draws import Draws
 from lape_bench.learning.augment import Views
 from lape_bench.learning.encoders import Encoder
 from lape_bench.store import Clips
@@ -242,8 +243,8 @@ def test_a_step_sees_one_view_of_each_clip(context: RunContext) -> None:
 
 def test_views_are_drawn_anew_in_every_step_and_by_the_runs_seed(context: RunContext) -> None:
     class Drawing(nn.Module):
-        def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
-            drawn.append(float(torch.rand(1, generator=generator)))
+        def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+            drawn.append(float(draws.uniform(1)))
             return log_mels
 
     clips, clusters = tones(20)
