@@ -3,6 +3,8 @@
 `run_cell` is a function of plain data (a `Cell` and `RunOptions`), so another process or machine can call it.
 """
 
+import hashlib
+import json
 import shutil
 import traceback
 from collections.abc import Sequence
@@ -99,6 +101,26 @@ class Job:
         """Every setting of the system, resolved, as plain data."""
         settings: dict[str, Any] = self.system.settings.model_dump(mode="json")
         return settings
+
+    @property
+    def split(self) -> Split:
+        """Who is trained, selected and tested on."""
+        cell = self.cell
+        return make_split(
+            self.manifest, self.card, cell.fold, cell.seed, cell.label_fraction, self.system.selects
+        )
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """Names of what is made on the way that other cells need too."""
+
+        def train() -> str:
+            return hashlib.sha256(
+                self.manifest.hash.encode() + self.split.train.tobytes()
+            ).hexdigest()
+
+        made = self.system.shares(self.cell, train)
+        return tuple(json.dumps(each, sort_keys=True) for each in made)
 
 
 def load_system(name: str) -> type[System]:
@@ -303,9 +325,7 @@ def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> Run
     cell, card, basis = job.cell, job.card, _basis(job)
     device, precision = options.compute.resolve()
     seeds = Seeds(cell.seed, "run")
-    split = make_split(
-        job.manifest, card, cell.fold, cell.seed, cell.label_fraction, job.system.selects
-    )
+    split = job.split
     here = stamp(device, precision)
     work = folder / WORK
     resumed = checkpoint_folder(

@@ -4,25 +4,43 @@ A failing cell is recorded and the others go on; a stopped sweep is taken up by 
 finished cells are not run twice and an unfinished one resumes.
 """
 
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import zip_longest
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import Field, field_validator
 
 from lape_bench.config import Config
 from lape_bench.errors import UserError, unknown
 from lape_bench.progress import Progress
-from lape_bench.records import Cell, LabelFraction, RunRecord
-from lape_bench.runner import RunOptions, check_protocols, plan, record_failure, run_cell
+from lape_bench.records import (
+    LOCK,
+    RECORD,
+    Cell,
+    LabelFraction,
+    RunRecord,
+    cell_folder,
+    read_record,
+)
+from lape_bench.runner import (
+    RunOptions,
+    check_protocols,
+    finished_record,
+    plan,
+    record_failure,
+    resolve,
+    run_cell,
+)
+from lape_bench.schedule import Schedule
 
 TRIES = 2  # of a cell whose process died, before it counts as failed
 
 Outcome = RunRecord | str  # a record, or why there is none
+State = Literal["finished", "running", "failed", "to run", "impossible"]
 
 
 class SystemEntry(Config):
@@ -87,6 +105,8 @@ def run_cells(
 ) -> Iterator[tuple[Cell, Outcome]]:
     """Run cells and yield each with its record, or with the reason it could not be run, as it ends.
 
+    Several processes take first what makes most for others, such as an upstream; who needs it begins when it is there.
+
     Args:
         cells: what to run.
         options: how.
@@ -100,17 +120,35 @@ def run_cells(
             yield cell, outcome
 
 
-def in_turn(cells: Sequence[Cell]) -> list[Cell]:
-    """Take cells from their systems in turn, each system's in their order.
+def state_of(cell: Cell, options: RunOptions, progress: Progress) -> tuple[State, str]:
+    """Tell how far a cell is under these options, by what lies in the folder of records; and why, where it failed or cannot run."""
+    try:
+        job = resolve(cell, progress)
+    except UserError as error:
+        return "impossible", str(error)
+    if not options.force and finished_record(job, options) is not None:
+        return "finished", ""
+    folder = cell_folder(options.out, cell, job.identity)
+    if not folder.is_dir():
+        return "to run", ""
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            record = read_record(folder) if (folder / RECORD).is_file() else None
+    except Timeout:
+        return "running", ""
+    except (UserError, OSError):
+        return "to run", ""
+    return (
+        ("failed", record.error or "") if record and record.status == "failed" else ("to run", "")
+    )
 
-    Side by side, those of one system would wait for the first of them to make what they share, such as an upstream.
-    """
-    by_system: dict[str, list[Cell]] = {}
-    for cell in cells:
-        key = json.dumps([cell.system, cell.settings], sort_keys=True)
-        by_system.setdefault(key, []).append(cell)
-    rounds = zip_longest(*by_system.values())
-    return [cell for each in rounds for cell in each if cell is not None]
+
+def shared(cell: Cell, progress: Progress) -> tuple[str, ...]:
+    """Name what is made on the way to a cell that others need too; nothing of one that cannot be run."""
+    try:
+        return resolve(cell, progress).shares
+    except Exception:  # whatever is wrong with it is told when it is its turn
+        return ()
 
 
 def _in_this_process(
@@ -124,31 +162,38 @@ def _in_processes(
     cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
 ) -> Iterator[tuple[Cell, Outcome]]:
     options = options.model_copy(update={"compute": options.compute.shared(jobs)})
-    waiting = [(cell, 1) for cell in reversed(in_turn(cells))]
+    schedule, tries = Schedule([shared(cell, progress) for cell in cells]), Counter[int]()
     # One process a slot: a process that dies takes its whole pool with it, and no other cell must be in it.
     idle = [_new_process() for _ in range(jobs)]
-    running: dict[Future[Outcome], tuple[Cell, int, ProcessPoolExecutor]] = {}
+    running: dict[Future[Outcome], tuple[int, ProcessPoolExecutor]] = {}
     try:
-        while waiting or running:
-            while waiting and idle:
-                cell, number = waiting.pop()
-                process = idle.pop()
-                running[process.submit(_attempt_quietly, cell, options)] = cell, number, process
+        while schedule or running:
+            while schedule and idle:
+                number, process = schedule.begin(rather_wait=True), idle.pop()
+                assert number is not None, "there is one that waits"
+                running[process.submit(_attempt_quietly, cells[number], options)] = number, process
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                cell, number, process = running.pop(future)
+                number, process = running.pop(future)
+                outcome: Outcome | None
                 try:
-                    yield cell, future.result()
+                    outcome = future.result()
                 except BrokenProcessPool:
                     process.shutdown()
                     process = _new_process()
-                    if number < TRIES:
-                        waiting.append((cell, number + 1))
-                    else:
+                    tries[number] += 1
+                    outcome = None
+                    if tries[number] == TRIES:
                         reason = f"its process died {TRIES} times (killed, or out of memory)"
-                        yield cell, _record_failure(cell, options, reason)
+                        outcome = _record_failure(cells[number], options, reason)
                 idle.append(process)
+                if outcome is None:
+                    schedule.again(number)
+                else:
+                    finished = isinstance(outcome, RunRecord) and outcome.status == "finished"
+                    schedule.end(number, finished)
+                    yield cells[number], outcome
     finally:
-        for process in [*idle, *(process for _, _, process in running.values())]:
+        for process in [*idle, *(process for _, process in running.values())]:
             process.shutdown(cancel_futures=True)
 
 

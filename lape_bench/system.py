@@ -26,6 +26,7 @@ from lape_bench.progress import Progress
 from lape_bench.ranks import ALONE, Ranks
 
 # Both are part of the contract too, so a plug-in finds them here.
+from lape_bench.records import Cell as Cell
 from lape_bench.records import ParameterCounts as ParameterCounts
 from lape_bench.records import Protocol as Protocol
 from lape_bench.seeding import Seeds
@@ -271,6 +272,17 @@ class System(ABC):
     def rests_on(self) -> dict[str, str]:
         """Return what a result rests on beside code and settings, such as the SHA-256 of weights, by name."""
         return {}
+
+    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+        """Return, as plain data, what is made on the way to a cell that other cells need too; by default nothing.
+
+        A sweep plans by it. To name two things alike that differ costs time, and no more; so does the contrary.
+
+        Args:
+            cell: of this system.
+            train: names the train audio of the cell.
+        """
+        return ()
 
     @abstractmethod
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:

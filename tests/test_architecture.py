@@ -19,6 +19,7 @@ LAYERS = [
         "cores",
         "paths",
         "ranks",
+        "schedule",
         "seeding",
         "metrics",
         "clusters",

@@ -5,7 +5,7 @@ a student with random weights learns these pseudo-labels by self-distillation. S
 to the task with the labels (arXiv:2303.05668). The first three see audio alone, and all of the train split's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ from lape_bench.learning.spectrogram import SpectrogramSystem
 from lape_bench.learning.upstream import Upstream, load_upstream
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.store import Clips
-from lape_bench.system import RunContext, TrainingSummary
+from lape_bench.system import Cell, RunContext, TrainingSummary
 
 from . import distill as stage_3
 from .distill import DistillConfig
@@ -116,6 +116,17 @@ class Unfused(SpectrogramSystem):
     def depends_on(self) -> dict[str, int]:
         """Return the version of the teacher's system."""
         return {self.settings.teacher: load_upstream(self.settings.teacher).version}
+
+    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+        """Name the teacher, and the student whom stages 2 and 3 make of it."""
+        kind = load_upstream(self.settings.teacher)
+        teacher = kind.planned(
+            kind.Settings.model_validate(self.settings.teacher_settings), cell, train
+        )
+        settings = self.settings.model_dump(mode="json", exclude=DOWNSTREAM)
+        student = {"student": settings, "teacher": teacher, "train": train(), "seed": cell.seed}
+        made = (teacher,) if self.settings.stage_4 == "teacher" else (teacher, student)
+        return (*super().shares(cell, train), *made)
 
     def build_encoder(self) -> Encoder:
         """Return a new encoder like the one that stage 4 brings to the task: the student's, or the teacher's."""

@@ -3,12 +3,15 @@
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
+from rich.table import Table
+from typer.core import TyperGroup
 
 from lape_bench.catalog import all_cards, load_card, suite_tasks, synthetic
 from lape_bench.cli.options import (
@@ -21,6 +24,7 @@ from lape_bench.cli.options import (
     Settings,
     Threads,
     Verbose,
+    print_table,
 )
 from lape_bench.cli.reports import show_audit, show_board
 from lape_bench.config import apply_pairs, flatten, merge, read_yaml
@@ -98,13 +102,38 @@ def run(
     _run_all(cells, options, 1, progress)
 
 
-@app.command(epilog="Example: bench sweep grid.yaml --jobs 2 (see README for a grid)")
+class RunByDefault(TyperGroup):
+    """A group whose command `run` needs no name: what is no other command, and no call for help, is its argument."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name where it is left out."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+sweeps = typer.Typer(
+    cls=RunByDefault,
+    help="Run a grid of cells (bench sweep grid.yaml), or tell how far it is (bench sweep status grid.yaml).",
+    epilog="Example: bench sweep grid.yaml --jobs 2",
+    no_args_is_help=True,
+)
+app.add_typer(sweeps, name="sweep")
+Grid = Annotated[Path, typer.Argument(help="A YAML file: systems, tasks, protocols, ...")]
+OfGrid = Annotated[
+    list[str] | None,
+    typer.Option("--task", help="Only this task of the grid; may be repeated."),
+]
+
+
+@sweeps.command(
+    "run",
+    epilog="Example: bench sweep run grid.yaml --jobs 2 ('run' may be left out; see README for a grid)",
+)
 def sweep(
-    file: Annotated[Path, typer.Argument(help="A YAML file: systems, tasks, protocols, ...")],
+    file: Grid,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
-    task: Annotated[
-        list[str] | None, typer.Option(help="Only this task of the grid; may be repeated.")
-    ] = None,
+    task: OfGrid = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     out: Out = Path("results"),
     device: Device = "auto",
@@ -118,10 +147,8 @@ def sweep(
     """Run a grid of cells; stop it whenever you like and run it again to go on."""
     from lape_bench.device import Compute
     from lape_bench.runner import RunOptions
-    from lape_bench.sweep import SweepConfig
 
-    grid = read_yaml(file, SweepConfig)
-    cells = grid.only(task).cells() if task else grid.cells()
+    cells = _cells_of(file, task)
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit)
     progress = Progress(quiet, verbose)
@@ -129,6 +156,40 @@ def sweep(
         _show_plan(cells, options, progress)
     else:
         _run_all(cells, options, jobs, progress)
+
+
+@sweeps.command(epilog="Example: bench sweep status grid.yaml")
+def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
+    """Tell how far a grid is: what is finished, under way, failed and left, by system and task."""
+    from lape_bench.runner import RunOptions
+    from lape_bench.sweep import State, state_of
+
+    cells, options, progress = _cells_of(file, task), RunOptions(out=out), Progress(quiet=True)
+    found = [(cell, *state_of(cell, options, progress)) for cell in cells]
+    there = {state for _, state, _ in found}
+    states = [state for state in get_args(State) if state in there]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("system", "task"):
+        table.add_column(heading, no_wrap=True)
+    for heading in states:
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    for cell, state, _ in found:
+        rows.setdefault((cell.system, cell.task), Counter())[state] += 1
+    for names, counts in rows.items():
+        table.add_row(*names, *(str(counts[state] or "") for state in states))
+    print_table(table)
+    reasons = Counter(f"{state}: {note}" for _, state, note in found if note)
+    for reason, count in reasons.items():
+        print(f"{count} {reason}")
+    print(", ".join(f"{sum(counts[s] for counts in rows.values())} {s}" for s in states))
+
+
+def _cells_of(file: Path, tasks: list[str] | None) -> list[Any]:
+    from lape_bench.sweep import SweepConfig
+
+    grid = read_yaml(file, SweepConfig)
+    return grid.only(tasks).cells() if tasks else grid.cells()
 
 
 @app.command(
@@ -284,16 +345,14 @@ def _until_stopped(outcomes: Iterator[Any]) -> Iterator[Any]:
 
 
 def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
-    from lape_bench.runner import finished_record, resolve
+    from lape_bench.sweep import state_of
 
-    counts = {"finished": 0, "to run": 0, "impossible": 0}
+    counts = dict.fromkeys(("finished", "to run", "impossible"), 0)
     for cell in cells:
-        try:
-            job = resolve(cell, progress)
-            done = not options.force and finished_record(job, options) is not None
-            state, note = ("finished" if done else "to run"), ""
-        except UserError as error:
-            state, note = "impossible", f": {error}"
-        counts[state] += 1
-        print(f"{state:<11}{cell.title}{note}")
+        state, note = state_of(cell, options, progress)
+        shown = (
+            state if state in counts else "to run"
+        )  # a failed one is run again, and one that runs is waited for
+        counts[shown] += 1
+        print(f"{shown:<11}{cell.title}{f': {note}' if note and shown == state else ''}")
     print(", ".join(f"{count} {state}" for state, count in counts.items()))

@@ -4,6 +4,7 @@ What an encoder learns before it sees a label is the system's own; what follows 
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,6 +27,7 @@ from lape_bench.learning.probe import LinearConfig, Windows, fit_linear
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.store import Clips
 from lape_bench.system import (
+    Cell,
     LabelledClips,
     ParameterCounts,
     Protocol,
@@ -91,6 +93,14 @@ class EncoderSystem(System):
         if self.protocol == "linear":
             return len(self.settings.linear.inverse_penalty) > 1
         return self.protocol == "finetune"
+
+    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+        """Name the embeddings of the labelled clips, which `linear` and `knn` fit."""
+        if self.protocol == "finetune":
+            return ()
+        settings = self.settings.model_dump(mode="json", exclude={"finetune", "linear"})
+        clips = cell.model_dump(mode="json", exclude={"protocol", "settings"})
+        return ({"embeddings": settings, "of": clips},)
 
     def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
         """Bring an encoder as far as it gets without a label: by default, random weights.

@@ -1,6 +1,7 @@
 """Upstream systems: an encoder learns from unlabelled audio, and is kept as an artefact."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from lape_bench.learning.weights import load_strictly, load_tensors, save_tensor
 from lape_bench.registry import SYSTEMS
 from lape_bench.seeding import Seeds
 from lape_bench.store import Clips
-from lape_bench.system import TARGET_AUDIO, Curve, RunContext, TrainingSummary
+from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSummary
 
 FILE = "upstream.pt"
 # Settings that act later, or whose effect stands in the artefact's name as seed and corpus.
@@ -86,6 +87,32 @@ class UpstreamSystem(SpectrogramSystem):
         """
 
     @classmethod
+    def named(cls, settings: Any, seed: int) -> dict[str, Any]:
+        """Return what an upstream is determined by beside its corpus.
+
+        Args:
+            settings: an instance of the class's `Settings`.
+            seed: of the run.
+        """
+        return {
+            "system": f"{cls.__module__}:{cls.__qualname__}",
+            "system_version": cls.version,
+            "settings": settings.model_dump(mode="json", exclude=NAMED_OTHERWISE),
+            "seed": seed if settings.pretrain.seed is None else settings.pretrain.seed,
+        }
+
+    @classmethod
+    def planned(cls, settings: Any, cell: Cell, train: Callable[[], str]) -> dict[str, Any]:
+        """Return the same with a name of the corpus, for the plan of a sweep; see `System.shares`."""
+        own = (TARGET_AUDIO, cell.task)
+        corpus = [train() if entry in own else entry for entry in settings.corpus]
+        return cls.named(settings, cell.seed) | {"corpus": corpus}
+
+    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+        """Name the upstream too."""
+        return (*super().shares(cell, train), self.planned(self.settings, cell, train))
+
+    @classmethod
     def pretrained(cls, settings: Any, train: Clips | None, context: RunContext) -> Upstream:
         """Find the upstream of these settings in the cache, or train it.
 
@@ -95,8 +122,8 @@ class UpstreamSystem(SpectrogramSystem):
             context: of the run.
         """
         corpus = context.corpus(settings.corpus, train)
-        seed = context.seeds.seed if settings.pretrain.seed is None else settings.pretrain.seed
-        seeds = Seeds(seed, "upstream")
+        named = cls.named(settings, context.seeds.seed)
+        seeds = Seeds(named["seed"], "upstream")
         with seeds.globally("overwritten"):  # random weights that those found or learnt replace
             encoder = cls.new_encoder(settings)
 
@@ -122,13 +149,7 @@ class UpstreamSystem(SpectrogramSystem):
         found = context.artifact(
             "upstream",
             f"{cls.__name__}, d = {encoder.embedding_size}, on {', '.join(settings.corpus)}: {len(corpus):,} clips",
-            {
-                "system": f"{cls.__module__}:{cls.__qualname__}",
-                "system_version": cls.version,
-                "settings": settings.model_dump(mode="json", exclude=NAMED_OTHERWISE),
-                "seed": seed,
-                "corpus": corpus.key,
-            },
+            named | {"corpus": corpus.key},
             compute,
         )
         content = load_tensors(found.folder / FILE, context.device)

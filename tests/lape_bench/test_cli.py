@@ -183,6 +183,38 @@ def test_a_dry_run_shows_the_plan_and_runs_nothing(
     assert out.splitlines()[-1] == "1 finished, 1 to run, 10 impossible"
 
 
+def test_a_sweep_tells_how_far_it_is_by_system_and_task(
+    synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("systems: [log-mel-statistics]\ntasks: [synthetic-sounds, esc10]\nseeds: 2\n")
+    where = (str(grid), "--out", str(tmp_path / "results"))
+    bench("run", "--system", "log-mel-statistics", "--out", str(tmp_path / "results"), "-q")
+    code, out, _ = bench("sweep", "status", *where)
+    assert code == 0
+    heading, first, second, reason, counts = out.splitlines()
+    assert heading.split() == ["system", "task", "finished", "to", "run", "impossible"]
+    assert first.split() == ["log-mel-statistics", "synthetic-sounds", "1", "1"]
+    assert second.split() == ["log-mel-statistics", "esc10", "10"]
+    assert reason.startswith("10 impossible: the task 'esc10' is not prepared")
+    assert counts == "1 finished, 1 to run, 10 impossible"
+    _, out, _ = bench("sweep", "status", *where, "--task", "synthetic-sounds")
+    assert out.splitlines()[-1] == "1 finished, 1 to run"
+
+
+@pytest.mark.parametrize("named", [[], ["run"]])
+def test_a_sweep_needs_no_name_of_its_command(
+    named: list[str], synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("systems: [log-mel-statistics]\ntasks: [synthetic-sounds]\n")
+    code, out, _ = bench("sweep", *named, "--out", str(tmp_path / "out"), "--dry-run", str(grid))
+    assert (code, out.splitlines()[-1]) == (0, "0 finished, 1 to run, 0 impossible")
+    code, _, err = bench("sweep", *named, str(tmp_path / "none.yaml"))
+    assert code == 2
+    assert "none.yaml cannot be read" in err
+
+
 def test_quiet_prints_the_board_alone(synthetic: Path, bench: Bench, tmp_path: Path) -> None:
     code, out, err = bench(*RUN_FLOOR, "--quiet", "--out", str(tmp_path))
     assert code == 0

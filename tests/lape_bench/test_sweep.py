@@ -3,18 +3,19 @@
 import os
 import signal
 import time
-from itertools import pairwise
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lape_bench.config import read_yaml
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
 from lape_bench.progress import Progress
-from lape_bench.records import Cell, RunRecord, find_records
-from lape_bench.runner import RunOptions
-from lape_bench.sweep import SweepConfig, in_turn, run_cells
+from lape_bench.records import LOCK, Cell, RunRecord, cell_folder, find_records
+from lape_bench.runner import RunOptions, record_failure, resolve, run_cell
+from lape_bench.sweep import SweepConfig, SystemEntry, run_cells, state_of
 
 GRID = """
 systems:
@@ -81,19 +82,30 @@ def test_two_processes_give_the_records_of_one(
     assert hashes[0] == hashes[1]
 
 
-def test_processes_take_cells_of_different_systems_and_each_systems_in_order(
-    grid: SweepConfig,
+@pytest.mark.slow
+def test_an_upstream_that_cells_share_is_made_once_and_no_process_waits_for_it(
+    synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    cells = [cell for cell in grid.cells() if cell.protocol == "linear"]
-    taken = in_turn(cells)
-    systems = [cell.system for cell in taken]
-    assert all(a != b for a, b in pairwise(systems))
-    assert len(set(systems)) == 2
-    for system in set(systems):
-        of_it = [cell for cell in cells if cell.system == system]
-        assert [cell for cell in taken if cell.system == system] == of_it
-    wide = [cell.model_copy(update={"settings": {"width": 8}}) for cell in cells[:3]]
-    assert in_turn([*wide, *cells[:3]])[:2] == [wide[0], cells[0]]
+    brief = {"epochs": 1, "least_steps": 1, "window_seconds": 0.2}
+    upstreams = [
+        {"width": 8, "corpus": ["synthetic-sounds"], "projector": size, "pretrain": brief}
+        for size in (8, 16)
+    ]
+    grid = SweepConfig(
+        systems=tuple(SystemEntry(name="delores-s", settings=each) for each in upstreams),
+        tasks=("synthetic-sounds",),
+        protocols=("linear", "knn"),
+        label_fractions=(0.2, 1.0),
+        seeds=1,
+    )
+    outcomes = [told for _, told in run_cells(grid.cells(), options(tmp_path), 2, progress)]
+    records = [told for told in outcomes if isinstance(told, RunRecord)]
+    assert [record.status for record in records] == ["finished"] * 8
+    uses = [use for record in records for use in record.artifacts if use.kind == "upstream"]
+    assert sorted(Counter(use.hash for use in uses).values()) == [4, 4]
+    assert sum(not use.found for use in uses) == 2
+    # Two of the four cells of an upstream may begin when its maker ends, and no sooner.
+    assert all(use.waited < 0.5 for use in uses)
 
 
 def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
@@ -173,3 +185,31 @@ def test_a_task_that_a_grid_lacks_is_refused_with_those_it_has(grid: SweepConfig
         UserError, match="there is no task of this grid 'esc10'; known: synthetic-sounds"
     ):
         grid.only(["esc10"])
+
+
+def test_every_cell_has_a_state_by_what_lies_in_the_folder(
+    synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    done, died, busy, left = (
+        Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
+        for seed in range(4)
+    )
+    own = options(tmp_path)
+
+    def state(cell: Cell) -> tuple[str, str]:
+        return state_of(cell, own, progress)
+
+    run_cell(done, own, progress)
+    record_failure(died, own, "the disk was full")
+    folder = cell_folder(own.out, busy, resolve(busy, progress).identity)
+    folder.mkdir(parents=True)
+    assert state(busy) == ("to run", "")
+    with FileLock(folder / LOCK):
+        assert state(busy) == ("running", "")
+    assert state(done) == ("finished", "")
+    assert state(died) == ("failed", "the disk was full")
+    assert state(left) == ("to run", "")
+    assert state(left.model_copy(update={"task": "esc10", "fold": 1}))[0] == "impossible"
+    forced = own.model_copy(update={"force": True})
+    assert state_of(done, forced, progress) == ("to run", "")
+    assert [r.cell for _, r in find_records(own.out)[0]] == [done, died]  # looking changes nothing

@@ -1,0 +1,94 @@
+"""A sweep of thousands of cells is planned soon, and a cell costs little beside its own work."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lape_bench.device import Compute
+from lape_bench.progress import Progress
+from lape_bench.records import Cell
+from lape_bench.runner import RunOptions, run_cell
+from lape_bench.sweep import run_cells
+
+MIB = 2**20
+CELLS = 5_000
+PLAN = """
+import json, resource, sys, time
+from lape_bench.progress import Progress
+from lape_bench.runner import load_system
+from lape_bench.schedule import Schedule
+from lape_bench.sweep import SweepConfig, shared
+
+grid = {"systems": ["log-mel-statistics"], "tasks": ["synthetic-sounds"], "seeds": int(sys.argv[1])}
+load_system("log-mel-statistics")
+began = time.perf_counter()
+cells = SweepConfig.model_validate(grid).cells()
+Schedule([shared(cell, Progress(quiet=True)) for cell in cells])
+took = time.perf_counter() - began
+print(json.dumps([len(cells), took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "home"))
+
+
+def planned(count: int) -> tuple[int, float, int]:
+    """Cells, seconds, and the most bytes of a process of its own."""
+    program = [sys.executable, "-c", PLAN, str(count)]
+    done = subprocess.run(program, check=True, capture_output=True, text=True)
+    cells, took, memory = json.loads(done.stdout)
+    return cells, took, memory
+
+
+def test_ten_times_the_cells_are_planned_in_little_more_than_ten_times_the_time(
+    benchmark: Any,
+) -> None:
+    planned(1)  # prepares the task
+    _, few, _ = planned(CELLS // 10)
+    cells, many, memory = benchmark.pedantic(planned, (CELLS,), rounds=1)
+    assert cells == CELLS
+    benchmark.extra_info["5,000 cells: seconds"] = round(many, 1)
+    benchmark.extra_info["5,000 cells: times the seconds of 500"] = round(many / few, 1)
+    benchmark.extra_info["5,000 cells: MiB"] = memory // MIB
+    assert many < 20 * few
+    assert memory < 1024 * MIB
+
+
+def test_a_cell_in_a_process_of_a_sweep_costs_little_more_than_alone(
+    tmp_path: Path, benchmark: Any
+) -> None:
+    compute = Compute(device="cpu", precision="float32", threads=1)
+    cells = [
+        Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
+        for seed in range(24)
+    ]
+    progress = Progress(quiet=True)
+    run_cell(cells[0], RunOptions(out=tmp_path / "first", compute=compute), progress)
+
+    def alone() -> float:
+        own = RunOptions(out=tmp_path / "alone", compute=compute)
+        began = time.perf_counter()
+        for cell in cells:
+            run_cell(cell, own, progress)
+        return time.perf_counter() - began
+
+    def swept() -> float:
+        """From the first cell's end on: a process starts once, whatever it runs."""
+        outcomes = run_cells(cells, RunOptions(out=tmp_path / "s", compute=compute), 2, progress)
+        next(outcomes)
+        began = time.perf_counter()
+        done = len(list(outcomes))
+        return (time.perf_counter() - began) * 2 * len(cells) / done
+
+    each = benchmark.pedantic(swept, rounds=1) / len(cells)
+    own = alone() / len(cells)
+    benchmark.extra_info["seconds of a trivial cell alone"] = round(own, 2)
+    benchmark.extra_info["seconds more in a process of a sweep"] = round(each - own, 2)
+    assert each - own < 0.5

@@ -1,0 +1,144 @@
+"""What several cells need is made by one of them, before the others begin."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lape_bench.progress import Progress
+from lape_bench.records import Cell
+from lape_bench.runner import resolve
+from lape_bench.schedule import Schedule
+
+CORPUS = {"corpus": ["synthetic-sounds"]}
+
+
+def all_begun(schedule: Schedule) -> list[int]:
+    return [cell for cell in iter(schedule.begin, None) if cell is not None]
+
+
+def test_one_makes_what_several_need_and_the_others_wait_for_its_end() -> None:
+    schedule = Schedule([["a"], ["a"], ["b"], ["a", "b"], []])
+    assert all_begun(schedule) == [0, 2, 4]
+    schedule.end(0, made=True)
+    assert all_begun(schedule) == [1]  # 3 needs b too
+    schedule.end(2, made=True)
+    assert all_begun(schedule) == [3]
+    assert len(schedule) == 0
+
+
+def test_what_is_made_serves_several_at_once() -> None:
+    schedule = Schedule([["a"]] * 4)
+    schedule.end(schedule.begin() or 0, made=True)
+    assert all_begun(schedule) == [1, 2, 3]
+
+
+def test_those_that_make_most_for_others_begin_first() -> None:
+    assert all_begun(Schedule([["few"], ["few"], ["own"], ["many"], ["many"], ["many"]])) == [
+        3,
+        0,
+        2,
+    ]
+
+
+def test_where_one_fails_the_next_makes_it() -> None:
+    schedule = Schedule([["a"]] * 3)
+    assert schedule.begin() == 0
+    schedule.end(0, made=False)
+    assert all_begun(schedule) == [1]
+    schedule.end(1, made=True)
+    assert all_begun(schedule) == [2]
+
+
+def test_one_that_did_not_end_begins_again_before_others() -> None:
+    schedule = Schedule([["a"], ["a"], []])
+    assert schedule.begin() == 0
+    schedule.again(0)
+    assert all_begun(schedule) == [0, 2]
+
+
+def test_rather_than_nothing_one_begins_that_will_wait_inside() -> None:
+    schedule = Schedule([["a"]] * 3)
+    assert [schedule.begin(), schedule.begin(), schedule.begin(rather_wait=True)] == [0, None, 1]
+    schedule.end(1, made=False)  # what 0 makes is still under way
+    assert schedule.begin() is None
+    schedule.end(0, made=True)
+    assert schedule.begin() == 2
+
+
+NAMES = st.lists(st.sets(st.sampled_from("abcd"), max_size=3).map(sorted), max_size=12)
+
+
+@given(
+    needs=NAMES,
+    picks=st.lists(st.integers(0, 100), min_size=100, max_size=100),
+    processes=st.integers(1, 4),
+)
+def test_every_cell_runs_once_and_nothing_is_made_twice_at_a_time(
+    needs: list[list[str]], picks: list[int], processes: int
+) -> None:
+    schedule, running, ran, made = Schedule(needs), [], Counter[int](), set[str]()
+    for pick in picks:
+        while len(running) < processes and (cell := schedule.begin()) is not None:
+            running.append(cell)
+            ran[cell] += 1
+        making = Counter(name for cell in running for name in needs[cell] if name not in made)
+        assert max(making.values(), default=1) == 1
+        if not running:
+            break
+        cell = running.pop(pick % len(running))
+        failed = pick % 5 == 0
+        schedule.end(cell, made=not failed)
+        made |= set() if failed else set(needs[cell])
+    assert ran == dict.fromkeys(range(len(needs)), 1)
+
+
+def shares(system: str, settings: dict[str, Any] | None = None, **of: Any) -> set[str]:
+    cell = Cell(
+        system=system,
+        settings=settings or {},
+        task="synthetic-sounds",
+        **{"protocol": "finetune", **of},
+    )
+    return set(resolve(cell, Progress(quiet=True)).shares)
+
+
+@pytest.fixture
+def unfused(synthetic: object) -> Callable[..., set[str]]:
+    return lambda **of: shares("unfused", {"teacher_settings": CORPUS}, **of)
+
+
+def test_cells_of_all_seeds_fractions_and_protocols_share_an_upstream(synthetic: object) -> None:
+    one = shares("moco", CORPUS)
+    assert len(one) == 1
+    assert one == shares("moco", CORPUS, seed=1) == shares("moco", CORPUS, label_fraction=0.1)
+    assert one < shares("moco", CORPUS, protocol="linear")
+    assert one == shares("moco", CORPUS | {"finetune": {"epochs": 3}})
+    assert not one & shares("moco", CORPUS | {"temperature": 0.2})
+    assert not one & shares("simclr", CORPUS)
+
+
+def test_an_upstream_of_each_seed_or_of_other_audio_is_not_shared(synthetic: object) -> None:
+    own = CORPUS | {"pretrain": {"seed": None}}
+    assert not shares("moco", own) & shares("moco", own, seed=1)
+    assert shares("moco") == shares("moco", seed=1)  # the task has a validation split
+    assert shares("moco") == shares("moco", {"corpus": ["target"]})
+    assert shares("moco", label_fraction=0.1) == shares("moco", label_fraction=0.2)
+
+
+def test_a_system_and_the_students_of_its_upstream_share_it(
+    unfused: Callable[..., set[str]],
+) -> None:
+    teacher = shares("delores-m", CORPUS)
+    assert teacher < unfused() == unfused(label_fraction=0.1)
+    assert unfused() & unfused(seed=1) == teacher
+
+
+def test_a_frozen_encoder_and_its_probes_share_embeddings(synthetic: object) -> None:
+    frozen = shares("supervised", protocol="linear")
+    assert len(frozen) == 1
+    assert not frozen & shares("supervised", protocol="linear", label_fraction=0.1)
+    assert shares("supervised") == set()
