@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -29,7 +30,7 @@ def taken(threads: int) -> Iterator[int]:
         The threads of those that were there before.
     """
     folder, others = _runs(), 0
-    note = FileLock(folder / f"{os.getpid()}-{threads}")
+    note = FileLock(folder / f"{uuid4().hex}-{threads}")
     with suppress(OSError, Timeout):  # a note that cannot be left stops no run
         folder.mkdir(parents=True, exist_ok=True)
         others = sum(map(_threads_of, folder.glob("*-*")))

@@ -55,7 +55,8 @@ class Ranks:
     def batches(self, order: Tensor, count: int) -> list[Tensor]:
         """Split rows, shape (rows,), into so many batches, nearly equal, that can be dealt out evenly.
 
-        Up to `size - 1` rows at the end are in none.
+        Up to `size - 1` rows at the end are in none. None is empty, nor larger than a batch size that `size` divides and
+        is at most half of, where `count` is what that makes of the rows.
         """
         dealt = order[: len(order) - len(order) % self.size].view(-1, self.size)
         return [batch.flatten() for batch in dealt.tensor_split(count)]
@@ -106,14 +107,15 @@ class Ranks:
 ALONE = Ranks()
 
 
-def leads() -> bool:
-    """Tell whether this process is alone or the first of several, by what torchrun says."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def several() -> bool:
     """Tell whether torchrun started more than one process."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # Clusters set a world size too.
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def leads() -> bool:
+    """Tell whether this process is alone or the first of several."""
+    return not several() or int(os.environ["RANK"]) == 0
 
 
 @contextmanager
@@ -124,12 +126,17 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         device: what they compute on; of several GPUs each process has its own.
 
     Raises:
-        UserError: there are fewer GPUs than processes, or one GPU was asked for.
+        UserError: there are fewer GPUs than processes, one GPU was asked for, or the processes are on several machines.
     """
     if not several():
         yield ALONE
         return
     here = int(os.environ["LOCAL_WORLD_SIZE"])
+    if here < int(os.environ["WORLD_SIZE"]):
+        raise UserError(
+            "torchrun started processes on several machines, and those of one upstream share a folder of checkpoints",
+            next_step="start them on one, with --nproc-per-node alone",
+        )
     if str(device) != device.type:
         raise UserError(
             f"{here} processes cannot share the device '{device}'",
@@ -144,9 +151,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    nodes = int(os.environ["WORLD_SIZE"]) // here
     strategy = DDPStrategy(timeout=PATIENCE)
-    fabric: Any = Fabric(accelerator=device.type, devices=here, num_nodes=nodes, strategy=strategy)
+    fabric: Any = Fabric(accelerator=device.type, devices=here, strategy=strategy)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of every process
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*all_gather is deprecated")  # which Fabric calls

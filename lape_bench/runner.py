@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,7 +25,7 @@ from lape_bench.catalog import load_card
 from lape_bench.config import Config, validate
 from lape_bench.corpus import Evaluation, load_corpus, open_manifest
 from lape_bench.costs import Meter
-from lape_bench.data.manifest import Manifest
+from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.device import Compute, stamp
 from lape_bench.errors import UserError, unknown, writing
@@ -113,14 +113,19 @@ class Job:
     @property
     def shares(self) -> tuple[str, ...]:
         """Names of what is made on the way that other cells need too."""
-
-        def train() -> str:
-            return hashlib.sha256(
-                self.manifest.hash.encode() + self.split.train.tobytes()
-            ).hexdigest()
-
-        made = self.system.shares(self.cell, train)
+        cell = self.cell
+        holds_out = self.system.selects or cell.label_fraction < 1
+        train = partial(_train_name, cell.task, self.manifest.hash, cell.fold, cell.seed, holds_out)
+        made = self.system.shares(cell, train)
         return tuple(json.dumps(each, sort_keys=True) for each in made)
+
+
+@lru_cache(maxsize=4096)
+def _train_name(task: str, manifest_hash: str, fold: int, seed: int, holds_out: bool) -> str:
+    """Name the train audio of cells by the clips that it is of."""
+    card = load_card(task)
+    rows = make_split(load_manifest(card), card, fold, seed, selects=holds_out).train
+    return hashlib.sha256(manifest_hash.encode() + rows.tobytes()).hexdigest()
 
 
 def load_system(name: str) -> type[System]:

@@ -32,18 +32,13 @@ class Schedule:
         """Cells that have not begun."""
         return len(self._waiting)
 
-    def begin(self, rather_wait: bool = False) -> int | None:
-        """Take the next cell of which nothing is being made elsewhere at this moment.
-
-        Args:
-            rather_wait: if there is none, take one that will wait inside for what another makes.
-        """
-        busy = set().union(*self._making.values())
+    def begin(self) -> int:
+        """Take the next cell that needs nothing which is being made, else the next one, to wait inside; there is one left."""
+        busy = set().union(*self._making.values()) - self._made
         free = (cell for cell in self._waiting if busy.isdisjoint(self._needs[cell]))
-        cell = next(free, next(iter(self._waiting), None) if rather_wait else None)
-        if cell is not None:
-            del self._waiting[cell]
-            self._making[cell] = self._needs[cell] - self._made - busy
+        cell = next(free, next(iter(self._waiting)))
+        del self._waiting[cell]
+        self._making[cell] = self._needs[cell] - self._made
         return cell
 
     def again(self, cell: int) -> None:
@@ -52,7 +47,7 @@ class Schedule:
         self._waiting = {cell: None, **self._waiting}
 
     def end(self, cell: int, made: bool) -> None:
-        """Note that a cell ended; where it failed, the next one that needs the same makes it."""
+        """Note that a cell ended, and whether it made what it needed; if not, another that needs it does."""
         making = self._making.pop(cell)
         if made:
             self._made |= making

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from typing import Any, Literal
 
@@ -19,7 +20,6 @@ from lape_bench.errors import UserError, unknown
 from lape_bench.progress import Progress
 from lape_bench.records import (
     LOCK,
-    RECORD,
     Cell,
     LabelFraction,
     RunRecord,
@@ -105,7 +105,8 @@ def run_cells(
 ) -> Iterator[tuple[Cell, Outcome]]:
     """Run cells and yield each with its record, or with the reason it could not be run, as it ends.
 
-    Several processes take first what makes most for others, such as an upstream; who needs it begins when it is there.
+    Several processes take those first that make most for others, such as an upstream. Who needs it begins when they have
+    ended, or waits inside where nothing else is left.
 
     Args:
         cells: what to run.
@@ -121,7 +122,10 @@ def run_cells(
 
 
 def state_of(cell: Cell, options: RunOptions, progress: Progress) -> tuple[State, str]:
-    """Tell how far a cell is under these options, by what lies in the folder of records; and why, where it failed or cannot run."""
+    """Tell how far a cell is under these options, and why, where it failed or cannot run.
+
+    A generated task that is not there yet is made, as its manifest is part of what a record is known by.
+    """
     try:
         job = resolve(cell, progress)
     except UserError as error:
@@ -131,16 +135,16 @@ def state_of(cell: Cell, options: RunOptions, progress: Progress) -> tuple[State
     folder = cell_folder(options.out, cell, job.identity)
     if not folder.is_dir():
         return "to run", ""
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            record = read_record(folder) if (folder / RECORD).is_file() else None
-    except Timeout:
-        return "running", ""
-    except (UserError, OSError):
-        return "to run", ""
-    return (
-        ("failed", record.error or "") if record and record.status == "failed" else ("to run", "")
-    )
+    with suppress(OSError):  # a folder that may only be read, in which nothing runs from here
+        try:
+            FileLock(folder / LOCK, timeout=0).acquire().lock.release()
+        except Timeout:
+            return "running", ""
+    with suppress(UserError):  # none, or damaged
+        record = read_record(folder)
+        if record.status == "failed":
+            return "failed", record.error or ""
+    return "to run", ""
 
 
 def shared(cell: Cell, progress: Progress) -> tuple[str, ...]:
@@ -169,8 +173,7 @@ def _in_processes(
     try:
         while schedule or running:
             while schedule and idle:
-                number, process = schedule.begin(rather_wait=True), idle.pop()
-                assert number is not None, "there is one that waits"
+                number, process = schedule.begin(), idle.pop()
                 running[process.submit(_attempt_quietly, cells[number], options)] = number, process
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number, process = running.pop(future)

@@ -179,9 +179,11 @@ def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     for names, counts in rows.items():
         table.add_row(*names, *(str(counts[state] or "") for state in states))
     print_table(table)
-    reasons = Counter(f"{state}: {note}" for _, state, note in found if note)
-    for reason, count in reasons.items():
-        print(f"{count} {reason}")
+    for cell, state, note in found:
+        if state == "failed":
+            print(f"{cell.title} failed: {note}")
+    for note, count in Counter(note for _, state, note in found if state == "impossible").items():
+        print(f"{count} impossible: {note}")
     print(", ".join(f"{sum(counts[s] for counts in rows.values())} {s}" for s in states))
 
 
@@ -228,7 +230,8 @@ def pretrain(
         with nullcontext() if ranks.several() else _beside_others(compute, 1, progress):
             upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        if ranks.leads():
+            print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
     if not ranks.leads():
         return
@@ -350,9 +353,8 @@ def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
     counts = dict.fromkeys(("finished", "to run", "impossible"), 0)
     for cell in cells:
         state, note = state_of(cell, options, progress)
-        shown = (
-            state if state in counts else "to run"
-        )  # a failed one is run again, and one that runs is waited for
+        # A failed one is run again, and one that is running is waited for.
+        shown = state if state in counts else "to run"
         counts[shown] += 1
         print(f"{shown:<11}{cell.title}{f': {note}' if note and shown == state else ''}")
     print(", ".join(f"{count} {state}" for state, count in counts.items()))

@@ -177,20 +177,26 @@ def pretrain(
         objective notes.
 
     Raises:
-        UserError: fewer than two clips, a batch of fewer than there are ranks, or a loss that is no longer finite.
+        UserError: fewer than two clips, a batch that the ranks cannot share evenly, or a loss that is no longer finite.
     """
     if len(clips) < 2:
         raise UserError(
             f"the corpus holds {len(clips)} clip, and an upstream learns by comparing clips",
             next_step="name more tasks or folders in the corpus",
         )
-    if min(len(clips), config.batch_size) < context.ranks.size:
+    size = context.ranks.size
+    if size > 1 and (config.batch_size % size or config.batch_size < 2 * size):
         raise UserError(
-            f"batches of {min(len(clips), config.batch_size)} clips cannot be shared by {context.ranks.size} processes",
-            next_step="raise pretrain.batch_size, which is that of all together, or start fewer",
+            f"pretrain.batch_size is {config.batch_size}, which {size} processes cannot share evenly",
+            allowed=f"a multiple of {size}, at least {2 * size}",
+        )
+    if len(clips) < size:
+        raise UserError(
+            f"the corpus holds {len(clips)} clips, and {size} processes share them",
+            next_step="start fewer, or name more tasks or folders in the corpus",
         )
     over = replace(config.over(clips), windows=objective.windows)
-    if context.ranks.size > 1:
+    if size > 1:
         share_statistics(objective, context.ranks)
     watched = _middle_windows(clips, over.window, context.device)
     collapsed = False
@@ -237,7 +243,7 @@ def pretrain(
         config.optimizer.factor,
         inputs,
         loss,
-        graphable=objective.graphable and objective.encoder.graphable and context.ranks.size == 1,
+        graphable=objective.graphable and objective.encoder.graphable and size == 1,
         before_epoch=before_epoch,
         after_step=objective.after_step,
         after_epoch=after_epoch,

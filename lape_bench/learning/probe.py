@@ -96,7 +96,7 @@ def fit_linear(
     targets = train.labels[train.owner].numpy()
     weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
     # In float64: with float32 the solver stops a little elsewhere where sums round otherwise.
-    exact = train.embeddings.double().numpy()
+    exact = train.embeddings.to(torch.float64, copy=True).numpy()
     scaler = StandardScaler(copy=False).fit(exact, sample_weight=weights)
     examples = scaler.transform(exact)  # in place: of a large task it is the most that a run holds
     best: tuple[tuple[float, float], float, nn.Linear] | None = None

@@ -192,7 +192,8 @@ class Loop:
         on_gpu = context.device.type == "cuda"
         update = Graphed(self._update) if self.graphable and on_gpu else self._update
         ranks, parameters = context.ranks, [*self.model.parameters()]
-        self.optimizer.register_step_pre_hook(lambda *_: ranks.average_gradients(parameters))
+        if ranks.size > 1:
+            self.optimizer.register_step_pre_hook(lambda *_: ranks.average_gradients(parameters))
         checkpoint = _Checkpoint(self, context)
         with context.progress.task(self.name, epochs * len(clips), "clips") as task:
             task.resume_at(checkpoint.epoch * len(clips))

@@ -5,27 +5,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from lape_bench.artifacts import cache, kept
+from lape_bench.costs import Meter
 from lape_bench.draws import Draws
 from lape_bench.errors import UserError
-from lape_bench.ranks import Ranks, joined
+from lape_bench.learning.augment import Views
+from lape_bench.learning.pretrain import PretrainConfig, pretrain
+from lape_bench.learning.upstream import load_upstream
+from lape_bench.progress import Progress
+from lape_bench.ranks import Ranks, joined, leads
+from lape_bench.seeding import Seeds
+from lape_bench.store import Clips
+from lape_bench.system import RunContext
+from tests.baselines.test_upstreams import UPSTREAMS
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
-UPSTREAMS = (
-    "byol-a",
-    "cola",
-    "decar",
-    "delores-m",
-    "delores-s",
-    "moco",
-    "simclr",
-    "slicer",
-    "ss-mast",
-)
 TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")  # fmt: skip
 
 
@@ -81,17 +80,17 @@ def test_two_processes_that_were_stopped_go_on_and_end_with_the_same_bytes(
         assert torch.equal(tensor, resumed["after"][name]), name
 
 
-@pytest.mark.parametrize(("rows", "size"), [(48, 2), (50, 3), (7, 4)])
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("rows", "size", "most"), [(48, 2, 16), (50, 3, 12), (7, 4, 8), (101, 4, 32), (7, 3, 6)]
+)
 def test_ranks_deal_every_batch_out_evenly_and_leave_fewer_rows_than_there_are_ranks(
-    rows: int, size: int, count: int
+    rows: int, size: int, most: int
 ) -> None:
     order = torch.randperm(rows)
     ranks = [stand_in(rank, size) for rank in range(size)]
-    batches = ranks[0].batches(order, count)
-    if rows // size >= count:
-        assert len({len(batch) // size for batch in batches}) <= 2
-        assert min(map(len, batches)) >= size
+    batches = ranks[0].batches(order, -(-rows // most))
+    assert size <= min(map(len, batches)) <= max(map(len, batches)) <= most
+    assert len({len(batch) for batch in batches}) <= 2
     assert torch.equal(torch.cat(batches), order[: rows - rows % size])
     for batch in batches:
         dealt = torch.stack([each.mine(batch) for each in ranks])
@@ -159,8 +158,53 @@ def test_a_cell_is_refused_to_several_processes() -> None:
 def test_processes_without_a_gpu_each_are_refused(
     device: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=said), joined(torch.device(device)):
         pass
+
+
+def test_processes_on_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="several machines"), joined(torch.device("cpu")):
+        pass
+
+
+def test_a_world_size_that_a_cluster_sets_is_not_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "1")
+    with joined(torch.device("cpu")) as ranks:
+        assert (ranks.size, leads()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "clips", "said"),
+    [
+        (
+            16,
+            40,
+            "batch_size is 16, which 3 processes cannot share evenly; a multiple of 3, at least 6",
+        ),
+        (3, 40, "batch_size is 3, which 3 processes cannot share evenly"),
+        (6, 2, "holds 2 clips, and 3 processes share them"),
+    ],
+)
+def test_batches_that_cannot_be_shared_are_refused(
+    batch_size: int, clips: int, said: str, tmp_path: Path
+) -> None:
+    cpu = torch.device("cpu")
+    context = RunContext(
+        cpu, "float32", Seeds(0), Progress(quiet=True), tmp_path, Meter(cpu), ranks=stand_in(0, 3)
+    )
+    some = Clips.pack([str(n) for n in range(clips)], [np.zeros(1600, np.float32)] * clips, 16_000)
+    kind = load_upstream("simclr")
+    settings = kind.Settings.model_validate({"width": 8})
+    objective = kind.build_objective(kind.new_encoder(settings), settings, clips)
+    with pytest.raises(UserError, match=said):
+        pretrain(
+            objective, Views((64, 21), clips), some, PretrainConfig(batch_size=batch_size), context
+        )
