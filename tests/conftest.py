@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from lape_bench import cores
 from lape_bench.catalog import load_card
 from lape_bench.costs import Meter
 from lape_bench.data.prepare import prepare
@@ -104,6 +105,12 @@ def real_audio() -> Path:
     if not (REAL_AUDIO / "asc-mini.zip").is_file():
         pytest.skip(f"no real recordings: set LAPE_BENCH_TEST_DATA, or put them at {REAL_AUDIO}")
     return REAL_AUDIO
+
+
+@pytest.fixture(autouse=True)
+def _unseen(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of other test processes are not those beside this one, and nothing is said of them."""
+    monkeypatch.setattr(cores, "_runs", lambda: tmp_path_factory.getbasetemp() / "runs")
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ TAKE = "from lape_bench import cores\nwith cores.taken(3): print('taken', flush=
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Notes of this test alone."""
+    """Notes of this test alone, and of the processes that it starts."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(cores, "_runs", lambda: tmp_path / f"lape_bench-runs-{os.getuid()}")
 
 
 @contextmanager
