@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from lape_bench.errors import UserError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-ValueT = TypeVar("ValueT")
 # Of a rank for the others: the first of them may wait for another run that makes the same upstream.
 PATIENCE = timedelta(days=1)
 
@@ -92,8 +91,8 @@ class Ranks:
         ):
             gradient.copy_(mean.view_as(gradient))
 
-    def agree(self, value: ValueT) -> ValueT:
-        """Return what the first rank has."""
+    def agree(self, value: Any) -> Any:
+        """Return what the first rank gives, whatever the others do."""
         return self._fabric.broadcast(value) if self._fabric else value
 
     @torch.no_grad()

@@ -196,13 +196,13 @@ class RunContext:
 
     def _as_the_first(self, compute: Callable[[Path, "RunContext"], None]) -> Artifact:
         """Take part in computing an artefact if the first rank has not found it, and return what it has then."""
-        told: Path | Artifact = self.ranks.agree(Path())
-        if isinstance(told, Artifact):
-            return told
-        with TemporaryDirectory() as dropped:
-            compute(Path(dropped), replace(self, work=told, artifacts=[]))
-        found: Artifact = self.ranks.agree(told)  # type: ignore[assignment]  # the first says what it is
-        return found
+        told = self.ranks.agree(None)
+        if isinstance(told, Path):  # where the checkpoints of what is computed now lie
+            with TemporaryDirectory() as dropped:
+                compute(Path(dropped), replace(self, work=told, artifacts=[]))
+            told = self.ranks.agree(None)
+        assert isinstance(told, Artifact), "the first rank ends with it"
+        return told
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -70,7 +70,7 @@ def stop_after(last: int, objective: Objective) -> None:
             raise Stopped
         return begin(epoch, corpus, seeds)
 
-    objective.begin_epoch = begin_or_stop  # type: ignore[method-assign]
+    objective.begin_epoch = begin_or_stop  # type: ignore[method-assign]  # of this one alone
 
 
 def learn(name: str, out: Path, last: int, ranks: Ranks) -> None:

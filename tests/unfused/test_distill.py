@@ -72,8 +72,8 @@ class Watched(nn.Module):
         self.views = Views((BANDS, FRAMES), clips)
         self.seen: list[tuple[int, int]] = []
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
-        out: Tensor = self.views(log_mels, generator)
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+        out: Tensor = self.views(log_mels, draws)
         self.seen.append((len(log_mels), len(out)))
         return out
 
@@ -81,7 +81,7 @@ class Watched(nn.Module):
 class Unchanged(nn.Module):
     """Views that leave everything as it is."""
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
         return log_mels
 
 
@@ -263,7 +263,7 @@ def test_the_student_is_trained_on_the_view_and_not_on_what_it_was_made_from(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Silence(nn.Module):
-        def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+        def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
             return torch.full_like(log_mels, -7.0)
 
     given: list[Tensor] = []

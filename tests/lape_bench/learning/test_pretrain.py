@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
+from lape_bench.draws import Draws
 from lape_bench.learning.augment import Views
 from lape_bench.learning.barlow_twins import barlow_twins
 from lape_bench.learning.contrast import info_nce
@@ -213,7 +214,7 @@ def test_the_loss_falls_on_a_tiny_corpus(context: RunContext) -> None:
 class Marked(nn.Module):
     """Views that tell whether they are the first or the second of a clip."""
 
-    def forward(self, log_mels: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
         first, second = log_mels.chunk(2)
         return torch.cat([first, second + 1000])
 
