@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -61,7 +61,7 @@ class Artifact:
         folder: holds it.
         made: what making it took.
         computed: now, rather than found.
-        waited: seconds until another process had made it.
+        waited: seconds until another process had made it, or until it was brought from another machine.
     """
 
     kind: str
@@ -70,6 +70,16 @@ class Artifact:
     made: Made
     computed: bool
     waited: float = 0.0
+
+
+class Depot(Protocol):
+    """Where machines that share no cache leave artefacts for each other; each is known by its kind and hash."""
+
+    def fetch(self, kind: str, name: str, folder: Path) -> None:
+        """Fill an empty folder with an artefact's files, if it is there."""
+
+    def leave(self, kind: str, name: str, folder: Path) -> None:
+        """Take the files of an artefact, unless it is there."""
 
 
 def cache() -> Path:
@@ -85,6 +95,7 @@ def artifact(
     within: Path,
     stamp: Mapping[str, Any],
     on_wait: Callable[[], None] = lambda: None,
+    depot: Depot | None = None,
 ) -> Artifact:
     """Find an artefact, or compute it; a second process that needs it waits for the first.
 
@@ -99,38 +110,29 @@ def artifact(
         within: the folder of artefacts, such as `cache()`.
         stamp: what a checkpoint must have been written under to be taken up.
         on_wait: called when another process is making it.
+        depot: asked for what is not in the cache, and left what is.
     """
     description = json.dumps({"kind": kind, **determined_by}, sort_keys=True, indent=1)
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
     parent = within / kind
     folder, work = parent / name, parent / f"{WORK}{name}"
-    made = _intact(folder)
-    if made is not None:
-        return _found(Artifact(kind, name, folder, made, computed=False), work)
-    asked = time.perf_counter()
-    with _held(parent / f"{LOCK}{name}", on_wait):
-        made = _intact(folder)
-        if made is not None:
-            waited = time.perf_counter() - asked
-            return _found(Artifact(kind, name, folder, made, False, waited), work)
-        shutil.rmtree(folder, ignore_errors=True)
-        checkpoint_folder(work, stamp)
-        began = time.perf_counter()
-        with staged_folder(parent) as staging:
-            compute(staging.path, work)
-            write_text(staging.path / DESCRIPTION, description)
-            sha256, size = _digest(staging.path)
-            made = Made(
-                seconds=round(time.perf_counter() - began, 3),
-                sha256=sha256,
-                bytes=size,
-                finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                about=about,
-            )
-            write_text(staging.path / MADE, made.model_dump_json())
-            staging.name = name
-        shutil.rmtree(work, ignore_errors=True)
-    return Artifact(kind, name, folder, made, computed=True)
+    made, computed, waited = intact(folder), False, 0.0
+    if made is None:
+        asked = time.perf_counter()
+        with _held(parent / f"{LOCK}{name}", on_wait):
+            made = intact(folder) or _fetched(kind, name, parent, depot)
+            if made is not None:
+                waited = time.perf_counter() - asked
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                checkpoint_folder(work, stamp)
+                made, computed = _computed(parent, name, about, description, compute, work), True
+    if depot is not None:
+        depot.leave(kind, name, folder)
+    shutil.rmtree(work, ignore_errors=True)  # of a run, too, that was killed just before its end
+    with suppress(OSError):  # a cache that may only be read
+        (folder / MADE).touch()  # it was used
+    return Artifact(kind, name, folder, made, computed, waited)
 
 
 @dataclass(frozen=True)
@@ -208,15 +210,47 @@ def _held(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def _found(kept: Artifact, work: Path) -> Artifact:
-    """Note that an artefact is used, and drop what a run left that was killed just before its end."""
-    with suppress(OSError):  # a cache that may only be read
-        (kept.folder / MADE).touch()
-    shutil.rmtree(work, ignore_errors=True)
-    return kept
+def _computed(
+    parent: Path,
+    name: str,
+    about: str,
+    description: str,
+    compute: Callable[[Path, Path], None],
+    work: Path,
+) -> Made:
+    """Compute an artefact, which then appears whole below `parent`."""
+    began = time.perf_counter()
+    with staged_folder(parent) as staging:
+        compute(staging.path, work)
+        write_text(staging.path / DESCRIPTION, description)
+        sha256, size = _digest(staging.path)
+        made = Made(
+            seconds=round(time.perf_counter() - began, 3),
+            sha256=sha256,
+            bytes=size,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            about=about,
+        )
+        write_text(staging.path / MADE, made.model_dump_json())
+        staging.name = name
+    return made
 
 
-def _intact(folder: Path) -> Made | None:
+def _fetched(kind: str, name: str, parent: Path, depot: Depot | None) -> Made | None:
+    """Bring an artefact that another machine has made, if there is a whole one."""
+    if depot is None:
+        return None
+    with staged_folder(parent) as staging:
+        depot.fetch(kind, name, staging.path)
+        made = intact(staging.path)
+        if made is not None:
+            shutil.rmtree(parent / name, ignore_errors=True)  # one that was damaged
+            staging.name = name
+    return made
+
+
+def intact(folder: Path) -> Made | None:
+    """Return what making an artefact took, if its files are those it was made with."""
     made = _read_made(folder)
     return made if made is not None and _digest(folder)[0] == made.sha256 else None
 

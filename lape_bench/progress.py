@@ -55,17 +55,17 @@ class Running:
             raise Stopped
         with self._lock:
             self.done += count
-        self.progress._changed(self)
+        self.progress.changed(self)
 
     def resume_at(self, done: int) -> None:
         """Start the count at `done` units that an earlier run finished; speed leaves them out."""
         self.done = self._resumed_from = done
-        self.progress._changed(self)
+        self.progress.changed(self)
 
     def note(self, **notes: str) -> None:
         """Show values beside the count; a value replaces the one of the same name."""
         self.notes |= notes
-        self.progress._changed(self)
+        self.progress.changed(self)
 
     @property
     def speed(self) -> float:
@@ -121,6 +121,11 @@ class Progress:
         self._ids: dict[int, TaskID] = {}
 
     @property
+    def live(self) -> bool:
+        """Whether bars are shown."""
+        return self._live
+
+    @property
     def stopped(self) -> bool:
         """Whether what runs in other threads is to end."""
         return self._stop.is_set()
@@ -168,7 +173,8 @@ class Progress:
                 self._bars.stop()
                 self._bars = None
 
-    def _changed(self, running: Running) -> None:
+    def changed(self, running: Running) -> None:
+        """Show a task whose count or notes have changed."""
         if self._bars is not None and id(running) in self._ids:
             bar = self._ids[id(running)]
             self._bars.update(bar, completed=running.done, total=running.total)

@@ -20,6 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from lape_bench import clusters, environment, metrics
+from lape_bench.artifacts import Depot
 from lape_bench.audit import EpochsOnTest, one_random_crop
 from lape_bench.catalog import load_card
 from lape_bench.config import Config, validate
@@ -260,8 +261,16 @@ def _intact_record(folder: Path, job: Job) -> RunRecord | None:
     return record
 
 
-def run_cell(cell: Cell, options: RunOptions, progress: Progress) -> RunRecord:
+def run_cell(
+    cell: Cell, options: RunOptions, progress: Progress, depot: Depot | None = None
+) -> RunRecord:
     """Run one cell, or return its record if it is finished; a failure is recorded too.
+
+    Args:
+        cell: what to run.
+        options: how.
+        progress: told of what happens.
+        depot: where machines that share no cache leave artefacts for each other, if they do not.
 
     Raises:
         UserError: the cell cannot be run at all (see `resolve`), this machine lacks the device, or results
@@ -283,7 +292,7 @@ def run_cell(cell: Cell, options: RunOptions, progress: Progress) -> RunRecord:
                 progress.detail(f"finished before: {cell.title}")
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # of an audit that was killed
                 return done
-            return _run_and_record(job, options, folder, progress)
+            return _run_and_record(job, options, folder, progress, depot)
 
 
 def record_failure(cell: Cell, options: RunOptions, reason: str) -> RunRecord:
@@ -314,9 +323,11 @@ def _basis(job: Job) -> RunRecord:
     )
 
 
-def _run_and_record(job: Job, options: RunOptions, folder: Path, progress: Progress) -> RunRecord:
+def _run_and_record(
+    job: Job, options: RunOptions, folder: Path, progress: Progress, depot: Depot | None
+) -> RunRecord:
     try:
-        record = _run(job, options, folder, progress)
+        record = _run(job, options, folder, progress, depot)
     except Exception as error:  # whatever a system raises, the record says so and other cells go on
         write_text(folder / "error.txt", traceback.format_exc())
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -326,7 +337,9 @@ def _run_and_record(job: Job, options: RunOptions, folder: Path, progress: Progr
     return record
 
 
-def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> RunRecord:
+def _run(
+    job: Job, options: RunOptions, folder: Path, progress: Progress, depot: Depot | None
+) -> RunRecord:
     cell, card, basis = job.cell, job.card, _basis(job)
     device, precision = options.compute.resolve()
     seeds = Seeds(cell.seed, "run")
@@ -344,6 +357,7 @@ def _run(job: Job, options: RunOptions, folder: Path, progress: Progress) -> Run
         work,
         Meter(device),
         options.checkpoint_seconds,
+        depot=depot,
         stamp=here,
     )
     rate = job.system.sample_rate

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.artifacts import Artifact, artifact, cache
+from lape_bench.artifacts import Artifact, Depot, artifact, cache
 from lape_bench.config import Config, merge
 from lape_bench.costs import Meter
 from lape_bench.errors import UserError
@@ -117,6 +117,7 @@ class RunContext:
         checkpoint_seconds: how far apart checkpoints are, at least; no result depends on it.
         artifacts: what was taken from or added to the cache.
         cache: the folder of artefacts.
+        depot: where machines that share no cache leave artefacts for each other, if they do not.
         stamp: what a checkpoint must have been written under to be taken up: device, versions, code.
         ranks: the processes that pre-train together; a cell is run by one alone.
         corpus: finds the unlabelled audio that entries name; see `Corpus`.
@@ -133,6 +134,7 @@ class RunContext:
     checkpoint_seconds: float = 10.0
     artifacts: list[Artifact] = field(default_factory=list)
     cache: Path = field(default_factory=cache)
+    depot: Depot | None = None
     stamp: Mapping[str, Any] = field(default_factory=dict)
     ranks: Ranks = ALONE
     corpus: "Corpus" = field(default=own_audio_only)
@@ -185,6 +187,7 @@ class RunContext:
                 lambda: self.progress.say(
                     f"waiting for another run that makes this: {kind}, {about}"
                 ),
+                self.depot,
             )
             self.ranks.agree(found)
         else:

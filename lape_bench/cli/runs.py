@@ -76,6 +76,8 @@ def run(
     """
     from lape_bench.device import Compute
     from lape_bench.runner import RunOptions, check_protocols, plan, resolve
+    from lape_bench.sweep.grid import Work
+    from lape_bench.sweep.local import Local
 
     if not 0 < label_fraction <= 1:
         raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
@@ -99,7 +101,7 @@ def run(
     progress = Progress(quiet, verbose)
     for cell in {cell.task: cell for cell in cells}.values():
         resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
-    _run_all(cells, options, 1, progress)
+    _run_all([Work(cell) for cell in cells], options, Local(), progress)
 
 
 class RunByDefault(TyperGroup):
@@ -133,8 +135,19 @@ OfGrid = Annotated[
 def sweep(
     file: Grid,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Have every machine look what it lacks, and run nothing."),
+    ] = False,
     task: OfGrid = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes of this machine.")] = None,
+    on: Annotated[
+        str | None, typer.Option(help="An engine: ray (here), ray:ADDRESS (a cluster) or slurm.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the engine: key=value; see README."),
+    ] = None,
     out: Out = Path("results"),
     device: Device = "auto",
     precision: PrecisionName = "auto",
@@ -144,28 +157,34 @@ def sweep(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a grid of cells; stop it whenever you like and run it again to go on."""
+    """Run a grid of cells; stop it whenever you like and run it again to go on.
+
+    It runs here, in as many processes as --jobs says, or by an engine on the machines of a cluster.
+    """
     from lape_bench.device import Compute
     from lape_bench.runner import RunOptions
 
-    cells = _cells_of(file, task)
+    engine = _engine(on, settings or [], jobs)
+    works = _works_of(file, task)
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit)
     progress = Progress(quiet, verbose)
     if dry_run:
-        _show_plan(cells, options, progress)
+        _show_plan([work.cell for work in works], options, progress)
+    elif check:
+        _show_machines(engine.check(works, options, progress))
     else:
-        _run_all(cells, options, jobs, progress)
+        _run_all(works, options, engine, progress)
 
 
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
 def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     """Tell how far a grid is: what is finished, under way, failed and left, by system and task."""
     from lape_bench.runner import RunOptions
-    from lape_bench.sweep import State, state_of
+    from lape_bench.sweep.attempt import State, state_of
 
-    cells, options, progress = _cells_of(file, task), RunOptions(out=out), Progress(quiet=True)
-    found = [(cell, *state_of(cell, options, progress)) for cell in cells]
+    options, progress = RunOptions(out=out), Progress(quiet=True)
+    found = [(work.cell, *state_of(work.cell, options, progress)) for work in _works_of(file, task)]
     there = {state for _, state, _ in found}
     states = [state for state in get_args(State) if state in there]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -187,11 +206,55 @@ def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     print(", ".join(f"{sum(counts[s] for counts in rows.values())} {s}" for s in states))
 
 
-def _cells_of(file: Path, tasks: list[str] | None) -> list[Any]:
-    from lape_bench.sweep import SweepConfig
+def _works_of(file: Path, tasks: list[str] | None) -> list[Any]:
+    from lape_bench.sweep.grid import SweepConfig
 
     grid = read_yaml(file, SweepConfig)
-    return grid.only(tasks).cells() if tasks else grid.cells()
+    return grid.only(tasks).works() if tasks else grid.works()
+
+
+def _engine(on: str | None, settings: list[str], jobs: int | None) -> Any:
+    """Return what runs a sweep, here or on a cluster."""
+    if on is None:
+        from lape_bench.sweep.local import Local
+
+        if settings:
+            raise UserError(
+                f"--set {settings[0]} is a setting of an engine, and none is named",
+                next_step="add --on ray or --on slurm; settings of systems stand in the grid",
+            )
+        return Local(jobs or 1)
+    if jobs is not None:
+        raise UserError(
+            "--jobs is of this machine alone",
+            next_step=f"leave it out: {on} runs as many cells as there is room for",
+        )
+    from lape_bench.sweep.choice import engine
+
+    return engine(on, apply_pairs(settings))
+
+
+def _show_machines(reports: list[Any]) -> None:
+    """Show what machines have, and say what they lack."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("machine", no_wrap=True)
+    for heading in ("cores", "GPUs", "GiB", "GiB free"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("sees", no_wrap=True)
+    table.add_column("problems", justify="right", no_wrap=True)
+    for each in reports:
+        sees = ["records"] * each.sees_records + ["cache"] * each.sees_cache
+        sizes = (f"{each.memory_gib:.1f}", f"{each.free_gib:.1f}")
+        counts = (str(each.cores), str(each.gpus), *sizes)
+        table.add_row(each.name, *counts, ", ".join(sees), str(len(each.problems) or ""))
+    print_table(table)
+    for each in reports:
+        for problem in each.problems:
+            print(f"{each.name}: {problem}")
+    if lacking := sum(bool(each.problems) for each in reports):
+        print(f"{lacking} of {len(reports)} machines cannot run this sweep yet")
+        raise typer.Exit(1)
+    print("every machine has what the sweep needs")
 
 
 @app.command(
@@ -284,12 +347,12 @@ def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
     return list(dict.fromkeys([*named, *ready]))
 
 
-def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> None:
+def _run_all(works: list[Any], options: Any, engine: Any, progress: Progress) -> None:
     """Run cells, say what failed, and show the board of what is finished."""
     from lape_bench import ranks
     from lape_bench.records import RunRecord, cell_folder
     from lape_bench.report.frame import results_of
-    from lape_bench.sweep import run_cells
+    from lape_bench.sweep.engine import run_cells
 
     if ranks.several():
         raise UserError(
@@ -298,8 +361,16 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
             "sweep --jobs",
         )
     finished, failed = [], 0
-    with _beside_others(options.compute, jobs, progress):
-        for cell, outcome in _until_stopped(run_cells(cells, options, jobs, progress)):
+    # An engine of a cluster has no jobs here: what runs beside them is its own business.
+    beside = (
+        nullcontext()
+        if engine.jobs is None
+        else _beside_others(options.compute, engine.jobs, progress)
+    )
+    with beside:
+        for cell, outcome in _until_stopped(
+            run_cells(works, options, engine, progress), engine.stopped
+        ):
             if isinstance(outcome, RunRecord) and outcome.status == "finished":
                 finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
                 score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
@@ -314,7 +385,7 @@ def _run_all(cells: list[Any], options: Any, jobs: int, progress: Progress) -> N
         show_audit([record for _, record in finished])
         progress.say(f"records in {options.out}; 'bench report' shows them all")
     if failed:
-        print(f"{failed} of {len(cells)} cells failed; run again to retry them", file=sys.stderr)
+        print(f"{failed} of {len(works)} cells failed; run again to retry them", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -339,16 +410,16 @@ def _beside_others(compute: Any, jobs: int, progress: Progress) -> Iterator[None
         yield
 
 
-def _until_stopped(outcomes: Iterator[Any]) -> Iterator[Any]:
+def _until_stopped(outcomes: Iterator[Any], said: str) -> Iterator[Any]:
     try:
         yield from outcomes
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(said, file=sys.stderr)
         raise typer.Exit(130) from None
 
 
 def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
-    from lape_bench.sweep import state_of
+    from lape_bench.sweep.attempt import state_of
 
     counts = dict.fromkeys(("finished", "to run", "impossible"), 0)
     for cell in cells:

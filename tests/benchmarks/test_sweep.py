@@ -1,6 +1,7 @@
 """A sweep of thousands of cells is planned soon, and a cell costs little beside its own work."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,10 @@ from lape_bench.device import Compute
 from lape_bench.progress import Progress
 from lape_bench.records import Cell
 from lape_bench.runner import RunOptions, run_cell
-from lape_bench.sweep import run_cells
+from lape_bench.sweep import choice
+from lape_bench.sweep.engine import Engine, run_cells
+from lape_bench.sweep.grid import Work
+from lape_bench.sweep.local import Local
 
 MIB = 2**20
 CELLS = 5_000
@@ -21,8 +25,9 @@ PLAN = """
 import json, resource, sys, time
 from lape_bench.progress import Progress
 from lape_bench.runner import load_system
-from lape_bench.schedule import Schedule
-from lape_bench.sweep import SweepConfig, shared
+from lape_bench.sweep.attempt import shared
+from lape_bench.sweep.grid import SweepConfig
+from lape_bench.sweep.schedule import Schedule
 
 grid = {
     "systems": ["log-mel-statistics", "moco"],
@@ -68,16 +73,21 @@ def test_ten_times_the_cells_are_planned_in_little_more_than_ten_times_the_time(
     assert memory < 1024 * MIB
 
 
-def test_a_cell_in_a_process_of_a_sweep_costs_little_more_than_alone(
-    tmp_path: Path, benchmark: Any
+@pytest.mark.parametrize("on", ["two processes", "ray"])
+def test_a_cell_of_a_sweep_costs_little_more_than_alone(
+    on: str, tmp_path: Path, benchmark: Any
 ) -> None:
+    if on == "ray":
+        pytest.importorskip("ray", reason="the extra [ray] is not installed")
     compute = Compute(device="cpu", precision="float32", threads=1)
     cells = [
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(24)
     ]
-    progress = Progress(quiet=True)
+    works, progress = [Work(cell) for cell in cells], Progress(quiet=True)
     run_cell(cells[0], RunOptions(out=tmp_path / "first", compute=compute), progress)
+    engine: Engine = Local(2) if on == "two processes" else choice.engine("ray", {})
+    slots = 2 if on == "two processes" else os.cpu_count() or 1
 
     def alone() -> float:
         own = RunOptions(out=tmp_path / "alone", compute=compute)
@@ -87,15 +97,17 @@ def test_a_cell_in_a_process_of_a_sweep_costs_little_more_than_alone(
         return time.perf_counter() - began
 
     def swept() -> float:
-        """From the first cell's end on: a process starts once, whatever it runs."""
-        outcomes = run_cells(cells, RunOptions(out=tmp_path / "s", compute=compute), 2, progress)
-        next(outcomes)
+        """From when every process has ended a cell: it starts once, whatever it runs."""
+        own = RunOptions(out=tmp_path / "swept", compute=compute)
+        outcomes = run_cells(works, own, engine, progress)
+        for _ in range(slots):
+            next(outcomes)
         began = time.perf_counter()
         done = len(list(outcomes))
-        return (time.perf_counter() - began) * 2 * len(cells) / done
+        return (time.perf_counter() - began) * slots * len(cells) / done
 
     each = benchmark.pedantic(swept, rounds=1) / len(cells)
     own = alone() / len(cells)
     benchmark.extra_info["seconds of a trivial cell alone"] = round(own, 2)
-    benchmark.extra_info["seconds more in a process of a sweep"] = round(each - own, 2)
+    benchmark.extra_info[f"seconds more in a sweep, {on}"] = round(each - own, 2)
     assert each - own < 0.5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lape_bench.progress import Progress
 from lape_bench.records import Cell
 from lape_bench.runner import resolve
-from lape_bench.schedule import Schedule
+from lape_bench.sweep.schedule import Schedule, makers, order
 
 CORPUS = {"corpus": ["synthetic-sounds"]}
 
@@ -64,6 +64,22 @@ def test_where_nothing_else_is_left_one_begins_that_waits_inside_and_makes_it_if
     assert [schedule.begin(), schedule.begin(), schedule.begin(), schedule.begin()] == [0, 3, 4, 1]
     schedule.end(0, made=True)
     assert schedule.begin() == 2
+
+
+def test_where_waiting_inside_helps_nobody_none_begins_that_needs_what_is_being_made() -> None:
+    schedule = Schedule([["a"], ["a"], ["b", "a"], []])
+    assert [schedule.begin_free() for _ in range(3)] == [0, 3, None]
+    schedule.end(3, made=True)
+    assert schedule.begin_free() is None
+    schedule.end(0, made=True)
+    assert [schedule.begin_free() for _ in range(3)] == [1, 2, None]
+    assert len(schedule) == 0
+
+
+def test_the_first_that_needs_a_thing_makes_it_for_the_others() -> None:
+    made_by = makers([["own"], ["a"], ["a", "b"], ["b"], []])
+    assert made_by == [{}, {"a": 1}, {"a": 1, "b": 2}, {"b": 2}, {}]
+    assert order(makers([["b"], ["b"], ["a"], ["a"], ["a"]])) == [2, 0, 1, 3, 4]
 
 
 NEEDS = st.lists(st.sets(st.sampled_from("abcd"), max_size=3).map(sorted), max_size=12)

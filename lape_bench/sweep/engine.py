@@ -1,0 +1,142 @@
+"""What runs the cells of a sweep: the contract of an engine, and how cells are handed out to workers that may be lost."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from pydantic import Field
+
+from lape_bench.config import Config
+from lape_bench.errors import UserError
+from lape_bench.progress import Progress, Running
+from lape_bench.records import Cell
+from lape_bench.runner import RunOptions
+from lape_bench.sweep.attempt import Outcome, failure, is_finished, shared
+from lape_bench.sweep.grid import Needs, Work
+from lape_bench.sweep.node import NodeReport
+from lape_bench.sweep.schedule import Schedule
+
+
+class EngineSettings(Config):
+    """What every engine of a cluster can be told."""
+
+    cores: int | None = Field(None, ge=1, description="of each cell, instead of what the grid says")
+    memory_gib: float | None = Field(None, gt=0, description="the same of memory")
+    gpus: float | None = Field(None, ge=0, description="the same of GPUs, or shares of one")
+
+    def of(self, needs: Needs) -> Needs:
+        """Return what a cell asks for, by these settings and else by the grid."""
+        return needs.model_copy(
+            update=self.model_dump(include=set(Needs.model_fields), exclude_none=True)
+        )
+
+
+class Engine(ABC):
+    """Runs cells, here or elsewhere."""
+
+    jobs: int | None = (
+        None  # processes that it starts on this machine for itself; none: by the cluster's count
+    )
+    stopped = "stopped; the same command goes on from here"  # said when the user stops it
+
+    @abstractmethod
+    def run(
+        self, works: Sequence[Work], options: RunOptions, progress: Progress, cells: Running
+    ) -> Iterator[tuple[Cell, Outcome]]:
+        """Yield each cell with its record, or with the reason it could not be run, as it ends.
+
+        Args:
+            works: what to run.
+            options: how.
+            progress: told of what happens inside the cells.
+            cells: their count, for notes beside it.
+
+        Raises:
+            UserError: there is no such engine here, or it cannot run these cells.
+        """
+
+    @abstractmethod
+    def check(
+        self, works: Sequence[Work], options: RunOptions, progress: Progress
+    ) -> list[NodeReport]:
+        """Have every machine that cells may run on look whether it could; this one is the first."""
+
+
+def run_cells(
+    works: Sequence[Work], options: RunOptions, engine: Engine, progress: Progress
+) -> Iterator[tuple[Cell, Outcome]]:
+    """Run cells and yield each with its record, or with the reason it could not be run, as it ends."""
+    with progress.task("cells", len(works), "cells") as task:
+        for cell, outcome in engine.run(works, options, progress, task):
+            task.advance()
+            yield cell, outcome
+
+
+def refuse(reports: Sequence[NodeReport]) -> None:
+    """Refuse to begin where machines lack what cells need.
+
+    Raises:
+        UserError: names each machine with its first problem.
+    """
+    lacking = [f"{report.name}: {report.problems[0]}" for report in reports if report.problems]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} of {len(reports)} machines cannot run this sweep: {' '.join(lacking[:3])}",
+            next_step="the same command with --check says all",
+        )
+
+
+class Lost(NamedTuple):
+    """What becomes of a cell whose process or machine is gone."""
+
+    reason: str
+
+
+class Workers(Protocol):
+    """Processes that cells are started in."""
+
+    waits_inside: bool  # whether a cell may begin whose upstream, say, is being made by another
+
+    def free(self) -> bool:
+        """Tell whether another cell may be started."""
+
+    def start(self, number: int, work: Work) -> None:
+        """Start a cell."""
+
+    def ended(self) -> Sequence[tuple[int, Outcome | Lost]]:
+        """Wait a while for the end of cells that were started, and return the number of each that ended with what it tells."""
+
+
+def hand_out(
+    works: Sequence[Work], options: RunOptions, workers: Workers, tries: int, progress: Progress
+) -> Iterator[tuple[Cell, Outcome]]:
+    """Start cells, those first that make most for others, such as an upstream; who needs it begins when they have ended.
+
+    Args:
+        works: the cells.
+        options: how they are run.
+        workers: start them.
+        tries: of a cell that is lost, before it counts as failed.
+        progress: told of tasks that are generated.
+    """
+    schedule = Schedule([shared(work.cell, progress) for work in works])
+    lost, running = Counter[int](), set[int]()
+    while schedule or running:
+        while schedule and workers.free():
+            number = schedule.begin() if workers.waits_inside else schedule.begin_free()
+            if number is None:
+                break
+            running.add(number)
+            workers.start(number, works[number])
+        for number, outcome in workers.ended():
+            running.remove(number)
+            cell = works[number].cell
+            if isinstance(outcome, Lost):
+                lost[number] += 1
+                if lost[number] < tries:
+                    schedule.again(number)
+                    continue
+                outcome = failure(cell, options, f"{outcome.reason}, {tries} times")
+            schedule.end(number, is_finished(outcome))
+            yield cell, outcome

@@ -1,0 +1,91 @@
+"""A grid in a file, and the cells that it stands for."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pydantic import Field, field_validator
+
+from lape_bench.config import Config
+from lape_bench.errors import unknown
+from lape_bench.records import Cell, LabelFraction
+from lape_bench.runner import check_protocols, plan
+
+
+class Needs(Config):
+    """What a cell asks of the machine that an engine runs it on."""
+
+    cores: int = Field(1, ge=1, description="CPU cores, and threads")
+    memory_gib: float | None = Field(None, gt=0, description="memory; unset: not asked for")
+    gpus: float | None = Field(
+        None, ge=0, description="GPUs, or a share of one; unset: one where there are any"
+    )
+
+
+class Work(NamedTuple):
+    """A cell of a sweep, and what it asks for."""
+
+    cell: Cell
+    needs: Needs = Needs()
+
+
+class SystemEntry(Config):
+    """A system of a sweep, with the settings that differ from its defaults."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class SweepConfig(Config):
+    """A grid of cells."""
+
+    systems: tuple[SystemEntry, ...] = Field(
+        min_length=1, description="names, or name and settings"
+    )
+    tasks: tuple[str, ...] = Field(min_length=1)
+    protocols: tuple[str, ...] = Field((), description="none: each system's own")
+    label_fractions: tuple[LabelFraction, ...] = Field((1.0,), min_length=1)
+    seeds: int = Field(1, ge=1, description="how many, from 0")
+    needs: Needs = Field(Needs(), description="of each cell, where an engine runs it")
+    also: tuple["SweepConfig", ...] = Field((), description="more grids of the same sweep")
+
+    @field_validator("systems", mode="before")
+    @classmethod
+    def _a_name_is_an_entry(cls, systems: Any) -> Any:
+        if not isinstance(systems, list):
+            return systems
+        return [{"name": entry} if isinstance(entry, str) else entry for entry in systems]
+
+    def only(self, tasks: Sequence[str]) -> "SweepConfig":
+        """Return the grid of some of its tasks.
+
+        Raises:
+            UserError: the grid does not have one of them.
+        """
+        everything = [task for grid in self._grids() for task in grid.tasks]
+        for task in tasks:
+            if task not in everything:
+                raise unknown("task of this grid", task, everything)
+        first, *others = (
+            grid.model_copy(
+                update={"tasks": tuple(t for t in grid.tasks if t in tasks), "also": ()}
+            )
+            for grid in self._grids()
+        )
+        return first.model_copy(update={"also": tuple(others)})
+
+    def works(self) -> list[Work]:
+        """Expand the grid."""
+        works = []
+        for grid in self._grids():
+            check_protocols(grid.protocols)
+            systems = [(entry.name, entry.settings) for entry in grid.systems]
+            cells = plan(systems, grid.tasks, grid.protocols, grid.label_fractions, grid.seeds)
+            works += [Work(cell, grid.needs) for cell in cells]
+        return works
+
+    def cells(self) -> list[Cell]:
+        """Expand the grid, without what its cells ask for."""
+        return [work.cell for work in self.works()]
+
+    def _grids(self) -> "list[SweepConfig]":
+        return [self, *(grid for other in self.also for grid in other._grids())]

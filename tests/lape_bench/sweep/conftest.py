@@ -1,0 +1,130 @@
+"""Small grids, and how their cells are run alike everywhere."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from lape_bench.config import read_yaml
+from lape_bench.device import Compute
+from lape_bench.progress import Progress
+from lape_bench.records import Cell, RunRecord, find_records
+from lape_bench.runner import RunOptions
+from lape_bench.sweep.attempt import Outcome
+from lape_bench.sweep.engine import run_cells
+from lape_bench.sweep.grid import SweepConfig, Work
+from lape_bench.sweep.local import Local
+
+GRID = """
+systems:
+  - log-mel-statistics
+  - {name: supervised, settings: {width: 16, finetune: {epochs: 1, least_steps: 1}}}
+tasks: [synthetic-sounds]
+protocols: [linear, finetune]
+label_fractions: [0.2, 1.0]
+seeds: 2
+"""
+
+BRIEF = {"epochs": 1, "least_steps": 1}
+UPSTREAM = {
+    "width": 8,
+    "corpus": ["synthetic-sounds"],
+    "projector": 8,
+    "pretrain": BRIEF | {"window_seconds": 0.2},
+    "finetune": BRIEF,
+}
+WAITS_SECONDS = 200.0
+
+
+def grid_of(seeds: int) -> SweepConfig:
+    """Return a grid of 12 cells a seed: six share an upstream, and of those, twice, two share embeddings."""
+    common = {"tasks": ["synthetic-sounds"], "label_fractions": [0.2, 1.0]}
+    supervised = {"width": 16, "finetune": BRIEF | {"epochs": 2}}
+    return SweepConfig.model_validate(
+        {
+            "systems": [{"name": "delores-s", "settings": UPSTREAM}],
+            "protocols": ["linear", "knn", "finetune"],
+            "seeds": seeds,
+            **common,
+            "also": [
+                {"systems": ["log-mel-statistics"], "seeds": 2 * seeds, **common},
+                {
+                    "systems": [{"name": "supervised", "settings": supervised}],
+                    "seeds": seeds,
+                    **common,
+                },
+            ],
+        }
+    )
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> SweepConfig:
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return read_yaml(path, SweepConfig)
+
+
+def options(tmp_path: Path) -> RunOptions:
+    compute = Compute(device="cpu", precision="float32", threads=1)
+    return RunOptions(out=tmp_path / "results", compute=compute)
+
+
+def here(
+    cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
+) -> list[tuple[Cell, Outcome]]:
+    """Run cells on this machine."""
+    return list(run_cells([Work(cell) for cell in cells], options, Local(jobs), progress))
+
+
+class Driver:
+    """`bench sweep` on an engine, in a process of its own."""
+
+    def __init__(
+        self, folder: Path, grid: SweepConfig, on: str, *more: str, **variables: str
+    ) -> None:
+        self.out, path = folder / "swept", folder / "grid.json"
+        path.write_text(grid.model_dump_json())  # JSON is YAML
+        how = ["--device", "cpu", "--precision", "float32", "--out", str(self.out)]
+        command = ["sweep", str(path), "--on", on, *how, *more]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lape_bench", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **variables},
+        )
+
+    def records(self) -> dict[str, RunRecord]:
+        """What is finished so far, by cell."""
+        found = [record for _, record in find_records(self.out)[0]]
+        assert len({record.identity for record in found}) == len(found)
+        return {str(record.cell): record for record in found if record.status == "finished"}
+
+    def until(self, met: Callable[[], object]) -> None:
+        ends = time.monotonic() + WAITS_SECONDS
+        while not met():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < ends, "it takes too long"
+            time.sleep(0.05)
+
+    def finish(self) -> str:
+        said, _ = self.process.communicate(timeout=WAITS_SECONDS)
+        return said
+
+
+def hashes(records: dict[str, RunRecord]) -> dict[str, str | None]:
+    return {name: record.predictions_sha256 for name, record in records.items()}
+
+
+def local(grid: SweepConfig, folder: Path, progress: Progress) -> dict[str, RunRecord]:
+    """The same cells on this machine, with a cache of its own for what they make."""
+    told = here(grid.cells(), options(folder), 1, progress)
+    records = {str(cell): record for cell, record in told if isinstance(record, RunRecord)}
+    assert {record.status for record in records.values()} == {"finished"}
+    assert len(records) == len(grid.cells())
+    return records

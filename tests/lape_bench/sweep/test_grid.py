@@ -1,0 +1,87 @@
+"""Grids: expanded, refused, taken in part."""
+
+from pathlib import Path
+
+import pytest
+
+from lape_bench.config import read_yaml
+from lape_bench.errors import UserError
+from lape_bench.sweep.grid import Needs, SweepConfig
+
+from .conftest import GRID
+
+
+def test_a_grid_expands_to_its_cells(grid: SweepConfig) -> None:
+    assert len(grid.cells()) == (1 + 2) * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("seeds: 0", "'seeds'"),
+        ("label_fractions: [0.1, 2.0]", "'label_fractions.1'"),
+        ("label_fractions: [.nan]", "'label_fractions.0'"),
+        ("protocols: [fine-tune]", "did you mean 'finetune'"),
+        ("task: [esc10]", "'task' is not a known key: did you mean 'tasks'"),
+        ("systems: []", "'systems'"),
+    ],
+)
+def test_a_wrong_grid_is_refused_by_path(line: str, said: str, tmp_path: Path) -> None:
+    key = line.split(":")[0]
+    kept = [row for row in GRID.splitlines() if not row.startswith(f"{key}:")]
+    if key == "systems":
+        kept = [row for row in kept if not row.startswith("  ")]
+    path = tmp_path / "grid.yaml"
+    path.write_text("\n".join([*kept, line]))
+    with pytest.raises(UserError, match=said):
+        read_yaml(path, SweepConfig).cells()
+
+
+def test_a_part_of_a_grid_is_the_cells_of_its_tasks(grid: SweepConfig) -> None:
+    both = grid.model_copy(update={"tasks": ("synthetic-sounds", "esc10")})
+    part = both.only(["esc10"]).cells()
+    assert part == [cell for cell in both.cells() if cell.task == "esc10"]
+    assert len(part) == 5 * len(grid.cells())  # five folds each
+
+
+def test_a_sweep_may_hold_further_grids_with_settings_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "grids.yaml"
+    path.write_text(
+        GRID
+        + "also:\n"
+        + "  - systems: [{name: supervised, settings: {width: 32}}]\n"
+        + "    tasks: [esc10]\n"
+        + "    seeds: 1\n"
+    )
+    grids = read_yaml(path, SweepConfig)
+    assert len(grids.cells()) == (1 + 2) * 2 * 2 + 5
+    assert {cell.settings["width"] for cell in grids.only(["esc10"]).cells()} == {32}
+    assert {cell.task for cell in grids.only(["synthetic-sounds"]).cells()} == {"synthetic-sounds"}
+
+
+def test_a_task_that_a_grid_lacks_is_refused_with_those_it_has(grid: SweepConfig) -> None:
+    with pytest.raises(
+        UserError, match="there is no task of this grid 'esc10'; known: synthetic-sounds"
+    ):
+        grid.only(["esc10"])
+
+
+def test_each_grid_of_a_sweep_asks_for_what_it_needs(tmp_path: Path) -> None:
+    path = tmp_path / "grids.yaml"
+    path.write_text(
+        GRID
+        + "needs: {cores: 4, gpus: 0.5}\n"
+        + "also:\n"
+        + "  - {systems: [log-mel-statistics], tasks: [esc10], needs: {memory_gib: 2}}\n"
+    )
+    needs = {work.cell.task: work.needs for work in read_yaml(path, SweepConfig).works()}
+    assert needs["synthetic-sounds"] == Needs(cores=4, gpus=0.5)
+    assert needs["esc10"] == Needs(cores=1, memory_gib=2, gpus=None)
+
+
+@pytest.mark.parametrize("needs", ["cores: 0", "gpus: -1", "memory_gib: 0", "nodes: 2"])
+def test_what_no_machine_can_give_is_refused(needs: str, tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"{GRID}needs: {{{needs}}}\n")
+    with pytest.raises(UserError, match=f"needs.{needs.split(':')[0]}"):
+        read_yaml(path, SweepConfig)
