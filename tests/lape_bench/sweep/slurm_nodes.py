@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol")
 STARTS_IN_SECONDS = 60.0
@@ -52,9 +53,14 @@ def missing() -> str:
 
 
 @contextmanager
-def slurm(folder: Path) -> Iterator[dict[str, str]]:
+def slurm() -> Iterator[dict[str, str]]:
     """Run a controller and two nodes during the block; gives the environment to submit in."""
-    folder.mkdir(parents=True)
+    # Not the test's own folder: the paths of sockets must be short.
+    with TemporaryDirectory(prefix="slurm-") as folder:
+        yield from _slurm(Path(folder))
+
+
+def _slurm(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "state").mkdir()
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))

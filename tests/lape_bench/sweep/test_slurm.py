@@ -188,11 +188,11 @@ def test_what_slurm_cannot_give_is_said_in_a_sentence(
 
 
 @pytest.fixture
-def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Submit to a Slurm of this machine."""
     if LACKING:
         pytest.skip(f"no Slurm: {LACKING}")
-    with slurm_nodes.slurm(tmp_path / "slurm") as environment:
+    with slurm_nodes.slurm() as environment:
         monkeypatch.setenv("SLURM_CONF", environment["SLURM_CONF"])
         yield
 
