@@ -254,7 +254,7 @@ def _show_machines(reports: list[Any]) -> None:
     if lacking := sum(bool(each.problems) for each in reports):
         print(f"{lacking} of {len(reports)} machines cannot run this sweep yet")
         raise typer.Exit(1)
-    print("every machine has what the sweep needs")
+    print("these machines have what the sweep needs")
 
 
 @app.command(

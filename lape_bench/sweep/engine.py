@@ -13,7 +13,7 @@ from lape_bench.progress import Progress, Running
 from lape_bench.records import Cell
 from lape_bench.runner import RunOptions
 from lape_bench.sweep.attempt import Outcome, failure, is_finished, shared
-from lape_bench.sweep.grid import Needs, Work
+from lape_bench.sweep.grid import Gpus, Needs, Work
 from lape_bench.sweep.node import NodeReport
 from lape_bench.sweep.schedule import Schedule
 
@@ -23,7 +23,7 @@ class EngineSettings(Config):
 
     cores: int | None = Field(None, ge=1, description="of each cell, instead of what the grid says")
     memory_gib: float | None = Field(None, gt=0, description="the same of memory")
-    gpus: float | None = Field(None, ge=0, description="the same of GPUs, or shares of one")
+    gpus: Gpus | None = Field(None, description="the same of GPUs, or of a share of one")
 
     def of(self, needs: Needs) -> Needs:
         """Return what a cell asks for, by these settings and else by the grid."""
@@ -71,6 +71,20 @@ def run_cells(
         for cell, outcome in engine.run(works, options, progress, task):
             task.advance()
             yield cell, outcome
+
+
+def as_asked(options: RunOptions, needs: Needs, gpus: float | None) -> RunOptions:
+    """Have a cell compute on what it asks for: a thread a core, unless the user says how many, and without a GPU on the CPU.
+
+    Args:
+        options: how cells are run.
+        needs: what the cell asks for.
+        gpus: that it is given; none where that is not known.
+    """
+    compute = options.compute
+    device = "cpu" if gpus == 0 and compute.device == "auto" else compute.device
+    changed = {"threads": compute.threads or needs.cores, "device": device}
+    return options.model_copy(update={"compute": compute.model_copy(update=changed)})
 
 
 def refuse(reports: Sequence[NodeReport]) -> None:

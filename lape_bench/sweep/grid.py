@@ -1,9 +1,9 @@
 """A grid in a file, and the cells that it stands for."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from lape_bench.config import Config
 from lape_bench.errors import unknown
@@ -11,13 +11,22 @@ from lape_bench.records import Cell, LabelFraction
 from lape_bench.runner import check_protocols, plan
 
 
+def _whole_above_one(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("a share of a GPU is at most 1; more are whole ones")
+    return gpus
+
+
+Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
+
+
 class Needs(Config):
     """What a cell asks of the machine that an engine runs it on."""
 
     cores: int = Field(1, ge=1, description="CPU cores, and threads")
     memory_gib: float | None = Field(None, gt=0, description="memory; unset: not asked for")
-    gpus: float | None = Field(
-        None, ge=0, description="GPUs, or a share of one; unset: one where there are any"
+    gpus: Gpus | None = Field(
+        None, description="GPUs, or a share of one; unset: one where there are any"
     )
 
 

@@ -97,7 +97,7 @@ class Site:
         Args:
             has_device: whether this process was given the device that cells would have.
         """
-        problems = [*self._lacking(), *self._differing()]
+        problems = [*self._lacking(), *self.differing()]
         try:
             with _marked(home() / f"{MARK}{uuid4().hex}"):
                 free = shutil.disk_usage(home()).free
@@ -133,12 +133,12 @@ class Site:
             elif not store.is_there(manifest.info.store_key, store.STORE_RATE):
                 yield f"the audio of '{task}' is not in the cache; run 'bench data prepare {card.name}' again"
 
-    def _differing(self) -> Iterator[str]:
+    def differing(self) -> Iterator[str]:
         """Say what code and versions differ; the machine itself may."""
         own = environment.describe()
         for name, expected in self.environment.items():
-            if name not in ("machine", "python") and own[name] != expected:
-                yield f"{name} is {own[name]} here and {expected} where the sweep starts; install the same"
+            if name not in ("machine", "python") and own.get(name) != expected:
+                yield f"{name} is {own.get(name)} here and {expected} where the sweep starts; install the same"
 
 
 def _manifest_hash(task: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lape_bench.records import LOCK, RECORD, Cell, RunRecord, cell_folder, read_
 from lape_bench.runner import RunOptions
 from lape_bench.sweep.attempt import Outcome, attempt, found
 from lape_bench.sweep.desk import AtDesk, Desk, Teller
-from lape_bench.sweep.engine import Engine, EngineSettings, Lost, hand_out, refuse
+from lape_bench.sweep.engine import Engine, EngineSettings, Lost, as_asked, hand_out, refuse
 from lape_bench.sweep.grid import Needs, Work
 from lape_bench.sweep.node import GIB, NodeReport, Site
 from lape_bench.sweep.view import View
@@ -150,22 +150,20 @@ class _Cluster:
         self._options = options.model_copy(update={"out": site.out})
         self._site, self._shared, self._view = site, shared, view
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk = ray.remote(num_cpus=0, max_concurrency=32)(Desk)
+        desk = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Desk)
         self._desk = desk.options(scheduling_strategy=here).remote(cache())
-        # By default Ray ends a process after a task with a GPU: seconds, to import torch again for the next.
-        self._run = ray.remote(max_retries=0, max_calls=0)(_run_there)
+        # A process that stays saves the seconds of importing torch. Where a node has several GPUs it must not: torch keeps to the
+        # one of its first cell, whichever Ray gives to the next.
+        most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
+        self._run = ray.remote(max_retries=0, max_calls=0 if most <= 1 else 1)(_run_there)
         self._running: dict[Any, tuple[int, Cell]] = {}
 
     def free(self) -> bool:
         return True
 
     def start(self, number: int, work: Work) -> None:
-        compute = self._options.compute
-        threads = compute.threads or work.needs.cores
-        options = self._options.model_copy(
-            update={"compute": compute.model_copy(update={"threads": threads})}
-        )
-        resources = _resources(work.needs, compute.device)
+        resources = _resources(work.needs, self._options.compute.device)
+        options = as_asked(self._options, work.needs, resources["GPU"])
         reference = self._run.options(
             num_cpus=resources["CPU"], num_gpus=resources["GPU"], memory=resources["memory"]
         ).remote(number, work.cell, options, self._site, self._shared, self._desk)
@@ -180,7 +178,8 @@ class _Cluster:
             self._desk.tell.remote(number, None)
             told.append((number, self._outcome(reference, cell)))
         titles = {number: cell.title for number, cell in self._running.values()}
-        self._view.show(titles, ray.get(self._desk.told.remote()))
+        with suppress(RayError):  # the desk begins again if its process dies
+            self._view.show(titles, ray.get(self._desk.told.remote()))
         return told
 
     def _outcome(self, reference: Any, cell: Cell) -> Outcome | Lost:
@@ -219,6 +218,8 @@ def _run_there(
         What became of it and, where the machine does not see the folder of the records, the files of its folder.
     """
     site.enter()
+    for difference in site.differing():  # a machine that has joined since the others were looked at
+        return difference, None
     machine = _machine(socket.gethostname(), ray.get_runtime_context().get_node_id())
     teller = Teller(desk, number, machine)
     depot = None if (site.sees_cache() if shared is None else shared) else AtDesk(desk)
@@ -246,6 +247,8 @@ def _receive(options: RunOptions, cell: Cell, record: RunRecord, files: dict[str
             for name in sorted(files, key=lambda name: name == RECORD):
                 with new_file(folder / name) as path:
                     path.write_bytes(files[name])
+            if record.status == "finished":
+                (folder / "error.txt").unlink(missing_ok=True)
 
 
 def _is_finished(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from lape_bench.progress import Progress, Running
 from lape_bench.records import Cell, cell_folder
 from lape_bench.runner import RunOptions, resolve
 from lape_bench.sweep.attempt import Outcome, attempt, failure, found, shared
-from lape_bench.sweep.engine import Engine, EngineSettings
+from lape_bench.sweep.engine import Engine, EngineSettings, as_asked
 from lape_bench.sweep.grid import Needs, Work
 from lape_bench.sweep.node import NodeReport, Site
 from lape_bench.sweep.schedule import makers, order
@@ -30,6 +30,7 @@ FOLDER = ".slurm"  # below the folder of the records: job descriptions, logs, an
 JOB_NAME = "lape_bench"
 MOST_OF_AN_ARRAY = 1000  # Slurm's own limit, unless a site raises it, is 1001
 LOOKS_EVERY_SECONDS = 1.0, 30.0  # at first, and in the end
+LOOKS_FOR_MINUTES = 15
 GRACE_SECONDS = 30.0  # for a result to be seen on this machine, once its job has left the queue
 
 
@@ -97,6 +98,7 @@ class OnSlurm(Engine):
             jobs = []
             for needs in asked.values():
                 executor = self._executor(needs, options)
+                executor.update_parameters(time=LOOKS_FOR_MINUTES)
                 jobs += _submitted(executor, [_Look(site)])
             progress.say(
                 f"waiting for Slurm to start what looks: {', '.join(j.job_id for j in jobs)}"
@@ -104,9 +106,10 @@ class OnSlurm(Engine):
             return [site.report(has_device=False), *map(_seen, jobs)]
 
     def _needs_slurm(self, options: RunOptions) -> None:
-        if shutil.which("sbatch") is None:
+        lacking = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
+        if lacking:
             raise UserError(
-                "there is no sbatch here, so no Slurm to submit to",
+                f"there is no {', '.join(lacking)} here, so no Slurm to submit to",
                 next_step="run this on a login node of the cluster; --on ray and --jobs need no Slurm",
             )
         if options.compute.device.startswith("cuda:"):
@@ -122,7 +125,7 @@ class OnSlurm(Engine):
         journal, made_by = _Journal(options.out), makers([shared(w.cell, progress) for w in works])
         asked = [self.settings.of(work.needs) for work in works]
         identities = [resolve(work.cell, progress).identity for work in works]
-        before, queued = journal.read(), _queue()
+        before, queued = journal.read(options), _queue()
         if queued is None:
             raise UserError(
                 "squeue does not answer, so which cells are in the queue is not known",
@@ -142,12 +145,12 @@ class OnSlurm(Engine):
             for array in _parts(bundles, MOST_OF_AN_ARRAY):
                 makers_jobs = dict.fromkeys(jobs[maker].job_id for maker in waits_for)
                 executor = self._executor(needs, options, [*makers_jobs])
-                own = _with_threads(options, needs)
+                own = as_asked(options, needs, needs.gpus)
                 calls = [_CellsJob([works[n].cell for n in bundle], own) for bundle in array]
                 for bundle, job in zip(array, _submitted(executor, calls), strict=True):
                     for number in bundle:
                         jobs[number] = job
-                        journal.note(identities[number], job.job_id)
+                        journal.note(identities[number], options, job.job_id)
         if jobs:
             arrays = sorted({job.job_id.partition("_")[0] for job in jobs.values()}, key=int)
             progress.say(f"{len(jobs)} cells are in the queue as jobs {', '.join(arrays)}")
@@ -162,12 +165,13 @@ class OnSlurm(Engine):
         if gpus != int(gpus):
             raise UserError(
                 f"a cell asks for {gpus:g} GPUs, and Slurm gives whole ones",
-                next_step="ask for gpus=0 and, where the site has shards, --set sbatch.gres=shard:1",
+                next_step="leave gpus out and, where the site has shards, --set sbatch.gres=shard:1",
             )
         with writing(options.out):
             executor = submitit.SlurmExecutor(
                 folder=options.out / FOLDER, max_num_timeout=own.requeues
             )
+        more = {"requeue": True, **own.sbatch}
         wanted = {
             "job_name": JOB_NAME,
             "partition": own.partition,
@@ -180,7 +184,7 @@ class OnSlurm(Engine):
             "array_parallelism": own.at_once,
             "setup": list(own.setup) or None,
             "dependency": f"afterany:{':'.join(waits_for)}" if waits_for else None,
-            "additional_parameters": {"requeue": True, **own.sbatch},
+            "additional_parameters": {k: value for k, value in more.items() if value is not False},
         }
         executor.update_parameters(**{k: value for k, value in wanted.items() if value is not None})
         return executor
@@ -225,7 +229,7 @@ class _CellsJob:
         """Run the cells and return what becomes of each, by its description."""
         progress, told = Progress(verbose=True), dict[str, Outcome]()
         for number, cell in enumerate(self.cells):
-            with suppress(UserError, OSError):  # what is wrong with it, or the disk, its run tells
+            with suppress(Exception):  # what is wrong with it, or the disk, its run tells
                 self._log_beside_the_record(cell, progress)
             options = self.options
             if number < self._forced:
@@ -272,19 +276,22 @@ class _Journal:
         self.folder = out / FOLDER
         self._path = self.folder / "jobs.jsonl"
 
-    def read(self) -> dict[str, str]:
-        """Return the last job of each cell, by the cell's identity."""
+    def read(self, options: RunOptions) -> dict[str, str]:
+        """Return the last job of each cell that is run in this way, by the cell's identity."""
         jobs: dict[str, str] = {}
         with suppress(FileNotFoundError):
             for line in self._path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # half a line, of a kill
-                    jobs.update([json.loads(line)])
+                with suppress(ValueError):  # half a line, of a kill, or the empty one before each
+                    identity, how, job = json.loads(line)
+                    if how == options.model_dump(mode="json"):
+                        jobs[identity] = job
         return jobs
 
-    def note(self, identity: str, job: str) -> None:
+    def note(self, identity: str, options: RunOptions, job: str) -> None:
         """Add a cell's job."""
+        line = json.dumps([identity, options.model_dump(mode="json"), job])
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([identity, job]) + "\n")
+            file.write(f"\n{line}\n")
 
 
 def _arrays(
@@ -342,7 +349,7 @@ def _outcome(cell: Cell, job: submitit.Job[Any], ended: bool, options: RunOption
         ):  # it ended with an error of its own; the record or the log says which
             told: dict[str, Outcome] = job.result()
             return told[str(cell)]
-    known = found(cell, options.model_copy(update={"force": False}), Progress(quiet=True))
+    known = found(cell, options, Progress(quiet=True))  # nothing, where it was to be run anew
     if known is not None:
         return known
     reason = f"its Slurm job {job.job_id} ended without a result{_state_of(job.job_id)}; its log is {job.paths.stderr}"
@@ -364,22 +371,25 @@ def _state_of(job: str) -> str:
 
 def _seen(job: submitit.Job[Any]) -> NodeReport:
     """Wait for a machine's report."""
-    while not job.paths.result_pickle.exists() and job.job_id in (_queue() or {job.job_id: ""}):
+    gone: float | None = None
+    while not job.paths.result_pickle.exists():
+        queued = _queue()
+        if queued is not None and job.job_id not in queued:
+            gone = gone or time.monotonic()
+            if time.monotonic() - gone > GRACE_SECONDS:
+                return _unseen(job, "ended without a result")
         time.sleep(LOOKS_EVERY_SECONDS[0])
     try:
         report: NodeReport = job.result()
-    except Exception as error:
-        problem = f"job {job.job_id} could not look{_state_of(job.job_id)}: {error}; its log is {job.paths.stderr}"
-        return NodeReport(name="a machine of Slurm", problems=(problem,))
+    except Exception as error:  # whatever a job raised, as text
+        return _unseen(job, " ".join(str(error).split())[-300:])
     return report
+
+
+def _unseen(job: submitit.Job[Any], why: str) -> NodeReport:
+    problem = f"job {job.job_id} could not look{_state_of(job.job_id)}: {why}; its log is {job.paths.stderr}"
+    return NodeReport(name="a machine of Slurm", problems=(problem,))
 
 
 def _absolute(options: RunOptions) -> RunOptions:
     return options.model_copy(update={"out": options.out.expanduser().absolute()})
-
-
-def _with_threads(options: RunOptions, needs: Needs) -> RunOptions:
-    """Have a cell compute in as many threads as it asks for cores, unless the user says how many."""
-    compute = options.compute
-    threads = compute.threads or needs.cores
-    return options.model_copy(update={"compute": compute.model_copy(update={"threads": threads})})

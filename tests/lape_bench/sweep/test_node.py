@@ -121,6 +121,7 @@ def test_this_machine_is_checked_too(tmp_path: Path, cache: Path, progress: Prog
         (["--on", "ray:ray://here:1"], "HOST:PORT of a cluster's head"),
         (["--on", "ray", "--device", "cuda:1"], "names a GPU of this machine"),
         (["--on", "slurm", "--set", "hours=0"], "'hours'"),
+        (["--on", "ray", "--set", "gpus=1.5"], "a share of a GPU is at most 1"),
     ],
     ids=str,
 )
@@ -146,4 +147,4 @@ def test_a_check_shows_every_machine_and_its_exit_code_tells(bench: Bench, tmp_p
     path.write_text("{systems: [log-mel-statistics], tasks: [synthetic-sounds]}")
     code, told, _ = bench("sweep", str(path), "--check", "--out", str(tmp_path / "out"))
     assert code == 0
-    assert "every machine has what the sweep needs" in told
+    assert "these machines have what the sweep needs" in told

@@ -102,7 +102,7 @@ def test_a_job_description_asks_for_what_the_cell_and_the_user_ask_for(
         "hours": 8,
         "account": "lab",
         "setup": ["module load cuda"],
-        "sbatch": {"constraint": "a100"},
+        "sbatch": {"constraint": "a100", "exclusive": False},
     }
     asked(settings).submit(works, options(tmp_path), progress)
     big, small = sorted(described(recorder), key=lambda each: "mem" not in each)
@@ -115,6 +115,7 @@ def test_a_job_description_asks_for_what_the_cell_and_the_user_ask_for(
     assert (big["cpus-per-task"], big["mem"], big["gpus-per-node"]) == ("4", "2560M", "1")
     assert small["cpus-per-task"] == "1"
     assert not {"mem", "gpus-per-node"} & small.keys()
+    assert "exclusive" not in big
     assert "\nmodule load cuda\n" in (recorder / "submitted-1").read_text()
 
 
@@ -133,6 +134,11 @@ def test_a_sweep_started_again_submits_nothing_that_is_in_the_queue(
         n: each for n, each in ids.items() if n != lost
     }
     assert again[lost].job_id == str(before + 1)
+    audited = options(tmp_path).model_copy(
+        update={"audit": True}
+    )  # those in the queue are run otherwise
+    asked().submit(works[:1], audited, progress)
+    assert len(described(recorder)) == before + 2
 
 
 def test_an_array_is_never_longer_than_slurm_takes(
@@ -183,7 +189,7 @@ def test_what_slurm_cannot_give_is_said_in_a_sentence(
     with pytest.raises(UserError, match=r"Slurm did not take the jobs .*invalid partition: gpux"):
         asked({"partition": "gpux"}).submit([Work(cell)], own, progress)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="there is no sbatch here"):
+    with pytest.raises(UserError, match="there is no sbatch, squeue, srun here"):
         list(run_cells([Work(cell)], own, asked(), progress))
 
 
@@ -280,3 +286,18 @@ def test_a_preempted_cell_is_queued_again_and_resumes_and_a_cancelled_one_is_tol
     assert "its Slurm job 1_1 ended without a result (CANCELLED)" in str(cancelled.error)
     (folder,) = own.out.glob("synthetic-sounds/supervised/*-seed1-*")
     assert read_record(folder).status == "failed"
+
+
+def test_a_machine_of_slurm_whose_job_dies_is_said_not_to_have_looked(
+    synthetic: Path,
+    recorder: Path,
+    tmp_path: Path,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(on_slurm, "GRACE_SECONDS", 0.0)
+    cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
+    here, there = asked().check([Work(cell)], options(tmp_path), progress)
+    assert here.problems == ()
+    assert "job 1 could not look: ended without a result" in there.problems[0]
+    assert described(recorder)[0]["time"] == "15"

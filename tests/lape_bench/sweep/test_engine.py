@@ -1,0 +1,79 @@
+"""What a cell is given of what it asks for, and cells whose worker is lost."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lape_bench.device import Compute
+from lape_bench.progress import Progress
+from lape_bench.records import Cell, RunRecord, find_records
+from lape_bench.runner import RunOptions
+from lape_bench.sweep.attempt import Outcome
+from lape_bench.sweep.engine import EngineSettings, Lost, as_asked, hand_out
+from lape_bench.sweep.grid import Needs, Work
+
+from .conftest import options
+
+
+def test_settings_of_an_engine_go_before_what_the_grid_says() -> None:
+    needs = Needs(cores=2, memory_gib=4)
+    assert EngineSettings().of(needs) == needs
+    assert EngineSettings(cores=8, gpus=0).of(needs) == Needs(cores=8, memory_gib=4, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "gpus", "given"),
+    [
+        ("auto", None, 0, ("cpu", 3)),
+        ("auto", 1, 0.5, ("auto", 1)),
+        ("auto", None, None, ("auto", 3)),
+        ("cuda", None, 0, ("cuda", 3)),
+    ],
+)
+def test_a_cell_has_a_thread_a_core_and_without_a_gpu_keeps_off_it(
+    device: str, threads: int | None, gpus: float | None, given: tuple[str, int]
+) -> None:
+    before = RunOptions(compute=Compute(device=device, threads=threads))
+    after = as_asked(before, Needs(cores=3), gpus).compute
+    assert (after.device, after.threads) == given
+
+
+class Losing:
+    """Workers that lose each cell as often as they are told, and run the others one by one."""
+
+    waits_inside = False
+
+    def __init__(self, losses: dict[int, int]) -> None:
+        self.losses, self.started = losses, Counter[int]()
+        self._running: list[int] = []
+
+    def free(self) -> bool:
+        return len(self._running) < 2
+
+    def start(self, number: int, work: Work) -> None:
+        self.started[number] += 1
+        self._running.append(number)
+
+    def ended(self) -> list[tuple[int, Outcome | Lost]]:
+        number = self._running.pop(0)
+        lost = self.started[number] <= self.losses.get(number, 0)
+        return [(number, Lost("its machine was lost") if lost else "it ran")]
+
+
+def test_a_lost_cell_is_run_again_and_fails_in_the_end(
+    synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    cells = [
+        Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
+        for seed in range(4)
+    ]
+    workers = Losing({1: 2, 2: 9})
+    works = [Work(cell) for cell in cells]
+    told = {c.seed: o for c, o in hand_out(works, options(tmp_path), workers, 3, progress)}
+    assert workers.started == {0: 1, 1: 3, 2: 3, 3: 1}
+    failed = told.pop(2)
+    assert told == {0: "it ran", 1: "it ran", 3: "it ran"}
+    assert isinstance(failed, RunRecord)
+    assert failed.error == "its machine was lost, 3 times"
+    assert [record for _, record in find_records(tmp_path)[0]] == [failed]
