@@ -1,5 +1,6 @@
 """Cells as tasks of a Ray cluster, or of a Ray of this machine alone."""
 
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -90,6 +91,7 @@ class OnRay(Engine):
                 allowed="--device auto, cpu or cuda",
             )
         alone = {"include_dashboard": False} if self.address == LOCAL else {}
+        before = signal.getsignal(signal.SIGTERM)  # Ray takes it, and would keep it
         try:
             _answers(self.address)
             ray.init(self.address, log_to_driver=False, logging_level="error", **alone)
@@ -103,6 +105,7 @@ class OnRay(Engine):
             yield
         finally:
             ray.shutdown()
+            signal.signal(signal.SIGTERM, before)
 
     def _look(self, site: Site, asked: Sequence[Needs]) -> list[NodeReport]:
         """Have this machine and each of the cluster's look at itself.
