@@ -12,7 +12,7 @@ from lape_bench.errors import UserError
 from lape_bench.progress import Progress, Running
 from lape_bench.records import Cell
 from lape_bench.runner import RunOptions
-from lape_bench.sweep.attempt import Outcome, failure, is_finished, shared
+from lape_bench.sweep.attempt import Outcome, failure, found, is_finished, shared
 from lape_bench.sweep.grid import Gpus, Needs, Work
 from lape_bench.sweep.node import NodeReport
 from lape_bench.sweep.schedule import Schedule
@@ -71,6 +71,34 @@ def run_cells(
         for cell, outcome in engine.run(works, options, progress, task):
             task.advance()
             yield cell, outcome
+
+
+def refuse_gpu_of_this_machine(options: RunOptions) -> None:
+    """Refuse `--device cuda:N`, where an engine gives each cell a GPU of its own.
+
+    Raises:
+        UserError: it was asked for.
+    """
+    if options.compute.device.startswith("cuda:"):
+        raise UserError(
+            f"--device {options.compute.device} names a GPU of this machine, and an engine gives each cell its own",
+            allowed="--device auto, cpu or cuda",
+        )
+
+
+def known(
+    works: Sequence[Work], options: RunOptions, progress: Progress
+) -> tuple[list[tuple[Cell, Outcome]], list[Work]]:
+    """Tell the cells that are finished, or cannot be run, from those that an engine has to run."""
+    told: list[tuple[Cell, Outcome]] = []
+    left: list[Work] = []
+    for work in works:
+        outcome = found(work.cell, options, progress)
+        if outcome is None:
+            left.append(work)
+        else:
+            told.append((work.cell, outcome))
+    return told, left
 
 
 def as_asked(options: RunOptions, needs: Needs, gpus: float | None) -> RunOptions:

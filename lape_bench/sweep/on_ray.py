@@ -20,9 +20,18 @@ from lape_bench.paths import home, new_file
 from lape_bench.progress import Progress, Running
 from lape_bench.records import LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
 from lape_bench.runner import RunOptions
-from lape_bench.sweep.attempt import Outcome, attempt, found
+from lape_bench.sweep.attempt import Outcome, attempt
 from lape_bench.sweep.desk import AtDesk, Desk, Teller
-from lape_bench.sweep.engine import Engine, EngineSettings, Lost, as_asked, hand_out, refuse
+from lape_bench.sweep.engine import (
+    Engine,
+    EngineSettings,
+    Lost,
+    as_asked,
+    hand_out,
+    known,
+    refuse,
+    refuse_gpu_of_this_machine,
+)
 from lape_bench.sweep.grid import Needs, Work
 from lape_bench.sweep.node import GIB, NodeReport, Site
 from lape_bench.sweep.view import View
@@ -59,15 +68,10 @@ class OnRay(Engine):
         """See `Engine`."""
         tasks = [work.cell.task for work in works]
         with self._joined(options), Site.here(tasks, options) as site:
-            asked = [self.settings.of(work.needs) for work in works]
-            refuse(self._look(site, asked))
-            left = []
-            for work, needs in zip(works, asked, strict=True):
-                known = found(work.cell, options, progress)
-                if known is None:
-                    left.append(Work(work.cell, needs))
-                else:
-                    yield work.cell, known
+            works = [Work(work.cell, self.settings.of(work.needs)) for work in works]
+            refuse(self._look(site, [work.needs for work in works]))
+            told, left = known(works, options, progress)
+            yield from told
             cluster = _Cluster(options, site, self.settings.shared, View(progress, cells))
             try:
                 yield from hand_out(left, options, cluster, self.settings.retries + 1, progress)
@@ -85,11 +89,7 @@ class OnRay(Engine):
     @contextmanager
     def _joined(self, options: RunOptions) -> Iterator[None]:
         """Be connected during the block."""
-        if options.compute.device.startswith("cuda:"):
-            raise UserError(
-                f"--device {options.compute.device} names a GPU of this machine, and Ray gives each cell its own",
-                allowed="--device auto, cpu or cuda",
-            )
+        refuse_gpu_of_this_machine(options)
         alone = {"include_dashboard": False} if self.address == LOCAL else {}
         before = signal.getsignal(signal.SIGTERM)  # Ray takes it, and would keep it
         try:

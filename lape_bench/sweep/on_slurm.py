@@ -21,7 +21,13 @@ from lape_bench.progress import Progress, Running
 from lape_bench.records import Cell, cell_folder
 from lape_bench.runner import RunOptions, resolve
 from lape_bench.sweep.attempt import Outcome, attempt, failure, found, shared
-from lape_bench.sweep.engine import Engine, EngineSettings, as_asked
+from lape_bench.sweep.engine import (
+    Engine,
+    EngineSettings,
+    as_asked,
+    known,
+    refuse_gpu_of_this_machine,
+)
 from lape_bench.sweep.grid import Needs, Work
 from lape_bench.sweep.node import NodeReport, Site
 from lape_bench.sweep.schedule import makers, order
@@ -77,13 +83,8 @@ class OnSlurm(Engine):
         """See `Engine`."""
         self._needs_slurm(options)
         options = _absolute(options)
-        left = []
-        for work in works:
-            known = found(work.cell, options, progress)
-            if known is None:
-                left.append(work)
-            else:
-                yield work.cell, known
+        told, left = known(works, options, progress)
+        yield from told
         jobs = self.submit(left, options, progress)
         yield from self._watch(left, jobs, options, cells)
 
@@ -112,11 +113,7 @@ class OnSlurm(Engine):
                 f"there is no {', '.join(lacking)} here, so no Slurm to submit to",
                 next_step="run this on a login node of the cluster; --on ray and --jobs need no Slurm",
             )
-        if options.compute.device.startswith("cuda:"):
-            raise UserError(
-                f"--device {options.compute.device} names a GPU of this machine, and Slurm gives each cell its own",
-                allowed="--device auto, cpu or cuda",
-            )
+        refuse_gpu_of_this_machine(options)
 
     def submit(
         self, works: Sequence[Work], options: RunOptions, progress: Progress
@@ -344,14 +341,12 @@ def _queue() -> dict[str, str] | None:
 def _outcome(cell: Cell, job: submitit.Job[Any], ended: bool, options: RunOptions) -> Outcome:
     """Return what a job handed back, or what is known where it could not."""
     if ended:
-        with suppress(
-            Exception
-        ):  # it ended with an error of its own; the record or the log says which
+        with suppress(Exception):  # it raised one; the record or the log says which
             told: dict[str, Outcome] = job.result()
             return told[str(cell)]
-    known = found(cell, options, Progress(quiet=True))  # nothing, where it was to be run anew
-    if known is not None:
-        return known
+    recorded = found(cell, options, Progress(quiet=True))  # nothing, where it was to be run anew
+    if recorded is not None:
+        return recorded
     reason = f"its Slurm job {job.job_id} ended without a result{_state_of(job.job_id)}; its log is {job.paths.stderr}"
     return failure(cell, options, reason)
 

@@ -13,7 +13,7 @@ import pytest
 
 from lape_bench.errors import UserError
 from lape_bench.progress import Progress
-from lape_bench.records import Cell, RunRecord, read_record
+from lape_bench.records import WORK, Cell, RunRecord, read_record
 from lape_bench.runner import RunOptions, run_cell
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import Needs, Work
@@ -265,7 +265,7 @@ def test_a_preempted_cell_is_queued_again_and_resumes_and_a_cancelled_one_is_tol
         return list(run_cells([Work(each) for each in cells], own, engine, progress))
 
     def work(seed: int) -> list[Path]:
-        return list(own.out.glob(f"synthetic-sounds/supervised/*-seed{seed}-*/work/*.pt"))
+        return list(own.out.glob(f"synthetic-sounds/supervised/*-seed{seed}-*/{WORK}/*.pt"))
 
     with ThreadPoolExecutor(1) as background:
         running = background.submit(run)
