@@ -1,25 +1,28 @@
 """checkpoint:FILE: an AudioNTT that somebody has trained, by BYOL-A, LAPE or this project, frozen or fine-tuned.
 
 Three layouts are known: BYOL-A's (`features.0`, `features.4`, `features.8`, `fc.0`, `fc.3`), LAPE's, which has three lists of
-features (`features_1.0` ...), and our own. They compute the same function. The tensors may stand at any depth, such as
-`state_dict` / `module.encoder_q.encoder.features.0.weight`; where a file holds several encoders, as a student and
-its momentum teacher, the setting `prefix` names one. Every tensor of the encoder must be there, and none left over below
-its names; heads beside it are left alone.
+features (`features_1.0` ...), and our own. On the same log-mels they compute the same function. The tensors may stand at any
+depth, such as `state_dict` / `module.encoder_q.encoder.features.0.weight`; where a file holds several encoders, as a student
+and its momentum teacher, the setting `prefix` names one. Every tensor of the encoder must be there, and none left over
+below its names; heads beside it are left alone.
 
-The width is that of the tensors; 64 mel bands are expected. The front end is the harness's, which differs from BYOL-A's by
-what is added before the logarithm (1e-6 there, the float's epsilon here), and is normalised on the train clips of the task,
-as BYOL-A does it; a file of ours brings the statistics that its encoder was trained with.
+The width is that of the tensors; 64 mel bands are expected. The log-mels are those that the encoder is taken to have been
+trained on: of the two published layouts librosa's, which LAPE computes, and of which BYOL-A's code says that its published
+weights were trained on them; weights that BYOL-A's code has trained since are on torchaudio's, which the setting `mel_scale`
+names. They are normalised on the train clips of the task, as BYOL-A does it; a file of ours brings the statistics that its
+encoder was trained with.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from lape_bench.errors import UserError
+from lape_bench.features import LogMelConfig
 from lape_bench.learning.adapter import (
     AdaptedEncoder,
     Adapter,
@@ -30,6 +33,7 @@ from lape_bench.learning.adapter import (
 from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.encoders import AudioNTT
 from lape_bench.learning.ntt import AudioNTTSystem
+from lape_bench.learning.spectrogram import SpectrogramConfig
 from lape_bench.learning.weights import load_strictly, load_tensors
 
 # The names of our parts in each layout: a convolution and a batch norm in each block, two linear layers after them.
@@ -49,15 +53,22 @@ LAPE = {
     for part in (0, 1)
 } | _LINEAR
 LAYOUTS = (BYOL_A, LAPE, OURS)
+# What the published code adds to the power before the logarithm.
+EPSILON = torch.finfo(torch.float32).eps
 STATISTICS = ("log_mel.mean", "log_mel.deviation")
 FIRST = "blocks.0.0"  # the convolution that every AudioNTT begins with
 
 
-class CheckpointConfig(LoadedConfig):
+class CheckpointConfig(SpectrogramConfig, LoadedConfig):
     """Settings of an AudioNTT from a file."""
 
     prefix: str | None = Field(
         None, description="which encoder of the file, by what stands before its tensors' names"
+    )
+    mel_scale: Literal["slaney", "htk"] | None = Field(
+        None,
+        description="of the bands it was trained on: slaney, librosa's, or htk, torchaudio's; by default slaney for the "
+        "published layouts, htk for ours",
     )
 
 
@@ -85,15 +96,23 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
 
     Args:
         found: where they are.
+        mel_scale: as `CheckpointConfig.mel_scale`.
         allowed: names of tensors, as in the file, that may be missing.
         where: the file, in messages.
     """
 
-    def __init__(self, found: Found, allowed: tuple[str, ...], where: str) -> None:
+    def __init__(
+        self, found: Found, mel_scale: str | None, allowed: tuple[str, ...], where: str
+    ) -> None:
         given = found.prefix + found.theirs("steps.0.weight")
-        if given not in found.tensors:
-            raise UserError(f"{where} has no {given}, which gives the encoder's width")
-        super().__init__(width=len(found.tensors[given]))
+        if given not in found.tensors or found.tensors[given].dim() != 2:
+            raise UserError(f"{where} has no matrix {given}, which gives the encoder's width")
+        ours = found.layout is OURS
+        log_mel = LogMelConfig.model_validate(
+            {"mel_scale": mel_scale or ("htk" if ours else "slaney")}
+            | ({} if ours else {"floor": EPSILON})
+        )
+        super().__init__(len(found.tensors[given]), log_mel)
         own = self.state_dict()
         wanted = {name for name in own if not name.startswith("log_mel.")}
         taken = {
@@ -135,6 +154,7 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
 class Checkpoint(Adapter, AudioNTTSystem):
     """AudioNTT from a file."""
 
+    version = 2  # 1 gave published encoders torchaudio's log-mels
     Settings: ClassVar[type[FrozenConfig]] = CheckpointConfig
     path: ClassVar[Path]
 
@@ -156,7 +176,8 @@ class Checkpoint(Adapter, AudioNTTSystem):
     def build_encoder(self) -> CheckpointEncoder:
         """Return AudioNTT with the file's tensors."""
         found = _find(load_tensors(self.path, torch.device("cpu")), self.settings.prefix, self.path)
-        return CheckpointEncoder(found, self.settings.allow_missing, str(self.path))
+        settings = self.settings
+        return CheckpointEncoder(found, settings.mel_scale, settings.allow_missing, str(self.path))
 
 
 def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Found:

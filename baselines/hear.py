@@ -9,8 +9,8 @@ detaches them or answers in NumPy, are frozen. A module may switch its model to 
 dropout in fine-tuning. What is no `nn.Module` computes in the precision and on the device that it was written for, and
 its parameters are not counted. TensorFlow is not supported.
 
-A record holds the SHA-256 of the module's files and of named weights, and of the tensors of an `nn.Module`. What another model
-reads by itself is not traced.
+A record holds the SHA-256 of the module's files, of what they import from the folder that they lie in, and of named weights,
+and of the tensors of an `nn.Module`. What another model reads by itself is not traced.
 """
 
 import importlib
@@ -26,8 +26,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.errors import UserError
-from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint, in_a_line
+from lape_bench.errors import UserError, in_a_line
+from lape_bench.imports import imported_files
+from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint
 from lape_bench.learning.classify import FinetuneConfig
 from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
 from lape_bench.learning.embeddings import digest
@@ -168,11 +169,19 @@ def _trace(reference: Reference) -> dict[str, str]:
 
 @cache
 def _code(name: str) -> str:
-    """Return the SHA-256 of a module's file, or of all files of its package, as they are when it is imported."""
+    """Return the SHA-256 of a module's file, or of all files of its package, as they are when it is imported.
+
+    What they import from the same folder follows, a file each.
+    """
     _import(name)
     whole = sys.modules[name.partition(".")[0]]
-    places = list(getattr(whole, "__path__", [])) or [getattr(whole, "__file__", None)]
-    return "; ".join(fingerprint(Path(place)) for place in places if place) or "of no file"
+    of_package = [Path(place) for place in getattr(whole, "__path__", [])]
+    file = getattr(whole, "__file__", None)
+    places = of_package or ([Path(file)] if file else [])
+    for place in tuple(places):
+        own = place.rglob("*.py") if place.is_dir() else [place]
+        places += imported_files(own, place.parent)
+    return "; ".join(map(fingerprint, places)) or "of no file"
 
 
 def _import(name: str) -> ModuleType:

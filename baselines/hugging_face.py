@@ -21,19 +21,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lape_bench.errors import UserError
-from lape_bench.learning.adapter import LoadedConfig, fingerprint, in_a_line, refuse_missing
+from lape_bench.errors import UserError, in_a_line
+from lape_bench.learning.adapter import LoadedConfig, fingerprint, refuse_missing
 from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.layered_transformer import LayeredConfig, LayeredEncoder, LayeredSystem
 from lape_bench.system import Protocol, Target
 
 WAVEFORMS = "Wav2Vec2FeatureExtractor"
 AST, WHISPER, CLAP = "ASTFeatureExtractor", "WhisperFeatureExtractor", "ClapFeatureExtractor"
-# Which part of a whole model is its encoder of audio, by the beginning of its tensors' names.
+# By feature extractor, which other models have too: types of models, and where the blocks stand in their encoder of audio.
+MODELS = {
+    WAVEFORMS: {
+        "wav2vec2": "encoder.layers",
+        "wav2vec2-conformer": "encoder.layers",
+        "hubert": "encoder.layers",
+        "wavlm": "encoder.layers",
+        "data2vec-audio": "encoder.layers",
+        "unispeech": "encoder.layers",
+        "unispeech-sat": "encoder.layers",
+        "sew": "encoder.layers",
+        "sew-d": "encoder.encoder.layer",
+    },
+    AST: {"audio-spectrogram-transformer": "layers"},
+    WHISPER: {"whisper": "layers"},
+    CLAP: {"clap": "audio_encoder.layers"},
+}
+# Which part of a whole model is that encoder, by the beginning of its tensors' names.
 ENCODERS = {WAVEFORMS: "", AST: "", WHISPER: "encoder.", CLAP: "audio_model."}
-# Others have these extractors too.
-MODELS = {AST: "audio-spectrogram-transformer", WHISPER: "whisper", CLAP: "clap"}
-SUPPORTED = "models that Wav2Vec2FeatureExtractor prepares waveforms for, AST, Whisper, and CLAP without fusion"
+SUPPORTED = (
+    "wav2vec 2.0 (also Conformer), HuBERT, WavLM, data2vec, UniSpeech (also SAT), SEW (also SEW-D), AST, Whisper, and CLAP "
+    "without fusion"
+)
 # Of a folder, what a model is loaded from.
 FILES = ("*.json", "*.safetensors", "*.bin")
 
@@ -80,23 +98,20 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     Args:
         model: its encoder of audio.
+        blocks: the name of their list in it.
         extractor: prepares its input.
         layer: as `LayeredConfig.layer`.
-        blocks: of the model.
         window: samples of a window.
     """
 
     def __init__(
-        self, model: nn.Module, extractor: Any, layer: int | str, blocks: int, window: int
+        self, model: nn.Module, blocks: str, extractor: Any, layer: int | str, window: int
     ) -> None:
         config: Any = model.config
-        super().__init__(layer, blocks, config.hidden_size, extractor.sampling_rate)
-        self.model: Any = model
+        super().__init__(model, blocks, layer, config.hidden_size, extractor.sampling_rate)
         self.extractor = extractor
         self.kind = type(extractor).__name__
         self.window = window
-        tensors = float(len(model.state_dict()))
-        self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
 
     @torch.no_grad()
     def features(self, waveforms: Tensor) -> Tensor:
@@ -113,32 +128,12 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     def output(self, features: Tensor) -> Tensor:
         """Return what the model puts out."""
-        return self._sequence(self.model(features).last_hidden_state)
+        return self.sequence(self.model(features).last_hidden_state)
 
-    def layers(self, features: Tensor) -> list[Tensor]:
-        """Return what the first block is given, and what each puts out."""
-        last: list[Tensor] = []
-
-        def note(block: nn.Module, given: Any, output: Any) -> None:
-            last.append(output[0] if isinstance(output, tuple) else output)
-
-        if self.kind != WHISPER:
-            states = self.model(features, output_hidden_states=True).hidden_states
-            return [self._sequence(state) for state in states]
-        # Of Whisper the last of these states is normalised, unlike those before it.
-        hook = self.model.layers[-1].register_forward_hook(note)
-        try:
-            states = self.model(features, output_hidden_states=True).hidden_states
-        finally:
-            hook.remove()
-        return [self._sequence(state) for state in (*states[:-1], *last)]
-
-    def _sequence(self, states: Tensor) -> Tensor:
+    def sequence(self, states: Tensor) -> Tensor:
         """Return the vectors of which the embedding is the average, shape (batch, time, size)."""
-        if self.kind == AST:
-            return states[
-                :, :2
-            ]  # class and distillation; the patches behind them cover padding too
+        if self.kind == AST:  # class and distillation; the patches behind them cover padding too
+            return states[:, :2]
         if self.kind == WHISPER:
             filled = states.shape[1] * self.window / self.extractor.n_samples
             return states[:, : max(1, int(np.ceil(filled)))]
@@ -153,6 +148,7 @@ class HuggingFace(LayeredSystem):
     Settings: ClassVar[type[FrozenConfig]] = HuggingFaceConfig
     source: ClassVar[Source]
     extractor: ClassVar[Any]
+    blocks_in: ClassVar[str]  # the name of their list in the encoder
 
     @classmethod
     def find(cls, argument: str) -> dict[str, Any]:
@@ -163,11 +159,10 @@ class HuggingFace(LayeredSystem):
             config = source.load(library.AutoConfig)
             extractor = source.load(library.AutoFeatureExtractor)
         kind = type(extractor).__name__
-        known = kind == WAVEFORMS or MODELS.get(kind) == config.model_type
-        known = known and (kind == CLAP or hasattr(config, "num_hidden_layers"))
+        blocks = MODELS.get(kind, {}).get(config.model_type)
         # An adapter behind the last block changes the size of what the model puts out.
-        known = known and not getattr(config, "add_adapter", False)
-        if not known or (kind == CLAP and config.audio_config.enable_fusion):
+        adapted = getattr(config, "add_adapter", False)
+        if blocks is None or adapted or (kind == CLAP and config.audio_config.enable_fusion):
             raise UserError(
                 f"hf:{argument} ({config.model_type}, {kind}) is not supported", allowed=SUPPORTED
             )
@@ -175,6 +170,7 @@ class HuggingFace(LayeredSystem):
             "source": source,
             "extractor": extractor,
             "sample_rate": int(extractor.sampling_rate),
+            "blocks_in": blocks,
             "blocks": 0 if kind == CLAP else int(config.num_hidden_layers),
         }
 
@@ -212,9 +208,8 @@ class HuggingFace(LayeredSystem):
         where = f"hf:{self.argument}"
         refuse_missing(missing, self.settings.allow_missing, where)
         part = model.get_submodule(prefix.rstrip("."))
-        encoder = HuggingFaceEncoder(
-            part, self.extractor, self.settings.layer, self.blocks, self.window
-        )
+        layer = self.settings.layer
+        encoder = HuggingFaceEncoder(part, self.blocks_in, self.extractor, layer, self.window)
         encoder.loaded["encoder_tensors_matched"] -= len(missing)
         return encoder
 

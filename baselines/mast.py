@@ -10,19 +10,24 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lape_bench.learning.classify import FinetuneConfig
-from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
+from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.multiscale_transformer import (
     MultiscaleTransformer,
     MultiscaleTransformerConfig,
 )
-from lape_bench.learning.spectrogram import SpectrogramSystem
+from lape_bench.learning.spectrogram import (
+    SpectrogramConfig,
+    SpectrogramFinetuneConfig,
+    SpectrogramSystem,
+)
 
 
-class MastConfig(EncoderConfig, MultiscaleTransformerConfig):
+class MastConfig(SpectrogramConfig, MultiscaleTransformerConfig):
     """A multiscale transformer that sees labels only."""
 
-    finetune: FinetuneConfig = Field(default_factory=lambda: FinetuneConfig(learning_rate=2.5e-4))
+    finetune: SpectrogramFinetuneConfig = Field(
+        default_factory=lambda: SpectrogramFinetuneConfig(learning_rate=2.5e-4)
+    )
 
 
 class Mast(SpectrogramSystem):

@@ -5,8 +5,8 @@ weight decay 1e-6, a rate of 0.3 for each 256 images, ten epochs of warm-up and 
 and up to 1,000 epochs of crops and colours on ResNet-50. Here the encoder, the views and the optimiser are those of
 every upstream: AudioNTT, log-mixup-exp and random resize crop at a random level, and Adam. Batches of 64 leave 126
 negatives where the paper has 8,190, and LARS is made for batches that we do not have. The hidden layer has a batch
-norm, as in the authors' code, and the output none. That code takes the batch norm's statistics over both views; here
-each view has its own.
+norm, as in the authors' code, which has one on the output too; here the output has none. That code takes the batch norm's
+statistics over both views; here each view has its own.
 """
 
 from typing import Any, ClassVar

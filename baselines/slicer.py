@@ -12,9 +12,10 @@ four GPUs, 50 epochs. Optimiser, windows and random level here are those of ever
 momentum those of `moco`, for its reasons. The hidden layers have batch norm, which the published cluster head has not.
 
 What is not said so far is as in the authors' code: the student's clusters in one view are compared with the student's in the
-other, and the teacher has none. Three things depart from it. There each view passes log-mixup-exp, a crop, and then
+other, and the teacher has none. Four things depart from it. There each view passes log-mixup-exp, a crop, and then
 k-mix; here k-mix takes the place of log-mixup-exp. There the keys of the first direction are in the queue before the second
-is computed, so that each query meets the key of its own view as a negative; here both directions see the batches before. And
+is computed, so that each query meets the key of its own view as a negative; here both directions see the batches before. There
+the teacher follows before each direction, twice a step, as a momentum of 0.998 would; here once, after the student's step. And
 there the term that keeps clusters equally large (the entropy of Contrastive Clustering) is written and left out;
 here it is a setting, `balance`, off by default.
 """

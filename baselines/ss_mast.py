@@ -26,7 +26,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.classify import FinetuneConfig
 from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.momentum_contrast import Branch, MomentumConfig, MomentumContrast
 from lape_bench.learning.multiscale_transformer import (
@@ -34,6 +33,7 @@ from lape_bench.learning.multiscale_transformer import (
     MultiscaleTransformerConfig,
 )
 from lape_bench.learning.pretrain import PretrainConfig
+from lape_bench.learning.spectrogram import SpectrogramFinetuneConfig
 from lape_bench.learning.training import OptimizerConfig
 from lape_bench.learning.upstream import UpstreamSystem
 
@@ -49,7 +49,9 @@ class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):
             optimizer=OptimizerConfig(learning_rate=1e-4, warm_up=0.1)
         )
     )
-    finetune: FinetuneConfig = Field(default_factory=lambda: FinetuneConfig(learning_rate=2.5e-4))
+    finetune: SpectrogramFinetuneConfig = Field(
+        default_factory=lambda: SpectrogramFinetuneConfig(learning_rate=2.5e-4)
+    )
 
 
 def undropped(clips: int, grid: tuple[int, int], share: float, device: torch.device) -> Tensor:

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio import pipelines
 
-from lape_bench.errors import UserError, unknown
-from lape_bench.learning.adapter import fingerprint, in_a_line
+from lape_bench.errors import UserError, in_a_line, unknown
+from lape_bench.learning.adapter import fingerprint
 from lape_bench.learning.layered_transformer import LayeredEncoder, LayeredSystem
+
+TRANSFORMER = "encoder.transformer"
 
 
 class BundleEncoder(LayeredEncoder):
@@ -37,16 +39,11 @@ class BundleEncoder(LayeredEncoder):
     def __init__(
         self, model: nn.Module, normalise: bool, layer: int | str, sample_rate: int
     ) -> None:
-        transformer: Any = model.get_submodule("encoder.transformer")
-        blocks = transformer.layers
-        super().__init__(
-            layer, len(blocks), transformer.layer_norm.normalized_shape[0], sample_rate
-        )
-        self.model: Any = model
+        transformer: Any = model.get_submodule(TRANSFORMER)
+        size = transformer.layer_norm.normalized_shape[0]
+        super().__init__(model, f"{TRANSFORMER}.layers", layer, size, sample_rate)
         self.normalise = normalise
         transformer.layer_drop = 0.0
-        tensors = float(len(model.state_dict()))
-        self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
 
     def features(self, waveforms: Tensor) -> Tensor:
         """Return the waveforms, normalised where the bundle asks for it."""
@@ -56,17 +53,6 @@ class BundleEncoder(LayeredEncoder):
         """Return what the transformer puts out."""
         output: Tensor = self.model.encoder(self.model.feature_extractor(features, None)[0])
         return output
-
-    def layers(self, features: Tensor) -> list[Tensor]:
-        """Return what the first block is given, and what each puts out."""
-        given: list[Tensor] = []
-        first = self.model.encoder.transformer.layers[0]
-        hook = first.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-        try:
-            outputs, _ = self.model.extract_features(features)
-        finally:
-            hook.remove()
-        return [*given, *outputs]
 
 
 class TorchaudioBundle(LayeredSystem):

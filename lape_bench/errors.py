@@ -6,6 +6,7 @@ defect of ours and keeps its traceback.
 
 import difflib
 import errno
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ CANNOT_WRITE = {
     errno.EPERM,
     errno.EROFS,
 }
+LONGEST_REASON = 200
 ELSEWHERE = "LAPE_BENCH_HOME for data, the command's --out, --file or --html for what it writes"
 
 
@@ -44,6 +46,14 @@ class UserError(Exception):
 
 def _rebuild(what: str, allowed: str, next_step: str) -> UserError:
     return UserError(what, allowed=allowed, next_step=next_step)
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return the sentence of a user's mistake; of another error, its kind and the beginning of what it says."""
+    if isinstance(error, UserError):
+        return str(error)
+    said = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" ...")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,10 +1,12 @@
 """Waveforms (batch, samples) become log-mel spectrograms (batch, bands, frames).
 
 The settings are those of AudioNTT (BYOL-A v1, arXiv:2103.06695) and of LAPE: 16 kHz, 64 ms windows every
-10 ms, 64 bands from 60 to 7,800 Hz.
+10 ms, 64 bands from 60 to 7,800 Hz. The bands are torchaudio's, as in BYOL-A's code; LAPE's, and those that BYOL-A's published
+weights were trained with, are librosa's.
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,13 @@ AT_ONCE = 8 * 16_000  # samples, on a CPU: their frames and spectra stay in a co
 
 
 class LogMelConfig(Config):
-    """A log-mel spectrogram; the defaults are the family's published front end."""
+    """A log-mel spectrogram; the defaults are the family's published front end.
+
+    Attributes:
+        mel_scale: of the bands: `htk`, with triangles of height 1, torchaudio's; or `slaney`, with triangles of area 1 over
+            Hz, librosa's.
+        floor: added to the power before the logarithm.
+    """
 
     sample_rate: int = 16_000
     n_fft: int = 1024
@@ -25,7 +33,8 @@ class LogMelConfig(Config):
     bands: int = 64
     fmin_hz: float = 60.0
     fmax_hz: float = 7_800.0
-    floor: float = 1e-6  # added to the power before the logarithm
+    mel_scale: Literal["htk", "slaney"] = "htk"
+    floor: float = 1e-6
 
 
 class LogMel(nn.Module):
@@ -50,6 +59,8 @@ class LogMel(nn.Module):
             f_min=config.fmin_hz,
             f_max=config.fmax_hz,
             n_mels=config.bands,
+            mel_scale=config.mel_scale,
+            norm="slaney" if config.mel_scale == "slaney" else None,
         )
         self.mel.spectrogram.power = None  # complex, whose power is taken below
         self.register_buffer("mean", torch.zeros(()))

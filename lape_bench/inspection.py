@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from lape_bench.errors import in_a_line
+
 
 def visible_fault(point: EntryPoint) -> str:
     """Say why an entry point cannot be loaded, as far as that is visible; empty where nothing is.
@@ -25,7 +27,7 @@ def visible_fault(point: EntryPoint) -> str:
     except ModuleNotFoundError as error:
         return f"there is no module '{error.name}'"
     except (Exception, SystemExit) as error:  # of a stranger's package, whatever it be
-        return f"importing {module.rpartition('.')[0]} raised {type(error).__name__}: {error}"
+        return f"importing {module.rpartition('.')[0]} raised {in_a_line(error)}"
     if spec is None:
         return f"there is no module '{module}'"
     path = Path(spec.origin or "")

@@ -6,6 +6,7 @@ class in a single file needs no package, `path/to/file.py:MyEncoder`; and what t
 """
 
 import ast
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from lape_bench.errors import UserError, unknown
+from lape_bench.errors import UserError, in_a_line, unknown
+from lape_bench.imports import imported_files
 from lape_bench.paths import existing, sha256
 
 
@@ -100,7 +102,7 @@ class Registry:
         except (Exception, SystemExit) as error:  # however it fails, it is named and ours goes on
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
-                f"{type(error).__name__}: {error}",
+                f"{in_a_line(error)}",
                 next_step=f"mend or uninstall {_origin(point)}",
             ) from error
         if not accept(loaded):
@@ -151,9 +153,9 @@ class Registry:
         return path
 
     def origin(self, name: str) -> str:
-        """Return the package that registers `name`, with its version, or the file and its SHA-256."""
+        """Return the package that registers `name`, with its version, or the file and what it imports beside it, by SHA-256."""
         if self.is_file(name):
-            return f"file {_file(name).name}, SHA-256 {sha256(_file(name))}"
+            return f"file {_code(_file(name))}"
         return _origin(self.entry(name))
 
     def summary(self, name: str) -> str:
@@ -172,10 +174,21 @@ def _file(name: str) -> Path:
     return existing(Path(name.rpartition(":")[0]), "the plug-in file")
 
 
+def _code(path: Path) -> str:
+    """Return name and SHA-256 of a file, and of those that it imports from its folder."""
+    files = [path, *imported_files([path], path.parent)]
+    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in files)
+
+
 def _from_file(name: str) -> Any:
-    """Import a file as a module of its own, named by its content, and return what the name asks of it."""
+    """Import a file as a module of its own, named by its code, and return what the name asks of it."""
     path, wanted = _file(name), name.rpartition(":")[2]
-    module_name = f"{path.stem}_{sha256(path)[:12]}"
+    folder = str(path.parent.absolute())
+    if folder not in sys.path:
+        sys.path.append(
+            folder
+        )  # what lies beside it is found, as by `python FILE`; last, so that it hides nothing
+    module_name = f"{path.stem}_{hashlib.sha256(_code(path).encode()).hexdigest()[:12]}"
     module = sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -190,7 +203,7 @@ def _from_file(name: str) -> Any:
             if not isinstance(error, Exception):
                 raise
             raise UserError(
-                f"{path} cannot be loaded: it raised {type(error).__name__}: {error}",
+                f"{path} cannot be loaded: it raised {in_a_line(error)}",
                 next_step="mend the file",
             ) from error
     if not hasattr(module, wanted):

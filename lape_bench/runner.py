@@ -29,7 +29,7 @@ from lape_bench.costs import Meter
 from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.device import Compute, stamp
-from lape_bench.errors import UserError, unknown, writing
+from lape_bench.errors import UserError, in_a_line, unknown, writing
 from lape_bench.learning.door import EXPECTED, is_system, system_of
 from lape_bench.paths import checkpoint_folder, staged_folder, write_text
 from lape_bench.predictions import read_predictions, write_predictions
@@ -330,8 +330,7 @@ def _run_and_record(
         record = _run(job, options, folder, progress, depot)
     except Exception as error:  # whatever a system raises, the record says so and other cells go on
         write_text(folder / "error.txt", traceback.format_exc())
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return _failed(job, folder, message)
+        return _failed(job, folder, in_a_line(error))
     (folder / "error.txt").unlink(missing_ok=True)
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return record

@@ -19,13 +19,13 @@ from lape_bench.artifacts import Artifact
 from lape_bench.batches import whole_clips
 from lape_bench.config import merge, validate
 from lape_bench.learning.augment import Views
-from lape_bench.learning.downstream import EncoderConfig, FrozenConfig, Unlabelled
+from lape_bench.learning.downstream import FrozenConfig, Unlabelled
 from lape_bench.learning.embeddings import cached_embeddings
 from lape_bench.learning.encoders import AudioNTT, Encoder
 from lape_bench.learning.inference import average_by_clip
 from lape_bench.learning.ntt import AudioNTTUpstream
 from lape_bench.learning.pretrain import STAGE as PRETRAINING
-from lape_bench.learning.spectrogram import SpectrogramSystem
+from lape_bench.learning.spectrogram import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.upstream import Upstream, load_upstream
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.store import Clips
@@ -40,7 +40,7 @@ DOWNSTREAM = {"finetune", "linear"}  # settings of a system that act once there 
 PSEUDO_LABELS, STUDENT = "pseudo_labels.pt", "student.pt"
 
 
-class UnfusedConfig(PseudoLabelConfig, EncoderConfig):
+class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
     """The four stages."""
 
     teacher: str = Field("delores-m", description="stage 1: an upstream system")

@@ -7,6 +7,8 @@ when there is something else to say.
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
+from lape_bench.errors import in_a_line
+
 Outcome = Literal["ok", "FAILS", "skipped", "note"]
 
 
@@ -62,5 +64,5 @@ def hold(group: str, claim: str, check: Callable[[], str | None]) -> Result:
     except Verdict as verdict:
         return Result(group, claim, verdict.outcome, str(verdict))
     except Exception as error:  # a plug-in may fail in any way; the check says how
-        return Result(group, claim, "FAILS", f"it raised {type(error).__name__}: {error}")
+        return Result(group, claim, "FAILS", f"it raised {in_a_line(error)}")
     return Result(group, claim, "ok", remark or "")

@@ -17,6 +17,7 @@ from lape_bench.conformance.devices import (
     other_device,
     unregistered,
 )
+from lape_bench.errors import in_a_line
 from lape_bench.learning.downstream import EncoderSystem
 from lape_bench.learning.encoders import Encoder
 from lape_bench.system import RunContext
@@ -156,7 +157,7 @@ def _lengths(subject: _Subject) -> None:
         try:
             found = tuple(subject.evaluate(window).shape)
         except Exception as error:  # a layer that does not fit says so in its own way
-            said = f"{type(error).__name__}: {error}"
+            said = in_a_line(error)
             raise Failed(f"one of {seconds:g} s raised {said}; {cause}") from error
         if found != wanted:
             raise Failed(
@@ -213,7 +214,7 @@ def _moves(subject: _Subject) -> str:
             with torch.no_grad():
                 found = moved.eval()(moved.features(windows.to(device)))
         except Exception as error:  # every operation has its own
-            said = f"{type(error).__name__}: {error}"
+            said = in_a_line(error)
             raise Failed(f"on {device} it raised {said}; {cause}") from error
         if found.device.type != device.type:
             raise Failed(f"the embeddings of waveforms on {device} are on {found.device}; {cause}")

@@ -5,7 +5,6 @@ stood for: weights on disk by their SHA-256, code by its own, a published model 
 """
 
 import hashlib
-import textwrap
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,7 +23,6 @@ from lape_bench.store import Clips
 from lape_bench.system import RunContext, TrainingSummary
 
 NAMED = 3
-LONGEST_REASON = 200
 
 
 class LoadedConfig(EncoderConfig):
@@ -112,16 +110,10 @@ def refuse_missing(missing: Iterable[str], allowed: Sequence[str], where: str) -
     if wrong:
         more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise UserError(
-            f"{where} lacks {len(wrong)} tensors of the encoder: {', '.join(wrong[:NAMED])}{more}",
+            f"{where} lacks {len(wrong)} of the encoder's tensors: {', '.join(wrong[:NAMED])}{more}",
             next_step="if they may start from random values, name them: "
             f"--set allow_missing=[{','.join(wrong[:NAMED])}{',...' if more else ''}]",
         )
-
-
-def in_a_line(error: BaseException) -> str:
-    """Return an error's kind and the beginning of what it says."""
-    said = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" ...")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def fingerprint(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:

@@ -41,7 +41,6 @@ class FinetuneConfig(Config):
     gain_db: float = Field(
         15.0, ge=0, description="each window's level is moved at random by up to so many decibels"
     )
-    augment: bool = Field(True, description="train on views instead of the plain log-mels")
     selections: int = Field(
         12, ge=1, description="how often, at most, the model is scored on validation"
     )

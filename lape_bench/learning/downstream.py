@@ -206,10 +206,8 @@ class EncoderSystem(System):
 
     def _finetune(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         model = Classifier(self.encoder, self.head)
-        views = None
-        if self.settings.finetune.augment:
-            shape = self.encoder.feature_shape(self.target.window_seconds)
-            views = self.build_views(shape, len(data.labelled.clips))
+        shape = self.encoder.feature_shape(self.target.window_seconds)
+        views = self.build_views(shape, len(data.labelled.clips))
         if views is not None:
             views = views.to(context.device)
         with context.stage(FINETUNING):

@@ -1,7 +1,7 @@
 """Embeddings of clips by a frozen encoder, computed once and kept."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,22 @@ def cached_embeddings(
 
 
 def digest(module: nn.Module) -> str:
-    """Hash the names, shapes and bytes of a module's tensors."""
+    """Hash the names, shapes and bytes of a module's tensors, and what else its state holds."""
     sha256 = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        sha256.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        sha256.update(tensor.detach().cpu().numpy().tobytes())
+    for name, value in _leaves(module.state_dict()):
+        if isinstance(value, Tensor):
+            sha256.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            # By bytes: NumPy has no bfloat16.
+            sha256.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            sha256.update(f"{name}{value!r}".encode())
     return sha256.hexdigest()
+
+
+def _leaves(state: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Go through a state's tensors and other values, whose names are joined by dots where mappings are nested."""
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value

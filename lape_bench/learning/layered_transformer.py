@@ -1,14 +1,14 @@
 """Transformers that were pre-trained elsewhere: which of their layers is the embedding, and how it is fine-tuned.
 
 A layer is counted as in SUPERB (arXiv:2105.01051): 0 is what the first block is given, k what block k puts out, before
-any normalisation that the model applies to the last. Each is averaged over time.
+any normalisation that the model applies to the last. Each is averaged over time. Blocks behind a layer that is asked for by its
+number are left out: they are neither computed nor counted.
 
 The sum weighted by learnt numbers, which SUPERB trains with its probe, is an option of fine-tuning alone: linear evaluation
 here is a logistic regression on embeddings that no label has touched.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -53,25 +53,59 @@ class LayeredEncoder(AdaptedEncoder):
     """A stack of blocks, each of which puts out a sequence of vectors.
 
     Args:
+        model: has the blocks.
+        blocks: the name of their list in the model.
         layer: as `LayeredConfig.layer`.
-        blocks: how many the model has.
         size: numbers in a vector.
         sample_rate: Hz, of the waveforms.
     """
 
-    def __init__(self, layer: int | str, blocks: int, size: int, sample_rate: int) -> None:
+    def __init__(
+        self, model: nn.Module, blocks: str, layer: int | str, size: int, sample_rate: int
+    ) -> None:
         super().__init__()
-        self.layer, self.embedding_size, self.sample_rate = layer, size, sample_rate
+        self.model: Any = model
+        self.blocks, self.layer = blocks, layer
+        self.embedding_size, self.sample_rate = size, sample_rate
+        tensors = float(len(model.state_dict()))
+        self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
+        if isinstance(layer, int):
+            del self._stack()[max(1, layer) :]  # what the first is given is seen where it is asked
         if layer == WEIGHTED:
-            self.layer_weights = nn.Parameter(torch.zeros(blocks + 1))
+            self.layer_weights = nn.Parameter(torch.zeros(len(self._stack()) + 1))
 
     @abstractmethod
     def output(self, features: Tensor) -> Tensor:
         """Return what the model puts out, shape (batch, time, size)."""
 
-    @abstractmethod
-    def layers(self, features: Tensor) -> Sequence[Tensor]:
+    def sequence(self, states: Tensor) -> Tensor:
+        """Return, of what the model or a block puts out, what is averaged, shape (batch, time, size)."""
+        return states
+
+    def layers(self, features: Tensor) -> list[Tensor]:
         """Return what the first block is given and what each puts out, (batch, time, size) each."""
+        found: list[Tensor] = []
+
+        def note_given(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            found.append(given[0])
+
+        def note_output(_: nn.Module, __: Any, output: Any) -> None:
+            found.append(output[0] if isinstance(output, tuple) else output)
+
+        stack = self._stack()
+        hooks = [block.register_forward_hook(note_output) for block in stack]
+        hooks.append(stack[0].register_forward_pre_hook(note_given))
+        try:
+            self.output(features)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [self.sequence(states) for states in found]
+
+    def _stack(self) -> nn.ModuleList:
+        stack = self.model.get_submodule(self.blocks)
+        assert isinstance(stack, nn.ModuleList)
+        return stack
 
     def forward(self, features: Tensor) -> Tensor:
         """Embed features, shape (batch, size)."""

@@ -13,9 +13,10 @@ ImageNet; here weights are random.
 
 From MViTv2, as in the authors' code: queries, keys and values each pooled by a depthwise 3 x 3 convolution that the heads
 share, with layer norm; the pooled queries added to what they attend to; channels that grow in the attention. Departures:
-positions are fixed sines and cosines added to the patches, where MViTv2 learns biases for relative positions of a fixed
-grid, so that a window of any length has them and no parameter depends on it; and zeros complete the last patches, where
-AST leaves up to 9 frames and the two highest bands out.
+tokens pass a last layer norm before they are averaged, which the authors' code leaves out; positions are
+fixed sines and cosines added to the patches, where MViTv2 learns biases for relative positions of a fixed grid, so that a
+window of any length has them and no parameter depends on it; and zeros complete the last patches, where AST leaves up to
+9 frames and the two highest bands out.
 """
 
 from typing import Self

@@ -4,13 +4,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
+from lape_bench.learning.downstream import FrozenConfig
 from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.spectrogram import SpectrogramSystem
+from lape_bench.learning.spectrogram import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.upstream import UpstreamConfig, UpstreamSystem
 
 
-class AudioNTTConfig(EncoderConfig):
+class AudioNTTConfig(SpectrogramConfig):
     """Settings of a system whose encoder is AudioNTT."""
 
     width: int = Field(2048, ge=8, description="d of AudioNTT, the size of its embedding")

@@ -11,10 +11,10 @@ from pydantic import Field, field_validator
 from lape_bench.artifacts import Artifact
 from lape_bench.batches import whole_clips
 from lape_bench.learning.augment import Views
-from lape_bench.learning.downstream import EncoderConfig, FrozenConfig, Unlabelled
+from lape_bench.learning.downstream import FrozenConfig, Unlabelled
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.pretrain import STAGE, Objective, PretrainConfig, pretrain
-from lape_bench.learning.spectrogram import SpectrogramSystem
+from lape_bench.learning.spectrogram import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.registry import SYSTEMS
 from lape_bench.seeding import Seeds
@@ -26,7 +26,7 @@ FILE = "upstream.pt"
 NAMED_OTHERWISE = {"finetune": True, "linear": True, "corpus": True, "pretrain": {"seed"}}
 
 
-class UpstreamConfig(EncoderConfig):
+class UpstreamConfig(SpectrogramConfig):
     """Settings of an encoder that learns from unlabelled audio first."""
 
     corpus: tuple[str, ...] = Field(

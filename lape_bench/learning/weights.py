@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lape_bench.errors import UserError
+from lape_bench.errors import UserError, in_a_line
 from lape_bench.paths import new_file
 
 NAMED = 3
@@ -38,8 +38,7 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
             allowed="a file of torch.save that holds tensors and plain values alone",
         ) from error
     except Exception as error:  # torch's readers fail in many ways on a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"the checkpoint {path} is damaged ({reason})") from error
+        raise UserError(f"the checkpoint {path} is damaged ({in_a_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(
             f"the checkpoint {path} holds a {type(content).__name__}, not named tensors"

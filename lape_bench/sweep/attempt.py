@@ -6,7 +6,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from lape_bench.artifacts import Depot
-from lape_bench.errors import UserError
+from lape_bench.errors import UserError, in_a_line
 from lape_bench.progress import Progress
 from lape_bench.records import LOCK, Cell, RunRecord, cell_folder, read_record
 from lape_bench.runner import RunOptions, finished_record, record_failure, resolve, run_cell
@@ -21,10 +21,8 @@ def attempt(
     """Run a cell and return its record, or the reason why there is none."""
     try:
         return run_cell(cell, options, progress, depot)
-    except UserError as error:
-        return str(error)
     except Exception as error:  # a plug-in may fail in any way, also before its cell begins
-        return f"{type(error).__name__}: {error}"
+        return in_a_line(error)
 
 
 def failure(cell: Cell, options: RunOptions, reason: str) -> Outcome:
@@ -53,7 +51,7 @@ def found(cell: Cell, options: RunOptions, progress: Progress) -> Outcome | None
     try:
         job = resolve(cell, progress)
     except Exception as error:
-        return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return in_a_line(error)
     return None if options.force else finished_record(job, options)
 
 

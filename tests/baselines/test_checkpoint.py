@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lape_bench.baselines.checkpoint import Checkpoint, CheckpointEncoder
+from lape_bench.baselines.checkpoint import EPSILON, Checkpoint, CheckpointEncoder
 from lape_bench.baselines.supervised import Supervised
 from lape_bench.check import check_system
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
+from lape_bench.features import LogMel, LogMelConfig
+from lape_bench.learning.encoders import AudioNTT
 from lape_bench.paths import sha256
 from lape_bench.progress import Progress
 from lape_bench.records import Cell
@@ -121,6 +123,30 @@ def test_a_published_checkpoint_embeds_as_the_published_network(
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "mel_scale", "expected"),
+    [
+        ("theirs", None, ("slaney", EPSILON)),
+        ("theirs", "htk", ("htk", EPSILON)),
+        ("ours", None, ("htk", 1e-6)),
+        ("ours", "slaney", ("slaney", 1e-6)),
+    ],
+)
+def test_the_log_mels_are_those_of_the_layout_unless_a_setting_says_otherwise(
+    names: str,
+    mel_scale: str | None,
+    expected: tuple[str, float],
+    published: Published,
+    tmp_path: Path,
+) -> None:
+    tensors = published.state_dict() if names == "theirs" else AudioNTT(WIDTH).state_dict()
+    encoder = load(write(tmp_path / "file.pt", tensors), mel_scale=mel_scale)
+    assert (encoder.log_mel.config.mel_scale, encoder.log_mel.config.floor) == expected
+    config = LogMelConfig(mel_scale=expected[0], floor=expected[1])
+    windows = 0.1 * torch.randn(2, 8_000)
+    assert_close(encoder.features(windows), LogMel(config)(windows))
+
+
 @pytest.fixture
 def clips() -> Clips:
     random = np.random.default_rng(0)
@@ -172,7 +198,7 @@ def test_what_is_missing_is_refused_by_name_unless_it_is_named(
     del tensors["features.5.num_batches_tracked"]
     path = write(tmp_path / "old.pth", tensors)
     with pytest.raises(
-        UserError, match=r"lacks 1 tensors of the encoder: features\.5\.num_batches"
+        UserError, match=r"lacks 1 of the encoder's tensors: features\.5\.num_batches"
     ) as said:
         load(path)
     assert "--set allow_missing=[features.5.num_batches_tracked]" in str(said.value)
@@ -197,7 +223,10 @@ def test_of_a_student_and_its_teacher_one_must_be_named(tmp_path: Path) -> None:
 
 
 def test_other_networks_are_refused(tmp_path: Path) -> None:
-    for blocks, said in ((2, "lacks 7 tensors of the encoder: features.8"), (4, "another network")):
+    for blocks, said in (
+        (2, "lacks 7 of the encoder's tensors: features.8"),
+        (4, "another network"),
+    ):
         path = write(tmp_path / f"{blocks}.pt", Published(lape=False, blocks=blocks).state_dict())
         with pytest.raises(UserError, match=said):
             load(path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lape_bench.baselines.hear import Hear, HearEncoder, _facts
+from lape_bench.baselines.hear import Hear, HearEncoder, _code, _facts
 from lape_bench.check import check_system
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
@@ -228,6 +228,38 @@ def test_a_module_in_a_folder_without_init_is_traced(
     kind = Hear.of("hear_of_a_namespace.inner")
     traced = kind(kind.Settings(), TARGET, "linear").rests_on["module"]
     assert "hear_of_a_namespace, SHA-256 " in traced
+
+
+def test_code_beside_the_module_is_traced_too(
+    write: Write, tmp_path: Path, synthetic: Path, progress: Progress
+) -> None:
+    beside = tmp_path / "hear_beside.py"
+    name = write("import hear_beside\n" + NUMPY.replace("audio ** 2", "hear_beside.f(audio)"))
+    cell = Cell(system=f"hear:{name}", task="synthetic-sounds", protocol="knn")
+    records = []
+    for code in ("def f(audio): return audio ** 2", "def f(audio): return 0 * audio"):
+        beside.write_text(code)
+        sys.modules.pop("hear_beside", None), sys.modules.pop(name, None)
+        _code.cache_clear(), _facts.cache_clear()  # as in another run
+        records.append(run_cell(cell, RunOptions(out=tmp_path / "out", compute=CPU), progress))
+        assert records[-1].rests_on["module"].endswith(f"hear_beside.py, SHA-256 {sha256(beside)}")
+    assert records[0].identity != records[1].identity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("return model\n", "return model.to(torch.bfloat16)\n"),
+        ("    def forward", "    def get_extra_state(self): return {'steps': 3}\n    def forward"),
+    ],
+    ids=["bf16", "extra state"],
+)
+def test_a_model_whose_state_is_more_than_float32_is_traced(
+    change: tuple[str, str], write: Write
+) -> None:
+    code = TORCH.replace("model(audio)", "model(audio.to(model.filters.weight.dtype)).float()")
+    kind = Hear.of(write(code.replace(*change)))
+    assert kind(kind.Settings(), TARGET, "linear").rests_on["tensors"]
 
 
 def test_a_record_names_code_and_weights_by_their_hashes_and_other_weights_are_another_cell(

@@ -108,6 +108,22 @@ def test_each_layer_of_a_speech_model_is_what_it_is_by_hand(
     assert encoder.embedding_size == SPEECH["hidden_size"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "left"), [(0, 1), (1, 1), (2, 2), (BLOCKS, BLOCKS), ("mean", BLOCKS)]
+)
+def test_blocks_behind_the_layer_that_is_asked_for_are_not_kept(
+    layer: Any, left: int, speech: Path
+) -> None:
+    encoder, whole = load(speech, "finetune", layer=layer), load(speech)
+    of_blocks = sum(p.numel() for p in whole.model.encoder.layers[left:].parameters())
+    held = {name: p for name, p in encoder.named_parameters() if "layer_weights" not in name}
+    assert (
+        sum(p.numel() for p in held.values())
+        == sum(p.numel() for p in whole.parameters()) - of_blocks
+    )
+    assert encoder.loaded["encoder_tensors_matched"] == len(whole.model.state_dict())
+
+
 def test_weighted_layers_are_their_softmax_weighted_sum_and_learn(speech: Path) -> None:
     encoder, windows = load(speech, "finetune", layer="weighted"), noise(2)
     weights = torch.tensor([0.0, 1.0, -1.0, 2.0])
@@ -215,7 +231,9 @@ def test_of_clap_the_audio_model_is_taken_and_its_pooled_output(tmp_path: Path) 
     with pytest.raises(UserError, match="whose layers are of different sizes; layer=last"):
         load(folder, layer=1)
     fused = save(tmp_path / "fused", clap(fused=True), extractor)
-    with pytest.raises(UserError, match=r"\(clap, ClapFeatureExtractor\) is not supported; models"):
+    with pytest.raises(
+        UserError, match=r"\(clap, ClapFeatureExtractor\) is not supported; wav2vec"
+    ):
         HuggingFace.of(str(fused))
 
 
@@ -266,7 +284,9 @@ def test_a_tensor_that_the_file_lacks_is_refused_unless_it_is_named(speech: Path
     tensors = model.state_dict()
     del tensors["encoder.layers.1.final_layer_norm.bias"]
     model.save_pretrained(speech, state_dict=tensors)
-    with pytest.raises(UserError, match=r"lacks 1 tensors.*encoder\.layers\.1\.final_layer_norm"):
+    with pytest.raises(
+        UserError, match=r"lacks 1 of the encoder's tensors.*encoder\.layers\.1\.final_layer_norm"
+    ):
         load(speech)
     encoder = load(speech, allow_missing=["encoder.layers.1.final_layer_norm.bias"])
     matched = encoder.loaded["encoder_tensors_matched"]
@@ -321,6 +341,16 @@ def test_what_prepares_its_input_in_another_way_is_refused_with_what_is_supporte
     transformers.SeamlessM4TFeatureExtractor().save_pretrained(speech)
     with pytest.raises(UserError, match=r"SeamlessM4TFeatureExtractor\) is not supported; .*AST"):
         HuggingFace.of(str(speech))
+
+
+def test_a_model_of_another_kind_behind_the_extractor_of_wav2vec_is_refused(tmp_path: Path) -> None:
+    folder, config = tmp_path / "model", transformers.MoonshineConfig(hidden_size=8)
+    config.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    with pytest.raises(
+        UserError, match=r"\(moonshine, Wav2Vec2FeatureExtractor\) is not supported"
+    ):
+        HuggingFace.of(str(folder))
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

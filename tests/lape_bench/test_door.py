@@ -1,6 +1,7 @@
 """A stranger's encoder in a single file."""
 
 import json
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,8 @@ def test_an_encoder_becomes_a_system_with_its_arguments_as_settings(file: Path) 
     assert kind.protocols == ("finetune", "linear", "knn")
     with pytest.raises(ValueError, match="width"):
         kind.Settings.model_validate({"width": "wide"})
+    # It has no log-mels for views to be made of.
+    assert "augment" not in kind.Settings().model_dump()["finetune"]
 
 
 def test_what_is_no_module_is_never_trained(file: Path) -> None:
@@ -158,6 +161,27 @@ def test_a_run_is_found_again_until_the_file_changes(
         json.loads(path.read_text())["metrics"]["accuracy"] for path in out.rglob("record.json")
     }
     assert len(list(out.rglob("record.json"))) == len(scores) == 2
+
+
+def test_what_lies_beside_the_file_is_found_and_is_part_of_it(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, beside = tmp_path / "out", file.parent / "pooling_beside.py"
+    plain = "heard.abs().add(1e-5).pow(self.power).mean(dim=2)"
+    pooled = CODE.replace(plain, "pool(heard.abs().add(1e-5).pow(self.power))")
+    file.write_text("from pooling_beside import pool\n" + pooled)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for pool in ("mean", "amax"):
+        beside.write_text(f"def pool(bands):\n    return bands.{pool}(dim=2)\n")
+        monkeypatch.delitem(sys.modules, "pooling_beside", raising=False)  # as in another run
+        assert bench("run", "--system", f"{file}:Filters", *TINY, "--out", str(out))[0] == 0
+    records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
+    assert {record["rests_on"]["file"].split("; ")[1][:17] for record in records} == {
+        "pooling_beside.py"
+    }
+    embeddings = [{each["hash"] for each in record["artifacts"]} for record in records]
+    assert not embeddings[0] & embeddings[1]
 
 
 def test_the_encoder_of_the_readme_runs_as_written(

@@ -19,20 +19,27 @@ def noise(*shape: int, seed: int = 0, scale: float = 0.1) -> Tensor:
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def mel_of(hz: float) -> float:
-    return 2595 * np.log10(1 + hz / 700)
+def mel_of(hz: float, scale: str) -> float:
+    if scale == "htk":
+        return 2595 * np.log10(1 + hz / 700)
+    # Slaney: 15 mels at 1 kHz, linear below it, and above it 27 to a factor of 6.4.
+    return 3 * hz / 200 if hz < 1_000 else 15 + 27 * np.log(hz / 1_000) / np.log(6.4)
 
 
-def hz_of(mel: float) -> float:
-    return 700 * (10 ** (mel / 2595) - 1)
+def hz_of(mel: float, scale: str) -> float:
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2595) - 1)
+    return 200 * mel / 3 if mel < 15 else 1_000 * 6.4 ** ((mel - 15) / 27)
 
 
 def triangle(config: LogMelConfig, band: int, hz: float) -> float:
-    """Weight of a frequency in a band of an HTK mel filter bank: triangles of height 1."""
-    low, high = mel_of(config.fmin_hz), mel_of(config.fmax_hz)
+    """Weight of a frequency in a band: triangles of height 1 (HTK), or of area 1 over Hz (Slaney)."""
+    scale = config.mel_scale
+    low, high = mel_of(config.fmin_hz, scale), mel_of(config.fmax_hz, scale)
     step = (high - low) / (config.bands + 1)
-    left, centre, right = (hz_of(low + (band + k) * step) for k in range(3))
-    return max(0.0, min((hz - left) / (centre - left), (right - hz) / (right - centre)))
+    left, centre, right = (hz_of(low + (band + k) * step, scale) for k in range(3))
+    height = 1 if scale == "htk" else 2 / (right - left)
+    return height * max(0.0, min((hz - left) / (centre - left), (right - hz) / (right - centre)))
 
 
 def slow_log_mel(waveform: NDArray[np.float64], config: LogMelConfig) -> NDArray[np.float64]:
@@ -51,7 +58,13 @@ def slow_log_mel(waveform: NDArray[np.float64], config: LogMelConfig) -> NDArray
 
 @pytest.mark.parametrize(
     ("config", "samples"),
-    [(LogMelConfig(), 4_000), (LogMelConfig(), 1_600), (SMALL, 999), (SMALL, 129)],
+    [
+        (LogMelConfig(), 4_000),
+        (LogMelConfig(), 1_600),
+        (LogMelConfig(mel_scale="slaney", floor=1e-7), 1_600),
+        (SMALL, 999),
+        (SMALL, 129),
+    ],
 )
 def test_log_mel_agrees_with_numpy_one_frame_and_band_at_a_time(
     config: LogMelConfig, samples: int
@@ -105,6 +118,7 @@ def test_the_default_front_end_is_the_published_one() -> None:
         "bands": 64,
         "fmin_hz": 60.0,
         "fmax_hz": 7_800.0,
+        "mel_scale": "htk",
         "floor": 1e-6,
     }
 

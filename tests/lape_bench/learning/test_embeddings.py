@@ -40,6 +40,18 @@ class Scaled(Encoder):
         return embeddings
 
 
+class Stateful(Scaled):
+    """The same tensors, in another precision, and a state that is no tensor."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.to(torch.bfloat16)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "scale": torch.tensor(float(self.steps))}
+
+
 class Other(Scaled):
     """The same tensors under another name."""
 
@@ -174,3 +186,8 @@ def test_the_digest_does_not_depend_on_how_a_tensor_lies_in_memory() -> None:
     plain = nn.Conv2d(3, 4, 3)
     before = digest(plain)
     assert digest(plain.to(memory_format=torch.channels_last)) == before
+
+
+def test_a_digest_sees_every_kind_of_state() -> None:
+    found = {digest(each) for each in (Scaled(), Stateful(1), Stateful(2), Stateful(2))}
+    assert len(found) == 3
