@@ -32,6 +32,7 @@ from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint
 from lape_bench.learning.classify import FinetuneConfig
 from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
 from lape_bench.learning.embeddings import digest
+from lape_bench.learning.encoders import as_embeddings, is_whole
 
 FUNCTIONS = ("load_model", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "scene_embedding_size")
@@ -121,13 +122,8 @@ class HearEncoder(AdaptedEncoder):
             found = self.module.get_scene_embeddings(features, self.model)
         embeddings = found if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found))
         wanted = (len(features), self.embedding_size)
-        if tuple(embeddings.shape) != wanted:
-            raise UserError(
-                f"get_scene_embeddings of {self.module.__name__} turned audio of shape {tuple(features.shape)} "
-                f"into {tuple(embeddings.shape)}",
-                allowed=f"{wanted}, (sounds, scene_embedding_size)",
-            )
-        return embeddings.to(features.device, torch.float32)
+        whose = f"get_scene_embeddings of {self.module.__name__}"
+        return as_embeddings(embeddings, wanted, whose, "scene_embedding_size").to(features.device)
 
 
 class Hear(Adapter):
@@ -227,7 +223,7 @@ def _load(reference: Reference, trained: bool) -> HearEncoder:
         )
     for name in ATTRIBUTES:
         value = getattr(model, name)
-        if not isinstance(value, int | float | np.number) or int(value) != value or value < 1:
+        if not is_whole(value):
             raise UserError(
                 f"the model of '{reference.module}' says that its {name} is {value!r}",
                 allowed="a whole number above 0",

@@ -6,7 +6,9 @@ defect of ours and keeps its traceback.
 
 import difflib
 import errno
+import sysconfig
 import textwrap
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ CANNOT_WRITE = {
     errno.EROFS,
 }
 LONGEST_REASON = 200
+INSTALLED = {"site-packages", "dist-packages"}  # folders of what others wrote
+PYTHONS = Path(sysconfig.get_path("stdlib"))
 ELSEWHERE = "LAPE_BENCH_HOME for data, the command's --out, --file or --html for what it writes"
 
 
@@ -49,11 +53,24 @@ def _rebuild(what: str, allowed: str, next_step: str) -> UserError:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return the sentence of a user's mistake; of another error, its kind and the beginning of what it says."""
+    """Return the sentence of a user's mistake; of another error, its kind, the beginning of what it says, and where it was."""
     if isinstance(error, UserError):
         return str(error)
     said = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" ...")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    place = _place_in_a_plug_in(error)
+    return f"{told}, at {place}" if place else told
+
+
+def _place_in_a_plug_in(error: BaseException) -> str:
+    """Name the last line that is neither ours nor Python's nor of what is installed; empty where there is none."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        ours = frame.f_globals.get("__name__", "").partition(".")[0] == __package__
+        if not (ours or INSTALLED & set(file.parts) or file.is_relative_to(PYTHONS)):
+            place = f"{file.name}:{line} in {frame.f_code.co_name}"
+    return place
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

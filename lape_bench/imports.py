@@ -8,7 +8,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-INSTALLED = {"site-packages", "dist-packages"}
+from lape_bench.errors import INSTALLED
 
 
 def imported_files(files: Iterable[Path], root: Path) -> list[Path]:

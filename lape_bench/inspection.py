@@ -21,6 +21,8 @@ def visible_fault(point: EntryPoint) -> str:
     try:
         module, attribute = point.module, point.attr
     except AttributeError:  # what its pattern does not match
+        attribute = None
+    if not attribute:
         return f"'{point.value}' is not of the form 'module:Class'"
     try:
         spec = importlib.util.find_spec(module)  # imports the packages around it, not the module
@@ -34,14 +36,14 @@ def visible_fault(point: EntryPoint) -> str:
     if path.suffix != ".py":  # compiled; or a folder, which may define anything
         return ""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError) as error:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError) as error:
         return f"{path.name} cannot be read: {error}"
     absent = [name for name in _imported_first(tree) if not _is_installed(name)]
     if absent:
         return f"{module} imports '{absent[0]}', which is not installed"
     wanted = attribute.partition(".")[0]
-    if wanted and not _may_define(tree, wanted):
+    if not _may_define(tree, wanted):
         return f"{module} defines no '{wanted}'"
     return ""
 

@@ -52,6 +52,11 @@ class Registry:
         Raises:
             UserError: no package, or more than one, registers the name.
         """
+        if name.endswith(".py"):
+            raise UserError(
+                f"{name} is a file, of which one {self.kind} is wanted",
+                next_step=f"name its class too: {name}:MyEncoder",
+            )
         name = name.partition(":")[0]
         points = {point.value: point for point in self._points() if point.name == name}
         if not points:
@@ -164,14 +169,17 @@ class Registry:
         if path is None or path.suffix != ".py":
             return f"(module {self.entry(name).value.partition(':')[0]} was not found)"
         try:
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        except (SyntaxError, OSError, ValueError) as error:
+            docstring = ast.get_docstring(ast.parse(path.read_bytes()))
+        except (SyntaxError, OSError, ValueError, RecursionError) as error:
             return f"(cannot be read: {error})"
         return docstring.splitlines()[0] if docstring else ""
 
 
 def _file(name: str) -> Path:
-    return existing(Path(name.rpartition(":")[0]), "the plug-in file")
+    path = existing(Path(name.rpartition(":")[0]), "the plug-in file")
+    if not path.is_file():
+        raise UserError(f"{path} is no file", next_step="give a Python file with a class in it")
+    return path
 
 
 def _code(path: Path) -> str:
@@ -200,7 +208,7 @@ def _from_file(name: str) -> Any:
             spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[module_name]
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception | SystemExit):
                 raise
             raise UserError(
                 f"{path} cannot be loaded: it raised {in_a_line(error)}",

@@ -328,7 +328,10 @@ def _run_and_record(
 ) -> RunRecord:
     try:
         record = _run(job, options, folder, progress, depot)
-    except Exception as error:  # whatever a system raises, the record says so and other cells go on
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a system raises, the record says so and other cells go on
         write_text(folder / "error.txt", traceback.format_exc())
         return _failed(job, folder, in_a_line(error))
     (folder / "error.txt").unlink(missing_ok=True)

@@ -40,7 +40,10 @@ app = typer.Typer()
     epilog="Example: bench run --system supervised --task asc-keywords --seeds 3 --label-fraction 0.1"
 )
 def run(
-    system: Annotated[str, typer.Option(help="What to benchmark.")] = "supervised",
+    system: Annotated[
+        list[str] | None,
+        typer.Option(help="What to benchmark; may be repeated; default: supervised."),
+    ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="A task, or task@variant; may be repeated.")
     ] = None,
@@ -69,7 +72,7 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a system on a task: every seed and fold, each recorded; finished ones are not run again.
+    """Run systems on tasks: every seed and fold, each recorded; finished ones are not run again.
 
     Without --task and --suite it runs a generated task, which needs no download. Tasks of a suite that are not
     prepared are named and left out.
@@ -84,7 +87,7 @@ def run(
     protocols = [protocol] if protocol else []
     check_protocols(protocols)
     cells = plan(
-        [(system, apply_pairs(settings or []))],
+        [(name, apply_pairs(settings or [])) for name in system or ["supervised"]],
         _tasks_to_run(task or [], suite, data),
         protocols,
         [label_fraction],
@@ -99,7 +102,7 @@ def run(
         keep_model=keep_model,
     )
     progress = Progress(quiet, verbose)
-    for cell in {cell.task: cell for cell in cells}.values():
+    for cell in {(cell.system, cell.task): cell for cell in cells}.values():
         resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
     _run_all([Work(cell) for cell in cells], options, Local(), progress)
 
@@ -385,7 +388,11 @@ def _run_all(works: list[Any], options: Any, engine: Any, progress: Progress) ->
         show_audit([record for _, record in finished])
         progress.say(f"records in {options.out}; 'bench report' shows them all")
     if failed:
-        print(f"{failed} of {len(works)} cells failed; run again to retry them", file=sys.stderr)
+        print(
+            f"{failed} of {len(works)} cells failed; run again to retry them; tracebacks, if there are any, are in error.txt "
+            "beside the records",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
 
 

@@ -109,6 +109,8 @@ def new_task(
     print(f"{name}: {drafted.write()}")
     print(f"  {datasheet.summary(card)} clips; classes {datasheet.classes(card)}")
     print(f"  {card.split.rule}: {card.split.origin}; kept apart: {card.group or 'nothing'}")
+    counts = ", ".join(f"{count:,} {side}" for side, count in drafted.sides.items())
+    print(f"  clips of each {'fold' if card.split.folds else 'side'}: {counts}")
     print(f"  {drafted.window}")
     print(f"next: bench data prepare {name}")
     print(f"      bench run --system log-mel-statistics --task {name}")

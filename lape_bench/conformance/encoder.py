@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lape_bench.batches import whole_clips
 from lape_bench.conformance.bench import Bench
-from lape_bench.conformance.claims import Failed, Result, Skipped, hold
+from lape_bench.conformance.claims import Failed, Note, Result, Skipped, hold
 from lape_bench.conformance.devices import (
     CannotTell,
     LeftBehind,
@@ -19,16 +19,18 @@ from lape_bench.conformance.devices import (
 )
 from lape_bench.errors import in_a_line
 from lape_bench.learning.downstream import EncoderSystem
-from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.encoders import Encoder, as_embeddings
 from lape_bench.system import RunContext
 
 GROUP = "encoder"
 EMBEDS = "turns windows into embeddings, (batch, embedding_size)"
 LEVELS = (0.1, 1e-3, 0.2, 0.01)  # of the windows of a batch, so that neighbours differ much
-SECONDS = (1.0, 4.7, 12.0)  # tasks cut windows of 1 to 12 s
+SECONDS = (1.0, 4.7, 12.0)  # the tasks that come with the harness cut windows of 1 to 12 s
+SHORTEST = 0.1  # of own tasks, whose clips may be as short
 # As a share of the largest number in an embedding: kernels may round differently for another batch size.
 ALIKE_WITHIN = {"float32": 0.01, "bf16": 0.05}
 NAMED = 3
+OVER_THE_BATCH = "is batch norm still training, or is something normalised over the batch?"
 
 
 def check_encoder(bench: Bench, finetuned: bool) -> Iterator[Result]:
@@ -51,6 +53,7 @@ def check_encoder(bench: Bench, finetuned: bool) -> Iterator[Result]:
     checks: list[tuple[str, Callable[[_Subject], str | None]]] = [
         ("works at the rate of the audio it is given", _rate),
         (f"takes windows of {SECONDS[0]:g} to {SECONDS[-1]:g} s", _lengths),
+        (f"takes windows of {SHORTEST:g} s, as own tasks may have", _shortest),
         ("in evaluation, gives the same embedding again and does not change", _steady),
         ("a window's embedding does not depend on its neighbours", _independent),
         ("its tensors follow it to another device", _moves),
@@ -125,28 +128,23 @@ def _embeds(subject: _Subject) -> str:
             if devices_differ(error):
                 raise Failed(f"{error}; {_why_left(subject.build())}") from error
             raise
-        wanted = (len(batch), subject.encoder.embedding_size)
-        found = tuple(embeddings.shape)
-        if found != wanted:
-            cause = "squeeze() drops a batch of one" if len(batch) == 1 else "pool over time?"
-            raise Failed(
-                f"{len(batch)} of them gave a tensor of shape {found}, not {wanted}; {cause}"
-            )
-        if not embeddings.is_floating_point():
-            raise Failed(f"they are {embeddings.dtype}; heads need floating point: .float()")
+        except ValueError as error:  # such as of a batch norm that is given one number a channel
+            if len(batch) > 1:
+                raise
+            raise Failed(f"one window alone raised {in_a_line(error)}; {OVER_THE_BATCH}") from error
+        as_embeddings(embeddings, (len(batch), subject.encoder.embedding_size), "it")
+        if embeddings.dtype not in (torch.float32, torch.bfloat16):
+            raise Failed(f"they are {embeddings.dtype}; heads are float32: .float()")
         if not torch.isfinite(embeddings).all():
+            if len(batch) == 1:
+                raise Failed(f"of one window alone they are not finite; {OVER_THE_BATCH}")
             raise Failed("of plain noise they are not finite; are weights or statistics unset?")
     return f"embedding_size is {subject.encoder.embedding_size:,}"
 
 
 def _rate(subject: _Subject) -> str:
-    own, given = subject.encoder.sample_rate, subject.clips.rate
-    if own != given:
-        raise Failed(
-            f"it works at {own:,} Hz and is given audio at {given:,} Hz; say sample_rate on the class, where it is "
-            "read before anything is built"
-        )
-    return f"{given:,} Hz"
+    subject.system.insist_on_rate(subject.encoder)
+    return f"{subject.clips.rate:,} Hz"
 
 
 def _lengths(subject: _Subject) -> None:
@@ -165,10 +163,29 @@ def _lengths(subject: _Subject) -> None:
             )
 
 
+def _shortest(subject: _Subject) -> None:
+    try:
+        found = subject.evaluate(subject.noise(SHORTEST, LEVELS[:1]))
+        embeddings = as_embeddings(found, (1, subject.encoder.embedding_size), "it")
+    except (Exception, SystemExit) as error:  # a layer that does not fit says so in its own way
+        raise Note(
+            f"{in_a_line(error).rstrip('.')}: tasks with such clips are beyond it"
+        ) from error
+    if not torch.isfinite(embeddings).all():
+        raise Failed(
+            "their embeddings are not finite; is there an average over no frames? let it raise an error instead"
+        )
+
+
 def _steady(subject: _Subject) -> None:
     windows = subject.windows()
     before = {name: tensor.clone() for name, tensor in _tensors(subject.encoder)}
+    given = windows.clone()
     first = subject.evaluate(windows)
+    if not torch.equal(windows, given):
+        raise Failed(
+            "it changes the waveforms that it is given; is there an x.mul_() or x -= in it?"
+        )
     subject.encoder.train()
     again = subject.evaluate(windows)
     after = _tensors(subject.encoder)
@@ -199,8 +216,7 @@ def _independent(subject: _Subject) -> None:
             raise Skipped("its embeddings differ from call to call, which hides it")
         off = _difference(alone, together[index])
         raise Failed(
-            f"alone, a window's embedding differs by {off:.1%} of its largest number; is batch norm still training, or "
-            "is something normalised over the batch?"
+            f"alone, a window's embedding differs by {off:.1%} of its largest number; {OVER_THE_BATCH}"
         )
 
 

@@ -36,7 +36,8 @@ def check_trained(bench: Bench, protocol: str) -> Iterator[Result]:
         system = bench.trained("first")
         if not torch.equal(before, torch.get_rng_state()):
             raise Failed(
-                "torch's global generator moved; draw from context.seeds, or inside its globally()"
+                "torch's global generator moved; is dropout on in evaluation? a System draws from context.seeds, or inside its "
+                "globally()"
             )
 
     yield hold(protocol, TRAINS, train)
@@ -135,7 +136,7 @@ def _repeatable(bench: Bench, system: System) -> None:
     bench.insist_trained_alike(
         bench.trained("second"),
         system,
-        "two trainings differ; does something draw outside context.seeds?",
+        "two trainings differ; does something draw from NumPy or random? draw by torch, in a System from context.seeds",
     )
 
 

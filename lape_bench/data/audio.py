@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
 
-SUFFIXES = frozenset({".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".wav"})
+SUFFIXES = frozenset({".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"})
 SHORTEST_SECONDS = 0.1  # below this a 64 ms analysis window sees little but padding
 BLOCK_FRAMES = 2**20
 UNKNOWN_FRAMES = 2**62  # libsndfile's count for a stream that does not say its length

@@ -45,11 +45,13 @@ class NewTask(NamedTuple):
     Attributes:
         card: the card.
         window: how its window was chosen.
+        sides: how many clips each side or fold has.
         notes: what was left out or should be looked at, a sentence each.
     """
 
     card: TaskCard
     window: str
+    sides: dict[str, int]
     notes: tuple[str, ...]
 
     def write(self) -> Path:
@@ -122,7 +124,9 @@ def new_task(
         TaskCard,
         where=f"the card of {name}",
     )
-    return NewTask(card, chosen, (*notes, *_check_split(card, listing)))
+    if card.split.rule == "drawn":
+        listing = draw_sides(listing, card)
+    return NewTask(card, chosen, _per_side(listing), (*notes, *_check_split(card, listing)))
 
 
 def _refuse_name(name: str) -> None:
@@ -272,16 +276,17 @@ def _per_side(listing: Sequence[Listed]) -> dict[str, int]:
 def _check_split(card: TaskCard, listing: Sequence[Listed]) -> list[str]:
     """Refuse a split that cannot be run or is not honest; return what should be looked at."""
     drawn = card.split.rule == "drawn"
-    if drawn:
-        listing = draw_sides(listing, card)
     places = {clip.split or str(clip.fold) for clip in listing}
     needed = set(map(str, card.folds)) if card.split.folds else {"train", "test"}
     if not needed <= places and not drawn:
         raise UserError(
-            f"no clip of {card.name} is in {', '.join(sorted(needed - places))}",
+            f"no clip of {card.name} is in {'fold ' * bool(card.split.folds)}{', '.join(sorted(needed - places))}",
             allowed="folds are numbered without a gap, two at least"
             if card.split.folds
             else "train and test, and perhaps val",
+            next_step="mend the table, or leave its folds out with --column fold=, and sides are drawn"
+            if card.split.folds
+            else "",
         )
     of_group: dict[str, set[str]] = defaultdict(set)
     of_class: dict[str, set[str]] = defaultdict(set)

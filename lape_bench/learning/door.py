@@ -13,14 +13,20 @@ The harness makes a system of it: windows, fine-tuning, linear evaluation, k-NN,
 """
 
 import inspect
+import warnings
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, create_model
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
-from lape_bench.errors import UserError
+from lape_bench.errors import UserError, in_a_line
+from lape_bench.learning.adapter import fingerprint
 from lape_bench.learning.downstream import EncoderConfig, EncoderSystem, FrozenConfig
-from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.encoders import Encoder, as_embeddings, is_whole
 from lape_bench.system import Protocol, System
 
 EXPECTED = (
@@ -37,22 +43,15 @@ class _Plugged(Encoder):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.inner = self.kind(**settings)
-        self.sample_rate = int(getattr(self.inner, "sample_rate", Encoder.sample_rate))
-        self.embedding_size = int(self.inner.embedding_size)
+        self.sample_rate = _whole(self.inner, "sample_rate", Encoder.sample_rate)
+        self.embedding_size = _whole(self.inner, "embedding_size")
 
     def features(self, waveforms: Tensor) -> Tensor:
         return waveforms
 
     def forward(self, features: Tensor) -> Tensor:
-        embeddings: Tensor = self.inner(features)
         wanted = (len(features), self.embedding_size)
-        found = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings)
-        if found != wanted:
-            raise UserError(
-                f"{self.kind.__name__} turned waveforms of shape {tuple(features.shape)} into {found}",
-                allowed=f"a tensor of shape {wanted}, (batch, embedding_size)",
-            )
-        return embeddings
+        return as_embeddings(self.inner(features), wanted, self.kind.__name__)
 
 
 class _PluggedSystem(EncoderSystem):
@@ -61,8 +60,21 @@ class _PluggedSystem(EncoderSystem):
     encoder_kind: ClassVar[type[_Plugged]]
 
     def build_encoder(self) -> Encoder:
+        return self.encoder_kind(self._own_settings())
+
+    @cached_property
+    def rests_on(self) -> dict[str, str]:
+        """Return the SHA-256 of each file that a setting of the encoder names."""
+        files = {
+            name: Path(value).expanduser()
+            for name, value in self._own_settings().items()
+            if isinstance(value, str | Path)
+        }
+        return {name: fingerprint(path) for name, path in files.items() if path.is_file()}
+
+    def _own_settings(self) -> dict[str, Any]:
         own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)
-        return self.encoder_kind({name: getattr(self.settings, name) for name in sorted(own)})
+        return {name: getattr(self.settings, name) for name in sorted(own)}
 
 
 def is_system(loaded: Any) -> bool:
@@ -84,7 +96,7 @@ def system_of(loaded: type) -> type[System]:
         loaded: what `is_system` accepts.
 
     Raises:
-        UserError: the encoder cannot be built without arguments.
+        UserError: the encoder cannot be built without arguments, or says of itself or of its arguments what the harness cannot use.
     """
     if issubclass(loaded, System):
         return loaded
@@ -98,29 +110,79 @@ def system_of(loaded: type) -> type[System]:
         "encoder_kind": encoder,
         "Settings": _settings(loaded, EncoderConfig if trained else FrozenConfig),
         "protocols": protocols,
-        "version": int(getattr(loaded, "version", 1)),
-        "sample_rate": int(getattr(loaded, "sample_rate", Encoder.sample_rate)),
+        "version": _whole(loaded, "version", 1),
+        "sample_rate": _whole(loaded, "sample_rate", Encoder.sample_rate),
         "brief": EncoderSystem.brief if trained else {},
         "__doc__": loaded.__doc__,
     }
     return type(loaded.__name__, (_PluggedSystem,), body)
 
 
+def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
+    """Return a number that an encoder, or its class, says of itself."""
+    value: Any = getattr(kind, name, otherwise)
+    if not is_whole(value):
+        of = kind.__name__ if isinstance(kind, type) else type(kind).__name__
+        said = (
+            "is a property, which no class can be asked"
+            if isinstance(value, property)
+            else f"is {value!r}"
+        )
+        raise UserError(
+            f"{name} of the encoder {of} {said if value is not None else 'is not there'}",
+            allowed="a whole number above 0" + (", on the class" if isinstance(kind, type) else ""),
+        )
+    return int(value)
+
+
 def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
     """Make the keyword arguments of an encoder's constructor settings of its system."""
     own: dict[str, Any] = {}
-    parameters = inspect.signature(kind).parameters.values()
-    for parameter in parameters:
+    for parameter in inspect.signature(kind).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if parameter.default is parameter.empty:
-            raise UserError(
-                f"the encoder {kind.__name__} cannot be built: its argument '{parameter.name}' has no default",
-                next_step="give every argument of its constructor a default; they become settings",
-            )
+        _insist_on_a_setting(parameter, kind, base)
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
         if isinstance(annotation, str):  # from __future__ import annotations
             annotation = type(parameter.default)
         own[parameter.name] = (annotation, Field(parameter.default, description="of the encoder"))
-    made: type[FrozenConfig] = create_model(f"{kind.__name__}Settings", __base__=base, **own)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of names that pydantic uses itself, such as copy
+            made: type[FrozenConfig] = create_model(
+                f"{kind.__name__}Settings", __base__=base, **own
+            )
+    except (PydanticUserError, PydanticSchemaGenerationError, TypeError, NameError) as error:
+        raise UserError(
+            f"the arguments of the encoder {kind.__name__} cannot be settings ({in_a_line(error)})",
+            next_step="annotate them with plain types, such as int, float, str, bool or Path, or not at all",
+        ) from error
     return made
+
+
+def _insist_on_a_setting(
+    parameter: inspect.Parameter, kind: type, base: type[FrozenConfig]
+) -> None:
+    where = f"the argument '{parameter.name}' of the encoder {kind.__name__}"
+    if parameter.default is parameter.empty:
+        raise UserError(
+            f"{where} has no default, so that it cannot be built",
+            next_step="give every argument of its constructor a default; they become settings",
+        )
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise UserError(f"{where} cannot be given by its name", next_step="take the / out")
+    if parameter.name in EncoderConfig.model_fields or parameter.name.startswith("_"):
+        raise UserError(
+            f"{where} cannot be a setting: the harness has that name for its own, or it is private",
+            next_step="give it another name",
+        )
+    try:
+        to_jsonable_python(parameter.default)
+    except ValueError as error:
+        raise UserError(
+            f"{where} has the default {parameter.default!r}, which no record can hold",
+            allowed="numbers, strings, true or false, None, and lists and mappings of them",
+            next_step="take a name instead, and build what it names in the constructor",
+        ) from error

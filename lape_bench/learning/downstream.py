@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lape_bench.batches import whole_clips
 from lape_bench.config import Config
+from lape_bench.errors import UserError
 from lape_bench.learning.classify import STAGE as FINETUNING
 from lape_bench.learning.classify import Classifier, FinetuneConfig, fit_classifier
 from lape_bench.learning.embeddings import cached_embeddings
@@ -87,6 +88,14 @@ class EncoderSystem(System):
         """Return the augmentation of fine-tuning, for so many clips of this feature shape; by default none."""
         return None
 
+    def insist_on_rate(self, encoder: Encoder) -> None:
+        """Refuse an encoder that works at another rate than that of the audio that its system is given."""
+        if encoder.sample_rate != self.sample_rate:
+            raise UserError(
+                f"the encoder works at {encoder.sample_rate:,} Hz and is given audio at {self.sample_rate:,} Hz",
+                next_step="say sample_rate on the class, where it is read before anything is built",
+            )
+
     @property
     def selects(self) -> bool:
         """Fine-tuning chooses an epoch, linear evaluation a penalty if there are several."""
@@ -118,6 +127,7 @@ class EncoderSystem(System):
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         """Learn the encoder without labels, and bring it to the task by the protocol."""
         learnt = self.learn_encoder(data.train, context)
+        self.insist_on_rate(learnt.encoder)
         self.encoder, self.held_in_training = learnt.encoder, learnt.parameters
         summary = self._bring_to_task(data, context)
         return learnt.summary.model_copy(
@@ -197,6 +207,7 @@ class EncoderSystem(System):
         content = load_tensors(path, context.device)
         with context.seeds.globally("overwritten"):  # random weights that the next lines replace
             encoder = self.build_encoder().to(context.device)
+            self.insist_on_rate(encoder)
             head = self._empty_head(encoder, content.get("head")).to(context.device)
         load_strictly(encoder, content.get("encoder"), f"the encoder in {path}")
         load_strictly(head, content.get("head"), f"the classifier in {path}")
@@ -225,6 +236,13 @@ class EncoderSystem(System):
         embeddings, owner = cached_embeddings(
             self.encoder, labelled.clips, window_seconds, determined_by, context
         )
+        wrong = ~embeddings.isfinite().all(dim=1)
+        if wrong.any():
+            first = labelled.clips.ids[int(owner[wrong.nonzero()[0, 0]])]
+            raise UserError(
+                f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first}",
+                next_step="'bench systems check' looks for the cause, such as silence or a window that is too short",
+            )
         return Windows(embeddings, owner, labelled.labels)
 
     def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lape_bench.errors import UserError
 from lape_bench.features import LogMel, LogMelConfig
 from lape_bench.learning.folded_norm import FoldedNorm
 
@@ -57,6 +59,44 @@ class Encoder(nn.Module, ABC):
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
         """Take normalisation statistics from train waveforms, (batch, samples) each; by default none."""
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether a value that a stranger's encoder gives can be a rate or a size: a whole number above 0."""
+    return isinstance(value, int | float | np.number) and bool(value >= 1 and int(value) == value)
+
+
+def as_embeddings(
+    found: object, wanted: tuple[int, int], whose: str, size: str = "embedding_size"
+) -> Tensor:
+    """Take what a stranger's encoder gives, as float32.
+
+    Args:
+        found: what it gave for some windows.
+        wanted: windows and embedding size.
+        whose: what gave it, in messages.
+        size: what the embedding size is called there.
+
+    Raises:
+        UserError: it is no tensor, or of another shape; the usual cure is told.
+    """
+    allowed = f"a tensor of shape {wanted}, (batch, {size})"
+    if not isinstance(found, Tensor):
+        raise UserError(f"{whose} turned windows into a {type(found).__name__}", allowed=allowed)
+    shape = tuple(found.shape)
+    if shape != wanted:
+        if len(shape) < 2:
+            cure = "leave out squeeze(), which drops a batch of one"
+        elif len(shape) > 2:
+            cure = "pool over time, such as by .mean(dim=-1)"
+        else:
+            cure = f"make {size} the number that it gives, and keep batch and time apart"
+        raise UserError(
+            f"{whose} turned {wanted[0]} windows into a tensor of shape {shape}",
+            allowed=allowed,
+            next_step=cure,
+        )
+    return found.float()
 
 
 class LogMelEncoder(Encoder):

@@ -123,9 +123,11 @@ class MultiscaleTransformer(LogMelEncoder):
         """Return patches with their positions added, shape (batch, rows, columns, width)."""
         bands, frames = features.shape[1:]
         rows, columns = self.grid(bands, frames)
-        height, length = (self.patch + self.patch_stride * (n - 1) for n in (rows, columns))
+        # A column more than one: in bf16 on CPUs with AMX, oneDNN reads beyond an input that is one patch wide.
+        computed = max(columns, 2)
+        height, length = (self.patch + self.patch_stride * (n - 1) for n in (rows, computed))
         padded = F.pad(features, (0, length - frames, 0, height - bands))
-        patches: Tensor = self.patches(padded.unsqueeze(1)).permute(0, 2, 3, 1)
+        patches: Tensor = self.patches(padded.unsqueeze(1))[..., :columns].permute(0, 2, 3, 1)
         # The sum is in float32 whatever the precision around, and so is all that is added to it.
         return patches + positions(rows, columns, patches.shape[3], patches.device)
 

@@ -21,7 +21,10 @@ def attempt(
     """Run a cell and return its record, or the reason why there is none."""
     try:
         return run_cell(cell, options, progress, depot)
-    except Exception as error:  # a plug-in may fail in any way, also before its cell begins
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a plug-in may fail in any way, also before its cell begins
         return in_a_line(error)
 
 

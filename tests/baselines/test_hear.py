@@ -179,10 +179,19 @@ def test_what_cannot_be_found_is_told_in_one_sentence(argument: str, said: str) 
         (("import torch\n", "import no_such_package\n"), "cannot be imported (ModuleNotFoundError"),
         (("model = Filters()", "1 / 0"), "cannot load its model (ZeroDivisionError: division"),
         (("sample_rate = 8_000", "rate = 8_000"), "has no sample_rate"),
-        (("model(audio)", "model(audio)[:, :3]"), "into (2, 3); (2, 12), (sounds, scene_"),
-        (("return model(audio)", "raise ValueError('no\\nway')"), "noise (ValueError: no way)"),
+        (
+            ("model(audio)", "model(audio)[:, :3]"),
+            "shape (2, 3); a tensor of shape (2, 12), (batch, scene_",
+        ),
+        (
+            ("return model(audio)", "raise ValueError('no\\nway')"),
+            "noise (ValueError: no way, at hear_module_",
+        ),
         (("sample_rate = 8_000", "sample_rate = None"), "says that its sample_rate is None"),
-        (("import torch\n", "import sys, torch\nsys.exit(3)\n"), "imported (SystemExit: 3)"),
+        (
+            ("import torch\n", "import sys, torch\nsys.exit(3)\n"),
+            "imported (SystemExit: 3, at hear_module_",
+        ),
     ],
     ids=["import", "load", "attributes", "shape", "embed", "rate", "exit"],
 )

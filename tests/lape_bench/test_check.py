@@ -1,6 +1,7 @@
 """The conformance check passes what keeps the contract, and finds what breaks it: each breach by its own claim and cause."""
 
 import os
+import sys
 import textwrap
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -253,6 +254,36 @@ class Rounded(Sound):
         return super().forward(features).long()
 
 
+class Twice(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).double()
+
+
+class StandardisedOverTheBatch(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        found = super().forward(features)
+        return (found - found.mean(dim=0)) / found.std(dim=0, correction=0)
+
+
+class BatchNormThatTrains(Sound):
+    def prepare(self) -> None:
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.norm.train()
+        return self.norm(super().forward(features))
+
+
+class InPlace(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.mul_(0.5))
+
+
+class NothingOfNoFrames(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return self.bands(features)[:, :, 10:].mean(dim=2)
+
+
 class Unset(Sound):
     def prepare(self) -> None:
         nn.init.constant_(self.filters.weight, float("nan"))
@@ -367,6 +398,7 @@ class RootOfSilence(Sound):
 EMBEDS = "turns windows into embeddings, (batch, embedding_size)"
 RATE = "works at the rate of the audio it is given"
 LENGTHS = "takes windows of 1 to 12 s"
+SHORT = "takes windows of 0.1 s, as own tasks may have"
 STEADY = "in evaluation, gives the same embedding again and does not change"
 ALONE = "a window's embedding does not depend on its neighbours"
 MOVES = "its tensors follow it to another device"
@@ -377,10 +409,23 @@ FINITE = "its gradients are finite, with a silent window too"
 @pytest.mark.parametrize(
     ("kind", "claim", "cause"),
     [
-        (Squeezed, EMBEDS, "shape (8,), not (1, 8); squeeze() drops a batch of one"),
-        (Unpooled, EMBEDS, "shape (4, 8, 98), not (4, 8); pool over time?"),
-        (Rounded, EMBEDS, "they are torch.int64; heads need floating point"),
+        (
+            Squeezed,
+            EMBEDS,
+            "into a tensor of shape (8,); a tensor of shape (1, 8), (batch, embedding_size); leave out squeeze()",
+        ),
+        (
+            Unpooled,
+            EMBEDS,
+            "4 windows into a tensor of shape (4, 8, 98); a tensor of shape (4, 8), (batch, embedding_size); pool",
+        ),
+        (Rounded, EMBEDS, "they are torch.int64; heads are float32: .float()"),
+        (Twice, EMBEDS, "they are torch.float64; heads are float32: .float()"),
         (Unset, EMBEDS, "are weights or statistics unset?"),
+        (StandardisedOverTheBatch, EMBEDS, "one window alone they are not finite; is batch norm"),
+        (BatchNormThatTrains, EMBEDS, "one window alone raised ValueError: Expected more than 1"),
+        (InPlace, STEADY, "it changes the waveforms that it is given; is there an x.mul_()"),
+        (NothingOfNoFrames, SHORT, "their embeddings are not finite; is there an average over no"),
         (StayedBehind, EMBEDS, "same device; plain attributes stay behind: scale"),
         (AtAnotherRate, RATE, "works at 8,000 Hz and is given audio at 16,000 Hz"),
         (OfOneLength, LENGTHS, "one of 4.7 s raised RuntimeError: mat1 and mat2"),
@@ -417,6 +462,35 @@ def test_an_encoder_that_keeps_the_contract_is_reproached_with_nothing(
 ) -> None:
     compute = Compute(device="cpu", precision=precision)
     assert failing(before_training(results(of_encoder(Sound), compute))) == []
+
+
+class NeedsASecond(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        if features.shape[1] < 16_000:
+            raise ValueError("too short")
+        return super().forward(features)
+
+
+def test_short_windows_that_are_refused_are_noted_with_the_place_and_break_no_claim(
+    results: Check,
+) -> None:
+    said = before_training(results(of_encoder(NeedsASecond)))
+    assert failing(said) == []
+    (note,) = [result for result in said if result.claim == SHORT]
+    assert note.outcome == "note"
+    assert note.detail.startswith("ValueError: too short, at test_check.py:")
+    assert note.detail.endswith(" in forward: tasks with such clips are beyond it")
+
+
+class Leaves(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        sys.exit("no licence")
+
+
+def test_a_system_that_leaves_is_told_and_the_check_goes_on(results: Check) -> None:
+    said = [result for result in results(of_encoder(Leaves)) if result.group != "system"]
+    assert said[0].detail.startswith("it raised SystemExit: no licence, at test_check.py:")
+    assert {result.outcome for result in said[1:]} == {"skipped"}
 
 
 def test_training_waits_for_an_encoder_that_embeds(results: Check) -> None:
@@ -735,7 +809,9 @@ def test_what_learns_nothing_is_given_more_epochs_before_that_is_said(results: C
 def test_training_by_draws_without_a_seed_does_not_repeat_itself(results: Check) -> None:
     (repeated,) = failing(results(Unseeded))
     assert repeated.claim == "the same seed gives the same scores"
-    assert repeated.detail == "two trainings differ; does something draw outside context.seeds?"
+    assert repeated.detail == (
+        "two trainings differ; does something draw from NumPy or random? draw by torch, in a System from context.seeds"
+    )
 
 
 def test_a_training_that_cannot_be_stopped_is_not_said_to_resume(results: Check) -> None:

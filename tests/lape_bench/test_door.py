@@ -19,6 +19,8 @@ from lape_bench.runner import load_system
 Bench = Callable[..., tuple[int, str, str]]
 CODE = '''"""Energy after a few filters."""
 
+import sys
+
 import torch
 from torch import nn
 
@@ -58,6 +60,90 @@ class Narrow(Filters):
 class Needy(nn.Module):
     def __init__(self, weights):
         super().__init__()
+
+
+class Harness(Filters):
+    def __init__(self, linear=True):
+        super().__init__()
+
+
+class Private(Filters):
+    def __init__(self, _width=8):
+        super().__init__()
+
+
+class Module(Filters):
+    def __init__(self, activation=nn.ReLU()):
+        super().__init__()
+
+
+class Array(Filters):
+    def __init__(self, weights: torch.Tensor = None):
+        super().__init__()
+
+
+class ByPosition(Filters):
+    def __init__(self, width=8, /):
+        super().__init__()
+
+
+class Kilohertz(Filters):
+    sample_rate = "8k"
+
+
+class Asked(Filters):
+    @property
+    def sample_rate(self):
+        return 8_000
+
+
+class Dated(Filters):
+    version = "1.0"
+
+
+class Copied(Filters):
+    def __init__(self, copy: bool = False, json: str = ""):
+        super().__init__()
+
+
+class Sizeless(nn.Module):
+    def forward(self, waveforms):
+        return waveforms
+
+
+class Later(Filters):
+    def __init__(self, sample_rate: int = 22_050):
+        super().__init__()
+        self.sample_rate = sample_rate
+
+
+class Stored(Filters):
+    def __init__(self, weights: str = "none"):
+        super().__init__()
+        self.scale = float(open(weights).read())
+
+    def forward(self, waveforms):
+        return self.scale * super().forward(waveforms)
+
+
+class Double(Filters):
+    def forward(self, waveforms):
+        return super().forward(waveforms).double()
+
+
+class Fails(Filters):
+    def forward(self, waveforms):
+        return {}["no such\\nkey"]  # here
+
+
+class Leaves(Filters):
+    def forward(self, waveforms):
+        sys.exit("no licence")
+
+
+class Nothing(Filters):
+    def forward(self, waveforms):
+        return super().forward(waveforms) / 0 * 0
 
 
 nothing = 3
@@ -104,7 +190,15 @@ def test_both_keep_the_contract(name: str, file: Path, synthetic: Path, progress
     [
         ("Filter", "no class in {file} 'Filter': did you mean 'Filters'?"),
         ("nothing", "{file}:nothing is not a class derived from"),
-        ("Needy", "its argument 'weights' has no default"),
+        ("Needy", "the argument 'weights' of the encoder Needy has no default"),
+        ("Harness", "the argument 'linear' of the encoder Harness cannot be a setting"),
+        ("Private", "the argument '_width' of the encoder Private cannot be a setting"),
+        ("Module", "Module has the default ReLU(), which no record can hold; numbers"),
+        ("Array", "the arguments of the encoder Array cannot be settings (PydanticSchema"),
+        ("ByPosition", "the argument 'width' of the encoder ByPosition cannot be given by its"),
+        ("Kilohertz", "sample_rate of the encoder Kilohertz is '8k'; a whole number above 0, on"),
+        ("Asked", "sample_rate of the encoder Asked is a property, which no class can be"),
+        ("Dated", "version of the encoder Dated is '1.0'; a whole number above 0"),
     ],
 )
 def test_what_cannot_be_a_system_is_refused(name: str, said: str, file: Path) -> None:
@@ -120,6 +214,13 @@ def test_a_file_that_is_missing_or_fails_is_named(file: Path) -> None:
     file.write_text("import a_module_that_nobody_has\n")
     with pytest.raises(UserError, match=r"raised ModuleNotFoundError.*; mend the file"):
         load_system(f"{file}:Filters")
+    file.write_text("import sys\nsys.exit('no licence')\n")
+    with pytest.raises(UserError, match=r"raised SystemExit: no licence, at encoders.py:2 in <"):
+        load_system(f"{file}:Filters")
+    with pytest.raises(UserError, match=r"encoders\.py is a file, .*: .*encoders\.py:MyEncoder"):
+        load_system(str(file))
+    with pytest.raises(UserError, match="is no file"):
+        load_system(f"{file.parent.rename(file.parent.with_suffix('.py'))}:Filters")
 
 
 def test_an_embedding_of_another_size_is_told_with_both(
@@ -128,8 +229,68 @@ def test_an_embedding_of_another_size_is_told_with_both(
     out = str(tmp_path / "out")
     code, _, said = bench("run", "--system", f"{file}:Narrow", *TINY, "--out", out)
     assert code == 1
-    assert "Narrow turned waveforms of shape" in said
-    assert "(batch, embedding_size)" in said
+    assert "Narrow turned" in said
+    assert "windows into a tensor of shape" in said
+    assert "(batch, embedding_size); make embedding_size the number" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Sizeless", "embedding_size of the encoder Sizeless is not there; a whole number above 0"),
+        (
+            "Later",
+            "works at 22,050 Hz and is given audio at 8,000 Hz; say sample_rate on the class",
+        ),
+        ("Fails", "KeyError: 'no such\\nkey', at encoders.py:{line} in forward"),
+        ("Leaves", "SystemExit: no licence, at encoders.py:"),
+        ("Nothing", "windows are not finite, the first of clip"),
+    ],
+)
+def test_what_goes_wrong_inside_is_told_in_a_line_that_says_where(
+    name: str, said: str, file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    system = f"{file}:{name}"
+    code, board, err = bench(
+        "run",
+        "--system",
+        system,
+        "--system",
+        "log-mel-statistics",
+        *TINY,
+        "--out",
+        str(tmp_path / "out"),
+    )
+    line = 1 + [line.endswith("# here") for line in file.read_text().splitlines()].index(True)
+    (told,) = [each for each in err.splitlines() if " failed: " in each]
+    assert said.format(line=line) in told
+    assert "error.txt" in err
+    assert code == 1
+    assert "log-mel-statistics" in board  # the other is run all the same
+
+
+def test_names_that_pydantic_has_too_and_numbers_of_another_precision_are_fine(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    for name in ("Copied", "Double"):
+        code, board, err = bench(
+            "run", "--system", f"{file}:{name}", *TINY, "--out", str(tmp_path / "out")
+        )
+        assert (code, err) == (0, "")
+        assert name in board
+
+
+def test_a_file_that_a_setting_names_is_part_of_the_run(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    weights, out = tmp_path / "scale.txt", tmp_path / "out"
+    system = ("--system", f"{file}:Stored", "--set", f"weights={weights}")
+    for scale in ("1.0", "0.0"):
+        weights.write_text(scale)
+        assert bench("run", *system, *TINY, "--out", str(out))[0] == 0
+    records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
+    assert {record["rests_on"]["weights"][:9] for record in records} == {"scale.txt"}
 
 
 def test_a_run_is_found_again_until_the_file_changes(

@@ -57,6 +57,15 @@ def test_a_fault_is_seen_without_importing(code: str, said: str, plug_ins: Path)
     assert fault("faulty:Mine").startswith(said)
 
 
+def test_an_entry_point_without_a_class_or_in_another_encoding_breaks_nothing(
+    plug_ins: Path,
+) -> None:
+    assert fault("json") == "'json' is not of the form 'module:Class'"
+    code = "# -*- coding: latin-1 -*-\nname = 'M\xfcller'\nclass Mine: ...\n"
+    (plug_ins / "accented.py").write_bytes(code.encode("latin-1"))
+    assert fault("accented:Mine") == ""
+
+
 def test_what_is_compiled_or_built_in_is_not_doubted() -> None:
     assert fault("_json:anything") == ""
     assert fault("sys:anything") == ""

@@ -47,6 +47,7 @@ def test_a_folder_that_nobody_has_seen_is_on_the_board_after_three_commands(
     assert code == 0
     assert out.startswith(f"tones: {own_card('tones')}\n")
     assert "next: bench data prepare tones\n" in out
+    assert "  clips of each side: 18 train, 6 val, 6 test\n" in out
     assert "may stand on two sides" in err
     code, out, _ = bench("data", "prepare", "tones")
     assert code == 0
@@ -235,6 +236,16 @@ def test_one_recording_under_two_classes_is_refused_or_left_out(made: Path, benc
     assert bench("data", "prepare", "tones", "--skip-bad", "-q")[0] == 0
     kept = load_manifest(load_card("tones")).clips["clip_id"]
     assert not {"low/3", "high/copy"} & set(kept)
+
+
+def test_what_was_left_out_when_it_was_prepared_is_not_missed_later(
+    made: Path, bench: Bench
+) -> None:
+    (made / "high" / "3.wav").write_bytes(b"no audio")
+    assert bench("data", "prepare", "tones", "--skip-bad", "-q")[0] == 0
+    code, out, _ = bench("data", "verify", "tones")
+    assert code == 0
+    assert "29 of 30 (1 skipped)" in out
 
 
 def test_groups_that_a_changed_table_puts_on_two_sides_stop_prepare(

@@ -56,9 +56,12 @@ def test_a_lossless_file_gives_its_samples_at_its_own_rate(
     np.testing.assert_allclose(samples, sine(0.5, rate), rtol=0, atol=step)
 
 
-@pytest.mark.parametrize(("name", "rate"), [("clip.ogg", 44_100), ("clip.mp3", 44_100)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("clip.ogg", 44_100), ("clip.mp3", 44_100), ("clip.opus", 48_000)]
+)
 def test_a_lossy_file_keeps_length_pitch_and_level(name: str, rate: int, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / name, sine(1.0, rate), rate)
+    how = {"format": "OGG", "subtype": "OPUS"} if name.endswith(".opus") else {}
+    soundfile.write(tmp_path / name, sine(1.0, rate), rate, **how)
     samples, own_rate = read(tmp_path / name)
     assert (own_rate, samples.shape) == (rate, (rate,))
     assert amplitude_at(HZ, samples, rate) == pytest.approx(AMPLITUDE, rel=0.03)

@@ -223,7 +223,11 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
         ("path,label,group 1.wav,a,x 2.wav,a,y 3.wav,b,z 4.wav,b,z", {}, "of different group"),
         ("path,label,split,fold 1.wav,a,train,1", {}, "has sides in 'split' and folds in 'fold'"),
         ("path,label,seconds 1.wav,a,1", {}, "has only one of start_seconds and seconds"),
-        ("path,label,fold 1.wav,a,1 2.wav,b,1 3.wav,a,3 4.wav,b,3", {}, "no clip of birds is in 2"),
+        (
+            "path,label,fold 1.wav,a,1 2.wav,b,1 3.wav,a,3 4.wav,b,3",
+            {},
+            "no clip of birds is in fold 2",
+        ),
         ("path,label,fold 1.wav,a,1 2.wav,b,1", {}, "'split.folds'"),
         (
             "path,label,split,group 1.wav,a,train,x 2.wav,b,train,y 3.wav,a,test,x 4.wav,b,test,z",

@@ -431,3 +431,16 @@ def test_in_bf16_the_embedding_is_about_the_same_and_sums_stay_in_float32() -> N
                 found = encoder(log_mels, given)
             assert_close(found.float(), expected, rtol=0.05, atol=0.05)
     assert set(kinds) == {torch.float32}
+
+
+@pytest.mark.parametrize("clips", [1, 8, 16, 24])
+def test_a_window_of_a_single_patch_is_embedded_in_bf16_as_in_float32(clips: int) -> None:
+    encoder = build().float().eval()
+    features = torch.randn(clips, 128, 11)
+    junk = [torch.full((1 << 18,), torch.nan) for _ in range(8)]
+    del junk  # what a kernel that reads too far would find
+    with torch.no_grad():
+        exact = encoder(features)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = encoder(features)
+    assert_close(rounded.float(), exact, rtol=0.05, atol=0.05)
