@@ -9,8 +9,8 @@ below its names; heads beside it are left alone.
 The width is that of the tensors; 64 mel bands are expected. The log-mels are those that the encoder is taken to have been
 trained on: of the two published layouts librosa's, which LAPE computes, and of which BYOL-A's code says that its published
 weights were trained on them; weights that BYOL-A's code has trained since are on torchaudio's, which the setting `mel_scale`
-names. They are normalised on the train clips of the task, as BYOL-A does it; a file of ours brings the statistics that its
-encoder was trained with.
+names. They are normalised on the train clips of the task, as BYOL-A does it; a file of ours brings front end and statistics that
+its encoder was trained with.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from lape_bench.config import validate
 from lape_bench.errors import UserError
 from lape_bench.features import LogMelConfig
 from lape_bench.learning.adapter import (
@@ -96,22 +97,17 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
 
     Args:
         found: where they are.
-        mel_scale: as `CheckpointConfig.mel_scale`.
+        log_mel: what it was trained on.
         allowed: names of tensors, as in the file, that may be missing.
         where: the file, in messages.
     """
 
     def __init__(
-        self, found: Found, mel_scale: str | None, allowed: tuple[str, ...], where: str
+        self, found: Found, log_mel: LogMelConfig, allowed: tuple[str, ...], where: str
     ) -> None:
         given = found.prefix + found.theirs("steps.0.weight")
         if given not in found.tensors or found.tensors[given].dim() != 2:
             raise UserError(f"{where} has no matrix {given}, which gives the encoder's width")
-        ours = found.layout is OURS
-        log_mel = LogMelConfig.model_validate(
-            {"mel_scale": mel_scale or ("htk" if ours else "slaney")}
-            | ({} if ours else {"floor": EPSILON})
-        )
         super().__init__(len(found.tensors[given]), log_mel)
         own = self.state_dict()
         wanted = {name for name in own if not name.startswith("log_mel.")}
@@ -175,9 +171,20 @@ class Checkpoint(Adapter, AudioNTTSystem):
 
     def build_encoder(self) -> CheckpointEncoder:
         """Return AudioNTT with the file's tensors."""
-        found = _find(load_tensors(self.path, torch.device("cpu")), self.settings.prefix, self.path)
         settings = self.settings
-        return CheckpointEncoder(found, settings.mel_scale, settings.allow_missing, str(self.path))
+        content = load_tensors(self.path, torch.device("cpu"))
+        found = _find(content, settings.prefix, self.path)
+        log_mel = _log_mel(found, content.get("log_mel"), settings.mel_scale)
+        return CheckpointEncoder(found, log_mel, settings.allow_missing, str(self.path))
+
+
+def _log_mel(found: Found, said: Any, mel_scale: str | None) -> LogMelConfig:
+    """Return what an encoder was trained on, as far as a file of ours says it, by its layout, or by a setting."""
+    if found.layout is not OURS:
+        said = {"mel_scale": "slaney", "floor": EPSILON}
+    named = {} if mel_scale is None else {"mel_scale": mel_scale}
+    known = said if isinstance(said, dict) else {}
+    return validate(known | named, LogMelConfig, where="the log-mels of the checkpoint")
 
 
 def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Found:

@@ -176,7 +176,7 @@ def _code(name: str) -> str:
     places = of_package or ([Path(file)] if file else [])
     for place in tuple(places):
         own = place.rglob("*.py") if place.is_dir() else [place]
-        places += imported_files(own, place.parent)
+        places += imported_files(own, place.parent, sys.path)
     return "; ".join(map(fingerprint, places)) or "of no file"
 
 

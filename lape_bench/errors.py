@@ -68,7 +68,8 @@ def _place_in_a_plug_in(error: BaseException) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = Path(frame.f_code.co_filename)
         ours = frame.f_globals.get("__name__", "").partition(".")[0] == __package__
-        if not (ours or INSTALLED & set(file.parts) or file.is_relative_to(PYTHONS)):
+        made_up = file.name.startswith("<")  # such as <frozen importlib._bootstrap>
+        if not (ours or made_up or INSTALLED & set(file.parts) or file.is_relative_to(PYTHONS)):
             place = f"{file.name}:{line} in {frame.f_code.co_name}"
     return place
 

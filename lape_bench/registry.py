@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lape_bench.errors import UserError, in_a_line, unknown
-from lape_bench.imports import imported_files
+from lape_bench.imports import imported_files, module_name
 from lape_bench.paths import existing, sha256
 
 
@@ -182,32 +182,68 @@ def _file(name: str) -> Path:
     return path
 
 
+_folders: list[str] = []
+"""Of plug-ins' files, in the order in which Python looks there: after everything else, the last loaded first."""
+_imported_as: dict[Path, str] = {}
+"""The SHA-256 of each file beside a plug-in, when this process imported it."""
+
+
+def _beside(path: Path) -> list[Path]:
+    """Return the files that a plug-in's file imports from its folder."""
+    others = {each for each in _folders if each != str(path.parent)}
+    return imported_files([path], path.parent, [each for each in sys.path if each not in others])
+
+
 def _code(path: Path) -> str:
-    """Return name and SHA-256 of a file, and of those that it imports from its folder."""
-    files = [path, *imported_files([path], path.parent)]
-    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in files)
+    """Return name and SHA-256 of a plug-in's file, and of those that it imports from its folder.
+
+    Raises:
+        UserError: one of the latter is not what this process has imported under its name.
+    """
+    beside = _beside(path)
+    for file in beside:
+        held = sys.modules.get(module_name(file, path.parent))
+        if held is None:
+            continue
+        if getattr(held, "__file__", None) != str(file):
+            raise UserError(
+                f"{path} imports {file}, and another module of that name is loaded: {getattr(held, '__file__', held)}",
+                next_step="rename one of them, or run the systems one after the other",
+            )
+        if _imported_as.setdefault(file, sha256(file)) != sha256(file):
+            raise UserError(
+                f"{file} has changed since this process imported it", next_step="run again"
+            )
+    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in [path, *beside])
+
+
+def _look_beside(path: Path) -> None:
+    """Have Python look for modules in the folder of a plug-in's file too, as by `python FILE`, but last."""
+    folder = str(path.parent)
+    if folder in sys.path and folder not in _folders:
+        return
+    sys.path[:] = [each for each in sys.path if each not in _folders]
+    _folders[:] = [folder, *(each for each in _folders if each != folder)]
+    sys.path.extend(_folders)
 
 
 def _from_file(name: str) -> Any:
     """Import a file as a module of its own, named by its code, and return what the name asks of it."""
     path, wanted = _file(name), name.rpartition(":")[2]
-    folder = str(path.parent.absolute())
-    if folder not in sys.path:
-        sys.path.append(
-            folder
-        )  # what lies beside it is found, as by `python FILE`; last, so that it hides nothing
-    module_name = f"{path.stem}_{hashlib.sha256(_code(path).encode()).hexdigest()[:12]}"
-    module = sys.modules.get(module_name)
+    _look_beside(path)
+    unique = f"{path.stem}_{hashlib.sha256(_code(path).encode()).hexdigest()[:12]}"
+    module = sys.modules.get(unique)
     if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
+        spec = importlib.util.spec_from_file_location(unique, path)
         assert spec is not None, "its name ends in .py"
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # before it runs: dataclasses and pydantic look there
+        _imported_as.update((each, sha256(each)) for each in _beside(path))
+        sys.modules[unique] = module  # before it runs: dataclasses and pydantic look there
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
-            del sys.modules[module_name]
+            del sys.modules[unique]
             if not isinstance(error, Exception | SystemExit):
                 raise
             raise UserError(
@@ -215,9 +251,7 @@ def _from_file(name: str) -> Any:
                 next_step="mend the file",
             ) from error
     if not hasattr(module, wanted):
-        own = [
-            n for n, each in vars(module).items() if getattr(each, "__module__", "") == module_name
-        ]
+        own = [n for n, each in vars(module).items() if getattr(each, "__module__", "") == unique]
         raise unknown(f"class in {path}", wanted, own)
     return getattr(module, wanted)
 

@@ -87,7 +87,7 @@ def run(
     protocols = [protocol] if protocol else []
     check_protocols(protocols)
     cells = plan(
-        [(name, apply_pairs(settings or [])) for name in system or ["supervised"]],
+        [(name, apply_pairs(settings or [])) for name in dict.fromkeys(system or ["supervised"])],
         _tasks_to_run(task or [], suite, data),
         protocols,
         [label_fraction],

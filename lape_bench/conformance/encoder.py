@@ -155,7 +155,7 @@ def _lengths(subject: _Subject) -> None:
         try:
             found = tuple(subject.evaluate(window).shape)
         except Exception as error:  # a layer that does not fit says so in its own way
-            said = in_a_line(error)
+            said = in_a_line(error).rstrip(".")
             raise Failed(f"one of {seconds:g} s raised {said}; {cause}") from error
         if found != wanted:
             raise Failed(
@@ -230,7 +230,7 @@ def _moves(subject: _Subject) -> str:
             with torch.no_grad():
                 found = moved.eval()(moved.features(windows.to(device)))
         except Exception as error:  # every operation has its own
-            said = in_a_line(error)
+            said = in_a_line(error).rstrip(".")
             raise Failed(f"on {device} it raised {said}; {cause}") from error
         if found.device.type != device.type:
             raise Failed(f"the embeddings of waveforms on {device} are on {found.device}; {cause}")

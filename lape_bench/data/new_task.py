@@ -45,13 +45,13 @@ class NewTask(NamedTuple):
     Attributes:
         card: the card.
         window: how its window was chosen.
-        sides: how many clips each side or fold has.
+        places: how many clips each side, or each fold, has.
         notes: what was left out or should be looked at, a sentence each.
     """
 
     card: TaskCard
     window: str
-    sides: dict[str, int]
+    places: dict[str, int]
     notes: tuple[str, ...]
 
     def write(self) -> Path:
@@ -126,7 +126,12 @@ def new_task(
     )
     if card.split.rule == "drawn":
         listing = draw_sides(listing, card)
-    return NewTask(card, chosen, _per_side(listing), (*notes, *_check_split(card, listing)))
+    notes = [*notes, *_check_split(card, listing)]
+    counts = _per_side(listing)
+    places = (
+        {f"fold {fold}": counts[str(fold)] for fold in card.folds} if card.split.folds else counts
+    )
+    return NewTask(card, chosen, places, tuple(notes))
 
 
 def _refuse_name(name: str) -> None:

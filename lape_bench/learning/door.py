@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, create_model
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
@@ -65,16 +65,23 @@ class _PluggedSystem(EncoderSystem):
     @cached_property
     def rests_on(self) -> dict[str, str]:
         """Return the SHA-256 of each file that a setting of the encoder names."""
-        files = {
-            name: Path(value).expanduser()
-            for name, value in self._own_settings().items()
-            if isinstance(value, str | Path)
-        }
-        return {name: fingerprint(path) for name, path in files.items() if path.is_file()}
+        files = {name: _file_of(value) for name, value in self._own_settings().items()}
+        return {f"setting {name}": fingerprint(file) for name, file in files.items() if file}
 
     def _own_settings(self) -> dict[str, Any]:
         own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)
         return {name: getattr(self.settings, name) for name in sorted(own)}
+
+
+def _file_of(value: Any) -> Path | None:
+    """Return the file that a setting names, if it does."""
+    if not isinstance(value, str | Path):
+        return None
+    try:
+        path = Path(value).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # of a string that can be no path, or of no user
+        return None
 
 
 def is_system(loaded: Any) -> bool:
@@ -141,7 +148,7 @@ def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
     for parameter in inspect.signature(kind).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        _insist_on_a_setting(parameter, kind, base)
+        _insist_on_a_setting(parameter, kind)
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
         if isinstance(annotation, str):  # from __future__ import annotations
             annotation = type(parameter.default)
@@ -154,7 +161,7 @@ def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
             made: type[FrozenConfig] = create_model(
                 f"{kind.__name__}Settings", __base__=base, **own
             )
-    except (PydanticUserError, PydanticSchemaGenerationError, TypeError, NameError) as error:
+    except (PydanticUserError, ValueError, TypeError, NameError) as error:
         raise UserError(
             f"the arguments of the encoder {kind.__name__} cannot be settings ({in_a_line(error)})",
             next_step="annotate them with plain types, such as int, float, str, bool or Path, or not at all",
@@ -162,9 +169,7 @@ def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
     return made
 
 
-def _insist_on_a_setting(
-    parameter: inspect.Parameter, kind: type, base: type[FrozenConfig]
-) -> None:
+def _insist_on_a_setting(parameter: inspect.Parameter, kind: type) -> None:
     where = f"the argument '{parameter.name}' of the encoder {kind.__name__}"
     if parameter.default is parameter.empty:
         raise UserError(

@@ -21,7 +21,7 @@ from lape_bench.errors import UserError
 from lape_bench.learning.classify import STAGE as FINETUNING
 from lape_bench.learning.classify import Classifier, FinetuneConfig, fit_classifier
 from lape_bench.learning.embeddings import cached_embeddings
-from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.encoders import Encoder, LogMelEncoder
 from lape_bench.learning.heads import NearestNeighbours
 from lape_bench.learning.inference import class_log_probabilities
 from lape_bench.learning.probe import LinearConfig, Windows, fit_linear
@@ -194,11 +194,13 @@ class EncoderSystem(System):
 
     def save(self, folder: Path) -> None:
         """Write encoder, its normalisation statistics, and head to one file of tensors."""
-        content = {
+        content: dict[str, Any] = {
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
             "held_in_training": self.held_in_training,
         }
+        if isinstance(self.encoder, LogMelEncoder):  # what no tensor says of what it hears
+            content["log_mel"] = self.encoder.log_mel.config.model_dump()
         save_tensors(folder / WEIGHTS, content)
 
     def load(self, folder: Path, context: RunContext) -> Self:

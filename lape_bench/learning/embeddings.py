@@ -1,6 +1,7 @@
 """Embeddings of clips by a frozen encoder, computed once and kept."""
 
 import hashlib
+import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,20 +61,29 @@ def cached_embeddings(
 def digest(module: nn.Module) -> str:
     """Hash the names, shapes and bytes of a module's tensors, and what else its state holds."""
     sha256 = hashlib.sha256()
-    for name, value in _leaves(module.state_dict()):
+    for name, value in _leaves("", module.state_dict()):
         if isinstance(value, Tensor):
             sha256.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             # By bytes: NumPy has no bfloat16.
             sha256.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         else:
-            sha256.update(f"{name}{value!r}".encode())
+            sha256.update(name.encode() + value)
     return sha256.hexdigest()
 
 
-def _leaves(state: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Go through a state's tensors and other values, whose names are joined by dots where mappings are nested."""
-    for key, value in state.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Tensor | bytes]]:
+    """Go through a state's tensors and the bytes of other values, whose names are joined by dots where they are nested."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _leaves(f"{name}.{key}" if name else str(key), each)
+    elif isinstance(value, list | tuple):
+        for place, each in enumerate(value):
+            yield from _leaves(f"{name}.{place}", each)
+    elif isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, set | frozenset):
+        yield name, repr(sorted(map(repr, value))).encode()
+    elif isinstance(value, str | int | float | complex | bool | bytes | None):
+        yield name, repr(value).encode()
+    else:
+        yield name, pickle.dumps(value, protocol=4)

@@ -63,7 +63,9 @@ class Encoder(nn.Module, ABC):
 
 def is_whole(value: object) -> bool:
     """Tell whether a value that a stranger's encoder gives can be a rate or a size: a whole number above 0."""
-    return isinstance(value, int | float | np.number) and bool(value >= 1 and int(value) == value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return False
+    return bool(1 <= value < np.inf and int(value) == value)
 
 
 def as_embeddings(

@@ -2,7 +2,7 @@
 
 A layer is counted as in SUPERB (arXiv:2105.01051): 0 is what the first block is given, k what block k puts out, before
 any normalisation that the model applies to the last. Each is averaged over time. Blocks behind a layer that is asked for by its
-number are left out: they are neither computed nor counted.
+number are left out: they are neither computed nor counted, but for the first, whose input layer 0 is.
 
 The sum weighted by learnt numbers, which SUPERB trains with its probe, is an option of fine-tuning alone: linear evaluation
 here is a logistic regression on embeddings that no label has touched.

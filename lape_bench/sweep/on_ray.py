@@ -229,6 +229,8 @@ def _run_there(
     sees_records = site.sees_records() if shared is None else shared
     if not sees_records:
         options = options.model_copy(update={"out": home() / CARRIED})
+    # Ray's own handler raises SystemExit, which would pass for the cell's: killed, it is lost, and tried again.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     outcome = attempt(cell, options, teller, depot)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # this process stays, and others share the GPU

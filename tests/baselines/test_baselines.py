@@ -21,6 +21,7 @@ from lape_bench import store
 from lape_bench.baselines.log_mel_statistics import LogMelStatistics
 from lape_bench.baselines.supervised import Supervised
 from lape_bench.errors import UserError
+from lape_bench.learning.augment import Views
 from lape_bench.learning.downstream import EncoderSystem
 from lape_bench.runner import _training_data
 from lape_bench.splits import Split
@@ -224,6 +225,13 @@ def test_fine_tuning_notes_every_epoch_and_what_validation_decided(
     ((what, split),) = summary.decided.items()
     assert split == "validation"
     assert what in {f"epoch {epoch} of 4" for epoch in range(1, 5)}
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_fine_tuning_sees_views_unless_a_setting_says_otherwise(augment: bool) -> None:
+    settings = Supervised.Settings.model_validate({"finetune": {"augment": augment}})
+    views = Supervised(settings, TARGET, "finetune").build_views((64, 96), 10)
+    assert isinstance(views, Views) if augment else views is None
 
 
 def test_linear_evaluation_leaves_the_encoder_as_it_started(

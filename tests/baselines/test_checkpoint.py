@@ -162,6 +162,21 @@ def training(clips: Clips) -> TrainingData:
     return TrainingData(sides[0].clips, *sides)
 
 
+@pytest.mark.parametrize("mel_scale", [None, "htk"])
+def test_a_model_that_was_kept_hears_what_it_heard(
+    mel_scale: str | None, file: Path, clips: Clips, context: RunContext, tmp_path: Path
+) -> None:
+    kind = Checkpoint.of(str(file))
+    system = kind(kind.Settings(mel_scale=mel_scale), TARGET, "knn")
+    system.train(training(clips), context)
+    system.save(tmp_path)
+    again = load(tmp_path / "weights.pt")
+    assert again.log_mel.config == system.encoder.log_mel.config
+    windows = 0.1 * torch.randn(2, 8_000)
+    known = system.encoder.eval()
+    assert_close(again(again.features(windows)), known(known.features(windows)))
+
+
 def test_a_model_of_ours_embeds_as_it_did_with_the_statistics_it_was_trained_with(
     clips: Clips, context: RunContext, tmp_path: Path
 ) -> None:

@@ -86,8 +86,13 @@ def by_hand(folder: Path, windows: Tensor) -> Any:
         ("HubertConfig", {}, False),
         ("WavLMConfig", {}, False),
         ("Data2VecAudioConfig", {}, True),
+        ("Wav2Vec2ConformerConfig", {}, True),
+        ("UniSpeechConfig", {}, True),
+        ("UniSpeechSatConfig", STABLE, True),
+        ("SEWConfig", {"squeeze_factor": 2}, True),
+        ("SEWDConfig", {"squeeze_factor": 2}, True),
     ],
-    ids=["wav2vec2", "wav2vec2 large", "hubert", "wavlm", "data2vec"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_each_layer_of_a_speech_model_is_what_it_is_by_hand(
     kind: str, more: dict[str, Any], normalise: bool, tmp_path: Path

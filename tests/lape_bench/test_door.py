@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from lape_bench import registry
 from lape_bench.check import check_system
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
 from lape_bench.progress import Progress
 from lape_bench.registry import SYSTEMS
 from lape_bench.runner import load_system
+from lape_bench.system import Target
 
 Bench = Callable[..., tuple[int, str, str]]
 CODE = '''"""Energy after a few filters."""
@@ -101,6 +103,15 @@ class Dated(Filters):
     version = "1.0"
 
 
+class Forever(Filters):
+    version = float("inf")
+
+
+class Reserved(Filters):
+    def __init__(self, model_dump: int = 1):
+        super().__init__()
+
+
 class Copied(Filters):
     def __init__(self, copy: bool = False, json: str = ""):
         super().__init__()
@@ -148,6 +159,7 @@ class Nothing(Filters):
 
 nothing = 3
 '''
+TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
 TINY = ["--protocol", "linear", "--device", "cpu", "--precision", "float32", "--quiet"]
 
 
@@ -198,6 +210,8 @@ def test_both_keep_the_contract(name: str, file: Path, synthetic: Path, progress
         ("ByPosition", "the argument 'width' of the encoder ByPosition cannot be given by its"),
         ("Kilohertz", "sample_rate of the encoder Kilohertz is '8k'; a whole number above 0, on"),
         ("Asked", "sample_rate of the encoder Asked is a property, which no class can be"),
+        ("Forever", "version of the encoder Forever is inf; a whole number above 0"),
+        ("Reserved", "the arguments of the encoder Reserved cannot be settings (ValueError: Fiel"),
         ("Dated", "version of the encoder Dated is '1.0'; a whole number above 0"),
     ],
 )
@@ -212,7 +226,10 @@ def test_a_file_that_is_missing_or_fails_is_named(file: Path) -> None:
     with pytest.raises(UserError, match=r"the plug-in file .*nowhere\.py does not exist"):
         load_system(f"{file.with_name('nowhere.py')}:Filters")
     file.write_text("import a_module_that_nobody_has\n")
-    with pytest.raises(UserError, match=r"raised ModuleNotFoundError.*; mend the file"):
+    with pytest.raises(
+        UserError,
+        match=r"raised ModuleNotFoundError: No module named .*_has', at encoders.py:1 in <module>; mend",
+    ):
         load_system(f"{file}:Filters")
     file.write_text("import sys\nsys.exit('no licence')\n")
     with pytest.raises(UserError, match=r"raised SystemExit: no licence, at encoders.py:2 in <"):
@@ -280,6 +297,32 @@ def test_names_that_pydantic_has_too_and_numbers_of_another_precision_are_fine(
         assert name in board
 
 
+def test_files_beside_are_never_taken_for_others_of_their_name(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "beside_both.py").write_text(f"NAME = {place!r}\n")
+        code = "from beside_both import NAME\n" + CODE + f"# {place}\n"
+        (tmp_path / place / "mine.py").write_text(code)
+    one, two = (f"{tmp_path / place / 'mine.py'}:Filters" for place in ("one", "two"))
+    assert sys.modules[load_system(one).__module__].NAME == "one"
+    with pytest.raises(UserError, match=r"two/mine\.py imports .*two/beside_both\.py, and another"):
+        load_system(two)
+    del sys.modules["beside_both"]  # as in a process of its own
+    assert sys.modules[load_system(two).__module__].NAME == "two"
+    (tmp_path / "two" / "beside_both.py").write_text("NAME = 'new'\n")
+    with pytest.raises(UserError, match=r"beside_both\.py has changed since this process imported"):
+        SYSTEMS.origin(two)
+
+
+@pytest.mark.parametrize("value", ["x" * 300, "~nobody_of_this_name/x", "a\0b", "", "relu"])
+def test_a_setting_that_names_no_file_is_only_a_setting(value: str, file: Path) -> None:
+    kind = load_system(f"{file}:Stored")
+    assert kind(kind.Settings(weights=value), TARGET, "linear").rests_on == {}
+
+
 def test_a_file_that_a_setting_names_is_part_of_the_run(
     file: Path, synthetic: Path, bench: Bench, tmp_path: Path
 ) -> None:
@@ -290,7 +333,7 @@ def test_a_file_that_a_setting_names_is_part_of_the_run(
         assert bench("run", *system, *TINY, "--out", str(out))[0] == 0
     records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
     assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
-    assert {record["rests_on"]["weights"][:9] for record in records} == {"scale.txt"}
+    assert {record["rests_on"]["setting weights"][:9] for record in records} == {"scale.txt"}
 
 
 def test_a_run_is_found_again_until_the_file_changes(
@@ -335,6 +378,7 @@ def test_what_lies_beside_the_file_is_found_and_is_part_of_it(
     for pool in ("mean", "amax"):
         beside.write_text(f"def pool(bands):\n    return bands.{pool}(dim=2)\n")
         monkeypatch.delitem(sys.modules, "pooling_beside", raising=False)  # as in another run
+        registry._imported_as.clear()
         assert bench("run", "--system", f"{file}:Filters", *TINY, "--out", str(out))[0] == 0
     records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
     assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2

@@ -194,9 +194,11 @@ def test_official_sides_and_folds_of_a_table_are_taken(tmp_path: Path) -> None:
     )
     assert sided.card.split.rule == "official"
     assert sided.card.expected.per_side == {"train": 2, "test": 2}
-    folded = draft(table(tmp_path, "path,label,fold 1.wav,a,0 2.wav,b,0 3.wav,a,1 4.wav,b,1")).card
-    assert (folded.split.rule, folded.folds) == ("folds", (1, 2))
-    assert folded.expected.per_side == {"1": 2, "2": 2}
+    assert sided.places == {"train": 2, "test": 2}
+    folded = draft(table(tmp_path, "path,label,fold 1.wav,a,0 2.wav,b,0 3.wav,a,1 4.wav,b,1"))
+    assert (folded.card.split.rule, folded.card.folds) == ("folds", (1, 2))
+    assert folded.card.expected.per_side == {"1": 2, "2": 2}
+    assert folded.places == {"fold 1": 2, "fold 2": 2}
 
 
 def test_an_optional_column_can_be_left_out(tmp_path: Path) -> None:

@@ -52,6 +52,17 @@ class Stateful(Scaled):
         return {"steps": self.steps, "scale": torch.tensor(float(self.steps))}
 
 
+class Remembering(Scaled):
+    """Its state holds whatever it is given."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__()
+        self.state = state
+
+    def get_extra_state(self) -> Any:
+        return self.state
+
+
 class Other(Scaled):
     """The same tensors under another name."""
 
@@ -191,3 +202,23 @@ def test_the_digest_does_not_depend_on_how_a_tensor_lies_in_memory() -> None:
 def test_a_digest_sees_every_kind_of_state() -> None:
     found = {digest(each) for each in (Scaled(), Stateful(1), Stateful(2), Stateful(2))}
     assert len(found) == 3
+
+
+def changed(place: int) -> Any:
+    long = np.zeros(5_000, dtype=np.float32)
+    long[place] = 1
+    return long
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        lambda place: [torch.from_numpy(changed(place))],
+        lambda place: (1, {"a": changed(place)}),
+        lambda place: {f"name {place}", "other"},
+        lambda place: bytes([place]),
+    ],
+)
+def test_a_digest_sees_every_entry_of_a_state(state: Callable[[int], Any]) -> None:
+    found = [digest(Remembering(state(place))) for place in (196, 7, 7)]
+    assert found[0] != found[1] == found[2]
