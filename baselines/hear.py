@@ -27,8 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lape_bench.errors import UserError, in_a_line
-from lape_bench.imports import imported_files
-from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint
+from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint, fingerprint_of_code
 from lape_bench.learning.classify import FinetuneConfig
 from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
 from lape_bench.learning.embeddings import digest
@@ -173,11 +172,7 @@ def _code(name: str) -> str:
     whole = sys.modules[name.partition(".")[0]]
     of_package = [Path(place) for place in getattr(whole, "__path__", [])]
     file = getattr(whole, "__file__", None)
-    places = of_package or ([Path(file)] if file else [])
-    for place in tuple(places):
-        own = place.rglob("*.py") if place.is_dir() else [place]
-        places += imported_files(own, place.parent, sys.path)
-    return "; ".join(map(fingerprint, places)) or "of no file"
+    return fingerprint_of_code(of_package or ([Path(file)] if file else [])) or "of no file"
 
 
 def _import(name: str) -> ModuleType:

@@ -24,6 +24,7 @@ LAYERS = [
         "clusters",
         "environment",
         "memory",
+        "imports",
         "inspection",
         "sweep.schedule",
     ],

@@ -5,6 +5,7 @@ stood for: weights on disk by their SHA-256, code by its own, a published model 
 """
 
 import hashlib
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from lape_bench.errors import UserError
+from lape_bench.imports import imported_files
 from lape_bench.learning.downstream import EncoderConfig, EncoderSystem, Unlabelled
 from lape_bench.learning.encoders import Encoder
 from lape_bench.paths import sha256
@@ -135,6 +137,18 @@ def fingerprint(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
     for file in sorted(files):
         digest.update(f"{file.relative_to(path).as_posix()}\0{_sha256(file)}\0".encode())
     return f"{path.absolute().name}, SHA-256 {digest.hexdigest()}"
+
+
+def fingerprint_of_code(places: Sequence[Path]) -> str:
+    """Return fingerprints of a module's file, or of the folders of its package, and of each file that they import beside them."""
+    beside = [
+        file
+        for place in places
+        for file in imported_files(
+            place.rglob("*.py") if place.is_dir() else [place], place.parent, sys.path
+        )
+    ]
+    return "; ".join(map(fingerprint, [*places, *beside]))
 
 
 def _sha256(path: Path) -> str:
