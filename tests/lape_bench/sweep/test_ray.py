@@ -33,6 +33,8 @@ def test_killed_workers_nodes_and_drivers_change_no_record_and_double_none(
         driver = Driver(tmp_path, grid, on(cluster))
         driver.until(lambda: len(driver.records()) >= 2 and workers())
         os.kill(next(iter(workers())), signal.SIGKILL)
+        driver.until(lambda: len(driver.records()) >= 4 and workers())
+        os.kill(next(iter(workers())), signal.SIGTERM)
         driver.until(lambda: len(driver.records()) >= 6)
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
         driver.until(lambda: len(driver.records()) >= 10)
