@@ -6,7 +6,6 @@ class in a single file needs no package, `path/to/file.py:MyEncoder`; and what t
 """
 
 import ast
-import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -15,9 +14,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from lape_bench import single_file
 from lape_bench.errors import UserError, in_a_line, unknown
-from lape_bench.imports import imported_files, module_name
-from lape_bench.paths import existing, sha256
 
 
 @lru_cache
@@ -97,7 +95,7 @@ class Registry:
                 argument is missing or not asked for.
         """
         if self.is_file(name):
-            loaded = _from_file(name)
+            loaded = single_file.load(name)
             if not accept(loaded):
                 raise UserError(f"{name} is not {expected}")
             return loaded
@@ -134,7 +132,7 @@ class Registry:
     def source(self, name: str) -> Path | None:
         """Return the file of the module that `name` points to, without importing it."""
         if self.is_file(name):
-            return _file(name)
+            return single_file.place(name)
         point = self.entry(name)
         try:
             spec = importlib.util.find_spec(point.module)
@@ -160,7 +158,7 @@ class Registry:
     def origin(self, name: str) -> str:
         """Return the package that registers `name`, with its version, or the file and what it imports beside it, by SHA-256."""
         if self.is_file(name):
-            return f"file {_code(_file(name))}"
+            return f"file {single_file.code(name)}"
         return _origin(self.entry(name))
 
     def summary(self, name: str) -> str:
@@ -173,87 +171,6 @@ class Registry:
         except (SyntaxError, OSError, ValueError, RecursionError) as error:
             return f"(cannot be read: {error})"
         return docstring.splitlines()[0] if docstring else ""
-
-
-def _file(name: str) -> Path:
-    path = existing(Path(name.rpartition(":")[0]), "the plug-in file")
-    if not path.is_file():
-        raise UserError(f"{path} is no file", next_step="give a Python file with a class in it")
-    return path
-
-
-_folders: list[str] = []
-"""Of plug-ins' files, in the order in which Python looks there: after everything else, the last loaded first."""
-_imported_as: dict[Path, str] = {}
-"""The SHA-256 of each file beside a plug-in, when this process imported it."""
-
-
-def _beside(path: Path) -> list[Path]:
-    """Return the files that a plug-in's file imports from its folder."""
-    others = {each for each in _folders if each != str(path.parent)}
-    return imported_files([path], path.parent, [each for each in sys.path if each not in others])
-
-
-def _code(path: Path) -> str:
-    """Return name and SHA-256 of a plug-in's file, and of those that it imports from its folder.
-
-    Raises:
-        UserError: one of the latter is not what this process has imported under its name.
-    """
-    beside = _beside(path)
-    for file in beside:
-        held = sys.modules.get(module_name(file, path.parent))
-        if held is None:
-            continue
-        if getattr(held, "__file__", None) != str(file):
-            raise UserError(
-                f"{path} imports {file}, and another module of that name is loaded: {getattr(held, '__file__', held)}",
-                next_step="rename one of them, or run the systems one after the other",
-            )
-        if _imported_as.setdefault(file, sha256(file)) != sha256(file):
-            raise UserError(
-                f"{file} has changed since this process imported it", next_step="run again"
-            )
-    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in [path, *beside])
-
-
-def _look_beside(path: Path) -> None:
-    """Have Python look for modules in the folder of a plug-in's file too, as by `python FILE`, but last."""
-    folder = str(path.parent)
-    if folder in sys.path and folder not in _folders:
-        return
-    sys.path[:] = [each for each in sys.path if each not in _folders]
-    _folders[:] = [folder, *(each for each in _folders if each != folder)]
-    sys.path.extend(_folders)
-
-
-def _from_file(name: str) -> Any:
-    """Import a file as a module of its own, named by its code, and return what the name asks of it."""
-    path, wanted = _file(name), name.rpartition(":")[2]
-    _look_beside(path)
-    unique = f"{path.stem}_{hashlib.sha256(_code(path).encode()).hexdigest()[:12]}"
-    module = sys.modules.get(unique)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(unique, path)
-        assert spec is not None, "its name ends in .py"
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        _imported_as.update((each, sha256(each)) for each in _beside(path))
-        sys.modules[unique] = module  # before it runs: dataclasses and pydantic look there
-        try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[unique]
-            if not isinstance(error, Exception | SystemExit):
-                raise
-            raise UserError(
-                f"{path} cannot be loaded: it raised {in_a_line(error)}",
-                next_step="mend the file",
-            ) from error
-    if not hasattr(module, wanted):
-        own = [n for n, each in vars(module).items() if getattr(each, "__module__", "") == unique]
-        raise unknown(f"class in {path}", wanted, own)
-    return getattr(module, wanted)
 
 
 def _origin(point: EntryPoint) -> str:

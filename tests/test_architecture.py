@@ -28,6 +28,7 @@ LAYERS = [
         "inspection",
         "sweep.schedule",
     ],
+    ["single_file"],
     ["draws", "registry", "progress", "data.audio", "records", "features"],
     ["predictions"],
     [

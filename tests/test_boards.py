@@ -9,22 +9,12 @@ from pandas import DataFrame
 from lape_bench.config import read_yaml
 from lape_bench.report.frame import load_results
 from lape_bench.sweep.grid import SweepConfig
+from tests.baselines.test_upstreams import UPSTREAMS
 
 BOARDS = Path(__file__).parents[1] / "results" / "boards"
 RANDOM_ENCODER = {
     "ss-mast": "mast"
 }  # of the others it is `supervised`, whose probe sees random weights
-UPSTREAMS = [
-    "byol-a",
-    "cola",
-    "decar",
-    "delores-m",
-    "delores-s",
-    "moco",
-    "simclr",
-    "slicer",
-    "ss-mast",
-]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from lape_bench import registry
+from lape_bench import single_file
 from lape_bench.check import check_system
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
@@ -379,7 +379,7 @@ def test_what_lies_beside_the_file_is_found_and_is_part_of_it(
     for pool in ("mean(dim=2)", "amax(dim=2) + 0"):
         beside.write_text(f"def pool(bands):\n    return bands.{pool}\n")
         monkeypatch.delitem(sys.modules, "pooling_beside", raising=False)  # as in another run
-        registry._imported_as.clear()
+        single_file._imported_as.clear()
         assert bench("run", "--system", f"{file}:Filters", *TINY, "--out", str(out))[0] == 0
     records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
     assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
