@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.errors import UserError, in_a_line
+from lape_bench.errors import FAILURES, UserError, in_a_line
 from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint, fingerprint_of_code
 from lape_bench.learning.classify import FinetuneConfig
 from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
@@ -188,7 +188,7 @@ def _import(name: str) -> ModuleType:
             f"there is no module '{name}'",
             next_step="install it, or run bench in the folder that holds it",
         ) from error
-    except (Exception, SystemExit) as error:  # a stranger's module may fail in any way
+    except FAILURES as error:  # a stranger's module may fail in any way
         raise _failed(name, "cannot be imported", error) from error
     lacking = [function for function in FUNCTIONS if not hasattr(module, function)]
     if lacking:
@@ -208,7 +208,7 @@ def _load(reference: Reference, trained: bool) -> HearEncoder:
             model = module.load_model("")
         else:
             model = module.load_model()
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         raise _failed(reference.module, "cannot load its model", error) from error
     lacking = [name for name in ATTRIBUTES if not hasattr(model, name)]
     if lacking:
@@ -244,7 +244,7 @@ def _facts(reference: Reference, trace: str) -> Facts:
             embeddings = encoder.eval()(encoder.features(noise))
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         raise _failed(reference.module, "cannot embed noise", error) from error
     because = ""
     if not isinstance(encoder.model, nn.Module):

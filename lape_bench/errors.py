@@ -24,6 +24,8 @@ CANNOT_WRITE = {
     errno.EPERM,
     errno.EROFS,
 }
+# What a stranger's code may end in and ours goes on: it also leaves by sys.exit().
+FAILURES = (Exception, SystemExit)
 LONGEST_REASON = 200
 INSTALLED = {"site-packages", "dist-packages"}  # folders of what others wrote
 PYTHONS = Path(sysconfig.get_path("stdlib"))

@@ -75,4 +75,4 @@ def _is_elsewhere(top: str, root: Path, path: Sequence[str]) -> bool:
     if spec is None:
         return False
     places = [*(spec.submodule_search_locations or []), *filter(None, [spec.origin])]
-    return not any(Path(each).is_relative_to(root) for each in places)
+    return not any(Path(each).resolve().is_relative_to(root.resolve()) for each in places)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from lape_bench.errors import in_a_line
+from lape_bench.errors import FAILURES, in_a_line
 
 
 def visible_fault(point: EntryPoint) -> str:
@@ -28,7 +28,7 @@ def visible_fault(point: EntryPoint) -> str:
         spec = importlib.util.find_spec(module)  # imports the packages around it, not the module
     except ModuleNotFoundError as error:
         return f"there is no module '{error.name}'"
-    except (Exception, SystemExit) as error:  # of a stranger's package, whatever it be
+    except FAILURES as error:  # of a stranger's package, whatever it be
         return f"importing {module.rpartition('.')[0]} raised {in_a_line(error)}"
     if spec is None:
         return f"there is no module '{module}'"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lape_bench import single_file
-from lape_bench.errors import UserError, in_a_line, unknown
+from lape_bench.errors import FAILURES, UserError, in_a_line, unknown
 
 
 @lru_cache
@@ -102,7 +102,7 @@ class Registry:
         point = self.entry(name)
         try:
             loaded = point.load()
-        except (Exception, SystemExit) as error:  # however it fails, it is named and ours goes on
+        except FAILURES as error:  # however it fails, it is named and ours goes on
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
                 f"{in_a_line(error)}",
@@ -136,7 +136,7 @@ class Registry:
         point = self.entry(name)
         try:
             spec = importlib.util.find_spec(point.module)
-        except (Exception, SystemExit):  # it is gone, or fails to import: the listing goes on
+        except FAILURES:  # it is gone, or fails to import: the listing goes on
             return None
         return Path(spec.origin) if spec and spec.origin else None
 

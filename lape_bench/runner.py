@@ -29,7 +29,7 @@ from lape_bench.costs import Meter
 from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.device import Compute, stamp
-from lape_bench.errors import UserError, in_a_line, unknown, writing
+from lape_bench.errors import FAILURES, UserError, in_a_line, unknown, writing
 from lape_bench.learning.door import EXPECTED, is_system, system_of
 from lape_bench.paths import checkpoint_folder, staged_folder, write_text
 from lape_bench.predictions import read_predictions, write_predictions
@@ -328,10 +328,7 @@ def _run_and_record(
 ) -> RunRecord:
     try:
         record = _run(job, options, folder, progress, depot)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever a system raises, the record says so and other cells go on
+    except FAILURES as error:  # whatever a system raises, the record says so and other cells go on
         write_text(folder / "error.txt", traceback.format_exc())
         return _failed(job, folder, in_a_line(error))
     (folder / "error.txt").unlink(missing_ok=True)

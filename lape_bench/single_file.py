@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lape_bench.errors import UserError, in_a_line, unknown
+from lape_bench.errors import FAILURES, UserError, in_a_line, unknown
 from lape_bench.imports import imported_files, module_name
 from lape_bench.paths import existing, sha256
 
@@ -22,7 +22,8 @@ _imported_as: dict[Path, str] = {}
 
 def place(name: str) -> Path:
     """Return the file of `path/to/file.py:Class`."""
-    path = existing(Path(name.rpartition(":")[0]), "the plug-in file")
+    # Resolved, so that one file has one spelling, and its folder is that of `python FILE`.
+    path = existing(Path(name.rpartition(":")[0]), "the plug-in file").resolve()
     if not path.is_file():
         raise UserError(f"{path} is no file", next_step="give a Python file with a class in it")
     return path
@@ -40,9 +41,10 @@ def code(name: str) -> str:
         held = sys.modules.get(module_name(file, path.parent))
         if held is None:
             continue
-        if getattr(held, "__file__", None) != str(file):
+        loaded = Path(getattr(held, "__file__", None) or "")
+        if loaded.resolve() != file.resolve():
             raise UserError(
-                f"{path} imports {file}, and another module of that name is loaded: {getattr(held, '__file__', held)}",
+                f"{path} imports {file}, and another module of that name is loaded: {loaded}",
                 next_step="rename one of them, or run the systems one after the other",
             )
         if _imported_as.setdefault(file, sha256(file)) != sha256(file):
@@ -73,7 +75,7 @@ def load(name: str) -> Any:
             spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[unique]
-            if not isinstance(error, Exception | SystemExit):
+            if not isinstance(error, FAILURES):
                 raise
             raise UserError(
                 f"{path} cannot be loaded: it raised {in_a_line(error)}",

@@ -7,7 +7,7 @@ when there is something else to say.
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
-from lape_bench.errors import UserError, in_a_line
+from lape_bench.errors import FAILURES, UserError, in_a_line
 
 Outcome = Literal["ok", "FAILS", "skipped", "note"]
 
@@ -65,6 +65,6 @@ def hold(group: str, claim: str, check: Callable[[], str | None]) -> Result:
         return Result(group, claim, verdict.outcome, str(verdict))
     except UserError as error:
         return Result(group, claim, "FAILS", str(error).rstrip("."))
-    except (Exception, SystemExit) as error:  # a plug-in may fail in any way; the check says how
+    except FAILURES as error:  # a plug-in may fail in any way; the check says how
         return Result(group, claim, "FAILS", f"it raised {in_a_line(error)}")
     return Result(group, claim, "ok", remark or "")

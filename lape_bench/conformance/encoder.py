@@ -17,7 +17,7 @@ from lape_bench.conformance.devices import (
     other_device,
     unregistered,
 )
-from lape_bench.errors import in_a_line
+from lape_bench.errors import FAILURES, in_a_line
 from lape_bench.learning.downstream import EncoderSystem
 from lape_bench.learning.encoders import Encoder, as_embeddings
 from lape_bench.system import RunContext
@@ -167,7 +167,7 @@ def _shortest(subject: _Subject) -> None:
     try:
         found = subject.evaluate(subject.noise(SHORTEST, LEVELS[:1]))
         embeddings = as_embeddings(found, (1, subject.encoder.embedding_size), "it")
-    except (Exception, SystemExit) as error:  # a layer that does not fit says so in its own way
+    except FAILURES as error:  # a layer that does not fit says so in its own way
         raise Note(
             f"{in_a_line(error).rstrip('.')}: tasks with such clips are beyond it"
         ) from error

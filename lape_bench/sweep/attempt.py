@@ -6,7 +6,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from lape_bench.artifacts import Depot
-from lape_bench.errors import UserError, in_a_line
+from lape_bench.errors import FAILURES, UserError, in_a_line
 from lape_bench.progress import Progress
 from lape_bench.records import LOCK, Cell, RunRecord, cell_folder, read_record
 from lape_bench.runner import RunOptions, finished_record, record_failure, resolve, run_cell
@@ -21,10 +21,7 @@ def attempt(
     """Run a cell and return its record, or the reason why there is none."""
     try:
         return run_cell(cell, options, progress, depot)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a plug-in may fail in any way, also before its cell begins
+    except FAILURES as error:  # a plug-in may fail in any way, also before its cell begins
         return in_a_line(error)
 
 
@@ -45,7 +42,7 @@ def shared(cell: Cell, progress: Progress) -> tuple[str, ...]:
     """Name what is made on the way to a cell that others need too; nothing of one that cannot be run."""
     try:
         return resolve(cell, progress).shares
-    except Exception:  # whatever is wrong with it is told when it is its turn
+    except FAILURES:  # whatever is wrong with it is told when it is its turn
         return ()
 
 
@@ -53,7 +50,7 @@ def found(cell: Cell, options: RunOptions, progress: Progress) -> Outcome | None
     """Return what is known of a cell without running it: its record if it is finished, or why it cannot be run."""
     try:
         job = resolve(cell, progress)
-    except Exception as error:
+    except FAILURES as error:
         return in_a_line(error)
     return None if options.force else finished_record(job, options)
 

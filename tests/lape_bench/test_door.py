@@ -312,6 +312,12 @@ def test_files_beside_are_never_taken_for_others_of_their_name(
         load_system(two)
     del sys.modules["beside_both"]  # as in a process of its own
     assert sys.modules[load_system(two).__module__].NAME == "two"
+    (tmp_path / "linked").symlink_to(tmp_path / "two")
+    by_link = (
+        f"{tmp_path / 'linked' / 'mine.py'}:Filters"  # one file has one code, however it is spelled
+    )
+    assert load_system(by_link).__module__ == load_system(two).__module__
+    assert SYSTEMS.origin(by_link) == SYSTEMS.origin(two)
     (tmp_path / "two" / "beside_both.py").write_text("NAME = 'new'\n")
     with pytest.raises(UserError, match=r"beside_both\.py has changed since this process imported"):
         SYSTEMS.origin(two)
