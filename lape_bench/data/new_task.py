@@ -93,9 +93,7 @@ def new_task(
     else:
         recordings, listing, notes = _table(source, columns, audio)
     classes = _classes(source, listing)
-    chosen = "window_seconds was given"
-    if window_seconds is None:
-        window_seconds, chosen = _window(listing)
+    window_seconds, chosen = _window(listing, window_seconds)
     columns_of = recordings.columns
     group = columns_of.group or ("recording" if columns_of.start_seconds else None)
     card = validate(
@@ -326,10 +324,17 @@ def _is_learnt_and_tested(places: set[str], card: TaskCard) -> bool:
     return len(places) > 1 if card.split.folds else {"train", "test"} <= places
 
 
-def _window(listing: Sequence[Listed]) -> tuple[float, str]:
-    """Choose a window by the lengths of clips, and say how."""
+def _window(listing: Sequence[Listed], given: float | None) -> tuple[float, str]:
+    """Choose a window by the lengths of clips unless one is given, and say how."""
     every = max(1, len(listing) // MOST_MEASURED)
     lengths = [length for clip in listing[::every] if (length := _length(clip)) > 0]
+    if given is not None:
+        if lengths and given > max(lengths):
+            return given, (
+                f"window_seconds was given; the longest of {len(lengths)} clips has {max(lengths):.1f} s, "
+                "and silence fills the rest"
+            )
+        return given, "window_seconds was given"
     if not lengths:
         raise UserError(
             f"none of the recordings can be read as audio, such as {listing[0].path}",
@@ -373,7 +378,7 @@ def _left_out(root: Path, listing: Sequence[Listed], with_sides: bool) -> list[s
     empty = [folder.relative_to(root).as_posix() for folder in folders if folder not in used]
     notes = {
         "left out, in no class folder": audio,
-        "left out, no audio": [f"{count} {kind}" for kind, count in kinds.most_common()],
+        "left out, not read as audio": [f"{count} {kind}" for kind, count in kinds.most_common()],
         "no class, since no audio is in it": empty,
     }
     return [f"{what}: {_some(names)}" for what, names in notes.items() if names]

@@ -86,7 +86,7 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path) -> None:
     )
     assert draft(root).notes == (
         "left out, in no class folder: stray.wav",
-        "left out, no audio: 2 .txt, 1 .jpg, 1 .md",
+        "left out, not read as audio: 2 .txt, 1 .jpg, 1 .md",
         "no class, since no audio is in it: hush",
         UNGROUPED,
     )
@@ -151,7 +151,17 @@ def test_a_window_has_a_limit_that_is_told_unless_it_is_asked_for(tmp_path: Path
     drafted = draft(path, window_seconds=None)
     assert drafted.card.window_seconds == LONGEST_WINDOW
     assert "since the median of 4 clips is 60.0 s" in drafted.window
-    assert draft(path, window_seconds=30.0).card.window_seconds == 30
+    asked_for = draft(path, window_seconds=30.0)
+    assert (asked_for.card.window_seconds, asked_for.window) == (30, "window_seconds was given")
+
+
+def test_a_window_that_no_clip_fills_is_told(tmp_path: Path, write_clip: WriteClip) -> None:
+    for number, length in enumerate([0.5, 0.9, 1.2, 0.7]):
+        write_clip(tmp_path / "ab"[number % 2] / f"{number}.wav", number, length)
+    assert draft(tmp_path, window_seconds=1.2).window == "window_seconds was given"
+    drafted = draft(tmp_path, window_seconds=10.0)
+    assert drafted.card.window_seconds == 10
+    assert "the longest of 4 clips has 1.2 s, and silence fills the rest" in drafted.window
 
 
 def test_recordings_of_which_none_can_be_read_are_refused(tmp_path: Path) -> None:
