@@ -12,11 +12,12 @@ clusters of a balanced part of AudioSet. What is clustered there is the last of 
 that. Encoder, views and optimiser are those of every upstream. Both views of a clip are to tell its cluster, and the loss
 is the mean over both.
 
-An epoch of DeepCluster is 5,000 steps; one of 1,800 clips is 29, in which a new classifier learns next to nothing. So the
-same clusters are kept for `redraw_steps` steps, rounded up to whole epochs: by default a tenth of the shortest training.
-A corpus whose epochs are longer is clustered every epoch, as published, and `redraw_steps=1` does so for any. (Clustering
-all the time is not what DeepCluster learns by: arXiv:2207.11839.) The curve tells what became of the clusters: `nmi`, the
-normalised mutual information of new and last ones, in the epochs that drew any.
+An epoch of DeepCluster is 5,000 steps; one of 1,800 clips is 29, in which a new classifier learns little. So the same
+clusters are kept for `redraw_steps` steps, rounded up to whole epochs: by default a tenth of the shortest training. A
+corpus whose epochs are longer is clustered every epoch, as published, and `redraw_steps=1` does so for any; on those 1,800
+a probe of the encoder is then below one of random weights (`results/boards/decar.md`; see also arXiv:2207.11839). The curve
+tells what became of the clusters: `nmi`, the normalised mutual information of new and last ones, in the epochs that drew
+any.
 """
 
 import math
