@@ -1,6 +1,7 @@
 """Fixtures: a cache of its own for every test, small audio, and the real recordings where they are."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from lape_bench import cores
+from lape_bench import cores, single_file
 from lape_bench.catalog import load_card
 from lape_bench.costs import Meter
 from lape_bench.data.prepare import prepare
@@ -30,6 +31,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("LAPE_BENCH_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_plug_in_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Python forgets the folders of plug-ins of a single file, and the modules from this test's folder."""
+    monkeypatch.setattr(single_file, "_folders", [])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name, module in [*sys.modules.items()]:
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
