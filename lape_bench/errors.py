@@ -82,12 +82,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], next_step: str = "") -> UserError:
+def unknown(
+    kind: str, name: str, known: Iterable[str], next_step: str = "", where: str = ""
+) -> UserError:
     """Say that `name` is no known `kind`, which ones are, and which one may have been meant."""
     known = sorted(known)
     hint = nearest(name, known)
     return UserError(
-        f"there is no {kind} '{name}'" + (f": {hint}" if hint else ""),
+        f"there is no {kind} '{name}'"
+        + (f" in {where}" if where else "")
+        + (f": {hint}" if hint else ""),
         allowed=f"known: {', '.join(known) or 'none'}",
         next_step=next_step,
     )

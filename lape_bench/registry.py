@@ -50,10 +50,10 @@ class Registry:
         Raises:
             UserError: no package, or more than one, registers the name.
         """
-        if name.endswith(".py"):
+        if (file := name.removesuffix(":")).endswith(".py"):
             raise UserError(
-                f"{name} is a file, of which one {self.kind} is wanted",
-                next_step=f"name its class too: {name}:MyEncoder",
+                f"{file} is a file, of which one {self.kind} is wanted",
+                next_step=f"name its class too: {file}:MyEncoder",
             )
         name = name.partition(":")[0]
         points = {point.value: point for point in self._points() if point.name == name}
@@ -74,7 +74,8 @@ class Registry:
 
     def is_file(self, name: str) -> bool:
         """Tell whether a name stands for a class in a file."""
-        return name.rpartition(":")[0].endswith(".py")
+        file, _, wanted = name.rpartition(":")
+        return file.endswith(".py") and bool(wanted)
 
     def argument(self, name: str) -> str:
         """Return what stands behind the colon of `KIND:ARGUMENT`, or an empty string."""
@@ -147,8 +148,14 @@ class Registry:
             UserError: it is not there; `what` says what it would hold.
         """
         module = self.source(name)
-        path = (module.parent if module else Path()) / f"{name}.yaml"
-        if module is None or not path.is_file():
+        if module is None:
+            raise UserError(
+                f"the {self.kind} '{name}' of {self.origin(name)} lies in a module that is not there, "
+                f"{self.entry(name).module}",
+                next_step=f"mend its entry point, or uninstall {self.origin(name)}",
+            )
+        path = module.parent / f"{name}.yaml"
+        if not path.is_file():
             raise UserError(
                 f"the {self.kind} '{name}' of {self.origin(name)} has no {what}",
                 allowed=f"a {what} stands beside its module, as {path}",

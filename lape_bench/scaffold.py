@@ -73,9 +73,10 @@ def _refuse_name(name: str, module: str) -> None:
             f"there is a system '{alike[0]}' already",
             next_step="choose another name; 'bench systems' lists them",
         )
-    if keyword.iskeyword(module) or module in sys.stdlib_module_names or _is_installed(module):
+    taken = "keyword" if keyword.iskeyword(module) else "module"
+    if taken == "keyword" or module in sys.stdlib_module_names or _is_installed(module):
         raise UserError(
-            f"'{name}' cannot be the package's name: Python has a module '{module}' already",
+            f"'{name}' cannot be the package's name: Python has a {taken} '{module}' already",
             next_step="choose another name",
         )
 

@@ -83,7 +83,7 @@ def load(name: str) -> Any:
             ) from error
     if not hasattr(module, wanted):
         own = [n for n, each in vars(module).items() if getattr(each, "__module__", "") == unique]
-        raise unknown(f"class in {path}", wanted, own)
+        raise unknown("class", wanted, own, where=str(path))
     return getattr(module, wanted)
 
 

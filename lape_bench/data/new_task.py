@@ -289,7 +289,8 @@ def _check_split(card: TaskCard, listing: Sequence[Listed]) -> list[str]:
             else "train and test, and perhaps val",
             next_step="mend the table, or leave its folds out with --column fold=, and sides are drawn"
             if card.split.folds
-            else "",
+            else "put clips there, or leave the sides out, with --column split= or without folders of theirs, and they "
+            "are drawn",
         )
     of_group: dict[str, set[str]] = defaultdict(set)
     of_class: dict[str, set[str]] = defaultdict(set)
@@ -329,9 +330,9 @@ def _window(listing: Sequence[Listed], given: float | None) -> tuple[float, str]
     every = max(1, len(listing) // MOST_MEASURED)
     lengths = [length for clip in listing[::every] if (length := _length(clip)) > 0]
     if given is not None:
-        if lengths and given > max(lengths):
+        if lengths and given > (longest := round(max(lengths), 2)):
             return given, (
-                f"window_seconds was given; the longest of {len(lengths)} clips has {max(lengths):.1f} s, "
+                f"window_seconds was given; the longest of {len(lengths)} clips has {longest:g} s, "
                 "and silence fills the rest"
             )
         return given, "window_seconds was given"

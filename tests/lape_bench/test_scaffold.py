@@ -72,7 +72,7 @@ def test_no_file_keeps_the_template_s_name_or_outgrows_the_line(
         (LONGEST + "a", "is no name for a package"),
         ("supervised", "there is a system 'supervised' already"),
         ("log_mel_statistics", "there is a system 'log-mel-statistics' already"),
-        ("class", "Python has a module 'class' already"),
+        ("class", "Python has a keyword 'class' already"),
         ("json", "Python has a module 'json' already"),
         ("torch", "Python has a module 'torch' already"),
         ("lape-bench", "Python has a module 'lape_bench' already"),

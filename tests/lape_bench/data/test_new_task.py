@@ -162,6 +162,7 @@ def test_a_window_that_no_clip_fills_is_told(tmp_path: Path, write_clip: WriteCl
     drafted = draft(tmp_path, window_seconds=10.0)
     assert drafted.card.window_seconds == 10
     assert "the longest of 4 clips has 1.2 s, and silence fills the rest" in drafted.window
+    assert "has 1.2 s" in draft(tmp_path, window_seconds=1.21).window
 
 
 def test_recordings_of_which_none_can_be_read_are_refused(tmp_path: Path) -> None:
@@ -215,7 +216,9 @@ def test_an_optional_column_can_be_left_out(tmp_path: Path) -> None:
     path = table(
         tmp_path, "path,label,split 1.wav,a,train 2.wav,a,train 3.wav,b,train 4.wav,b,train"
     )
-    assert "no clip of birds is in test" in refusal(path)
+    said = refusal(path)
+    assert "no clip of birds is in test; train and test, and perhaps val; put clips there" in said
+    assert "--column split=" in said
     assert draft(path, columns={"split": ""}).card.split.rule == "drawn"
 
 
