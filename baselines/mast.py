@@ -2,8 +2,8 @@
 
 The line from which `ss-mast` is measured, as `supervised` is for the systems on AudioNTT. The transformer, its published sizes
 and what departs from them are in `lape_bench/learning/multiscale_transformer.py`. The published learning rate could not be
-found; a transformer wants a smaller one than AudioNTT, and 2.5e-4 is what AST (arXiv:2104.01778) learns keywords with.
-Neither the rate nor the size was tuned.
+found; a transformer wants a smaller one than AudioNTT, and 2.5e-4 is what AST (arXiv:2104.01778) learns keywords with. It was
+the best of four on validation (`results/boards/fine_tuning.md`); the size was not tuned.
 """
 
 from typing import Any, ClassVar
