@@ -13,6 +13,7 @@ A record holds the SHA-256 of the module's files, of what they import from the f
 and of the tensors of an `nn.Module`. What another model reads by itself is not traced.
 """
 
+import copy
 import importlib
 import inspect
 import sys
@@ -20,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -35,6 +37,9 @@ from lape_bench.learning.encoders import as_embeddings, is_whole
 
 FUNCTIONS = ("load_model", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "scene_embedding_size")
+
+_returned: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
+"""Models that `load_model` has returned, by identity, for as long as somebody keeps them."""
 
 
 class HearConfig(EncoderConfig):
@@ -223,7 +228,23 @@ def _load(reference: Reference, trained: bool) -> HearEncoder:
                 f"the model of '{reference.module}' says that its {name} is {value!r}",
                 allowed="a whole number above 0",
             )
-    return HearEncoder(module, model, trained)
+    return HearEncoder(module, _untrained(model, reference.module), trained)
+
+
+def _untrained(model: Any, module: str) -> Any:
+    """Return a model that is nobody else's to train: a copy, where a module keeps its model and returns it again.
+
+    The one that is copied is that of `_facts`, which trains nothing.
+    """
+    if not isinstance(model, nn.Module):
+        return model
+    if _returned.get(id(model)) is not model:
+        _returned[id(model)] = model
+        return model
+    try:
+        return copy.deepcopy(model)
+    except FAILURES as error:
+        raise _failed(module, "returns one model again, which cannot be copied", error) from error
 
 
 def _needs_a_path(load_model: Any) -> bool:
@@ -236,7 +257,7 @@ def _needs_a_path(load_model: Any) -> bool:
 
 @cache
 def _facts(reference: Reference, trace: str) -> Facts:
-    """Load a model once for as long as its files do not change, and embed two seconds of noise."""
+    """Load a model, before any other is, once for as long as its files do not change, and embed two seconds of noise."""
     encoder = _load(reference, trained=True)
     noise = 0.1 * torch.randn(2, 2 * encoder.sample_rate)
     try:

@@ -14,6 +14,7 @@ from lape_bench.baselines.hear import Hear, HearEncoder, _code, _facts
 from lape_bench.check import check_system
 from lape_bench.device import Compute
 from lape_bench.errors import UserError
+from lape_bench.learning.embeddings import digest
 from lape_bench.paths import sha256
 from lape_bench.progress import Progress
 from lape_bench.records import Cell
@@ -268,6 +269,23 @@ def test_a_model_whose_state_is_more_than_float32_is_traced(
     code = TORCH.replace("model(audio)", "model(audio.to(model.filters.weight.dtype)).float()")
     kind = Hear.of(write(code.replace(*change)))
     assert kind(kind.Settings(), TARGET, "linear").rests_on["tensors"]
+
+
+def test_a_model_that_its_module_keeps_is_the_same_for_every_run(write: Write) -> None:
+    kept = TORCH.replace("model = Filters()", "model = KEPT") + "\nKEPT = Filters()\n"
+    system = load_system(f"hear:{write(kept)}")
+    made = [system(system.Settings(), TARGET, "finetune").build_encoder() for _ in range(2)]
+    before = digest(made[1].model)
+    with torch.no_grad():
+        made[0].model.filters.weight.zero_()  # as training would
+    made.append(system(system.Settings(), TARGET, "finetune").build_encoder())
+    assert [digest(each.model) for each in made[1:]] == [before] * 2
+    lock = "\n    def __deepcopy__(self, memo):\n        raise TypeError('no')\n\n    def forward"
+    locked = load_system(f"hear:{write(kept.replace('    def forward', lock, 1))}")
+    with pytest.raises(
+        UserError, match=r"returns one model again, which cannot be copied \(TypeError: no"
+    ):
+        locked(locked.Settings(), TARGET, "finetune").build_encoder()
 
 
 def test_a_record_names_code_and_weights_by_their_hashes_and_other_weights_are_another_cell(
