@@ -7,6 +7,7 @@ two plug-ins have files of one name beside them, or such a file changes, the sec
 import hashlib
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ _folders: list[str] = []
 """Of plug-ins' files, in the order in which Python looks there: after everything else, the last loaded first."""
 _imported_as: dict[Path, str] = {}
 """The SHA-256 of each file beside a plug-in, when this process imported it."""
+
+
+class _Uncompiled(SourceFileLoader):
+    """Reads a file as it is: what Python keeps compiled passes for new if the second and the length are the same."""
+
+    def path_stats(self, path: Any) -> Any:
+        """Say that nothing is known to compare a compiled file with, so that none is read or written."""
+        raise OSError
 
 
 def place(name: str) -> Path:
@@ -55,17 +64,17 @@ def code(name: str) -> str:
 
 
 def load(name: str) -> Any:
-    """Import a file as a module of its own, named by its code, and return what the name asks of it.
+    """Import a file as a module of its own, named by its place and code, and return what the name asks of it.
 
     Raises:
         UserError: the file is missing, fails, or has no such class.
     """
     path, wanted = place(name), name.rpartition(":")[2]
     _look_beside(path)
-    unique = f"{path.stem}_{hashlib.sha256(code(name).encode()).hexdigest()[:12]}"
+    unique = f"{path.stem}_{hashlib.sha256(f'{path}: {code(name)}'.encode()).hexdigest()[:12]}"
     module = sys.modules.get(unique)
     if module is None:
-        spec = importlib.util.spec_from_file_location(unique, path)
+        spec = importlib.util.spec_from_file_location(unique, loader=_Uncompiled(unique, str(path)))
         assert spec is not None, "its name ends in .py"
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -14,6 +14,7 @@ The harness makes a system of it: windows, fine-tuning, linear evaluation, k-NN,
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
-from lape_bench.errors import UserError, in_a_line
+from lape_bench.errors import FAILURES, UserError, in_a_line
 from lape_bench.learning.adapter import fingerprint
 from lape_bench.learning.downstream import EncoderConfig, EncoderSystem, FrozenConfig
 from lape_bench.learning.encoders import Encoder, as_embeddings, is_whole
@@ -64,24 +65,35 @@ class _PluggedSystem(EncoderSystem):
 
     @cached_property
     def rests_on(self) -> dict[str, str]:
-        """Return the SHA-256 of each file that a setting of the encoder names."""
-        files = {name: _file_of(value) for name, value in self._own_settings().items()}
-        return {f"setting {name}": fingerprint(file) for name, file in files.items() if file}
+        """Return the SHA-256 of each file and folder that a setting of the encoder names."""
+        return {
+            f"setting {name}": "; ".join(map(fingerprint, places))
+            for name, value in self._own_settings().items()
+            if (places := _named(value))
+        }
 
     def _own_settings(self) -> dict[str, Any]:
         own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)
         return {name: getattr(self.settings, name) for name in sorted(own)}
 
 
-def _file_of(value: Any) -> Path | None:
-    """Return the file that a setting names, if it does."""
+def _named(value: Any) -> list[Path]:
+    """Return the files and folders that a setting names, or that lists and mappings in it do."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        return [place for each in value for place in _named(each)]
     if not isinstance(value, str | Path):
-        return None
+        return []
     try:
         path = Path(value).expanduser()
-        return path if path.is_file() else None
+        # The current folder and those above it are no weights; "" and "." would be the first.
+        is_place = path.is_file() or (
+            path.is_dir() and not Path.cwd().is_relative_to(path.resolve())
+        )
     except (OSError, RuntimeError, ValueError):  # of a string that can be no path, or of no user
-        return None
+        return []
+    return [path] if is_place else []
 
 
 def is_system(loaded: Any) -> bool:
@@ -145,13 +157,13 @@ def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
 def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
     """Make the keyword arguments of an encoder's constructor settings of its system."""
     own: dict[str, Any] = {}
-    for parameter in inspect.signature(kind).parameters.values():
+    for parameter in _signature(kind).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         _insist_on_a_setting(parameter, kind)
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-        if isinstance(annotation, str):  # from __future__ import annotations
-            annotation = type(parameter.default)
+        if isinstance(annotation, str):  # of a name that is not there to look at
+            annotation = Any
         own[parameter.name] = (annotation, Field(parameter.default, description="of the encoder"))
     try:
         with warnings.catch_warnings():
@@ -167,6 +179,14 @@ def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
             next_step="annotate them with plain types, such as int, float, str, bool or Path, or not at all",
         ) from error
     return made
+
+
+def _signature(kind: type) -> inspect.Signature:
+    """Return what a constructor takes, with annotations as types also where they are kept as text."""
+    try:
+        return inspect.signature(kind, eval_str=True)
+    except FAILURES:
+        return inspect.signature(kind)
 
 
 def _insist_on_a_setting(parameter: inspect.Parameter, kind: type) -> None:
