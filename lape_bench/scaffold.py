@@ -45,10 +45,13 @@ def new_system(name: str, out: Path) -> Path:
         for relative, text in template().items():
             path = staging.path / relative.replace(MODULE, module)
             path.parent.mkdir(parents=True, exist_ok=True)
-            renamed = text.replace(NAME, name).replace(MODULE, module)
-            path.write_text(renamed, encoding="utf-8")
+            path.write_text(_renamed(text, {NAME: name, MODULE: module}), encoding="utf-8")
         staging.name = name
     return folder
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    return re.sub("|".join(names), lambda found: names[found[0]], text)
 
 
 def template() -> dict[str, str]:

@@ -22,7 +22,13 @@ def files(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("my-encoder", "my_encoder"), ("wide_net", "wide_net"), ("v2-a_b", "v2_a_b"), (LONGEST,) * 2],
+    [
+        ("my-encoder", "my_encoder"),
+        ("wide_net", "wide_net"),
+        ("v2-a_b", "v2_a_b"),
+        ("my_encoder_v2",) * 2,
+        (LONGEST,) * 2,
+    ],
 )
 def test_a_package_is_written_under_its_name_and_registers_it(
     name: str, module: str, bench: Bench, tmp_path: Path
