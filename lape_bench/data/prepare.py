@@ -216,14 +216,17 @@ def _usable(
 
 def _of_two_classes(listing: list[Listed], facts_of: dict[str, Facts]) -> dict[str, str]:
     """Map clips whose audio stands under another class too to that clip."""
-    first: dict[str, Listed] = {}
-    bad: dict[str, str] = {}
+    alike: dict[str, list[Listed]] = defaultdict(list)
     for clip in listing:
         facts = facts_of[clip.clip_id]
-        other = first.setdefault(facts.content, clip)
-        if not facts.problem and other.label != clip.label:
-            bad[clip.clip_id] = f"same audio as {other.clip_id}, of class '{other.label}'"
-            bad[other.clip_id] = f"same audio as {clip.clip_id}, of class '{clip.label}'"
+        if not facts.problem:
+            alike[facts.content].append(clip)
+    bad: dict[str, str] = {}
+    for clips in alike.values():
+        for clip in clips:
+            other = next((each for each in clips if each.label != clip.label), None)
+            if other is not None:
+                bad[clip.clip_id] = f"same audio as {other.clip_id}, of class '{other.label}'"
     return bad
 
 
