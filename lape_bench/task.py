@@ -165,7 +165,7 @@ class TaskCard(Config):
     data: Literal["real", "synthetic"] = "real"
     classes: tuple[str, ...] = Field(min_length=2)
     window_seconds: float = Field(
-        gt=0, allow_inf_nan=False, description="length of a training window"
+        ge=0.1, allow_inf_nan=False, description="length of a training window"
     )
     shortest_seconds: float = Field(
         0.1, gt=0, description="clips below are refused: there is little but padding to see"

@@ -91,7 +91,7 @@ def test_a_misspelt_key_is_named_by_its_path_with_the_nearest(
     [
         ("metric", "acuracy", "did you mean 'accuracy'?"),
         ("window_seconds", "one second", "number"),
-        ("window_seconds", 0, "greater than 0"),
+        ("window_seconds", 0.05, "greater than or equal to 0.1"),
         ("window_seconds", float("nan"), "finite"),
         ("window_seconds", float("inf"), "finite"),
         ("version", 0, "greater than or equal to 1"),

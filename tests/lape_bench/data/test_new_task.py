@@ -294,7 +294,10 @@ def test_a_card_is_never_overwritten(tmp_path: Path) -> None:
     [
         ({"metric": "acuracy"}, "no metric 'acuracy': did you mean 'accuracy'"),
         ({"domain": "noise"}, "'domain'"),
-        ({"window_seconds": 0}, "'window_seconds': Input should be greater than 0 (it is 0)"),
+        (
+            {"window_seconds": 0.05},
+            "'window_seconds': Input should be greater than or equal to 0.1",
+        ),
         ({"columns": {"label": "x"}}, "--column and --audio go with a table"),
         ({"audio": Path()}, "--column and --audio go with a table"),
     ],
