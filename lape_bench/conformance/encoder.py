@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from lape_bench.batches import whole_clips
 from lape_bench.conformance.bench import Bench
@@ -118,6 +119,12 @@ def _difference(one: Tensor, other: Tensor) -> float:
 
 def _embeds(subject: _Subject) -> str:
     subject.encoder = subject.build().to(subject.context.device)
+    lazy = [name for name, tensor in _tensors(subject.encoder) if is_lazy(tensor)]
+    if lazy:
+        raise Failed(
+            f"{_some(lazy)} have no shape before the first batch, and what was saved cannot be loaded into them; give Lazy "
+            "layers their input size"
+        )
     audio = whole_clips(subject.clips, subject.context.device)
     subject.encoder.fit_features(waveforms for _, waveforms in audio)
     windows = subject.windows()
@@ -189,7 +196,7 @@ def _steady(subject: _Subject) -> None:
     subject.encoder.train()
     again = subject.evaluate(windows)
     after = _tensors(subject.encoder)
-    changed = [name for name, tensor in after if not torch.equal(tensor, before[name])]
+    changed = [name for name, tensor in after if not _same(tensor, before[name])]
     if changed:
         raise Failed(
             f"evaluation moves {_some(changed)}; are statistics updated without asking self.training?"
@@ -199,6 +206,13 @@ def _steady(subject: _Subject) -> None:
             f"two embeddings of the same audio differ by {_difference(first, again):.1%} of their largest number; is "
             "dropout on in evaluation? F.dropout needs training=self.training, and eval() finds no module in a list"
         )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors hold the same, with NaN the same as NaN."""
+    if one.shape != other.shape:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _tensors(encoder: Encoder) -> list[tuple[str, Tensor]]:

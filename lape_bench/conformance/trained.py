@@ -1,6 +1,8 @@
 """What must hold of a system under a protocol: of its training, its scores, what it saves and what it counts."""
 
 import gc
+import pickle
+import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -32,12 +34,14 @@ def check_trained(bench: Bench, protocol: str) -> Iterator[Result]:
 
     def train() -> None:
         nonlocal system
-        before = torch.get_rng_state()
+        before = _global_state()
         system = bench.trained("first")
-        if not torch.equal(before, torch.get_rng_state()):
+        after = _global_state()
+        moved = [name for name in before if before[name] != after[name]]
+        if moved:
             raise Failed(
-                "torch's global generator moved; is dropout on in evaluation? a System draws from context.seeds, or inside its "
-                "globally()"
+                f"the global generator of {' and of '.join(moved)} moved; is dropout on in evaluation, or a seed set? a "
+                "System draws from context.seeds, or with torch inside its globally()"
             )
 
     yield hold(protocol, TRAINS, train)
@@ -61,6 +65,15 @@ def check_trained(bench: Bench, protocol: str) -> Iterator[Result]:
     ]
     for claim, check in checks:
         yield hold(protocol, claim, partial(check, bench, system))
+
+
+def _global_state() -> dict[str, Any]:
+    """Return the state of the generators that anything may draw from without being asked."""
+    numpy, python = pickle.dumps(np.random.get_state()), random.getstate()
+    found = {"torch": torch.get_rng_state().tolist(), "NumPy": numpy, "Python": python}
+    if torch.cuda.is_available():
+        found["CUDA"] = torch.cuda.get_rng_state().tolist()
+    return found
 
 
 def _log_probabilities(bench: Bench, system: System) -> None:

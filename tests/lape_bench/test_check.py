@@ -1,6 +1,7 @@
 """The conformance check passes what keeps the contract, and finds what breaks it: each breach by its own claim and cause."""
 
 import os
+import random
 import sys
 import textwrap
 from abc import abstractmethod
@@ -9,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pytest
 import torch
 from pydantic import Field
@@ -284,6 +286,23 @@ class NothingOfNoFrames(Sound):
         return self.bands(features)[:, :, 10:].mean(dim=2)
 
 
+class WithoutABest(Sound):
+    """Has a buffer that is NaN until something is noted in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("best", torch.tensor(float("nan")))
+
+
+class SizedLater(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.LazyLinear(self.embedding_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.wide(super().forward(features))
+
+
 class Unset(Sound):
     def prepare(self) -> None:
         nn.init.constant_(self.filters.weight, float("nan"))
@@ -422,6 +441,7 @@ FINITE = "its gradients are finite, with a silent window too"
         (Rounded, EMBEDS, "they are torch.int64; heads are float32: .float()"),
         (Twice, EMBEDS, "they are torch.float64; heads are float32: .float()"),
         (Unset, EMBEDS, "are weights or statistics unset?"),
+        (SizedLater, EMBEDS, "wide.weight, wide.bias have no shape before the first batch"),
         (StandardisedOverTheBatch, EMBEDS, "one window alone they are not finite; is batch norm"),
         (BatchNormThatTrains, EMBEDS, "one window alone raised ValueError: Expected more than 1"),
         (InPlace, STEADY, "it changes the waveforms that it is given; is there an x.mul_()"),
@@ -456,12 +476,14 @@ def test_a_breach_of_the_encoder_is_found_by_its_own_claim_and_explained(
     assert cause in failure.detail
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(
+    ("kind", "precision"), [(Sound, "float32"), (Sound, "bf16"), (WithoutABest, "float32")]
+)
 def test_an_encoder_that_keeps_the_contract_is_reproached_with_nothing(
-    precision: str, results: Check
+    kind: type[Encoder], precision: str, results: Check
 ) -> None:
     compute = Compute(device="cpu", precision=precision)
-    assert failing(before_training(results(of_encoder(Sound), compute))) == []
+    assert failing(before_training(results(of_encoder(kind), compute))) == []
 
 
 class NeedsASecond(Sound):
@@ -673,6 +695,13 @@ class Careless(Floor):
         return super().train(*arguments)
 
 
+class SeedingOthers(Floor):
+    def train(self, *arguments: Any) -> Any:
+        np.random.seed(0)
+        random.seed(0)
+        return super().train(*arguments)
+
+
 class Forgetful(Floor):
     def load(self, *arguments: Any) -> Any:
         super().load(*arguments)
@@ -752,6 +781,7 @@ def of_module(kind: type[nn.Module]) -> type[System]:
     return system
 
 
+TRAINS = "trains, and leaves global random state alone"
 LOG_PROBABILITIES = "scores are log-probabilities, (clips, classes)"
 EXTREMES = "silent, quiet, constant and loud clips are scored"
 COUNTED = "parameters and operations are counted"
@@ -760,7 +790,8 @@ COUNTED = "parameters and operations are counted"
 @pytest.mark.parametrize(
     ("kind", "claim", "cause"),
     [
-        (Careless, "trains, and leaves global random state alone", "global generator moved"),
+        (Careless, TRAINS, "the global generator of torch moved"),
+        (SeedingOthers, TRAINS, "the global generator of NumPy and of Python moved"),
         (OneClassShort, LOG_PROBABILITIES, "the shape is (32, 7), not (32, 8)"),
         (InDoublePrecision, LOG_PROBABILITIES, "they are torch.float64 on cpu"),
         (Unnormalised, LOG_PROBABILITIES, "sum to e^1; end with log_softmax"),
