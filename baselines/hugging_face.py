@@ -210,7 +210,8 @@ class HuggingFace(LayeredSystem):
         part = model.get_submodule(prefix.rstrip("."))
         layer = self.settings.layer
         encoder = HuggingFaceEncoder(part, self.blocks_in, self.extractor, layer, self.window)
-        encoder.loaded["encoder_tensors_matched"] -= len(missing)
+        held = {prefix + name for name in part.state_dict()}
+        encoder.loaded["encoder_tensors_matched"] -= len(held.intersection(missing))
         return encoder
 
 

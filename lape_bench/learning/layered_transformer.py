@@ -67,10 +67,10 @@ class LayeredEncoder(AdaptedEncoder):
         self.model: Any = model
         self.blocks, self.layer = blocks, layer
         self.embedding_size, self.sample_rate = size, sample_rate
-        tensors = float(len(model.state_dict()))
-        self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
         if isinstance(layer, int):
             del self._stack()[max(1, layer) :]  # what the first is given is seen where it is asked
+        tensors = float(len(model.state_dict()))
+        self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
         if layer == WEIGHTED:
             self.layer_weights = nn.Parameter(torch.zeros(len(self._stack()) + 1))
 

@@ -126,7 +126,8 @@ def test_blocks_behind_the_layer_that_is_asked_for_are_not_kept(
         sum(p.numel() for p in held.values())
         == sum(p.numel() for p in whole.parameters()) - of_blocks
     )
-    assert encoder.loaded["encoder_tensors_matched"] == len(whole.model.state_dict())
+    kept = len(encoder.model.state_dict())
+    assert encoder.loaded == {"encoder_tensors": kept, "encoder_tensors_matched": kept}
 
 
 def test_weighted_layers_are_their_softmax_weighted_sum_and_learn(speech: Path) -> None:
@@ -297,6 +298,8 @@ def test_a_tensor_that_the_file_lacks_is_refused_unless_it_is_named(speech: Path
     matched = encoder.loaded["encoder_tensors_matched"]
     assert matched == encoder.loaded["encoder_tensors"] - 1
     assert matched == len(tensors.keys() - {"masked_spec_embed"})  # of SpecAugment, which is off
+    cut = load(speech, allow_missing=["encoder.layers.1.final_layer_norm.bias"], layer=1).loaded
+    assert cut["encoder_tensors_matched"] == cut["encoder_tensors"]  # block 1 is the second
 
 
 def test_a_model_with_a_head_gives_its_encoder(speech: Path) -> None:
