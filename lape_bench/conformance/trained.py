@@ -68,12 +68,9 @@ def check_trained(bench: Bench, protocol: str) -> Iterator[Result]:
 
 
 def _global_state() -> dict[str, Any]:
-    """Return the state of the generators that anything may draw from without being asked."""
+    """Return the state of the CPU's generators that anything may draw from without being asked."""
     numpy, python = pickle.dumps(np.random.get_state()), random.getstate()
-    found = {"torch": torch.get_rng_state().tolist(), "NumPy": numpy, "Python": python}
-    if torch.cuda.is_available():
-        found["CUDA"] = torch.cuda.get_rng_state().tolist()
-    return found
+    return {"torch": torch.get_rng_state().tolist(), "NumPy": numpy, "Python": python}
 
 
 def _log_probabilities(bench: Bench, system: System) -> None:

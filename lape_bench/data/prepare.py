@@ -223,10 +223,10 @@ def _of_two_classes(listing: list[Listed], facts_of: dict[str, Facts]) -> dict[s
             alike[facts.content].append(clip)
     bad: dict[str, str] = {}
     for clips in alike.values():
-        for clip in clips:
-            other = next((each for each in clips if each.label != clip.label), None)
-            if other is not None:
-                bad[clip.clip_id] = f"same audio as {other.clip_id}, of class '{other.label}'"
+        of_label = {clip.label: clip for clip in reversed(clips)}
+        for clip in clips if len(of_label) > 1 else ():
+            other = next(each for label, each in of_label.items() if label != clip.label)
+            bad[clip.clip_id] = f"same audio as {other.clip_id}, of class '{other.label}'"
     return bad
 
 
