@@ -19,6 +19,8 @@ _folders: list[str] = []
 """Of plug-ins' files, in the order in which Python looks there: after everything else, the last loaded first."""
 _imported_as: dict[Path, str] = {}
 """The SHA-256 of each file beside a plug-in, when this process imported it."""
+_codes: dict[str, str] = {}
+"""Of the module that a plug-in's file, or one beside it, is: what its code is, as `code` says it."""
 
 
 class _Uncompiled(SourceFileLoader):
@@ -60,7 +62,17 @@ def code(name: str) -> str:
             raise UserError(
                 f"{file} has changed since this process imported it", next_step="run again"
             )
-    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in [path, *beside])
+    return _told([path, *beside])
+
+
+def code_of(*kinds: type) -> list[str]:
+    """Return the code of those files of plug-ins that classes, or what they derive from, are written in.
+
+    What is computed by a class and kept is kept by this too: a class that a plug-in imports from beside it has a
+    module's plain name, which stays when the code changes.
+    """
+    modules = {each.__module__ for kind in kinds for each in kind.__mro__}
+    return sorted({_codes[module] for module in modules if module in _codes})
 
 
 def load(name: str) -> Any:
@@ -78,7 +90,10 @@ def load(name: str) -> Any:
         assert spec is not None, "its name ends in .py"
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        _imported_as.update((each, sha256(each)) for each in _beside(path))
+        for each in (beside := _beside(path)):
+            _imported_as[each] = sha256(each)
+            _codes[module_name(each, path.parent)] = _told([each, *beside])
+        _codes[unique] = code(name)
         sys.modules[unique] = module  # before it runs: dataclasses and pydantic look there
         try:
             spec.loader.exec_module(module)
@@ -94,6 +109,10 @@ def load(name: str) -> Any:
         own = [n for n, each in vars(module).items() if getattr(each, "__module__", "") == unique]
         raise unknown("class", wanted, own, where=str(path))
     return getattr(module, wanted)
+
+
+def _told(files: list[Path]) -> str:
+    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in files)
 
 
 def _beside(path: Path) -> list[Path]:

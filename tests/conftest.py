@@ -36,7 +36,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def no_plug_in_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Python forgets the folders of plug-ins of a single file, and the modules from this test's folder."""
-    monkeypatch.setattr(single_file, "_folders", [])
+    for name, empty in (("_folders", []), ("_imported_as", {}), ("_codes", {})):
+        monkeypatch.setattr(single_file, name, empty)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     for name, module in [*sys.modules.items()]:

@@ -117,6 +117,12 @@ class Unfused(SpectrogramSystem):
         """Return the version of the teacher's system."""
         return {self.settings.teacher: load_upstream(self.settings.teacher).version}
 
+    @property
+    def rests_on(self) -> dict[str, str]:
+        """Return the code of a teacher that is a plug-in of a single file."""
+        code = load_upstream(self.settings.teacher).code()
+        return {"teacher": "; ".join(code)} if code else {}
+
     def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Name the teacher, and the student whom stages 2 and 3 make of it."""
         kind = load_upstream(self.settings.teacher)

@@ -26,6 +26,7 @@ from lape_bench.learning.heads import NearestNeighbours
 from lape_bench.learning.inference import class_log_probabilities
 from lape_bench.learning.probe import LinearConfig, Windows, fit_linear
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
+from lape_bench.single_file import code_of
 from lape_bench.store import Clips
 from lape_bench.system import (
     Cell,
@@ -233,6 +234,7 @@ class EncoderSystem(System):
             "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
             "system_version": self.version,
             **({"rests_on": self.rests_on} if self.rests_on else {}),
+            **({"code": code} if (code := code_of(type(self))) else {}),
         }
         window_seconds = self.target.window_seconds
         embeddings, owner = cached_embeddings(

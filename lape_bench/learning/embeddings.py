@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.inference import embed
 from lape_bench.learning.weights import load_tensors, save_tensors
+from lape_bench.single_file import code_of
 from lape_bench.store import Clips
 from lape_bench.system import RunContext
 
@@ -48,6 +49,7 @@ def cached_embeddings(
         {
             "encoder": f"{type(encoder).__module__}:{type(encoder).__qualname__}",
             "encoder_tensors": digest(encoder),
+            **({"encoder_code": code} if (code := code_of(type(encoder))) else {}),
             "clips": clips.key,
             "window_seconds": None if encoder.whole_clip else window_seconds,
             **determined_by,

@@ -18,6 +18,7 @@ from lape_bench.learning.spectrogram import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
 from lape_bench.registry import SYSTEMS
 from lape_bench.seeding import Seeds
+from lape_bench.single_file import code_of
 from lape_bench.store import Clips
 from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSummary
 
@@ -87,6 +88,11 @@ class UpstreamSystem(SpectrogramSystem):
         """
 
     @classmethod
+    def code(cls) -> list[str]:
+        """Return the code of the class where it is a plug-in of a single file; nothing for others, whose version says it."""
+        return code_of(cls)
+
+    @classmethod
     def named(cls, settings: Any, seed: int) -> dict[str, Any]:
         """Return what an upstream is determined by beside its corpus.
 
@@ -99,6 +105,7 @@ class UpstreamSystem(SpectrogramSystem):
             "system_version": cls.version,
             "settings": settings.model_dump(mode="json", exclude=NAMED_OTHERWISE),
             "seed": seed if settings.pretrain.seed is None else settings.pretrain.seed,
+            **({"code": code} if (code := cls.code()) else {}),
         }
 
     @classmethod

@@ -353,6 +353,31 @@ def test_annotations_that_are_kept_as_text_are_types_all_the_same(tmp_path: Path
     assert load_system(f"{path}:Filters").Settings.model_validate({"width": 8})
 
 
+def test_what_a_class_from_beside_the_file_computes_is_kept_by_its_code(
+    synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, beside, out = tmp_path / "main.py", tmp_path / "levels_beside.py", tmp_path / "out"
+    main.write_text("from levels_beside import Levels\n")
+    for statistic in ("std(1)", "abs().mean(1)"):
+        beside.write_text(CODE.replace("waveforms.std(1)", f"waveforms.{statistic}"))
+        monkeypatch.delitem(sys.modules, "levels_beside", raising=False)  # as in another run
+        single_file._imported_as.clear()
+        run = (
+            "run",
+            "--system",
+            f"{main}:Levels",
+            "--protocol",
+            "knn",
+            "--task",
+            "synthetic-sounds",
+        )
+        assert bench(*run, "--out", str(out))[0] == 0
+    records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    embeddings = [{each["hash"] for each in record["artifacts"]} for record in records]
+    assert len(embeddings) == 2
+    assert not embeddings[0] & embeddings[1]
+
+
 @pytest.mark.parametrize(
     "value", ["x" * 300, "~nobody_of_this_name/x", "a\0b", "", ".", "..", "/", "relu"]
 )

@@ -628,6 +628,20 @@ def test_more_clusters_than_clips_fail_with_a_sentence_in_the_record(
     )
 
 
+def test_the_code_of_a_teacher_from_a_file_is_what_the_run_rests_on(tmp_path: Path) -> None:
+    path, kind = tmp_path / "mine.py", load_system("unfused")
+    target = Target(classes=("a", "b"), window_seconds=1.0, metric="accuracy")
+    found = []
+    for margin in (1, 2):
+        code = f"from lape_bench.baselines.delores_s import DeloresS\n\nclass Mine(DeloresS):\n    margin = {margin}\n"
+        path.write_text(code)
+        settings = kind.Settings.model_validate({"teacher": f"{path}:Mine"})
+        found.append(kind(settings, target, "finetune").rests_on["teacher"])
+    assert found[0] != found[1]
+    assert all(each.startswith("mine.py, SHA-256 ") for each in found)
+    assert kind(kind.Settings(), target, "finetune").rests_on == {}
+
+
 def test_a_cell_is_another_one_when_its_teacher_has_a_new_version(
     beside: RunRecord, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
