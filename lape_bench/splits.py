@@ -107,8 +107,9 @@ def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.boo
 
     Without groups, each class gives a tenth of its clips, at least one if it has two. With groups,
     groups are taken in random order, each if it brings the class counts nearer to a tenth than leaving
-    it does, until a tenth is reached; at least one group is taken and one left, and every class keeps
-    a clip in train.
+    it does, until a tenth is reached. A class that has none yet then gives its smallest group, so that a choice on
+    validation is one between all classes. Every class keeps a clip in train: a group is left where that would take the
+    last.
 
     Args:
         train: rows of a manifest.
@@ -134,13 +135,17 @@ def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.boo
         nearer = np.abs(with_it - wanted).sum() < np.abs(held - wanted).sum()
         if nearer and (with_it < total).all():
             taken[group], held = True, with_it
-    if not taken.any():
-        # Groups much larger than a tenth, such as four speakers: the smallest that leaves every class.
-        candidates = [g for g in range(len(names)) if (counts[g] < total).all()]
-        if candidates:
-            sizes = counts[candidates].sum(axis=1)
-            smallest = [g for g, size in zip(candidates, sizes, strict=True) if size == sizes.min()]
-            taken[random.choice(smallest)] = True
+    sizes = counts.sum(axis=1)
+    for label in np.flatnonzero(wanted):
+        # Groups much larger than a tenth, such as four speakers, or four birds of each species.
+        if held[label] > 0:
+            continue
+        having = np.flatnonzero(counts[:, label])
+        fitting = [group for group in having if (held + counts[group] < total).all()]
+        if fitting:
+            smallest = [group for group in fitting if sizes[group] == sizes[fitting].min()]
+            group = random.choice(smallest)
+            taken[group], held = True, held + counts[group]
     return taken[groups]
 
 

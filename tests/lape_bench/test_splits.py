@@ -1,6 +1,7 @@
 """Properties of every split, over every registered task."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -170,6 +171,17 @@ def test_four_large_groups_give_one_to_validation() -> None:
     held = hold_out(clips, np.random.default_rng(0))
     assert clips["group"][held].nunique() == 1
     assert held.sum() == len(clips) // 4
+
+
+def test_groups_of_one_class_each_leave_no_class_out_of_validation() -> None:
+    birds = [(f"s{kind}", f"s{kind}-{bird}") for kind in range(10) for bird in range(4)]
+    clips = pd.DataFrame([bird for bird in birds for _ in range(25)], columns=["label", "group"])
+    clips["clip_id"] = [str(number) for number in range(len(clips))]
+    for seed in range(5):
+        held = hold_out(clips, np.random.default_rng(seed))
+        assert set(clips["label"][held]) == set(clips["label"][~held]) == set(clips["label"])
+        assert not set(clips["group"][held]) & set(clips["group"][~held])
+        assert held.sum() == 250  # a bird of each species
 
 
 def test_a_class_of_one_group_stays_in_train() -> None:
