@@ -22,7 +22,7 @@ from lape_bench.paths import write_text
 SCHEMA_VERSION = 3
 LONGEST_NAME = 120  # of a folder; a system's argument may be a long path
 PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score could
-RECORD, PREDICTIONS = "record.json", "predictions.parquet"
+RECORD, PREDICTIONS, ERROR = "record.json", "predictions.parquet", "error.txt"
 WORK, LOCK = "work", ".lock"  # what a run needs beside them while it runs
 SEAL = b',\n  "seal": '
 

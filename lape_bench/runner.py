@@ -35,6 +35,7 @@ from lape_bench.paths import checkpoint_folder, staged_folder, write_text
 from lape_bench.predictions import read_predictions, write_predictions
 from lape_bench.progress import Progress
 from lape_bench.records import (
+    ERROR,
     LOCK,
     PROTOCOL_VERSION,
     RECORD,
@@ -331,9 +332,9 @@ def _run_and_record(
     try:
         record = _run(job, options, folder, progress, depot)
     except FAILURES as error:  # whatever a system raises, the record says so and other cells go on
-        write_text(folder / "error.txt", traceback.format_exc())
+        write_text(folder / ERROR, traceback.format_exc())
         return _failed(job, folder, in_a_line(error))
-    (folder / "error.txt").unlink(missing_ok=True)
+    (folder / ERROR).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return record
 

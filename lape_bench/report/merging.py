@@ -11,6 +11,7 @@ from lape_bench.errors import UserError, writing
 from lape_bench.paths import new_file
 from lape_bench.predictions import read_predictions
 from lape_bench.records import (
+    ERROR,
     LOCK,
     RECORD,
     WORK,
@@ -115,3 +116,5 @@ def _copy(folder: Path, target: Path) -> None:
     for path in sorted(wanted, key=lambda each: each.name == RECORD):
         with new_file(target / path.relative_to(folder)) as temporary:
             shutil.copyfile(path, temporary)
+    if not (folder / ERROR).exists():
+        (target / ERROR).unlink(missing_ok=True)  # of a record that failed and has given way

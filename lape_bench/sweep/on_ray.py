@@ -18,7 +18,7 @@ from lape_bench.artifacts import cache
 from lape_bench.errors import UserError, writing
 from lape_bench.paths import home, new_file
 from lape_bench.progress import Progress, Running
-from lape_bench.records import LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
+from lape_bench.records import ERROR, LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
 from lape_bench.runner import RunOptions
 from lape_bench.sweep.attempt import Outcome, attempt
 from lape_bench.sweep.desk import AtDesk, Desk, Teller
@@ -253,7 +253,7 @@ def _receive(options: RunOptions, cell: Cell, record: RunRecord, files: dict[str
                 with new_file(folder / name) as path:
                     path.write_bytes(files[name])
             if record.status == "finished":
-                (folder / "error.txt").unlink(missing_ok=True)
+                (folder / ERROR).unlink(missing_ok=True)
 
 
 def _is_finished(folder: Path) -> bool:

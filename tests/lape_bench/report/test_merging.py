@@ -69,12 +69,14 @@ def test_a_finished_record_takes_the_place_of_a_failed_one_and_never_the_other_w
         update={"status": "failed", "error": "out of luck", "predictions_sha256": None}
     )
     write_record(tmp_path / "failed" / folder.name, failed)
+    (tmp_path / "failed" / folder.name / "error.txt").write_text("Traceback")
     order = ("failed", "whole") if failed_first else ("whole", "failed")
     for name in order:
         assert bench("merge", str(tmp_path / "all"), str(tmp_path / name), "-q")[0] == 0
     ((target, merged),) = find_records(tmp_path / "all")[0]
     assert merged == record
     assert (target / "predictions.parquet").is_file()
+    assert not (target / "error.txt").exists()
 
 
 def test_a_damaged_record_is_named_and_the_others_are_taken(tmp_path: Path, bench: Bench) -> None:
