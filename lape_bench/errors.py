@@ -6,6 +6,7 @@ defect of ours and keeps its traceback.
 
 import difflib
 import errno
+import os
 import sysconfig
 import textwrap
 import traceback
@@ -97,6 +98,14 @@ def unknown(
     )
 
 
+def _is_about(error: OSError, place: Path) -> bool:
+    """Tell whether a failure is one of a place, what lies in or beside it or above, and not of a file that is read meanwhile."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    named, place = Path(error.filename).absolute(), place.absolute()
+    return named.is_relative_to(place.parent) or place.is_relative_to(named)
+
+
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
     """Turn a full disk or a place that cannot be written into a `UserError` that names it."""
@@ -108,7 +117,7 @@ def writing(place: Path) -> Iterator[None]:
                 f"the disk that holds {place} is full",
                 next_step=f"free some space, or choose another disk: {ELSEWHERE}",
             ) from error
-        if error.errno in CANNOT_WRITE:
+        if error.errno in CANNOT_WRITE and _is_about(error, place):
             raise UserError(
                 f"{place} cannot be written ({error.strerror})",
                 next_step=f"choose another folder: {ELSEWHERE}",

@@ -91,6 +91,19 @@ def test_checkpoints_without_a_stamp_are_dropped(tmp_path: Path) -> None:
     assert not (tmp_path / "work" / "epoch").exists()
 
 
+def test_a_file_that_is_missing_elsewhere_is_not_taken_for_a_place_that_cannot_be_written(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(FileNotFoundError), staged_folder(tmp_path / "cache" / "kind"):
+        (tmp_path / "vocabulary.txt").read_text()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="cannot be written"),
+        staged_folder(tmp_path / "file" / "kind"),
+    ):
+        pass
+
+
 def test_checkpoints_that_cannot_be_written_are_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
