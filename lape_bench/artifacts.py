@@ -6,6 +6,7 @@ description (`artifact.json`), and what making it took (`made.json`).
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
@@ -177,12 +179,13 @@ def kept(within: Path) -> Iterator[Kept]:
         # What is being written this moment belongs to its writer.
         for folder in (path for path in folders if not path.name.startswith(PART)):
             unfinished = folder.name.startswith(".")
-            files = [path for path in folder.rglob("*") if path.is_file()]
             made = None if unfinished else _read_made(folder)
-            newest = [(folder / MADE).stat().st_mtime] if made else _times([folder, *files])
-            size = sum(path.stat().st_size for path in files)
+            facts = dict(_facts(folder))
+            counted = [facts[folder / MADE]] if made and folder / MADE in facts else facts.values()
+            newest = max((each.st_mtime for each in counted), default=0.0)
+            size = sum(each.st_size for each in facts.values() if S_ISREG(each.st_mode))
             name = folder.name.removeprefix(WORK)
-            found.append(Kept(parent.name, name, folder, size, max(newest), made))
+            found.append(Kept(parent.name, name, folder, size, newest, made))
         yield from sorted(found, key=lambda each: each.last_used)
 
 
@@ -271,5 +274,9 @@ def _digest(folder: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _times(paths: list[Path]) -> list[float]:
-    return [path.stat().st_mtime for path in paths]
+def _facts(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Look at a folder and what it holds, but for what its writer takes away meanwhile."""
+    for within, _, names in os.walk(folder):
+        for path in (Path(within), *(Path(within, name) for name in names)):
+            with suppress(OSError):
+                yield path, path.stat()

@@ -241,6 +241,19 @@ def test_a_listing_names_finished_unfinished_and_unreadable_ones(shelf: Path) ->
         assert each.bytes == sum(path.stat().st_size for path in files) > 0
 
 
+def test_a_listing_does_without_what_its_writer_takes_away_meanwhile(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, walk = listed(shelf), os.walk
+
+    def vanishing(folder: Path) -> Any:
+        for within, folders, names in walk(folder):
+            yield within, [*folders, "gone"], [*names, "gone.tmp"]
+
+    monkeypatch.setattr(os, "walk", vanishing)
+    assert listed(shelf) == before
+
+
 def test_a_listing_goes_by_kind_and_the_longest_unused_first(shelf: Path) -> None:
     each = listed(shelf)
     assert [one.kind for one in each] == ["embeddings"] * 3 + ["student"]
