@@ -1,6 +1,7 @@
 """What a run ran on: packages, commit, machine."""
 
 import hashlib
+import os
 import platform
 import subprocess
 from functools import cache
@@ -10,25 +11,33 @@ from pathlib import Path
 PACKAGES = (
     "lape_bench", "torch", "torchaudio", "numpy", "scikit-learn", "soundfile", "soxr", "pandas", "pyarrow",
 )  # fmt: skip
+CODE = (
+    "lape_bench",
+    "tasks",
+    "baselines",
+    "unfused",
+)  # the folders that a run's code and cards lie in
 
 
 @cache
 def commit() -> str:
     """Return the harness's git commit, or "none" outside a checkout.
 
-    Where files differ from it, "-dirty-" follows and a hash of the difference: two states of the code never
-    have one name.
+    Where files differ from it, "-dirty-" follows and a hash of the difference, files of code that git does not track
+    among it: two states of the code never have one name.
     """
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return "none"
     try:
-        head = _git(folder, "rev-parse", "HEAD")
+        head = _git(folder, "rev-parse", "HEAD").decode().strip()
         changed = _git(folder, "diff", "HEAD")
+        new = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+        for name in filter(None, new.split(b"\0")):
+            changed += name + (folder / os.fsdecode(name)).read_bytes()
     except (OSError, subprocess.SubprocessError):
         return "none"
-    digest = hashlib.sha256(changed.encode()).hexdigest()[:12]
-    return f"{head}-dirty-{digest}" if changed else head
+    return f"{head}-dirty-{hashlib.sha256(changed).hexdigest()[:12]}" if changed else head
 
 
 def describe() -> dict[str, str]:
@@ -46,8 +55,6 @@ def describe() -> dict[str, str]:
     return facts
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=10
-    )
-    return done.stdout.strip()
+def _git(folder: Path, *arguments: str) -> bytes:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=10).stdout
