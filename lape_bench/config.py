@@ -37,6 +37,20 @@ class Config(Frozen):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads what `yaml.safe_load` does, but no mapping in which a key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; what `<<` brings in gives way to the mapping's own keys."""
+        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in own if key != "<<" and own.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{twice[0]}' stands twice in one mapping", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
     """Read one YAML mapping into `model`.
 
@@ -48,7 +62,7 @@ def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})", next_step="check the path") from error
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({reason})") from error
@@ -85,9 +99,13 @@ def apply_pairs(pairs: Sequence[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise UserError(f"--set '{pair}' contradicts an earlier --set {parent}=...")
         try:
-            node[last] = yaml.safe_load(text)
+            value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
             raise UserError(f"the value of --set '{pair}' cannot be read as YAML") from error
+        before = node.get(last)
+        if isinstance(before, dict) and not isinstance(value, dict):
+            raise UserError(f"--set '{pair}' contradicts an earlier --set {key.strip()}.…")
+        node[last] = merge(before, value) if isinstance(before, dict) else value
     return values
 
 

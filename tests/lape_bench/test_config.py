@@ -27,7 +27,25 @@ def test_pairs_become_nested_values_of_their_yaml_type() -> None:
     }
 
 
-@pytest.mark.parametrize("pair", ["width", "=3", "x=[1"])
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ["inner.a=1", "inner={b: 2}"],
+        ["inner={b: 2}", "inner.a=1"],
+        ["inner={a: 1}", "inner={b: 2}"],
+    ],
+)
+def test_pairs_of_one_mapping_are_laid_together_in_either_order(pairs: list[str]) -> None:
+    assert apply_pairs(pairs) == {"inner": {"a": 1, "b": 2}}
+
+
+@pytest.mark.parametrize("pairs", [["a.b=1", "a=2"], ["a=2", "a.b=1"]])
+def test_pairs_that_contradict_each_other_are_refused(pairs: list[str]) -> None:
+    with pytest.raises(UserError, match="contradicts an earlier --set a"):
+        apply_pairs(pairs)
+
+
+@pytest.mark.parametrize("pair", ["width", "=3", "x=[1", "x={a: 1, a: 2}"])
 def test_a_pair_that_is_no_setting_is_refused(pair: str) -> None:
     with pytest.raises(UserError, match="--set"):
         apply_pairs([pair])
@@ -49,7 +67,7 @@ def test_a_wrong_value_is_named_by_its_path(values: object, said: str) -> None:
         validate(values, Outer, where="here")
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b: c"])
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "width: 1\nfinetune: {}\nwidth: 2"])
 def test_what_is_not_yaml_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text(text)
