@@ -17,6 +17,7 @@ Samples = NDArray[np.float32]
 SUFFIXES = frozenset({".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"})
 SHORTEST_SECONDS = 0.1  # below this a 64 ms analysis window sees little but padding
 BLOCK_FRAMES = 2**20
+SEEKABLE = {"AIFF", "AU", "FLAC", "RF64", "WAV", "WAVEX"}  # to the sample, unlike MP3 and Ogg
 UNKNOWN_FRAMES = 2**62  # libsndfile's count for a stream that does not say its length
 KNOWN_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3")
 SILENT_BELOW = 2.0**-15  # one step of 16-bit audio
@@ -52,12 +53,11 @@ def read(
         head = _head(path)
         try:
             with soundfile.SoundFile(path) as file:
-                mono, rate, frames, log = (
-                    _decode(file),
-                    file.samplerate,
-                    file.frames,
-                    file.extra_info,
-                )
+                rate, frames, log = file.samplerate, file.frames, file.extra_info
+                start, length = (round(seconds * rate) for seconds in segment or (0, 0))
+                # A long recording of many stretches is not decoded whole for each of them.
+                seeks = length > 0 and file.format in SEEKABLE and start + length <= frames
+                mono = _decode(file, start, length) if seeks else _decode(file)
         except soundfile.SoundFileError as error:
             reason = str(error).rpartition(": ")[2].strip().rstrip(".")
             looks_like_text = _is_text(head) and not head.startswith(KNOWN_STARTS)
@@ -65,12 +65,12 @@ def read(
                 "not audio: it looks like text" if looks_like_text else "not readable as audio"
             )
             raise AudioProblem(f"{problem} ({reason})") from error
-        if (len(mono) < frames < UNKNOWN_FRAMES) or _is_cut_off(path, log):
+        expected = length if seeks else frames
+        if (len(mono) < expected < UNKNOWN_FRAMES) or _is_cut_off(path, log):
             raise AudioProblem("truncated: it holds less audio than its header says")
     except OSError as error:
         raise AudioProblem(f"cannot be read ({error.strerror})") from error
-    if segment is not None:
-        start, length = (round(seconds * rate) for seconds in segment)
+    if segment is not None and not seeks:
         if start + length > len(mono):
             raise AudioProblem(f"ends at {len(mono) / rate:.3f} s, before the stretch to take")
         mono = mono[start : start + length]
@@ -115,11 +115,14 @@ def _is_text(head: bytes) -> bool:
         return False
 
 
-def _decode(file: soundfile.SoundFile) -> Samples:
-    """Read all of an open file in blocks, since a stream may not say how long it is; average channels."""
-    blocks = []
+def _decode(file: soundfile.SoundFile, start: int = 0, length: int = UNKNOWN_FRAMES) -> Samples:
+    """Read frames of an open file, by default all, in blocks, since a stream may not say how long it is; average channels."""
+    blocks, left = [], length
     try:
-        while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        if start:
+            file.seek(start)
+        while len(block := file.read(min(left, BLOCK_FRAMES), dtype="float32", always_2d=True)):
+            left -= len(block)
             # The mean of one channel would copy it for nothing.
             blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
     except soundfile.SoundFileError as error:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,3 +242,31 @@ def test_random_bytes_are_refused_as_unreadable_and_not_called_text(
     reason = refusal(path)
     assert "not readable as audio" in reason
     assert "text" not in reason
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "au", "ogg"])
+def test_a_stretch_is_the_same_as_of_the_whole_and_no_more_of_it_is_decoded(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rate = tmp_path / f"long.{suffix}", 16_000
+    stereo = 0.1 * np.random.default_rng(0).standard_normal((20 * rate, 2))
+    soundfile.write(path, stereo, rate)
+    whole, _ = read(path)
+    frames, decode = 0, soundfile.SoundFile.read
+
+    def counting(file: soundfile.SoundFile, *arguments: Any, **named: Any) -> Any:
+        nonlocal frames
+        block = decode(file, *arguments, **named)
+        frames += len(block)
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counting)
+    stretch, _ = read(path, (7.25, 1.5))
+    assert np.array_equal(stretch, whole[116_000:140_000])
+    assert frames == (len(whole) if suffix == "ogg" else 24_000)
+    with pytest.raises(AudioProblem, match=r"ends at 20\.000 s, before the stretch to take"):
+        read(path, (19.0, 1.5))
+    if suffix == "flac":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(AudioProblem, match="truncated"):
+            read(path, (15.0, 1.0))
