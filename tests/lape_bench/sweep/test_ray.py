@@ -92,7 +92,7 @@ def test_nodes_that_share_nothing_have_records_and_artefacts_carried(
 
 @pytest.mark.slow
 def test_a_node_that_lacks_a_task_says_so_before_the_sweep_starts(
-    own_artifacts: Path, esc_folder: Path, tmp_path: Path
+    esc_folder: Path, tmp_path: Path
 ) -> None:
     prepared = subprocess.run(
         [sys.executable, "-m", "lape_bench", "data", "prepare", "esc10", "--from", str(esc_folder)],
