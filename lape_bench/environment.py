@@ -11,12 +11,7 @@ from pathlib import Path
 PACKAGES = (
     "lape_bench", "torch", "torchaudio", "numpy", "scikit-learn", "soundfile", "soxr", "pandas", "pyarrow",
 )  # fmt: skip
-CODE = (
-    "lape_bench",
-    "tasks",
-    "baselines",
-    "unfused",
-)  # the folders that a run's code and cards lie in
+CODE = ("lape_bench", "tasks", "baselines", "unfused")  # folders of code and cards
 
 
 @cache

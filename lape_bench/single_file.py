@@ -65,13 +65,13 @@ def code(name: str) -> str:
     return _told([path, *beside])
 
 
-def code_of(*kinds: type) -> list[str]:
-    """Return the code of those files of plug-ins that classes, or what they derive from, are written in.
+def code_of(kind: type) -> list[str]:
+    """Return the code of those files of plug-ins that a class, or what it derives from, is written in.
 
     What is computed by a class and kept is kept by this too: a class that a plug-in imports from beside it has a
     module's plain name, which stays when the code changes.
     """
-    modules = {each.__module__ for kind in kinds for each in kind.__mro__}
+    modules = {each.__module__ for each in kind.__mro__}
     return sorted({_codes[module] for module in modules if module in _codes})
 
 
