@@ -89,6 +89,8 @@ class ByolAObjective(Objective):
 class ByolA(AudioNTTUpstream):
     """AudioNTT pre-trained by BYOL."""
 
+    artifact_name = "byol-a"
+
     Settings: ClassVar[type[FrozenConfig]] = ByolAConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_hidden": 64}
 

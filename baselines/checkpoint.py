@@ -102,6 +102,8 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
         where: the file, in messages.
     """
 
+    artifact_name = "checkpoint"
+
     def __init__(
         self, found: Found, log_mel: LogMelConfig, allowed: tuple[str, ...], where: str
     ) -> None:

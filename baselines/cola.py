@@ -60,6 +60,8 @@ class ColaObjective(Siamese):
 class Cola(AudioNTTUpstream):
     """AudioNTT pre-trained by COLA."""
 
+    artifact_name = "cola"
+
     Settings: ClassVar[type[FrozenConfig]] = ColaConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_features": 64}
 

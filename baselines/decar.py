@@ -151,6 +151,8 @@ class DecarObjective(Siamese):
 class Decar(AudioNTTUpstream):
     """AudioNTT pre-trained by deep clustering."""
 
+    artifact_name = "decar"
+
     Settings: ClassVar[type[FrozenConfig]] = DecarConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"clusters": 8}
 

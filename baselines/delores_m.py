@@ -76,6 +76,8 @@ class DeloresMObjective(MomentumContrast):
 class DeloresM(AudioNTTUpstream):
     """AudioNTT pre-trained by momentum contrast and layer-wise Barlow Twins."""
 
+    artifact_name = "delores-m"
+
     version = 2  # 1 had both views at one level, and a linear key head
     Settings: ClassVar[type[FrozenConfig]] = DeloresMConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector": 64, "queue": 64}

@@ -44,6 +44,8 @@ class BarlowTwins(Siamese):
 class DeloresS(AudioNTTUpstream):
     """AudioNTT pre-trained by Barlow Twins."""
 
+    artifact_name = "delores-s"
+
     version = 2  # 1 had both views at one level
     Settings: ClassVar[type[FrozenConfig]] = DeloresSConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector": 64}

@@ -107,6 +107,8 @@ class HearEncoder(AdaptedEncoder):
         trained: whether gradients flow back through it.
     """
 
+    artifact_name = "hear"
+
     def __init__(self, module: ModuleType, model: Any, trained: bool) -> None:
         super().__init__()
         self.module, self.model, self.trained = module, model, trained

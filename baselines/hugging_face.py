@@ -104,6 +104,8 @@ class HuggingFaceEncoder(LayeredEncoder):
         window: samples of a window.
     """
 
+    artifact_name = "hf"
+
     def __init__(
         self, model: nn.Module, blocks: str, extractor: Any, layer: int | str, window: int
     ) -> None:

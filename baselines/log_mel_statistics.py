@@ -20,6 +20,8 @@ from lape_bench.system import Protocol
 class StatisticsEncoder(Encoder):
     """Mean and population deviation over time of each band, of whole clips."""
 
+    artifact_name = "log-mel-statistics"
+
     whole_clip = True
 
     def __init__(self) -> None:

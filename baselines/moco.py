@@ -26,6 +26,8 @@ from lape_bench.learning.ntt import AudioNTTUpstream
 class MoCo(AudioNTTUpstream):
     """AudioNTT pre-trained by momentum contrast."""
 
+    artifact_name = "moco"
+
     Settings: ClassVar[type[FrozenConfig]] = MomentumContrastConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"queue": 64}
 

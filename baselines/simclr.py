@@ -47,6 +47,8 @@ class SimCLRObjective(Siamese):
 class SimCLR(AudioNTTUpstream):
     """AudioNTT pre-trained by SimCLR."""
 
+    artifact_name = "simclr"
+
     Settings: ClassVar[type[FrozenConfig]] = SimCLRConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_hidden": 64}
 

@@ -119,6 +119,8 @@ class SlicerObjective(MomentumContrast):
 class Slicer(AudioNTTUpstream):
     """AudioNTT pre-trained by SLICER."""
 
+    artifact_name = "slicer"
+
     Settings: ClassVar[type[FrozenConfig]] = SlicerConfig
     brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"queue": 64, "cluster_hidden": 64}
 

@@ -110,6 +110,8 @@ class SSMastObjective(MomentumContrast):
 class SSMast(UpstreamSystem):
     """A multiscale transformer pre-trained by symmetric momentum contrast with patch-drop."""
 
+    artifact_name = "ss-mast"
+
     Settings: ClassVar[type[FrozenConfig]] = SSMastConfig
     brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"depths": [1, 1], "queue": 64}
 

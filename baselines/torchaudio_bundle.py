@@ -36,6 +36,8 @@ class BundleEncoder(LayeredEncoder):
         sample_rate: Hz, of the waveforms.
     """
 
+    artifact_name = "torchaudio"
+
     def __init__(
         self, model: nn.Module, normalise: bool, layer: int | str, sample_rate: int
     ) -> None:

@@ -84,6 +84,16 @@ class Depot(Protocol):
         """Take the files of an artefact, unless it is there."""
 
 
+def stable_name(kind: type) -> str:
+    """Name a class in the description of an artefact: its own `artifact_name`, or else its module and name.
+
+    With a name of its own a class may move to another module, and what it computed before is still found. A subclass
+    does not inherit the name, since it may compute something else.
+    """
+    own = vars(kind).get("artifact_name")
+    return own if isinstance(own, str) else f"{kind.__module__}:{kind.__qualname__}"
+
+
 def cache() -> Path:
     """Return the folder of all artefacts."""
     return home() / "artifacts"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lape_bench.artifacts import stable_name
 from lape_bench.learning.encoders import Encoder
 from lape_bench.learning.inference import embed
 from lape_bench.learning.weights import load_tensors, save_tensors
@@ -47,7 +48,7 @@ def cached_embeddings(
         "embeddings",
         f"{type(encoder).__name__}, {encoder.embedding_size} numbers, {len(clips):,} clips",
         {
-            "encoder": f"{type(encoder).__module__}:{type(encoder).__qualname__}",
+            "encoder": stable_name(type(encoder)),
             "encoder_tensors": digest(encoder),
             **({"encoder_code": code} if (code := code_of(type(encoder))) else {}),
             "clips": clips.key,

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ class Encoder(nn.Module, ABC):
         whole_clip: true where clips are embedded whole and unpadded, whatever the task's window.
         graphable: true where its training may be recorded as a CUDA graph (see `cuda_graph`): Python decides nothing in
             `forward`, and `features` has no parameter.
+        artifact_name: what cached embeddings of exactly this class are named by; without one, its module and name.
     """
 
+    artifact_name: ClassVar[str]
     sample_rate: int = 16_000
     embedding_size: int
     whole_clip: bool = False
@@ -132,6 +135,8 @@ class AudioNTT(LogMelEncoder):
         log_mel: the front end; bands must be a multiple of 8.
         dropout: between the two linear layers.
     """
+
+    artifact_name = "audio-ntt"
 
     CHANNELS = 64
     graphable = True

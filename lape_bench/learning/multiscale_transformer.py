@@ -72,6 +72,8 @@ class MultiscaleTransformer(LogMelEncoder):
         log_mel: the front end.
     """
 
+    artifact_name = "multiscale-transformer"
+
     graphable = True
 
     def __init__(

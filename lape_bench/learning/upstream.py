@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from lape_bench.artifacts import Artifact
+from lape_bench.artifacts import Artifact, stable_name
 from lape_bench.batches import whole_clips
 from lape_bench.learning.augment import Views
 from lape_bench.learning.downstream import FrozenConfig, Unlabelled
@@ -61,7 +61,13 @@ class Upstream:
 
 
 class UpstreamSystem(SpectrogramSystem):
-    """A system whose encoder is pre-trained by an objective."""
+    """A system whose encoder is pre-trained by an objective.
+
+    Attributes:
+        artifact_name: what upstreams of exactly this class are named by; without one, its module and name.
+    """
+
+    artifact_name: ClassVar[str]
 
     Settings: ClassVar[type[FrozenConfig]] = UpstreamConfig
     brief: ClassVar[dict[str, Any]] = SpectrogramSystem.brief | {
@@ -101,7 +107,7 @@ class UpstreamSystem(SpectrogramSystem):
             seed: of the run.
         """
         return {
-            "system": f"{cls.__module__}:{cls.__qualname__}",
+            "system": stable_name(cls),
             "system_version": cls.version,
             "settings": settings.model_dump(mode="json", exclude=NAMED_OTHERWISE),
             "seed": seed if settings.pretrain.seed is None else settings.pretrain.seed,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from lape_bench.artifacts import stable_name
 from lape_bench.learning import pretrain
 from lape_bench.learning.upstream import Upstream, UpstreamSystem, load_upstream
 from lape_bench.store import Clips
@@ -54,6 +55,11 @@ def learn(name: str, context: RunContext, epochs: int, **changes: Any) -> Upstre
     return kind.pretrained(
         kind.Settings.model_validate(kind.brief_settings(given)), coloured_noise(), context
     )
+
+
+@every_upstream
+def test_upstreams_are_kept_under_the_name_of_their_system(name: str) -> None:
+    assert stable_name(load_upstream(name)) == name
 
 
 def aside(context: RunContext, name: str) -> RunContext:

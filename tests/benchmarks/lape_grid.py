@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+from lape_bench.artifacts import stable_name
 from lape_bench.catalog import load_card, synthetic
 from lape_bench.config import read_yaml
 from lape_bench.progress import Progress
@@ -97,8 +98,7 @@ def main() -> None:
 
 
 def _origin(system: str) -> str:
-    kind = load_system(system)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return stable_name(load_system(system))
 
 
 def _print(name: str, row: dict[str, float]) -> None:

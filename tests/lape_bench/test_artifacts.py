@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lape_bench import artifacts
-from lape_bench.artifacts import Artifact, Kept, artifact, kept, remove
+from lape_bench.artifacts import Artifact, Kept, artifact, kept, remove, stable_name
 
 Compute = Callable[[Path, Path], None]
 STAMP = {"torch": "1"}
@@ -306,3 +306,16 @@ def test_what_another_process_is_making_is_not_pulled_from_under_it(tmp_path: Pa
 
 def test_the_cache_lies_in_the_folder_of_the_harness(cache: Path) -> None:
     assert artifacts.cache() == cache / "artifacts"
+
+
+class _Named:
+    artifact_name = "named"
+
+
+class _Derived(_Named):
+    pass
+
+
+def test_a_class_is_named_by_itself_and_a_subclass_by_its_module() -> None:
+    assert stable_name(_Named) == "named"
+    assert stable_name(_Derived) == f"{__name__}:_Derived"
