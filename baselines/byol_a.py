@@ -17,13 +17,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.heads import mlp
-from lape_bench.learning.momentum import follow, momentum_copy
-from lape_bench.learning.normalised_mse import normalised_mse
-from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.pretrain import Objective
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.heads import mlp
+from lape_bench.learning.losses.normalized_mse import normalised_mse
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.training.momentum_encoder import follow, momentum_copy
+from lape_bench.learning.training.pretrain import Objective
 
 
 class ByolAConfig(AudioNTTUpstreamConfig):

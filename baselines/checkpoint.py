@@ -21,21 +21,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.config import validate
-from lape_bench.errors import UserError
-from lape_bench.features import LogMelConfig
-from lape_bench.learning.adapter import (
+from lape_bench.core.config import validate
+from lape_bench.core.errors import UserError
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.log_mel import LogMelConfig
+from lape_bench.learning.systems.adapter import (
     AdaptedEncoder,
     Adapter,
     LoadedConfig,
     fingerprint,
     refuse_missing,
 )
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.ntt import AudioNTTSystem
-from lape_bench.learning.spectrogram import SpectrogramConfig
-from lape_bench.learning.weights import load_strictly, load_tensors
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig
+from lape_bench.learning.training.checkpoints import load_strictly, load_tensors
 
 # The names of our parts in each layout: a convolution and a batch norm in each block, two linear layers after them.
 OURS = {

@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.learning.contrast import bilinear_contrast
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT, Encoder
-from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.pretrain import Siamese
+from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.losses.contrast import bilinear_contrast
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.training.pretrain import Siamese
 
 
 class ColaConfig(AudioNTTUpstreamConfig):

@@ -29,13 +29,13 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lape_bench.errors import UserError
-from lape_bench.learning.clustering import ClusteringConfig, cluster
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT, Encoder
-from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.pretrain import Siamese, UnlabelledClips
-from lape_bench.seeding import Seeds
+from lape_bench.core.errors import UserError
+from lape_bench.core.seeding import Seeds
+from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.training.clustering import ClusteringConfig, cluster
+from lape_bench.learning.training.pretrain import Siamese, UnlabelledClips
 
 DEVIATION = 0.01  # of a new classifier's weights, as published
 

@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.learning.barlow_twins import TRADE_OFF, barlow_twins
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.heads import mlp
-from lape_bench.learning.momentum_contrast import (
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.heads import mlp
+from lape_bench.learning.losses.barlow_twins import TRADE_OFF, barlow_twins
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.momentum_contrast import (
     Branch,
     MomentumContrast,
     MomentumContrastConfig,
 )
-from lape_bench.learning.ntt import AudioNTTUpstream
 
 
 class DeloresMConfig(MomentumContrastConfig):

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.barlow_twins import TRADE_OFF, barlow_twins
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT, Encoder
-from lape_bench.learning.heads import mlp
-from lape_bench.learning.ntt import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.pretrain import Siamese
+from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.heads import mlp
+from lape_bench.learning.losses.barlow_twins import TRADE_OFF, barlow_twins
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.training.pretrain import Siamese
 
 
 class DeloresSConfig(AudioNTTUpstreamConfig):

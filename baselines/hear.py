@@ -28,12 +28,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.errors import FAILURES, UserError, in_a_line
-from lape_bench.learning.adapter import AdaptedEncoder, Adapter, fingerprint, fingerprint_of_code
-from lape_bench.learning.classify import FinetuneConfig
-from lape_bench.learning.downstream import EncoderConfig, FrozenConfig
-from lape_bench.learning.embeddings import digest
-from lape_bench.learning.encoders import as_embeddings, is_whole
+from lape_bench.core.errors import FAILURES, UserError, in_a_line
+from lape_bench.learning.encoders.base import as_embeddings, is_whole
+from lape_bench.learning.systems.adapter import (
+    AdaptedEncoder,
+    Adapter,
+    fingerprint,
+    fingerprint_of_code,
+)
+from lape_bench.learning.systems.encoder_system import EncoderConfig, FrozenConfig
+from lape_bench.learning.training.cached_embeddings import digest
+from lape_bench.learning.training.finetune import FinetuneConfig
 
 FUNCTIONS = ("load_model", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "scene_embedding_size")

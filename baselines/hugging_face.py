@@ -21,10 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lape_bench.errors import UserError, in_a_line
-from lape_bench.learning.adapter import LoadedConfig, fingerprint, refuse_missing
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.layered_transformer import LayeredConfig, LayeredEncoder, LayeredSystem
+from lape_bench.core.errors import UserError, in_a_line
+from lape_bench.learning.systems.adapter import LoadedConfig, fingerprint, refuse_missing
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.layered_transformer import (
+    LayeredConfig,
+    LayeredEncoder,
+    LayeredSystem,
+)
 from lape_bench.system import Protocol, Target
 
 WAVEFORMS = "Wav2Vec2FeatureExtractor"

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.features import LogMel
-from lape_bench.learning.downstream import EncoderSystem, FrozenConfig
-from lape_bench.learning.encoders import Encoder
-from lape_bench.learning.probe import LinearConfig
+from lape_bench.learning.encoders.base import Encoder
+from lape_bench.learning.encoders.log_mel import LogMel
+from lape_bench.learning.systems.encoder_system import EncoderSystem, FrozenConfig
+from lape_bench.learning.training.linear_probe import LinearConfig
 from lape_bench.system import Protocol
 
 

@@ -1,7 +1,7 @@
 """MAST: a multiscale spectrogram transformer (arXiv:2211.01515) from random weights, fine-tuned with the labels.
 
 The line from which `ss-mast` is measured, as `supervised` is for the systems on AudioNTT. The transformer, its published sizes
-and what departs from them are in `lape_bench/learning/multiscale_transformer.py`. The published learning rate could not be
+and what departs from them are in `lape_bench/learning/encoders/multiscale_transformer.py`. The published learning rate could not be
 found; a transformer wants a smaller one than AudioNTT, and 2.5e-4 is what AST (arXiv:2104.01778) learns keywords with. It was
 the best of four on validation (`results/boards/fine_tuning.md`); the size was not tuned.
 """
@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.multiscale_transformer import (
+from lape_bench.learning.encoders.multiscale_transformer import (
     MultiscaleTransformer,
     MultiscaleTransformerConfig,
 )
-from lape_bench.learning.spectrogram import (
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.spectrogram_system import (
     SpectrogramConfig,
     SpectrogramFinetuneConfig,
     SpectrogramSystem,

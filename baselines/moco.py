@@ -13,14 +13,14 @@ whole batch shares its statistics, it would change nothing.
 
 from typing import Any, ClassVar
 
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.momentum_contrast import (
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.momentum_contrast import (
     Branch,
     MomentumContrast,
     MomentumContrastConfig,
 )
-from lape_bench.learning.ntt import AudioNTTUpstream
 
 
 class MoCo(AudioNTTUpstream):

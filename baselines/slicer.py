@@ -3,7 +3,7 @@
 Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, as in `moco` but in both
 directions. Beside it a head assigns every view softly to clusters, and each cluster finds itself in the other view: what is
 compared is a cluster's column, its share of every clip of the batch (Contrastive Clustering, arXiv:2009.09687). Its clusters
-have nothing to do with those of k-mix, by which backgrounds are chosen (`lape_bench/learning/k_mix.py`).
+have nothing to do with those of k-mix, by which backgrounds are chosen (`lape_bench/learning/augmentations/k_mix.py`).
 
 The published setting is a linear head to keys of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of
 0.999; a head of 2048 hidden features to the softmax over 128 clusters, compared at temperature 1; all three terms weighted
@@ -26,18 +26,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.augment import Views
-from lape_bench.learning.contrast import nt_xent
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.heads import mlp
-from lape_bench.learning.k_mix import FarthestCluster
-from lape_bench.learning.momentum_contrast import (
+from lape_bench.learning.augmentations.k_mix import FarthestCluster
+from lape_bench.learning.augmentations.views import Views
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.heads import mlp
+from lape_bench.learning.losses.contrast import nt_xent
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.momentum_contrast import (
     Branch,
     MomentumContrast,
     MomentumContrastConfig,
 )
-from lape_bench.learning.ntt import AudioNTTUpstream
 
 
 class SlicerConfig(MomentumContrastConfig):

@@ -1,7 +1,7 @@
 """SS-MAST: a multiscale spectrogram transformer learns by symmetric contrast of views with dropped patches, then the labels.
 
 Of arXiv:2211.01515. Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, and
-some patches of every view are left out of the transformer (`lape_bench/learning/multiscale_transformer.py`), of student
+some patches of every view are left out of the transformer (`lape_bench/learning/encoders/multiscale_transformer.py`), of student
 and teacher alike. Patches are dropped while pre-training alone.
 
 The published setting is a log-mel of 128 bands and 10.24 s, patches of 16 x 16 at strides of 10, MViTv2-B or -S, a linear
@@ -26,16 +26,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.downstream import FrozenConfig
-from lape_bench.learning.momentum_contrast import Branch, MomentumConfig, MomentumContrast
-from lape_bench.learning.multiscale_transformer import (
+from lape_bench.learning.encoders.multiscale_transformer import (
     MultiscaleTransformer,
     MultiscaleTransformerConfig,
 )
-from lape_bench.learning.pretrain import PretrainConfig
-from lape_bench.learning.spectrogram import SpectrogramFinetuneConfig
-from lape_bench.learning.training import OptimizerConfig
-from lape_bench.learning.upstream import UpstreamSystem
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.momentum_contrast import Branch, MomentumConfig, MomentumContrast
+from lape_bench.learning.systems.pretrained_system import UpstreamSystem
+from lape_bench.learning.systems.spectrogram_system import SpectrogramFinetuneConfig
+from lape_bench.learning.training.loop import OptimizerConfig
+from lape_bench.learning.training.pretrain import PretrainConfig
 
 
 class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):

@@ -4,7 +4,7 @@ AudioNTT (BYOL-A v1, arXiv:2103.06695) from random weights, Adam at 1e-3 with a 
 augmentation. Under `linear` and `knn` the encoder stays random, which is the floor of a frozen encoder.
 """
 
-from lape_bench.learning.ntt import AudioNTTSystem
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
 
 
 class Supervised(AudioNTTSystem):

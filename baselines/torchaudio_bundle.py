@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio import pipelines
 
-from lape_bench.errors import UserError, in_a_line, unknown
-from lape_bench.learning.adapter import fingerprint
-from lape_bench.learning.layered_transformer import LayeredEncoder, LayeredSystem
+from lape_bench.core.errors import UserError, in_a_line, unknown
+from lape_bench.learning.systems.adapter import fingerprint
+from lape_bench.learning.systems.layered_transformer import LayeredEncoder, LayeredSystem
 
 TRANSFORMER = "encoder.transformer"
 

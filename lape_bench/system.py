@@ -11,28 +11,28 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 from typing import Protocol as Callback
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.artifacts import Artifact, Depot, artifact, cache
-from lape_bench.config import Config, merge
-from lape_bench.costs import Meter
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress
-from lape_bench.ranks import ALONE, Ranks
+from lape_bench.core.config import Config, merge
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
 
 # Both are part of the contract too, so a plug-in finds them here.
-from lape_bench.records import Cell as Cell
-from lape_bench.records import ParameterCounts as ParameterCounts
-from lape_bench.records import Protocol as Protocol
-from lape_bench.seeding import Seeds
-from lape_bench.store import Clips
+from lape_bench.records.record import Cell as Cell
+from lape_bench.records.record import ParameterCounts as ParameterCounts
+from lape_bench.records.record import Protocol as Protocol
+from lape_bench.runtime.artifacts import Artifact, Depot, artifact, cache
+from lape_bench.runtime.device import Precision
+from lape_bench.runtime.distributed import ALONE, Ranks
+from lape_bench.runtime.profiling import Meter
 
-Precision = Literal["float32", "bf16"]
 Curve = tuple[dict[str, float], ...]  # one mapping a logged epoch: {"epoch": 1, "loss": 2.9}
 
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from lape_bench.config import Config
-from lape_bench.errors import UserError, unknown
+from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError, unknown
 from lape_bench.metrics import METRICS
 
 Side = Literal["train", "val", "test"]

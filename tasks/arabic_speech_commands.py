@@ -11,7 +11,7 @@ import csv
 import re
 from pathlib import Path
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, Side, TaskCard, locate
 
 KEYWORDS = (

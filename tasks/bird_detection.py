@@ -9,7 +9,7 @@ Which wav/ belongs to which set is told by the items: numbers in freefield1010, 
 import csv
 from pathlib import Path
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, TaskCard, folders, locate
 
 METADATA = {

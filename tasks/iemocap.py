@@ -11,7 +11,7 @@ that the evaluators agreed on.
 import re
 from pathlib import Path
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, TaskCard, locate
 
 LINE = re.compile(r"\[[^\]]+\]\t(?P<name>\S+)\t(?P<emotion>\w+)\t.*")

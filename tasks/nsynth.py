@@ -7,7 +7,7 @@ nsynth-{train, valid or test}/audio/{note}.wav
 import json
 from pathlib import Path
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, Side, TaskCard, locate
 
 SIDES: dict[str, Side] = {"train": "train", "valid": "val", "test": "test"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import soundfile
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, Segment, Side, TaskCard, folders, locate
 
 NAME = re.compile(r"(?:[a-z]+_)?(?P<speaker>[0-9a-f]{8})_nohash_\d+(?:\.wav)?\.wav", re.IGNORECASE)

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from lape_bench.seeding import Seeds
+from lape_bench.core.seeding import Seeds
 from lape_bench.task import Generator, Listed, Side, TaskCard
 
 RATE = 16_000

@@ -9,7 +9,7 @@ audio/{scene}-{city}-{place}-{segment}-{device}.wav             in 13 archives
 import csv
 from pathlib import Path
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, Side, TaskCard, folders, locate
 
 LISTS: dict[str, Side] = {"fold1_train.txt": "train", "fold1_evaluate.txt": "test"}

@@ -7,7 +7,7 @@ audio/fold{1-10}/{slice_file_name}
 import csv
 from pathlib import Path
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, TaskCard, locate
 
 

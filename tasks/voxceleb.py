@@ -6,7 +6,7 @@ iden_split.txt                                lines of `1 id10001/video/00001.wa
 
 from pathlib import Path
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.task import Listed, Reader, Side, TaskCard, folders, locate
 
 SIDES: dict[str, Side] = {"1": "train", "2": "val", "3": "test"}

@@ -10,13 +10,14 @@ import pytest
 import soundfile
 import torch
 
-from lape_bench import cores, single_file
-from lape_bench.catalog import load_card
-from lape_bench.costs import Meter
+from lape_bench.core.paths import home
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import prepare
-from lape_bench.paths import home
-from lape_bench.progress import Progress
-from lape_bench.seeding import Seeds
+from lape_bench.plugins import single_file
+from lape_bench.runtime import cpu_cores
+from lape_bench.runtime.profiling import Meter
 from lape_bench.system import RunContext
 
 REAL_AUDIO = Path(
@@ -123,7 +124,7 @@ def real_audio() -> Path:
 @pytest.fixture(autouse=True)
 def _unseen(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of other test processes are not those beside this one, and nothing is said of them."""
-    monkeypatch.setattr(cores, "_runs", lambda: tmp_path_factory.getbasetemp() / "runs")
+    monkeypatch.setattr(cpu_cores, "_runs", lambda: tmp_path_factory.getbasetemp() / "runs")
 
 
 @pytest.fixture(autouse=True)

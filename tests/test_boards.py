@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pandas import DataFrame, Series
 
-from lape_bench.config import flatten, read_yaml
-from lape_bench.report.frame import load_results
+from lape_bench.core.config import flatten, read_yaml
+from lape_bench.results.load import load_results
 from lape_bench.sweep.grid import SweepConfig
 from tests.baselines.test_upstreams import UPSTREAMS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .environments import make_environment
+from tests.environments import make_environment
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.encoders.base import Encoder
 
 RATE, WINDOW_SECONDS, SHAPE = 100, 0.96, (9, 6)  # of its audio, its windows, its features
 

@@ -3,11 +3,11 @@
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.draws import Draws
-from lape_bench.learning.augment import Views, random_gains
-from lape_bench.learning.inference import class_log_probabilities
-from lape_bench.learning.training import Loop, UnlabelledConfig
-from lape_bench.store import Clips
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.augmentations.views import Views, random_gains
+from lape_bench.learning.training.inference import class_log_probabilities
+from lape_bench.learning.training.loop import Loop, UnlabelledConfig
+from lape_bench.runtime.batch_random import Draws
 from lape_bench.system import Curve, RunContext
 
 from .losses import self_distillation

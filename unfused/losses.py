@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from lape_bench.learning.normalised_mse import normalised_mse
+from lape_bench.learning.losses.normalized_mse import normalised_mse
 
 
 def self_distillation(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lape_bench.learning.clustering import ClusteringConfig, cluster
+from lape_bench.learning.training.clustering import ClusteringConfig, cluster
 
 
 class PseudoLabelConfig(ClusteringConfig):

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.heads import mlp
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.heads import mlp
 
 
 class Student(nn.Module):

@@ -15,20 +15,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lape_bench.artifacts import Artifact
-from lape_bench.batches import whole_clips
-from lape_bench.config import merge, validate
-from lape_bench.learning.augment import Views
-from lape_bench.learning.downstream import FrozenConfig, Unlabelled
-from lape_bench.learning.embeddings import cached_embeddings
-from lape_bench.learning.encoders import AudioNTT, Encoder
-from lape_bench.learning.inference import average_by_clip
-from lape_bench.learning.ntt import AudioNTTUpstream
-from lape_bench.learning.pretrain import STAGE as PRETRAINING
-from lape_bench.learning.spectrogram import SpectrogramConfig, SpectrogramSystem
-from lape_bench.learning.upstream import Upstream, load_upstream
-from lape_bench.learning.weights import load_strictly, load_tensors, save_tensors
-from lape_bench.store import Clips
+from lape_bench.core.config import merge, validate
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.augmentations.views import Views
+from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
+from lape_bench.learning.systems.encoder_system import FrozenConfig, Unlabelled
+from lape_bench.learning.systems.pretrained_system import Upstream, load_upstream
+from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
+from lape_bench.learning.training.batches import whole_clips
+from lape_bench.learning.training.cached_embeddings import cached_embeddings
+from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
+from lape_bench.learning.training.inference import average_by_clip
+from lape_bench.learning.training.pretrain import STAGE as PRETRAINING
+from lape_bench.runtime.artifacts import Artifact
 from lape_bench.system import Cell, RunContext, TrainingSummary
 
 from . import distill as stage_3

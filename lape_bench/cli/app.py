@@ -22,7 +22,7 @@ from lape_bench.cli import (
     systems,
     tasks,
 )
-from lape_bench.errors import FULL_DISK, UserError
+from lape_bench.core.errors import FULL_DISK, UserError
 
 app = typer.Typer(
     name="bench",

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from lape_bench.cli.options import print_table
-from lape_bench.errors import unknown
+from lape_bench.core.errors import unknown
 
 app = typer.Typer(
     help="List what is kept of finished stages, or delete it.",
@@ -18,7 +18,7 @@ app = typer.Typer(
 @app.command("list", epilog="Example: bench artifacts list")
 def list_artifacts() -> None:
     """List upstreams, embeddings, pseudo-labels and students, the longest unused first."""
-    from lape_bench import artifacts
+    from lape_bench.runtime import artifacts
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("kind", no_wrap=True)
@@ -50,7 +50,7 @@ def prune_artifacts(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
 ) -> None:
     """Delete artefacts that no run has used for a while; a later run makes them again."""
-    from lape_bench import artifacts
+    from lape_bench.runtime import artifacts
 
     everything = list(artifacts.kept(artifacts.cache()))
     kinds = sorted({each.kind for each in everything})

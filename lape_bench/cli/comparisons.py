@@ -8,7 +8,7 @@ import typer
 
 from lape_bench.cli.options import ChosenSystems, Sources, print_table
 from lape_bench.cli.reports import finished, only_complete
-from lape_bench.errors import UserError, unknown
+from lape_bench.core.errors import UserError, unknown
 
 app = typer.Typer()
 
@@ -71,10 +71,10 @@ def ranks(
     label fraction is a mean score.
     """
     # scipy.stats and pandas are slow to import.
-    from lape_bench.report import average_ranks, label_curve
     from lape_bench.report import leaderboard as boards
+    from lape_bench.report.formatting import listed
     from lape_bench.report.names import chosen_systems, shown_systems, shown_tasks
-    from lape_bench.report.wording import listed
+    from lape_bench.report.stats import average_ranks, label_curve
 
     board = boards.leaderboard(finished(out or [Path("results")]).cells)
     board = chosen_systems(board.assign(shown=shown_systems(board)), system or [])

@@ -8,11 +8,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from lape_bench.catalog import all_cards, load_card, published_lock
 from lape_bench.cli.options import Quiet, TaskName, Verbose, print_table
-from lape_bench.errors import UserError
-from lape_bench.paths import home
-from lape_bench.progress import Progress
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import home
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import all_cards, load_card, published_lock
 from lape_bench.task import TaskCard
 
 MOST_PATHS = 20  # of fetched files to name one by one
@@ -42,8 +42,8 @@ def prepare(
     verbose: Verbose = False,
 ) -> None:
     """Read, decode and check the recordings of a task, once; its variants are prepared with it."""
-    from lape_bench.data import sources
     from lape_bench.data.prepare import prepare as prepare_task
+    from lape_bench.data.sources import archives
     from lape_bench.data.verify import differences
 
     card = _base_card(task)
@@ -61,7 +61,7 @@ def prepare(
         for difference in differences(own_card, manifest):
             print(f"  differs from the card: {difference}")
     if delete_archives:
-        deleted = sources.delete_unpacked(card)
+        deleted = archives.delete_unpacked(card)
         print(f"deleted {deleted.bytes / 2**20:,.0f} MiB of archives")
         for name, reason in deleted.kept:
             print(f"  kept {name}: {reason}")
@@ -79,7 +79,7 @@ def fetch(
     What a broken connection or a kill left is gone on with. Where nobody published a checksum, that of the first
     download is kept and later ones must agree.
     """
-    from lape_bench.data.fetch import fetch as fetch_task
+    from lape_bench.data.sources.fetch import fetch as fetch_task
 
     card = _base_card(task)
     progress = Progress(quiet, verbose)
@@ -106,7 +106,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Hold a prepared task against its card, its split rule and the files; exit code 1 if it fails."""
-    from lape_bench.data import lock as locks
+    from lape_bench.data import split_lock as locks
     from lape_bench.data.inventory import note_verified
     from lape_bench.data.manifest import load_manifest
     from lape_bench.data.verify import verify as verify_task
@@ -140,9 +140,9 @@ def lock(
 
     Who has the same file has the same split: 'bench data verify TASK --lock FILE'.
     """
-    from lape_bench.data import lock as locks
+    from lape_bench.core.paths import write_text
+    from lape_bench.data import split_lock as locks
     from lape_bench.data.manifest import load_manifest
-    from lape_bench.paths import write_text
 
     text = locks.as_text(load_manifest(load_card(task)))
     if out is None:

@@ -8,7 +8,7 @@ import typer
 
 from lape_bench.cli.options import ChosenSystems, Sources
 from lape_bench.cli.reports import finished, only_complete
-from lape_bench.errors import UserError, unknown
+from lape_bench.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,9 +112,9 @@ def _of_boards(
 
 
 def _critical_difference(board: "pd.DataFrame") -> "Figure":
-    from lape_bench.report.average_ranks import over_tasks
     from lape_bench.report.figures.critical_difference import critical_difference_diagram
     from lape_bench.report.figures.style import marks
+    from lape_bench.report.stats.average_ranks import over_tasks
 
     kinds = board[["data", "protocol", "label_fraction"]].drop_duplicates()
     if len(kinds) > 1:
@@ -148,8 +148,8 @@ def _chosen(
 
 def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
     from lape_bench import metrics
-    from lape_bench.predictions import read_answers
-    from lape_bench.records import read_record
+    from lape_bench.records.predictions import read_answers
+    from lape_bench.records.record import read_record
     from lape_bench.report.figures.confusion import confusion_figure
     from lape_bench.report.figures.embedding_map import embedding_map
     from lape_bench.report.figures.learning_curves import learning_curves
@@ -165,7 +165,7 @@ def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
         return learning_curves(record.curves, title, f"the record of {title}", metric)
     if kind == "embeddings":
         # Imports torch, which no other figure needs.
-        from lape_bench.report.embedded_clips import embedded_clips
+        from lape_bench.evaluation.embedded_clips import embedded_clips
 
         clips = embedded_clips(record)
         return embedding_map(

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from lape_bench.cli.options import Sources, print_table
-from lape_bench.config import validate
-from lape_bench.errors import UserError, unknown
-from lape_bench.paths import write_text
-from lape_bench.report.wording import percent
+from lape_bench.core.config import validate
+from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.paths import write_text
+from lape_bench.report.formatting import percent
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 FOR_PROGRAMS = ("csv", "latex", "json")  # such a table holds nothing else
@@ -106,7 +106,7 @@ def report(
 
 def finished(sources: list[Path]) -> Any:
     """Load the results in these sources, say what is left out, and insist that something is there."""
-    from lape_bench.report.frame import load_results
+    from lape_bench.results.load import load_results
 
     results = load_results(sources)
     for problem in results.problems:
@@ -135,7 +135,7 @@ def only_complete(board: Any) -> Any:
 def write_page(results: Any, sources: list[Path], path: Path) -> None:
     """Write the page of all results, whole or not at all, and say where."""
     from lape_bench.report.leaderboard import leaderboard
-    from lape_bench.report.page import page
+    from lape_bench.report.page.html_page import page
 
     write_text(path, page(results, leaderboard(results.cells, results.outcomes), sources))
     print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", file=sys.stderr)
@@ -151,8 +151,8 @@ def show_board(results: Any, format: str) -> None:
 
 def show_validation(results: Any, format: str) -> None:
     """Print the leaderboard by the scores on validation, without ranks."""
-    from lape_bench.report.frame import on_validation
     from lape_bench.report.leaderboard import leaderboard, notes
+    from lape_bench.results.load import on_validation
 
     board = leaderboard(on_validation(results.cells))
     print_board(
@@ -194,9 +194,9 @@ def show_paper(
         published: a user's own files of published figures; none: leave out every published figure.
     """
     from lape_bench.report.latex import latex
-    from lape_bench.report.paper import Paper, load_paper
-    from lape_bench.report.paper_tables import paper_tables
-    from lape_bench.report.published import load_published
+    from lape_bench.report.papers.paper import Paper, load_paper
+    from lape_bench.report.papers.paper_tables import paper_tables
+    from lape_bench.report.papers.published import load_published
     from lape_bench.report.table import Terminal, as_csv, as_data, as_json, markdown
 
     described = load_paper(name)

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from lape_bench.cli.options import Quiet
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
 
 app = typer.Typer()
 
@@ -26,8 +26,8 @@ def verify(
     would come out otherwise today (another version of card, manifest, system or protocol, code that differs from its
     commit) or cannot be told (a record from before seals).
     """
-    from lape_bench.report.verification import verify as verified
-    from lape_bench.runner import load_system
+    from lape_bench.evaluation.runner import load_system
+    from lape_bench.results.verify import verify as verified
 
     wrong = outdated = 0
     for out in results:
@@ -65,7 +65,7 @@ def merge(
     quiet: Quiet = False,
 ) -> None:
     """Bring the records of several machines into one folder; nothing that is there is overwritten."""
-    from lape_bench.report.merging import merge as merged
+    from lape_bench.results.merge import merge as merged
 
     progress = Progress(quiet)
     with progress.task("merging", None, "records") as task:

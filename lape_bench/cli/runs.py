@@ -13,7 +13,6 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from lape_bench.catalog import all_cards, load_card, suite_tasks, synthetic
 from lape_bench.cli.options import (
     Audit,
     Device,
@@ -27,11 +26,12 @@ from lape_bench.cli.options import (
     print_table,
 )
 from lape_bench.cli.reports import show_audit, show_board
-from lape_bench.config import apply_pairs, flatten, merge, read_yaml
-from lape_bench.errors import UserError, unknown
-from lape_bench.paths import manifest_path
-from lape_bench.progress import Progress
-from lape_bench.report.wording import percent
+from lape_bench.core.config import apply_pairs, flatten, merge, read_yaml
+from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.paths import manifest_path
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import all_cards, load_card, suite_tasks, synthetic
+from lape_bench.report.formatting import percent
 
 app = typer.Typer()
 
@@ -77,10 +77,10 @@ def run(
     Without --task and --suite it runs a generated task, which needs no download. Tasks of a suite that are not
     prepared are named and left out.
     """
-    from lape_bench.device import Compute
-    from lape_bench.runner import RunOptions, check_protocols, plan, resolve
+    from lape_bench.evaluation.runner import RunOptions, check_protocols, plan, resolve
+    from lape_bench.runtime.device import Compute
     from lape_bench.sweep.grid import Work
-    from lape_bench.sweep.local import Local
+    from lape_bench.sweep.local_engine import Local
 
     if not 0 < label_fraction <= 1:
         raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
@@ -164,8 +164,8 @@ def sweep(
 
     It runs here, in as many processes as --jobs says, or by an engine on the machines of a cluster.
     """
-    from lape_bench.device import Compute
-    from lape_bench.runner import RunOptions
+    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.runtime.device import Compute
 
     engine = _engine(on, settings or [], jobs)
     works = _works_of(file, task)
@@ -183,8 +183,8 @@ def sweep(
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
 def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     """Tell how far a grid is: what is finished, under way, failed and left, by system and task."""
-    from lape_bench.runner import RunOptions
-    from lape_bench.sweep.attempt import State, state_of
+    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.sweep.run_cell import State, state_of
 
     options, progress = RunOptions(out=out), Progress(quiet=True)
     found = [(work.cell, *state_of(work.cell, options, progress)) for work in _works_of(file, task)]
@@ -219,7 +219,7 @@ def _works_of(file: Path, tasks: list[str] | None) -> list[Any]:
 def _engine(on: str | None, settings: list[str], jobs: int | None) -> Any:
     """Return what runs a sweep, here or on a cluster."""
     if on is None:
-        from lape_bench.sweep.local import Local
+        from lape_bench.sweep.local_engine import Local
 
         if settings:
             raise UserError(
@@ -232,7 +232,7 @@ def _engine(on: str | None, settings: list[str], jobs: int | None) -> Any:
             "--jobs is of this machine alone",
             next_step=f"leave it out: {on} runs as many cells as there is room for",
         )
-    from lape_bench.sweep.choice import engine
+    from lape_bench.sweep.make_engine import engine
 
     return engine(on, apply_pairs(settings))
 
@@ -283,23 +283,23 @@ def pretrain(
 
     On several GPUs: torchrun --nproc-per-node 4 --no-python bench pretrain ... Each batch is shared out among them.
     """
-    from lape_bench import ranks
-    from lape_bench.device import Compute
-    from lape_bench.pretraining import learn_upstream
+    from lape_bench.evaluation.pretraining import learn_upstream
+    from lape_bench.runtime import distributed
+    from lape_bench.runtime.device import Compute
 
     given = merge(apply_pairs(settings or []), {"corpus": corpus})
     if epochs is not None:
         given = merge(given, {"pretrain": {"epochs": epochs, "least_steps": 1}})
     compute = Compute(device=device, precision=precision, threads=threads)
-    progress = Progress(quiet or not ranks.leads(), verbose and ranks.leads())
+    progress = Progress(quiet or not distributed.leads(), verbose and distributed.leads())
     try:
-        with nullcontext() if ranks.several() else _beside_others(compute, 1, progress):
+        with nullcontext() if distributed.several() else _beside_others(compute, 1, progress):
             upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
-        if ranks.leads():
+        if distributed.leads():
             print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    if not ranks.leads():
+    if not distributed.leads():
         return
     found, curve = upstream.artifact, upstream.curve
     how = "pre-trained" if found.computed else "found, pre-trained before"
@@ -352,12 +352,12 @@ def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
 
 def _run_all(works: list[Any], options: Any, engine: Any, progress: Progress) -> None:
     """Run cells, say what failed, and show the board of what is finished."""
-    from lape_bench import ranks
-    from lape_bench.records import RunRecord, cell_folder
-    from lape_bench.report.frame import results_of
+    from lape_bench.records.record import RunRecord, cell_folder
+    from lape_bench.results.load import results_of
+    from lape_bench.runtime import distributed
     from lape_bench.sweep.engine import run_cells
 
-    if ranks.several():
+    if distributed.several():
         raise UserError(
             "torchrun started several processes, and a cell is run by one",
             next_step="pre-train with 'torchrun --no-python bench pretrain', then run without it; cells side by side: bench "
@@ -401,14 +401,14 @@ def _beside_others(compute: Any, jobs: int, progress: Progress) -> Iterator[None
     """Find the device, and on a CPU say where other runs use the cores too: it would make all of them slow."""
     import torch
 
-    from lape_bench import cores
+    from lape_bench.runtime import cpu_cores
 
     device, _ = (compute.shared(jobs) if jobs > 1 else compute).resolve()
     if device.type != "cpu":
         yield
         return
-    ours, here = jobs * torch.get_num_threads(), cores.given()
-    with cores.taken(ours) as theirs:
+    ours, here = jobs * torch.get_num_threads(), cpu_cores.given()
+    with cpu_cores.taken(ours) as theirs:
         if theirs and ours + theirs > here:
             progress.say(
                 f"other runs use {theirs} threads beside the {ours} of this one, on {here} cores: they will all take "
@@ -426,7 +426,7 @@ def _until_stopped(outcomes: Iterator[Any], said: str) -> Iterator[Any]:
 
 
 def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
-    from lape_bench.sweep.attempt import state_of
+    from lape_bench.sweep.run_cell import state_of
 
     counts = dict.fromkeys(("finished", "to run", "impossible"), 0)
     for cell in cells:

@@ -18,12 +18,12 @@ from lape_bench.cli.options import (
     Threads,
     print_table,
 )
-from lape_bench.config import apply_pairs, describe
 from lape_bench.conformance.claims import Result
-from lape_bench.errors import UserError
-from lape_bench.inspection import visible_fault
-from lape_bench.progress import Progress
-from lape_bench.registry import SYSTEMS
+from lape_bench.core.config import apply_pairs, describe
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.plugins.inspection import visible_fault
+from lape_bench.plugins.registry import SYSTEMS
 
 app = typer.Typer(
     help="List the systems, show the settings of one, check it against the contract, or begin one of your own.",
@@ -51,7 +51,7 @@ def _systems(context: typer.Context) -> None:
 @app.command("show", epilog="Example: bench systems show supervised")
 def show_system(system: SystemName) -> None:
     """Show what a system is, its protocols, and its settings with their defaults."""
-    from lape_bench.runner import load_system
+    from lape_bench.evaluation.runner import load_system
 
     kind = load_system(system)
     print(f"{system}, version {kind.version}: {SYSTEMS.summary(system)}")
@@ -75,8 +75,8 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Hold a system against the contract, on a few synthetic clips; exit code 1 if it fails."""
-    from lape_bench.check import check_system
-    from lape_bench.device import Compute
+    from lape_bench.conformance.check import check_system
+    from lape_bench.runtime.device import Compute
 
     compute = Compute(device=device, precision=precision, threads=threads)
     group = ""
@@ -110,7 +110,7 @@ def new_system(
     out: Annotated[Path, typer.Option(help="The folder to write it to.")] = Path(),
 ) -> None:
     """Write a small package: an encoder, its settings, its test, and the entry point that registers it."""
-    from lape_bench import scaffold
+    from lape_bench.plugins import scaffold
 
     folder = scaffold.new_system(name, out)
     print(f"{name}: {folder}, with the encoder in {next(folder.rglob('system.py'))}")

@@ -8,11 +8,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from lape_bench.catalog import all_cards, load_card
 from lape_bench.cli.options import TaskName, print_table
-from lape_bench.data import datasheet
-from lape_bench.errors import UserError
-from lape_bench.paths import manifest_path
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import manifest_path
+from lape_bench.data import task_page
+from lape_bench.data.catalog import all_cards, load_card
 
 app = typer.Typer(
     help="List the tasks, show one, or make one of your recordings.",
@@ -24,7 +24,7 @@ app = typer.Typer(
 def _tasks(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
-    from lape_bench.data import sources
+    from lape_bench.data.sources import archives
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", no_wrap=True)
@@ -45,7 +45,7 @@ def _tasks(context: typer.Context) -> None:
             split = f"{each.split.folds} folds" if each.split.folds else each.split.rule
             counts = (str(len(each.classes)), f"{each.expected.clips:,}")
             here = "prepared" if manifest_path(each.reference).is_file() else ""
-            if not (here or each.variant or each.obtain) and sources.is_fetched(each):
+            if not (here or each.variant or each.obtain) and archives.is_fetched(each):
                 here = "fetched"
             name, title = (
                 (f"    @{each.variant}", "") if each.variant else (f"  {card.name}", card.title)
@@ -57,7 +57,7 @@ def _tasks(context: typer.Context) -> None:
 @app.command("page", epilog="Example: bench tasks page > tasks/README.md")
 def page_of_tasks() -> None:
     """Write every registered card as a page of Markdown: what, how to get it, which split and why."""
-    print(datasheet.page([card for card in all_cards()[0] if card.recordings is None]), end="")
+    print(task_page.page([card for card in all_cards()[0] if card.recordings is None]), end="")
 
 
 @app.command("new", epilog="Example: bench tasks new bird-calls --from recordings/birds")
@@ -107,7 +107,7 @@ def new_task(
         print(f"note: {note}", file=sys.stderr)
     card = drafted.card
     print(f"{name}: {drafted.write()}")
-    print(f"  {datasheet.summary(card)} clips; classes {datasheet.classes(card)}")
+    print(f"  {task_page.summary(card)} clips; classes {task_page.classes(card)}")
     print(f"  {card.split.rule}: {card.split.origin}; kept apart: {card.group or 'nothing'}")
     counts = ", ".join(f"{place} {count:,}" for place, count in drafted.places.items())
     print(f"  clips: {counts}")
@@ -138,13 +138,13 @@ def show_task(task: TaskName) -> None:
         "task": f"{card.reference}, version {card.version}",
         "title": f"{card.title} ({card.domain}, {card.data} data, suite {card.suite})",
         "what": card.about or "-",
-        "classes": datasheet.classes(card),
-        "clips": datasheet.summary(card),
+        "classes": task_page.classes(card),
+        "clips": task_page.summary(card),
         "window": f"{card.window_seconds:g} s",
         "metric": card.metric,
         "split": split + card.split.origin,
         "kept apart": card.group or "nothing",
-        "to get it": datasheet.how_to_get(card).replace("`", "") + twin,
+        "to get it": task_page.how_to_get(card).replace("`", "") + twin,
         "licence": card.licence,
         "citation": card.citation,
         "prepared": "yes"

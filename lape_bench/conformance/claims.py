@@ -7,7 +7,7 @@ when there is something else to say.
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
-from lape_bench.errors import FAILURES, UserError, in_a_line
+from lape_bench.core.errors import FAILURES, UserError, in_a_line
 
 Outcome = Literal["ok", "FAILS", "skipped", "note"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lape_bench.learning.encoders import Encoder
+from lape_bench.learning.encoders.base import Encoder
 
 OF_MODULES = frozenset(vars(nn.Module()))  # where torch keeps what is registered
 

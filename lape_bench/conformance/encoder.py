@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from lape_bench.batches import whole_clips
-from lape_bench.conformance.bench import Bench
 from lape_bench.conformance.claims import Failed, Note, Result, Skipped, hold
 from lape_bench.conformance.devices import (
     CannotTell,
@@ -18,9 +16,11 @@ from lape_bench.conformance.devices import (
     other_device,
     unregistered,
 )
-from lape_bench.errors import FAILURES, in_a_line
-from lape_bench.learning.downstream import EncoderSystem
-from lape_bench.learning.encoders import Encoder, as_embeddings
+from lape_bench.conformance.harness import Bench
+from lape_bench.core.errors import FAILURES, in_a_line
+from lape_bench.learning.encoders.base import Encoder, as_embeddings
+from lape_bench.learning.systems.encoder_system import EncoderSystem
+from lape_bench.learning.training.batches import whole_clips
 from lape_bench.system import RunContext
 
 GROUP = "encoder"

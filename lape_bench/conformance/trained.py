@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lape_bench.conformance.bench import SAME_WITHIN, Bench
 from lape_bench.conformance.claims import Failed, Note, Result, Skipped, hold
 from lape_bench.conformance.devices import other_device
-from lape_bench.errors import UserError
-from lape_bench.learning.downstream import EncoderConfig, EncoderSystem
-from lape_bench.store import Clips
+from lape_bench.conformance.harness import SAME_WITHIN, Bench
+from lape_bench.core.errors import UserError
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem
 from lape_bench.system import System
 
 TRAINS = "trains, and leaves global random state alone"

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lape_bench.data.download import part_of
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import home, manifest_path, write_text
 from lape_bench.data.manifest import Manifest, load_manifest
-from lape_bench.data.sources import downloads
-from lape_bench.errors import UserError
-from lape_bench.paths import home, manifest_path, write_text
+from lape_bench.data.sources.archives import downloads
+from lape_bench.data.sources.http_download import part_of
 from lape_bench.task import TaskCard
 
 

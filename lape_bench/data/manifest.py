@@ -15,12 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lape_bench import store
-from lape_bench.config import Config
+from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import home, manifest_path, new_file
+from lape_bench.data import audio_store
 from lape_bench.data.audio import SHORTEST_SECONDS
-from lape_bench.errors import UserError
-from lape_bench.paths import home, manifest_path, new_file
-from lape_bench.store import Clips, Recording
+from lape_bench.data.audio_store import Clips, Recording
 from lape_bench.task import TaskCard
 
 COLUMNS = [
@@ -124,9 +124,9 @@ class Manifest:
         """
         ids = tuple(self.clips["clip_id"])
         pairs = list(zip(ids, self.clips["content"], strict=True))
-        shared = store.is_there(self.info.store_key, rate)
-        key = self.info.store_key if shared else store.audio_key(pairs)
-        clips = store.open_store(key, rate, self.recordings, on_clip)
+        shared = audio_store.is_there(self.info.store_key, rate)
+        key = self.info.store_key if shared else audio_store.audio_key(pairs)
+        clips = audio_store.open_store(key, rate, self.recordings, on_clip)
         if clips.ids == ids:
             return clips
         row = {clip_id: index for index, clip_id in enumerate(clips.ids)}

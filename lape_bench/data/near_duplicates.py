@@ -9,8 +9,8 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from lape_bench.progress import Running
-from lape_bench.store import Clips
+from lape_bench.core.progress import Running
+from lape_bench.data.audio_store import Clips
 
 BANDS, STRETCHES = 12, 16
 ALIKE = 0.99  # correlation of fingerprints

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import soundfile
 import yaml
 
-from lape_bench.catalog import own_card, own_names, task_names
-from lape_bench.config import validate
-from lape_bench.data import class_folders, clip_table
+from lape_bench.core.config import validate
+from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.paths import existing, write_text
 from lape_bench.data.audio import SUFFIXES, UNKNOWN_FRAMES
-from lape_bench.data.draw import draw_sides
-from lape_bench.data.twin import SUFFIX
-from lape_bench.errors import UserError, unknown
-from lape_bench.paths import existing, write_text
+from lape_bench.data.catalog import own_card, own_names, task_names
+from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.readers import class_folders, clip_table
+from lape_bench.data.readers.synthetic import SUFFIX
 from lape_bench.task import SIDES, Columns, Listed, Recordings, Side, TaskCard
 
 SHARES: dict[Side, float] = {"train": 0.6, "val": 0.2, "test": 0.2}

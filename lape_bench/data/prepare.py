@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lape_bench import store
-from lape_bench.catalog import load_card, load_reader
-from lape_bench.data.draw import draw_sides
-from lape_bench.data.gather import Gathered, gather
+from lape_bench.core.errors import UserError, nearest
+from lape_bench.core.paths import manifest_path, within_home
+from lape_bench.core.progress import Progress
+from lape_bench.data import audio_store
+from lape_bench.data.audio_store import Facts, Recording
+from lape_bench.data.catalog import load_card, load_reader
+from lape_bench.data.drawn_split import draw_sides
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, Skipped, load_manifest
-from lape_bench.errors import UserError, nearest
-from lape_bench.paths import manifest_path, within_home
-from lape_bench.progress import Progress
-from lape_bench.store import Facts, Recording
+from lape_bench.data.sources.gather import Gathered, gather
 from lape_bench.task import Listed, TaskCard
 
 Reason = tuple[str, str]  # a clip or archive that is left out, and why
@@ -73,14 +73,14 @@ def prepare(
 
     def accept(facts: list[Facts]) -> None:
         facts_of = {r.clip_id: fact for r, fact in zip(recordings, facts, strict=True)}
-        key = store.key_of(recordings, facts)
+        key = audio_store.key_of(recordings, facts)
         for each, listing, twice in listings:
             usable, skipped = _usable(each, listing, facts_of, skip_bad)
             left_out = [*gathered.skipped, *twice, *skipped.items()]
             manifests.append(_manifest(each, usable, left_out, facts_of, gathered, key))
 
     with progress.task(f"decoding {card.name}", len(recordings), "clips") as task:
-        store.build(recordings, store.STORE_RATE, task.advance, accept)
+        audio_store.build(recordings, audio_store.STORE_RATE, task.advance, accept)
     for manifest in manifests:
         manifest.save()
     return manifests

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from lape_bench import cores
+from lape_bench.core.progress import Progress
 from lape_bench.data import audio, near_duplicates
+from lape_bench.data.audio_store import STORE_RATE, Recording
 from lape_bench.data.manifest import Manifest
-from lape_bench.progress import Progress
-from lape_bench.store import STORE_RATE, Recording
+from lape_bench.runtime import cpu_cores
 from lape_bench.task import TaskCard
 
 MOST_CLASSES = 40  # whose clips are counted one by one
@@ -164,7 +164,7 @@ def _contents(manifest: Manifest, progress: Progress) -> Finding:
             return "" if same else f"{recording.path} changed"
 
         # Threads suffice: libsndfile and hashlib let go of the interpreter while they work.
-        with ThreadPoolExecutor(cores.given()) as pool:
+        with ThreadPoolExecutor(cpu_cores.given()) as pool:
             wrong = [said for said in pool.map(problem, manifest.recordings()) if said]
     if wrong:
         return Finding("decoded audio", False, f"{len(wrong)} differ, such as {wrong[0]}")

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lape_bench.config import Frozen
-from lape_bench.errors import UserError
-from lape_bench.predictions import read_answers
-from lape_bench.records import read_record
-from lape_bench.report.alignment import Aligned, BySeed, align, by_seed
-from lape_bench.report.frame import Outcome
+from lape_bench.core.config import Frozen
+from lape_bench.core.errors import UserError
+from lape_bench.records.predictions import read_answers
+from lape_bench.records.record import read_record
+from lape_bench.report.formatting import listed
 from lape_bench.report.pair import Pair
-from lape_bench.report.significance import half_interval, mcnemar, paired_bootstrap
-from lape_bench.report.wording import listed
+from lape_bench.report.stats.alignment import Aligned, BySeed, align, by_seed
+from lape_bench.report.stats.significance import half_interval, mcnemar, paired_bootstrap
+from lape_bench.results.load import Outcome
 
 
 class Side(Frozen):

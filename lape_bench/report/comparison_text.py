@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.table import Table
 
 from lape_bench.report.compare import Comparison
-from lape_bench.report.significance import LEAST_P
-from lape_bench.report.wording import listed, p_value, percent
+from lape_bench.report.formatting import listed, p_value, percent
+from lape_bench.report.stats.significance import LEAST_P
 
 CLASSES_SHOWN = 20
 

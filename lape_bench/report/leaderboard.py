@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lape_bench.report.frame import Outcome, Preparation
+from lape_bench.report.formatting import count, percent
 from lape_bench.report.names import as_shown
-from lape_bench.report.ranks import MOST_RANKED, rank_boards
-from lape_bench.report.significance import half_interval
+from lape_bench.report.stats.rank_intervals import MOST_RANKED, rank_boards
+from lape_bench.report.stats.significance import half_interval
 from lape_bench.report.table import Column, Entry, Row, Table, markdown
-from lape_bench.report.wording import count, percent
+from lape_bench.results.load import Outcome, Preparation
 
 BOARD = [
     "task",

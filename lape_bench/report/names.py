@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from lape_bench.errors import UserError, unknown
-from lape_bench.report.frame import Preparation
+from lape_bench.core.errors import UserError, unknown
+from lape_bench.results.load import Preparation
 
 HASH_SHOWN = 6  # characters of a manifest's hash
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lape_bench.errors import UserError, unknown
-from lape_bench.report.frame import Outcome, Results
+from lape_bench.core.errors import UserError, unknown
 from lape_bench.report.names import find_system, preparations, shown_systems
+from lape_bench.results.load import Outcome, Results
 
 BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task
 

@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from lape_bench.config import flatten
-from lape_bench.errors import UserError
-from lape_bench.records import RECORD, RunRecord, read_record
-from lape_bench.report.wording import percent
+from lape_bench.core.config import flatten
+from lape_bench.core.errors import UserError
+from lape_bench.records.record import RECORD, RunRecord, read_record
+from lape_bench.report.formatting import percent
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24

@@ -7,14 +7,14 @@ from typing import NamedTuple, Protocol
 
 from pydantic import Field
 
-from lape_bench.config import Config
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress, Running
-from lape_bench.records import Cell
-from lape_bench.runner import RunOptions
-from lape_bench.sweep.attempt import Outcome, failure, found, is_finished, shared
+from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress, Running
+from lape_bench.evaluation.runner import RunOptions
+from lape_bench.records.record import Cell
 from lape_bench.sweep.grid import Gpus, Needs, Work
-from lape_bench.sweep.node import NodeReport
+from lape_bench.sweep.machine import NodeReport
+from lape_bench.sweep.run_cell import Outcome, failure, found, is_finished, shared
 from lape_bench.sweep.schedule import Schedule
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, field_validator
 
-from lape_bench.config import Config
-from lape_bench.errors import unknown
-from lape_bench.records import Cell, LabelFraction
-from lape_bench.runner import check_protocols, plan
+from lape_bench.core.config import Config
+from lape_bench.core.errors import unknown
+from lape_bench.evaluation.runner import check_protocols, plan
+from lape_bench.records.record import Cell, LabelFraction
 
 
 def _whole_above_one(gpus: float) -> float:

@@ -1,1 +1,1 @@
-"""Figures that others published, each with its source; `lape_bench.report.published` reads them."""
+"""Figures that others published, each with its source; `lape_bench.report.papers.published` reads them."""

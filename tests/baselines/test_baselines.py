@@ -17,15 +17,15 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.testing import assert_close
 
-from lape_bench import store
 from lape_bench.baselines.log_mel_statistics import LogMelStatistics
 from lape_bench.baselines.supervised import Supervised
-from lape_bench.errors import UserError
-from lape_bench.learning.augment import Views
-from lape_bench.learning.downstream import EncoderSystem
-from lape_bench.runner import _training_data
-from lape_bench.splits import Split
-from lape_bench.store import Clips
+from lape_bench.core.errors import UserError
+from lape_bench.data import audio_store
+from lape_bench.data.audio_store import Clips
+from lape_bench.data.splits import Split
+from lape_bench.evaluation.runner import _training_data
+from lape_bench.learning.augmentations.views import Views
+from lape_bench.learning.systems.encoder_system import EncoderSystem
 from lape_bench.system import Protocol, RunContext, Target, TrainingData
 
 RATE = 16_000
@@ -322,7 +322,7 @@ def test_training_with_nothing_but_nan_in_test_learns_the_same_bytes(
     context: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, where: str
 ) -> None:
     if where == "mapped":
-        monkeypatch.setattr(store, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr(audio_store, "RESIDENT_BYTES", 0)
     ids, waveforms = tones(24)
     # The test clips lie between the others, where a window that is too long would meet them.
     rows = np.random.default_rng(0).permutation(24)

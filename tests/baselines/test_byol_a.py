@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lape_bench.baselines.byol_a import ByolA, ByolAConfig, ByolAObjective
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.training import OptimizerConfig
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.training.loop import OptimizerConfig
 
 D, HIDDEN, FEATURES, BATCH = 8, 6, 5, 3
 

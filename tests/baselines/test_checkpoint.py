@@ -12,16 +12,16 @@ from torch.testing import assert_close
 
 from lape_bench.baselines.checkpoint import EPSILON, Checkpoint, CheckpointEncoder
 from lape_bench.baselines.supervised import Supervised
-from lape_bench.check import check_system
-from lape_bench.device import Compute
-from lape_bench.errors import UserError
-from lape_bench.features import LogMel, LogMelConfig
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.paths import sha256
-from lape_bench.progress import Progress
-from lape_bench.records import Cell
-from lape_bench.runner import RunOptions, run_cell
-from lape_bench.store import Clips
+from lape_bench.conformance.check import check_system
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import sha256
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import Clips
+from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
+from lape_bench.records.record import Cell
+from lape_bench.runtime.device import Compute
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
 
 CPU = Compute(device="cpu", precision="float32", threads=1)

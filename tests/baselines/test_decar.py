@@ -20,16 +20,15 @@ from lape_bench.baselines.decar import (
     balanced_order,
     cluster_cross_entropy,
 )
-from lape_bench.errors import UserError
-from lape_bench.learning.augment import Views
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.pretrain import UnlabelledClips, pretrain
-from lape_bench.learning.training import OptimizerConfig
-from lape_bench.seeding import Seeds
-from lape_bench.store import Clips
+from lape_bench.core.errors import UserError
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.augmentations.views import Views
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.training.loop import OptimizerConfig
+from lape_bench.learning.training.pretrain import UnlabelledClips, pretrain
 from lape_bench.system import Curve, RunContext
-
-from ..tiny_encoder import RATE, SHAPE, WINDOW_SECONDS, Tiny
+from tests.tiny_encoder import RATE, SHAPE, WINDOW_SECONDS, Tiny
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 KINDS, CLIPS, BATCH = 3, 24, 8  # three steps an epoch

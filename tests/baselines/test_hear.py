@@ -11,14 +11,14 @@ import torch
 from torch.testing import assert_close
 
 from lape_bench.baselines.hear import Hear, HearEncoder, _code, _facts
-from lape_bench.check import check_system
-from lape_bench.device import Compute
-from lape_bench.errors import UserError
-from lape_bench.learning.embeddings import digest
-from lape_bench.paths import sha256
-from lape_bench.progress import Progress
-from lape_bench.records import Cell
-from lape_bench.runner import RunOptions, load_system, run_cell
+from lape_bench.conformance.check import check_system
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import sha256
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
+from lape_bench.learning.training.cached_embeddings import digest
+from lape_bench.records.record import Cell
+from lape_bench.runtime.device import Compute
 from lape_bench.system import Target
 
 CPU = Compute(device="cpu", precision="float32", threads=1)

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lape_bench.baselines.hugging_face import HuggingFace, HuggingFaceEncoder
-from lape_bench.check import check_system
-from lape_bench.device import Compute
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress
-from lape_bench.records import Cell
-from lape_bench.runner import RunOptions, load_system, run_cell
+from lape_bench.conformance.check import check_system
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
+from lape_bench.records.record import Cell
+from lape_bench.runtime.device import Compute
 from lape_bench.system import Protocol, Target
 
 transformers = pytest.importorskip("transformers")

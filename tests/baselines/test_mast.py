@@ -19,12 +19,12 @@ from lape_bench.baselines.ss_mast import (
     SSMastObjective,
     undropped,
 )
-from lape_bench.learning.momentum_contrast import MomentumConfig
-from lape_bench.learning.multiscale_transformer import (
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.encoders.multiscale_transformer import (
     MultiscaleTransformer,
     MultiscaleTransformerConfig,
 )
-from lape_bench.store import Clips
+from lape_bench.learning.systems.momentum_contrast import MomentumConfig
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
 
 KEY, QUEUE, BATCH = 5, 7, 3

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from lape_bench.baselines.delores_m import DeloresM, DeloresMConfig
 from lape_bench.baselines.moco import MoCo
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.momentum_contrast import MomentumContrast, MomentumContrastConfig
-from lape_bench.learning.training import OptimizerConfig
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.systems.momentum_contrast import MomentumContrast, MomentumContrastConfig
+from lape_bench.learning.training.loop import OptimizerConfig
 
 D, KEY, QUEUE, BATCH = 8, 5, 7, 3
 TINY: dict[str, Any] = {"width": D, "key_features": KEY, "key_hidden": 6, "queue": QUEUE}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lape_bench.learning.momentum_contrast import MomentumContrast
-from lape_bench.learning.training import OptimizerConfig
-from lape_bench.learning.upstream import load_upstream
+from lape_bench.learning.systems.momentum_contrast import MomentumContrast
+from lape_bench.learning.systems.pretrained_system import load_upstream
+from lape_bench.learning.training.loop import OptimizerConfig
 
 KEYS: dict[str, Any] = {"key_features": 5, "key_hidden": 6, "queue": 8}
 SMALL: dict[str, dict[str, Any]] = {

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.pretrain import Siamese
-from lape_bench.learning.upstream import load_upstream
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.systems.pretrained_system import load_upstream
+from lape_bench.learning.training.pretrain import Siamese
 
 D, BATCH = 8, 3
 SMALL: dict[str, dict[str, Any]] = {

@@ -17,10 +17,10 @@ from lape_bench.baselines.slicer import (
     cluster_contrast,
     imbalance,
 )
-from lape_bench.learning.augment import RandomResizeCrop
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.k_mix import FarthestCluster
-from lape_bench.learning.momentum_contrast import MomentumContrastConfig
+from lape_bench.learning.augmentations.k_mix import FarthestCluster
+from lape_bench.learning.augmentations.views import RandomResizeCrop
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.systems.momentum_contrast import MomentumContrastConfig
 
 D, KEY, QUEUE, CLUSTERS, BATCH = 8, 5, 8, 6, 3
 TINY: dict[str, Any] = {

@@ -14,12 +14,12 @@ from torchaudio.pipelines import Wav2Vec2Bundle
 from torchaudio.pipelines._wav2vec2.impl import Wav2Vec2ASRBundle
 
 from lape_bench.baselines.torchaudio_bundle import BundleEncoder, TorchaudioBundle
-from lape_bench.check import check_system
-from lape_bench.device import Compute
-from lape_bench.errors import UserError
-from lape_bench.paths import sha256
-from lape_bench.progress import Progress
-from lape_bench.runner import load_system
+from lape_bench.conformance.check import check_system
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import sha256
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import load_system
+from lape_bench.runtime.device import Compute
 from lape_bench.system import Protocol, Target
 
 CPU = Compute(device="cpu", precision="float32", threads=1)

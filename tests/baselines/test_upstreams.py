@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lape_bench.artifacts import stable_name
-from lape_bench.learning import pretrain
-from lape_bench.learning.upstream import Upstream, UpstreamSystem, load_upstream
-from lape_bench.store import Clips
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.systems.pretrained_system import Upstream, UpstreamSystem, load_upstream
+from lape_bench.learning.training import pretrain
+from lape_bench.runtime.artifacts import stable_name
 from lape_bench.system import RunContext
 
 RATE = 16_000

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lape_bench.costs import Meter
-from lape_bench.device import Compute
-from lape_bench.progress import Progress
-from lape_bench.seeding import Seeds
-from lape_bench.store import Clips
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
+from lape_bench.runtime.device import Compute
+from lape_bench.runtime.profiling import Meter
 from lape_bench.system import RunContext
 
 RATE, CLIPS = 16_000, 640

@@ -9,13 +9,13 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from lape_bench.artifacts import stable_name
-from lape_bench.catalog import load_card, synthetic
-from lape_bench.config import read_yaml
-from lape_bench.progress import Progress
-from lape_bench.runner import load_system
-from lape_bench.sweep.attempt import shared
+from lape_bench.core.config import read_yaml
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card, synthetic
+from lape_bench.evaluation.runner import load_system
+from lape_bench.runtime.artifacts import stable_name
 from lape_bench.sweep.grid import SweepConfig
+from lape_bench.sweep.run_cell import shared
 from lape_bench.task import TaskCard
 
 GRID = Path(__file__).parents[2] / "results" / "boards" / "lape.yaml"

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from lape_bench.learning.embeddings import cached_embeddings
-from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.probe import LinearConfig, Windows, fit_linear
-from lape_bench.progress import Progress
-from lape_bench.store import Clips
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.training.cached_embeddings import cached_embeddings
+from lape_bench.learning.training.linear_probe import LinearConfig, Windows, fit_linear
 from lape_bench.system import RunContext
-
-from .test_views import seconds
+from tests.benchmarks.test_views import seconds
 
 MIB = 2**20
 FEATURES, CLASSES = 2048, 20
 CLUSTER = """
 import resource, sys, time
 import numpy as np
-from lape_bench.learning.clustering import ClusteringConfig, cluster
+from lape_bench.learning.training.clustering import ClusteringConfig, cluster
 
 random, count = np.random.default_rng(0), int(sys.argv[1])
 centres = 0.3 * random.standard_normal((128, 2048), dtype=np.float32)

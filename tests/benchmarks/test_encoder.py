@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lape_bench.learning.encoders import AudioNTT
-
-from .test_views import seconds
+from lape_bench.learning.encoders.base import AudioNTT
+from tests.benchmarks.test_views import seconds
 
 BATCH, BANDS, FRAMES = 64, 64, 101
 

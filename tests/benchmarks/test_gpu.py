@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lape_bench.device import Compute
-from lape_bench.learning import training
-from lape_bench.learning.training import Loop
-from lape_bench.learning.upstream import load_upstream
-from lape_bench.runner import load_system
-from lape_bench.seeding import Seeds
-from lape_bench.store import Clips
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
+from lape_bench.evaluation.runner import load_system
+from lape_bench.learning.systems.pretrained_system import load_upstream
+from lape_bench.learning.training import loop
+from lape_bench.learning.training.loop import Loop
+from lape_bench.runtime.device import Compute
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
-
-from .conftest import CLIPS
+from tests.benchmarks.conftest import CLIPS
 
 EPOCHS = 5, 45  # of the shorter and the longer run
 BATCH = 64
@@ -100,7 +99,7 @@ def unrecorded(update: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def repeat_first_inputs(patch: pytest.MonkeyPatch) -> None:
     """Compute every step from the first batch of its size, which lies on the device already."""
-    run, cut = Loop.run, training.random_windows
+    run, cut = Loop.run, loop.random_windows
     windows: dict[int, Tensor] = {}
 
     def first_windows(clips: Any, indices: Tensor, window: int, draws: Any) -> Tensor:
@@ -118,7 +117,7 @@ def repeat_first_inputs(patch: pytest.MonkeyPatch) -> None:
 
         return run(replace(loop, inputs=first_inputs), context)
 
-    patch.setattr(training, "random_windows", first_windows)
+    patch.setattr(loop, "random_windows", first_windows)
     patch.setattr(Loop, "run", repeating)
 
 
@@ -133,7 +132,7 @@ def test_recorded_steps_keep_the_device_busy(
         repeat_first_inputs(patch)
         alone = train.seconds_a_step()
     with monkeypatch.context() as patch:
-        patch.setattr(training, "Graphed", unrecorded)
+        patch.setattr(loop, "Graphed", unrecorded)
         plain = train.seconds_a_step()
     benchmark.extra_info[f"{torch.cuda.get_device_name()}, {name}: clips a second"] = round(
         BATCH / recorded

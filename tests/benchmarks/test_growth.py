@@ -16,15 +16,15 @@ WORK = """
 import json, sys, threading, time
 from pathlib import Path
 import numpy as np
-from lape_bench.costs import Meter
-from lape_bench.device import Compute
+from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.device import Compute
 from lape_bench.learning.encoders import AudioNTT
-from lape_bench.learning.heads import mlp
-from lape_bench.learning.inference import class_log_probabilities, embed
-from lape_bench.learning.upstream import load_upstream
-from lape_bench.progress import Progress
-from lape_bench.seeding import Seeds
-from lape_bench.store import Clips
+from lape_bench.learning.encoders.heads import mlp
+from lape_bench.learning.training.inference import class_log_probabilities, embed
+from lape_bench.learning.systems.pretrained_system import load_upstream
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
 from lape_bench.system import RunContext
 
 RATE, WIDTH, BLOCK = 16_000, 128, 1_000

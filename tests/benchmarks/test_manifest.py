@@ -10,10 +10,10 @@ MIB = 2**20
 SCRIPT = """
 import resource, sys, time
 from pathlib import Path
-from lape_bench.catalog import load_card
-from lape_bench.data.draw import draw_sides
-from lape_bench.progress import Progress
-from lape_bench.splits import make_split
+from lape_bench.data.catalog import load_card
+from lape_bench.data.drawn_split import draw_sides
+from lape_bench.core.progress import Progress
+from lape_bench.data.splits import make_split
 from lape_bench.task import Listed
 from lape_bench.data.verify import verify
 from tests.lape_bench.stand_ins import as_manifest

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lape_bench.predictions import write_predictions
-from lape_bench.records import (
+from lape_bench.records.predictions import write_predictions
+from lape_bench.records.record import (
     PREDICTIONS,
     RECORD,
     Cell,

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from lape_bench.learning import training
-from lape_bench.learning.downstream import EncoderSystem
-from lape_bench.learning.inference import embed
-from lape_bench.learning.training import Loop
-from lape_bench.learning.upstream import load_upstream
-from lape_bench.runner import load_system
-from lape_bench.store import Clips
+from lape_bench.data.audio_store import Clips
+from lape_bench.evaluation.runner import load_system
+from lape_bench.learning.systems.encoder_system import EncoderSystem
+from lape_bench.learning.systems.pretrained_system import load_upstream
+from lape_bench.learning.training import loop
+from lape_bench.learning.training.inference import embed
+from lape_bench.learning.training.loop import Loop
 from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
 
 
@@ -79,7 +79,7 @@ def test_embedding_is_mostly_the_encoder(
 
 def saving(patch: pytest.MonkeyPatch) -> Timed:
     """What a training writes at its end takes as long however long the training is."""
-    return timed(patch, training._Checkpoint, "save")
+    return timed(patch, loop._Checkpoint, "save")
 
 
 def supervised(settings: dict[str, Any]) -> EncoderSystem:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lape_bench import cores
+from lape_bench.runtime import cpu_cores
 
 RUN = """
 import sys
@@ -36,10 +36,10 @@ def runs(count: int, out: Path, *options: str) -> float:
 def test_two_runs_do_not_trample_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark: Any
 ) -> None:
-    if cores.given() < 2:
+    if cpu_cores.given() < 2:
         pytest.skip("two runs need two cores")
     monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "home"))
-    half = ("--threads", str(cores.given() // 2))
+    half = ("--threads", str(cpu_cores.given() // 2))
     runs(1, tmp_path, *half)  # prepares the task
     alone = runs(1, tmp_path, *half)
     both = benchmark.pedantic(lambda: runs(2, tmp_path, *half), rounds=1)

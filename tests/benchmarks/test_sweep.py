@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 
-from lape_bench.device import Compute
-from lape_bench.progress import Progress
-from lape_bench.records import Cell
-from lape_bench.runner import RunOptions, run_cell
-from lape_bench.sweep import choice
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.records.record import Cell
+from lape_bench.runtime.device import Compute
+from lape_bench.sweep import make_engine
 from lape_bench.sweep.engine import Engine, run_cells
 from lape_bench.sweep.grid import Work
-from lape_bench.sweep.local import Local
+from lape_bench.sweep.local_engine import Local
 
 MIB = 2**20
 CELLS = 5_000
 PLAN = """
 import json, resource, sys, time
-from lape_bench.progress import Progress
-from lape_bench.runner import load_system
-from lape_bench.sweep.attempt import shared
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import load_system
+from lape_bench.sweep.run_cell import shared
 from lape_bench.sweep.grid import SweepConfig
 from lape_bench.sweep.schedule import Schedule
 
@@ -86,7 +86,7 @@ def test_a_cell_of_a_sweep_costs_little_more_than_alone(
     ]
     works, progress = [Work(cell) for cell in cells], Progress(quiet=True)
     run_cell(cells[0], RunOptions(out=tmp_path / "first", compute=compute), progress)
-    engine: Engine = Local(2) if on == "two processes" else choice.engine("ray", {})
+    engine: Engine = Local(2) if on == "two processes" else make_engine.engine("ray", {})
     slots = 2 if on == "two processes" else os.cpu_count() or 1
 
     def alone() -> float:

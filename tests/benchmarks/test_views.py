@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from lape_bench.batches import DeviceClips, random_windows
-from lape_bench.draws import Draws
-from lape_bench.features import LogMel
-from lape_bench.learning.augment import RandomResizeCrop, Views, random_gains
+from lape_bench.learning.augmentations.views import RandomResizeCrop, Views, random_gains
+from lape_bench.learning.encoders.log_mel import LogMel
+from lape_bench.learning.training.batches import DeviceClips, random_windows
+from lape_bench.runtime.batch_random import Draws
 
 BATCH, BANDS, FRAMES, RATE = 64, 64, 101, 16_000
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from lape_bench.cli import app as cli
-from lape_bench.predictions import write_predictions
-from lape_bench.records import Cell, RunRecord, write_record
-
-from .http_server import Server
+from lape_bench.records.predictions import write_predictions
+from lape_bench.records.record import Cell, RunRecord, write_record
+from tests.lape_bench.http_server import Server
 
 Bench = Callable[..., tuple[int, str, str]]
 ESC_FOLDERS = [

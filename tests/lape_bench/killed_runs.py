@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from lape_bench import environment
-from lape_bench.device import Compute
-from lape_bench.paths import home
-from lape_bench.progress import Progress
-from lape_bench.records import Cell
-from lape_bench.runner import RunOptions, load_system, run_cell
+from lape_bench.core.paths import home
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
+from lape_bench.records.record import Cell
+from lape_bench.runtime import environment
+from lape_bench.runtime.device import Compute
 
 BRIEF = {"least_steps": 1, "batch_size": 48, "window_seconds": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lape_bench.catalog import load_card, synthetic
-from lape_bench.data.draw import draw_sides
+from lape_bench.data.catalog import load_card, synthetic
+from lape_bench.data.drawn_split import draw_sides
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo
-from lape_bench.registry import TASKS
+from lape_bench.plugins.registry import TASKS
 from lape_bench.task import Listed, TaskCard
 
 GROUPS_A_SIDE = 12

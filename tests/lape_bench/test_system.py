@@ -9,11 +9,11 @@ import pytest
 import torch
 import torchaudio
 
-from lape_bench.artifacts import Artifact
-from lape_bench.errors import UserError
-from lape_bench.learning.weights import load_tensors, save_tensors
-from lape_bench.progress import Progress
-from lape_bench.store import Clips
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
+from lape_bench.runtime.artifacts import Artifact
 from lape_bench.system import RunContext, own_audio_only
 
 CLIPS = Clips.pack(["a"], [np.ones(3, np.float32)], 10)

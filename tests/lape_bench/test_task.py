@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lape_bench.catalog import load_card, load_reader, read_card
-from lape_bench.errors import UserError
-from lape_bench.registry import TASKS
+from lape_bench.core.errors import UserError
+from lape_bench.data.catalog import load_card, load_reader, read_card
+from lape_bench.plugins.registry import TASKS
 from lape_bench.task import Reader, TaskCard, locate
 
 CARD: dict[str, Any] = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.catalog import load_card, load_reader
-from lape_bench.data.draw import draw_sides
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card, load_reader
+from lape_bench.data.drawn_split import draw_sides
 from lape_bench.data.prepare import prepare
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress
 from lape_bench.task import Listed, Side, TaskCard
 
 STRAY = ("README.md", "NOTICE.txt", ".DS_Store", "images/overview.png")

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lape_bench.core.progress import Progress
 from lape_bench.data.prepare import prepare
-from lape_bench.progress import Progress
-
-from .layouts import (
+from tests.tasks.layouts import (
     drawn,
     facts,
     left_out,

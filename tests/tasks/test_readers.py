@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from lape_bench.catalog import load_card, load_reader
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card, load_reader
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import prepare
 from lape_bench.data.verify import differences, verify
-from lape_bench.progress import Progress
 from lape_bench.task import Generator
-
-from .layouts import listed, place, refusal
+from tests.tasks.layouts import listed, place, refusal
 
 
 @pytest.fixture(params=["", "the-data-set-26eb9aaf"], ids=["bare", "with a top-level folder"])

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from lape_bench.catalog import load_card
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import open_store
+from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import prepare
 from lape_bench.data.verify import verify
-from lape_bench.progress import Progress
-from lape_bench.store import open_store
-
-from .layouts import (
+from tests.tasks.layouts import (
     NO_AUDIO,
     facts,
     left_out,

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import open_store
 from lape_bench.data.prepare import prepare
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress
-from lape_bench.store import open_store
-
-from .layouts import (
+from tests.tasks.layouts import (
     facts,
     left_out,
     listed,

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.catalog import load_card
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import prepare
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress
-
-from .layouts import (
+from tests.tasks.layouts import (
     facts,
     left_out,
     listed,

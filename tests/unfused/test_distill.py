@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lape_bench.draws import Draws
-from lape_bench.learning.augment import Views
-from lape_bench.learning.encoders import Encoder
-from lape_bench.store import Clips
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.augmentations.views import Views
+from lape_bench.learning.encoders.base import Encoder
+from lape_bench.runtime.batch_random import Draws
 from lape_bench.system import Curve, RunContext
 from lape_bench.unfused import distill as stage_3
 from lape_bench.unfused.distill import DistillConfig, agreement, distill

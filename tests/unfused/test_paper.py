@@ -4,11 +4,11 @@ from itertools import chain
 
 import pytest
 
-from lape_bench.catalog import suite_tasks
-from lape_bench.config import flatten
-from lape_bench.registry import SYSTEMS
-from lape_bench.report.paper import System, load_paper
-from lape_bench.runner import load_system
+from lape_bench.core.config import flatten
+from lape_bench.data.catalog import suite_tasks
+from lape_bench.evaluation.runner import load_system
+from lape_bench.plugins.registry import SYSTEMS
+from lape_bench.report.papers.paper import System, load_paper
 
 PAPER = load_paper("unfused")
 ROWS = [*PAPER.systems, *PAPER.ablated]

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 
-from lape_bench.errors import UserError
-from lape_bench.learning.clustering import ClusteringConfig, cluster
+from lape_bench.core.errors import UserError
+from lape_bench.learning.training.clustering import ClusteringConfig, cluster
 from lape_bench.unfused.pseudo_labels import PseudoLabelConfig, pseudo_labels
 
 Floats = NDArray[np.float32]

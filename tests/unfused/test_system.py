@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.testing import assert_close
 
-from lape_bench import clusters
 from lape_bench.baselines.delores_s import DeloresS
-from lape_bench.config import merge, validate
-from lape_bench.costs import Meter
-from lape_bench.device import Compute
-from lape_bench.errors import UserError
-from lape_bench.progress import Progress
-from lape_bench.records import Cell, RunRecord, cell_folder, read_record
-from lape_bench.runner import RunOptions, load_system, resolve, run_cell
-from lape_bench.seeding import Seeds
-from lape_bench.store import Clips
+from lape_bench.core.config import merge, validate
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
+from lape_bench.evaluation import cluster_agreement
+from lape_bench.evaluation.runner import RunOptions, load_system, resolve, run_cell
+from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
+from lape_bench.runtime.device import Compute
+from lape_bench.runtime.profiling import Meter
 from lape_bench.system import LabelledClips, Protocol, RunContext, Target, TrainingData
 from lape_bench.unfused import distill as stage_3
 from lape_bench.unfused import system as system_module
@@ -476,7 +476,7 @@ def test_a_class_with_a_single_clip_is_learnt_from_and_described(
     assert scores.shape == (4, 3)
     assert torch.isfinite(scores).all()
     truth = np.array([0] * 9 + [1] * 4 + [2])
-    found = clusters.describe(np.array(summary.clusters), truth)
+    found = cluster_agreement.describe(np.array(summary.clusters), truth)
     assert all(0 <= value <= 1 for value in found.values())
 
 

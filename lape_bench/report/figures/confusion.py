@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lape_bench.metrics import Confusion
 from lape_bench.report.figures.style import panels
-from lape_bench.report.wording import percent
+from lape_bench.report.formatting import percent
 
 NUMBERS_UP_TO = 14  # classes
 NAMES_UP_TO = 45

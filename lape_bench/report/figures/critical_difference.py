@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lape_bench.report.average_ranks import AverageRanks
 from lape_bench.report.figures.style import Mark, panels
+from lape_bench.report.stats.average_ranks import AverageRanks
 
 LINE = 0.44  # inches between two names
 NAME_CHARACTERS = 38

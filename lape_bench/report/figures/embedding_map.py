@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.report.figures.style import legend_below, mark, panels
 
 Method = Literal["pca", "tsne"]

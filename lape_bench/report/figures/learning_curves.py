@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.report.figures.style import mark, panels
 
 VALIDATION = "validation_"

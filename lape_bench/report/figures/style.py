@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from lape_bench.errors import UserError, unknown
-from lape_bench.paths import new_file
+from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.paths import new_file
 from lape_bench.report.names import preparations
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")

@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 
-from lape_bench.catalog import load_card
+from lape_bench.data.catalog import load_card
 from lape_bench.task import Source, TaskCard
 
 

@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lape_bench.catalog import load_card
 from lape_bench.cli import app as cli
 from lape_bench.cli import data
-from lape_bench.data.download import part_of
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card
 from lape_bench.data.inventory import measure, note_verified, take_stock
 from lape_bench.data.manifest import load_manifest
 from lape_bench.data.prepare import prepare
-from lape_bench.data.sources import delete_unpacked, downloads
-from lape_bench.progress import Progress
+from lape_bench.data.sources.archives import delete_unpacked, downloads
+from lape_bench.data.sources.http_download import part_of
 from lape_bench.task import Expected, Source, TaskCard
-
-from .archives import zip_of
+from tests.lape_bench.data.archives import zip_of
 
 SPEAKERS = ("george", "lucas", "theo")
 PADDING = np.random.default_rng(0).bytes(3 * 2**20)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import Clips
 from lape_bench.data.near_duplicates import ALIKE, fingerprints, pairs_across
-from lape_bench.progress import Progress
-from lape_bench.store import Clips
 
 RATE = 16_000
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.catalog import load_card, load_reader, own_card
-from lape_bench.data.draw import draw_sides
+from lape_bench.core.errors import UserError
+from lape_bench.data.catalog import load_card, load_reader, own_card
+from lape_bench.data.drawn_split import draw_sides
 from lape_bench.data.new_task import LONGEST_WINDOW, UNGROUPED, NewTask, new_task
-from lape_bench.errors import UserError
 from lape_bench.task import TaskCard
-
-from .test_class_folders import place
+from tests.lape_bench.data.readers.test_class_folders import place
 
 WriteClip = Callable[..., Path]
 

@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from lape_bench.catalog import load_card
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import manifest_path
+from lape_bench.core.progress import Progress
 from lape_bench.data import audio
+from lape_bench.data.audio_store import STORE_RATE, open_store
+from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import COLUMNS, INFO, Manifest, load_manifest
 from lape_bench.data.prepare import prepare
-from lape_bench.data.sources import downloads
-from lape_bench.errors import UserError
-from lape_bench.paths import manifest_path
-from lape_bench.progress import Progress
-from lape_bench.store import STORE_RATE, open_store
+from lape_bench.data.sources.archives import downloads
 from lape_bench.task import Expected, Listed, SplitRule, TaskCard
 from lape_bench.tasks.fsdd import FreeSpokenDigits
 

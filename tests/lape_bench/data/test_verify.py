@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.catalog import load_card
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import prepare
 from lape_bench.data.verify import Finding, differences, verify
-from lape_bench.progress import Progress
 from lape_bench.task import Expected, TaskCard
 
 CARD = load_card("fsdd-digits").model_copy(

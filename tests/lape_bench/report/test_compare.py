@@ -13,14 +13,13 @@ from scipy import stats
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.report.compare import Comparison, compare
 from lape_bench.report.comparison_text import as_text
-from lape_bench.report.frame import load_results
 from lape_bench.report.pair import find_pair
-
-from .test_leaderboard import write
-from .test_ranks import labels_of, write_answers, write_right
+from lape_bench.results.load import load_results
+from tests.lape_bench.report.stats.test_rank_intervals import labels_of, write_answers, write_right
+from tests.lape_bench.report.test_leaderboard import write
 
 Bench = Callable[..., tuple[int, str, str]]
 SEEDS = range(3)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import accuracy_score
 
-from lape_bench.errors import UserError
-from lape_bench.predictions import write_predictions
-from lape_bench.records import (
+from lape_bench.core.errors import UserError
+from lape_bench.records.predictions import write_predictions
+from lape_bench.records.record import (
     ArtifactUse,
     Cell,
     ParameterCounts,
@@ -25,15 +25,8 @@ from lape_bench.records import (
     identity,
     write_record,
 )
-from lape_bench.report.frame import load_results, on_validation
-from lape_bench.report.leaderboard import (
-    as_csv,
-    as_data,
-    as_markdown,
-    columns,
-    leaderboard,
-    notes,
-)
+from lape_bench.report.leaderboard import as_csv, as_data, as_markdown, columns, leaderboard, notes
+from lape_bench.results.load import load_results, on_validation
 
 CLASSES = ("a", "b", "c")
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.report.names import as_shown, find_system, preparations
 
 ROW = {

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lape_bench.errors import UserError
-from lape_bench.records import (
+from lape_bench.core.errors import UserError
+from lape_bench.records.record import (
     ArtifactUse,
     Cell,
     ParameterCounts,

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.config import read_yaml
-from lape_bench.device import Compute
-from lape_bench.progress import Progress
-from lape_bench.records import Cell, RunRecord, find_records
-from lape_bench.runner import RunOptions
-from lape_bench.sweep.attempt import Outcome
+from lape_bench.core.config import read_yaml
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions
+from lape_bench.records.record import Cell, RunRecord, find_records
+from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import SweepConfig, Work
-from lape_bench.sweep.local import Local
+from lape_bench.sweep.local_engine import Local
+from lape_bench.sweep.run_cell import Outcome
 
 GRID = """
 systems:

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.device import Compute
-from lape_bench.progress import Progress
-from lape_bench.records import Cell, RunRecord, find_records
-from lape_bench.runner import RunOptions
-from lape_bench.sweep.attempt import Outcome
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions
+from lape_bench.records.record import Cell, RunRecord, find_records
+from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import EngineSettings, Lost, as_asked, hand_out
 from lape_bench.sweep.grid import Needs, Work
-
-from .conftest import options
+from lape_bench.sweep.run_cell import Outcome
+from tests.lape_bench.sweep.conftest import options
 
 
 def test_settings_of_an_engine_go_before_what_the_grid_says() -> None:

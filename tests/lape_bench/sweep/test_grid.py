@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.config import read_yaml
-from lape_bench.errors import UserError
+from lape_bench.core.config import read_yaml
+from lape_bench.core.errors import UserError
 from lape_bench.sweep.grid import Needs, SweepConfig
-
-from .conftest import GRID
+from tests.lape_bench.sweep.conftest import GRID
 
 
 def test_a_grid_expands_to_its_cells(grid: SweepConfig) -> None:

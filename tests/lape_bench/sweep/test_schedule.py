@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lape_bench.progress import Progress
-from lape_bench.records import Cell
-from lape_bench.runner import resolve
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import resolve
+from lape_bench.records.record import Cell
 from lape_bench.sweep.schedule import Schedule, makers, order
 
 CORPUS = {"corpus": ["synthetic-sounds"]}

@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from lape_bench.errors import UserError
-from lape_bench.report.average_ranks import average_ranks
+from lape_bench.core.errors import UserError
 from lape_bench.report.figures.cost import accuracy_against, parameters, seconds
 from lape_bench.report.figures.critical_difference import critical_difference_diagram
 from lape_bench.report.figures.label_fractions import label_fraction_curves
 from lape_bench.report.figures.style import marks, styled
-
-from ...conftest import Bench
-from ..test_leaderboard import write
+from lape_bench.report.stats.average_ranks import average_ranks
+from tests.lape_bench.conftest import Bench
+from tests.lape_bench.report.test_leaderboard import write
 
 
 def board(**columns: Any) -> pd.DataFrame:

@@ -10,16 +10,15 @@ from sklearn.metrics import confusion_matrix
 from typer.testing import CliRunner
 
 from lape_bench.cli.app import app
-from lape_bench.errors import UserError
-from lape_bench.predictions import read_predictions
-from lape_bench.records import read_record, record_folders, write_record
+from lape_bench.core.errors import UserError
+from lape_bench.records.predictions import read_predictions
+from lape_bench.records.record import read_record, record_folders, write_record
 from lape_bench.report.figures.confusion import confusion_figure, most_confused
 from lape_bench.report.figures.embedding_map import embedding_map, project
 from lape_bench.report.figures.learning_curves import learning_curves, quantities
 from lape_bench.report.figures.style import styled
-
-from ..test_leaderboard import write
-from ..test_show import failed
+from tests.lape_bench.report.test_leaderboard import write
+from tests.lape_bench.report.test_show import failed
 
 
 def run(*arguments: object) -> None:

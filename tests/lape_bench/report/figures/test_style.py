@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from lape_bench.errors import UserError
+from lape_bench.core.errors import UserError
 from lape_bench.report.figures.style import (
     FORMATS,
     board_title,
@@ -18,8 +18,7 @@ from lape_bench.report.figures.style import (
     styled,
     write_figure,
 )
-
-from .test_boards import board
+from tests.lape_bench.report.figures.test_boards import board
 
 
 def contrast(first: str, second: str) -> float:

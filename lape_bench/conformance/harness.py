@@ -1,0 +1,132 @@
+"""What a system is checked on: a few clips of the synthetic task, a seed, and a folder that goes away."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lape_bench.conformance.claims import Failed, Skipped
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
+from lape_bench.data.catalog import load_card
+from lape_bench.data.prepare import ensure_prepared
+from lape_bench.runtime.device import Compute
+from lape_bench.runtime.profiling import Meter
+from lape_bench.system import LabelledClips, RunContext, System, Target, TrainingData
+
+TASK = "synthetic-sounds"
+CLIPS_A_CLASS = {"train": 8, "val": 4, "test": 4}
+SAME_WITHIN = (
+    0.05  # of log-probabilities: kernels may round differently for another batch size in bf16
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """The clips of a check, all at one rate."""
+
+    train: LabelledClips
+    validation: LabelledClips
+    test: LabelledClips
+
+
+def target() -> Target:
+    """Return the synthetic task as a system sees it."""
+    card = load_card(TASK)
+    return Target(classes=card.classes, window_seconds=card.window_seconds, metric=card.metric)
+
+
+def material(rate: int, progress: Progress) -> Material:
+    """Take some clips of each class and side of the synthetic task, at so many Hz."""
+    card = load_card(TASK)
+    manifest = ensure_prepared(card, progress)
+    clips, table = manifest.open_clips(rate), manifest.clips
+    number = {label: index for index, label in enumerate(card.classes)}
+    labels = torch.tensor([number[label] for label in table["label"]])
+
+    def side(name: str) -> LabelledClips:
+        place = np.flatnonzero(table["split"] == name)
+        by_class = table.iloc[place].groupby("label").indices.values()
+        rows = np.concatenate([place[rows[: CLIPS_A_CLASS[name]]] for rows in by_class])
+        return LabelledClips(clips.select(rows), labels[rows])
+
+    return Material(*(side(name) for name in CLIPS_A_CLASS))
+
+
+class Bench:
+    """A system's class, under one protocol, on the check's clips.
+
+    Args:
+        make: builds the system, untrained.
+        clips: what it learns from and scores.
+        compute: device, precision and threads.
+        folder: for all that it writes.
+    """
+
+    def __init__(
+        self, make: Callable[[], System], clips: Material, compute: Compute, folder: Path
+    ) -> None:
+        self.make, self.folder, self.test = make, folder, clips.test
+        self.device, self.precision = compute.resolve()
+        validation = clips.validation if make().selects else None
+        self.data = TrainingData(clips.train.clips, clips.train, validation)
+
+    def context(self, name: str, device: torch.device | None = None) -> RunContext:
+        """Return the context of a run with a work folder of this name."""
+        work, device = self.folder / name, device or self.device
+        work.mkdir(exist_ok=True)
+        seeds, meter = Seeds(0, "check"), Meter(device)
+        context = RunContext(device, self.precision, seeds, Progress(quiet=True), work, meter)
+        context.cache = (
+            work / "artifacts"
+        )  # its own, or a second training would find the first one's
+        context.checkpoint_seconds = 0.0  # a stopped run must find something to go on from
+        return context
+
+    def trained(self, name: str) -> System:
+        """Return a system that has learnt."""
+        system = self.make()
+        system.train(self.data, self.context(name))
+        return system
+
+    def saved(self, system: System, name: str) -> Path:
+        """Save a system in a folder of this name."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        system.save(folder)
+        return folder
+
+    def scores(self, system: System, clips: Clips) -> Tensor:
+        """Score clips, shape (clips, classes)."""
+        return system.score(clips, self.context("score"))
+
+    def same(self, one: Tensor, other: Tensor) -> bool:
+        """Tell whether scores are equal, to the bit on a CPU; other devices may add in any order."""
+        within = 0.0 if self.device.type == "cpu" else SAME_WITHIN
+        return one.shape == other.shape and torch.allclose(
+            one, other, rtol=0, atol=within, equal_nan=True
+        )
+
+    def insist_same(self, one: System, other: System, otherwise: str) -> None:
+        """Fail, saying `otherwise`, unless two systems score the test clips alike."""
+        scores = self.scores(other, self.test.clips)
+        if self.same(self.scores(one, self.test.clips), scores):
+            return
+        if not self.same(self.scores(other, self.test.clips), scores):
+            raise Skipped("one system's own scores differ from call to call, which hides it")
+        raise Failed(otherwise)
+
+    def insist_trained_alike(self, one: System, other: System, otherwise: str) -> None:
+        """Fail, saying `otherwise`, unless two trainings came to the same scores."""
+        try:
+            self.insist_same(one, other, otherwise)
+        except Failed:
+            if self.device.type == "cpu":
+                raise
+            raise Skipped(
+                f"two trainings on {self.device} need not agree, since it may add in any order; use --device cpu"
+            ) from None

@@ -1,0 +1,182 @@
+"""Configuration: frozen pydantic models, read from YAML or `--set` pairs, checked once at the edge."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from lape_bench.core.errors import UserError, nearest
+
+
+class Frozen(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Config(Frozen):
+    """One that people write: a nested mapping changes what it names, and the rest keeps its defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _change_nested_defaults(cls, values: Any) -> Any:
+        """Lay a nested mapping over its field's own default, which need not be that of the nested model."""
+        if not isinstance(values, Mapping):
+            return values
+        changed = dict(values)
+        for name, field in cls.model_fields.items():
+            if isinstance(values.get(name), Mapping) and not field.is_required():
+                default = field.get_default(call_default_factory=True)
+                if isinstance(default, BaseModel):
+                    changed[name] = merge(default.model_dump(), values[name])
+        return changed
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads what `yaml.safe_load` does, but no mapping in which a key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; what `<<` brings in gives way to the mapping's own keys."""
+        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in own if key != "<<" and own.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{twice[0]}' stands twice in one mapping", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
+    """Read one YAML mapping into `model`.
+
+    Raises:
+        UserError: no such file, not YAML, or a key or value that `model` refuses, named by its path.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})", next_step="check the path") from error
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({reason})") from error
+    return validate(values, model, where=str(path))
+
+
+def validate(values: Any, model: type[ConfigT], where: str) -> ConfigT:
+    """Check `values` against `model`; `where` names their origin in the error."""
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"{where} holds {type(values).__name__}, not a mapping of keys to values",
+            allowed=f"keys: {', '.join(model.model_fields)}",
+        )
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error, model)}") from error
+
+
+def apply_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """Turn `["width=512", "finetune.epochs=3"]` into a nested mapping; values are read as YAML."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator or not key.strip():
+            raise UserError(
+                f"--set '{pair}' is not a setting",
+                allowed="write key=value, with dots for nested keys: --set finetune.epochs=12",
+            )
+        *parents, last = key.strip().split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set '{pair}' contradicts an earlier --set {parent}=...")
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise UserError(f"the value of --set '{pair}' cannot be read as YAML") from error
+        before = node.get(last)
+        if isinstance(before, dict) and not isinstance(value, dict):
+            raise UserError(f"--set '{pair}' contradicts an earlier --set {key.strip()}.…")
+        node[last] = merge(before, value) if isinstance(before, dict) else value
+    return values
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a nested mapping over another; a value replaces the one at its own path alone."""
+    merged = dict(base)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(before, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn a nested mapping into one level with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def describe(
+    model: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None
+) -> list[tuple[str, str, str]]:
+    """List a model's settings as (dotted key, default, description), nested ones in place.
+
+    `defaults` replace the model's own, as those of a field do within another model.
+    """
+    rows = []
+    for name, field in model.model_fields.items():
+        kind, required = field.annotation, field.is_required() and defaults is None
+        own = field.get_default(call_default_factory=True)
+        default = own if defaults is None else getattr(defaults, name)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            rows += describe(kind, f"{prefix}{name}.", None if required else default)
+            continue
+        shown = "required" if required else str(default)
+        rows.append((prefix + name, shown, field.description or ""))
+    return rows
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    first, *others = error.errors()
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, first["loc"][:-1])
+        hint = nearest(str(first["loc"][-1]), known)
+        said = f"'{path}' is not a known key" + (f": {hint}" if hint else "")
+        said += f"; known: {', '.join(known)}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        said = f"'{path}': {message}" if path else message
+        if not isinstance(first["input"], Mapping):
+            said += f" (it is {first['input']!r})"
+    return said + (f"; and {len(others)} more" if others else "")
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        model = (_model_in(field.annotation) if field else None) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Find the model in an annotation such as `tuple[Model, ...]` or `dict[str, Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

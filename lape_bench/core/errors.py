@@ -1,0 +1,126 @@
+"""A user's mistake, in one form: what is wrong, where, what is allowed, what to do next.
+
+The command line prints a `UserError` as one line and leaves with exit code 2. Everything else is a
+defect of ours and keeps its traceback.
+"""
+
+import difflib
+import errno
+import os
+import sysconfig
+import textwrap
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+CANNOT_WRITE = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,  # such as below /proc, where nothing can be made
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+# What a stranger's code may end in and ours goes on: it also leaves by sys.exit().
+FAILURES = (Exception, SystemExit)
+LONGEST_REASON = 200
+INSTALLED = {"site-packages", "dist-packages"}  # folders of what others wrote
+OURS = "lape_bench"
+PYTHONS = Path(sysconfig.get_path("stdlib"))
+ELSEWHERE = "LAPE_BENCH_HOME for data, the command's --out, --file or --html for what it writes"
+
+
+class UserError(Exception):
+    """A mistake that the user can mend.
+
+    Args:
+        what: what is wrong and where, without a full stop.
+        allowed: what would be right, without a full stop.
+        next_step: what to do now, without a full stop.
+    """
+
+    def __init__(self, what: str, *, allowed: str = "", next_step: str = "") -> None:
+        self.what, self.allowed, self.next_step = what, allowed, next_step
+        super().__init__("; ".join(part for part in (what, allowed, next_step) if part) + ".")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Worker processes hand errors back by pickle, which would pass the whole message as `what`.
+        return _rebuild, (self.what, self.allowed, self.next_step)
+
+
+def _rebuild(what: str, allowed: str, next_step: str) -> UserError:
+    return UserError(what, allowed=allowed, next_step=next_step)
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return the sentence of a user's mistake; of another error, its kind, the beginning of what it says, and where it was."""
+    if isinstance(error, UserError):
+        return str(error)
+    said = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" ...")
+    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    place = _place_in_a_plug_in(error)
+    return f"{told}, at {place}" if place else told
+
+
+def _place_in_a_plug_in(error: BaseException) -> str:
+    """Name the last line that is neither ours nor Python's nor of what is installed; empty where there is none."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        ours = frame.f_globals.get("__name__", "").partition(".")[0] == OURS
+        made_up = file.name.startswith("<")  # such as <frozen importlib._bootstrap>
+        if not (ours or made_up or INSTALLED & set(file.parts) or file.is_relative_to(PYTHONS)):
+            place = f"{file.name}:{line} in {frame.f_code.co_name}"
+    return place
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(
+    kind: str, name: str, known: Iterable[str], next_step: str = "", where: str = ""
+) -> UserError:
+    """Say that `name` is no known `kind`, which ones are, and which one may have been meant."""
+    known = sorted(known)
+    hint = nearest(name, known)
+    return UserError(
+        f"there is no {kind} '{name}'"
+        + (f" in {where}" if where else "")
+        + (f": {hint}" if hint else ""),
+        allowed=f"known: {', '.join(known) or 'none'}",
+        next_step=next_step,
+    )
+
+
+def _is_about(error: OSError, place: Path) -> bool:
+    """Tell whether a failure is one of a place, what lies in or beside it or above, and not of a file that is read meanwhile."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    named, place = Path(error.filename).absolute(), place.absolute()
+    return named.is_relative_to(place.parent) or place.is_relative_to(named)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise UserError(
+                f"the disk that holds {place} is full",
+                next_step=f"free some space, or choose another disk: {ELSEWHERE}",
+            ) from error
+        if error.errno in CANNOT_WRITE and _is_about(error, place):
+            raise UserError(
+                f"{place} cannot be written ({error.strerror})",
+                next_step=f"choose another folder: {ELSEWHERE}",
+            ) from error
+        raise

@@ -1,0 +1,196 @@
+"""Where the harness keeps data on this machine, and how it writes there without leaving halves."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from lape_bench.core.errors import UserError, writing
+
+PART = ".part-"
+ABANDONED_SECONDS = 24 * 3600
+FLUSHED_SINGLY = 16
+
+
+def home() -> Path:
+    """Return the cache folder: `LAPE_BENCH_HOME`, else the platform's own cache folder."""
+    chosen = os.environ.get("LAPE_BENCH_HOME")
+    return Path(chosen).expanduser().absolute() if chosen else user_cache_path("lape_bench")
+
+
+def within_home(path: Path) -> Path:
+    """Return a path relative to the cache folder where it is inside, so that the cache may move."""
+    return path.relative_to(home()) if path.is_relative_to(home()) else path
+
+
+def manifest_path(reference: str) -> Path:
+    """Return where the manifest of a task, or of task@variant, is kept."""
+    return home() / "manifests" / f"{reference}.parquet"
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which becomes `path` when the block succeeds.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class Staging:
+    """A temporary folder that takes its final name when its block ends; no name, and it is dropped.
+
+    Attributes:
+        path: the empty folder to fill.
+        name: set this to keep the folder: its name beside the other folders of its parent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name: str | None = None
+
+
+@contextmanager
+def staged_folder(parent: Path) -> Iterator[Staging]:
+    """Give a folder to fill that appears whole below `parent`, or not at all.
+
+    Where another process finished a folder of the same name first, theirs is kept and this one
+    dropped: folders made this way are named by their content.
+    """
+    with staged_folders(parent) as stage:
+        yield stage()
+
+
+@contextmanager
+def staged_folders(parent: Path) -> Iterator[Callable[[], Staging]]:
+    """Give as many folders to fill as are asked for, from any thread; see `staged_folder`.
+
+    They are flushed to the disk together when the block succeeds, and then appear one after the other.
+    """
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        stagings: list[Staging] = []
+
+        def stage() -> Staging:
+            staging = Staging(Path(tempfile.mkdtemp(dir=parent, prefix=PART)))
+            stagings.append(staging)
+            return staging
+
+        try:
+            yield stage
+            named = [staging for staging in stagings if staging.name is not None]
+            _flush_all(staging.path for staging in named)
+            for staging in named:
+                _appear(staging, parent)
+        finally:
+            for staging in stagings:
+                shutil.rmtree(staging.path, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file or nothing."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def checkpoint_folder(work: Path, stamp: Mapping[str, Any]) -> int:
+    """Make a folder for a run's checkpoints, or keep that of a killed run.
+
+    What was left there under another stamp (device, precision, threads, packages, state of the code) is
+    dropped: a run that went on from it could end with other bytes.
+
+    Returns:
+        How often the run was taken up after a kill.
+    """
+    path = work / "stamp.json"
+    resumed = 0
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        resumed = before.pop("resumed") + 1
+        if before != dict(stamp):
+            resumed = 0
+    if not resumed:
+        shutil.rmtree(work, ignore_errors=True)
+        with writing(work):
+            work.mkdir(parents=True)
+    write_text(path, json.dumps({**stamp, "resumed": resumed}))
+    return resumed
+
+
+def digest(path: Path, kind: str) -> str:
+    """Return a file's checksum of some kind, such as md5, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    return digest(path, "sha256")
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return `path` made absolute, or say that `what` is not there."""
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise UserError(
+            f"{what} {path} does not exist", next_step="check the path for a typing mistake"
+        )
+    return path
+
+
+def _appear(staging: Staging, parent: Path) -> None:
+    assert staging.name is not None
+    staging.path.chmod(0o755)
+    try:
+        staging.path.rename(parent / staging.name)
+    except OSError:
+        if not (parent / staging.name).is_dir():
+            raise
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what killed processes left half; one that still runs has written within a day."""
+    for folder in parent.glob(f"{PART}*"):
+        with suppress(OSError):  # another process may be removing it too
+            newest = max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+            if time.time() - newest > ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush_all(folders: Iterable[Path]) -> None:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    if len(files) > FLUSHED_SINGLY:
+        os.sync()  # an unpacked archive of thousands of clips: one by one it would take minutes
+    else:
+        for path in files:
+            _flush(path)
+
+
+def _flush(path: Path) -> None:
+    # Without this a rename can reach the disk before the bytes do, and a power cut leaves an empty file.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,294 @@
+"""Every clip of a data set once: decoded, resampled, in one memory-mapped file.
+
+A store is a folder named by the clips it holds and their rate, so tasks and variants over the same
+recordings share it. It appears whole or not at all.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lape_bench.core.errors import UserError, writing
+from lape_bench.core.paths import home, staged_folder
+from lape_bench.data import audio
+from lape_bench.runtime import cpu_cores
+
+STORE_RATE = 16_000  # decoded for at once, since nearly every encoder of the field wants it
+SAMPLES, INDEX = "samples.f32", "index.npz"
+RESIDENT_BYTES = 2**30  # a selection up to this size is held in memory; a larger one is mapped
+
+
+class Recording(NamedTuple):
+    """A clip to decode.
+
+    Attributes:
+        clip_id: its name.
+        path: its file.
+        content: the hash it must have, where that is known.
+        segment: start and length in seconds of the stretch to take; none: the whole file.
+        shortest_seconds: what is shorter cannot be used.
+    """
+
+    clip_id: str
+    path: Path
+    content: str = ""
+    segment: tuple[float, float] | None = None
+    shortest_seconds: float = audio.SHORTEST_SECONDS
+
+    def read(self) -> tuple[audio.Samples, int]:
+        """Decode it; see `audio.read`."""
+        return audio.read(self.path, self.segment, self.shortest_seconds)
+
+
+class Facts(NamedTuple):
+    """What decoding told about a clip; `problem` is empty where it is usable."""
+
+    seconds: float
+    rate: int
+    content: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one rate, back to back in one array.
+
+    Attributes:
+        ids: clip ids, one a clip.
+        samples: all audio, shape (total samples,), float32; in memory or memory-mapped.
+        starts: first sample of each clip, shape (clips,).
+        lengths: samples of each clip, shape (clips,).
+        rate: Hz.
+        key: hash of ids, audio and rate, which names what is computed from them.
+    """
+
+    ids: tuple[str, ...]
+    samples: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    rate: int
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        """Return one clip's samples, shape (samples,)."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        return self.samples[self.starts[index] : self.starts[index] + self.lengths[index]]
+
+    def view(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
+        """Return the clips at `indices`, in that order, over the same audio."""
+        indices = np.asarray(indices, dtype=np.int64)
+        ids = tuple(self.ids[index] for index in indices)
+        starts, lengths = self.starts[indices], self.lengths[indices]
+        return Clips(ids, self.samples, starts, lengths, self.rate, _hash(self.key, *ids))
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
+        """Return copies of the clips at `indices`, in that order, so that nothing of the others is held.
+
+        Above `RESIDENT_BYTES` the copy is a memory-mapped file without a name, which goes with its last user.
+
+        Raises:
+            UserError: the disk of the cache is full.
+        """
+        chosen = self.view(indices)
+        samples = _room(int(chosen.lengths.sum()))
+        starts = np.cumsum(chosen.lengths) - chosen.lengths
+        for index, start in enumerate(starts):
+            samples[start : start + chosen.lengths[index]] = chosen[index]
+        return Clips(chosen.ids, samples, starts, chosen.lengths, self.rate, chosen.key)
+
+    @classmethod
+    def pack(cls, ids: Sequence[str], waveforms: Sequence[NDArray[np.float32]], rate: int) -> Self:
+        """Build clips from waveforms of shape (samples,) that lie in memory."""
+        lengths = np.array([len(waveform) for waveform in waveforms], np.int64)
+        starts = np.cumsum(lengths) - lengths
+        samples = np.concatenate(waveforms).astype(np.float32)
+        key = _hash(str(rate), *ids, hashlib.sha256(samples.tobytes()).hexdigest())
+        return cls(tuple(ids), samples, starts, lengths, rate, key)
+
+    @classmethod
+    def join(cls, names: Sequence[str], parts: Sequence["Clips"]) -> "Clips":
+        """Copy clips of several origins into one, in that order; ids begin with their origin's name."""
+        ids = tuple(
+            f"{name}/{each}" for name, part in zip(names, parts, strict=True) for each in part.ids
+        )
+        lengths = np.concatenate([part.lengths for part in parts])
+        starts = np.cumsum(lengths) - lengths
+        samples = _room(int(lengths.sum()))
+        waveforms = (part[index] for part in parts for index in range(len(part)))
+        for start, waveform in zip(starts, waveforms, strict=True):
+            samples[start : start + len(waveform)] = waveform
+        key = _hash(*names, *(part.key for part in parts))
+        return cls(ids, samples, starts, lengths, parts[0].rate, key)
+
+
+def _room(count: int) -> NDArray[np.float32]:
+    """Return a writeable array for `count` samples, in memory or mapped."""
+    if count * np.dtype(np.float32).itemsize <= RESIDENT_BYTES:
+        return np.empty(count, np.float32)
+    folder = home() / "store"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        # Reserved now: a full disk met later, while writing to the map, would kill the process.
+        os.posix_fallocate(file.fileno(), 0, count * 4)
+        return np.memmap(file, np.float32, mode="r+", shape=(count,))
+
+
+def audio_key(clips: Sequence[tuple[str, str]]) -> str:
+    """Return the key of a store that holds these clips, given as (id, content hash) in order of id."""
+    return _hash(*(part for clip in clips for part in clip))
+
+
+def key_of(recordings: Sequence[Recording], facts: Sequence[Facts]) -> str:
+    """Return the key of the store that `build` makes of recordings with these facts."""
+    return audio_key(
+        [
+            (recording.clip_id, fact.content)
+            for recording, fact in zip(recordings, facts, strict=True)
+            if not fact.problem
+        ]
+    )
+
+
+def build(
+    recordings: Sequence[Recording],
+    rate: int,
+    on_clip: Callable[[], None] = lambda: None,
+    accept: Callable[[list[Facts]], None] = lambda facts: None,
+) -> tuple[str, list[Facts]]:
+    """Decode recordings in parallel into a store at `rate` Hz.
+
+    Args:
+        recordings: the clips, with distinct ids.
+        rate: the store's rate in Hz.
+        on_clip: called after each clip.
+        accept: sees the facts of all recordings before the store is kept, and may refuse by raising.
+
+    Returns:
+        The key of the usable clips' audio, for `open_store`, and the facts of every recording.
+
+    Raises:
+        UserError: the disk is full, or the cache cannot be written.
+    """
+    facts: list[Facts] = []
+    lengths: list[int] = []
+    with staged_folder(home() / "store") as staging:
+        with (staging.path / SAMPLES).open("wb") as file:
+            for fact, samples in _decode_in_order(recordings, rate):
+                facts.append(fact)
+                if not fact.problem:
+                    file.write(samples.tobytes())
+                    lengths.append(len(samples))
+                on_clip()
+        accept(facts)
+        key = key_of(recordings, facts)
+        ids = [r.clip_id for r, fact in zip(recordings, facts, strict=True) if not fact.problem]
+        np.savez(staging.path / INDEX, ids=np.array(ids), lengths=np.array(lengths, np.int64))
+        staging.name = _folder(key, rate)
+    return key, facts
+
+
+def is_there(key: str, rate: int) -> bool:
+    """Tell whether a store was built at this rate in Hz."""
+    return (home() / "store" / _folder(key, rate)).is_dir()
+
+
+def built_rates(key: str) -> list[int]:
+    """Return the rates in Hz at which a store was built."""
+    folders = (home() / "store").glob(_folder(key, 0).removesuffix("0") + "*")
+    return sorted(int(folder.name.rpartition("-")[2]) for folder in folders)
+
+
+def open_store(
+    key: str,
+    rate: int,
+    recordings: Callable[[], Sequence[Recording]],
+    on_clip: Callable[[], None] = lambda: None,
+) -> Clips:
+    """Map a store; where it is missing at this rate, decode the recordings again.
+
+    Args:
+        key: as `build` returned it.
+        rate: Hz.
+        recordings: gives the clips of the store, for a rate that was not asked for before.
+        on_clip: called after each clip that is decoded.
+
+    Raises:
+        UserError: the recordings are needed and no longer hold the audio they were prepared with.
+    """
+    folder = home() / "store" / _folder(key, rate)
+    if not is_there(key, rate):
+        wanted = recordings()
+        build(wanted, rate, on_clip, lambda facts: _refuse_changed(key, wanted, facts))
+    with np.load(folder / INDEX) as index:
+        ids, lengths = index["ids"], index["lengths"]
+    samples = np.memmap(folder / SAMPLES, np.float32, mode="r")
+    starts = np.cumsum(lengths) - lengths
+    return Clips(tuple(ids.tolist()), samples, starts, lengths, rate, _folder(key, rate))
+
+
+def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[Facts]) -> None:
+    pairs = list(zip(recordings, facts, strict=True))
+    if audio_key([(recording.clip_id, fact.content) for recording, fact in pairs]) == key:
+        return
+    changed = [
+        f" ({recording.path}: {fact.problem or 'other audio'})"
+        for recording, fact in pairs
+        if fact.problem or (recording.content and fact.content != recording.content)
+    ]
+    raise UserError(
+        "the recordings changed since they were prepared" + (changed or [""])[0],
+        next_step="prepare the task again with 'bench data prepare'",
+    )
+
+
+def _decode_in_order(
+    recordings: Sequence[Recording], rate: int
+) -> Iterator[tuple[Facts, audio.Samples]]:
+    # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
+    with ThreadPoolExecutor(cpu_cores.given()) as pool:
+        waiting: deque[Future[tuple[Facts, audio.Samples]]] = deque()
+        try:
+            for recording in recordings:
+                waiting.append(pool.submit(_decode, recording, rate))
+                if len(waiting) > 64:  # bounds what lies in memory between decoding and writing
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _decode(recording: Recording, rate: int) -> tuple[Facts, audio.Samples]:
+    try:
+        samples, own_rate = recording.read()
+    except audio.AudioProblem as problem:
+        return Facts(0.0, 0, "", str(problem)), np.empty(0, np.float32)
+    content = audio.content_hash(samples, own_rate)
+    facts = Facts(len(samples) / own_rate, own_rate, content, "")
+    return facts, audio.resample(samples, own_rate, rate)
+
+
+def _folder(key: str, rate: int) -> str:
+    return f"{key[:32]}-{rate}"
+
+
+def _hash(*parts: str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""A folder for each class, perhaps below folders for the sides: the layout that people's own recordings come in.
+
+    [{train, val or test}/]{class}/.../{clip}.wav        or another ending of `SUFFIXES`
+
+Hidden files and folders, and files that are no audio, are passed over.
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from lape_bench.core.errors import UserError
+from lape_bench.data.audio import SUFFIXES
+from lape_bench.task import SIDE_NAMES, Listed, Reader, Side, TaskCard, may_hold_data
+
+
+class ClassFolders(Reader):
+    """Classes by folder; sides by the folders above them where the card's split is official."""
+
+    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+        """List every audio file below the class folders."""
+        return list_clips(root, card.split.rule == "official")
+
+
+def list_clips(root: Path, with_sides: bool) -> list[Listed]:
+    """List every audio file below class folders.
+
+    Args:
+        root: the folder of them all.
+        with_sides: whether class folders lie below folders for the sides, as `has_sides` tells.
+    """
+    places = _sides(root) if with_sides else {root: None}
+    return [
+        Listed(path.relative_to(root).with_suffix("").as_posix(), path, label, side, None, None)
+        for place, side in places.items()
+        for folder in subfolders(place)
+        for label in [class_name(folder)]
+        for path in files_below(folder)
+        if is_audio(path)
+    ]
+
+
+def has_sides(root: Path) -> bool:
+    """Tell whether the folders below `root` are sides rather than classes.
+
+    `train` alone is a class, such as a train on its rails; beside `test` it is a side.
+
+    Raises:
+        UserError: there are both sides and other folders, or sides without train or test.
+    """
+    holding = [folder for folder in subfolders(root) if any(map(is_audio, files_below(folder)))]
+    names = [folder.name for folder in holding]
+    others = [name for name in names if name.lower() not in SIDE_NAMES]
+    found = {SIDE_NAMES[name.lower()] for name in names if name not in others}
+    if others:
+        if {"train", "test"} <= found:
+            raise UserError(
+                f"{root} has folders for sides and, beside them, '{others[0]}'",
+                allowed="either class folders, or folders train, test and perhaps val with class folders below",
+                next_step="move the other folders away, or rename a class that is called like a side",
+            )
+        return False
+    if len(names) < 2:  # none, or a single class
+        return False
+    if not {"train", "test"} <= found:
+        raise UserError(
+            f"{root} has {' and '.join(names)}, which are sides, but not both train and test",
+            allowed="folders train and test, and perhaps val",
+            next_step="rename them, or put the class folders together and let sides be drawn",
+        )
+    return True
+
+
+def class_name(folder: Path) -> str:
+    """Return a class folder's name as every machine spells it.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        shown = str(folder).encode("utf-8", "backslashreplace").decode()
+        raise UserError(
+            f"the name of the folder {shown} is not UTF-8", next_step="rename it"
+        ) from error
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, sorted, without hidden ones; a link to a folder is not followed."""
+    for place, inside, names in os.walk(folder):
+        inside[:] = sorted(name for name in inside if may_hold_data(Path(name)))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def is_audio(path: Path) -> bool:
+    """Tell by its ending whether a file is audio."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def subfolders(root: Path) -> list[Path]:
+    """Return the folders in a folder, sorted, without hidden ones."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and may_hold_data(path))
+
+
+def _sides(root: Path) -> dict[Path, Side | None]:
+    """Map the folders for the sides to them; a folder of another name is passed over."""
+    places = {folder: SIDE_NAMES.get(folder.name.lower()) for folder in subfolders(root)}
+    return {folder: side for folder, side in places.items() if side is not None}

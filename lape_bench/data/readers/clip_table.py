@@ -1,0 +1,219 @@
+"""A table of clips: a CSV file, one clip a line, with the recording's path and the clip's class.
+
+    path,label[,split or fold][,group][,start_seconds,seconds]
+
+Separators are commas, semicolons or tabs, whichever the first line has most of. The mark that spreadsheets put before
+the first name is passed over.
+"""
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from lape_bench.core.errors import UserError, nearest
+from lape_bench.task import SIDE_NAMES, Columns, Listed, Reader, Segment, Side, TaskCard
+
+SEPARATORS = ",;\t"
+MOST_FOLDS = 1_000
+LONGEST_SECONDS = 1e6  # more than eleven days
+Value = TypeVar("Value")
+
+
+class ClipTable(Reader):
+    """Clips as a table lists them; the recordings lie below the root."""
+
+    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+        """List the clips of the card's table."""
+        recordings = card.recordings
+        assert recordings is not None, "only a card with a table has this reader"
+        assert recordings.table is not None, "only a card with a table has this reader"
+        table = recordings.table
+        if not table.is_file() and table.is_relative_to(recordings.folder):  # moved together
+            table = root / table.relative_to(recordings.folder)
+        return list_clips(table, recordings.columns, root)
+
+
+class Row(NamedTuple):
+    """One clip's line.
+
+    Attributes:
+        table: the file.
+        number: of the line, from 1.
+        values: what stands under each column's name, without spaces around it.
+    """
+
+    table: Path
+    number: int
+    values: dict[str, str]
+
+    def text(self, column: str, allowed: str) -> str:
+        """Return what stands under a column; `allowed` says what may."""
+        return self.value(column, allowed, str)
+
+    def value(self, column: str, allowed: str, parse: Callable[[str], Value | None]) -> Value:
+        """Return what `parse` makes of a column.
+
+        Raises:
+            UserError: nothing stands there, or what `parse` turns into None or refuses by a ValueError.
+        """
+        text = self.values[column]
+        try:
+            value = parse(text) if text else None
+        except ValueError:
+            value = None
+        if value is None:
+            found = f"has the {column} '{text}'" if text else f"has no {column}"
+            raise UserError(f"{self} {found}", allowed=f"it may be {allowed}")
+        return value
+
+    def __str__(self) -> str:
+        return f"{self.table}, line {self.number}"
+
+
+def column_names(table: Path) -> list[str]:
+    """Return the names in the first line of a table.
+
+    Raises:
+        UserError: the table cannot be read, is empty, or has a name twice.
+    """
+    _, header = next(_lines(table), (0, []))
+    names = [name for name in header if name]
+    if not names:
+        raise UserError(f"{table} is empty", allowed="a first line with the names of the columns")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{table} has two columns '{twice[0]}'", next_step="rename one of them")
+    return names
+
+
+def list_clips(table: Path, columns: Columns, root: Path) -> list[Listed]:
+    """List the clips of a table.
+
+    Args:
+        table: the CSV file.
+        columns: which column says what.
+        root: the folder of the recordings; paths are relative to it, or absolute and inside it.
+
+    Raises:
+        UserError: the table cannot be read, lacks a column, or a line does not say what it should; two lines are
+            about one clip.
+    """
+    clips: dict[str, Listed] = {}
+    line_of: dict[str, int] = {}
+    for row in _rows(table, columns):
+        clip = _clip(row, columns, root)
+        before = clips.setdefault(clip.clip_id, clip)
+        if before is not clip:
+            raise UserError(
+                f"{table} has two lines about '{clip.clip_id}': {line_of[clip.clip_id]}, which says "
+                f"'{before.label}', and {row.number}, which says '{clip.label}'",
+                allowed="a clip has one line and one class",
+                next_step="remove one of each such pair",
+            )
+        line_of[clip.clip_id] = row.number
+    listing = list(clips.values())
+    if any(clip.fold == 0 for clip in listing):  # counted from 0
+        listing = [clip._replace(fold=clip.fold + 1) for clip in listing if clip.fold is not None]
+    return listing
+
+
+def _clip(row: Row, columns: Columns, root: Path) -> Listed:
+    path = _inside(row.text(columns.path, "the path of a recording"), root, row)
+    clip_id = path.relative_to(root).with_suffix("").as_posix()
+    label = unicodedata.normalize("NFC", row.text(columns.label, "the name of a class"))
+    split: Side | None = None
+    fold, group, segment = None, None, None
+    if columns.split is not None:
+        known = ", ".join(SIDE_NAMES)
+        split = row.value(columns.split, known, lambda text: SIDE_NAMES.get(text.lower()))
+    if columns.fold is not None:
+        fold = row.value(columns.fold, "a number, from 1 or from 0", _fold)
+    if columns.group is not None:
+        named = row.text(columns.group, "a name, such as the clip's own where it stands alone")
+        group = unicodedata.normalize("NFC", named)
+    if columns.start_seconds is not None and columns.seconds is not None:
+        start = row.value(columns.start_seconds, "seconds, from 0", _seconds)
+        length = row.value(columns.seconds, "seconds, above 0", lambda text: _seconds(text) or None)
+        if columns.group is None:
+            group = clip_id  # stretches of one recording may overlap
+        clip_id, segment = f"{clip_id}@{start:.3f}", Segment(start, length)
+    return Listed(clip_id, path, label, split, fold, group, segment)
+
+
+def _inside(text: str, root: Path, row: Row) -> Path:
+    """Return a recording's path below the root, which links may reach by another name."""
+    path = Path(os.path.normpath(root / text.replace("\\", "/")))
+    if path == root:
+        raise UserError(f"{row} names {text}, which is the folder", allowed="a recording in it")
+    if path.is_relative_to(root):
+        return path
+    if path.resolve().is_relative_to(root.resolve()):
+        return root / path.resolve().relative_to(root.resolve())
+    raise UserError(
+        f"{row} names {text}, which is outside {root}",
+        allowed="a path relative to that folder, or an absolute one inside it",
+        next_step="give the folder that holds all recordings: 'bench tasks new' takes --audio FOLDER, "
+        "'bench data prepare' --from FOLDER",
+    )
+
+
+def _fold(text: str) -> int | None:
+    return int(text) if 0 <= int(text) <= MOST_FOLDS else None
+
+
+def _seconds(text: str) -> float | None:
+    value = float(text.replace(",", "."))  # as some languages write it
+    return value if 0 <= value <= LONGEST_SECONDS else None
+
+
+def _rows(table: Path, columns: Columns) -> Iterator[Row]:
+    known = column_names(table)
+    for name in filter(None, columns.model_dump().values()):
+        if name not in known:
+            hint = nearest(name, known)
+            raise UserError(
+                f"{table} has no column '{name}'" + (f": {hint}" if hint else ""),
+                allowed=f"its columns are {', '.join(known)}",
+                next_step="'bench tasks new' takes --column path=NAME, --column label=NAME and so on",
+            )
+    lines = _lines(table)
+    _, header = next(lines)
+    for number, fields in lines:
+        if any(fields[len(header) :]):
+            raise UserError(
+                f"{table}, line {number} has {len(fields)} columns, but the first line {len(header)}",
+                next_step="mend the line; a text that holds the separator stands in quotes",
+            )
+        filled = [*fields, *[""] * len(header)]
+        yield Row(table, number, dict(zip(header, filled, strict=False)))
+
+
+def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and fields of each line that is not empty."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{table} is not UTF-8 (byte {error.start})",
+            next_step="save it as UTF-8, which spreadsheets call 'CSV UTF-8'",
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"the table {table} cannot be read ({error.strerror})",
+            next_step="check that it is there; the card names it under 'recordings'",
+        ) from error
+    first = text.lstrip().partition("\n")[0]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first.count), strict=True
+    )
+    try:
+        for fields in reader:
+            stripped = [field.strip() for field in fields]
+            if any(stripped):
+                yield reader.line_num, stripped
+    except csv.Error as error:
+        raise UserError(f"{table}, line {reader.line_num} is not CSV ({error})") from error

@@ -1,0 +1,289 @@
+"""Archives: where they are fetched to, checked against the card, unpacked without leaving their folder."""
+
+import hashlib
+import lzma
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import Staging, digest, home, sha256, staged_folders
+from lape_bench.data.sources import checksum_pins
+from lape_bench.task import Source, TaskCard
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What zipfile and tarfile raise, in their several ways, for an archive that ends early or was damaged.
+DAMAGED = (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, OSError)
+
+
+class BadArchive(UserError):
+    """An archive that is damaged, unsafe, or another than the card or its pin names."""
+
+
+class Deleted(NamedTuple):
+    """What `delete_unpacked` freed, and what it left.
+
+    Attributes:
+        bytes: of the archives that are gone.
+        kept: each archive that is still there, by the name its source has, and why.
+    """
+
+    bytes: int
+    kept: tuple[tuple[str, str], ...]
+
+
+def is_archive(path: Path) -> bool:
+    """Tell by its name whether a path is an archive that `unpack` reads."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def opens(archive: Path) -> bool:
+    """Tell whether a file begins, or for ZIP ends, like the archive its name says it is; its members may be damaged."""
+    if archive.name.lower().endswith(".zip"):
+        return zipfile.is_zipfile(archive)
+    try:
+        return tarfile.is_tarfile(archive)
+    except (EOFError, zlib.error, lzma.LZMAError):  # within the first block
+        return False
+
+
+def bare_name(name: str) -> str:
+    """Return an archive's name without the ending that makes it one; that of another file as it is."""
+    ending = next((ending for ending in ARCHIVES if name.lower().endswith(ending)), "")
+    return name.removesuffix(name[len(name) - len(ending) :])
+
+
+class Download(NamedTuple):
+    """A source, with its checksum from the card or from its pin, and where `bench data fetch` puts it.
+
+    Attributes:
+        source: the source.
+        path: its file.
+        listed: whether its address came from a list rather than from the card.
+    """
+
+    source: Source
+    path: Path
+    listed: bool
+
+    @property
+    def place(self) -> str:
+        """Where it stands among the recordings: its name, or as deep as its address has it."""
+        return bare_name(self.source.file)
+
+    def unpacked(self) -> Path | None:
+        """Return the folder it was unpacked to, if it is there; the archive itself may be gone."""
+        if self.source.sha256 is None or not is_archive(self.path):
+            return None
+        folder = unpacked(self.source.file, self.source.sha256)
+        return folder if folder.is_dir() else None
+
+    def is_here(self) -> bool:
+        """Tell whether it was fetched, and not deleted before it was unpacked."""
+        return self.path.is_file() or self.unpacked() is not None
+
+
+def downloads(card: TaskCard) -> list[Download]:
+    """Return the card's fetchable sources, and what those of them list that are fetched already."""
+    known = checksum_pins.read()
+    found = []
+    for source in card.sources:
+        if source.url is None:
+            continue
+        folder = home() / "downloads" / hashlib.sha256(source.url.encode()).hexdigest()[:12]
+        path = folder / source.file
+        found.append(Download(_with_pin(source, known), path, listed=False))
+        if source.lists and path.is_file():
+            for url, name in _listed(path).items():
+                item = _with_pin(Source(file=name, url=url), known)
+                found.append(Download(item, folder / name, listed=True))
+    return found
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """Map each address of a list to its path there; the list may quote addresses, and leave `http://` out."""
+    found = {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        address = line.strip().strip("\"'")
+        if not address:
+            continue
+        url = address if "://" in address else f"http://{address}"
+        try:
+            name = unquote(urlsplit(url).path).strip("/")
+        except ValueError:  # of brackets
+            name = ""
+        if not name or re.search(r"[\s<>\ufffd]", url):
+            raise UserError(
+                f"{path}: line {number} is no address of a file",
+                next_step="delete the list and fetch it again; its server may have sent another page",
+            )
+        _refuse_unsafe(path, name, is_special=False)
+        found[url] = name
+    return found
+
+
+def is_fetched(card: TaskCard) -> bool:
+    """Tell whether everything that can be fetched of a task is here."""
+    wanted = downloads(card)
+    return bool(wanted) and all(each.is_here() for each in wanted)
+
+
+def delete_unpacked(card: TaskCard) -> Deleted:
+    """Delete fetched archives whose contents are unpacked and can be found without them."""
+    freed, kept = 0, []
+    for each in downloads(card):
+        if not (each.path.is_file() and is_archive(each.path)):
+            continue
+        if each.source.sha256 is None:
+            kept.append((each.source.file, "without a checksum, what it unpacked to is not found"))
+        elif each.unpacked() is None:
+            kept.append((each.source.file, "it is not unpacked"))
+        else:
+            freed += each.path.stat().st_size
+            each.path.unlink()
+    return Deleted(freed, tuple(kept))
+
+
+def _with_pin(source: Source, known: dict[str, checksum_pins.Pin]) -> Source:
+    if source.sha256 or not source.pinned or source.url not in known:
+        return source
+    pin = known[source.url]
+    return source.model_copy(update={"sha256": pin.sha256, "bytes": pin.bytes})
+
+
+def check(path: Path, card: TaskCard) -> str:
+    """Hold an archive against the card's source of the same name; return its SHA-256.
+
+    Raises:
+        BadArchive: size or checksum differ from the card's.
+    """
+    found = sha256(path)
+    for source in card.sources:
+        if source.file == path.name:
+            _hold(path, found, source, lambda: f"the card of {card.name} names")
+    return found
+
+
+def check_fetched(download: Download) -> str:
+    """Hold a fetched file against the card or its pin; return its SHA-256.
+
+    Raises:
+        BadArchive: size or checksum differ.
+    """
+    source, path = download.source, download.path
+    found = sha256(path)
+    # All pins are read for the claim: only where it is said.
+    _hold(path, found, source, lambda: checksum_pins.claim(source.url, source.sha256))
+    return found
+
+
+def _hold(path: Path, found: str, source: Source, claim: Callable[[], str]) -> None:
+    size = path.stat().st_size
+    if source.bytes is not None and size != source.bytes:
+        raise BadArchive(
+            f"{path} holds {size:,} bytes, but {claim()} {source.bytes:,} for {source.file}",
+            next_step="it is cut off or another file: get it again",
+        )
+    checks = [("SHA-256", source.sha256, found)]
+    if source.md5 and not source.sha256:
+        checks.append(("MD5", source.md5, digest(path, "md5")))
+    for kind, wanted, has in checks:
+        if wanted and wanted != has:
+            raise BadArchive(
+                f"{path} has the {kind} {has[:12]}..., but {claim()} {wanted[:12]}... for {source.file}",
+                next_step="get the archive again; for data of your own, unpack it and give the folder",
+            )
+
+
+def unpack(
+    archive: Path,
+    checksum: str,
+    on_member: Callable[[], None] = lambda: None,
+    stage: Callable[[], Staging] | None = None,
+) -> Path:
+    """Unpack an archive into the cache and return its folder; a second call finds it there.
+
+    Args:
+        archive: a ZIP or tar file.
+        checksum: its SHA-256, which names the folder.
+        on_member: called after each member.
+        stage: gives the folder to fill, which is there only once the `staged_folders` it comes from end; none: the
+            folder is there at once.
+
+    Raises:
+        BadArchive: a member would leave the folder, or is a link or device; the archive is damaged.
+    """
+    folder = unpacked(archive.name, checksum)
+    if folder.is_dir():
+        return folder
+    if stage is None:
+        with staged_folders(folder.parent) as stage:
+            return unpack(archive, checksum, on_member, stage)
+    staging = stage()
+    try:
+        if archive.name.lower().endswith(".zip"):
+            _unzip(archive, staging.path, on_member)
+        else:
+            _untar(archive, staging.path, on_member)
+    except (RuntimeError, NotImplementedError) as error:  # zipfile: password, unknown method
+        raise BadArchive(
+            f"{archive} cannot be unpacked ({error})",
+            next_step="unpack it by other means and give the folder",
+        ) from error
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the archive
+        raise BadArchive(
+            f"{archive} is truncated or damaged", next_step="get the archive again"
+        ) from error
+    staging.name = folder.name
+    return folder
+
+
+def unpacked(name: str, checksum: str) -> Path:
+    """Return the folder to which `unpack` brings an archive of this name and SHA-256."""
+    return home() / "data" / f"{Path(name).name.split('.')[0]}-{checksum[:16]}"
+
+
+def _unzip(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        members = opened.infolist()
+        for member in members:
+            is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
+            _refuse_unsafe(archive, member.filename, is_link)
+        for member in members:
+            opened.extract(member, folder)
+            on_member()
+
+
+def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
+    # The first releases of Python 3.11 lack filters; members are refused here either way.
+    filtered: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            _refuse_unsafe(archive, member.name, not (member.isfile() or member.isdir()))
+            opened.extract(member, folder, **filtered)
+            on_member()
+        # tarfile takes the end of the file for the end of the archive, which is a block of zeros, and does
+        # not read on to the checksum that compressed data ends with.
+        if opened.fileobj is None or opened.fileobj.tell() == opened.offset:
+            raise tarfile.ReadError("no end of archive")
+        while opened.fileobj.read(2**20):
+            pass
+
+
+def _refuse_unsafe(archive: Path, name: str, is_special: bool) -> None:
+    path = PurePosixPath(name.replace("\\", "/"))
+    has_drive = len(name) > 1 and name[1] == ":"
+    if path.is_absolute() or has_drive or ".." in path.parts or is_special:
+        kind = "is a link or a device" if is_special else "would be written outside the folder"
+        raise BadArchive(
+            f"{archive} is not safe to unpack: its member '{name}' {kind}",
+            next_step="nothing was unpacked; get the archive from its authors",
+        )

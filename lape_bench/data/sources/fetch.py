@@ -1,0 +1,96 @@
+"""All files of a task over HTTP, several at a time; what is there is not fetched again."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import sha256
+from lape_bench.core.progress import Progress, Stopped
+from lape_bench.data.sources import checksum_pins
+from lape_bench.data.sources.archives import Download, downloads, is_archive, opens
+from lape_bench.data.sources.checksum_pins import Pin
+from lape_bench.data.sources.http_download import download
+from lape_bench.task import TaskCard
+
+NAMED = 5  # how many failures a message names; it counts them all
+
+
+def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
+    """Download every fetchable file of a task, lists of addresses first.
+
+    A file whose checksum the card does not know is pinned (`lape_bench.data.sources.checksum_pins`). A failure does not stop the others.
+
+    Args:
+        card: the base card.
+        parallel: files at a time.
+        progress: told of each file and of each piece.
+
+    Returns:
+        The files, and for an archive that is unpacked already and gone its folder.
+
+    Raises:
+        UserError: the task has nothing to fetch, or some files could not be fetched, each with its reason.
+        Stopped: another thread stopped it; what came is kept.
+    """
+    wanted = downloads(card)
+    if not wanted:
+        raise UserError(
+            f"the recordings of {card.name} have no address to fetch them from",
+            next_step=card.obtain or f"'bench tasks show {card.name}' says where they come from",
+        )
+    _all([each for each in wanted if each.source.lists], parallel, progress)
+    wanted = downloads(card)
+    _all([each for each in wanted if not each.source.lists], parallel, progress)
+    return [each.path if each.path.is_file() else each.unpacked() or each.path for each in wanted]
+
+
+def _all(wanted: Sequence[Download], parallel: int, progress: Progress) -> None:
+    failures: list[tuple[str, UserError]] = []
+    waiting: dict[Future[None], Download] = {}
+    with (
+        progress.task("fetching", len(wanted), "files") as files,
+        ThreadPoolExecutor(parallel) as pool,
+    ):
+        try:
+            waiting = {pool.submit(_one, each, progress): each for each in wanted}
+            for future in as_completed(waiting):
+                try:
+                    future.result()
+                except UserError as error:
+                    failures.append((waiting[future].source.file, error))
+                files.advance()
+        except BaseException:
+            progress.stop()  # running downloads end at their next piece, and keep what came
+            for future in waiting:
+                future.cancel()
+            raise
+    if failures and len(wanted) == 1:
+        raise failures[0][1]
+    if failures:
+        named = ", ".join(sorted(f"{file}: {error.what}" for file, error in failures)[:NAMED])
+        more = f", and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
+        raise UserError(
+            f"{len(failures)} of {len(wanted)} files could not be fetched: {named}{more}",
+            next_step="the same command tries these again and leaves the others as they are",
+        )
+
+
+def _one(each: Download, progress: Progress) -> None:
+    if progress.stopped or (not each.path.is_file() and each.unpacked() is not None):
+        return
+    source = each.source
+    with progress.task(f"fetching {Path(source.file).name}", source.bytes, "bytes") as running:
+        try:
+            download(source, each.path, running, progress.pause)
+        except Stopped:
+            return
+    if is_archive(each.path) and not opens(each.path):
+        each.path.unlink()
+        raise UserError(
+            f"{source.url} sent something else than an archive for {source.file}, such as a page to log in to",
+            next_step="open the address in a browser, or get the file by other means and give it to "
+            "'bench data prepare TASK --from FILE'",
+        )
+    if source.sha256 is None and source.pinned and source.url is not None:
+        checksum_pins.add(source.url, Pin(sha256(each.path), each.path.stat().st_size))

@@ -1,0 +1,53 @@
+"""An upstream on its own: pre-trained before any task is evaluated, and kept for the cells that want it."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lape_bench.core.config import validate
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.evaluation.corpus import load_corpus
+from lape_bench.learning.systems.pretrained_system import Upstream, load_upstream
+from lape_bench.runtime.device import Compute, stamp
+from lape_bench.runtime.distributed import joined
+from lape_bench.runtime.profiling import Meter
+from lape_bench.system import RunContext
+
+
+def learn_upstream(
+    system: str, settings: dict[str, Any], compute: Compute, progress: Progress
+) -> Upstream:
+    """Pre-train an upstream, or find it in the cache; under torchrun all its processes share the work.
+
+    Args:
+        system: the name of an upstream system.
+        settings: what differs from its defaults; the corpus among them.
+        compute: device, precision, threads.
+        progress: told of decoding and training.
+
+    Raises:
+        UserError: unknown system or setting, or a corpus that cannot be found.
+    """
+    kind = load_upstream(system)
+    config = validate(settings, kind.Settings, where=f"settings of {system}")
+    device, precision = compute.resolve()
+    # The artefact's own folder keeps the checkpoints.
+    with joined(device) as ranks, tempfile.TemporaryDirectory() as work:
+        here = stamp(device, precision)
+        if ranks.size > 1:
+            here["ranks"] = str(ranks.size)
+        device = ranks.device or device
+        context = RunContext(
+            device,
+            precision,
+            Seeds(0),
+            progress,
+            Path(work),
+            Meter(device),
+            stamp=here,
+            ranks=ranks,
+            corpus=partial(load_corpus, evaluation=None, rate=kind.sample_rate, progress=progress),
+        )
+        return kind.pretrained(config, None, context)

@@ -1,0 +1,225 @@
+"""Views of BYOL-A (arXiv:2103.06695) and random levels, for a whole batch at once on the device.
+
+Each random number is drawn on the CPU and moved to the device without waiting for what that has still to do.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lape_bench.runtime.batch_random import Draws
+
+CUBIC_A = -0.75  # of the cubic convolution kernel, as torch's own bicubic interpolation has it
+
+Choice = Callable[[Tensor, Tensor, Draws], Tensor]
+"""Log-mels (batch, bands, frames), remembered ones (memory, bands, frames), and draws: each one's background, as a row of
+the memory, shape (batch,)."""
+
+
+def random_gains(levels: int, waveforms: Tensor, most_db: float, draws: Draws) -> Tensor:
+    """Draw factors of waveforms that are uniform in [-most_db, most_db] decibels.
+
+    Args:
+        levels: how many of each waveform.
+        waveforms: shape (batch, samples).
+        most_db: 0 leaves them as they are, and draws nothing.
+        draws: of the batch.
+
+    Returns:
+        Shape (levels, batch), on the waveforms' device.
+    """
+    batch = len(waveforms)
+    if not most_db:
+        return waveforms.new_ones(levels, batch)
+    decibels = most_db * (2 * draws.uniform(levels, batch) - 1)
+    return torch.pow(10, decibels / 20).to(waveforms.device, non_blocking=True)
+
+
+def at_random(log_mels: Tensor, memory: Tensor, draws: Draws) -> Tensor:
+    """Choose any remembered log-mel as background, the published `Choice`."""
+    return draws.integers(len(memory), len(log_mels))
+
+
+class LogMixupExp(nn.Module):
+    """Mix each log-mel with one seen earlier, as background sound (Sec. III-B of arXiv:2103.06695).
+
+    x' = log((1 - a) exp(x) + a exp(z)), with a uniform in [0, ratio] and z drawn from a memory bank of
+    the last log-mels. A checkpoint holds the bank and how many it has seen, which is kept on the host: a GPU that
+    was asked would have to finish first.
+
+    Args:
+        shape: bands and frames of a log-mel.
+        memory: log-mels in the bank, 2,048 as published.
+        ratio: largest share of the background.
+        choose: which of the remembered log-mels is the background.
+    """
+
+    bank: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        memory: int,
+        ratio: float = 0.4,
+        choose: Choice = at_random,
+    ) -> None:
+        super().__init__()
+        self.ratio, self.choose = ratio, choose
+        self.register_buffer("bank", torch.zeros(memory, *shape))
+        self.seen = 0  # clips ever put in
+
+    def get_extra_state(self) -> int:
+        """Return what a checkpoint holds beside the bank."""
+        return self.seen
+
+    def set_extra_state(self, state: int) -> None:
+        """Take it up again."""
+        self.seen = state
+
+    @torch.no_grad()
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+        """Mix log-mels of shape (batch, bands, frames).
+
+        While nothing is remembered there is no background to draw from, and they are returned as they are.
+        """
+        batch, held = len(log_mels), min(self.seen, len(self.bank))
+        if not held:
+            return log_mels
+        where = log_mels.device
+        drawn = self.choose(log_mels, self.bank[:held], draws).to(where, non_blocking=True)
+        a = self.ratio * draws.uniform(batch).to(where, non_blocking=True)
+        a = a[:, None, None]
+        # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
+        return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
+
+    @torch.no_grad()
+    def remember(self, log_mels: Tensor) -> None:
+        """Put log-mels into the bank, unmixed, in place of the oldest."""
+        memory, kept = len(self.bank), log_mels[-len(self.bank) :]
+        self.seen += len(log_mels)
+        start = (self.seen - len(kept)) % memory
+        before_end = kept[: memory - start]
+        self.bank[start : start + len(before_end)] = before_end
+        self.bank[: len(kept) - len(before_end)] = kept[len(before_end) :]
+
+
+class RandomResizeCrop(nn.Module):
+    """Crop a random box from a canvas around each log-mel and resize it back (Sec. III-C).
+
+    The canvas is as high as the log-mel and `canvas` times as long, zero beside it (which is the mean of
+    normalised log-mels). Height and width of the box are the log-mel's, each times a scale uniform in its
+    range, and at most the canvas. Resizing is bicubic with aligned corners.
+
+    Cubic interpolation is linear and separable, so a clip's crop and resize is one matrix for frequency and
+    one for time, and a batch of them two batched products.
+
+    Args:
+        canvas: length of the canvas in lengths of the log-mel.
+        frequency_scale: range of the box's height.
+        time_scale: range of the box's width.
+    """
+
+    def __init__(
+        self,
+        canvas: float = 1.5,
+        frequency_scale: tuple[float, float] = (0.6, 1.5),
+        time_scale: tuple[float, float] = (0.6, 1.5),
+    ) -> None:
+        super().__init__()
+        self.canvas, self.frequency_scale, self.time_scale = canvas, frequency_scale, time_scale
+
+    @torch.no_grad()
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+        """Crop and resize log-mels of shape (batch, bands, frames); the shape stays."""
+        batch, bands, frames = log_mels.shape
+        length = int(frames * self.canvas)
+        top, height = _draw_boxes(batch, bands, bands, self.frequency_scale, draws)
+        left, width = _draw_boxes(batch, frames, length, self.time_scale, draws)
+        left = left - (length - frames) // 2  # from canvas to log-mel coordinates
+        drawn = torch.stack([top, height, left, width]).to(log_mels.device, non_blocking=True)
+        top, height, left, width = drawn.unbind()
+        by_band = resize_matrices(top, height, bands).to(log_mels)
+        by_frame = resize_matrices(left, width, frames).to(log_mels)
+        return by_band @ log_mels @ by_frame.transpose(1, 2)
+
+
+def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Build the matrices that cut a range from a signal and resize it back to the signal's size.
+
+    Args:
+        start: first sample of each range, may lie before the signal, shape (batch,), int64.
+        length: samples of each range, at least 1, same shape.
+        size: samples of the signal, and of the result.
+
+    Returns:
+        Shape (batch, size, size), on the device of the arguments: row i holds the weights of output i. Samples
+        outside the signal are zero; at the edges of a range its outermost sample is repeated.
+    """
+    step = (length - 1) / max(size - 1, 1)
+    position = torch.arange(size, device=start.device) * step[:, None].double()  # (batch, size)
+    left = position.floor()
+    t = position - left
+    matrices = position.new_zeros(len(start), size, size + 1)
+    for tap, distance in ((-1, t + 1), (0, t), (1, 1 - t), (2, 2 - t)):
+        inside_range = torch.minimum((left.long() + tap).clamp(min=0), length[:, None] - 1)
+        column = inside_range + start[:, None]
+        column = torch.where(
+            (column >= 0) & (column < size), column, size
+        )  # the spare column is cut off
+        add = by_scattering if matrices.device.type == "cpu" else by_comparing
+        add(matrices, column[:, :, None], _cubic(distance)[:, :, None])
+    return matrices[:, :, :size].float()
+
+
+def by_scattering(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
+    """Add a weight in one column of every row; column and weight have the shape (batch, size, 1)."""
+    matrices.scatter_add_(2, column, weight)
+
+
+def by_comparing(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
+    """Do the same on a GPU: scattering, made to repeat exactly there, sorts, in many kernels."""
+    columns = torch.arange(matrices.shape[2], device=matrices.device)
+    matrices.add_(torch.where(columns == column, weight, 0))
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Cubic convolution kernel of Keys (1981) at distances in [0, 2]."""
+    a, d = CUBIC_A, distance
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d <= 1, near, far)
+
+
+def _draw_boxes(
+    batch: int, size: int, room: int, scale: tuple[float, float], draws: Draws
+) -> tuple[Tensor, Tensor]:
+    low, high = scale
+    factor = low + (high - low) * draws.uniform(batch, dtype=torch.float64)
+    length = (size * factor).long().clamp(1, room)
+    place = draws.uniform(batch, dtype=torch.float64)
+    return (place * (room - length + 1)).long(), length
+
+
+class Views(nn.Module):
+    """The published view: log-mixup-exp, then random resize crop.
+
+    Args:
+        shape: bands and frames of a log-mel.
+        clips: how many different clips are trained on; a memory bank beyond that would hold copies.
+        choose: which of the remembered log-mels is mixed in.
+    """
+
+    MEMORY = 2048
+
+    def __init__(self, shape: tuple[int, int], clips: int, choose: Choice = at_random) -> None:
+        super().__init__()
+        self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips), choose=choose)
+        self.crop = RandomResizeCrop()
+
+    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+        """Turn normalised log-mels, shape (batch, bands, frames), into one view of each."""
+        mixed = self.mixup(log_mels, draws)
+        self.mixup.remember(draws.ranks.gathered(log_mels))
+        cropped: Tensor = self.crop(mixed, draws)
+        return cropped

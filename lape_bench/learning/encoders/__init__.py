@@ -1,0 +1,1 @@
+"""Encoders: waveforms in, one embedding a clip out."""

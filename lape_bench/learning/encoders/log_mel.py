@@ -1,0 +1,122 @@
+"""Waveforms (batch, samples) become log-mel spectrograms (batch, bands, frames).
+
+The settings are those of AudioNTT (BYOL-A v1, arXiv:2103.06695) and of LAPE: 16 kHz, 64 ms windows every
+10 ms, 64 bands from 60 to 7,800 Hz. The bands are torchaudio's, as in BYOL-A's code; LAPE's, and those that BYOL-A's published
+weights were trained with, are librosa's.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.transforms import MelSpectrogram
+
+from lape_bench.core.config import Config
+
+AT_ONCE = 8 * 16_000  # samples, on a CPU: their frames and spectra stay in a core's cache
+
+
+class LogMelConfig(Config):
+    """A log-mel spectrogram; the defaults are the family's published front end.
+
+    Attributes:
+        mel_scale: of the bands: `htk`, with triangles of height 1, torchaudio's; or `slaney`, with triangles of area 1 over
+            Hz, librosa's.
+        floor: added to the power before the logarithm.
+    """
+
+    sample_rate: int = 16_000
+    n_fft: int = 1024
+    hop_length: int = 160
+    bands: int = 64
+    fmin_hz: float = 60.0
+    fmax_hz: float = 7_800.0
+    mel_scale: Literal["htk", "slaney"] = "htk"
+    floor: float = 1e-6
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram, normalised by one mean and one deviation.
+
+    Until `fit` is called, mean is 0 and deviation 1: nothing is normalised. Both are buffers, so they
+    are saved with the model.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: LogMelConfig | None = None) -> None:
+        super().__init__()
+        config = config or LogMelConfig()
+        self.config = config
+        self.mel = MelSpectrogram(
+            sample_rate=config.sample_rate,
+            n_fft=config.n_fft,
+            win_length=config.n_fft,
+            hop_length=config.hop_length,
+            f_min=config.fmin_hz,
+            f_max=config.fmax_hz,
+            n_mels=config.bands,
+            mel_scale=config.mel_scale,
+            norm="slaney" if config.mel_scale == "slaney" else None,
+        )
+        self.mel.spectrogram.power = None  # complex, whose power is taken below
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, waveforms: Tensor, gains: Tensor | None = None) -> Tensor:
+        """Compute normalised log-mels, in float32 whatever the precision around.
+
+        Args:
+            waveforms: shape (batch, samples), mono at the config's rate.
+            gains: factors of each waveform, shape (levels, batch); None is its own level alone. The spectra are computed
+                once for all.
+
+        Returns:
+            Shape (levels * batch, bands, frames), all of the first level first: natural logarithm of power, less mean, over
+            deviation.
+        """
+        on_cpu = waveforms.device.type == "cpu"
+        at_once = max(1, AT_ONCE // max(1, waveforms.shape[-1])) if on_cpu else len(waveforms)
+        with torch.autocast(waveforms.device.type, enabled=False):
+            # Joined anew, they lie frame beside frame, which all that follows is faster on.
+            power = torch.cat(
+                [self._power(some) for some in torch.split(waveforms.float(), at_once)]
+            )
+            if gains is not None:
+                power = (gains.square()[:, :, None, None] * power).flatten(0, 1)
+            log_mels: Tensor = ((power + self.config.floor).log() - self.mean) / self.deviation
+        return log_mels
+
+    def _power(self, waveforms: Tensor) -> Tensor:
+        """Return the power in each band, shape (batch, bands, frames)."""
+        # Frames are centred by reflection, which needs half a window of audio; less is padded to it.
+        missing = max(0, self.config.n_fft // 2 + 1 - waveforms.shape[-1])
+        if missing:
+            waveforms = F.pad(waveforms, (missing // 2, (missing + 1) // 2))
+        spectrum = self.mel.spectrogram(waveforms)
+        # A power of 2 would be the square of a root, which takes longer than all the rest.
+        real, imaginary = spectrum.real, spectrum.imag
+        power: Tensor = self.mel.mel_scale(torch.addcmul(real.square(), imaginary, imaginary))
+        return power
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take mean and deviation over all frames and bands: of the train clips, no others.
+
+        Args:
+            batches: waveforms, each of shape (batch, samples), together every train clip once.
+        """
+        self.mean.zero_()
+        self.deviation.fill_(1)
+        count, total, squares = 0, 0.0, 0.0
+        for waveforms in batches:
+            values = self(waveforms).double()
+            count += values.numel()
+            total += float(values.sum())
+            squares += float(values.square().sum())
+        mean = total / count
+        self.mean.fill_(mean)
+        self.deviation.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)

@@ -1,0 +1,278 @@
+"""The multiscale audio spectrogram transformer of MAST (arXiv:2211.01515), which is MViTv2 (arXiv:2112.01526) on log-mels.
+
+A log-mel of 128 bands is cut into overlapping patches, and each becomes a token. Stages of transformer blocks follow: the
+first block of every later stage halves the grid of tokens along frequency and along time, and doubles the channels.
+Attention pools as well: its keys and values come from a grid coarser by 4 in the first stage, and in the others by so
+much less that every stage but the last attends to a grid of about the same size. What is left is averaged.
+
+Published sizes: patches of 16 x 16 at strides of 10; 96 channels and one head in the first stage, 768 channels and 8 heads in
+the last; blocks (1, 2, 11, 2) in the paper's figure and (2, 3, 16, 3) in the authors' configuration (MViTv2-S and MViTv2-B, 34
+and 51 million parameters). They are reached by `width=96 depths=[1,2,11,2]`. The defaults are MViTv2-T's blocks at a third of
+its channels, 2.6 million parameters, for 1,800 clips and two cores; they were not tuned. The authors' code can start from
+ImageNet; here weights are random.
+
+From MViTv2, as in the authors' code: queries, keys and values each pooled by a depthwise 3 x 3 convolution that the heads
+share, with layer norm; the pooled queries added to what they attend to; channels that grow in the attention. Departures:
+tokens pass a last layer norm before they are averaged, which the authors' code leaves out; positions are
+fixed sines and cosines added to the patches, where MViTv2 learns biases for relative positions of a fixed grid, so that a
+window of any length has them and no parameter depends on it; and zeros complete the last patches, where AST leaves up to
+9 frames and the two highest bands out.
+"""
+
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lape_bench.core.config import Config
+from lape_bench.learning.encoders.base import LogMelEncoder
+from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
+
+BANDS = 128
+KEYS_STRIDE = 4  # of keys and values in the first stage
+SLOWEST = 10_000  # patches to a radian of the slowest sine, about
+
+
+class MultiscaleTransformerConfig(Config):
+    """The size of a multiscale spectrogram transformer."""
+
+    width: int = Field(
+        32,
+        ge=4,
+        multiple_of=4,
+        description="channels of the first stage and of a head, doubled by every later stage; published 96",
+    )
+    depths: tuple[int, ...] = Field(
+        (1, 2, 5, 2),
+        min_length=1,
+        description="blocks of each stage; published (1, 2, 11, 2) or (2, 3, 16, 3)",
+    )
+    patch: int = Field(16, ge=1, description="bands and frames of a patch")
+    patch_stride: int = Field(10, ge=1, description="bands and frames from a patch to the next")
+
+    @model_validator(mode="after")
+    def _every_stage_has_blocks_and_patches_leave_no_gaps(self) -> Self:
+        if min(self.depths) < 1:
+            raise ValueError(f"depths is {self.depths}, and every stage needs a block")
+        if self.patch_stride > self.patch:
+            raise ValueError(
+                f"patch_stride is {self.patch_stride} and patch {self.patch}, which leaves gaps: "
+                "make it at most as large"
+            )
+        return self
+
+
+class MultiscaleTransformer(LogMelEncoder):
+    """A transformer whose tokens become fewer and wider from stage to stage.
+
+    Args:
+        config: its size.
+        log_mel: the front end.
+    """
+
+    artifact_name = "multiscale-transformer"
+
+    graphable = True
+
+    def __init__(
+        self, config: MultiscaleTransformerConfig | None = None, log_mel: LogMelConfig | None = None
+    ) -> None:
+        super().__init__()
+        config = config or MultiscaleTransformerConfig()
+        self.log_mel = LogMel(log_mel or LogMelConfig(bands=BANDS))
+        self.sample_rate = self.log_mel.config.sample_rate
+        self.patch, self.patch_stride = config.patch, config.patch_stride
+        self.patches = nn.Conv2d(1, config.width, config.patch, config.patch_stride)
+        self.blocks = nn.ModuleList()
+        channels = config.width
+        for stage, depth in enumerate(config.depths):
+            heads, keys_stride = 2**stage, max(1, KEYS_STRIDE // 2**stage)
+            for block in range(depth):
+                stride = 2 if stage and not block else 1
+                wider = config.width * heads
+                self.blocks.append(Block(channels, wider, heads, stride, keys_stride))
+                channels = wider
+        self.norm = nn.LayerNorm(channels)
+        self.embedding_size = channels
+
+    def grid(self, bands: int, frames: int) -> tuple[int, int]:
+        """Return how many patches of a log-mel stand above and beside each other."""
+        missing = (max(0, size - self.patch) for size in (bands, frames))
+        rows, columns = (1 + -(-each // self.patch_stride) for each in missing)
+        return rows, columns
+
+    def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Embed log-mels of shape (batch, bands, frames).
+
+        Args:
+            features: the log-mels; zeros, their mean, complete the last patches.
+            kept: which patches are seen, shape (batch, rows, columns) of `grid`, at least one of each clip; none is all.
+                The others are as if they lay beyond the edge: no convolution, attention or average sees them. What they
+                share with a seen patch is seen there.
+        """
+        x = self._tokens(features)
+        for block in self.blocks:
+            x, kept = block(x, kept)
+        tokens: Tensor = self.norm(x)
+        if kept is None:
+            return tokens.mean(dim=(1, 2))
+        total = tokens.masked_fill(~kept.unsqueeze(-1), 0).sum(dim=(1, 2))
+        return total / kept.sum(dim=(1, 2)).unsqueeze(-1)
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        """Return patches with their positions added, shape (batch, rows, columns, width)."""
+        bands, frames = features.shape[1:]
+        rows, columns = self.grid(bands, frames)
+        # A column more than one: in bf16 on CPUs with AMX, oneDNN reads beyond an input that is one patch wide.
+        computed = max(columns, 2)
+        height, length = (self.patch + self.patch_stride * (n - 1) for n in (rows, computed))
+        padded = F.pad(features, (0, length - frames, 0, height - bands))
+        patches: Tensor = self.patches(padded.unsqueeze(1))[..., :columns].permute(0, 2, 3, 1)
+        # The sum is in float32 whatever the precision around, and so is all that is added to it.
+        return patches + positions(rows, columns, patches.shape[3], patches.device)
+
+
+class Block(nn.Module):
+    """Pooling attention and a perceptron of one hidden layer, each normalised before and added to its input.
+
+    Args:
+        inputs: channels of a token.
+        outputs: channels after the block.
+        heads: of the attention.
+        stride: 2 halves the grid of tokens, 1 keeps it.
+        keys_stride: how much coarser than the input's grid that of keys and values is.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, heads: int, stride: int, keys_stride: int
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.attention_norm = nn.LayerNorm(inputs)
+        self.attention = PoolingAttention(inputs, outputs, heads, stride, keys_stride)
+        self.wider = nn.Linear(inputs, outputs) if inputs != outputs else None
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(outputs),
+            nn.Linear(outputs, 4 * outputs),
+            nn.GELU(),
+            nn.Linear(4 * outputs, outputs),
+        )
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens after the block, and which of them are seen.
+
+        Args:
+            x: tokens, shape (batch, rows, columns, inputs).
+            kept: which of them are seen, shape (batch, rows, columns); none is all.
+
+        Returns:
+            Shapes (batch, rows / stride, columns / stride, outputs), rounded up, and the same without outputs.
+        """
+        normed = self.attention_norm(x)
+        short = x if self.wider is None else self.wider(normed).to(x.dtype)
+        x = highest(short, kept, self.stride) + self.attention(normed, kept)
+        return x + self.mlp(x), coarser(kept, self.stride)
+
+
+class PoolingAttention(nn.Module):
+    """Multi-head attention whose queries, keys and values are pooled first (arXiv:2104.11227, Sec. 3.1).
+
+    The pooled queries are added to what they attend to (arXiv:2112.01526, Sec. 3.1).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, heads: int, stride: int, keys_stride: int
+    ) -> None:
+        super().__init__()
+        self.heads, self.keys_stride = heads, keys_stride
+        self.in_projection = nn.Linear(inputs, 3 * outputs)
+        self.pool_queries = Pool(outputs // heads, stride)
+        self.pool_keys = Pool(outputs // heads, keys_stride)
+        self.pool_values = Pool(outputs // heads, keys_stride)
+        self.out_projection = nn.Linear(outputs, outputs)
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return what the pooled queries attend to; shapes as of `Block`."""
+        projected = self.in_projection(x)
+        if kept is not None:
+            projected = projected.masked_fill(~kept.unsqueeze(-1), 0)
+        # each (batch, heads, outputs / heads, rows, columns)
+        q, k, v = projected.unflatten(3, (3, self.heads, -1)).permute(3, 0, 4, 5, 1, 2)
+        seen = coarser(kept, self.keys_stride)
+        mask = None if seen is None else seen.flatten(1)[:, None, None]  # (batch, 1, 1, keys)
+        # In float32 whatever the precision around: on a CPU, both steps are several times slower in bf16.
+        with torch.autocast(x.device.type, enabled=False):
+            q, k, v = (each.to(x.dtype) for each in (q, k, v))
+            q, k, v = self.pool_queries(q), self.pool_keys(k), self.pool_values(v)
+            rows, columns = q.shape[2:4]
+            q, k, v = (each.flatten(2, 3) for each in (q, k, v))  # (batch, heads, tokens, channels)
+            attended = F.scaled_dot_product_attention(q, k, v, mask) + q
+        together = attended.transpose(1, 2).flatten(2).unflatten(1, (rows, columns))
+        out: Tensor = self.out_projection(together)
+        return out
+
+
+class Pool(nn.Module):
+    """A depthwise 3 x 3 convolution over the grid of tokens, the same for every head, and layer norm."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            channels, channels, 3, stride, padding=1, groups=channels, bias=False
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, heads: Tensor) -> Tensor:
+        """Turn (batch, heads, channels, rows, columns) into (batch, heads, rows / stride, columns / stride, channels)."""
+        pooled = self.convolution(heads.flatten(0, 1)).unflatten(0, heads.shape[:2])
+        normed: Tensor = self.norm(pooled.permute(0, 1, 3, 4, 2))
+        return normed
+
+
+def highest(x: Tensor, kept: Tensor | None, stride: int) -> Tensor:
+    """Pool tokens, shape (batch, rows, columns, channels), by the maximum of 3 x 3 seen ones; stride 1 leaves them."""
+    if stride == 1:
+        return x
+    if kept is not None:
+        x = x.masked_fill(~kept.unsqueeze(-1), -torch.inf)
+    pooled = F.max_pool2d(x.permute(0, 3, 1, 2), 3, stride, padding=1).permute(0, 2, 3, 1)
+    # Where no token was seen the result is not seen either: any number will do, but infinity.
+    return pooled if kept is None else pooled.masked_fill(pooled == -torch.inf, 0)
+
+
+def coarser(kept: Tensor | None, stride: int) -> Tensor | None:
+    """Say which tokens of a coarser grid are seen: those of whose `stride` x `stride` square any token is.
+
+    So a grid without its last columns is a shorter one. A 3 x 3 convolution reads not all of a square of 4 x 4: where most
+    patches are dropped, a coarse token that is seen may have read none of those that stayed.
+
+    Args:
+        kept: which tokens are seen, shape (batch, rows, columns); none is all.
+        stride: how much coarser.
+
+    Returns:
+        Shape (batch, rows / stride, columns / stride), rounded up.
+    """
+    if kept is None or stride == 1:
+        return kept
+    return F.max_pool2d(kept.float(), stride, ceil_mode=True) > 0
+
+
+def positions(rows: int, columns: int, channels: int, device: torch.device) -> Tensor:
+    """Tell places of a grid apart by sines and cosines, as of arXiv:1706.03762, Sec. 3.5.
+
+    Returns:
+        Shape (rows, columns, channels): a quarter of the channels each for sines and cosines of the row, then of the
+        column.
+    """
+    quarter = channels // 4
+    rates = SLOWEST ** -(torch.arange(quarter, device=device) / quarter)
+    axes = []
+    for size in (rows, columns):
+        angles = torch.arange(size, device=device)[:, None] * rates
+        axes.append(torch.cat([angles.sin(), angles.cos()], dim=1))
+    by_row, by_column = axes
+    shape = (rows, columns, -1)
+    return torch.cat([by_row[:, None].expand(shape), by_column.expand(shape)], dim=2)

@@ -1,0 +1,60 @@
+"""Barlow Twins: two views' features agree, and different features tell different things (arXiv:2103.03230)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lape_bench.learning.losses.pairs import insist_pairs
+
+CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
+TRADE_OFF = 0.0051  # lambda, of the paper and of DeLoRes' first code
+
+
+def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
+    """Correlate two views' features over the batch: C in Eq. (2).
+
+    Args:
+        z_a: projections of the first view, shape (batch, features).
+        z_b: projections of the second view, same shape.
+
+    Returns:
+        Shape (features, features), unitless, every entry in [-1, 1].
+
+    Raises:
+        ValueError: the shapes differ, or the batch holds fewer than two clips.
+    """
+    insist_pairs(z_a, z_b)
+    a, b = _standardised(z_a), _standardised(z_b)
+    return a.T @ b
+
+
+def barlow_twins(z_a: Tensor, z_b: Tensor, trade_off: float = TRADE_OFF) -> Tensor:
+    """Pull the cross-correlation towards the identity: Eq. (1).
+
+    Args:
+        z_a: projections of the first view, shape (batch, features).
+        z_b: projections of the second view, same shape.
+        trade_off: lambda, the weight of the terms off the diagonal.
+
+    Returns:
+        sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2, a scalar.
+
+    Raises:
+        ValueError: as `cross_correlation`.
+    """
+    c = cross_correlation(z_a, z_b)
+    diagonal = c.diagonal()
+    invariance = (1 - diagonal).square().sum()
+    redundancy = c.square().sum() - diagonal.square().sum()
+    return invariance + trade_off * redundancy
+
+
+def _standardised(z: Tensor) -> Tensor:
+    """Centre each feature over the batch and bring it to unit length; a constant one becomes 0.
+
+    What centring leaves of a constant is rounding: brought to unit length it would correlate perfectly, and
+    its gradient would be enormous. A dead unit is to cost its term, not the run.
+    """
+    mean = z.mean(dim=0)
+    centred = z - mean
+    constant = centred.square().mean(dim=0).sqrt() <= CONSTANT * mean.abs().clamp(min=CONSTANT)
+    return F.normalize(centred.masked_fill(constant, 0.0), dim=0)

@@ -1,0 +1,1 @@
+"""Base classes of systems: from an encoder to something that learns a task."""

@@ -1,0 +1,42 @@
+"""Systems of the family: AudioNTT, from random weights or pre-trained without labels."""
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.pretrained_system import UpstreamConfig, UpstreamSystem
+from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
+
+
+class AudioNTTConfig(SpectrogramConfig):
+    """Settings of a system whose encoder is AudioNTT."""
+
+    width: int = Field(2048, ge=8, description="d of AudioNTT, the size of its embedding")
+
+
+class AudioNTTSystem(SpectrogramSystem):
+    """AudioNTT (BYOL-A v1, arXiv:2103.06695), from random weights unless a subclass learns them."""
+
+    Settings: ClassVar[type[FrozenConfig]] = AudioNTTConfig
+
+    def build_encoder(self) -> AudioNTT:
+        """Return a new AudioNTT."""
+        return AudioNTT(self.settings.width)
+
+
+class AudioNTTUpstreamConfig(UpstreamConfig, AudioNTTConfig):
+    """Settings of an AudioNTT that learns from unlabelled audio first."""
+
+
+class AudioNTTUpstream(UpstreamSystem):
+    """AudioNTT, pre-trained by an objective."""
+
+    Settings: ClassVar[type[FrozenConfig]] = AudioNTTUpstreamConfig
+    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"width": 128}
+
+    @classmethod
+    def new_encoder(cls, settings: Any) -> AudioNTT:
+        """Return a new AudioNTT."""
+        return AudioNTT(settings.width)

@@ -1,0 +1,258 @@
+"""EncoderSystem: a system that is an encoder, under the protocols `finetune`, `linear` and `knn`.
+
+What an encoder learns before it sees a label is the system's own; what follows is the same for all.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.encoders.base import Encoder, LogMelEncoder
+from lape_bench.learning.encoders.heads import NearestNeighbours
+from lape_bench.learning.training.batches import whole_clips
+from lape_bench.learning.training.cached_embeddings import cached_embeddings
+from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
+from lape_bench.learning.training.finetune import STAGE as FINETUNING
+from lape_bench.learning.training.finetune import Classifier, FinetuneConfig, fit_classifier
+from lape_bench.learning.training.inference import class_log_probabilities
+from lape_bench.learning.training.linear_probe import LinearConfig, Windows, fit_linear
+from lape_bench.plugins.single_file import code_of
+from lape_bench.system import (
+    Cell,
+    LabelledClips,
+    ParameterCounts,
+    Protocol,
+    RunContext,
+    System,
+    TrainingData,
+    TrainingSummary,
+)
+
+WEIGHTS = "weights.pt"
+
+
+class FrozenConfig(Config):
+    """Settings of an encoder that is never trained with the labels."""
+
+    linear: LinearConfig = Field(default_factory=LinearConfig)
+
+
+class EncoderConfig(FrozenConfig):
+    """Settings of an encoder that may be frozen or fine-tuned."""
+
+    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """What was learnt before any label.
+
+    Attributes:
+        encoder: on the run's device, its features fitted.
+        summary: curves, clusters and diagnosis of the stages.
+        parameters: the most held in any of the stages.
+    """
+
+    encoder: Encoder
+    summary: TrainingSummary = field(default_factory=TrainingSummary)
+    parameters: int = 0
+
+
+class EncoderSystem(System):
+    """A system that learns, or loads, an encoder."""
+
+    Settings: ClassVar[type[FrozenConfig]] = EncoderConfig
+    protocols: ClassVar[tuple[Protocol, ...]] = ("finetune", "linear", "knn")
+    brief: ClassVar[dict[str, Any]] = {
+        "finetune": {"epochs": 6, "least_steps": 1, "batch_size": 16}
+    }
+    encoder: Encoder
+    head: nn.Module
+    held_in_training: int  # parameters, at most, in any stage without labels
+
+    @abstractmethod
+    def build_encoder(self) -> Encoder:
+        """Return the encoder with the weights it starts from; random ones are seeded by the caller."""
+
+    def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module | None:
+        """Return the augmentation of fine-tuning, for so many clips of this feature shape; by default none."""
+        return None
+
+    def insist_on_rate(self, encoder: Encoder) -> None:
+        """Refuse an encoder that works at another rate than that of the audio that its system is given."""
+        if encoder.sample_rate != self.sample_rate:
+            raise UserError(
+                f"the encoder works at {encoder.sample_rate:,} Hz and is given audio at {self.sample_rate:,} Hz",
+                next_step="say sample_rate on the class, where it is read before anything is built",
+            )
+
+    @property
+    def selects(self) -> bool:
+        """Fine-tuning chooses an epoch, linear evaluation a penalty if there are several."""
+        if self.protocol == "linear":
+            return len(self.settings.linear.inverse_penalty) > 1
+        return self.protocol == "finetune"
+
+    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+        """Name the embeddings of the labelled clips, which `linear` and `knn` fit."""
+        if self.protocol == "finetune":
+            return ()
+        settings = self.settings.model_dump(mode="json", exclude={"finetune", "linear"})
+        clips = cell.model_dump(mode="json", exclude={"protocol", "settings"})
+        return ({"embeddings": settings, "of": clips},)
+
+    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+        """Bring an encoder as far as it gets without a label: by default, random weights.
+
+        Args:
+            train: the audio of the whole train split.
+            context: of the run.
+        """
+        with context.stage("features"):
+            with context.seeds.globally("initial weights"):
+                encoder = self.build_encoder().to(context.device)
+            encoder.fit_features(waveforms for _, waveforms in whole_clips(train, context.device))
+        return Unlabelled(encoder)
+
+    def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
+        """Learn the encoder without labels, and bring it to the task by the protocol."""
+        learnt = self.learn_encoder(data.train, context)
+        self.insist_on_rate(learnt.encoder)
+        self.encoder, self.held_in_training = learnt.encoder, learnt.parameters
+        summary = self._bring_to_task(data, context)
+        return learnt.summary.model_copy(
+            update={
+                "curves": learnt.summary.curves | summary.curves,
+                "decided": summary.decided,
+                "validation": summary.validation,
+            }
+        )
+
+    def _bring_to_task(self, data: TrainingData, context: RunContext) -> TrainingSummary:
+        if self.protocol == "finetune":
+            with context.seeds.globally("initial head"):
+                head = nn.Linear(self.encoder.embedding_size, len(self.target.classes))
+            self.head = head.to(context.device)
+            return self._finetune(data, context)
+        with context.stage("embeddings"):
+            train = self._windows(data.labelled, context)
+            held_out = self._windows(data.validation, context) if data.validation else None
+        with context.stage("probe"):
+            classes = len(self.target.classes)
+            if self.protocol == "knn":
+                labels = train.labels[train.owner]
+                self.head = NearestNeighbours(train.embeddings, labels, classes)
+                summary = TrainingSummary()
+            else:
+                self.head, chosen, value = fit_linear(
+                    train,
+                    held_out,
+                    classes,
+                    self.target.metric,
+                    self.settings.linear,
+                    context.progress,
+                )
+                decided = {chosen: "validation"} if self.selects else {}
+                summary = TrainingSummary(decided=decided, validation=value)
+            self.head = self.head.to(context.device)
+        return summary
+
+    def score(self, clips: Clips, context: RunContext) -> Tensor:
+        """Average class log-probabilities over consecutive windows of each clip."""
+        return class_log_probabilities(
+            self.encoder, self.head, clips, self.target.window_seconds, context
+        )
+
+    def count_parameters(self) -> ParameterCounts:
+        """Count parameters; the train embeddings that k-NN keeps are not parameters."""
+        encoder = sum(p.numel() for p in self.encoder.parameters())
+        inference = encoder + sum(p.numel() for p in self.head.parameters())
+        training = max(inference, self.held_in_training)
+        return ParameterCounts(encoder=encoder, inference=inference, training=training)
+
+    @torch.no_grad()
+    def count_macs(self) -> int:
+        """Count products of convolutions and matrices in one window, brought to a second."""
+        self.encoder.eval()
+        device = next(self.head.buffers(), next(self.head.parameters(), torch.empty(0))).device
+        samples = round(self.target.window_seconds * self.encoder.sample_rate)
+        # The counter knows attention as products of matrices, and not the CPU's own kernel for it.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            self.head(self.encoder(self.encoder.features(torch.zeros(1, samples, device=device))))
+        operations: int = counter.get_total_flops()  # two a multiply-accumulate
+        return round(operations / 2 / self.target.window_seconds)
+
+    def save(self, folder: Path) -> None:
+        """Write encoder, its normalisation statistics, and head to one file of tensors."""
+        content: dict[str, Any] = {
+            "encoder": self.encoder.state_dict(),
+            "head": self.head.state_dict(),
+            "held_in_training": self.held_in_training,
+        }
+        if isinstance(self.encoder, LogMelEncoder):  # what no tensor says of what it hears
+            content["log_mel"] = self.encoder.log_mel.config.model_dump()
+        save_tensors(folder / WEIGHTS, content)
+
+    def load(self, folder: Path, context: RunContext) -> Self:
+        """Fill a new encoder and head, strictly."""
+        path = folder / WEIGHTS
+        content = load_tensors(path, context.device)
+        with context.seeds.globally("overwritten"):  # random weights that the next lines replace
+            encoder = self.build_encoder().to(context.device)
+            self.insist_on_rate(encoder)
+            head = self._empty_head(encoder, content.get("head")).to(context.device)
+        load_strictly(encoder, content.get("encoder"), f"the encoder in {path}")
+        load_strictly(head, content.get("head"), f"the classifier in {path}")
+        self.encoder, self.head = encoder, head
+        self.held_in_training = int(content.get("held_in_training", 0))
+        return self
+
+    def _finetune(self, data: TrainingData, context: RunContext) -> TrainingSummary:
+        model = Classifier(self.encoder, self.head)
+        shape = self.encoder.feature_shape(self.target.window_seconds)
+        views = self.build_views(shape, len(data.labelled.clips))
+        if views is not None:
+            views = views.to(context.device)
+        with context.stage(FINETUNING):
+            return fit_classifier(model, views, data, self.target, self.settings.finetune, context)
+
+    def _windows(self, labelled: LabelledClips, context: RunContext) -> Windows:
+        """Embed clips, or find their embeddings in the cache."""
+        determined_by = {
+            # A setting may act without a tensor, such as a pooling.
+            "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
+            "system_version": self.version,
+            **({"rests_on": self.rests_on} if self.rests_on else {}),
+            **({"code": code} if (code := code_of(type(self))) else {}),
+        }
+        window_seconds = self.target.window_seconds
+        embeddings, owner = cached_embeddings(
+            self.encoder, labelled.clips, window_seconds, determined_by, context
+        )
+        wrong = ~embeddings.isfinite().all(dim=1)
+        if wrong.any():
+            first = labelled.clips.ids[int(owner[wrong.nonzero()[0, 0]])]
+            raise UserError(
+                f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first}",
+                next_step="'bench systems check' looks for the cause, such as silence or a window that is too short",
+            )
+        return Windows(embeddings, owner, labelled.labels)
+
+    def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:
+        classes = len(self.target.classes)
+        if self.protocol != "knn":
+            return nn.Linear(encoder.embedding_size, classes)
+        held = len(saved["embeddings"]) if isinstance(saved, dict) and "embeddings" in saved else 0
+        nothing = torch.zeros(held, encoder.embedding_size)
+        return NearestNeighbours(nothing, torch.zeros(held, dtype=torch.long), classes)

@@ -1,0 +1,100 @@
+"""Momentum contrast (MoCo, arXiv:1911.05722): a student's queries find a momentum teacher's keys among a queue of earlier ones."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lape_bench.learning.encoders.base import Encoder
+from lape_bench.learning.encoders.heads import mlp
+from lape_bench.learning.losses.contrast import info_nce
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstreamConfig
+from lape_bench.learning.systems.pretrained_system import UpstreamConfig
+from lape_bench.learning.training.momentum_encoder import Queue, follow, momentum_copy
+from lape_bench.learning.training.pretrain import Objective
+
+
+class MomentumConfig(UpstreamConfig):
+    """InfoNCE against a momentum encoder and a queue, on any encoder."""
+
+    key_features: int = Field(128, ge=2, description="features of a query and a key")
+    key_hidden: int = Field(
+        1024, ge=0, description="hidden features of the key head; 0 is a linear head, as published"
+    )
+    temperature: float = Field(0.1, gt=0, description="tau of InfoNCE; published 0.07")
+    queue: int = Field(
+        1024,
+        ge=1,
+        description="keys of earlier batches, the negatives, at most; published 65536",
+    )
+    momentum: float = Field(
+        0.99, ge=0, le=1, description="decay of the momentum encoder; published 0.999"
+    )
+
+
+class MomentumContrastConfig(MomentumConfig, AudioNTTUpstreamConfig):
+    """Momentum contrast on AudioNTT."""
+
+
+class Branch(nn.Module):
+    """An encoder with its key head: the student, or its momentum teacher."""
+
+    def __init__(self, encoder: Encoder, settings: MomentumConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        hidden = [settings.key_hidden] if settings.key_hidden else []
+        self.key = mlp([encoder.embedding_size, *hidden, settings.key_features])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Return the key, (batch, key_features); a subclass may add other projections."""
+        return (self.key(self.encoder(features)),)
+
+
+class MomentumContrast(Objective):
+    """A student that learns from the first view, and a momentum teacher that sees the second.
+
+    Args:
+        student: what learns; its first output is the query.
+        settings: of the head, the queue and the teacher.
+        clips: of the corpus. The queue is shorter than an epoch, so that few clips meet an older key of their own.
+    """
+
+    graphable = True
+
+    def __init__(self, student: Branch, settings: MomentumConfig, clips: int) -> None:
+        super().__init__()
+        self.settings, self.student = settings, student
+        self.teacher = momentum_copy(student)
+        others = max(1, clips - settings.pretrain.batch_size)
+        self.queue = Queue(min(settings.queue, others), settings.key_features)
+
+    @property
+    def encoder(self) -> Encoder:  # type: ignore[override]  # an attribute elsewhere
+        """The student's encoder."""
+        return self.student.encoder
+
+    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+        """Return what the student makes of the first view and the teacher of the second."""
+        with torch.no_grad():
+            taught = self.teacher(view_b)
+        return *self.student(view_a), *taught
+
+    def loss(self, *projected: Tensor) -> Tensor:
+        """Return InfoNCE of a query and a key, each (batch, key_features); the keys then join the queue."""
+        query, key = projected
+        loss = self._among_earlier(query, key)
+        self.queue.put(key)
+        return loss
+
+    def both_ways(self, query_a: Tensor, query_b: Tensor, key_a: Tensor, key_b: Tensor) -> Tensor:
+        """Return InfoNCE of each view's query and the other's key, summed; the keys then join the queue."""
+        loss = self._among_earlier(query_a, key_b) + self._among_earlier(query_b, key_a)
+        self.queue.put(torch.cat([key_a, key_b]))
+        return loss
+
+    def after_step(self) -> None:
+        """Move the momentum teacher."""
+        follow(self.teacher, self.student, self.settings.momentum)
+
+    def _among_earlier(self, queries: Tensor, keys: Tensor) -> Tensor:
+        queue = self.queue
+        return info_nce(queries, keys, queue.keys, self.settings.temperature, queue.filled())

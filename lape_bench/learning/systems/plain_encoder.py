@@ -1,0 +1,213 @@
+"""The simplest door for a stranger's encoder: a rate, an embedding size, and waveforms to embeddings.
+
+    class MyEncoder(nn.Module):                # or any class; what is no module is never trained
+        sample_rate = 16_000                   # Hz
+        embedding_size = 128
+
+        def __init__(self, width: int = 64): ...          # keyword arguments with defaults become settings
+
+        def forward(self, waveforms):          # (batch, samples) -> (batch, embedding_size)
+            ...
+
+The harness makes a system of it: windows, fine-tuning, linear evaluation, k-NN, saving.
+"""
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, create_model
+from pydantic.errors import PydanticUserError
+from pydantic_core import to_jsonable_python
+from torch import Tensor, nn
+
+from lape_bench.core.errors import FAILURES, UserError, in_a_line
+from lape_bench.learning.encoders.base import Encoder, as_embeddings, is_whole
+from lape_bench.learning.systems.adapter import fingerprint
+from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, FrozenConfig
+from lape_bench.system import Protocol, System
+
+EXPECTED = (
+    "a class derived from lape_bench.system.System, or an encoder: a class with embedding_size (and sample_rate, if it "
+    "is not 16,000 Hz) that turns waveforms (batch, samples) into embeddings (batch, embedding_size)"
+)
+
+
+class _Plugged(Encoder):
+    """A stranger's encoder in the harness's clothes: its features are the waveforms themselves."""
+
+    kind: ClassVar[type]  # the stranger's class
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.inner = self.kind(**settings)
+        self.sample_rate = _whole(self.inner, "sample_rate", Encoder.sample_rate)
+        self.embedding_size = _whole(self.inner, "embedding_size")
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        return waveforms
+
+    def forward(self, features: Tensor) -> Tensor:
+        wanted = (len(features), self.embedding_size)
+        return as_embeddings(self.inner(features), wanted, self.kind.__name__)
+
+
+class _PluggedSystem(EncoderSystem):
+    """What the harness makes of a stranger's encoder."""
+
+    encoder_kind: ClassVar[type[_Plugged]]
+
+    def build_encoder(self) -> Encoder:
+        return self.encoder_kind(self._own_settings())
+
+    @cached_property
+    def rests_on(self) -> dict[str, str]:
+        """Return the SHA-256 of each file and folder that a setting of the encoder names."""
+        return {
+            f"setting {name}": "; ".join(map(fingerprint, places))
+            for name, value in self._own_settings().items()
+            if (places := _named(value))
+        }
+
+    def _own_settings(self) -> dict[str, Any]:
+        own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)
+        return {name: getattr(self.settings, name) for name in sorted(own)}
+
+
+def _named(value: Any) -> list[Path]:
+    """Return the files and folders that a setting names, or that lists and mappings in it do."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        return [place for each in value for place in _named(each)]
+    if not isinstance(value, str | Path):
+        return []
+    try:
+        path = Path(value).expanduser()
+        # The current folder and those above it are no weights; "" and "." would be the first.
+        is_place = path.is_file() or (
+            path.is_dir() and not Path.cwd().is_relative_to(path.resolve())
+        )
+    except (OSError, RuntimeError, ValueError):  # of a string that can be no path, or of no user
+        return []
+    return [path] if is_place else []
+
+
+def is_system(loaded: Any) -> bool:
+    """Tell whether a plug-in's object is a system, or an encoder that can be made one."""
+    return isinstance(loaded, type) and (issubclass(loaded, System) or _is_encoder(loaded))
+
+
+def _is_encoder(kind: type) -> bool:
+    module = issubclass(kind, nn.Module)
+    called = module or "__call__" in {name for base in kind.__mro__[:-1] for name in vars(base)}
+    # An embedding size that depends on a setting is set by __init__ and stands in no class.
+    return called and (module or hasattr(kind, "embedding_size"))
+
+
+def system_of(loaded: type) -> type[System]:
+    """Return a plug-in's system; of an encoder, the one that the harness makes of it.
+
+    Args:
+        loaded: what `is_system` accepts.
+
+    Raises:
+        UserError: the encoder cannot be built without arguments, or says of itself or of its arguments what the harness cannot use.
+    """
+    if issubclass(loaded, System):
+        return loaded
+    trained = issubclass(loaded, nn.Module)
+    names = {"__module__": loaded.__module__, "__qualname__": loaded.__qualname__}
+    encoder = type(loaded.__name__, (_Plugged,), names | {"kind": loaded})
+    protocols: tuple[Protocol, ...] = (
+        ("finetune", "linear", "knn") if trained else ("linear", "knn")
+    )
+    body = names | {
+        "encoder_kind": encoder,
+        "Settings": _settings(loaded, EncoderConfig if trained else FrozenConfig),
+        "protocols": protocols,
+        "version": _whole(loaded, "version", 1),
+        "sample_rate": _whole(loaded, "sample_rate", Encoder.sample_rate),
+        "brief": EncoderSystem.brief if trained else {},
+        "__doc__": loaded.__doc__,
+    }
+    return type(loaded.__name__, (_PluggedSystem,), body)
+
+
+def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
+    """Return a number that an encoder, or its class, says of itself."""
+    value: Any = getattr(kind, name, otherwise)
+    if not is_whole(value):
+        of = kind.__name__ if isinstance(kind, type) else type(kind).__name__
+        said = (
+            "is a property, which no class can be asked"
+            if isinstance(value, property)
+            else f"is {value!r}"
+        )
+        raise UserError(
+            f"{name} of the encoder {of} {said if value is not None else 'is not there'}",
+            allowed="a whole number above 0" + (", on the class" if isinstance(kind, type) else ""),
+        )
+    return int(value)
+
+
+def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
+    """Make the keyword arguments of an encoder's constructor settings of its system."""
+    own: dict[str, Any] = {}
+    for parameter in _signature(kind).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        _insist_on_a_setting(parameter, kind)
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        if isinstance(annotation, str):  # of a name that is not there to look at
+            annotation = Any
+        own[parameter.name] = (annotation, Field(parameter.default, description="of the encoder"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of names that pydantic uses itself, such as copy
+            made: type[FrozenConfig] = create_model(
+                f"{kind.__name__}Settings", __base__=base, **own
+            )
+    except (PydanticUserError, ValueError, TypeError, NameError) as error:
+        raise UserError(
+            f"the arguments of the encoder {kind.__name__} cannot be settings ({in_a_line(error)})",
+            next_step="annotate them with plain types, such as int, float, str, bool or Path, or not at all",
+        ) from error
+    return made
+
+
+def _signature(kind: type) -> inspect.Signature:
+    """Return what a constructor takes, with annotations as types also where they are kept as text."""
+    try:
+        return inspect.signature(kind, eval_str=True)
+    except FAILURES:
+        return inspect.signature(kind)
+
+
+def _insist_on_a_setting(parameter: inspect.Parameter, kind: type) -> None:
+    where = f"the argument '{parameter.name}' of the encoder {kind.__name__}"
+    if parameter.default is parameter.empty:
+        raise UserError(
+            f"{where} has no default, so that it cannot be built",
+            next_step="give every argument of its constructor a default; they become settings",
+        )
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise UserError(f"{where} cannot be given by its name", next_step="take the / out")
+    if parameter.name in EncoderConfig.model_fields or parameter.name.startswith("_"):
+        raise UserError(
+            f"{where} cannot be a setting: the harness has that name for its own, or it is private",
+            next_step="give it another name",
+        )
+    try:
+        to_jsonable_python(parameter.default)
+    except ValueError as error:
+        raise UserError(
+            f"{where} has the default {parameter.default!r}, which no record can hold",
+            allowed="numbers, strings, true or false, None, and lists and mappings of them",
+            next_step="take a name instead, and build what it names in the constructor",
+        ) from error

@@ -1,0 +1,35 @@
+"""Systems whose encoder reads log-mel spectrograms: BYOL-A's views are their augmentation."""
+
+from typing import ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from lape_bench.learning.augmentations.views import Views
+from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, FrozenConfig
+from lape_bench.learning.training.finetune import FinetuneConfig
+
+
+class SpectrogramFinetuneConfig(FinetuneConfig):
+    """Fine-tuning on log-mels, which views can be made of."""
+
+    augment: bool = Field(True, description="train on views instead of the plain log-mels")
+
+
+class SpectrogramConfig(EncoderConfig):
+    """Settings of an encoder of log-mels."""
+
+    finetune: SpectrogramFinetuneConfig = Field(default_factory=SpectrogramFinetuneConfig)
+
+
+class SpectrogramSystem(EncoderSystem):
+    """An encoder whose features have the shape (batch, bands, frames)."""
+
+    Settings: ClassVar[type[FrozenConfig]] = SpectrogramConfig
+
+    def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module | None:
+        """Return log-mixup-exp and random resize crop, unless a setting says otherwise."""
+        if not self.settings.finetune.augment:
+            return None
+        bands, frames = shape
+        return Views((bands, frames), clips)

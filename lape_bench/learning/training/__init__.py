@@ -1,0 +1,1 @@
+"""The training loop, what runs on it, and the probes."""

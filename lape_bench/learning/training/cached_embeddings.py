@@ -1,0 +1,92 @@
+"""Embeddings of clips by a frozen encoder, computed once and kept."""
+
+import hashlib
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.encoders.base import Encoder
+from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
+from lape_bench.learning.training.inference import embed
+from lape_bench.plugins.single_file import code_of
+from lape_bench.runtime.artifacts import stable_name
+from lape_bench.system import RunContext
+
+FILE = "embeddings.pt"
+
+
+def cached_embeddings(
+    encoder: Encoder,
+    clips: Clips,
+    window_seconds: float,
+    determined_by: Mapping[str, Any],
+    context: RunContext,
+) -> tuple[Tensor, Tensor]:
+    """Embed every window of whole clips, or find their embeddings in the cache.
+
+    Args:
+        encoder: on the context's device.
+        clips: the clips.
+        window_seconds: of the windows laid over each clip.
+        determined_by: what acts on an embedding beside the encoder's tensors, such as a kind of pooling.
+        context: of the run.
+
+    Returns:
+        As `inference.embed`.
+    """
+
+    def compute(folder: Path, inside: RunContext) -> None:
+        embeddings, owner = embed(encoder, clips, window_seconds, inside)
+        save_tensors(folder / FILE, {"embeddings": embeddings, "owner": owner})
+
+    found = context.artifact(
+        "embeddings",
+        f"{type(encoder).__name__}, {encoder.embedding_size} numbers, {len(clips):,} clips",
+        {
+            "encoder": stable_name(type(encoder)),
+            "encoder_tensors": digest(encoder),
+            **({"encoder_code": code} if (code := code_of(type(encoder))) else {}),
+            "clips": clips.key,
+            "window_seconds": None if encoder.whole_clip else window_seconds,
+            **determined_by,
+        },
+        compute,
+    )
+    held = load_tensors(found.folder / FILE, torch.device("cpu"))
+    return held["embeddings"], held["owner"]
+
+
+def digest(module: nn.Module) -> str:
+    """Hash the names, shapes and bytes of a module's tensors, and what else its state holds."""
+    sha256 = hashlib.sha256()
+    for name, value in _leaves("", module.state_dict()):
+        if isinstance(value, Tensor):
+            sha256.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            # By bytes: NumPy has no bfloat16.
+            sha256.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            sha256.update(name.encode() + value)
+    return sha256.hexdigest()
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Tensor | bytes]]:
+    """Go through a state's tensors and the bytes of other values, whose names are joined by dots where they are nested."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _leaves(f"{name}.{key}" if name else str(key), each)
+    elif isinstance(value, list | tuple):
+        for place, each in enumerate(value):
+            yield from _leaves(f"{name}.{place}", each)
+    elif isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, set | frozenset):
+        yield name, repr(sorted(map(repr, value))).encode()
+    elif isinstance(value, str | int | float | complex | bool | bytes | None):
+        yield name, repr(value).encode()
+    else:
+        yield name, pickle.dumps(value, protocol=4)

@@ -1,0 +1,148 @@
+"""Linear evaluation: a logistic regression on the embeddings of a frozen encoder."""
+
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from lape_bench import metrics
+from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.learning.training.inference import average_by_clip
+
+MOST_ITERATIONS = 5000
+
+
+class LinearConfig(Config):
+    """Linear evaluation: standardised embeddings, logistic regression with an L2 penalty."""
+
+    inverse_penalty: tuple[PositiveFloat, ...] = Field(
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        min_length=1,
+        description="C of the logistic regression; of several, the best on validation is taken",
+    )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Embedded windows of clips.
+
+    Attributes:
+        embeddings: shape (windows, features).
+        owner: the clip of each window, shape (windows,).
+        labels: class of each clip, shape (clips,).
+    """
+
+    embeddings: Tensor
+    owner: Tensor
+    labels: Tensor
+
+
+class Fitted(NamedTuple):
+    """A classifier and how it was chosen.
+
+    Attributes:
+        layer: the scaler and the regression as one linear layer.
+        chosen: the penalty, in words.
+        validation: the metric on validation, if there is any.
+    """
+
+    layer: nn.Linear
+    chosen: str
+    validation: float | None
+
+
+def fit_linear(
+    train: Windows,
+    validation: Windows | None,
+    classes: int,
+    metric: str,
+    config: LinearConfig,
+    progress: Progress,
+) -> Fitted:
+    """Fit the classifier, choosing its penalty on validation where there is a choice.
+
+    Every window of a clip is an example, weighted so that each clip counts once.
+
+    Args:
+        train: labelled windows; the scaler is fitted on them too.
+        validation: windows to choose on; may be none where `config` names one value.
+        classes: number of classes.
+        metric: what to choose by; between equals the higher mean log-likelihood, then the stronger penalty.
+        config: the values to try.
+        progress: told of each value.
+
+    Raises:
+        UserError: several values to choose from and nothing to choose on, or labels of one class alone.
+    """
+    if validation is None and len(config.inverse_penalty) > 1:
+        raise UserError(
+            f"linear.inverse_penalty names {len(config.inverse_penalty)} values, but the task leaves no "
+            "clips to choose on",
+            next_step="give one value, such as --set linear.inverse_penalty=[1.0]",
+        )
+    if len(torch.unique(train.labels)) < 2:
+        raise UserError("the labelled clips are all of one class; a classifier needs two")
+    targets = train.labels[train.owner].numpy()
+    weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
+    # In float64: with float32 the solver stops a little elsewhere where sums round otherwise.
+    exact = train.embeddings.to(torch.float64, copy=True).numpy()
+    scaler = StandardScaler(copy=False).fit(exact, sample_weight=weights)
+    examples = scaler.transform(exact)  # in place: of a large task it is the most that a run holds
+    best: tuple[tuple[float, float], float, nn.Linear] | None = None
+    with progress.task("logistic regression", len(config.inverse_penalty), "fits") as task:
+        for value in sorted(config.inverse_penalty):
+            model = LogisticRegression(C=value, max_iter=MOST_ITERATIONS)
+            # On one thread: more of them take longer, several times so where another process wants their cores.
+            with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ConvergenceWarning)
+                model.fit(examples, targets, sample_weight=weights)
+            if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+                progress.say(
+                    f"logistic regression with C = {value} stopped after {MOST_ITERATIONS} iterations"
+                )
+            candidate = _as_layer(scaler, model, classes)
+            task.advance()
+            quality = _quality(candidate, validation, metric) if validation else (0.0, 0.0)
+            if best is None or quality > best[0]:
+                best = quality, value, candidate
+    assert best is not None
+    (value, _), penalty, layer = best
+    return Fitted(layer, f"C = {penalty:g}", value if validation else None)
+
+
+@torch.no_grad()
+def _quality(layer: nn.Linear, windows: Windows, metric: str) -> tuple[float, float]:
+    by_window = layer(windows.embeddings).log_softmax(dim=1)
+    rows = average_by_clip(by_window, windows.owner, len(windows.labels)).log_softmax(dim=1)
+    value = metrics.score(rows.numpy(), windows.labels.numpy())[metric]
+    return value, float(rows.gather(1, windows.labels[:, None]).mean())
+
+
+def _as_layer(scaler: StandardScaler, model: LogisticRegression, classes: int) -> nn.Linear:
+    """Fold standardisation and regression into one layer; a class without a label never wins."""
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
+        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+    weight = coefficients / scaler.scale_
+    # Random weights are skipped: every one is set below.
+    layer: nn.Linear = skip_init(  # type: ignore[no-untyped-call]  # untyped in torch
+        nn.Linear, weight.shape[1], classes
+    )
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.fill_(-1e4)
+        layer.weight[model.classes_] = torch.from_numpy(weight).float()
+        layer.bias[model.classes_] = torch.from_numpy(intercepts - weight @ scaler.mean_).float()
+    return layer

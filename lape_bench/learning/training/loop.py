@@ -1,0 +1,286 @@
+"""The training loop: epochs of random windows, a schedule, checkpoints. What a step learns from, and what, are its arguments.
+
+A killed run goes on from its last checkpoint and ends with the same bytes: every epoch draws from
+generators named by the epoch, so a checkpoint holds tensors and no generator's state.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.training.batches import random_windows, to_device
+from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
+from lape_bench.learning.training.cuda_graph import Graphed
+from lape_bench.runtime.batch_random import Draws
+from lape_bench.system import Curve, RunContext
+
+Inputs = Callable[[Tensor, Tensor, Draws], tuple[Tensor, ...]]
+"""Waveforms (windows * batch, samples), which clips the batch holds (batch,), on the CPU, and draws of the epoch: what the
+loss is computed from, on the device.
+
+With several windows a clip, the first of every clip come first. Of several ranks each gets the waveforms of its own
+clips, and all of them which clips the batch holds.
+"""
+
+
+class OptimizerConfig(Config):
+    """An optimiser and how its learning rate moves."""
+
+    name: Literal["sgd", "adam"] = Field("adam", description="sgd or adam")
+    learning_rate: float = Field(1e-3, gt=0, description="the highest")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, or the first beta of adam")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty")
+    warm_up: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps in which the rate rises from zero"
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "cosine", description="after warm-up: constant, or cosine to zero"
+    )
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimiser of a module's parameters."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        device = parameters[0].device
+        on_gpu = device.type == "cuda"
+        # A number would be recorded with the step, and never change.
+        rate = torch.tensor(self.learning_rate, device=device) if on_gpu else self.learning_rate
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                parameters, rate, self.momentum, weight_decay=self.weight_decay, fused=True
+            )
+        return torch.optim.Adam(
+            parameters,
+            rate,
+            betas=(self.momentum, 0.999),
+            weight_decay=self.weight_decay,
+            fused=True,
+            capturable=on_gpu,
+        )
+
+    def factor(self, progress: float) -> float:
+        """Return what the learning rate is multiplied by when `progress`, in [0, 1), of the steps are done."""
+        if progress < self.warm_up:
+            return progress / self.warm_up
+        if self.schedule == "constant":
+            return 1.0
+        return cosine((progress - self.warm_up) / (1 - self.warm_up))
+
+
+def cosine(progress: float) -> float:
+    """Fall from 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object:
+        """Take them up again."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is gone through, and how often.
+
+    Attributes:
+        clips: the audio.
+        window: samples of a window.
+        batch_size: clips a batch, at most; batches are nearly equal, so that none is left with a single clip.
+        epochs: passes through the clips, at least.
+        least_steps: with few clips, more passes are made until so many steps are.
+        windows: random ones a clip and epoch, drawn independently.
+    """
+
+    clips: Clips
+    window: int
+    batch_size: int
+    epochs: int
+    least_steps: int = 1
+    windows: int = 1
+
+    @property
+    def batches(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.clips) / self.batch_size)
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs that are really made."""
+        return max(self.epochs, math.ceil(self.least_steps / self.batches))
+
+
+class UnlabelledConfig(Config):
+    """How long, on what windows and by what optimiser a stage without labels is trained."""
+
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    batch_size: int = Field(64, ge=3, description="clips a step, at most")
+    epochs: int = Field(20, ge=1, description="passes through the clips")
+    least_steps: int = Field(
+        1120, ge=1, description="with few clips, more passes are made until so many steps are"
+    )
+    window_seconds: float = Field(
+        1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
+    )
+    gain_db: float = Field(
+        10.0, ge=0, description="each view's level is moved at random by up to so many decibels"
+    )
+
+    def over(self, clips: Clips) -> Pass:
+        """Return the passes through these clips."""
+        window = round(self.window_seconds * clips.rate)
+        return Pass(clips, window, self.batch_size, self.epochs, self.least_steps)
+
+
+@dataclass
+class Loop:
+    """One training.
+
+    Attributes:
+        name: of the stage, for the user, and of its checkpoint.
+        over: the clips and how often they are gone through.
+        model: what is trained; put into training mode before every epoch.
+        optimizer: of the model's parameters; the rates it has now are the highest.
+        factor: progress in [0, 1) to what the learning rates are multiplied by.
+        inputs: makes of a batch what the loss is computed from.
+        loss: of the inputs, to lower.
+        graphable: true where the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
+            has a part in the inputs.
+        before_epoch: called with the epoch's number before it; returns the clips it goes through, shape (clips,), in their
+            order, of which some may come twice and some not; None is each once, in random order.
+        after_step: called after each update, such as for a momentum teacher.
+        after_epoch: called with the epoch's number after it, for values to add to the curve.
+        also: what a checkpoint must hold beside model and optimizer, by name.
+    """
+
+    name: str
+    over: Pass
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[float], float]
+    inputs: Inputs
+    loss: Callable[..., Tensor]
+    graphable: bool
+    before_epoch: Callable[[int], Tensor | None] = lambda epoch: None
+    after_step: Callable[[], None] = lambda: None
+    after_epoch: Callable[[int], dict[str, float]] = lambda epoch: {}
+    also: Mapping[str, Stateful] = field(default_factory=dict)
+
+    def run(self, context: RunContext) -> Curve:
+        """Train to the end, from the checkpoint of a killed run if there is one.
+
+        Returns:
+            For each epoch its number, its mean loss, and what `after_epoch` adds.
+
+        Raises:
+            UserError: the loss is no longer finite.
+        """
+        over, epochs = self.over, self.over.all_epochs
+        clips = to_device(over.clips, context.device)
+        highest = [float(group["lr"]) for group in self.optimizer.param_groups]
+        on_gpu = context.device.type == "cuda"
+        update = Graphed(self._update) if self.graphable and on_gpu else self._update
+        ranks, parameters = context.ranks, [*self.model.parameters()]
+        if ranks.size > 1:
+            self.optimizer.register_step_pre_hook(lambda *_: ranks.average_gradients(parameters))
+        checkpoint = _Checkpoint(self, context)
+        with context.progress.task(self.name, epochs * len(clips), "clips") as task:
+            task.resume_at(checkpoint.epoch * len(clips))
+            for epoch in range(checkpoint.epoch + 1, epochs + 1):
+                order = ranks.agree(self.before_epoch(epoch))
+                ranks.align(self.model)
+                if order is None:
+                    shuffling = context.seeds.torch("order", epoch)
+                    order = torch.randperm(len(clips), generator=shuffling)
+                self.model.train()
+                draws = Draws(context.seeds.torch("views", epoch), ranks)
+                losses = torch.zeros(over.batches, device=context.device)
+                batches = ranks.batches(order, over.batches)
+                with context.seeds.globally("dropout", epoch, *ranks.name):
+                    for step, batch in enumerate(batches):
+                        progress = ((epoch - 1) * over.batches + step) / (epochs * over.batches)
+                        for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
+                            _set_rate(group, rate * self.factor(progress))
+                        several = ranks.mine(batch).repeat(over.windows)
+                        waveforms = random_windows(clips, several, over.window, draws)
+                        # Kept each by itself, they would hold the pages of all that was freed beside them.
+                        losses[step] = update(*self.inputs(waveforms, batch, draws))
+                        task.advance(len(batch))
+                mean = float(losses.mean())
+                if not math.isfinite(mean):
+                    raise UserError(
+                        f"{self.name}: the loss is {mean} in epoch {epoch}",
+                        next_step="lower the learning rate, or use --precision float32",
+                    )
+                row = {"epoch": float(epoch), "loss": mean, **self.after_epoch(epoch)}
+                checkpoint.curve.append(row)
+                shown = {key: f"{value:.3f}" for key, value in row.items() if key != "epoch"}
+                task.note(epoch=f"{epoch}/{epochs}", **shown)
+                context.progress.detail(task.line())
+                checkpoint.epoch = epoch
+                checkpoint.save(context, last=epoch == epochs)
+        return tuple(checkpoint.curve)
+
+    def _update(self, *inputs: Tensor) -> Tensor:
+        """Make one step and return the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(*inputs)
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.optimizer.step()
+        self.after_step()
+        return loss.detach()
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)  # in place: a recorded step reads it there
+    else:
+        group["lr"] = rate
+
+
+class _Checkpoint:
+    """The state of a loop after an epoch, in memory and on disk."""
+
+    def __init__(self, loop: Loop, context: RunContext) -> None:
+        self.parts: dict[str, Stateful] = {"model": loop.model, "optimizer": loop.optimizer}
+        self.parts |= loop.also
+        self.path = context.work / f"{loop.name}.pt"
+        self.epoch = 0
+        self.curve: list[dict[str, float]] = []
+        self._saved, self._took = time.monotonic(), 0.0
+        content = None
+        if self.path.is_file():
+            try:
+                content = load_tensors(self.path, context.device)
+            except UserError as error:
+                context.progress.say(f"{loop.name}: starting anew: {error}")
+        if content is not None:
+            for name, part in self.parts.items():
+                part.load_state_dict(content[name])
+            self.epoch, self.curve = content["epoch"], content["curve"]
+            context.progress.say(f"{loop.name}: resuming after epoch {self.epoch}")
+
+    def save(self, context: RunContext, last: bool) -> None:
+        """Save now and then: a resumed run does not depend on when. Ranks hold the same, and the first alone writes."""
+        # A large state takes seconds to write: then rarer, so that saving never takes most of the time.
+        wait = context.checkpoint_seconds * max(1.0, 2 * self._took)
+        began = time.monotonic()
+        if context.ranks.rank:
+            return
+        if not last and began - self._saved < wait:
+            return
+        content = {name: part.state_dict() for name, part in self.parts.items()}
+        save_tensors(self.path, content | {"epoch": self.epoch, "curve": self.curve})
+        self._saved = time.monotonic()
+        self._took = self._saved - began

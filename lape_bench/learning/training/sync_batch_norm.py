@@ -1,0 +1,71 @@
+"""Batch norm over a batch whose rows lie on several ranks.
+
+torch's own `SyncBatchNorm` computes on GPUs alone, so it could not be tested without several of them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lape_bench.learning.encoders.folded_batch_norm import FoldedNorm, track
+from lape_bench.runtime.distributed import Ranks
+
+
+def share_statistics(module: nn.Module, ranks: Ranks) -> None:
+    """Let every batch norm within a module see the whole batch; names and tensors stay."""
+    for name, child in module.named_children():
+        if isinstance(child, FoldedNorm):
+            child.ranks = ranks
+        elif isinstance(child, _BatchNorm):
+            setattr(module, name, SharedNorm(child, ranks))
+        else:
+            share_statistics(child, ranks)
+
+
+class SharedNorm(_BatchNorm):
+    """A batch norm with the statistics of all ranks.
+
+    Args:
+        plain: whose parameters and buffers it takes over.
+        ranks: who shares the batch, in equal parts.
+    """
+
+    def __init__(self, plain: _BatchNorm, ranks: Ranks) -> None:
+        super().__init__(
+            plain.num_features,
+            plain.eps,
+            plain.momentum,
+            affine=plain.affine,
+            track_running_stats=plain.track_running_stats,
+        )
+        self.ranks = ranks
+        for name, parameter in plain.named_parameters():
+            setattr(self, name, parameter)
+        for name, buffer in plain.named_buffers():
+            setattr(self, name, buffer)
+        self.train(plain.training)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Take any number of dimensions, as the plain one has checked none yet."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each channel of shape (batch, channels, ...)."""
+        if not self.training:
+            normalised: Tensor = super().forward(x)
+            return normalised
+        with torch.autocast(x.device.type, enabled=False):
+            exact = x.float()
+            rest = [0, *range(2, x.dim())]
+            variance, mean = torch.var_mean(exact, dim=rest, correction=0)
+            # Of equal parts: the mean of the means, and of the parts' variances about it.
+            means, variances = self.ranks.each(torch.stack([mean, variance])).unbind(dim=1)
+            mean = means.mean(dim=0)
+            variance = (variances + (means - mean).square()).mean(dim=0)
+            if self.track_running_stats:
+                track(self, mean, variance, self.ranks.size * x.numel() // x.shape[1])
+            scale = torch.rsqrt(variance + self.eps)
+            shift = -mean * scale
+            if self.affine:
+                scale, shift = scale * self.weight, shift * self.weight + self.bias
+            shape = [1, -1, *[1] * (x.dim() - 2)]
+            return torch.addcmul(shift.view(shape), exact, scale.view(shape)).to(x.dtype)

@@ -1,0 +1,1 @@
+"""How packages and files of others become tasks and systems."""

@@ -1,0 +1,78 @@
+"""Which files a module's code comes from, beyond its own: what it imports from the folder that it lies in.
+
+They are found by reading, without running anything; a name that is put together when the module runs is not seen. Of
+what Python finds elsewhere nothing is followed: of what is installed, a version says what its code is.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from lape_bench.core.errors import INSTALLED, OURS
+
+
+def imported_files(files: Iterable[Path], root: Path, path: Sequence[str]) -> list[Path]:
+    """Return the files that some files import from a folder, and those import in turn, sorted.
+
+    Args:
+        files: Python files at any depth of the folder; they themselves are not returned.
+        root: the folder.
+        path: where Python looks, as in `sys.path`; what it finds there, but not below the folder, hides what is there.
+    """
+    if INSTALLED & set(root.parts):
+        return []
+    own = set(files)
+    found, left = set(own), sorted(own)
+    while left:
+        for name in _imported_names(left.pop(), root):
+            top = name.partition(".")[0]
+            if not _is_elsewhere(top, root, path):
+                new = set(_files(name, root)) - found
+                found |= new
+                left.extend(sorted(new))
+    return sorted(found - own)
+
+
+def module_name(file: Path, root: Path) -> str:
+    """Return the name by which a file of a folder is imported."""
+    parts = file.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported_names(file: Path, root: Path) -> Iterator[str]:
+    """Read the dotted names that a file asks for; one that cannot be read asks for none."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError):
+        return
+    package = file.relative_to(root).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level <= len(package):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, *filter(None, [node.module])))
+            # What is asked of a package may be a module of it.
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _files(name: str, root: Path) -> Iterator[Path]:
+    """Return the files that run where a dotted name is imported: a module, and the packages around it."""
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:depth])
+        both = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+        yield from (file for file in both if file.is_file())
+
+
+def _is_elsewhere(top: str, root: Path, path: Sequence[str]) -> bool:
+    """Tell whether Python finds a package elsewhere than in a folder; in its own checkout too, the harness is elsewhere."""
+    if top == OURS or top in sys.stdlib_module_names:
+        return True
+    spec = PathFinder.find_spec(top, path)
+    if spec is None:
+        return False
+    places = [*(spec.submodule_search_locations or []), *filter(None, [spec.origin])]
+    return not any(Path(each).resolve().is_relative_to(root.resolve()) for each in places)

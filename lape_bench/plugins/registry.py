@@ -1,0 +1,189 @@
+"""Entry points become names; what a name stands for is loaded on first use.
+
+The project's own tasks and systems come through the same door as a stranger's package. Two more names are known: a
+class in a single file needs no package, `path/to/file.py:MyEncoder`; and what takes an argument is named with it,
+`hear:my_module`.
+"""
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
+from lape_bench.plugins import single_file
+
+
+@lru_cache
+def registered(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return a group's entry points, looked for once a process: that opens a file of every installed package.
+
+    Args:
+        group: of entry points.
+        path: where packages are looked for, `sys.path`.
+    """
+    return tuple(entry_points(group=group))
+
+
+class Registry:
+    """The names that installed packages register in one entry-point group.
+
+    Args:
+        group: the entry-point group.
+        kind: what a name stands for, in messages.
+    """
+
+    def __init__(self, group: str, kind: str) -> None:
+        self.group, self.kind = group, kind
+
+    def names(self) -> list[str]:
+        """Return every registered name, sorted; nothing is loaded."""
+        return sorted({point.name for point in self._points()})
+
+    def entry(self, name: str) -> EntryPoint:
+        """Return the entry point of `name`, with or without an argument.
+
+        Raises:
+            UserError: no package, or more than one, registers the name.
+        """
+        if (file := name.removesuffix(":")).endswith(".py"):
+            raise UserError(
+                f"{file} is a file, of which one {self.kind} is wanted",
+                next_step=f"name its class too: {file}:MyEncoder",
+            )
+        name = name.partition(":")[0]
+        points = {point.value: point for point in self._points() if point.name == name}
+        if not points:
+            raise unknown(
+                self.kind, name, self.names(), f"'bench {self.kind}s' lists them with their titles"
+            )
+        if len(points) > 1:
+            raise UserError(
+                f"the {self.kind} name '{name}' is registered by "
+                + " and ".join(f"{_origin(point)} ({point.value})" for point in points.values()),
+                next_step="uninstall all but one of these packages, or rename theirs",
+            )
+        return next(iter(points.values()))
+
+    def _points(self) -> tuple[EntryPoint, ...]:
+        return registered(self.group, tuple(sys.path))
+
+    def is_file(self, name: str) -> bool:
+        """Tell whether a name stands for a class in a file."""
+        file, _, wanted = name.rpartition(":")
+        return file.endswith(".py") and bool(wanted)
+
+    def argument(self, name: str) -> str:
+        """Return what stands behind the colon of `KIND:ARGUMENT`, or an empty string."""
+        return "" if self.is_file(name) else name.partition(":")[2]
+
+    def load(self, name: str, accept: Callable[[Any], bool], expected: str) -> Any:
+        """Import what `name` stands for.
+
+        A class with a method `of` is one for each argument: `name` gives it, and `of(argument)` is what it stands for.
+
+        Args:
+            name: a registered name, that with its argument, or a class in a file.
+            accept: tells whether the imported object can be what the name promises.
+            expected: says in words what `accept` wants.
+
+        Raises:
+            UserError: the name is unknown, its module fails to import, the object is of another kind, or an
+                argument is missing or not asked for.
+        """
+        if self.is_file(name):
+            loaded = single_file.load(name)
+            if not accept(loaded):
+                raise UserError(f"{name} is not {expected}")
+            return loaded
+        point = self.entry(name)
+        try:
+            loaded = point.load()
+        except FAILURES as error:  # however it fails, it is named and ours goes on
+            raise UserError(
+                f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
+                f"{in_a_line(error)}",
+                next_step=f"mend or uninstall {_origin(point)}",
+            ) from error
+        if not accept(loaded):
+            raise UserError(
+                f"the {self.kind} '{name}' of {_origin(point)}: {point.value} is not {expected}"
+            )
+        return self._with_argument(loaded, name)
+
+    def _with_argument(self, loaded: Any, name: str) -> Any:
+        argument = self.argument(name)
+        if hasattr(loaded, "of") == bool(argument):
+            return loaded.of(argument) if argument else loaded
+        plain = name.partition(":")[0]
+        if argument:
+            raise UserError(
+                f"the {self.kind} '{plain}' takes no argument, and is given '{argument}'",
+                next_step=f"name it '{plain}'",
+            )
+        raise UserError(
+            f"the {self.kind} '{plain}' stands for many, and none is named",
+            allowed=self.summary(plain).rstrip("."),
+        )
+
+    def source(self, name: str) -> Path | None:
+        """Return the file of the module that `name` points to, without importing it."""
+        if self.is_file(name):
+            return single_file.place(name)
+        point = self.entry(name)
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except FAILURES:  # it is gone, or fails to import: the listing goes on
+            return None
+        return Path(spec.origin) if spec and spec.origin else None
+
+    def file_beside(self, name: str, what: str) -> Path:
+        """Return the file `<name>.yaml` beside the module that `name` points to.
+
+        Raises:
+            UserError: it is not there; `what` says what it would hold.
+        """
+        module = self.source(name)
+        if module is None:
+            raise UserError(
+                f"the {self.kind} '{name}' of {self.origin(name)} lies in a module that is not there, "
+                f"{self.entry(name).module}",
+                next_step=f"mend its entry point, or uninstall {self.origin(name)}",
+            )
+        path = module.parent / f"{name}.yaml"
+        if not path.is_file():
+            raise UserError(
+                f"the {self.kind} '{name}' of {self.origin(name)} has no {what}",
+                allowed=f"a {what} stands beside its module, as {path}",
+            )
+        return path
+
+    def origin(self, name: str) -> str:
+        """Return the package that registers `name`, with its version, or the file and what it imports beside it, by SHA-256."""
+        if self.is_file(name):
+            return f"file {single_file.code(name)}"
+        return _origin(self.entry(name))
+
+    def summary(self, name: str) -> str:
+        """Return the first line of the docstring of `name`'s module, read without importing it."""
+        path = self.source(name)
+        if path is None or path.suffix != ".py":
+            return f"(module {self.entry(name).value.partition(':')[0]} was not found)"
+        try:
+            docstring = ast.get_docstring(ast.parse(path.read_bytes()))
+        except (SyntaxError, OSError, ValueError, RecursionError) as error:
+            return f"(cannot be read: {error})"
+        return docstring.splitlines()[0] if docstring else ""
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"package {point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+
+
+TASKS = Registry("lape_bench.tasks", "task")
+SYSTEMS = Registry("lape_bench.systems", "system")
+PAPERS = Registry("lape_bench.papers", "paper")

@@ -1,0 +1,131 @@
+"""Plug-ins of a single file, `path/to/file.py:Class`: imported under a name of their own, and what lies beside them with it.
+
+What a run rests on is the file, and the files that it imports from its folder. A process has one module of a name: where
+two plug-ins have files of one name beside them, or such a file changes, the second is refused, not mistaken for the first.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
+from lape_bench.core.paths import existing, sha256
+from lape_bench.plugins.local_imports import imported_files, module_name
+
+_folders: list[str] = []
+"""Of plug-ins' files, in the order in which Python looks there: after everything else, the last loaded first."""
+_imported_as: dict[Path, str] = {}
+"""The SHA-256 of each file beside a plug-in, when this process imported it."""
+_codes: dict[str, str] = {}
+"""Of the module that a plug-in's file, or one beside it, is: what its code is, as `code` says it."""
+
+
+class _Uncompiled(SourceFileLoader):
+    """Reads a file as it is: what Python keeps compiled passes for new if the second and the length are the same."""
+
+    def path_stats(self, path: Any) -> Any:
+        """Say that nothing is known to compare a compiled file with, so that none is read or written."""
+        raise OSError
+
+
+def place(name: str) -> Path:
+    """Return the file of `path/to/file.py:Class`."""
+    # Resolved, so that one file has one spelling, and its folder is that of `python FILE`.
+    path = existing(Path(name.rpartition(":")[0]), "the plug-in file").resolve()
+    if not path.is_file():
+        raise UserError(f"{path} is no file", next_step="give a Python file with a class in it")
+    return path
+
+
+def code(name: str) -> str:
+    """Return name and SHA-256 of a plug-in's file, and of those that it imports from its folder.
+
+    Raises:
+        UserError: one of the latter is not what this process has imported under its name.
+    """
+    path = place(name)
+    beside = _beside(path)
+    for file in beside:
+        held = sys.modules.get(module_name(file, path.parent))
+        if held is None:
+            continue
+        loaded = Path(getattr(held, "__file__", None) or "")
+        if loaded.resolve() != file.resolve():
+            raise UserError(
+                f"{path} imports {file}, and another module of that name is loaded: {loaded}",
+                next_step="rename one of them, or run the systems one after the other",
+            )
+        if _imported_as.setdefault(file, sha256(file)) != sha256(file):
+            raise UserError(
+                f"{file} has changed since this process imported it", next_step="run again"
+            )
+    return _told([path, *beside])
+
+
+def code_of(kind: type) -> list[str]:
+    """Return the code of those files of plug-ins that a class, or what it derives from, is written in.
+
+    What is computed by a class and kept is kept by this too: a class that a plug-in imports from beside it has a
+    module's plain name, which stays when the code changes.
+    """
+    modules = {each.__module__ for each in kind.__mro__}
+    return sorted({_codes[module] for module in modules if module in _codes})
+
+
+def load(name: str) -> Any:
+    """Import a file as a module of its own, named by its place and code, and return what the name asks of it.
+
+    Raises:
+        UserError: the file is missing, fails, or has no such class.
+    """
+    path, wanted = place(name), name.rpartition(":")[2]
+    _look_beside(path)
+    unique = f"{path.stem}_{hashlib.sha256(f'{path}: {code(name)}'.encode()).hexdigest()[:12]}"
+    module = sys.modules.get(unique)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(unique, loader=_Uncompiled(unique, str(path)))
+        assert spec is not None, "its name ends in .py"
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        for each in (beside := _beside(path)):
+            _imported_as[each] = sha256(each)
+            _codes[module_name(each, path.parent)] = _told([each, *beside])
+        _codes[unique] = code(name)
+        sys.modules[unique] = module  # before it runs: dataclasses and pydantic look there
+        try:
+            spec.loader.exec_module(module)
+        except BaseException as error:
+            del sys.modules[unique]
+            if not isinstance(error, FAILURES):
+                raise
+            raise UserError(
+                f"{path} cannot be loaded: it raised {in_a_line(error)}",
+                next_step="mend the file",
+            ) from error
+    if not hasattr(module, wanted):
+        own = [n for n, each in vars(module).items() if getattr(each, "__module__", "") == unique]
+        raise unknown("class", wanted, own, where=str(path))
+    return getattr(module, wanted)
+
+
+def _told(files: list[Path]) -> str:
+    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in files)
+
+
+def _beside(path: Path) -> list[Path]:
+    """Return the files that a plug-in's file imports from its folder."""
+    others = {each for each in _folders if each != str(path.parent)}
+    return imported_files([path], path.parent, [each for each in sys.path if each not in others])
+
+
+def _look_beside(path: Path) -> None:
+    """Have Python look for modules in the folder of a plug-in's file too, as by `python FILE`, but last."""
+    folder = str(path.parent)
+    if folder in sys.path and folder not in _folders:
+        return
+    sys.path[:] = [each for each in sys.path if each not in _folders]
+    _folders[:] = [folder, *(each for each in _folders if each != folder)]
+    sys.path.extend(_folders)

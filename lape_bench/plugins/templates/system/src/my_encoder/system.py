@@ -1,0 +1,66 @@
+"""A small convolutional encoder on the log-mel spectrogram, from random weights."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from lape_bench.learning.encoders.base import Encoder
+from lape_bench.learning.encoders.log_mel import LogMel
+from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem
+from pydantic import Field
+from torch import Tensor, nn
+
+
+class SmallConvNet(Encoder):
+    """Three strided convolutions, averaged over time; bands are kept.
+
+    Args:
+        width: channels of the last convolution, a multiple of 4.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.log_mel = LogMel()  # 64 bands, at 16 kHz every 10 ms
+        self.sample_rate = self.log_mel.config.sample_rate
+        self.embedding_size = width * self.log_mel.config.bands // 8
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 3, stride=2, padding=1),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(),
+                )
+                for inputs, outputs in pairwise((1, width // 4, width // 2, width))
+            )
+        )
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Turn waveforms (batch, samples) into normalised log-mels (batch, bands, frames)."""
+        log_mels: Tensor = self.log_mel(waveforms)
+        return log_mels
+
+    def fit_features(self, batches: Iterable[Tensor]) -> None:
+        """Take the normalisation from train waveforms; no others come here."""
+        self.log_mel.fit(batches)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Turn log-mels into embeddings (batch, embedding_size)."""
+        x = self.blocks(features.unsqueeze(1))  # (batch, width, bands / 8, frames / 8)
+        embeddings: Tensor = x.mean(dim=3).flatten(1)
+        return embeddings
+
+
+class SmallConvNetConfig(EncoderConfig):
+    """Settings of the encoder; those of fine-tuning and of the linear probe are inherited."""
+
+    width: int = Field(64, ge=4, multiple_of=4, description="channels of the last convolution")
+
+
+class SmallConvNetSystem(EncoderSystem):
+    """The encoder under every protocol: fine-tuned, or frozen under a linear probe or k-NN."""
+
+    Settings = SmallConvNetConfig
+    version = 1  # raise it whenever a score could change
+
+    def build_encoder(self) -> SmallConvNet:
+        """Return the encoder; the harness seeds its random weights."""
+        return SmallConvNet(self.settings.width)

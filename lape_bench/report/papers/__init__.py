@@ -1,0 +1,1 @@
+"""Tables of papers, filled from records."""

@@ -1,0 +1,127 @@
+"""A paper's tables, described: which systems, in which order, grouped how, measured against which.
+
+A description is a YAML file. An installed one is found by its name in the entry-point group `lape_bench.papers` and
+stands, as `<name>.yaml`, beside the module that its entry point names; nothing is imported.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from lape_bench.core.config import Config, flatten, read_yaml
+from lape_bench.core.errors import unknown
+from lape_bench.plugins.registry import PAPERS
+from lape_bench.records.record import LabelFraction, Protocol
+from lape_bench.task import Domain
+
+
+class System(Config):
+    """A row: the cells of a system that have these settings."""
+
+    label: str = Field(min_length=1, description="what stands in the table")
+    name: str = Field(description="the system as it is run: a registered name, or KIND:ARGUMENT")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="what a cell must have been run with"
+    )
+
+    @field_validator("settings")
+    @classmethod
+    def _keys_are_dotted(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return flatten(settings)
+
+
+class Group(Config):
+    """Columns that have an average of their own: the tasks of some domains."""
+
+    title: str = Field(min_length=1)
+    domains: tuple[Domain, ...] = Field(min_length=1)
+
+
+class Ablation(Config):
+    """A row of the ablation table: what it changes of the base."""
+
+    label: str = Field(min_length=1)
+    settings: dict[str, Any] = Field(min_length=1)
+
+
+class Ablations(Config):
+    """The ablation table: a row of the main table, and what becomes of it where something is taken away."""
+
+    base: str = Field(description="label of a system")
+    rows: tuple[Ablation, ...] = Field(min_length=1)
+
+
+class Paper(Config):
+    """The tables of a paper."""
+
+    title: str
+    source: str = Field("", description="where the paper can be read")
+    suite: str = Field("lape", description="its tasks")
+    protocol: Protocol = "finetune"
+    label_fraction: LabelFraction = 1.0
+    label_fractions: tuple[LabelFraction, ...] = Field(
+        (), description="of the table that compares them; none: no such table"
+    )
+    groups: tuple[Group, ...] = Field(min_length=1)
+    headings: dict[str, str] = Field(
+        default_factory=dict, description="short names of tasks, in the order of the columns"
+    )
+    defaults: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="defaults of systems, of those settings that rows ask for: a record names only what was changed",
+    )
+    systems: tuple[System, ...] = Field(min_length=1)
+    reference: str | None = Field(
+        None, description="label of the system whose encoder the others' are compared with in size"
+    )
+    ablations: Ablations | None = None
+
+    @model_validator(mode="after")
+    def _labels_are_known_and_differ(self) -> Self:
+        labels = [system.label for system in self.systems]
+        taken = [*labels, *(row.label for row in self.ablations.rows)] if self.ablations else labels
+        twice = sorted({label for label in taken if taken.count(label) > 1})
+        if twice:
+            raise ValueError(f"the label '{twice[0]}' stands twice")
+        wanted = {"reference": self.reference}
+        wanted |= {"ablations.base": self.ablations.base if self.ablations else None}
+        for where, label in wanted.items():
+            if label is not None and label not in labels:
+                raise ValueError(f"{where}: {unknown('label', label, labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_domain_has_one_group(self) -> Self:
+        domains = [domain for group in self.groups for domain in group.domains]
+        if len(domains) > len(set(domains)):
+            raise ValueError("groups: a domain stands in two of them")
+        return self
+
+    @property
+    def ablated(self) -> tuple[System, ...]:
+        """The rows of the ablation table below its base, with every setting they ask for."""
+        if self.ablations is None:
+            return ()
+        base = self.system(self.ablations.base)
+        return tuple(
+            System(label=row.label, name=base.name, settings=base.settings | flatten(row.settings))
+            for row in self.ablations.rows
+        )
+
+    def system(self, label: str) -> System:
+        """Return the system with this label, which is one of the paper's."""
+        return next(system for system in self.systems if system.label == label)
+
+
+def load_paper(name: str) -> Paper:
+    """Read a description: an installed one by its name, or a file.
+
+    Raises:
+        UserError: there is no such paper or file, or it does not hold.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return read_yaml(Path(name), Paper)
+    if name not in PAPERS.names():
+        raise unknown("paper", name, PAPERS.names(), "or give a YAML file, --paper my/paper.yaml")
+    return read_yaml(PAPERS.file_beside(name, "description"), Paper)

@@ -1,0 +1,100 @@
+"""One figure for a system over all label fractions: the area under its curve."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+
+from lape_bench.report.formatting import percent
+
+CURVE = ["task", "data", "protocol", "comparable", "metric"]  # within which fractions are compared
+SYSTEM = ["system", "system_version", "parameters"]
+
+
+def area_under_curve(
+    fractions: NDArray[np.float64], scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Average a score over the logarithm of the label fraction, by the trapezoid rule.
+
+    Each doubling of the labels counts alike. The area is divided by its width, so that it is a mean score.
+
+    Args:
+        fractions: ascending, in (0, 1], shape (fractions,).
+        scores: shape (..., fractions).
+
+    Returns:
+        Shape (...), in the unit of the scores.
+
+    Raises:
+        ValueError: there are fewer than two fractions, or they do not ascend.
+    """
+    if len(fractions) < 2 or not (np.diff(fractions) > 0).all():
+        raise ValueError(f"label fractions {fractions} need to be two or more, ascending")
+    places = np.log(fractions)
+    heights = (scores[..., 1:] + scores[..., :-1]) / 2
+    return np.asarray((heights * np.diff(places)).sum(axis=-1) / (places[-1] - places[0]))
+
+
+class Areas(NamedTuple):
+    """Areas under label-fraction curves.
+
+    Attributes:
+        table: a row for each system on a task (of one kind of data, protocol and preparation), best first:
+            fractions (a tuple), seeds (fewest and most behind a score of the curve), area (of the task's metric,
+            in [0, 1]).
+        left_out: a line for each system that lacks a fraction which another one has.
+    """
+
+    table: pd.DataFrame
+    left_out: list[str]
+
+
+def areas(board: pd.DataFrame) -> Areas:
+    """Sum up the label fractions of a leaderboard.
+
+    Only systems that have every fraction of their task are comparable, so only they get an area; a task with
+    one fraction gives none.
+    """
+    rows, left_out = [], []
+    for key, part in board.groupby(CURVE):
+        curves, seeds = (
+            part.pivot(index=SYSTEM, columns="label_fraction", values=name)
+            for name in ("score", "seeds")
+        )
+        fractions = tuple(curves.columns)
+        if len(fractions) < 2:
+            continue
+        where = dict(zip(CURVE, key, strict=True))
+        ends = zip(seeds.min(axis=1), seeds.max(axis=1), strict=True)
+        for system, scores, behind in zip(curves.index, curves.to_numpy(), ends, strict=True):
+            missing = [f for f, score in zip(fractions, scores, strict=True) if np.isnan(score)]
+            entry = where | dict(zip(SYSTEM, system, strict=True))
+            if missing:
+                lacks = ", ".join(f"{fraction:.3g}" for fraction in missing)
+                left_out.append(
+                    f"{entry['system']} on {entry['task']}, {entry['protocol']}, lacks {lacks}"
+                )
+            else:
+                area = float(area_under_curve(np.array(fractions), scores))
+                known = {"fractions": fractions, "seeds": tuple(map(int, behind)), "area": area}
+                rows.append(entry | known)
+    table = pd.DataFrame(rows, columns=[*CURVE, *SYSTEM, "fractions", "seeds", "area"])
+    table = table.sort_values([*CURVE, "area"], ascending=[True] * len(CURVE) + [False])
+    return Areas(table.reset_index(drop=True), left_out)
+
+
+def as_table(areas: Areas) -> Table:
+    """Draw areas for the terminal, as mean scores in percent."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("task", "system"):
+        table.add_column(name, overflow="fold")
+    for name in ("labels", "seeds", "area %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in areas.table.to_dict("records"):
+        labels = f"{row['fractions'][0]:.3g} to {row['fractions'][-1]:.3g}"
+        seeds = " to ".join(map(str, dict.fromkeys(row["seeds"])))
+        where = f"{row['task']}, {row['protocol']}"
+        table.add_row(where, row["system"], labels, seeds, percent(row["area"]))
+    return table

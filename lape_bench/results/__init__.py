@@ -1,0 +1,1 @@
+"""Records read back: as tables, verified, merged."""

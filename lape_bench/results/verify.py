@@ -1,0 +1,218 @@
+"""Records held against their own predictions, and against the tasks and systems that are installed now.
+
+What cannot be true is wrong: an edited record, other predictions, scores that do not follow from them, other test clips
+than the task has. What was true once and would come out otherwise today is outdated: a card, a manifest, a system or the
+protocol of another version, code that differs from its commit, or a schema without a seal.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from lape_bench import metrics
+from lape_bench.core.errors import UserError
+from lape_bench.data.catalog import load_card
+from lape_bench.data.manifest import Manifest, load_manifest
+from lape_bench.data.splits import is_tested
+from lape_bench.records.predictions import Predictions, read_predictions
+from lape_bench.records.record import (
+    PROTOCOL_VERSION,
+    RunRecord,
+    TaskFacts,
+    cell_folder,
+    is_sealed,
+    read_record,
+    record_folders,
+)
+
+TOLERANCE = 1e-9  # of a score recomputed in the same precision
+SUM_TOLERANCE = 1e-3  # of the logarithm of a row's probabilities summed up, in float32
+
+Grade = Literal["wrong", "outdated"]
+
+
+class Finding(NamedTuple):
+    """What is amiss with a record."""
+
+    folder: Path
+    grade: Grade
+    what: str
+
+
+class Verified(NamedTuple):
+    """What a look through a folder found.
+
+    Attributes:
+        finished: records of finished cells.
+        failed: records of failed ones, which hold no score.
+        not_compared: tasks that are not prepared here with the records' manifest, so that test clips could not be
+            held against it.
+        findings: what is wrong or outdated.
+    """
+
+    finished: int
+    failed: int
+    not_compared: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def verify(out: Path, system_version: Callable[[str], int]) -> Verified:
+    """Verify every record below a folder.
+
+    Args:
+        out: the folder.
+        system_version: gives the version of an installed system, or raises a `UserError`.
+    """
+    today = _Today(system_version)
+    findings: list[Finding] = []
+    counts = {"finished": 0, "failed": 0}
+    not_compared: set[str] = set()
+    seen: dict[str, Path] = {}
+    for folder in record_folders(out):
+        try:
+            record = read_record(folder)
+            counts[record.status] += 1
+            if record.status == "failed":
+                continue
+            predictions = read_predictions(folder, record)
+        except UserError as error:
+            findings.append(Finding(folder, "wrong", str(error)))
+            continue
+        manifest = today.manifest(record.cell.task)
+        comparable = record.task and manifest and manifest.hash == record.task.manifest_hash
+        if not comparable:
+            not_compared.add(record.cell.task)
+        wrong = [
+            *_against_predictions(record, predictions),
+            *(today.against_manifest(record, predictions) if comparable else ()),
+            *_against_place(record, folder),
+        ]
+        outdated = [*today.against(record)]
+        if not is_sealed(folder):
+            outdated.append(
+                "it has no seal, so an edit would not be seen: records have one since schema 3"
+            )
+        twin = seen.setdefault(record.identity, folder)
+        if twin != folder:
+            outdated.append(f"the same cell stands in {twin} too")
+        findings += [Finding(folder, "wrong", what) for what in wrong]
+        findings += [Finding(folder, "outdated", what) for what in outdated]
+    return Verified(**counts, not_compared=tuple(sorted(not_compared)), findings=tuple(findings))
+
+
+def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterator[str]:
+    task = record.task
+    if task is None:
+        yield "it is finished and names no task"
+        return
+    told = f"{task.name}@{task.variant}" if task.variant else task.name
+    if record.cell.task != told:
+        yield f"its cell is of {record.cell.task}, and what it tells is of {told}"
+    rows = predictions.log_probabilities
+    if predictions.classes != task.classes:
+        yield "its predictions are of other classes than its task"
+    if "test" in task.clips and len(rows) != task.clips["test"]:
+        yield f"it has predictions of {len(rows)} clips, and tested {task.clips['test']}"
+    ids = predictions.clip_ids
+    if len(ids.unique()) != len(ids):
+        yield "its predictions hold a clip twice"
+    if not np.isfinite(logsumexp(rows, axis=1)).all():
+        yield "its predictions hold clips without a finite score"
+    elif np.abs(logsumexp(rows, axis=1)).max(initial=0) > SUM_TOLERANCE:
+        yield "its predictions are no log-probabilities: they do not sum to one"
+    if task.metric not in metrics.METRICS:
+        yield f"it is ranked by a score that no metric of this release gives: {task.metric}"
+    if (predictions.predicted != rows.argmax(axis=1)).any():
+        yield "its predictions name classes that are not the most likely ones"
+    recomputed = metrics.score(rows, predictions.labels)
+    for name in recomputed.keys() - record.metrics.keys():
+        yield f"it does not tell its {name}"
+    for name, value in record.metrics.items():
+        if name not in recomputed:
+            yield f"it tells a score that no metric of this release gives: {name}"
+        elif not math.isclose(value, recomputed[name], abs_tol=TOLERANCE):
+            yield f"it tells {name} {value:.6f}, and its predictions give {recomputed[name]:.6f}"
+
+
+def _against_place(record: RunRecord, folder: Path) -> Iterator[str]:
+    place = cell_folder(Path(), record.cell, record.identity)
+    if folder.resolve().parts[-len(place.parts) :] != place.parts:
+        yield f"its folder is not that of its cell, which is {place}"
+
+
+class _Today:
+    """What is installed and prepared here, each looked up once.
+
+    Args:
+        system_version: gives the version of an installed system, or raises a `UserError`.
+    """
+
+    def __init__(self, system_version: Callable[[str], int]) -> None:
+        self.card = cache(load_card)
+        self.manifest = cache(self._manifest)
+        self.version = cache(partial(self._version, system_version))
+
+    def against_manifest(self, record: RunRecord, predictions: Predictions) -> Iterator[str]:
+        """Hold test clips and their classes against those of the task."""
+        manifest = self.manifest(record.cell.task)
+        assert manifest is not None
+        card = self.card(record.cell.task)
+        tested = manifest.clips[is_tested(manifest, card, record.cell.fold)]
+        truth = dict(zip(tested["clip_id"], tested["label"], strict=True))
+        labels = [predictions.classes[label] for label in predictions.labels]
+        told = dict(zip(predictions.clip_ids.to_pylist(), labels, strict=True))
+        if told.keys() != truth.keys():
+            some = min(told.keys() ^ truth.keys())
+            yield f"its test clips are not those of the task, such as {some}"
+        elif told != truth:
+            some = min(clip for clip in told if told[clip] != truth[clip])
+            yield f"it has another class for {some} than the task"
+
+    def against(self, record: RunRecord) -> Iterator[str]:
+        """Hold versions against those of today."""
+        if record.protocol_version != PROTOCOL_VERSION:
+            yield f"protocol version {record.protocol_version}, now {PROTOCOL_VERSION}"
+        version = self.version(record.cell.system)
+        if isinstance(version, UserError):
+            yield f"its system cannot be loaded here: {version}"
+        elif version != record.system_version:
+            yield f"system version {record.system_version}, now {version}"
+        commit = record.environment.get("commit", "none")
+        if "-dirty-" in commit:
+            yield f"run from code that differs from its commit ({commit})"
+        if record.task is not None:
+            yield from self._against_card(record.cell.task, record.task)
+
+    def _against_card(self, reference: str, then: TaskFacts) -> Iterator[str]:
+        try:
+            card = self.card(reference)
+        except UserError as error:
+            yield f"its task is not known here: {error}"
+            return
+        manifest = self.manifest(reference)
+        if card.version != then.card_version:
+            yield f"card version {then.card_version}, now {card.version}"
+        elif (card.metric, len(card.folds)) != (then.metric, then.folds):
+            yield "its task's card has another metric or other folds now"
+        elif card.classes != then.classes:
+            yield "its task's card has other classes now"
+        elif manifest is not None and manifest.hash != then.manifest_hash:
+            yield f"manifest {then.manifest_hash[:12]}, prepared here {manifest.hash[:12]}"
+
+    def _manifest(self, reference: str) -> Manifest | None:
+        try:
+            return load_manifest(self.card(reference))
+        except UserError:
+            return None
+
+    @staticmethod
+    def _version(system_version: Callable[[str], int], name: str) -> int | UserError:
+        try:
+            return system_version(name)
+        except UserError as error:
+            return error

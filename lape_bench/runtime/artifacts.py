@@ -1,0 +1,285 @@
+"""Stages cached by content: the same inputs are never computed twice.
+
+An artefact is a folder named by a hash of everything that determines it. Beside what was computed it holds that
+description (`artifact.json`), and what making it took (`made.json`).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from lape_bench.core.config import Config
+from lape_bench.core.errors import writing
+from lape_bench.core.paths import PART, checkpoint_folder, home, sha256, staged_folder, write_text
+
+DESCRIPTION, MADE = "artifact.json", "made.json"
+LOCK, WORK = ".lock-", ".work-"
+
+
+class Made(Config):
+    """What making an artefact took, and what came out.
+
+    Attributes:
+        seconds: wall-clock time; of a run that was killed and taken up, since it was taken up.
+        sha256: over names and bytes of the files.
+        bytes: of the files.
+        finished_at: UTC, ISO 8601.
+        about: what it is, for people.
+    """
+
+    seconds: float
+    sha256: str
+    bytes: int
+    finished_at: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage.
+
+    Attributes:
+        kind: what it is, such as "embeddings".
+        hash: names it.
+        folder: holds it.
+        made: what making it took.
+        computed: now, rather than found.
+        waited: seconds until another process had made it, or until it was brought from another machine.
+    """
+
+    kind: str
+    hash: str
+    folder: Path
+    made: Made
+    computed: bool
+    waited: float = 0.0
+
+
+class Depot(Protocol):
+    """Where machines that share no cache leave artefacts for each other; each is known by its kind and hash."""
+
+    def fetch(self, kind: str, name: str, folder: Path) -> None:
+        """Fill an empty folder with an artefact's files, if it is there."""
+
+    def leave(self, kind: str, name: str, folder: Path) -> None:
+        """Take the files of an artefact, unless it is there."""
+
+
+def stable_name(kind: type) -> str:
+    """Name a class in the description of an artefact: its own `artifact_name`, or else its module and name.
+
+    With a name of its own a class may move to another module, and what it computed before is still found. A subclass
+    does not inherit the name, since it may compute something else.
+    """
+    own = vars(kind).get("artifact_name")
+    return own if isinstance(own, str) else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def cache() -> Path:
+    """Return the folder of all artefacts."""
+    return home() / "artifacts"
+
+
+def artifact(
+    kind: str,
+    about: str,
+    determined_by: Mapping[str, Any],
+    compute: Callable[[Path, Path], None],
+    within: Path,
+    stamp: Mapping[str, Any],
+    on_wait: Callable[[], None] = lambda: None,
+    depot: Depot | None = None,
+) -> Artifact:
+    """Find an artefact, or compute it; a second process that needs it waits for the first.
+
+    An artefact whose files are not those it was made with is made again.
+
+    Args:
+        kind: what is kept, such as "embeddings".
+        about: what it is, for people; no part of its name.
+        determined_by: everything its bytes depend on, as plain data.
+        compute: fills the empty folder it is given first; the second is for checkpoints, and is kept when the
+            run is killed.
+        within: the folder of artefacts, such as `cache()`.
+        stamp: what a checkpoint must have been written under to be taken up.
+        on_wait: called when another process is making it.
+        depot: asked for what is not in the cache, and left what is.
+    """
+    description = json.dumps({"kind": kind, **determined_by}, sort_keys=True, indent=1)
+    name = hashlib.sha256(description.encode()).hexdigest()[:32]
+    parent = within / kind
+    folder, work = parent / name, parent / f"{WORK}{name}"
+    made, computed, waited = intact(folder), False, 0.0
+    if made is None:
+        asked = time.perf_counter()
+        with _held(parent / f"{LOCK}{name}", on_wait):
+            made = intact(folder) or _fetched(kind, name, parent, depot)
+            if made is not None:
+                waited = time.perf_counter() - asked
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                checkpoint_folder(work, stamp)
+                made, computed = _computed(parent, name, about, description, compute, work), True
+    if depot is not None:
+        depot.leave(kind, name, folder)
+    shutil.rmtree(work, ignore_errors=True)  # of a run, too, that was killed just before its end
+    with suppress(OSError):  # a cache that may only be read
+        (folder / MADE).touch()  # it was used
+    return Artifact(kind, name, folder, made, computed, waited)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An artefact, or the checkpoints of one that was not finished, as a listing shows it.
+
+    Attributes:
+        kind: what it is.
+        hash: its name.
+        folder: holds it.
+        bytes: of its files.
+        last_used: seconds since the epoch.
+        made: none where it is unfinished, or of an earlier release.
+    """
+
+    kind: str
+    hash: str
+    folder: Path
+    bytes: int
+    last_used: float
+    made: Made | None
+
+    @property
+    def unused_days(self) -> float:
+        """Days since a run used it."""
+        return max(0.0, time.time() - self.last_used) / 86_400
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line."""
+        if self.made is not None:
+            return self.made.about
+        unfinished = self.folder.name.startswith(".")
+        return "unfinished: a killed run, or one under way" if unfinished else "not readable"
+
+
+def kept(within: Path) -> Iterator[Kept]:
+    """Go through all that is kept, by kind and age."""
+    for parent in sorted(path for path in within.glob("*") if path.is_dir()):
+        found = []
+        folders = (path for path in parent.iterdir() if path.is_dir())
+        # What is being written this moment belongs to its writer.
+        for folder in (path for path in folders if not path.name.startswith(PART)):
+            unfinished = folder.name.startswith(".")
+            made = None if unfinished else _read_made(folder)
+            facts = dict(_facts(folder))
+            counted = [facts[folder / MADE]] if made and folder / MADE in facts else facts.values()
+            newest = max((each.st_mtime for each in counted), default=0.0)
+            size = sum(each.st_size for each in facts.values() if S_ISREG(each.st_mode))
+            name = folder.name.removeprefix(WORK)
+            found.append(Kept(parent.name, name, folder, size, newest, made))
+        yield from sorted(found, key=lambda each: each.last_used)
+
+
+def remove(each: Kept) -> None:
+    """Delete an artefact; one that another process is making is waited for."""
+    with FileLock(each.folder.parent / f"{LOCK}{each.hash}"):
+        shutil.rmtree(each.folder, ignore_errors=True)
+    (each.folder.parent / f"{LOCK}{each.hash}").unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock during the block."""
+    lock = FileLock(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _computed(
+    parent: Path,
+    name: str,
+    about: str,
+    description: str,
+    compute: Callable[[Path, Path], None],
+    work: Path,
+) -> Made:
+    """Compute an artefact, which then appears whole below `parent`."""
+    began = time.perf_counter()
+    with staged_folder(parent) as staging:
+        compute(staging.path, work)
+        write_text(staging.path / DESCRIPTION, description)
+        sha256, size = _digest(staging.path)
+        made = Made(
+            seconds=round(time.perf_counter() - began, 3),
+            sha256=sha256,
+            bytes=size,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            about=about,
+        )
+        write_text(staging.path / MADE, made.model_dump_json())
+        staging.name = name
+    return made
+
+
+def _fetched(kind: str, name: str, parent: Path, depot: Depot | None) -> Made | None:
+    """Bring an artefact that another machine has made, if there is a whole one."""
+    if depot is None:
+        return None
+    with staged_folder(parent) as staging:
+        depot.fetch(kind, name, staging.path)
+        made = intact(staging.path)
+        if made is not None:
+            shutil.rmtree(parent / name, ignore_errors=True)  # one that was damaged
+            staging.name = name
+    return made
+
+
+def intact(folder: Path) -> Made | None:
+    """Return what making an artefact took, if its files are those it was made with."""
+    made = _read_made(folder)
+    return made if made is not None and _digest(folder)[0] == made.sha256 else None
+
+
+def _read_made(folder: Path) -> Made | None:
+    try:
+        return Made.model_validate_json((folder / MADE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def _digest(folder: Path) -> tuple[str, int]:
+    """Hash all files but the one that will hold the hash, and count their bytes."""
+    digest, size = hashlib.sha256(), 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MADE):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\0".encode())
+        size += path.stat().st_size
+    return digest.hexdigest(), size
+
+
+def _facts(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Look at a folder and what it holds, but for what its writer takes away meanwhile."""
+    for within, _, names in os.walk(folder):
+        for path in (Path(within), *(Path(within, name) for name in names)):
+            with suppress(OSError):
+                yield path, path.stat()

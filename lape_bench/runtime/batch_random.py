@@ -1,0 +1,39 @@
+"""Random numbers for the rows of a batch."""
+
+import torch
+from torch import Tensor
+
+from lape_bench.runtime.distributed import ALONE, Ranks
+
+
+class Draws:
+    """Draws for the rows of a batch, on the CPU, so that none depends on the device.
+
+    Where ranks share a batch, each draws for all its rows and keeps those of its own: a row gets the same numbers whoever
+    has it.
+
+    Args:
+        generator: on the CPU, and in the same state for all ranks.
+        ranks: who shares the batch.
+    """
+
+    def __init__(self, generator: torch.Generator, ranks: Ranks = ALONE) -> None:
+        self.generator, self.ranks = generator, ranks
+
+    def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Draw from [0, 1), of a shape whose last size is the rows."""
+        *sizes, rows = shape
+        drawn = torch.rand(*sizes, self.whole(rows), generator=self.generator, dtype=dtype)
+        return drawn[..., self.ranks.rank :: self.ranks.size]
+
+    def integers(self, below: int, rows: int) -> Tensor:
+        """Draw from 0, ..., below - 1, shape (rows,)."""
+        return self.ranks.mine(torch.randint(below, (self.whole(rows),), generator=self.generator))
+
+    def some(self, of: int, count: int) -> Tensor:
+        """Draw different ones of 0, ..., of - 1, the same for all ranks, shape (count,)."""
+        return torch.randperm(of, generator=self.generator)[:count]
+
+    def whole(self, rows: int) -> int:
+        """Return how many rows there are, of which this process has so many."""
+        return rows * self.ranks.size

@@ -1,0 +1,89 @@
+"""Where to compute and how precisely, chosen once at the command line and handed down."""
+
+import os
+from typing import Literal
+
+import torch
+
+from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError, unknown
+from lape_bench.runtime import cpu_cores, environment, malloc
+
+Precision = Literal["float32", "bf16"]
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bf16")
+
+
+class Compute(Config):
+    """A device, a precision and a number of CPU threads, as the user asked for them; by default a thread a core."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def shared(self, processes: int) -> "Compute":
+        """Return what each of several processes has: its share of the cores, unless the user said how many threads."""
+        threads = self.threads or max(1, cpu_cores.given() // processes)
+        return self.model_copy(update={"threads": threads})
+
+    def resolve(self) -> tuple[torch.device, Precision]:
+        """Find the device and precision on this machine; set the number of threads, and on a CPU keep freed memory.
+
+        Raises:
+            UserError: unknown names, or a device that this machine lacks.
+        """
+        # A container may have fewer cores than torch counts.
+        torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpu_cores.given()))
+        device = _device(self.device)
+        if device.type == "cpu":
+            malloc.keep_freed()
+        else:
+            _repeat_exactly()
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.precision == "auto":
+            return device, "bf16" if _gains_from_bf16(device) else "float32"
+        return device, "bf16" if self.precision == "bf16" else "float32"
+
+
+def stamp(device: torch.device, precision: Precision) -> dict[str, str]:
+    """Return what a checkpoint must have been written under to be taken up: device, threads, versions, code."""
+    here = {"device": str(device), "precision": precision, "threads": str(torch.get_num_threads())}
+    return here | environment.describe()
+
+
+def _device(name: str) -> torch.device:
+    kind, colon, number = name.partition(":")
+    if kind not in DEVICES or (colon and not number.isdigit()):
+        raise unknown("device", name, DEVICES)
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
+    }
+    if kind == "auto":
+        return torch.device(next(kind for kind in ("cuda", "cpu") if present[kind]))
+    if not present[kind]:
+        raise UserError(
+            f"this machine has no device '{name}' that torch can use",
+            allowed=f"here: auto, {', '.join(kind for kind, here in present.items() if here)}",
+        )
+    return torch.device(name)
+
+
+def _repeat_exactly() -> None:
+    """Have CUDA compute the same bytes in every run, and float32 in float32 instead of TF32."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+    torch.use_deterministic_algorithms(True, warn_only=True)  # a plug-in may need one that is not
+    # A help for debugging, which takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _gains_from_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False

@@ -1,0 +1,55 @@
+"""What a run ran on: packages, commit, machine."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "lape_bench", "torch", "torchaudio", "numpy", "scikit-learn", "soundfile", "soxr", "pandas", "pyarrow",
+)  # fmt: skip
+CODE = ("lape_bench", "tasks", "baselines", "unfused")  # folders of code and cards
+
+
+@cache
+def commit() -> str:
+    """Return the harness's git commit, or "none" outside a checkout.
+
+    Where files differ from it, "-dirty-" follows and a hash of the difference, files of code that git does not track
+    among it: two states of the code never have one name.
+    """
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return "none"
+    try:
+        head = _git(folder, "rev-parse", "HEAD").decode().strip()
+        changed = _git(folder, "diff", "HEAD")
+        new = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+        for name in filter(None, new.split(b"\0")):
+            changed += name + (folder / os.fsdecode(name)).read_bytes()
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return f"{head}-dirty-{hashlib.sha256(changed).hexdigest()[:12]}" if changed else head
+
+
+def describe() -> dict[str, str]:
+    """Return versions, commit and machine, as text."""
+    facts = {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "none"
+    return facts
+
+
+def _git(folder: Path, *arguments: str) -> bytes:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=10).stdout

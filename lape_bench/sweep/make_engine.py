@@ -1,0 +1,42 @@
+"""Which engine runs a sweep, by what the user says after --on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lape_bench.core.config import validate
+from lape_bench.core.errors import UserError, unknown
+from lape_bench.sweep.engine import Engine
+
+KINDS = ("ray", "slurm")
+PACKAGES = ("ray", "submitit")
+
+
+def engine(on: str, settings: Mapping[str, Any]) -> Engine:
+    """Return an engine.
+
+    Args:
+        on: "ray" for one of this machine alone, "ray:ADDRESS" for a cluster, or "slurm".
+        settings: of the engine.
+
+    Raises:
+        UserError: there is no such engine, its extra is not installed, or a setting is wrong.
+    """
+    kind, colon, address = on.partition(":")
+    if kind not in KINDS or (colon and (kind == "slurm" or not address)):
+        raise unknown("engine", on, ("ray", "ray:ADDRESS", "slurm"))
+    where = f"settings of --on {kind}"
+    try:
+        if kind == "ray":
+            from lape_bench.sweep.ray_engine import LOCAL, OnRay, RaySettings
+
+            return OnRay(address or LOCAL, validate(settings, RaySettings, where))
+        from lape_bench.sweep.slurm_engine import OnSlurm, SlurmSettings
+
+        return OnSlurm(validate(settings, SlurmSettings, where))
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        raise UserError(
+            f"--on {kind} needs the package '{error.name}', which is not installed",
+            next_step=f"pip install 'lape_bench[{kind}]'",
+        ) from error

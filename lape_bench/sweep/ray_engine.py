@@ -1,0 +1,304 @@
+"""Cells as tasks of a Ray cluster, or of a Ray of this machine alone."""
+
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from filelock import FileLock
+from pydantic import Field
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lape_bench.core.errors import UserError, writing
+from lape_bench.core.paths import home, new_file
+from lape_bench.core.progress import Progress, Running
+from lape_bench.evaluation.runner import RunOptions
+from lape_bench.records.record import ERROR, LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
+from lape_bench.runtime.artifacts import cache
+from lape_bench.sweep.engine import (
+    Engine,
+    EngineSettings,
+    Lost,
+    as_asked,
+    hand_out,
+    known,
+    refuse,
+    refuse_gpu_of_this_machine,
+)
+from lape_bench.sweep.grid import Needs, Work
+from lape_bench.sweep.machine import GIB, NodeReport, Site
+from lape_bench.sweep.ray_coordinator import AtDesk, Desk, Teller
+from lape_bench.sweep.ray_progress import View
+from lape_bench.sweep.run_cell import Outcome, attempt
+
+LOOKS_EVERY_SECONDS, CONNECTS_IN_SECONDS = 1.0, 10.0
+CARRIED = "carried"  # the folder of records that a machine keeps whose results are carried back
+LOCAL = "local"
+
+
+class RaySettings(EngineSettings):
+    """How a sweep uses Ray."""
+
+    retries: int = Field(2, ge=0, description="of a cell whose process or machine was lost")
+    shared: bool | None = Field(
+        None,
+        description="whether machines see this one's records and cache; unset: each looks; where not, they are carried",
+    )
+
+
+class OnRay(Engine):
+    """A Ray cluster.
+
+    Args:
+        address: of its head, such as "10.0.0.1:6379"; "local" starts a Ray of this machine alone.
+        settings: how it is used.
+    """
+
+    def __init__(self, address: str, settings: RaySettings) -> None:
+        self.address, self.settings = address, settings
+
+    def run(
+        self, works: Sequence[Work], options: RunOptions, progress: Progress, cells: Running
+    ) -> Iterator[tuple[Cell, Outcome]]:
+        """See `Engine`."""
+        tasks = [work.cell.task for work in works]
+        with self._joined(options), Site.here(tasks, options) as site:
+            works = [Work(work.cell, self.settings.of(work.needs)) for work in works]
+            refuse(self._look(site, [work.needs for work in works]))
+            told, left = known(works, options, progress)
+            yield from told
+            cluster = _Cluster(options, site, self.settings.shared, View(progress, cells))
+            try:
+                yield from hand_out(left, options, cluster, self.settings.retries + 1, progress)
+            finally:
+                cluster.close()
+
+    def check(
+        self, works: Sequence[Work], options: RunOptions, progress: Progress
+    ) -> list[NodeReport]:
+        """See `Engine`."""
+        tasks = [work.cell.task for work in works]
+        with self._joined(options), Site.here(tasks, options) as site:
+            return self._look(site, [self.settings.of(work.needs) for work in works])
+
+    @contextmanager
+    def _joined(self, options: RunOptions) -> Iterator[None]:
+        """Be connected during the block."""
+        refuse_gpu_of_this_machine(options)
+        alone = {"include_dashboard": False} if self.address == LOCAL else {}
+        before = signal.getsignal(signal.SIGTERM)  # Ray takes it, and would keep it
+        try:
+            _answers(self.address)
+            ray.init(self.address, log_to_driver=False, logging_level="error", **alone)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"no Ray answers at '{self.address}' ({' '.join(str(error).split())[:200]})",
+                allowed="HOST:PORT of a cluster's head",
+                next_step="'ray start --head' starts one, 'ray status' shows it; --on ray alone takes this machine",
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            signal.signal(signal.SIGTERM, before)
+
+    def _look(self, site: Site, asked: Sequence[Needs]) -> list[NodeReport]:
+        """Have this machine and each of the cluster's look at itself.
+
+        Raises:
+            UserError: no machine has what a cell asks for, which would wait for ever.
+        """
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        for wanted in {
+            str(r): r for r in (_resources(n, site.compute.device) for n in asked)
+        }.values():
+            if not any(_fits(wanted, node["Resources"]) for node in nodes):
+                raise UserError(
+                    f"no machine of the cluster has what a cell asks for: {_in_words(wanted)}",
+                    allowed=f"there are {'; '.join(_in_words(node['Resources']) for node in nodes)}",
+                    next_step="ask for less: 'needs' in the grid, or --set cores=..., memory_gib=..., gpus=...",
+                )
+        look = ray.remote(num_cpus=0, max_retries=0)(_report)
+        asking = [
+            look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(site)
+            for node in nodes
+        ]
+        heard = [_heard(node, answer) for node, answer in zip(nodes, asking, strict=True)]
+        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        # Ray notices only after a while that a machine is gone.
+        present = [told for node, told in zip(nodes, heard, strict=True) if node["NodeID"] in there]
+        return [site.report(has_device=False), *present]
+
+
+class _Cluster:
+    """Cells that Ray was given; it starts each where there is room.
+
+    Args:
+        options: how they are run.
+        site: the machine that starts the sweep.
+        shared: whether machines share its folders; none: each looks.
+        view: shows how far they are.
+    """
+
+    waits_inside = False  # a machine without the same cache would not see who makes what
+
+    def __init__(self, options: RunOptions, site: Site, shared: bool | None, view: View) -> None:
+        self._options = options.model_copy(update={"out": site.out})
+        self._site, self._shared, self._view = site, shared, view
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        desk = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Desk)
+        self._desk = desk.options(scheduling_strategy=here).remote(cache())
+        # A process that stays saves the seconds of importing torch. Where a node has several GPUs it must not: torch keeps to the
+        # one of its first cell, whichever Ray gives to the next.
+        most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
+        self._run = ray.remote(max_retries=0, max_calls=0 if most <= 1 else 1)(_run_there)
+        self._running: dict[Any, tuple[int, Cell]] = {}
+
+    def free(self) -> bool:
+        return True
+
+    def start(self, number: int, work: Work) -> None:
+        resources = _resources(work.needs, self._options.compute.device)
+        options = as_asked(self._options, work.needs, resources["GPU"])
+        reference = self._run.options(
+            num_cpus=resources["CPU"], num_gpus=resources["GPU"], memory=resources["memory"]
+        ).remote(number, work.cell, options, self._site, self._shared, self._desk)
+        self._running[reference] = number, work.cell
+
+    def ended(self) -> Sequence[tuple[int, Outcome | Lost]]:
+        references = list(self._running)
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=LOOKS_EVERY_SECONDS)
+        told: list[tuple[int, Outcome | Lost]] = []
+        for reference in ready:
+            number, cell = self._running.pop(reference)
+            self._desk.tell.remote(number, None)
+            told.append((number, self._outcome(reference, cell)))
+        titles = {number: cell.title for number, cell in self._running.values()}
+        with suppress(RayError):  # the desk begins again if its process dies
+            self._view.show(titles, ray.get(self._desk.told.remote()))
+        return told
+
+    def _outcome(self, reference: Any, cell: Cell) -> Outcome | Lost:
+        outcome: Outcome
+        try:
+            outcome, files = ray.get(reference)
+        except RayTaskError as error:  # such as a package that a machine lacks
+            return f"{type(error.cause).__name__}: {error.cause}"
+        except RayError as error:
+            return Lost(f"its process or machine was lost ({type(error).__name__})")
+        if files is not None and isinstance(outcome, RunRecord):
+            try:
+                _receive(self._options, cell, outcome, files)
+            except UserError as error:
+                return str(error)
+        return outcome
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._view.close()
+
+
+def _answers(address: str) -> None:
+    """Raise an `OSError` or `ValueError` where nothing listens at HOST:PORT; Ray itself would go on trying for minutes."""
+    if address != LOCAL:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=CONNECTS_IN_SECONDS).close()
+
+
+def _run_there(
+    number: int, cell: Cell, options: RunOptions, site: Site, shared: bool | None, desk: Any
+) -> tuple[Outcome, dict[str, bytes] | None]:
+    """Run a cell on a machine of the cluster.
+
+    Returns:
+        What became of it and, where the machine does not see the folder of the records, the files of its folder.
+    """
+    site.enter()
+    for difference in site.differing():  # a machine that has joined since the others were looked at
+        return difference, None
+    machine = _machine(socket.gethostname(), ray.get_runtime_context().get_node_id())
+    teller = Teller(desk, number, machine)
+    depot = None if (site.sees_cache() if shared is None else shared) else AtDesk(desk)
+    sees_records = site.sees_records() if shared is None else shared
+    if not sees_records:
+        options = options.model_copy(update={"out": home() / CARRIED})
+    # Ray's own handler raises SystemExit, which would pass for the cell's: killed, it is lost, and tried again.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    outcome = attempt(cell, options, teller, depot)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # this process stays, and others share the GPU
+    if sees_records or isinstance(outcome, str):
+        return outcome, None
+    folder = cell_folder(options.out, cell, outcome.identity)
+    paths = [path for path in folder.iterdir() if path.is_file() and path.name != LOCK]
+    return outcome, {path.name: path.read_bytes() for path in paths}
+
+
+def _receive(options: RunOptions, cell: Cell, record: RunRecord, files: dict[str, bytes]) -> None:
+    """Write what was carried back: the record last, and no failed one over a finished one."""
+    folder = cell_folder(options.out, cell, record.identity)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK):
+            if record.status == "failed" and _is_finished(folder):
+                return
+            for name in sorted(files, key=lambda name: name == RECORD):
+                with new_file(folder / name) as path:
+                    path.write_bytes(files[name])
+            if record.status == "finished":
+                (folder / ERROR).unlink(missing_ok=True)
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return read_record(folder).status == "finished"
+    except UserError:
+        return False
+
+
+def _resources(needs: Needs, device: str) -> dict[str, float]:
+    """Return what a cell asks of Ray, by Ray's names."""
+    there = ray.cluster_resources().get("GPU", 0) > 0 and device != "cpu"
+    gpus = float(there) if needs.gpus is None else needs.gpus
+    return {"CPU": needs.cores, "GPU": gpus, "memory": int((needs.memory_gib or 0) * GIB)}
+
+
+def _fits(wanted: dict[str, float], there: dict[str, float]) -> bool:
+    return all(amount <= there.get(name, 0) for name, amount in wanted.items())
+
+
+def _in_words(resources: dict[str, float]) -> str:
+    amounts = {name: resources.get(name, 0) for name in ("CPU", "GPU")}
+    cores, gpus = f"{amounts['CPU']:g} cores", f"{amounts['GPU']:g} GPUs"
+    return f"{cores}, {gpus}, {resources.get('memory', 0) / GIB:.1f} GiB"
+
+
+def _machine(host: str, node: str) -> str:
+    """Name a node of the cluster; a host may have several."""
+    return f"{host} ({node[:6]})"
+
+
+def _report(site: Site) -> NodeReport:
+    """Look at a machine of the cluster; its GPUs are for cells, and the task that looks was given none."""
+    site.enter()
+    return site.report(has_device=False)
+
+
+def _heard(node: dict[str, Any], answer: Any) -> NodeReport:
+    """Return a machine's report, with what Ray knows of it."""
+    name = _machine(node["NodeManagerHostname"], node["NodeID"])
+    cores, gpus = (int(node["Resources"].get(each, 0)) for each in ("CPU", "GPU"))
+    try:
+        report: NodeReport = ray.get(answer)
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        problem = f"it cannot run lape_bench ({type(cause).__name__}: {str(cause)[:200]})"
+        report = NodeReport(name=name, problems=(problem,))
+    return report.model_copy(update={"name": name, "cores": cores, "gpus": gpus})

@@ -1,0 +1,56 @@
+"""What a user sees of cells that run on other machines."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from lape_bench.core.progress import Progress, Running
+from lape_bench.sweep.ray_coordinator import Step
+
+SHOWN = 12  # cells, below the count of all
+
+
+class View:
+    """A bar for each of the cells that run, as their machines tell of them; without a terminal none.
+
+    Args:
+        progress: where they are shown.
+        cells: the count of all cells.
+    """
+
+    def __init__(self, progress: Progress, cells: Running) -> None:
+        self._progress, self._cells = progress, cells
+        self._bars: dict[tuple[int, str], tuple[AbstractContextManager[Running], Running]] = {}
+
+    def show(self, titles: Mapping[int, str], told: Mapping[int, Step]) -> None:
+        """Show how far cells are.
+
+        Args:
+            titles: of the cells that have been started and have not ended, by number.
+            told: what machines told last, of these and others.
+        """
+        steps = {number: step for number, step in told.items() if number in titles}
+        machines = {step.machine for step in steps.values()}
+        self._cells.note(running=f"{len(steps)} on {len(machines)} machines")
+        if not self._progress.live:
+            return
+        current = {(number, step.doing) for number, step in steps.items()}
+        for gone in self._bars.keys() - current:
+            self._bars.pop(gone)[0].__exit__(None, None, None)
+        for number, step in steps.items():
+            key = (number, step.doing)
+            if key not in self._bars and len(self._bars) < SHOWN:
+                title = f"{step.machine} {titles[number]}"
+                bar = self._progress.task(title, step.total, step.unit)
+                running = bar.__enter__()
+                running.note(doing=step.doing)
+                running.resume_at(step.done)
+                self._bars[key] = bar, running
+            if key in self._bars:
+                running = self._bars[key][1]
+                running.advance(step.done - running.done)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        for bar, _ in self._bars.values():
+            bar.__exit__(None, None, None)
+        self._bars.clear()

@@ -1,0 +1,935 @@
+"""The conformance check passes what keeps the contract, and finds what breaks it: each breach by its own claim and cause."""
+
+import os
+import random
+import sys
+import textwrap
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lape_bench.conformance.check import check_system
+from lape_bench.conformance.claims import Result
+from lape_bench.conformance.devices import unregistered
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import Clips
+from lape_bench.evaluation.runner import load_system
+from lape_bench.learning.encoders.base import Encoder
+from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem
+from lape_bench.learning.systems.plain_encoder import system_of
+from lape_bench.learning.training.checkpoints import save_tensors
+from lape_bench.plugins.registry import SYSTEMS
+from lape_bench.records.record import ParameterCounts
+from lape_bench.runtime.device import Compute
+from lape_bench.system import RunContext, System, TrainingData, TrainingSummary
+from tests.lape_bench.plugins.test_registry import ADAPTERS
+
+CPU = Compute(device="cpu", precision="float32")
+Bench = Callable[..., tuple[int, str, str]]
+Check = Callable[..., Iterator[Result]]
+
+
+@pytest.fixture
+def results(synthetic: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Check a class that no package registers."""
+
+    def check(kind: type[System], compute: Compute = CPU, **settings: Any) -> Iterator[Result]:
+        monkeypatch.setattr("lape_bench.conformance.check.load_system", lambda name: kind)
+        return check_system("stand-in", settings, compute, progress)
+
+    return check
+
+
+def before_training(results: Iterator[Result]) -> list[Result]:
+    """What is said of the class and of its encoder."""
+    return list(takewhile(lambda result: result.group in ("system", "encoder"), results))
+
+
+def failing(results: Iterator[Result] | list[Result]) -> list[Result]:
+    return [result for result in results if not result.holds]
+
+
+def failures(name: str, settings: dict[str, Any], progress: Progress) -> list[str]:
+    return [
+        f"{result.claim}: {result.detail}"
+        for result in check_system(name, settings, CPU, progress)
+        if not result.holds
+    ]
+
+
+# --- what keeps the contract --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SYSTEMS.names() if name not in ADAPTERS])
+def test_every_registered_system_keeps_the_contract(
+    name: str, synthetic: Path, progress: Progress
+) -> None:
+    settings = {"width": 32} if "width" in load_system(name).Settings.model_fields else {}
+    assert failures(name, settings, progress) == []
+
+
+def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
+    synthetic: Path, progress: Progress, tmp_path: Path
+) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("    # my_encoder.py\n")[2].partition("    bench run")[0]
+    (tmp_path / "my_encoder.py").write_text(textwrap.dedent(code))
+    said = list(check_system(f"{tmp_path}/my_encoder.py:MyEncoder", {}, CPU, progress))
+    assert failing(said) == []
+    protocols = ["finetune", "linear", "knn"]
+    assert [result.group for result in said if result.outcome == "note"] == protocols
+    told = {(result.group, result.claim): result.detail for result in said}
+    assert told["system", "says the rate of its audio in Hz"] == "16,000 Hz"
+    assert told["encoder", "fine-tuning reaches its parameters"] == "2 of 2 tensors"
+    assert "one-second windows a second on cpu" in told["finetune", "speed"]
+    counted = told["linear", "parameters and operations are counted"]
+    assert counted.startswith(f"encoder {401 * 64:,}, with classifier {401 * 64 + 65 * 8:,}, ")
+
+
+def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one_fails(
+    synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    code = """
+        import torch
+        from torch import nn
+
+        class Good:
+            embedding_size = 3
+
+            def __call__(self, waveforms):
+                moves = waveforms.diff(dim=1)
+                return torch.stack([waveforms.std(1), waveforms.abs().amax(1), moves.std(1)], 1)
+
+        class Bad(Good):
+            def __call__(self, waveforms):
+                embeddings = super().__call__(waveforms)
+                return embeddings - embeddings.mean(dim=0)
+    """
+    (tmp_path / "mine.py").write_text(textwrap.dedent(code))
+    how = ("--device", "cpu", "--precision", "float32", "--quiet")
+    passed, said, _ = bench("systems", "check", f"{tmp_path}/mine.py:Good", *how)
+    lines = said.splitlines()
+    assert (passed, [line for line in lines[:-1] if line[0] != " "]) == (
+        0,
+        ["system", "encoder", "linear", "knn"],
+    )
+    assert max(len(line) for line in lines[:-1]) <= 80
+    if not torch.cuda.is_available():
+        assert "  skipped  loaded on another device, it scores alike" in lines
+        assert lines[-1].endswith("mine.py:Good keeps the contract; claims not tried here: 4")
+    passed, said, _ = bench("systems", "check", f"{tmp_path}/mine.py:Bad", *how)
+    at = said.splitlines().index(
+        "  FAILS    a window's embedding does not depend on its neighbours"
+    )
+    assert passed == 1
+    assert said.splitlines()[at + 1].startswith(" " * 11 + "alone, a window's embedding differs by")
+    assert "of the contract's claims do not hold" in said
+
+
+class Filters(nn.Module):
+    """A stranger's encoder."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.embedding_size = width
+        self.filters = nn.Conv1d(1, width, 400, stride=160)
+
+    def bands(self, waveforms: Tensor) -> Tensor:
+        """Return logarithms of each filter's output, (batch, width, frames)."""
+        return self.filters(waveforms.unsqueeze(1)).abs().add(1e-5).log()
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        bands = self.bands(waveforms).mean(dim=2)
+        return 3 * (bands - bands.mean(dim=1, keepdim=True))
+
+
+# --- the class ----------------------------------------------------------------------------------------------
+
+
+class InKilohertz(Filters):
+    sample_rate = 16
+
+
+class Fractional(EncoderSystem):
+    sample_rate = 16e3
+
+    def build_encoder(self) -> Encoder:
+        raise AssertionError("no encoder is built where the rate is wrong")
+
+
+class Undecided(EncoderSystem):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sample_rate = 8_000
+
+    def build_encoder(self) -> Encoder:
+        raise AssertionError("no encoder is built where the rate is wrong")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        (system_of(InKilohertz), "is it in Hz"),
+        (Fractional, "make it an int"),
+        (Undecided, "a system says 8,000 and its class 16,000"),
+    ],
+)
+def test_without_a_rate_nothing_else_is_tried(
+    kind: type[System], cause: str, results: Check
+) -> None:
+    said = list(results(kind))
+    assert {result.group for result in said} == {"system"}
+    (failure,) = failing(said)
+    assert failure.claim == "says the rate of its audio in Hz"
+    assert cause in failure.detail
+
+
+def test_a_setting_that_does_not_say_what_it_is_is_noted_and_breaks_nothing(results: Check) -> None:
+    class Settings(EncoderConfig):
+        width: int = 8
+        depth: int = Field(2, description="blocks")
+
+    kind = system_of(Filters)
+    kind.Settings = Settings
+    kind.build_encoder = lambda system: kind.encoder_kind({})
+    said = before_training(results(kind))
+    (note,) = [result for result in said if result.outcome == "note"]
+    assert note.detail.startswith("without a description: width;")
+    assert failing(said) == []
+
+
+# --- the encoder --------------------------------------------------------------------------------------------
+
+
+class Sound(Encoder):
+    """An encoder that keeps the contract; each of those below breaks one claim of it."""
+
+    embedding_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Conv1d(1, 8, 400, stride=160)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Build what else there is."""
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        return waveforms
+
+    def bands(self, waveforms: Tensor) -> Tensor:
+        return self.filters(waveforms.unsqueeze(1)).abs().add(1e-5).log()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.bands(features).mean(dim=2)
+
+
+def of_encoder(kind: type[Encoder]) -> type[EncoderSystem]:
+    """A system that is this encoder."""
+    return type(kind.__name__, (EncoderSystem,), {"build_encoder": lambda system: kind()})
+
+
+class Squeezed(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).squeeze()
+
+
+class Unpooled(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return self.bands(features)
+
+
+class Rounded(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).long()
+
+
+class Twice(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).double()
+
+
+class StandardisedOverTheBatch(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        found = super().forward(features)
+        return (found - found.mean(dim=0)) / found.std(dim=0, correction=0)
+
+
+class BatchNormThatTrains(Sound):
+    def prepare(self) -> None:
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.norm.train()
+        return self.norm(super().forward(features))
+
+
+class InPlace(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.mul_(0.5))
+
+
+class NothingOfNoFrames(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return self.bands(features)[:, :, 10:].mean(dim=2)
+
+
+class WithoutABest(Sound):
+    """Has a buffer that is NaN until something is noted in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("best", torch.tensor(float("nan")))
+
+
+class SizedLater(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.LazyLinear(self.embedding_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.wide(super().forward(features))
+
+
+class Unset(Sound):
+    def prepare(self) -> None:
+        nn.init.constant_(self.filters.weight, float("nan"))
+
+
+class StayedBehind(Sound):
+    """Says what torch says where the check itself runs on a GPU."""
+
+    def prepare(self) -> None:
+        self.scale = torch.ones(8)
+
+    def forward(self, features: Tensor) -> Tensor:
+        raise RuntimeError("Expected all tensors to be on the same device")
+
+
+class AtAnotherRate(Sound):
+    def prepare(self) -> None:
+        self.sample_rate = 8_000
+
+
+class OfOneLength(Sound):
+    def prepare(self) -> None:
+        self.all_frames = nn.Linear(8 * 98, 8)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.all_frames(self.bands(features).flatten(1))
+
+
+class Cropped(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return self.bands(features)[:, :, :98].mean(dim=2).repeat(features.shape[1] // 16_000, 1)
+
+
+class DropoutLeftOn(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return F.dropout(super().forward(features))
+
+
+class DropoutOutOfSight(Sound):
+    def prepare(self) -> None:
+        self.layers = [nn.Dropout()]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers[0](super().forward(features))
+
+
+class AlwaysCounting(Sound):
+    def prepare(self) -> None:
+        self.register_buffer("heard", torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.heard += 1
+        return super().forward(features)
+
+
+class CentredOverTheBatch(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        embeddings = super().forward(features)
+        return embeddings - embeddings.mean(dim=0)
+
+
+class BatchNormLeftOn(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return F.batch_norm(self.bands(features), None, None, training=True).amax(dim=2)
+
+
+class PlainTensor(Sound):
+    def prepare(self) -> None:
+        self.scales = {"bands": torch.full((8,), 2.0)}
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) * self.scales["bands"]
+
+
+class PlainList(Sound):
+    def prepare(self) -> None:
+        self.layers = [nn.Linear(8, 8)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers[0](super().forward(features))
+
+
+class MadeOnTheCPU(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) + torch.arange(8)
+
+
+class AnsweredOnTheCPU(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        answer = torch.zeros(len(features), 8)
+        answer[:] = super().forward(features)
+        return answer
+
+
+class Frozen(Sound):
+    def prepare(self) -> None:
+        self.requires_grad_(False)
+
+
+class CutOff(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward(features)
+
+
+class RootOfSilence(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        filtered = F.conv1d(features.unsqueeze(1), self.filters.weight, stride=160)
+        return filtered.square().mean(dim=2).sqrt()
+
+
+EMBEDS = "turns windows into embeddings, (batch, embedding_size)"
+RATE = "works at the rate of the audio it is given"
+LENGTHS = "takes windows of 1 to 12 s"
+SHORT = "takes windows of 0.1 s, as own tasks may have"
+STEADY = "in evaluation, gives the same embedding again and does not change"
+ALONE = "a window's embedding does not depend on its neighbours"
+MOVES = "its tensors follow it to another device"
+TRAINED = "fine-tuning reaches its parameters"
+FINITE = "its gradients are finite, with a silent window too"
+
+
+@pytest.mark.parametrize(
+    ("kind", "claim", "cause"),
+    [
+        (
+            Squeezed,
+            EMBEDS,
+            "into a tensor of shape (8,); a tensor of shape (1, 8), (batch, embedding_size); leave out squeeze()",
+        ),
+        (
+            Unpooled,
+            EMBEDS,
+            "4 windows into a tensor of shape (4, 8, 98); a tensor of shape (4, 8), (batch, embedding_size); pool",
+        ),
+        (Rounded, EMBEDS, "they are torch.int64; heads are float32: .float()"),
+        (Twice, EMBEDS, "they are torch.float64; heads are float32: .float()"),
+        (Unset, EMBEDS, "are weights or statistics unset?"),
+        (SizedLater, EMBEDS, "wide.weight, wide.bias have no shape before the first batch"),
+        (StandardisedOverTheBatch, EMBEDS, "one window alone they are not finite; is batch norm"),
+        (BatchNormThatTrains, EMBEDS, "one window alone raised ValueError: Expected more than 1"),
+        (InPlace, STEADY, "it changes the waveforms that it is given; is there an x.mul_()"),
+        (NothingOfNoFrames, SHORT, "their embeddings are not finite; is there an average over no"),
+        (StayedBehind, EMBEDS, "same device; plain attributes stay behind: scale"),
+        (AtAnotherRate, RATE, "works at 8,000 Hz and is given audio at 16,000 Hz"),
+        (OfOneLength, LENGTHS, "one of 4.7 s raised RuntimeError: mat1 and mat2"),
+        (Cropped, LENGTHS, "one of 4.7 s gave a tensor of shape (4, 8), not (1, 8)"),
+        (DropoutLeftOn, STEADY, "is dropout on in evaluation?"),
+        (DropoutOutOfSight, STEADY, "eval() finds no module in a list"),
+        (AlwaysCounting, STEADY, "evaluation moves heard; are statistics updated"),
+        (CentredOverTheBatch, ALONE, "is something normalised over the batch?"),
+        (BatchNormLeftOn, ALONE, "is batch norm still training"),
+        (PlainTensor, MOVES, "plain attributes stay behind: scales['bands']; use register_buffer"),
+        (PlainList, MOVES, "plain attributes stay behind: layers[0]; use"),
+        (MadeOnTheCPU, MOVES, "is a tensor made without a device?"),
+        (AnsweredOnTheCPU, MOVES, "the embeddings of waveforms on"),
+        (Frozen, TRAINED, "all its parameters are frozen"),
+        (CutOff, TRAINED, "is there a torch.no_grad(), .detach() or .numpy()"),
+        (
+            RootOfSilence,
+            FINITE,
+            "that of filters.weight is not, and one such step ruins a training",
+        ),
+    ],
+)
+def test_a_breach_of_the_encoder_is_found_by_its_own_claim_and_explained(
+    kind: type[Encoder], claim: str, cause: str, results: Check
+) -> None:
+    (failure,) = failing(before_training(results(of_encoder(kind))))
+    assert failure.claim == claim
+    assert cause in failure.detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [(Sound, "float32"), (Sound, "bf16"), (WithoutABest, "float32")]
+)
+def test_an_encoder_that_keeps_the_contract_is_reproached_with_nothing(
+    kind: type[Encoder], precision: str, results: Check
+) -> None:
+    compute = Compute(device="cpu", precision=precision)
+    assert failing(before_training(results(of_encoder(kind), compute))) == []
+
+
+class NeedsASecond(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        if features.shape[1] < 16_000:
+            raise ValueError("too short")
+        return super().forward(features)
+
+
+def test_short_windows_that_are_refused_are_noted_with_the_place_and_break_no_claim(
+    results: Check,
+) -> None:
+    said = before_training(results(of_encoder(NeedsASecond)))
+    assert failing(said) == []
+    (note,) = [result for result in said if result.claim == SHORT]
+    assert note.outcome == "note"
+    assert note.detail.startswith("ValueError: too short, at test_check.py:")
+    assert note.detail.endswith(" in forward: tasks with such clips are beyond it")
+
+
+class Leaves(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        sys.exit("no licence")
+
+
+def test_a_system_that_leaves_is_told_and_the_check_goes_on(results: Check) -> None:
+    said = [result for result in results(of_encoder(Leaves)) if result.group != "system"]
+    assert said[0].detail.startswith("it raised SystemExit: no licence, at test_check.py:")
+    assert {result.outcome for result in said[1:]} == {"skipped"}
+
+
+def test_training_waits_for_an_encoder_that_embeds(results: Check) -> None:
+    said = [result for result in results(of_encoder(Unpooled)) if result.group != "system"]
+    assert [(result.group, result.outcome) for result in said] == [
+        ("encoder", "FAILS"),
+        ("finetune", "skipped"),
+        ("linear", "skipped"),
+        ("knn", "skipped"),
+    ]
+
+
+class Mixed(Sound):
+    """Registers all it has, in ways that look otherwise."""
+
+    def prepare(self) -> None:
+        self.recurrent = nn.GRU(8, 8, batch_first=True)  # keeps its weights in a plain list, too
+        self.steps = [self.filters, self.recurrent]
+        self.doubled = 2 * self.filters.weight  # computed, as by weight normalisation
+        self.register_buffer("scale", torch.ones(8))
+        self.tokens: dict[str, object] = {"itself": self, "name": "mixed", "scale": self.scale}
+
+
+def test_what_is_registered_counts_as_such_wherever_else_it_is_held() -> None:
+    assert unregistered(Mixed()) == []
+    assert unregistered(PlainTensor()) == ["scales['bands']"]
+
+
+class ByItsLoudness(Sound):
+    """Asks for a number, which fake tensors have not."""
+
+    def prepare(self) -> None:
+        self.scale = torch.ones(8)
+
+    def forward(self, features: Tensor) -> Tensor:
+        loudest = features.abs().amax(dim=1, keepdim=True).clamp(min=1)
+        return super().forward(features) * (self.scale if loudest.max().item() else 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a second device, it is tried there")
+def test_what_cannot_be_tried_here_is_said_with_the_reason_and_the_doubt(results: Check) -> None:
+    said = before_training(results(of_encoder(ByItsLoudness)))
+    assert failing(said) == []
+    (skipped,) = [result for result in said if result.outcome == "skipped"]
+    assert skipped.claim == MOVES
+    assert skipped.detail.startswith("no second device is here, and a stand-in stops at DataDep")
+    assert skipped.detail.endswith("; plain attributes may stay behind: scale")
+
+
+class HalfFrozen(Sound):
+    def prepare(self) -> None:
+        self.filters.bias.requires_grad_(False)
+        self.unused = nn.Linear(3, 3)
+
+
+def test_what_fine_tuning_does_not_reach_is_named(results: Check) -> None:
+    said = before_training(results(of_encoder(HalfFrozen)))
+    (told,) = [result.detail for result in said if result.claim == TRAINED]
+    assert told == "1 of 4 tensors; 1 frozen; without a gradient: unused.weight, unused.bias"
+
+
+class WithoutParameters(Sound):
+    def prepare(self) -> None:
+        del self.filters
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.stack([features.std(1)] * 8, dim=1)
+
+
+def test_an_encoder_without_parameters_has_nothing_that_fine_tuning_could_reach(
+    results: Check,
+) -> None:
+    said = before_training(results(of_encoder(WithoutParameters)))
+    assert failing(said) == []
+    (told,) = [result for result in said if result.claim == TRAINED]
+    assert (told.outcome, told.detail[:21]) == ("skipped", "it has no parameters:")
+
+
+SECOND = torch.device("cpu", 0)  # stands for a second device: the CPU by another name
+
+
+class OtherElsewhere(Sound):
+    def to(self, device: torch.device) -> "OtherElsewhere":
+        self.louder = 2 if device == SECOND else 1
+        return super().to(device)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) * self.louder
+
+
+def test_where_there_is_a_second_device_the_encoder_is_tried_on_it(
+    results: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lape_bench.conformance.encoder.other_device", lambda device: SECOND)
+    said = before_training(results(of_encoder(Sound)))
+    assert [result.detail for result in said if result.claim == MOVES] == ["on cpu:0 as on cpu"]
+    (failure,) = failing(before_training(results(of_encoder(OtherElsewhere))))
+    assert failure.claim == MOVES
+    assert "on cpu:0 embeddings differ by 50.0% of their largest number" in failure.detail
+
+
+# --- the system under a protocol ----------------------------------------------------------------------------
+
+
+class Floor(system_of(Filters)):
+    """A system that keeps the contract; each of those below breaks one claim of it."""
+
+    protocols = ("linear",)
+
+
+class Unnormalised(Floor):
+    def score(self, *arguments: Any) -> Tensor:
+        return super().score(*arguments) + 1
+
+
+class OneClassShort(Floor):
+    def score(self, *arguments: Any) -> Tensor:
+        return super().score(*arguments)[:, :-1]
+
+
+class InDoublePrecision(Floor):
+    def score(self, *arguments: Any) -> Tensor:
+        return super().score(*arguments).double()
+
+
+class RandomlyScoring(Floor):
+    def score(self, *arguments: Any) -> Tensor:
+        return super().score(*arguments).mul(2 + torch.rand(1)).log_softmax(dim=1)
+
+
+class BatchDependent(Floor):
+    def score(self, *arguments: Any) -> Tensor:
+        rows = super().score(*arguments)
+        return (rows - rows.mean(dim=0)).log_softmax(dim=1)
+
+
+class Embedder(Filters):
+    def bands(self, waveforms: Tensor) -> Tensor:
+        return super().bands(self.levelled(waveforms))
+
+    @abstractmethod
+    def levelled(self, waveforms: Tensor) -> Tensor:
+        """Change the level of waveforms, (batch, samples)."""
+
+
+class DividedByItsDeviation(Embedder):
+    def levelled(self, waveforms: Tensor) -> Tensor:
+        return waveforms / waveforms.std(dim=1, keepdim=True)
+
+
+class DividedByAPower(Embedder):
+    def levelled(self, waveforms: Tensor) -> Tensor:
+        power = waveforms.pow(6).mean(dim=1, keepdim=True)
+        silent = waveforms.abs().amax(dim=1, keepdim=True) == 0
+        return waveforms / torch.where(silent, 1, power)
+
+
+class Exponential(Embedder):
+    def levelled(self, waveforms: Tensor) -> Tensor:
+        return waveforms.mul(90).exp().log()
+
+
+class LengthBound(Floor):
+    def score(self, clips: Any, context: Any) -> Tensor:
+        scores = super().score(clips, context)
+        scores[clips.lengths <= clips.rate // 10] = torch.nan
+        return scores
+
+
+class Unseeded(Floor):
+    def train(self, *arguments: Any) -> Any:
+        summary = super().train(*arguments)
+        self.head.bias.data[0] += int.from_bytes(os.urandom(4)) / 2**32
+        return summary
+
+
+class Careless(Floor):
+    def train(self, *arguments: Any) -> Any:
+        torch.rand(1)
+        return super().train(*arguments)
+
+
+class SeedingOthers(Floor):
+    def train(self, *arguments: Any) -> Any:
+        np.random.seed(0)
+        random.seed(0)
+        return super().train(*arguments)
+
+
+class Forgetful(Floor):
+    def load(self, *arguments: Any) -> Any:
+        super().load(*arguments)
+        self.head.bias.data.zero_()
+        return self
+
+
+class AtHomeOnly(Floor):
+    def load(self, folder: Path, context: Any) -> Any:
+        super().load(folder, context)
+        if context.work.name == "elsewhere":
+            self.head.weight.data.zero_()
+        return self
+
+
+class Trusting(Floor):
+    def load(self, *arguments: Any) -> Any:
+        try:
+            return super().load(*arguments)
+        except UserError:
+            return self
+
+
+class LessInTraining(Floor):
+    def count_parameters(self) -> ParameterCounts:
+        counts = super().count_parameters()
+        return counts.model_copy(update={"training": counts.encoder})
+
+
+class Tied(Sound):
+    def prepare(self) -> None:
+        self.again = self.filters
+
+
+class CountingSharedOnesTwice(of_encoder(Tied)):
+    protocols = ("linear",)
+
+    def count_parameters(self) -> ParameterCounts:
+        each = self.encoder.named_parameters(remove_duplicate=False)
+        count = sum(parameter.numel() for _, parameter in each)
+        return ParameterCounts(encoder=count, inference=count + 72, training=count + 72)
+
+
+class Deaf(Sound):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) * 0
+
+
+class LearningNothing(of_encoder(Deaf)):
+    protocols = ("finetune",)
+
+
+class Effortless(Floor):
+    def count_macs(self) -> int:
+        return 0
+
+
+class OutOfOrder(Floor):
+    def score(self, *arguments: Any) -> Tensor:
+        return super().score(*arguments).roll(1, dims=1)
+
+
+class Hoarding(Floor):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.hoard: list[Tensor] = []
+
+    def score(self, *arguments: Any) -> Tensor:
+        scores = super().score(*arguments)
+        self.hoard.append(scores.clone())
+        return scores
+
+
+def of_module(kind: type[nn.Module]) -> type[System]:
+    system = system_of(kind)
+    system.protocols = ("linear",)
+    return system
+
+
+TRAINS = "trains, and leaves global random state alone"
+LOG_PROBABILITIES = "scores are log-probabilities, (clips, classes)"
+EXTREMES = "silent, quiet, constant and loud clips are scored"
+COUNTED = "parameters and operations are counted"
+
+
+@pytest.mark.parametrize(
+    ("kind", "claim", "cause"),
+    [
+        (Careless, TRAINS, "the global generator of torch moved"),
+        (SeedingOthers, TRAINS, "the global generator of NumPy and of Python moved"),
+        (OneClassShort, LOG_PROBABILITIES, "the shape is (32, 7), not (32, 8)"),
+        (InDoublePrecision, LOG_PROBABILITIES, "they are torch.float64 on cpu"),
+        (Unnormalised, LOG_PROBABILITIES, "sum to e^1; end with log_softmax"),
+        (RandomlyScoring, "scoring twice gives the same scores", "is dropout left on?"),
+        (
+            BatchDependent,
+            "a clip's score does not depend on its neighbours",
+            "is something normalised over the batch?",
+        ),
+        (
+            LengthBound,
+            "clips from 0.1 s to 3 windows are scored",
+            "the short clip is scored nan; is something divided by the number of windows",
+        ),
+        (
+            of_module(DividedByItsDeviation),
+            EXTREMES,
+            "the silent clip is scored nan; is there a logarithm of 0, or a division by a deviation",
+        ),
+        (of_module(DividedByAPower), EXTREMES, "the quiet clip is scored nan; is the square of a"),
+        (of_module(Exponential), EXTREMES, "the loud clip is scored nan; does a power or an exp()"),
+        (Forgetful, "what is saved and loaded scores the same", "statistics saved too?"),
+        (Trusting, "a checkpoint that does not fit is refused", "use learning.weights"),
+        (LessInTraining, COUNTED, "must not fall"),
+        (CountingSharedOnesTwice, COUNTED, "says 6,416 of the encoder, where 3,208 are held"),
+        (Effortless, COUNTED, "count_macs() is not positive"),
+        (OutOfOrder, "learns: better than chance on its own training clips", "in one order?"),
+        (Hoarding, "keeps nothing of the clips that it scores", "does a list grow"),
+    ],
+)
+def test_a_breach_of_the_system_is_found_by_its_own_claim_and_explained(
+    kind: type[System], claim: str, cause: str, results: Check
+) -> None:
+    (failure,) = failing(results(kind))
+    assert (failure.group, failure.claim) == ("linear", claim)
+    assert cause in failure.detail
+
+
+def test_what_learns_nothing_is_given_more_epochs_before_that_is_said(results: Check) -> None:
+    (failure,) = failing(results(LearningNothing, finetune={"epochs": 2}))
+    assert failure.claim == "learns: better than chance on its own training clips"
+    assert "in 16 epochs, chance 12.5%" in failure.detail
+    assert failure.detail.endswith("or is finetune.learning_rate too low for it?")
+
+
+def test_training_by_draws_without_a_seed_does_not_repeat_itself(results: Check) -> None:
+    (repeated,) = failing(results(Unseeded))
+    assert repeated.claim == "the same seed gives the same scores"
+    assert repeated.detail == (
+        "two trainings differ; does something draw from NumPy or random? draw by torch, in a System from context.seeds"
+    )
+
+
+def test_a_training_that_cannot_be_stopped_is_not_said_to_resume(results: Check) -> None:
+    (skipped,) = (each for each in results(Floor) if each.claim.startswith("a run stopped"))
+    assert (skipped.outcome, skipped.detail) == (
+        "skipped",
+        "nothing called context.on_epoch, so that there was nowhere to stop it",
+    )
+
+
+def test_scores_that_change_from_call_to_call_are_told_once_and_not_taken_for_other_breaches(
+    results: Check,
+) -> None:
+    skipped = {
+        each.claim: each.detail for each in results(RandomlyScoring) if each.outcome == "skipped"
+    }
+    hidden = "own scores differ from call to call, which hides it"
+    assert hidden in skipped["the same seed gives the same scores"]
+    assert hidden in skipped["what is saved and loaded scores the same"]
+
+
+class Foreign(System):
+    """A system that is no EncoderSystem, though one works inside."""
+
+    Settings = Floor.Settings
+    protocols = ("linear",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.inside = Floor(*arguments)
+
+    def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
+        return self.inside.train(data, context)
+
+    def score(self, clips: Clips, context: RunContext) -> Tensor:
+        return self.inside.score(clips, context)
+
+    def count_parameters(self) -> ParameterCounts:
+        return self.inside.count_parameters()
+
+    def count_macs(self) -> int:
+        return self.inside.count_macs()
+
+    def save(self, folder: Path) -> None:
+        self.inside.save(folder)
+
+    def load(self, folder: Path, context: RunContext) -> Self:
+        self.inside.load(folder, context)
+        return self
+
+
+def test_a_system_that_is_no_encoder_is_checked_from_outside_alone(results: Check) -> None:
+    said = list(results(Foreign))
+    assert failing(said) == []
+    (inside,) = [result for result in said if result.group == "encoder"]
+    assert (inside.outcome, inside.detail[:35]) == (
+        "skipped",
+        "the system is no EncoderSystem, so ",
+    )
+
+
+def test_where_there_is_a_second_device_a_saved_system_is_loaded_on_it(
+    results: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = "loaded on another device, it scores alike"
+    monkeypatch.setattr("lape_bench.conformance.trained.other_device", lambda device: device)
+    said = {result.claim: result.detail for result in results(Floor)}
+    assert said[claim] == "on cpu as on cpu"
+    (failure,) = failing(results(AtHomeOnly))
+    assert failure.claim == claim
+    assert "does a tensor stay behind, or does something ask which device" in failure.detail
+
+
+def test_a_resumed_run_that_starts_anew_with_other_draws_is_found(
+    synthetic: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = load_system("supervised")
+    monkeypatch.setattr(kind, "protocols", ("finetune",))
+    monkeypatch.setattr("lape_bench.learning.training.loop._Checkpoint.save", _half_a_checkpoint)
+    brief = {"width": 16, "finetune": {"epochs": 3, "least_steps": 1}}
+    assert any(
+        "the resumed run differs" in line for line in failures("supervised", brief, progress)
+    )
+
+
+def _half_a_checkpoint(checkpoint: Any, context: Any, last: bool) -> None:
+    """Keep the epoch but lose the optimiser's state."""
+    content = {name: part.state_dict() for name, part in checkpoint.parts.items()}
+    content["optimizer"]["state"] = {}
+    rest = {"epoch": checkpoint.epoch, "curve": checkpoint.curve}
+    save_tensors(checkpoint.path, content | rest)

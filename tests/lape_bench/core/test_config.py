@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from lape_bench.core.config import Config, apply_pairs, describe, flatten, read_yaml, validate
+from lape_bench.core.errors import UserError
+
+
+class Inner(Config):
+    epochs: int = Field(3, ge=1, description="passes")
+
+
+class Outer(Config):
+    width: int = 8
+    finetune: Inner = Field(default_factory=Inner)
+
+
+def test_pairs_become_nested_values_of_their_yaml_type() -> None:
+    pairs = ["width=16", "finetune.epochs=5", "name=x=y", "grid=[0.1, 1]", "on=true"]
+    assert apply_pairs(pairs) == {
+        "width": 16,
+        "finetune": {"epochs": 5},
+        "name": "x=y",
+        "grid": [0.1, 1],
+        "on": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ["inner.a=1", "inner={b: 2}"],
+        ["inner={b: 2}", "inner.a=1"],
+        ["inner={a: 1}", "inner={b: 2}"],
+    ],
+)
+def test_pairs_of_one_mapping_are_laid_together_in_either_order(pairs: list[str]) -> None:
+    assert apply_pairs(pairs) == {"inner": {"a": 1, "b": 2}}
+
+
+@pytest.mark.parametrize("pairs", [["a.b=1", "a=2"], ["a=2", "a.b=1"]])
+def test_pairs_that_contradict_each_other_are_refused(pairs: list[str]) -> None:
+    with pytest.raises(UserError, match="contradicts an earlier --set a"):
+        apply_pairs(pairs)
+
+
+@pytest.mark.parametrize("pair", ["width", "=3", "x=[1", "x={a: 1, a: 2}"])
+def test_a_pair_that_is_no_setting_is_refused(pair: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        apply_pairs([pair])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"widht": 3}, r"here: 'widht' is not a known key: did you mean 'width'\?; known: width"),
+        ({"finetune": {"epoch": 3}}, r"'finetune.epoch' is not a known key: did you mean 'epochs'"),
+        ({"finetune": {"epochs": 0}}, r"'finetune.epochs': .*greater than or equal to 1 .it is 0"),
+        ({"width": "wide"}, r"'width': .*integer.*'wide'"),
+        (["width"], r"here holds list, not a mapping"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named_by_its_path(values: object, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        validate(values, Outer, where="here")
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "width: 1\nfinetune: {}\nwidth: 2"])
+def test_what_is_not_yaml_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="not valid YAML") as caught:
+        read_yaml(path, Outer)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml cannot be read"):
+        read_yaml(tmp_path / "none.yaml", Outer)
+
+
+def test_settings_are_described_with_dotted_keys_and_defaults() -> None:
+    assert describe(Outer) == [("width", "8", ""), ("finetune.epochs", "3", "passes")]
+
+
+def test_flattening_undoes_nesting() -> None:
+    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
+
+
+class Rate(Config):
+    epochs: int = 3
+    rate: float = 0.1
+
+
+class Deep(Config):
+    inner: Rate = Field(default_factory=lambda: Rate(epochs=7, rate=0.5))
+
+
+def test_a_nested_change_leaves_the_field_s_own_defaults_around_it() -> None:
+    # The field's default differs from the nested model's: one changed key must not bring back the latter.
+    assert validate({"inner": {"rate": 0.1}}, Deep, where="here").inner == Rate(epochs=7, rate=0.1)
+    assert validate({}, Deep, where="here").inner.epochs == 7
+
+
+def test_the_defaults_that_are_described_are_those_that_are_used() -> None:
+    described = {key: default for key, default, _ in describe(Deep)}
+    used = {key: str(value) for key, value in flatten(Deep().model_dump()).items()}
+    assert described == used == {"inner.epochs": "7", "inner.rate": "0.5"}
+
+
+def test_an_unknown_nested_key_is_still_refused() -> None:
+    with pytest.raises(UserError, match=r"'inner\.epoch' is not a known key.*epochs"):
+        validate({"inner": {"epoch": 1}}, Deep, where="here")

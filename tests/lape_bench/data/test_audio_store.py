@@ -1,0 +1,336 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from lape_bench.core.errors import UserError
+from lape_bench.data import audio_store
+from lape_bench.data.audio_store import Clips, Facts, Recording, build, open_store
+
+WriteClip = Callable[..., Path]
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, write_clip: WriteClip) -> list[Recording]:
+    """Three clips of other contents, lengths and rates."""
+    how = [(0.3, 8000), (0.5, 16_000), (0.2, 44_100)]
+    return [
+        Recording(f"clip-{seed}", write_clip(tmp_path / "audio" / f"{seed}.wav", seed, *each))
+        for seed, each in enumerate(how)
+    ]
+
+
+def no_recordings() -> list[Recording]:
+    raise AssertionError("the store is there, so no recording is needed")
+
+
+def opened(recordings: list[Recording], rate: int = 16_000) -> Clips:
+    key, _ = build(recordings, rate)
+    return open_store(key, rate, no_recordings)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def temporary_below(folder: Path) -> list[Path]:
+    return list(folder.rglob(".*"))
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_store_holds_each_sine_as_it_sounds_at_the_stores_rate(tmp_path: Path) -> None:
+    def sine(hz: float, rate: int) -> NDArray[np.float64]:
+        return 0.5 * np.sin(2 * np.pi * hz * np.arange(rate // 2) / rate)
+
+    rates = {300.0: 8000, 500.0: 44_100, 700.0: 16_000}
+    recordings = []
+    for hz, rate in rates.items():
+        path = tmp_path / f"{hz}.wav"
+        soundfile.write(path, sine(hz, rate), rate, subtype="FLOAT")
+        recordings.append(Recording(f"{hz} Hz", path))
+    clips = opened(recordings)
+    assert (clips.ids, clips.rate) == (("300.0 Hz", "500.0 Hz", "700.0 Hz"), 16_000)
+    for index, hz in enumerate(rates):
+        assert clips[index].shape == (8000,)
+        np.testing.assert_allclose(clips[index][800:-800], sine(hz, 16_000)[800:-800], atol=1e-3)
+
+
+def test_many_clips_decoded_in_parallel_keep_their_order(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    written = [random.normal(0, 0.1, random.integers(800, 900)) for _ in range(150)]
+    recordings = []
+    for index, samples in enumerate(written):
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, samples.astype(np.float32), 8000, subtype="FLOAT")
+        recordings.append(Recording(str(index), path))
+    clips = opened(recordings, 8000)
+    assert clips.ids == tuple(str(index) for index in range(150))
+    for index, samples in enumerate(written):
+        np.testing.assert_array_equal(clips[index], samples.astype(np.float32))
+    assert clips.lengths.sum() == sum(len(samples) for samples in written)
+
+
+def test_facts_are_of_the_files_and_not_of_the_store(recordings: list[Recording]) -> None:
+    _, facts = build(recordings, 16_000)
+    assert [(fact.seconds, fact.rate) for fact in facts] == [
+        (0.3, 8000),
+        (0.5, 16_000),
+        (0.2, 44_100),
+    ]
+    assert len({fact.content for fact in facts}) == 3
+
+
+def test_bad_clips_are_told_and_left_out(recordings: list[Recording]) -> None:
+    recordings[1].path.write_text("no audio")
+    key, facts = build(recordings, 16_000)
+    assert ["text" in fact.problem for fact in facts] == [False, True, False]
+    clips = open_store(key, 16_000, no_recordings)
+    assert clips.ids == ("clip-0", "clip-2")
+    assert clips.lengths.tolist() == [4800, 3200]
+
+
+def test_the_same_clips_have_the_same_key_wherever_they_lie(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    moved = []
+    for recording in recordings:
+        path = tmp_path / "elsewhere" / recording.path.with_suffix(".flac").name
+        path.parent.mkdir(exist_ok=True)
+        samples, rate = soundfile.read(recording.path, dtype="int16")
+        soundfile.write(path, samples, rate)
+        moved.append(Recording(recording.clip_id, path))
+    assert build(moved, 16_000)[0] == build(recordings, 16_000)[0] == build(moved, 8000)[0]
+
+
+@pytest.mark.parametrize("change", ["id", "content", "one more", "one less"])
+def test_other_clips_have_another_key(
+    change: str, recordings: list[Recording], write_clip: WriteClip, tmp_path: Path
+) -> None:
+    key, _ = build(recordings, 16_000)
+    if change == "id":
+        recordings[0] = recordings[0]._replace(clip_id="other")
+    elif change == "content":
+        write_clip(recordings[0].path, seed=9)
+    elif change == "one more":
+        recordings.append(Recording("more", write_clip(tmp_path / "more.wav", seed=9)))
+    else:
+        recordings.pop()
+    assert build(recordings, 16_000)[0] != key
+
+
+def test_building_twice_keeps_one_store(recordings: list[Recording], cache: Path) -> None:
+    build(recordings, 16_000)
+    kept = {path: path.stat().st_mtime_ns for path in files_below(cache)}
+    build(recordings, 16_000)
+    assert {path: path.stat().st_mtime_ns for path in files_below(cache)} == kept
+
+
+def test_another_rate_is_built_when_it_is_first_asked_for(recordings: list[Recording]) -> None:
+    key, _ = build(recordings, 16_000)
+    clips = open_store(key, 8000, lambda: recordings)
+    assert clips.rate == 8000
+    assert clips.lengths.tolist() == [2400, 4000, 1600]
+    np.testing.assert_array_equal(open_store(key, 8000, no_recordings).samples, clips.samples)
+    assert clips.key != open_store(key, 16_000, no_recordings).key
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_changed_recordings_are_refused_and_the_changed_one_is_named(
+    position: int, recordings: list[Recording], write_clip: WriteClip
+) -> None:
+    key, facts = build(recordings, 16_000)
+    known = [r._replace(content=f.content) for r, f in zip(recordings, facts, strict=True)]
+    write_clip(recordings[position].path, seed=9)
+    with pytest.raises(UserError, match="recordings changed since they were prepared") as caught:
+        open_store(key, 8000, lambda: known)
+    said = one_line(caught)
+    assert "bench data prepare" in said
+    named = [str(recording.path) in said for recording in recordings]
+    assert named == [index == position for index in range(len(recordings))]
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("no audio")])
+def test_a_recording_that_is_gone_or_broken_is_named(
+    harm: Callable[[Path], object], recordings: list[Recording]
+) -> None:
+    key, _ = build(recordings, 16_000)
+    harm(recordings[2].path)
+    with pytest.raises(UserError) as caught:
+        open_store(key, 8000, lambda: recordings)
+    assert str(recordings[2].path) in one_line(caught)
+
+
+def test_a_view_holds_the_chosen_clips_in_the_asked_order_over_the_same_audio(
+    recordings: list[Recording],
+) -> None:
+    clips = opened(recordings)
+    view = clips.view([2, 0])
+    assert view.ids == ("clip-2", "clip-0")
+    np.testing.assert_array_equal(view[0], clips[2])
+    np.testing.assert_array_equal(view[1], clips[0])
+    assert np.shares_memory(view.samples, clips.samples)
+
+
+def test_a_selection_that_fits_holds_no_audio_of_other_clips(recordings: list[Recording]) -> None:
+    clips = opened(recordings)
+    chosen = clips.select([2, 0])
+    assert not np.shares_memory(chosen.samples, clips.samples)
+    np.testing.assert_array_equal(chosen.samples, np.concatenate([clips[2], clips[0]]))
+    np.testing.assert_array_equal(chosen[1], clips[0])
+
+
+def test_a_selection_that_does_not_fit_in_memory_is_a_mapped_copy_without_a_name(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    clips = opened(recordings)
+    bytes_of_two = 4 * (len(clips[0]) + len(clips[2]))
+    monkeypatch.setattr(audio_store, "RESIDENT_BYTES", bytes_of_two)
+    files = sorted(cache.rglob("*"))
+    assert not isinstance(clips.select([2, 0]).samples, np.memmap)
+    monkeypatch.setattr(audio_store, "RESIDENT_BYTES", bytes_of_two - 1)
+    mapped = clips.select([2, 0])
+    assert isinstance(mapped.samples, np.memmap)
+    assert not np.shares_memory(mapped.samples, clips.samples)
+    assert len(mapped.samples) == len(clips[0]) + len(clips[2])
+    np.testing.assert_array_equal(mapped[0], clips[2])
+    np.testing.assert_array_equal(mapped[1], clips[0])
+    assert sorted(cache.rglob("*")) == files
+
+
+def test_the_key_names_the_chosen_clips_and_their_order_but_not_how_they_are_held(
+    recordings: list[Recording],
+) -> None:
+    clips = opened(recordings)
+    assert clips.select([0, 2]).key == clips.view([0, 2]).key == clips.view(np.array([0, 2])).key
+    assert len({clips.key, *(clips.view(each).key for each in ([0], [2], [0, 2], [2, 0]))}) == 5
+
+
+def test_packed_clips_give_back_their_waveforms() -> None:
+    waveforms = [np.full(length, length, np.float32) for length in (3, 1, 2)]
+    clips = Clips.pack(["a", "b", "c"], waveforms, 10)
+    assert (len(clips), clips.ids, clips.rate) == (3, ("a", "b", "c"), 10)
+    for index, waveform in enumerate(waveforms):
+        np.testing.assert_array_equal(clips[index], waveform)
+
+
+def test_the_key_of_packed_clips_tells_ids_audio_and_rate_apart() -> None:
+    wave, other = np.ones(3, np.float32), np.zeros(3, np.float32)
+    packed = [(["a"], [wave], 10), (["b"], [wave], 10), (["a"], [other], 10), (["a"], [wave], 20)]
+    assert len({Clips.pack(*each).key for each in packed}) == len(packed)
+    assert Clips.pack(["a"], [wave], 10).key == Clips.pack(["a"], [wave.copy()], 10).key
+
+
+def packed(name: str, *lengths: int) -> Clips:
+    """Clips of so many samples, each of a value of its own."""
+    waveforms = [np.full(length, ord(name) + length, np.float32) for length in lengths]
+    return Clips.pack([f"{index}" for index in range(len(lengths))], waveforms, 10)
+
+
+def test_joined_clips_keep_their_audio_and_are_named_by_their_origin() -> None:
+    parts = [packed("a", 3, 1).view([1, 0]), packed("b", 2)]
+    joined = Clips.join(["x", "folder/y", "z"], [*parts[:2], parts[0].view([])])
+    assert joined.ids == ("x/1", "x/0", "folder/y/0")
+    assert joined.rate == 10
+    expected = [parts[0][0], parts[0][1], parts[1][0]]
+    for index, waveform in enumerate(expected):
+        np.testing.assert_array_equal(joined[index], waveform)
+    np.testing.assert_array_equal(joined.samples, np.concatenate(expected))
+    assert not any(np.shares_memory(joined.samples, part.samples) for part in parts[:2])
+
+
+def test_the_key_of_joined_clips_tells_names_parts_and_order_apart() -> None:
+    a, b, c = packed("a", 2), packed("b", 2), packed("c", 2)
+    joined = [
+        (["x", "y"], [a, b]),
+        (["y", "x"], [a, b]),
+        (["x", "y"], [b, a]),
+        (["x", "y"], [a, c]),
+    ]
+    assert len({Clips.join(*each).key for each in joined} | {a.key, b.key}) == len(joined) + 2
+    assert Clips.join(["x", "y"], [a, b]).key == Clips.join(["x", "y"], [a, b]).key
+
+
+def test_joined_clips_that_do_not_fit_in_memory_are_mapped(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setattr(audio_store, "RESIDENT_BYTES", 4 * 5 - 1)
+    assert not isinstance(
+        Clips.join(["x", "y"], [packed("a", 2), packed("b", 2)]).samples, np.memmap
+    )
+    joined = Clips.join(["x", "y"], [packed("a", 2), packed("b", 3)])
+    assert isinstance(joined.samples, np.memmap)
+    assert joined.samples.tolist() == [99.0, 99.0, 101.0, 101.0, 101.0]
+    assert not files_below(cache)
+
+
+@pytest.mark.parametrize("index", [2, -1])
+def test_an_index_outside_the_clips_is_refused(index: int) -> None:
+    clips = Clips.pack(["a", "b"], [np.ones(3, np.float32)] * 2, 10)
+    with pytest.raises(IndexError, match=f"clip {index} of 2"):
+        clips[index]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_and_leaves_nothing_behind(
+    recordings: list[Recording], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        audio_store, "SAMPLES", "/dev/full"
+    )  # joined to a folder it stays what it is
+    with pytest.raises(UserError, match=r"disk that holds .* is full") as caught:
+        build(recordings, 16_000)
+    said = one_line(caught)
+    assert str(cache) in said
+    assert "LAPE_BENCH_HOME" in said
+    assert not files_below(cache)
+    assert not temporary_below(cache)
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match="cannot be written") as caught:
+        build(recordings, 16_000)
+    said = one_line(caught)
+    assert str(tmp_path / "file") in said
+    assert "LAPE_BENCH_HOME" in said
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_a_build_that_is_interrupted_leaves_nothing_half(
+    stop: type[BaseException], recordings: list[Recording], cache: Path
+) -> None:
+    done = []
+
+    def on_clip() -> None:
+        done.append(1)
+        if len(done) == 2:
+            raise stop
+
+    with pytest.raises(stop):
+        build(recordings, 16_000, on_clip)
+    assert not files_below(cache)
+    assert not temporary_below(cache)
+    assert opened(recordings).ids == ("clip-0", "clip-1", "clip-2")
+
+
+def test_what_is_not_accepted_is_not_kept(recordings: list[Recording], cache: Path) -> None:
+    seen: list[Facts] = []
+
+    def accept(facts: list[Facts]) -> None:
+        seen.extend(facts)
+        raise UserError("not these")
+
+    with pytest.raises(UserError, match="not these"):
+        build(recordings, 16_000, accept=accept)
+    assert len(seen) == 3
+    assert not files_below(cache)

@@ -1,0 +1,345 @@
+"""What an upstream learns from: train clips of tasks and folders, and never what validates or tests."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from lape_bench.core.errors import UserError
+from lape_bench.core.paths import home
+from lape_bench.core.progress import Progress
+from lape_bench.data import audio
+from lape_bench.data.audio_store import Clips
+from lape_bench.data.catalog import load_card
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import ensure_prepared, prepare
+from lape_bench.data.splits import make_split
+from lape_bench.evaluation.corpus import Evaluation, load_corpus, open_manifest
+
+WriteClip = Callable[..., Path]
+RATE = 16_000
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")  # two a fold, in order
+
+
+@pytest.fixture
+def digits(tmp_path: Path, write_clip: WriteClip, progress: Progress) -> Manifest:
+    """Six speakers say 0; takes 0 are for test and takes 5 for train of the official split."""
+    folder = tmp_path / "fsdd" / "recordings"
+    for seed, name in enumerate(f"0_{who}_{take}" for who in SPEAKERS for take in (0, 5)):
+        write_clip(folder / f"{name}.wav", seed, seconds=0.15)
+    manifest, _ = prepare(load_card("fsdd-digits"), folder.parent, progress)
+    return manifest
+
+
+@pytest.fixture
+def official(digits: Manifest, progress: Progress) -> Manifest:
+    """The same clips under the official split."""
+    return ensure_prepared(load_card("fsdd-digits@official"), progress)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_clip: WriteClip) -> Path:
+    """Three recordings of other rates and kinds, some below others, beside what is no audio."""
+    root = tmp_path / "recordings of mine"
+    write_clip(root / "b" / "1.wav", 101, rate=44_100)
+    write_clip(root / "b-2.flac", 102)
+    write_clip(root / "a" / "deep" / "3.OGG", 103, rate=RATE, format="OGG", subtype="VORBIS")
+    (root / "notes.txt").write_text("no audio")
+    return root
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded, as it happens."""
+    names: list[str] = []
+    read = audio.read
+
+    def noted(path: Path, *how: Any) -> tuple[audio.Samples, int]:
+        names.append(path.name)
+        return read(path, *how)
+
+    monkeypatch.setattr(audio, "read", noted)
+    return names
+
+
+def load(
+    progress: Progress,
+    entries: Iterable[str],
+    manifest: Manifest | None = None,
+    held: Callable[[Manifest], np.ndarray] | None = None,
+    rate: int = RATE,
+) -> Clips:
+    """Load a corpus for a cell of this manifest, whose train split is all that is not held."""
+    if manifest is None or held is None:
+        return load_corpus(list(entries), None, None, rate, progress)
+    rows = held(manifest)
+    train = open_manifest(manifest, rate, progress)
+    train = train.select(np.setdiff1d(np.arange(len(manifest)), rows))
+    return load_corpus(list(entries), train, Evaluation(manifest, rows), rate, progress)
+
+
+def fold_1(manifest: Manifest) -> np.ndarray:
+    return np.flatnonzero(manifest.clips["fold"] == 1)
+
+
+def not_train(manifest: Manifest) -> np.ndarray:
+    return np.flatnonzero(manifest.clips["split"] != "train")
+
+
+def refusal(progress: Progress, *arguments: object, **how: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load(progress, *arguments, **how)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def waveforms(clips: Clips) -> dict[str, list[float]]:
+    return {clip_id: clips[index].tolist() for index, clip_id in enumerate(clips.ids)}
+
+
+@pytest.mark.parametrize("entry", ["target", "synthetic-sounds"])
+def test_the_task_under_evaluation_gives_the_very_clips_of_its_train_split(
+    entry: str, synthetic: Path, progress: Progress
+) -> None:
+    card = load_card("synthetic-sounds")
+    manifest = ensure_prepared(card, progress)
+    split = make_split(manifest, card, 0, 0)
+    train = open_manifest(manifest, RATE, progress).select(split.train)
+    evaluation = Evaluation(manifest, np.concatenate([split.validation, split.test]))
+    clips = load_corpus([entry], train, evaluation, RATE, progress)
+    assert clips.key == train.key
+    assert clips.ids == train.ids
+    assert np.array_equal(clips.samples, train.samples)
+
+
+def test_the_own_fold_s_train_split_is_meant_where_a_task_with_folds_names_itself(
+    digits: Manifest, progress: Progress
+) -> None:
+    clips = load(progress, ["fsdd-digits"], digits, fold_1)
+    assert {clip_id.split("_")[1] for clip_id in clips.ids} == set(SPEAKERS[2:])
+    assert clips.key == load(progress, ["target"], digits, fold_1).key
+
+
+def test_a_task_with_official_sides_gives_its_train_split_alone(
+    official: Manifest, progress: Progress
+) -> None:
+    clips = load(progress, ["fsdd-digits@official"])
+    assert clips.ids == tuple(f"0_{who}_5" for who in SPEAKERS)
+    everything = open_manifest(official, RATE, progress)
+    for index, clip_id in enumerate(clips.ids):
+        assert np.array_equal(clips[index], everything[everything.ids.index(clip_id)])
+
+
+def test_a_task_with_folds_gives_everything_and_one_with_official_sides_no_validation_clip(
+    digits: Manifest, synthetic: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:  # fmt: skip
+    sources = {clip_id.split("/")[1][:2] for clip_id in load(progress, ["synthetic-sounds"]).ids}
+    assert sources == {f"{source:02d}" for source in range(12)}
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
+    assert load(progress, ["fsdd-digits"]).ids == tuple(digits.clips["clip_id"])
+
+
+def test_a_variant_that_learns_from_test_clips_is_refused_in_one_sentence(
+    official: Manifest, progress: Progress
+) -> None:
+    said = refusal(progress, ["fsdd-digits"], official, not_train)
+    assert (
+        "the corpus entry 'fsdd-digits' holds 6 clips that validate or test fsdd-digits@official" in said
+    )  # fmt: skip
+    assert "0_george_0, 0_jackson_0, 0_lucas_0, ..." in said
+    assert "leave the entry out, or name 'fsdd-digits@official'" in said
+
+
+def test_a_variant_that_learns_from_the_held_fold_is_refused_for_these_clips_alone(
+    official: Manifest, digits: Manifest, progress: Progress
+) -> None:
+    said = refusal(progress, ["target", "fsdd-digits@official"], digits, fold_1)
+    assert "holds 2 clips that validate or test fsdd-digits: 0_george_5, 0_jackson_5;" in said
+
+
+def test_clips_that_only_validate_are_refused_too(digits: Manifest, progress: Progress) -> None:
+    clip = int(np.flatnonzero(digits.clips["clip_id"] == "0_theo_5")[0])
+    ensure_prepared(load_card("fsdd-digits@official"), progress)
+    said = refusal(progress, ["fsdd-digits@official"], digits, lambda _: np.array([clip]))
+    assert "holds 1 clips that validate or test fsdd-digits: 0_theo_5;" in said
+
+
+def test_another_task_that_shares_no_held_clip_is_taken(
+    official: Manifest, digits: Manifest, progress: Progress
+) -> None:
+    takes = np.flatnonzero(digits.clips["clip_id"].str.endswith("_0"))
+    clips = load(progress, ["fsdd-digits@official"], digits, lambda _: takes)
+    assert clips.ids == tuple(f"0_{who}_5" for who in SPEAKERS)
+
+
+@pytest.mark.parametrize("name", ["copy.wav", "below/copy.flac"])
+def test_a_folder_with_a_copy_of_a_test_clip_is_refused_whatever_its_name_and_format(
+    name: str, folder: Path, digits: Manifest, progress: Progress
+) -> None:
+    recording = digits.recordings()[fold_1(digits)[0]]
+    samples, rate = soundfile.read(recording.path, dtype="int16")
+    (folder / name).parent.mkdir(exist_ok=True)
+    soundfile.write(folder / name, samples, rate)
+    said = refusal(progress, [str(folder)], digits, fold_1)
+    assert "holds 1 clips that validate or test fsdd-digits: 0_george_0" in said
+    assert refusal(progress, [str(folder)], digits, fold_1) == said
+    assert len(load(progress, [str(folder)])) == 4
+
+
+def test_a_folder_with_a_copy_of_a_train_clip_is_taken(
+    folder: Path, digits: Manifest, progress: Progress
+) -> None:
+    shutil.copy(digits.recordings()[-1].path, folder / "copy.wav")
+    assert len(load(progress, [str(folder)], digits, fold_1)) == 4
+
+
+def test_a_folder_gives_every_audio_file_below_it(folder: Path, progress: Progress) -> None:
+    clips = load(progress, [str(folder)])
+    assert set(clips.ids) == {"b/1.wav", "b-2.flac", "a/deep/3.OGG"}
+    for index, clip_id in enumerate(clips.ids):
+        samples, rate = audio.read(folder / clip_id)
+        assert np.array_equal(clips[index], audio.resample(samples, rate, RATE))
+
+
+def test_the_clips_of_a_folder_lie_in_memory_where_they_fit(
+    folder: Path, progress: Progress
+) -> None:
+    samples = load(progress, [str(folder)]).samples
+    assert not isinstance(samples, np.memmap)
+    assert samples.flags.writeable  # torch warns of what is not
+
+
+def test_a_folder_gives_the_same_clips_at_another_rate(folder: Path, progress: Progress) -> None:
+    first, again = (load(progress, [str(folder)], rate=rate) for rate in (RATE, 8000))
+    assert first.ids == again.ids
+    assert (again.lengths * 2).tolist() == first.lengths.tolist()
+    assert first.key != again.key
+
+
+def test_a_folder_whose_store_was_deleted_is_decoded_again(
+    folder: Path, progress: Progress, decoded: list[str]
+) -> None:
+    before = waveforms(load(progress, [str(folder)]))
+    shutil.rmtree(home() / "store")
+    assert waveforms(load(progress, [str(folder)])) == before
+    assert len(decoded) == 6
+
+
+def test_a_folder_is_decoded_once_as_long_as_nothing_changes(
+    folder: Path, progress: Progress, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(progress, [str(folder)])
+    monkeypatch.chdir(folder.parent)
+    (folder / "notes.txt").write_text("other notes")
+    for path in (str(folder), folder.name, f"./{folder.name}/"):
+        assert load(progress, [path]).key == first.key
+    assert sorted(decoded) == ["1.wav", "3.OGG", "b-2.flac"]
+
+
+@pytest.mark.parametrize(
+    "change", ["other audio", "as long", "one more", "one less", "another name"]
+)
+def test_a_folder_is_decoded_anew_when_a_file_changes(
+    change: str, folder: Path, progress: Progress, write_clip: WriteClip
+) -> None:
+    before = load(progress, [str(folder)])
+    if change == "other audio":
+        write_clip(folder / "b-2.flac", 9)
+    elif change == "as long":
+        write_clip(folder / "b" / "1.wav", 9, rate=44_100)
+    elif change == "one more":
+        write_clip(folder / "more.wav", 9)
+    elif change == "one less":
+        (folder / "b-2.flac").unlink()
+    else:
+        (folder / "b-2.flac").rename(folder / "other.flac")
+    after = load(progress, [str(folder)])
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in audio.SUFFIXES)
+    assert set(after.ids) == {path.relative_to(folder).as_posix() for path in files}
+    assert after.key != before.key
+    assert waveforms(after) != waveforms(before)
+
+
+def test_unreadable_files_are_left_out_and_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(5):
+        (folder / f"bad-{index}.wav").write_text("no audio")
+    clips = load(Progress(), [str(folder)])
+    assert len(clips) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"left out of the corpus {folder}: 5 files, such as ")
+    assert [f"bad-{index}.wav" in said[0] for index in range(5)] == [True] * 3 + [False] * 2
+    assert "looks like text" in said[0]
+    assert load(Progress(), [str(folder)]).key == clips.key  # found, and said again
+    assert capsys.readouterr().err.splitlines() == said
+
+
+def test_unreadable_files_are_left_out_at_another_rate_too(
+    tmp_path: Path, write_clip: WriteClip, progress: Progress
+) -> None:
+    root = tmp_path / "flat"
+    write_clip(root / "1.wav")
+    (root / "2.wav").write_text("no audio")
+    assert load(progress, [str(root)]).ids == ("1.wav",)
+    assert load(progress, [str(root)], rate=8000).ids == ("1.wav",)
+
+
+def test_several_entries_are_joined_with_ids_under_the_name_of_their_entry(
+    folder: Path, digits: Manifest, progress: Progress
+) -> None:
+    alone = load(progress, [str(folder)])
+    train = load(progress, ["target"], digits, fold_1)
+    both = load(progress, ["target", str(folder)], digits, fold_1)
+    assert both.ids == tuple(
+        [f"fsdd-digits/{each}" for each in train.ids] + [f"{folder}/{each}" for each in alone.ids]
+    )
+    assert both.samples.tolist() == train.samples.tolist() + alone.samples.tolist()
+    assert both.key == load(progress, ["fsdd-digits", str(folder)], digits, fold_1).key
+    assert both.key != load(progress, [str(folder), "target"], digits, fold_1).key
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (["target"], "names 'target', the train audio of the task under evaluation, and no task is"),
+        (["esc10"], "the task 'esc10' is not prepared; run 'bench data prepare esc10"),
+        (["synthetic-sound"], "neither a task nor a folder: did you mean 'synthetic-sounds'?"),
+        (["nowhere/at all"], "names 'nowhere/at all', which is neither a task nor a folder;"),
+        (["synthetic-sounds@odd"], "no variant of synthetic-sounds 'odd'"),
+        (["empty"], "empty holds no audio; .aif"),
+        (["text"], "text can be read"),
+        (["text/a.wav"], "neither a task nor a folder"),
+        ([], "the corpus is empty; names of tasks, or folders of audio"),
+        ([""], "the corpus"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_corpus_that_cannot_be_found_is_refused_in_one_sentence(
+    entries: list[str],
+    said: str,
+    progress: Progress,
+    tmp_path: Path,
+    write_clip: WriteClip,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.wav").write_text("no audio")
+    write_clip(tmp_path / "unasked.wav")
+    for _ in range(2):  # what was noted of the folder must not hide the mistake
+        assert said in refusal(progress, entries)
+
+
+def test_a_folder_may_be_given_from_the_home_folder(
+    folder: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(load(progress, [f"~/{folder.name}"])) == 3

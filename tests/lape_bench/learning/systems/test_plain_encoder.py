@@ -1,0 +1,488 @@
+"""A stranger's encoder in a single file."""
+
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from lape_bench.conformance.check import check_system
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import load_system
+from lape_bench.plugins import single_file
+from lape_bench.plugins.registry import SYSTEMS
+from lape_bench.runtime.device import Compute
+from lape_bench.system import Target
+
+Bench = Callable[..., tuple[int, str, str]]
+CODE = '''"""Energy after a few filters."""
+
+import sys
+
+import torch
+from torch import nn
+
+
+class Filters(nn.Module):
+    """A strided convolution over the waveform."""
+
+    sample_rate = 8_000
+
+    def __init__(self, width: int = 16, power: float = 1.0) -> None:
+        super().__init__()
+        self.embedding_size, self.power = width, power
+        self.filters = nn.Conv1d(1, width, 200, stride=80)
+
+    def forward(self, waveforms):
+        heard = self.filters(nn.functional.pad(waveforms, (100, 100)).unsqueeze(1))
+        bands = heard.abs().add(1e-5).pow(self.power).mean(dim=2).log()
+        return 3 * (bands - bands.mean(dim=1, keepdim=True))
+
+
+class Levels:
+    """No module, so that there is nothing to train."""
+
+    embedding_size = 3
+
+    def __call__(self, waveforms):
+        return torch.stack([waveforms.std(1), waveforms.abs().amax(1), waveforms.diff(dim=1).std(1)], 1)
+
+
+class Narrow(Filters):
+    """Says one size and gives another."""
+
+    def forward(self, waveforms):
+        return super().forward(waveforms)[:, :3]
+
+
+class Needy(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+
+
+class Harness(Filters):
+    def __init__(self, linear=True):
+        super().__init__()
+
+
+class Private(Filters):
+    def __init__(self, _width=8):
+        super().__init__()
+
+
+class Module(Filters):
+    def __init__(self, activation=nn.ReLU()):
+        super().__init__()
+
+
+class Array(Filters):
+    def __init__(self, weights: torch.Tensor = None):
+        super().__init__()
+
+
+class ByPosition(Filters):
+    def __init__(self, width=8, /):
+        super().__init__()
+
+
+class Kilohertz(Filters):
+    sample_rate = "8k"
+
+
+class Asked(Filters):
+    @property
+    def sample_rate(self):
+        return 8_000
+
+
+class Dated(Filters):
+    version = "1.0"
+
+
+class Forever(Filters):
+    version = float("inf")
+
+
+class Reserved(Filters):
+    def __init__(self, model_dump: int = 1):
+        super().__init__()
+
+
+class Copied(Filters):
+    def __init__(self, copy: bool = False, json: str = ""):
+        super().__init__()
+
+
+class Sizeless(nn.Module):
+    def forward(self, waveforms):
+        return waveforms
+
+
+class Later(Filters):
+    def __init__(self, sample_rate: int = 22_050):
+        super().__init__()
+        self.sample_rate = sample_rate
+
+
+class Stored(Filters):
+    def __init__(self, weights: str = "none"):
+        super().__init__()
+        self.scale = float(open(weights).read())
+
+    def forward(self, waveforms):
+        return self.scale * super().forward(waveforms)
+
+
+class Double(Filters):
+    def forward(self, waveforms):
+        return super().forward(waveforms).double()
+
+
+class Fails(Filters):
+    def forward(self, waveforms):
+        return {}["no such\\nkey"]  # here
+
+
+class Leaves(Filters):
+    def forward(self, waveforms):
+        sys.exit("no licence")
+
+
+class Nothing(Filters):
+    def forward(self, waveforms):
+        return super().forward(waveforms) / 0 * 0
+
+
+nothing = 3
+'''
+TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+TINY = ["--protocol", "linear", "--device", "cpu", "--precision", "float32", "--quiet"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine" / "encoders.py"
+    path.parent.mkdir()
+    path.write_text(CODE)
+    return path
+
+
+def test_an_encoder_becomes_a_system_with_its_arguments_as_settings(file: Path) -> None:
+    kind = load_system(f"{file}:Filters")
+    settings = kind.Settings.model_validate({"width": 4})
+    assert settings.model_dump(include={"width", "power"}) == {"width": 4, "power": 1.0}
+    assert kind.sample_rate == 8_000
+    assert kind.protocols == ("finetune", "linear", "knn")
+    with pytest.raises(ValueError, match="width"):
+        kind.Settings.model_validate({"width": "wide"})
+    # It has no log-mels for views to be made of.
+    assert "augment" not in kind.Settings().model_dump()["finetune"]
+
+
+def test_what_is_no_module_is_never_trained(file: Path) -> None:
+    assert not issubclass(SYSTEMS.load(f"{file}:Levels", callable, ""), nn.Module)
+    assert load_system(f"{file}:Levels").protocols == ("linear", "knn")
+
+
+@pytest.mark.parametrize("name", ["Filters", "Levels"])
+def test_both_keep_the_contract(name: str, file: Path, synthetic: Path, progress: Progress) -> None:
+    compute = Compute(device="cpu", precision="float32", threads=1)
+    results = list(check_system(f"{file}:{name}", {}, compute, progress))
+    protocols = load_system(f"{file}:{name}").protocols
+    assert {result.group for result in results} == {"system", "encoder", *protocols}
+    assert not [result for result in results if not result.holds]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Filter", "no class 'Filter' in {file}: did you mean 'Filters'?"),
+        (
+            "",
+            "{file} is a file, of which one system is wanted; name its class too: {file}:MyEncoder",
+        ),
+        ("nothing", "{file}:nothing is not a class derived from"),
+        ("Needy", "the argument 'weights' of the encoder Needy has no default"),
+        ("Harness", "the argument 'linear' of the encoder Harness cannot be a setting"),
+        ("Private", "the argument '_width' of the encoder Private cannot be a setting"),
+        ("Module", "Module has the default ReLU(), which no record can hold; numbers"),
+        ("Array", "the arguments of the encoder Array cannot be settings (PydanticSchema"),
+        ("ByPosition", "the argument 'width' of the encoder ByPosition cannot be given by its"),
+        ("Kilohertz", "sample_rate of the encoder Kilohertz is '8k'; a whole number above 0, on"),
+        ("Asked", "sample_rate of the encoder Asked is a property, which no class can be"),
+        ("Forever", "version of the encoder Forever is inf; a whole number above 0"),
+        ("Reserved", "the arguments of the encoder Reserved cannot be settings (ValueError: Fiel"),
+        ("Dated", "version of the encoder Dated is '1.0'; a whole number above 0"),
+    ],
+)
+def test_what_cannot_be_a_system_is_refused(name: str, said: str, file: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_system(f"{file}:{name}")
+    assert said.format(file=file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_fails_is_named(file: Path) -> None:
+    with pytest.raises(UserError, match=r"the plug-in file .*nowhere\.py does not exist"):
+        load_system(f"{file.with_name('nowhere.py')}:Filters")
+    file.write_text("import a_module_that_nobody_has\n")
+    with pytest.raises(
+        UserError,
+        match=r"raised ModuleNotFoundError: No module named .*_has', at encoders.py:1 in <module>; mend",
+    ):
+        load_system(f"{file}:Filters")
+    file.write_text("import sys\nsys.exit('no licence')\n")
+    with pytest.raises(UserError, match=r"raised SystemExit: no licence, at encoders.py:2 in <"):
+        load_system(f"{file}:Filters")
+    with pytest.raises(UserError, match=r"encoders\.py is a file, .*: .*encoders\.py:MyEncoder"):
+        load_system(str(file))
+    with pytest.raises(UserError, match="is no file"):
+        load_system(f"{file.parent.rename(file.parent.with_suffix('.py'))}:Filters")
+
+
+def test_an_embedding_of_another_size_is_told_with_both(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out")
+    code, _, said = bench("run", "--system", f"{file}:Narrow", *TINY, "--out", out)
+    assert code == 1
+    assert "Narrow turned" in said
+    assert "windows into a tensor of shape" in said
+    assert "(batch, embedding_size); make embedding_size the number" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Sizeless", "embedding_size of the encoder Sizeless is not there; a whole number above 0"),
+        (
+            "Later",
+            "works at 22,050 Hz and is given audio at 8,000 Hz; say sample_rate on the class",
+        ),
+        ("Fails", "KeyError: 'no such\\nkey', at encoders.py:{line} in forward"),
+        ("Leaves", "SystemExit: no licence, at encoders.py:"),
+        ("Nothing", "windows are not finite, the first of clip"),
+    ],
+)
+def test_what_goes_wrong_inside_is_told_in_a_line_that_says_where(
+    name: str, said: str, file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    system = f"{file}:{name}"
+    code, board, err = bench(
+        "run",
+        "--system",
+        system,
+        "--system",
+        "log-mel-statistics",
+        *TINY,
+        "--out",
+        str(tmp_path / "out"),
+    )
+    line = 1 + [line.endswith("# here") for line in file.read_text().splitlines()].index(True)
+    (told,) = [each for each in err.splitlines() if " failed: " in each]
+    assert said.format(line=line) in told
+    assert "error.txt" in err
+    assert code == 1
+    assert "log-mel-statistics" in board  # the other is run all the same
+
+
+def test_names_that_pydantic_has_too_and_numbers_of_another_precision_are_fine(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    for name in ("Copied", "Double"):
+        code, board, err = bench(
+            "run", "--system", f"{file}:{name}", *TINY, "--out", str(tmp_path / "out")
+        )
+        assert (code, err) == (0, "")
+        assert name in board
+
+
+def test_files_beside_are_never_taken_for_others_of_their_name(file: Path, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "beside_both.py").write_text(f"NAME = {place!r}\n")
+        code = "from beside_both import NAME\n" + CODE + f"# {place}\n"
+        (tmp_path / place / "mine.py").write_text(code)
+    one, two = (f"{tmp_path / place / 'mine.py'}:Filters" for place in ("one", "two"))
+    assert sys.modules[load_system(one).__module__].NAME == "one"
+    with pytest.raises(UserError, match=r"two/mine\.py imports .*two/beside_both\.py, and another"):
+        load_system(two)
+    del sys.modules["beside_both"]  # as in a process of its own
+    assert sys.modules[load_system(two).__module__].NAME == "two"
+    (tmp_path / "linked").symlink_to(tmp_path / "two")
+    by_link = (
+        f"{tmp_path / 'linked' / 'mine.py'}:Filters"  # one file has one code, however it is spelled
+    )
+    assert load_system(by_link).__module__ == load_system(two).__module__
+    assert SYSTEMS.origin(by_link) == SYSTEMS.origin(two)
+    (tmp_path / "two" / "beside_both.py").write_text("NAME = 'new'\n")
+    with pytest.raises(UserError, match=r"beside_both\.py has changed since this process imported"):
+        SYSTEMS.origin(two)
+
+
+def test_one_code_in_two_folders_reads_what_lies_beside_each(tmp_path: Path) -> None:
+    said = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "beside.txt").write_text(place)
+        code = f"from pathlib import Path\nNAME = Path(__file__).with_name('beside.txt').read_text()\n{CODE}"
+        (tmp_path / place / "mine.py").write_text(code)
+        module = load_system(f"{tmp_path / place / 'mine.py'}:Filters").__module__
+        said.append(sys.modules[module].NAME)
+    assert said == ["one", "two"]
+
+
+def test_annotations_that_are_kept_as_text_are_types_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "later.py"
+    typed = "width: int = 16, power: float = 1, weights: str | None = None"
+    signed = CODE.replace("width: int = 16, power: float = 1.0", typed)
+    path.write_text("from __future__ import annotations\n" + signed)
+    settings = load_system(f"{path}:Filters").Settings
+    given = settings.model_validate({"power": 0.5, "weights": "ssl.pt"})
+    assert given.model_dump(include={"power", "weights"}) == {"power": 0.5, "weights": "ssl.pt"}
+    with pytest.raises(ValueError, match="valid integer"):
+        settings.model_validate({"width": 0.5})
+    path.write_text(
+        "from __future__ import annotations\n" + CODE.replace("width: int", "width: Unheard")
+    )
+    assert load_system(f"{path}:Filters").Settings.model_validate({"width": 8})
+
+
+def test_what_a_class_from_beside_the_file_computes_is_kept_by_its_code(
+    synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, beside, out = tmp_path / "main.py", tmp_path / "levels_beside.py", tmp_path / "out"
+    main.write_text("from levels_beside import Levels\n")
+    for statistic in ("std(1)", "abs().mean(1)"):
+        beside.write_text(CODE.replace("waveforms.std(1)", f"waveforms.{statistic}"))
+        monkeypatch.delitem(sys.modules, "levels_beside", raising=False)  # as in another run
+        single_file._imported_as.clear()
+        run = (
+            "run",
+            "--system",
+            f"{main}:Levels",
+            "--protocol",
+            "knn",
+            "--task",
+            "synthetic-sounds",
+        )
+        assert bench(*run, "--out", str(out))[0] == 0
+    records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    embeddings = [{each["hash"] for each in record["artifacts"]} for record in records]
+    assert len(embeddings) == 2
+    assert not embeddings[0] & embeddings[1]
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 300, "~nobody_of_this_name/x", "a\0b", "", ".", "..", "/", "relu"]
+)
+def test_a_setting_that_names_no_file_is_only_a_setting(value: str, file: Path) -> None:
+    kind = load_system(f"{file}:Stored")
+    assert kind(kind.Settings(weights=value), TARGET, "linear").rests_on == {}
+
+
+def test_a_file_that_a_setting_names_is_part_of_the_run(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    weights, out = tmp_path / "scale.txt", tmp_path / "out"
+    system = ("--system", f"{file}:Stored", "--set", f"weights={weights}")
+    for scale in ("1.0", "0.0"):
+        weights.write_text(scale)
+        assert bench("run", *system, *TINY, "--out", str(out))[0] == 0
+    records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
+    assert {record["rests_on"]["setting weights"][:9] for record in records} == {"scale.txt"}
+
+
+def test_folders_and_lists_of_files_that_settings_name_are_part_of_the_run(
+    file: Path, tmp_path: Path
+) -> None:
+    file.write_text(
+        CODE
+        + "\n\nclass Listed(Filters):\n    def __init__(self, parts=(), folder=''):\n        ...\n"
+    )
+    (tmp_path / "ckpt").mkdir()
+    places = [tmp_path / "a.pt", tmp_path / "ckpt" / "b.pt"]
+    kind = load_system(f"{file}:Listed")
+    given = {"parts": [str(places[0]), "none"], "folder": str(tmp_path / "ckpt")}
+    traced = []
+    for content in ("old", "newer"):
+        for place in places:
+            place.write_text(content)
+        traced.append(kind(kind.Settings.model_validate(given), TARGET, "linear").rests_on)
+    assert set(traced[0]) == {"setting parts", "setting folder"}
+    assert not set(traced[0].values()) & set(traced[1].values())
+
+
+def test_a_run_is_found_again_until_the_file_changes(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = (
+        "run",
+        "--system",
+        "encoders.py:Filters",
+        "--set",
+        "width=8",
+        *TINY,
+        "--out",
+        str(out),
+    )
+    monkeypatch.chdir(file.parent)
+    _, board, _ = bench(*command)
+    assert "encoders.py:Filters (width=8)" in board
+    (first,) = out.rglob("record.json")
+    record = json.loads(first.read_text())
+    assert record["environment"]["system_package"].startswith("file encoders.py, SHA-256 ")
+    assert record["metrics"]["accuracy"] > 1 / 8
+    bench(*command)
+    assert len(list(out.rglob("record.json"))) == 1
+    written = file.stat()
+    file.write_text(CODE.replace("mean(dim=2)", "amax(dim=2)"))
+    os.utime(file, ns=(written.st_atime_ns, written.st_mtime_ns))  # and it is as long as it was
+    bench(*command)
+    scores = {
+        json.loads(path.read_text())["metrics"]["accuracy"] for path in out.rglob("record.json")
+    }
+    assert len(list(out.rglob("record.json"))) == len(scores) == 2
+
+
+def test_what_lies_beside_the_file_is_found_and_is_part_of_it(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, beside = tmp_path / "out", file.parent / "pooling_beside.py"
+    plain = "heard.abs().add(1e-5).pow(self.power).mean(dim=2)"
+    pooled = CODE.replace(plain, "pool(heard.abs().add(1e-5).pow(self.power))")
+    file.write_text("from pooling_beside import pool\n" + pooled)
+    # Of two lengths: what Python has compiled it takes for new by the second and the length.
+    for pool in ("mean(dim=2)", "amax(dim=2) + 0"):
+        beside.write_text(f"def pool(bands):\n    return bands.{pool}\n")
+        monkeypatch.delitem(sys.modules, "pooling_beside", raising=False)  # as in another run
+        single_file._imported_as.clear()
+        assert bench("run", "--system", f"{file}:Filters", *TINY, "--out", str(out))[0] == 0
+    records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
+    assert {record["rests_on"]["file"].split("; ")[1][:17] for record in records} == {
+        "pooling_beside.py"
+    }
+    embeddings = [{each["hash"] for each in record["artifacts"]} for record in records]
+    assert not embeddings[0] & embeddings[1]
+
+
+def test_the_encoder_of_the_readme_runs_as_written(
+    synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("    # my_encoder.py\n")[2].partition("    bench run")[0]
+    (tmp_path / "my_encoder.py").write_text(textwrap.dedent(code))
+    monkeypatch.chdir(tmp_path)
+    code_of_exit, board, said = bench(
+        "run", "--system", "my_encoder.py:MyEncoder", "--set", "width=128", *TINY, "--out", "out"
+    )
+    assert (code_of_exit, said) == (0, "")
+    assert "my_encoder.py:MyEncoder (width=128)" in board

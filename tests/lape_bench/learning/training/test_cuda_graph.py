@@ -1,0 +1,98 @@
+"""What a recording needs, checked without a GPU: each step does what the one before did, in the same places, and asks for no value."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
+from lape_bench.learning.training import loop
+from lape_bench.learning.training.cuda_graph import PLAIN_CALLS
+from lape_bench.learning.training.loop import Loop
+from lape_bench.records.record import Cell
+from lape_bench.runtime.device import Compute
+from lape_bench.system import Protocol
+from tests.lape_bench.learning.test_cuda import LEARNING
+
+STEPS = {"epochs": 4, "least_steps": 12}
+SMALL: dict[str, Any] = {"width": 16}
+LONGER: dict[str, Any] = {
+    "supervised": SMALL,
+    "mast": {},
+    "unfused": {"distill": STEPS, "student_width": 16, "teacher_settings": {"pretrain": STEPS}},
+    "decar": SMALL | {"pretrain": STEPS, "redraw_steps": 1},
+    "ss-mast": {"pretrain": STEPS},
+}
+READ = {
+    "aten._local_scalar_dense",
+    "aten.nonzero",
+    "aten.equal",
+    "aten.masked_select",
+    "aten._unique2",
+}
+
+
+class Calls(TorchDispatchMode):
+    """What torch is asked to do: operations, shapes and numbers, but no tensor's content."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "profiler":
+            given = tree_leaves((args, kwargs))
+            told = [(tuple(x.shape), x.dtype) if isinstance(x, Tensor) else x for x in given]
+            self.made.append(f"{func} {told}")
+        return func(*args, **(kwargs or {}))
+
+
+def places(loop: Loop) -> list[int]:
+    """Where the tensors lie that a step finds and leaves."""
+    states = loop.optimizer.state.values()
+    tensors = [*loop.model.parameters(), *loop.model.buffers()]
+    return [t.data_ptr() for t in [*tensors, *(t for state in states for t in state.values())]]
+
+
+@pytest.mark.parametrize("system", LEARNING)
+def test_a_step_that_may_be_recorded_does_the_same_each_time(
+    system: str, own_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: Counter[Any] = Counter()
+    steps: dict[Any, list[tuple[list[str], list[int]]]] = defaultdict(list)
+    update = Loop._update
+
+    def told(loop: Loop, *inputs: Tensor) -> Tensor:
+        assert loop.graphable
+        assert not any(tensor.requires_grad for tensor in inputs)
+        step = loop.name, tuple(tensor.shape for tensor in inputs)
+        seen[step] += 1
+        if seen[step] <= PLAIN_CALLS:
+            return update(loop, *inputs)
+        with Calls() as calls:
+            loss = update(loop, *inputs)
+        steps[step].append((calls.made, places(loop)))
+        return loss
+
+    monkeypatch.setattr(Loop, "_update", told)
+    # On a GPU the rate is a tensor that changes in place.
+    monkeypatch.setattr(loop, "_set_rate", lambda group, rate: None)
+    settings = load_system(system).brief_settings(LONGER.get(system, SMALL | {"pretrain": STEPS}))
+    protocol: Protocol = "linear" if "pretrain" in settings else "finetune"
+    cell = Cell(system=system, settings=settings, task="synthetic-sounds", protocol=protocol)
+    options = RunOptions(out=tmp_path, compute=Compute(device="cpu"))
+    record = run_cell(cell, options, Progress(quiet=True))
+    assert record.status == "finished", record.error
+    assert {name for name, _ in steps} == set(record.curves)
+    for made in steps.values():
+        first, *others = made
+        assert others
+        for other in others:
+            assert other[0] == first[0]
+            assert other[1] == first[1]
+        assert not any(call.split(".default")[0] in READ for call in first[0])

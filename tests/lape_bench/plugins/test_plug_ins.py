@@ -1,0 +1,136 @@
+"""Packages of strangers, installed as they are anywhere: one that works, and all the ways in which they break."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lape_bench.plugins.registry import SYSTEMS
+from tests.environments import Environment, make_environment
+
+LOAD = """
+import json, sys
+from lape_bench.core.errors import UserError
+from lape_bench.evaluation.runner import load_system
+
+said = {}
+for name in sys.argv[1:]:
+    try:
+        load_system(name)
+    except UserError as error:
+        said[name] = str(error)
+print(json.dumps(said))
+"""
+MODULES = {
+    "raises.py": '"""A fine idea."""\nraise RuntimeError("out of luck")\n',
+    "needs.py": '"""Another."""\nimport not_there\n',
+    "garbled.py": "class (\n",
+    "leaves.py": '"""Leaves."""\nimport sys\nsys.exit(3)\n',
+    "fails/__init__.py": 'raise RuntimeError("not today")\n',
+    "fails/system.py": '"""Cannot be reached."""\nclass System: ...\n',
+    "quits/__init__.py": "import sys\nsys.exit(3)\n",
+    "quits/system.py": '"""Cannot be reached."""\nclass System: ...\n',
+    "other.py": '"""No system at all."""\nclass Thing: ...\nnumber = 3\n',
+}
+BROKEN = {
+    "b-raises": "raises:System",
+    "b-needs": "needs:System",
+    "b-garbled": "garbled:System",
+    "b-leaves": "leaves:System",
+    "b-fails": "fails.system:System",
+    "b-quits": "quits.system:System",
+    "b-gone": "gone.for.good:System",
+    "b-absent": "other:System",
+    "b-number": "other:number",
+    "b-thing": "other:Thing",
+    "b-nothing": "no module at all",
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return make_environment(tmp_path / "env", tmp_path / "env-cache")
+
+
+@pytest.fixture
+def broken(environment: Environment) -> Environment:
+    """An environment with a package of broken systems, and two packages that register one name."""
+    for name, text in MODULES.items():
+        path = environment.site_packages / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    environment.register("broken", BROKEN)
+    environment.register("one", {"b-twice": "raises:System"})
+    environment.register("two", {"b-twice": "needs:System"})
+    environment.register("thief", {"supervised": "other:Thing"})
+    return environment
+
+
+@pytest.mark.slow
+def test_an_installed_package_is_found_checked_run_and_shown_on_the_board(
+    environment: Environment, tmp_path: Path
+) -> None:
+    pytest.importorskip("pip")
+    environment.succeed("bench", "systems", "new", "my-encoder", cwd=tmp_path)
+    environment.succeed("pip", "install", str(tmp_path / "my-encoder"), cwd=tmp_path)
+    assert list(environment.site_packages.glob("my_encoder-*.dist-info/entry_points.txt"))
+    assert "my-encoder" not in SYSTEMS.names(), "the environment of the tests stays as it was"
+    listing = environment.succeed("bench", "systems", cwd=tmp_path)
+    assert "my-encoder" in listing
+    assert "A small convolutional encoder" in listing
+    checked = environment.succeed("bench", "systems", "check", "my-encoder", "-q", cwd=tmp_path)
+    assert "my-encoder keeps the contract" in checked
+    how = ["--system", "my-encoder", "--task", "synthetic-sounds", "--protocol", "linear", "-q"]
+    ran = environment.succeed("bench", "run", *how, "--set", "width=16", cwd=tmp_path)
+    board = environment.succeed("bench", "report", cwd=tmp_path)
+    assert board == ran
+    assert "my-encoder (width=16)" in board
+    (record,) = (tmp_path / "results").rglob("record.json")
+    facts = json.loads(record.read_text())
+    assert facts["environment"]["system_package"] == "package my-encoder 0.1.0"
+    assert facts["metrics"]["accuracy"] > 1 / 8
+
+
+def test_broken_plug_ins_are_named_in_the_listing_and_the_others_are_listed_all_the_same(
+    broken: Environment, tmp_path: Path
+) -> None:
+    done = broken.run("bench", "systems", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    assert {*BROKEN, *SYSTEMS.names()} <= set(rows)
+    told = {
+        "b-needs": "needs imports 'not_there', which is not installed",
+        "b-garbled": "garbled.py cannot be read",
+        "b-fails": "importing fails raised RuntimeError: not today",
+        "b-quits": "importing quits raised SystemExit: 3",
+        "b-gone": "there is no module 'gone'",
+        "b-absent": "other defines no 'System'",
+        "b-nothing": "'no module at all' is not of the form 'module:Class'",
+    }
+    for name, reason in told.items():
+        assert f"(broken, of package broken 1.0: {reason}" in rows[name], rows[name]
+    assert "package one 1.0 (raises:System)" in rows["b-twice"]
+    assert "package two 1.0 (needs:System)" in rows["b-twice"]
+    assert "package thief 1.0 (other:Thing)" in rows["supervised"]
+    assert "the floor" in rows["log-mel-statistics"]
+
+
+def test_whoever_asks_for_a_broken_plug_in_is_told_why_in_one_sentence(
+    broken: Environment, tmp_path: Path
+) -> None:
+    names = [*BROKEN, "b-twice", "supervised"]
+    said = json.loads(broken.succeed("python", "-c", LOAD, *names, cwd=tmp_path))
+    assert set(said) == set(names)
+    assert not [text for text in said.values() if "\n" in text]
+    assert not [name for name in BROKEN if "package broken 1.0" not in said[name]]
+    assert "raises:System raised RuntimeError: out of luck" in said["b-raises"]
+    assert "raised SystemExit: 3; mend or uninstall package broken 1.0" in said["b-leaves"]
+    assert "other:number is not a class derived from" in said["b-number"]
+    assert "other:Thing is not a class derived from" in said["b-thing"]
+    assert "uninstall all but one" in said["supervised"]
+
+
+def test_other_systems_run_beside_broken_ones(broken: Environment, tmp_path: Path) -> None:
+    how = ["--system", "log-mel-statistics", "--task", "synthetic-sounds", "--quiet"]
+    board = broken.succeed("bench", "run", *how, cwd=tmp_path)
+    assert "log-mel-statistics" in board

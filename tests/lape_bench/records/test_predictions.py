@@ -1,0 +1,125 @@
+"""Predictions: written, read back with and without their scores, refused where no run has written them."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lape_bench.core.errors import UserError
+from lape_bench.records.predictions import (
+    Answers,
+    read_answers,
+    read_predictions,
+    write_predictions,
+)
+from lape_bench.records.record import RunRecord, read_record
+
+CLASSES = ("a", "b", "c")
+LABELS = np.array([0, 2, 1, 2])
+
+
+def test_predictions_come_back_as_they_were_written(
+    written: tuple[Path, RunRecord], log_probabilities: np.ndarray
+) -> None:
+    folder, record = written
+    assert read_record(folder) == record
+    read = read_predictions(folder, record)
+    assert np.array_equal(read.log_probabilities, log_probabilities)
+    assert np.array_equal(read.labels, LABELS)
+
+
+def test_predictions_can_be_read_without_this_package(written: tuple[Path, RunRecord]) -> None:
+    table = pq.read_table(written[0] / "predictions.parquet").to_pandas()
+    assert list(table["clip_id"]) == list("wxyz")
+    assert list(table["label"]) == ["a", "c", "b", "c"]
+    assert len(table["log_probabilities"][0]) == 3
+
+
+def test_edited_predictions_are_refused(written: tuple[Path, RunRecord]) -> None:
+    folder, record = written
+    write_predictions(folder, list("wxyz"), LABELS, np.zeros((4, 3), np.float32), CLASSES)
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        read_predictions(folder, record)
+
+
+def other_columns(**columns: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    """Return what puts other columns into a table of predictions."""
+
+    def change(table: pa.Table) -> pa.Table:
+        for name, column in columns.items():
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        return table
+
+    return change
+
+
+NOT_A_NUMBER = pa.FixedSizeListArray.from_arrays(pa.array([np.nan] * 12, pa.float32()), 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (other_columns(clip_id=pa.array(range(4))), "no run has written"),
+        (other_columns(clip_id=pa.array(list("wxyz"), pa.large_string())), "no run has written"),
+        (other_columns(clip_id=pa.array(["w", None, "y", "z"])), "no run has written"),
+        (other_columns(label=pa.array(["a", None, "b", "c"])), "no run has written"),
+        (other_columns(log_probabilities=pa.array([0.0] * 4)), "no run has written"),
+        (other_columns(log_probabilities=NOT_A_NUMBER), "no number"),
+        (lambda table: table.slice(0, 0), "no clip"),
+        (lambda table: table.drop_columns("clip_id"), "clip_id"),
+    ],
+    ids=["numbers", "large", "null id", "null label", "scalars", "nan", "empty", "missing"],
+)
+def test_predictions_that_no_run_has_written_are_refused_in_a_line(
+    change: Callable[[pa.Table], pa.Table], told: str, written: tuple[Path, RunRecord]
+) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
+    with pytest.raises(UserError, match=told) as refusal:
+        read_predictions(folder, known)
+    assert "\n" not in str(refusal.value)
+
+
+def test_answers_are_the_predictions_without_their_scores(
+    written: tuple[Path, RunRecord], log_probabilities: np.ndarray
+) -> None:
+    answers = read_answers(*written)
+    assert answers.clip_ids.to_pylist() == list("wxyz")
+    assert np.array_equal(answers.labels, LABELS)
+    assert np.array_equal(answers.predicted, log_probabilities.argmax(axis=1))
+    assert answers.classes == CLASSES
+    assert not hasattr(answers, "log_probabilities")
+
+
+def test_of_a_file_that_does_not_name_what_was_predicted_it_is_told_from_the_scores(
+    written: tuple[Path, RunRecord], log_probabilities: np.ndarray
+) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    pq.write_table(pq.read_table(path).drop_columns("predicted"), path)
+    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
+    for read in (read_answers(folder, known), read_predictions(folder, known)):
+        assert np.array_equal(read.predicted, log_probabilities.argmax(axis=1))
+
+
+def test_only_the_same_clips_with_the_same_classes_are_one_test_set() -> None:
+    def digest(ids: list[str], labels: list[int], classes: tuple[str, ...]) -> str:
+        numbers = np.array(labels)
+        return Answers(pa.chunked_array([ids]), numbers, numbers, classes).digest()
+
+    same = digest(["a", "b"], [0, 1], ("x", "y"))
+    assert digest(["a", "b"], [0, 1], ("x", "y")) == same
+    others = [
+        digest(["a", "c"], [0, 1], ("x", "y")),
+        digest(["b", "a"], [0, 1], ("x", "y")),
+        digest(["a", "b"], [1, 0], ("x", "y")),
+        digest(["a", "b"], [0, 1], ("y", "x")),
+        digest(["a\0b"], [0], ("x", "y")),
+    ]
+    assert len({same, *others}) == 1 + len(others)

@@ -1,0 +1,194 @@
+"""Cells from records, and from tables of cells that were kept without them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from lape_bench.core.errors import UserError
+from lape_bench.records.predictions import read_predictions
+from lape_bench.records.record import find_records, read_record, write_record
+from lape_bench.report.leaderboard import as_markdown, columns, leaderboard
+from lape_bench.results import load
+from lape_bench.results.load import load_results, on_validation
+from tests.lape_bench.report.test_leaderboard import write
+
+BOARDS = Path(__file__).parents[3] / "results" / "boards"
+
+
+def kept(out: Path, name: str) -> Path:
+    """What `bench report --format cells` writes of a folder."""
+    cells = load_results([out]).cells
+    path = out.parent / name
+    cells.to_csv(path, index=False)
+    return path
+
+
+def test_a_table_of_cells_gives_the_board_of_its_records(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / "records", seed)
+    table = kept(tmp_path / "records", "cells.csv")
+    boards = [leaderboard(load_results([source]).cells) for source in (tmp_path / "records", table)]
+    assert_frame_equal(*boards)
+
+
+def test_settings_stand_in_the_system_s_name_as_on_the_command_line_and_as_data(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, 0, settings={"teacher": {"corpus": ["a", "b"]}, "clusters": 8})
+    row = load_results([tmp_path]).cells.iloc[0]
+    assert row["system"] == "s (clusters=8, teacher.corpus=a,b)"
+    assert row["name"] == "s"
+    assert json.loads(row["settings"]) == {"clusters": 8, "teacher.corpus": ["a", "b"]}
+
+
+def test_sources_are_joined_and_of_a_cell_in_two_the_later_counts(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path / "old", seed)
+    table = kept(tmp_path / "old", "old.csv")
+    cells = pd.read_csv(table)
+    cells["accuracy"] = 0.0
+    cells.to_csv(table, index=False)
+    newer = [write(tmp_path / "new", seed) for seed in (1, 2)]
+    results = load_results([tmp_path / "new", table])  # a record counts before a line of a table
+    joined = results.cells
+    assert not results.problems
+    assert dict(zip(joined["seed"], joined["accuracy"], strict=True)) == {
+        0: 0.0,
+        1: newer[0],
+        2: newer[1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(b"a,b\n1,2\n", "system"), (b"", "cells"), (b"\xff\xfe\x00", "cells")],
+    ids=["other columns", "empty", "not text"],
+)
+def test_a_file_that_is_no_table_of_cells_is_refused(
+    content: bytes, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "cells.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=named):
+        load_results([path])
+
+
+def test_a_cell_that_stands_twice_in_a_table_counts_once_and_is_told_by_its_line(
+    tmp_path: Path,
+) -> None:
+    accuracy = write(tmp_path / "records", 0)
+    path = kept(tmp_path / "records", "cells.csv")
+    cells = pd.read_csv(path)
+    pd.concat([cells.assign(accuracy=0.0), cells]).to_csv(path, index=False)
+    results = load_results([path])
+    assert results.cells["accuracy"].tolist() == [pytest.approx(accuracy)]
+    assert results.problems == [f"{path}, line 2: a cell that stands in a later line too"]
+
+
+def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    ((folder, record),) = find_records(tmp_path)[0]
+    assert record.task is not None
+    other = record.task.model_copy(update={"metric": "luck"})
+    write_record(folder, record.model_copy(update={"task": other}))
+    (problem,) = load_results([tmp_path]).problems
+    assert str(folder) in problem
+    assert "'luck'" in problem
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("accuracy", "high"),
+        ("accuracy", ""),
+        ("encoder_parameters", ""),
+        ("seconds", "inf"),
+        ("metric", "luck"),
+        ("comparable", "m"),
+        ("settings", "width=3"),
+        ("settings", ""),
+        ("accuracy", "97.2"),
+        ("accuracy", "-0.1"),
+        ("label_fraction", "0"),
+        ("folds_of_task", "0"),
+        ("parameters", "-1"),
+        ("data", "fake"),
+        ("system_version", "x"),
+    ],
+)
+def test_a_cell_with_a_value_that_no_report_writes_is_refused_by_its_line(
+    column: str, value: str, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        write(tmp_path / "records", seed)
+    path = kept(tmp_path / "records", "cells.csv")
+    cells = pd.read_csv(path, dtype=str)
+    cells.loc[1, column] = value
+    cells.to_csv(path, index=False)
+    told = "no column 'luck'" if column == "metric" else f"line 3: '{column}' is"
+    with pytest.raises(UserError, match=told):
+        load_results([path])
+
+
+def test_a_system_called_none_and_a_version_with_a_hash_come_back_as_they_were(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "records", 0, system="None")
+    write(tmp_path / "records", 1, rests_on={"weights": "new"})
+    table = kept(tmp_path / "records", "cells.csv")
+    both = load_results([tmp_path / "records", table])
+    assert sorted(both.cells["system"]) == ["None", "s"]  # each counts once
+    assert_frame_equal(both.cells, load_results([table]).cells, check_dtype=False)
+
+
+@pytest.mark.parametrize("table", sorted(BOARDS.glob("*_cells.csv")), ids=lambda path: path.stem)
+def test_a_board_that_the_repository_shows_is_what_its_cells_give(table: Path) -> None:
+    board = table.with_name(table.name.replace("_cells.csv", ".md")).read_text(encoding="utf-8")
+    cells = load_results([table]).cells
+    if "`bench report --validation" in board:
+        cells = on_validation(cells)
+    rows = as_markdown(*columns(leaderboard(cells)))
+    assert board[board.index("| task") :] == rows
+
+
+def test_records_read_by_several_processes_are_those_read_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        write(tmp_path, seed)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.json").write_text("{")
+    one = load_results([tmp_path])
+    monkeypatch.setattr(load, "PARALLEL_FROM", 1)
+    several = load_results([tmp_path])
+    assert_frame_equal(one.cells, several.cells)
+    assert one.problems == several.problems
+    for number, outcome in one.outcomes.items():
+        assert several.outcomes[number][:2] == outcome[:2]
+        assert np.array_equal(several.outcomes[number].predicted, outcome.predicted)
+
+
+def test_an_outcome_is_what_the_predictions_say_of_each_clip(tmp_path: Path) -> None:
+    accuracy = write(tmp_path, 0)
+    results = load_results([tmp_path])
+    (outcome,) = results.outcomes.values()
+    assert np.mean(outcome.labels == outcome.predicted) == pytest.approx(accuracy)
+    predictions = read_predictions(outcome.folder, read_record(outcome.folder))
+    assert np.array_equal(outcome.labels, predictions.labels)
+    assert np.array_equal(outcome.predicted, predictions.log_probabilities.argmax(axis=1))
+
+
+def test_of_a_cell_that_was_run_twice_the_later_one_counts(tmp_path: Path) -> None:
+    write(tmp_path / "a", 0)
+    accuracy = write(tmp_path / "b", 0, diagnosis={"purity": 0.5})
+    for name, day in (("a", 2), ("b", 3)):
+        ((folder, record),) = find_records(tmp_path / name)[0]
+        write_record(folder, record.model_copy(update={"finished_at": f"2026-01-0{day}"}))
+    assert load_results([tmp_path]).cells["accuracy"].tolist() == [accuracy]
+    ((folder, record),) = find_records(tmp_path / "a")[0]
+    write_record(folder, record.model_copy(update={"finished_at": "2026-01-04"}))
+    assert load_results([tmp_path]).cells["accuracy"].tolist() != [accuracy]

@@ -1,0 +1,210 @@
+"""Two processes that share every batch take the steps that one takes alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
+from lape_bench.data.audio_store import Clips
+from lape_bench.learning.augmentations.views import Views
+from lape_bench.learning.systems.pretrained_system import load_upstream
+from lape_bench.learning.training.pretrain import PretrainConfig, pretrain
+from lape_bench.runtime.artifacts import cache, kept
+from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.distributed import Ranks, joined, leads
+from lape_bench.runtime.profiling import Meter
+from lape_bench.system import RunContext
+from tests.baselines.test_upstreams import UPSTREAMS
+
+PROGRAM = Path(__file__).with_name("distributed_program.py")
+TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What every upstream has after a few steps, alone and shared."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("alone", "shared", "resumed")}
+    for name, last in (("alone", 0), ("shared", 0), ("resumed", 1), ("resumed", 0)):
+        how = () if name == "alone" else TWO
+        program = [sys.executable, *how, str(PROGRAM), str(folders[name]), str(last), *UPSTREAMS]
+        subprocess.run(program, check=True, cwd=PROGRAM.parents[2])
+    return folders
+
+
+def content(folder: Path, system: str, rank: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / f"{system}-{rank}.pt")
+    return found
+
+
+@pytest.mark.parametrize("system", UPSTREAMS)
+def test_two_processes_learn_what_one_does(system: str, learnt: dict[str, Path]) -> None:
+    alone, shared = (content(learnt[name], system) for name in ("alone", "shared"))
+    for ours, theirs in zip(shared["curve"], alone["curve"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-2)
+    assert_close(shared["bank"], alone["bank"])
+    assert shared["after"].keys() == alone["after"].keys()
+    for name, after in alone["after"].items():
+        # What rounding moves a little, ReLU may move more; a gradient or a statistic of half the batch is far off.
+        moved = (after - alone["before"][name]).double().norm()
+        apart = (after - shared["after"][name]).double().norm()
+        assert apart <= 0.05 * moved + 1e-6, (
+            name
+        )  # a bias before batch norm moves by rounding alone
+
+
+@pytest.mark.parametrize("system", UPSTREAMS)
+def test_both_hold_the_same_to_the_byte(system: str, learnt: dict[str, Path]) -> None:
+    first, second = (content(learnt["shared"], system, rank) for rank in (0, 1))
+    assert first["curve"] == second["curve"]
+    for name, tensor in first["after"].items():
+        assert torch.equal(tensor, second["after"][name]), name
+    assert torch.equal(first["bank"], second["bank"])
+
+
+@pytest.mark.parametrize("system", UPSTREAMS)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_that_were_stopped_go_on_and_end_with_the_same_bytes(
+    system: str, rank: int, learnt: dict[str, Path]
+) -> None:
+    undisturbed, resumed = (content(learnt[name], system, rank) for name in ("shared", "resumed"))
+    assert undisturbed["curve"] == resumed["curve"]
+    for name, tensor in undisturbed["after"].items():
+        assert torch.equal(tensor, resumed["after"][name]), name
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "most"), [(48, 2, 16), (50, 3, 12), (7, 4, 8), (101, 4, 32), (7, 3, 6)]
+)
+def test_ranks_deal_every_batch_out_evenly_and_leave_fewer_rows_than_there_are_ranks(
+    rows: int, size: int, most: int
+) -> None:
+    order = torch.randperm(rows)
+    ranks = [stand_in(rank, size) for rank in range(size)]
+    batches = ranks[0].batches(order, -(-rows // most))
+    assert size <= min(map(len, batches)) <= max(map(len, batches)) <= most
+    assert len({len(batch) for batch in batches}) <= 2
+    assert torch.equal(torch.cat(batches), order[: rows - rows % size])
+    for batch in batches:
+        dealt = torch.stack([each.mine(batch) for each in ranks])
+        assert torch.equal(dealt.T.flatten(), batch)
+
+
+def test_ranks_draw_together_what_one_draws_alone() -> None:
+    def drawn(rank: int, size: int) -> list[torch.Tensor]:
+        draws = Draws(torch.Generator().manual_seed(0), stand_in(rank, size))
+        rows = 12 // size
+        return [
+            draws.uniform(2, rows),
+            draws.uniform(rows),
+            draws.integers(9, rows),
+            draws.some(5, 3),
+        ]
+
+    alone = drawn(0, 1)
+    for rank in range(3):
+        *shared, some = drawn(rank, 3)
+        for ours, theirs in zip(shared, alone[:-1], strict=True):
+            assert torch.equal(ours, theirs[..., rank::3])
+        assert torch.equal(some, alone[-1])
+
+
+def stand_in(rank: int, size: int) -> Ranks:
+    ranks = Ranks()
+    ranks.rank, ranks.size = rank, size
+    return ranks
+
+
+PRETRAIN = [
+    "-m", "lape_bench", "pretrain", "--corpus", "synthetic-sounds", "--system", "simclr", "--device", "cpu",
+    "--precision", "float32", "--set", "width=8", "--set", "pretrain.window_seconds=0.2",
+]  # fmt: skip
+
+
+def torchrun(*words: str, **how: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, *TWO, *words], capture_output=True, text=True, **how)
+
+
+def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one() -> None:
+    brief = ["--epochs", "1"]
+    made = torchrun(*PRETRAIN, *brief, check=True)
+    assert made.stdout.count("pre-trained in") == 1
+    found = subprocess.run(
+        [sys.executable, *PRETRAIN, *brief], check=True, capture_output=True, text=True
+    )
+    assert "found, pre-trained before" in found.stdout
+    again = torchrun(*PRETRAIN, *brief, check=True)
+    assert again.stdout.count("found, pre-trained before") == 1
+    kinds = [each.kind for each in kept(cache())]
+    assert kinds == ["upstream"]
+
+
+def test_a_cell_is_refused_to_several_processes() -> None:
+    refused = torchrun("-m", "lape_bench", "run", "--device", "cpu")
+    assert refused.returncode != 0
+    assert "a cell is run by one" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda:1", "cannot share the device 'cuda:1'"), ("cuda", "can use 0 GPUs")]
+)
+def test_processes_without_a_gpu_each_are_refused(
+    device: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=said), joined(torch.device(device)):
+        pass
+
+
+def test_processes_on_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="several machines"), joined(torch.device("cpu")):
+        pass
+
+
+def test_a_world_size_that_a_cluster_sets_is_not_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "1")
+    with joined(torch.device("cpu")) as ranks:
+        assert (ranks.size, leads()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "clips", "said"),
+    [
+        (
+            16,
+            40,
+            "batch_size is 16, which 3 processes cannot share evenly; a multiple of 3, at least 6",
+        ),
+        (3, 40, "batch_size is 3, which 3 processes cannot share evenly"),
+        (6, 2, "holds 2 clips, and 3 processes share them"),
+    ],
+)
+def test_batches_that_cannot_be_shared_are_refused(
+    batch_size: int, clips: int, said: str, tmp_path: Path
+) -> None:
+    cpu = torch.device("cpu")
+    context = RunContext(
+        cpu, "float32", Seeds(0), Progress(quiet=True), tmp_path, Meter(cpu), ranks=stand_in(0, 3)
+    )
+    some = Clips.pack([str(n) for n in range(clips)], [np.zeros(1600, np.float32)] * clips, 16_000)
+    kind = load_upstream("simclr")
+    settings = kind.Settings.model_validate({"width": 8})
+    objective = kind.build_objective(kind.new_encoder(settings), settings, clips)
+    with pytest.raises(UserError, match=said):
+        pretrain(
+            objective, Views((64, 21), clips), some, PretrainConfig(batch_size=batch_size), context
+        )

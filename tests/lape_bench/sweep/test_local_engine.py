@@ -1,0 +1,107 @@
+"""Sweeps on this machine: planned, run in processes, stopped, taken up."""
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.runner import RunOptions
+from lape_bench.records.record import Cell, RunRecord, find_records
+from lape_bench.sweep.engine import run_cells
+from lape_bench.sweep.grid import SweepConfig, SystemEntry
+from lape_bench.sweep.local_engine import Local
+from tests.lape_bench.sweep.conftest import here, options
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_records_of_one(
+    grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    hashes = []
+    for jobs in (1, 2):
+        own = options(tmp_path / str(jobs))
+        outcomes = {str(cell): outcome for cell, outcome in here(grid.cells(), own, jobs, progress)}
+        assert len(outcomes) == 12
+        assert all(isinstance(o, RunRecord) and o.status == "finished" for o in outcomes.values())
+        hashes.append({name: o.predictions_sha256 for name, o in outcomes.items()})
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.slow
+def test_an_upstream_that_cells_share_is_made_once_and_no_process_waits_for_it(
+    synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    brief = {"epochs": 1, "least_steps": 1, "window_seconds": 0.2}
+    upstreams = [
+        {"width": 8, "corpus": ["synthetic-sounds"], "projector": size, "pretrain": brief}
+        for size in (8, 16)
+    ]
+    grid = SweepConfig(
+        systems=tuple(SystemEntry(name="delores-s", settings=each) for each in upstreams),
+        tasks=("synthetic-sounds",),
+        protocols=("linear", "knn"),
+        label_fractions=(0.2, 1.0),
+        seeds=1,
+    )
+    outcomes = [told for _, told in here(grid.cells(), options(tmp_path), 2, progress)]
+    records = [told for told in outcomes if isinstance(told, RunRecord)]
+    assert [record.status for record in records] == ["finished"] * 8
+    uses = [use for record in records for use in record.artifacts if use.kind == "upstream"]
+    assert sorted(Counter(use.hash for use in uses).values()) == [4, 4]
+    assert sum(not use.found for use in uses) == 2
+    # Two of the four cells of an upstream may begin when its maker ends, and no sooner.
+    assert all(use.waited < 0.5 for use in uses)
+
+
+def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
+    synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    good = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
+    bad = good.model_copy(update={"task": "esc10", "fold": 1})
+    outcomes = here([bad, good], options(tmp_path), 1, progress)
+    assert "'esc10' is not prepared" in str(outcomes[0][1])
+    assert isinstance(outcomes[1][1], RunRecord)
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(
+    grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
+) -> None:
+    running = run_cells(grid.works(), options(tmp_path), Local(), progress)
+    for _ in range(3):
+        next(running)
+    running.close()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    assert len(files) == 3
+    assert len(here(grid.cells(), options(tmp_path), 1, progress)) == 12
+    assert all(path.stat().st_mtime_ns == before for path, before in files.items())
+
+
+class Suicidal:
+    """Stands for `_attempt_quietly` of a cell that takes its process with it."""
+
+    def __call__(self, cell: Cell, options: RunOptions) -> str:
+        if cell.seed == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(2)  # so that neighbours are running while it dies
+        return f"seed {cell.seed} ran"
+
+
+@pytest.mark.slow
+def test_a_dying_process_costs_its_own_cell_only(
+    synthetic: Path, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lape_bench.sweep.local_engine._attempt_quietly", Suicidal())
+    cells = [
+        Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
+        for seed in range(4)
+    ]
+    outcomes = {cell.seed: told for cell, told in here(cells, options(tmp_path), 2, progress)}
+    died = outcomes[1]
+    assert isinstance(died, RunRecord)
+    assert died.error == "its process died (killed, or out of memory), 2 times"
+    assert [r for _, r in find_records(tmp_path)[0]] == [died]
+    assert sum(told.endswith("ran") for told in map(str, outcomes.values())) == 3

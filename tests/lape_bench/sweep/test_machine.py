@@ -1,0 +1,149 @@
+"""What a machine says of itself, and whether it sees the folders of the one that starts a sweep."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.records.record import Cell
+from lape_bench.runtime.device import Compute
+from lape_bench.sweep.engine import refuse
+from lape_bench.sweep.grid import Work
+from lape_bench.sweep.local_engine import Local
+from lape_bench.sweep.machine import MARK, NodeReport, Site
+from tests.lape_bench.conftest import Bench
+from tests.lape_bench.sweep.conftest import options
+
+
+def marks(folder: Path) -> list[Path]:
+    return list(folder.glob(f"{MARK}*"))
+
+
+def test_a_machine_sees_the_folders_it_shares_and_no_others(
+    synthetic: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = options(tmp_path)
+    with Site.here(["synthetic-sounds"], own) as site:
+        assert site.sees_records()
+        assert site.sees_cache()
+        monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
+        assert not site.sees_cache()
+        moved = dataclasses.replace(site, out=tmp_path / "elsewhere")
+        assert not moved.sees_records()
+    assert not marks(own.out)
+    assert not marks(synthetic)
+
+
+def test_marks_that_a_killed_sweep_left_are_removed_and_those_of_others_stay(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    own = options(tmp_path)
+    own.out.mkdir()
+    left, held = (own.out / f"{MARK}{name}" for name in ("left", "held"))
+    left.touch()
+    with FileLock(held), Site.here([], own):
+        assert not left.exists()
+        assert held.exists()
+
+
+def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
+    bench: Bench,
+    esc_folder: Path,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_clip: Callable[..., Path],
+) -> None:
+    def problems(site: Site) -> tuple[str, ...]:
+        return site.report().problems
+
+    assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
+    with Site.here(["esc10", "synthetic-sounds"], options(tmp_path)) as site:
+        assert problems(site) == ()  # the second is made where it is needed
+        monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "empty"))
+        (lacking,) = problems(site)
+        assert "'esc10' is not prepared; run 'bench data prepare esc10" in lacking
+        first = next(esc_folder.rglob("1-*.ogg"))
+        write_clip(first, 99, rate=16_000, format="OGG", subtype="VORBIS")
+        assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
+        (other,) = problems(site)
+        assert "'esc10' was prepared otherwise than where the sweep starts" in other
+        monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
+        (cache / "store").rename(cache / "gone")
+        (silent,) = problems(site)
+        assert "the audio of 'esc10' is not in the cache" in silent
+
+
+def test_a_machine_says_what_code_differs_and_what_it_cannot_compute_on(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    with Site.here([], options(tmp_path)) as site:
+        other = dataclasses.replace(
+            site, environment={**site.environment, "torch": "1.0", "machine": "another"}
+        )
+        (problem,) = other.report().problems
+        assert problem.startswith("torch is ")
+        assert "1.0 where the sweep starts" in problem
+        elsewhere = dataclasses.replace(site, compute=Compute(device="cuda:7"))
+        assert "no device 'cuda:7'" in str(elsewhere.report().problems)
+        assert elsewhere.report(has_device=False).problems == ()
+
+
+def test_a_sweep_is_refused_by_the_machines_that_lack_something() -> None:
+    good, bad = NodeReport(name="a"), NodeReport(name="b", problems=("it is full.", "and old"))
+    refuse([good])
+    with pytest.raises(UserError, match="1 of 2 machines cannot run this sweep: b: it is full"):
+        refuse([good, bad])
+
+
+def test_this_machine_is_checked_too(tmp_path: Path, cache: Path, progress: Progress) -> None:
+    cell = Cell(system="log-mel-statistics", task="esc10", protocol="linear", fold=1)
+    (report,) = Local().check([Work(cell)], options(tmp_path), progress)
+    assert "'esc10' is not prepared" in str(report.problems)
+    assert report.cores >= 1
+    assert report.memory_gib > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--on", "rai"], "there is no engine 'rai': did you mean 'ray'?"),
+        (["--on", "ray:"], "there is no engine 'ray:'"),
+        (["--on", "ray", "--set", "core=2"], "'core' is not a known key: did you mean 'cores'"),
+        (["--on", "ray", "--jobs", "2"], "--jobs is of this machine alone"),
+        (["--set", "cores=2"], "--set cores=2 is a setting of an engine, and none is named"),
+        (["--on", "ray:127.0.0.1:9"], "no Ray answers at '127.0.0.1:9'"),
+        (["--on", "ray:ray://here:1"], "HOST:PORT of a cluster's head"),
+        (["--on", "ray", "--device", "cuda:1"], "names a GPU of this machine"),
+        (["--on", "slurm", "--set", "hours=0"], "'hours'"),
+        (["--on", "ray", "--set", "gpus=1.5"], "a share of a GPU is at most 1"),
+    ],
+    ids=str,
+)
+def test_a_wrong_engine_is_one_sentence(
+    given: list[str], said: str, bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("{systems: [log-mel-statistics], tasks: [synthetic-sounds]}")
+    code, _, told = bench("sweep", str(path), *given)
+    assert code == 2
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_a_check_shows_every_machine_and_its_exit_code_tells(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("{systems: [log-mel-statistics], tasks: [synthetic-sounds, esc10]}")
+    code, told, _ = bench("sweep", str(path), "--check", "--out", str(tmp_path / "out"))
+    assert code == 1
+    assert "records, cache" in told
+    assert "'esc10' is not prepared" in told
+    assert "1 of 1 machines cannot run this sweep yet" in told
+    path.write_text("{systems: [log-mel-statistics], tasks: [synthetic-sounds]}")
+    code, told, _ = bench("sweep", str(path), "--check", "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "these machines have what the sweep needs" in told

@@ -1,0 +1,87 @@
+"""Artefacts that are left at the desk, read, and kept whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="the extra [ray] is not installed")
+from lape_bench.runtime import artifacts
+from lape_bench.runtime.artifacts import artifact
+from lape_bench.sweep import ray_coordinator
+from lape_bench.sweep.ray_coordinator import Desk, Step
+
+
+class Beside:
+    """Stands for the actor that a machine speaks with: the desk itself, and files in parts of 7 bytes."""
+
+    def __init__(self, own: Desk) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> object:
+        call = getattr(self._own, name)
+        return type("Method", (), {"remote": staticmethod(call)})
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ray_coordinator.AtDesk:
+    monkeypatch.setattr(ray_coordinator.ray, "get", lambda told: told)
+    monkeypatch.setattr(ray_coordinator, "CHUNK", 7)
+    return ray_coordinator.AtDesk(Beside(Desk(tmp_path / "desk")))
+
+
+def make(within: Path, depot: ray_coordinator.AtDesk, made: list[Path]) -> artifacts.Artifact:
+    def compute(folder: Path, work: Path) -> None:
+        made.append(folder)
+        (folder / "weights").write_bytes(bytes(range(23)))
+        (folder / "deep").mkdir()
+        (folder / "deep" / "empty").touch()
+
+    return artifact("upstream", "a test", {"x": 1}, compute, within, {}, depot=depot)
+
+
+def test_what_one_machine_made_another_fetches(at: ray_coordinator.AtDesk, tmp_path: Path) -> None:
+    made: list[Path] = []
+    first = make(tmp_path / "a", at, made)
+    second = make(tmp_path / "b", at, made)
+    assert len(made) == 1
+    assert (first.computed, second.computed) == (True, False)
+    assert second.waited > 0
+    assert first.made.sha256 == second.made.sha256
+    assert (second.folder / "weights").read_bytes() == bytes(range(23))
+    assert (second.folder / "deep" / "empty").is_file()
+
+
+def test_what_a_machine_had_before_is_left_too(at: ray_coordinator.AtDesk, tmp_path: Path) -> None:
+    made: list[Path] = []
+    make(tmp_path / "a", None, made)
+    make(tmp_path / "a", at, made)
+    make(tmp_path / "b", at, made)
+    assert len(made) == 1
+
+
+def test_a_damaged_artefact_at_the_desk_is_not_taken(
+    at: ray_coordinator.AtDesk, tmp_path: Path
+) -> None:
+    made: list[Path] = []
+    make(tmp_path / "a", at, made)
+    (kept,) = (tmp_path / "desk" / "upstream").iterdir()
+    (kept / "weights").write_bytes(b"other")
+    assert make(tmp_path / "b", at, made).computed
+    assert len(made) == 2
+
+
+def test_what_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
+    own = Desk(tmp_path)
+    part = own.open_part("upstream")
+    own.write(part, "weights", b"half")
+    own.keep(part, "name")
+    assert not own.has("upstream", "name")
+    assert list((tmp_path / "upstream").iterdir()) == []
+
+
+def test_the_desk_knows_how_far_cells_are_until_they_end(tmp_path: Path) -> None:
+    own, step = Desk(tmp_path), Step("node", "pre-training", 3, 8, "steps")
+    own.tell(4, step)
+    own.tell(5, step)
+    own.tell(4, None)
+    assert own.told() == {5: step}

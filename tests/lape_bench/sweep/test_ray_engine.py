@@ -1,0 +1,115 @@
+"""Cells on a Ray cluster of several nodes: the records of one machine, whatever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lape_bench.core.progress import Progress
+from lape_bench.runtime.artifacts import cache, kept
+from lape_bench.sweep.grid import SweepConfig
+from tests.lape_bench.sweep.conftest import Driver, grid_of, hashes, local
+from tests.lape_bench.sweep.ray_nodes import add_node, nodes, workers
+
+pytest.importorskip("ray", reason="the extra [ray] is not installed")
+
+
+def on(cluster: Any) -> str:
+    return f"ray:{cluster.address}"
+
+
+@pytest.mark.slow
+def test_killed_workers_nodes_and_drivers_change_no_record_and_double_none(
+    own_artifacts: Path, synthetic_home: Path, tmp_path: Path, progress: Progress
+) -> None:
+    grid = grid_of(seeds=3)
+    assert len(grid.cells()) >= 30
+    with nodes([{}, {}, {}]) as cluster:
+        driver = Driver(tmp_path, grid, on(cluster))
+        driver.until(lambda: len(driver.records()) >= 2 and workers())
+        os.kill(next(iter(workers())), signal.SIGKILL)
+        driver.until(lambda: len(driver.records()) >= 4 and workers())
+        os.kill(next(iter(workers())), signal.SIGTERM)
+        driver.until(lambda: len(driver.records()) >= 6)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        driver.until(lambda: len(driver.records()) >= 10)
+        driver.process.kill()
+        driver.process.wait()
+        before = {path: path.stat().st_mtime_ns for path in driver.out.rglob("record.json")}
+        driver = Driver(tmp_path, grid, on(cluster))
+        said = driver.finish()
+    assert driver.process.returncode == 0, said
+    records = driver.records()
+    assert len(records) == len(grid.cells()) == len(list(driver.out.rglob("record.json")))
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+    uses = [use for record in records.values() for use in record.artifacts]
+    upstreams = [use for use in uses if use.kind == "upstream"]
+    assert len(upstreams) == 18
+    assert len({use.sha256 for use in upstreams}) == 1
+    assert sum(not use.found for use in upstreams) <= 1  # none where its maker was killed after
+    assert hashes(records) == hashes(local(grid, tmp_path, progress))
+
+
+@pytest.mark.slow
+def test_nodes_that_share_nothing_have_records_and_artefacts_carried(
+    own_artifacts: Path, synthetic_home: Path, tmp_path: Path, progress: Progress
+) -> None:
+    first = grid_of(seeds=1).model_copy(update={"also": ()})
+    both = first.model_copy(update={"seeds": 2})
+    homes = []
+    for name in ("a", "b"):
+        homes.append(tmp_path / name)
+        homes[-1].mkdir()
+        for room in ("data", "manifests", "store"):
+            (homes[-1] / room).symlink_to(synthetic_home / room)
+    a, b = ({"LAPE_BENCH_HOME": str(home)} for home in homes)
+    with nodes([{}], num_cpus=0) as cluster:
+        for grid, home in ((first, a), (both, b)):
+            node = add_node(cluster, home)
+            driver = Driver(tmp_path, grid, on(cluster), "--set", "shared=false")
+            said = driver.finish()
+            assert driver.process.returncode == 0, said
+            cluster.remove_node(node, allow_graceful=False)
+    records = driver.records()
+    assert hashes(records) == hashes(local(both, tmp_path, progress))
+    uses = [use for record in records.values() for use in record.artifacts]
+    for kind in ("upstream", "embeddings"):
+        hashes_of = [use.hash for use in uses if use.kind == kind]
+        assert len(set(hashes_of)) < len(hashes_of)
+        made = [use.hash for use in uses if use.kind == kind and not use.found]
+        assert sorted(made) == sorted(set(hashes_of))  # each once
+    # What the first node made went to the cache of the machine that started it, and from there to the second.
+    assert {each.kind for each in kept(cache())} == {"upstream", "embeddings"}
+    for home in homes:
+        assert len(list((home / "artifacts" / "upstream").glob("[0-9a-f]*"))) == 1
+        assert len(list((home / "carried").rglob("record.json"))) == len(first.cells())
+
+
+@pytest.mark.slow
+def test_a_node_that_lacks_a_task_says_so_before_the_sweep_starts(
+    esc_folder: Path, tmp_path: Path
+) -> None:
+    prepared = subprocess.run(
+        [sys.executable, "-m", "lape_bench", "data", "prepare", "esc10", "--from", str(esc_folder)],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert prepared.returncode == 0, prepared.stderr
+    grid = SweepConfig.model_validate({"systems": ["log-mel-statistics"], "tasks": ["esc10"]})
+    with nodes([{}, {"LAPE_BENCH_HOME": str(tmp_path / "empty")}]) as cluster:
+        check = Driver(tmp_path, grid, on(cluster), "--check")
+        told = check.finish()
+        driver = Driver(tmp_path, grid, on(cluster))
+        said = driver.finish()
+    assert check.process.returncode == 1
+    assert told.count("'esc10' is not prepared") == 1
+    assert "1 of 3 machines cannot run this sweep yet" in told
+    assert driver.process.returncode == 2
+    assert "1 of 3 machines cannot run this sweep" in said
+    assert "'esc10' is not prepared" in said
+    assert not list(driver.out.rglob("record.json"))
