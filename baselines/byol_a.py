@@ -7,8 +7,8 @@ The published setting is AudioNTT of 2048 features on 0.95 s, projector and pred
 norm, ReLU) and 256 features out, a decay of 0.99, Adam at 3e-4, batches of 256, 100 epochs; log-mixup-exp and random
 resize crop. All of these are the defaults here but the length of training, the batches of 64, the windows of 1 s, the
 schedule (warm-up and cosine, where the authors keep the rate) and the random level of each view, which are those of
-every upstream. The authors also normalise each batch of views to mean 0 and deviation 1; here the log-mels are
-normalised once, by the corpus. The sum over both directions is kept, so the loss lies in [0, 8].
+every upstream. The authors also normalize each batch of views to mean 0 and deviation 1; here the log-mels are
+normalized once, by the corpus. The sum over both directions is kept, so the loss lies in [0, 8].
 """
 
 from typing import Any, ClassVar
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from lape_bench.learning.encoders.base import AudioNTT
 from lape_bench.learning.encoders.heads import mlp
-from lape_bench.learning.losses.normalized_mse import normalised_mse
+from lape_bench.learning.losses.normalized_mse import normalized_mse
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.training.momentum_encoder import follow, momentum_copy
 from lape_bench.learning.training.pretrain import Objective
 
@@ -54,7 +54,7 @@ class Online(nn.Module):
 class ByolAObjective(Objective):
     """An online network that predicts, from each view, what the target makes of the other."""
 
-    graphable = True
+    cuda_graphable = True
 
     def __init__(self, encoder: AudioNTT, settings: ByolAConfig) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ByolAObjective(Objective):
     def loss(self, *projected: Tensor) -> Tensor:
         """Return 2 - 2 cos of each prediction and the other view's target, summed over both directions."""
         q_a, q_b, target_a, target_b = projected
-        return normalised_mse(q_a, target_b) + normalised_mse(q_b, target_a)
+        return normalized_mse(q_a, target_b) + normalized_mse(q_b, target_a)
 
     def after_step(self) -> None:
         """Move the momentum target."""
@@ -91,8 +91,10 @@ class ByolA(AudioNTTUpstream):
 
     artifact_name = "byol-a"
 
-    Settings: ClassVar[type[FrozenConfig]] = ByolAConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_hidden": 64}
+    Settings: ClassVar[type[ProbeConfig]] = ByolAConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
+        "projector_hidden": 64
+    }
 
     @classmethod
     def build_objective(

@@ -9,7 +9,7 @@ below its names; heads beside it are left alone.
 The width is that of the tensors; 64 mel bands are expected. The log-mels are those that the encoder is taken to have been
 trained on: of the two published layouts librosa's, which LAPE computes, and of which BYOL-A's code says that its published
 weights were trained on them; weights that BYOL-A's code has trained since are on torchaudio's, which the setting `mel_scale`
-names. They are normalised on the train clips of the task, as BYOL-A does it; a file of ours brings front end and statistics that
+names. They are normalized on the train clips of the task, as BYOL-A does it; a file of ours brings front end and statistics that
 its encoder was trained with.
 """
 
@@ -33,7 +33,7 @@ from lape_bench.learning.systems.adapter import (
     refuse_missing,
 )
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors
 
@@ -56,7 +56,7 @@ LAPE = {
 LAYOUTS = (BYOL_A, LAPE, OURS)
 # What the published code adds to the power before the logarithm.
 EPSILON = torch.finfo(torch.float32).eps
-STATISTICS = ("log_mel.mean", "log_mel.deviation")
+STATISTICS = ("log_mel.mean", "log_mel.std")
 FIRST = "blocks.0.0"  # the convolution that every AudioNTT begins with
 
 
@@ -73,7 +73,7 @@ class CheckpointConfig(SpectrogramConfig, LoadedConfig):
     )
 
 
-class Found(NamedTuple):
+class CheckpointTensors(NamedTuple):
     """An encoder in a file.
 
     Attributes:
@@ -105,7 +105,7 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
     artifact_name = "checkpoint"
 
     def __init__(
-        self, found: Found, log_mel: LogMelConfig, allowed: tuple[str, ...], where: str
+        self, found: CheckpointTensors, log_mel: LogMelConfig, allowed: tuple[str, ...], where: str
     ) -> None:
         given = found.prefix + found.theirs("steps.0.weight")
         if given not in found.tensors or found.tensors[given].dim() != 2:
@@ -130,12 +130,12 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
         }
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Normalise by the train clips, unless the file says by what."""
+        """Normalize by the train clips, unless the file says by what."""
         if not self.has_statistics:
             super().fit_features(batches)
 
     @staticmethod
-    def _refuse_left_over(found: Found, wanted: set[str], where: str) -> None:
+    def _refuse_left_over(found: CheckpointTensors, wanted: set[str], where: str) -> None:
         """Refuse a deeper network, of which the first layers alone would fit."""
         known = {found.prefix + found.theirs(name) for name in wanted}
         groups = {found.prefix + part.partition(".")[0] + "." for part in found.layout.values()}
@@ -153,7 +153,7 @@ class Checkpoint(Adapter, AudioNTTSystem):
     """AudioNTT from a file."""
 
     version = 2  # 1 gave published encoders torchaudio's log-mels
-    Settings: ClassVar[type[FrozenConfig]] = CheckpointConfig
+    Settings: ClassVar[type[ProbeConfig]] = CheckpointConfig
     path: ClassVar[Path]
 
     @classmethod
@@ -180,16 +180,16 @@ class Checkpoint(Adapter, AudioNTTSystem):
         return CheckpointEncoder(found, log_mel, settings.allow_missing, str(self.path))
 
 
-def _log_mel(found: Found, said: Any, mel_scale: str | None) -> LogMelConfig:
+def _log_mel(found: CheckpointTensors, said: Any, mel_scale: str | None) -> LogMelConfig:
     """Return what an encoder was trained on, as far as a file of ours says it, by its layout, or by a setting."""
     if found.layout is not OURS:
-        said = {"mel_scale": "slaney", "floor": EPSILON}
+        said = {"mel_scale": "slaney", "log_offset": EPSILON}
     named = {} if mel_scale is None else {"mel_scale": mel_scale}
     known = said if isinstance(said, dict) else {}
     return validate(known | named, LogMelConfig, where="the log-mels of the checkpoint")
 
 
-def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Found:
+def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> CheckpointTensors:
     """Find the encoder in a file.
 
     Raises:
@@ -220,7 +220,7 @@ def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Found:
             next_step="name one of "
             + ", ".join(f"--set prefix={each or repr('')}" for each in candidates),
         )
-    return Found(prefix, candidates[prefix], tensors)
+    return CheckpointTensors(prefix, candidates[prefix], tensors)
 
 
 def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -3,7 +3,7 @@
 The published setting is segments of 960 ms, a linear projector to 512 features with layer norm and tanh, a bilinear
 similarity whose weights start normal with deviation 0.05, cross-entropy over batches of 1,024, and Adam, on
 EfficientNet-B0 and AudioSet. There the segments are two random windows of a clip, with no augmentation but a little
-noise. Here, too, each view has a window of its own; but windows are 1 s long, batches 64, and encoder and optimiser
+noise. Here, too, each view has a window of its own; but windows are 1 s long, batches 64, and encoder and optimizer
 those of every upstream, and so are the views: log-mixup-exp and random resize crop at a random level. They are needed,
 because a clip that is not longer than the window gives the same audio twice, and then its two segments differ by
 augmentation alone; on a task of such clips COLA is SimCLR with another head and another similarity. The published code
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lape_bench.learning.encoders.base import AudioNTT, Encoder
 from lape_bench.learning.losses.contrast import bilinear_contrast
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.training.pretrain import Siamese
 
 
@@ -62,8 +62,10 @@ class Cola(AudioNTTUpstream):
 
     artifact_name = "cola"
 
-    Settings: ClassVar[type[FrozenConfig]] = ColaConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_features": 64}
+    Settings: ClassVar[type[ProbeConfig]] = ColaConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
+        "projector_features": 64
+    }
 
     @classmethod
     def build_objective(cls, encoder: AudioNTT, settings: ColaConfig, clips: int) -> ColaObjective:

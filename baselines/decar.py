@@ -1,7 +1,7 @@
 """DECAR: the encoder learns to tell its own clusters apart, drawn anew as it changes (arXiv:2110.08895), then the labels.
 
 It is DeepCluster (arXiv:1807.05520) on audio. A random window of each clip is embedded without views; k-means on whitened
-components of unit length gives every clip its pseudo-label. A classifier with new weights, of which the optimiser knows
+components of unit length gives every clip its pseudo-label. A classifier with new weights, of which the optimizer knows
 nothing yet, learns them from clips that are taken from every cluster equally often.
 
 The published code draws clusters anew every epoch, by one k-means of 20 iterations on 128 components; the classifier's
@@ -9,14 +9,14 @@ weights start normal with deviation 0.01. Its other settings are SGD at 0.05 wit
 weight decay 1e-5, batches of 32, 200 epochs, one view of each clip (log-mixup-exp and random resize crop), and 256
 clusters of a balanced part of AudioSet. What is clustered there is the last of two hidden layers of 512, with dropout of
 0.5, between encoder and classifier, before its ReLU. Here it is the encoder's own embedding, and the classifier stands on
-that. Encoder, views and optimiser are those of every upstream. Both views of a clip are to tell its cluster, and the loss
+that. Encoder, views and optimizer are those of every upstream. Both views of a clip are to tell its cluster, and the loss
 is the mean over both.
 
 An epoch of DeepCluster is 5,000 steps; one of 1,800 clips is 29, in which a new classifier learns little. So the same
 clusters are kept for `redraw_steps` steps, rounded up to whole epochs: by default a tenth of the shortest training. A
 corpus whose epochs are longer is clustered every epoch, as published, and `redraw_steps=1` does so for any; on those 1,800
 a probe of the encoder is then below one of random weights (`results/boards/decar.md`; see also arXiv:2207.11839). The curve
-tells what became of the clusters: `nmi`, the normalised mutual information of new and last ones, in the epochs that drew
+tells what became of the clusters: `nmi`, the normalized mutual information of new and last ones, in the epochs that drew
 any.
 """
 
@@ -33,9 +33,9 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
 from lape_bench.learning.encoders.base import AudioNTT, Encoder
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.training.clustering import ClusteringConfig, cluster
-from lape_bench.learning.training.pretrain import Siamese, UnlabelledClips
+from lape_bench.learning.training.pretrain import Siamese, UnlabeledClips
 
 DEVIATION = 0.01  # of a new classifier's weights, as published
 
@@ -43,7 +43,7 @@ DEVIATION = 0.01  # of a new classifier's weights, as published
 class DecarConfig(ClusteringConfig, AudioNTTUpstreamConfig):
     """Clusters of the encoder's own embeddings on AudioNTT."""
 
-    restarts: int = Field(1, ge=1, description="of k-means, from other centres; the best is taken")
+    restarts: int = Field(1, ge=1, description="of k-means, from other centers; the best is taken")
     redraw_steps: int = Field(
         240,
         ge=1,
@@ -103,9 +103,9 @@ class DecarObjective(Siamese):
         self._drawn = False  # in this epoch
         self._noted: dict[str, float] = {}
 
-    def begin_epoch(self, epoch: int, corpus: UnlabelledClips, seeds: Seeds) -> Tensor | None:
+    def begin_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         """Draw clusters and classifier anew if it is time, and take clips from every cluster equally often."""
-        epochs_kept = math.ceil(self.settings.redraw_steps / corpus.over.batches)
+        epochs_kept = math.ceil(self.settings.redraw_steps / corpus.plan.batches)
         self._drawn, self._noted = (epoch - 1) % epochs_kept == 0, {}
         if self._drawn:
             self._redraw(corpus, seeds)
@@ -129,7 +129,7 @@ class DecarObjective(Siamese):
         return self._noted
 
     @torch.no_grad()
-    def _redraw(self, corpus: UnlabelledClips, seeds: Seeds) -> None:
+    def _redraw(self, corpus: UnlabeledClips, seeds: Seeds) -> None:
         embeddings = corpus.embeddings(seeds.torch("windows")).numpy()
         found = cluster(embeddings, self.settings, seeds.numpy("clusters"), held_by="the corpus")
         if (found == found[0]).all():
@@ -153,8 +153,8 @@ class Decar(AudioNTTUpstream):
 
     artifact_name = "decar"
 
-    Settings: ClassVar[type[FrozenConfig]] = DecarConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"clusters": 8}
+    Settings: ClassVar[type[ProbeConfig]] = DecarConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"clusters": 8}
 
     @classmethod
     def build_objective(

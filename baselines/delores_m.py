@@ -18,9 +18,9 @@ from lape_bench.learning.encoders.base import AudioNTT
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.barlow_twins import TRADE_OFF, barlow_twins
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.momentum_contrast import (
-    Branch,
+    MomentumBranch,
     MomentumContrast,
     MomentumContrastConfig,
 )
@@ -36,7 +36,7 @@ class DeloresMConfig(MomentumContrastConfig):
     )
 
 
-class LayeredBranch(Branch):
+class LayeredMomentumBranch(MomentumBranch):
     """An encoder with its key head and the three Barlow heads: the student, or its momentum teacher."""
 
     encoder: AudioNTT
@@ -60,7 +60,7 @@ class DeloresMObjective(MomentumContrast):
     settings: DeloresMConfig
 
     def __init__(self, encoder: AudioNTT, settings: DeloresMConfig, clips: int) -> None:
-        super().__init__(LayeredBranch(encoder, settings), settings, clips)
+        super().__init__(LayeredMomentumBranch(encoder, settings), settings, clips)
 
     def loss(self, *projected: Tensor) -> Tensor:
         """Return InfoNCE plus a Barlow Twins loss for each layer; the keys then join the queue."""
@@ -79,8 +79,11 @@ class DeloresM(AudioNTTUpstream):
     artifact_name = "delores-m"
 
     version = 2  # 1 had both views at one level, and a linear key head
-    Settings: ClassVar[type[FrozenConfig]] = DeloresMConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector": 64, "queue": 64}
+    Settings: ClassVar[type[ProbeConfig]] = DeloresMConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
+        "projector": 64,
+        "queue": 64,
+    }
 
     @classmethod
     def build_objective(

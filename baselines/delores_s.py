@@ -15,7 +15,7 @@ from lape_bench.learning.encoders.base import AudioNTT, Encoder
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.barlow_twins import TRADE_OFF, barlow_twins
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.training.pretrain import Siamese
 
 
@@ -47,8 +47,8 @@ class DeloresS(AudioNTTUpstream):
     artifact_name = "delores-s"
 
     version = 2  # 1 had both views at one level
-    Settings: ClassVar[type[FrozenConfig]] = DeloresSConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector": 64}
+    Settings: ClassVar[type[ProbeConfig]] = DeloresSConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"projector": 64}
 
     @classmethod
     def build_objective(

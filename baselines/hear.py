@@ -36,7 +36,7 @@ from lape_bench.learning.systems.adapter import (
     fingerprint,
     fingerprint_of_code,
 )
-from lape_bench.learning.systems.encoder_system import EncoderConfig, FrozenConfig
+from lape_bench.learning.systems.encoder_system import EncoderConfig, ProbeConfig
 from lape_bench.learning.training.cached_embeddings import digest
 from lape_bench.learning.training.finetune import FinetuneConfig
 
@@ -50,7 +50,7 @@ _returned: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
 class HearConfig(EncoderConfig):
     """Settings of a HEAR module.
 
-    A rate for encoders that have learnt before, of kinds that we do not know; levels are not moved, since audio beyond
+    A rate for encoders that have learned before, of kinds that we do not know; levels are not moved, since audio beyond
     [-1, 1] would have to be clipped.
     """
 
@@ -59,7 +59,7 @@ class HearConfig(EncoderConfig):
     )
 
 
-class Reference(NamedTuple):
+class ModuleReference(NamedTuple):
     """What an argument names.
 
     Attributes:
@@ -71,7 +71,7 @@ class Reference(NamedTuple):
     weights: Path | None
 
     @classmethod
-    def of(cls, argument: str) -> "Reference":
+    def parse(cls, argument: str) -> "ModuleReference":
         """Read MODULE[@WEIGHTS]."""
         module, at, weights = argument.partition("@")
         if at and not weights:
@@ -89,7 +89,7 @@ class Reference(NamedTuple):
         return cls(module, path)
 
 
-class Facts(NamedTuple):
+class ModuleFacts(NamedTuple):
     """What is known of a model once it was loaded and asked.
 
     Attributes:
@@ -140,14 +140,14 @@ class HearEncoder(AdaptedEncoder):
 class Hear(Adapter):
     """The model of a HEAR module."""
 
-    Settings: ClassVar[type[FrozenConfig]] = HearConfig
-    reference: ClassVar[Reference]
+    Settings: ClassVar[type[ProbeConfig]] = HearConfig
+    reference: ClassVar[ModuleReference]
     tensors: ClassVar[str]
 
     @classmethod
     def find(cls, argument: str) -> dict[str, Any]:
         """Import the module, load its model, and see what it is."""
-        reference = Reference.of(argument)
+        reference = ModuleReference.parse(argument)
         facts = _facts(reference, str(_trace(reference)))
         body = {
             "reference": reference,
@@ -167,7 +167,7 @@ class Hear(Adapter):
         return _load(self.reference, trained="finetune" in self.protocols)
 
 
-def _trace(reference: Reference) -> dict[str, str]:
+def _trace(reference: ModuleReference) -> dict[str, str]:
     found = {"module": f"{reference.module}, {_code(reference.module)}"}
     if reference.weights is not None:
         found["weights"] = fingerprint(reference.weights)
@@ -211,7 +211,7 @@ def _import(name: str) -> ModuleType:
     return module
 
 
-def _load(reference: Reference, trained: bool) -> HearEncoder:
+def _load(reference: ModuleReference, trained: bool) -> HearEncoder:
     module = _import(reference.module)
     try:
         if reference.weights is not None:
@@ -263,7 +263,7 @@ def _needs_a_path(load_model: Any) -> bool:
 
 
 @cache
-def _facts(reference: Reference, trace: str) -> Facts:
+def _facts(reference: ModuleReference, trace: str) -> ModuleFacts:
     """Load a model, before any other is, once for as long as its files do not change, and embed two seconds of noise."""
     encoder = _load(reference, trained=True)
     noise = 0.1 * torch.randn(2, 2 * encoder.sample_rate)
@@ -280,7 +280,7 @@ def _facts(reference: Reference, trace: str) -> Facts:
     elif not embeddings.requires_grad:
         because = "no gradient flows back from its embeddings"
     tensors = digest(encoder.model) if isinstance(encoder.model, nn.Module) else ""
-    return Facts(encoder.sample_rate, because, tensors)
+    return ModuleFacts(encoder.sample_rate, because, tensors)
 
 
 def _failed(module: str, what: str, error: BaseException) -> UserError:

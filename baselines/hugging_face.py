@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from lape_bench.core.errors import UserError, in_a_line
 from lape_bench.learning.systems.adapter import LoadedConfig, fingerprint, refuse_missing
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.layered_transformer import (
     LayeredConfig,
     LayeredEncoder,
     LayeredSystem,
 )
-from lape_bench.system import Protocol, Target
+from lape_bench.system import ProtocolName, TargetTask
 
 WAVEFORMS = "Wav2Vec2FeatureExtractor"
 AST, WHISPER, CLAP = "ASTFeatureExtractor", "WhisperFeatureExtractor", "ClapFeatureExtractor"
@@ -64,7 +64,7 @@ class HuggingFaceConfig(LayeredConfig, LoadedConfig):
     """Settings of a model of transformers."""
 
 
-class Source(NamedTuple):
+class ModelSource(NamedTuple):
     """Where a model comes from.
 
     Attributes:
@@ -121,9 +121,9 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     @torch.no_grad()
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return waveforms, normalised where the extractor says so, or what it makes of them."""
+        """Return waveforms, normalized where the extractor says so, or what it makes of them."""
         if self.kind == WAVEFORMS:
-            return _normalised(waveforms) if self.extractor.do_normalize else waveforms
+            return _normalized(waveforms) if self.extractor.do_normalize else waveforms
         batch = self.extractor(
             list(waveforms.float().cpu().numpy()),
             sampling_rate=self.sample_rate,
@@ -151,8 +151,8 @@ class HuggingFaceEncoder(LayeredEncoder):
 class HuggingFace(LayeredSystem):
     """A pre-trained model of transformers."""
 
-    Settings: ClassVar[type[FrozenConfig]] = HuggingFaceConfig
-    source: ClassVar[Source]
+    Settings: ClassVar[type[ProbeConfig]] = HuggingFaceConfig
+    source: ClassVar[ModelSource]
     extractor: ClassVar[Any]
     blocks_in: ClassVar[str]  # the name of their list in the encoder
 
@@ -180,7 +180,7 @@ class HuggingFace(LayeredSystem):
             "blocks": 0 if kind == CLAP else int(config.num_hidden_layers),
         }
 
-    def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
+    def __init__(self, settings: Any, target: TargetTask, protocol: ProtocolName) -> None:
         super().__init__(settings, target, protocol)
         self.window = round(target.window_seconds * self.sample_rate)
         longest = _longest(self.extractor)
@@ -221,7 +221,7 @@ class HuggingFace(LayeredSystem):
         return encoder
 
 
-def _normalised(waveforms: Tensor) -> Tensor:
+def _normalized(waveforms: Tensor) -> Tensor:
     """Bring each window to mean 0 and variance 1, as Wav2Vec2FeatureExtractor does it, on the device."""
     variance, mean = torch.var_mean(waveforms, dim=1, correction=0, keepdim=True)
     return (waveforms - mean) / (variance + 1e-7).sqrt()
@@ -238,13 +238,13 @@ def _longest(extractor: Any) -> int | None:
     return int(extractor.nb_max_samples) if kind == CLAP else None
 
 
-def _source(argument: str) -> Source:
+def _source(argument: str) -> ModelSource:
     """Find out whether a folder is meant or a name of the hub, and which commit of that."""
     from transformers.utils.hub import cached_file  # an extra, and slow to import
 
     folder = Path(argument).expanduser()
     if folder.is_dir():
-        return Source(str(folder.absolute()), None)
+        return ModelSource(str(folder.absolute()), None)
     name, _, revision = argument.partition("@")
     if argument.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise UserError(f"hf:{argument} names no folder, and no model of the hub")
@@ -261,7 +261,7 @@ def _source(argument: str) -> Source:
             f"hf:{argument} is neither on disk nor to be had from the hub ({in_a_line(error)})",
             next_step="check the name; without a network, give a folder that a model was saved to",
         ) from error
-    return Source(name, Path(path).parent.name)  # snapshots/COMMIT/config.json
+    return ModelSource(name, Path(path).parent.name)  # snapshots/COMMIT/config.json
 
 
 def _transformers() -> ModuleType:

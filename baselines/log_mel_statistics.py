@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.log_mel import LogMel
-from lape_bench.learning.systems.encoder_system import EncoderSystem, FrozenConfig
+from lape_bench.learning.systems.encoder_system import EncoderSystem, ProbeConfig
 from lape_bench.learning.training.linear_probe import LinearConfig
-from lape_bench.system import Protocol
+from lape_bench.system import ProtocolName
 
 
 class StatisticsEncoder(Encoder):
@@ -27,30 +27,30 @@ class StatisticsEncoder(Encoder):
     def __init__(self) -> None:
         super().__init__()
         self.log_mel = LogMel()
-        self.embedding_size = 2 * self.log_mel.config.bands
+        self.embedding_size = 2 * self.log_mel.config.n_mels
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return log-mels, shape (batch, bands, frames), not normalised."""
+        """Return log-mels, shape (batch, n_mels, frames), not normalized."""
         log_mels: Tensor = self.log_mel(waveforms)
         return log_mels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return means and deviations, shape (batch, 2 * bands)."""
+        """Return means and deviations, shape (batch, 2 * n_mels)."""
         return torch.cat([features.mean(dim=2), features.std(dim=2, correction=0)], dim=1)
 
 
-class StatisticsConfig(FrozenConfig):
+class StatisticsConfig(ProbeConfig):
     """A classifier on log-mel statistics."""
 
-    linear: LinearConfig = Field(default_factory=lambda: LinearConfig(inverse_penalty=(1.0,)))
+    linear: LinearConfig = Field(default_factory=lambda: LinearConfig(C=(1.0,)))
 
 
 class LogMelStatistics(EncoderSystem):
     """The statistics under a probe; there is no encoder to fine-tune."""
 
-    Settings: ClassVar[type[FrozenConfig]] = StatisticsConfig
-    protocols: ClassVar[tuple[Protocol, ...]] = ("linear", "knn")
-    brief: ClassVar[dict[str, Any]] = {}
+    Settings: ClassVar[type[ProbeConfig]] = StatisticsConfig
+    protocols: ClassVar[tuple[ProtocolName, ...]] = ("linear", "knn")
+    smoke_settings: ClassVar[dict[str, Any]] = {}
 
     def build_encoder(self) -> StatisticsEncoder:
         """Return the encoder, which has no parameters."""

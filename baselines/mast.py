@@ -14,7 +14,7 @@ from lape_bench.learning.encoders.multiscale_transformer import (
     MultiscaleTransformer,
     MultiscaleTransformerConfig,
 )
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.spectrogram_system import (
     SpectrogramConfig,
     SpectrogramFinetuneConfig,
@@ -33,8 +33,8 @@ class MastConfig(SpectrogramConfig, MultiscaleTransformerConfig):
 class Mast(SpectrogramSystem):
     """A multiscale transformer that sees labels only."""
 
-    Settings: ClassVar[type[FrozenConfig]] = MastConfig
-    brief: ClassVar[dict[str, Any]] = SpectrogramSystem.brief | {"depths": [1, 1]}
+    Settings: ClassVar[type[ProbeConfig]] = MastConfig
+    smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {"depths": [1, 1]}
 
     def build_encoder(self) -> MultiscaleTransformer:
         """Return a new transformer."""

@@ -6,7 +6,7 @@ The published setting is a key of 128 features, a queue of 65,536 keys and a mom
 temperature 0.07 in the first version, a hidden layer of 2048 and 0.2 in the second; SGD at 0.03 with momentum 0.9 and
 weight decay 1e-4, batches of 256 on eight GPUs, 200 epochs. A queue longer than a small corpus would hold every clip
 many times over as its own negative, and a momentum of 0.999 would leave the teacher near its random start for most of a
-short training: both are smaller by default, and the optimiser is that of every upstream. The hidden layer has batch
+short training: both are smaller by default, and the optimizer is that of every upstream. The hidden layer has batch
 norm, which MoCo v2 has not. Batch norm is not shuffled: that exchanges clips between GPUs, and on one device, where the
 whole batch shares its statistics, it would change nothing.
 """
@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 from lape_bench.learning.encoders.base import AudioNTT
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.momentum_contrast import (
-    Branch,
+    MomentumBranch,
     MomentumContrast,
     MomentumContrastConfig,
 )
@@ -28,12 +28,12 @@ class MoCo(AudioNTTUpstream):
 
     artifact_name = "moco"
 
-    Settings: ClassVar[type[FrozenConfig]] = MomentumContrastConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"queue": 64}
+    Settings: ClassVar[type[ProbeConfig]] = MomentumContrastConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"queue": 64}
 
     @classmethod
     def build_objective(
         cls, encoder: AudioNTT, settings: MomentumContrastConfig, clips: int
     ) -> MomentumContrast:
         """Return student, teacher and queue."""
-        return MomentumContrast(Branch(encoder, settings), settings, clips)
+        return MomentumContrast(MomentumBranch(encoder, settings), settings, clips)

@@ -2,7 +2,7 @@
 
 The published setting is a projector with one hidden layer of 2048 and 128 features out, temperature 0.1, LARS with
 weight decay 1e-6, a rate of 0.3 for each 256 images, ten epochs of warm-up and then a cosine to zero, batches of 4,096,
-and up to 1,000 epochs of crops and colours on ResNet-50. Here the encoder, the views and the optimiser are those of
+and up to 1,000 epochs of crops and colors on ResNet-50. Here the encoder, the views and the optimizer are those of
 every upstream: AudioNTT, log-mixup-exp and random resize crop at a random level, and Adam. Batches of 64 leave 126
 negatives where the paper has 8,190, and LARS is made for batches that we do not have. The hidden layer has a batch
 norm, as in the authors' code, which has one on the output too; here the output has none. That code takes the batch norm's
@@ -18,7 +18,7 @@ from lape_bench.learning.encoders.base import AudioNTT, Encoder
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.contrast import nt_xent
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.training.pretrain import Siamese
 
 
@@ -49,8 +49,10 @@ class SimCLR(AudioNTTUpstream):
 
     artifact_name = "simclr"
 
-    Settings: ClassVar[type[FrozenConfig]] = SimCLRConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"projector_hidden": 64}
+    Settings: ClassVar[type[ProbeConfig]] = SimCLRConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
+        "projector_hidden": 64
+    }
 
     @classmethod
     def build_objective(

@@ -8,7 +8,7 @@ have nothing to do with those of k-mix, by which backgrounds are chosen (`lape_b
 The published setting is a linear head to keys of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of
 0.999; a head of 2048 hidden features to the softmax over 128 clusters, compared at temperature 1; all three terms weighted
 1; k-mix with 4 clusters and 128 candidates; SGD at 3e-4 with momentum 0.9 and weight decay 1e-4, batches of 128 on each of
-four GPUs, 50 epochs. Optimiser, windows and random level here are those of every upstream; key head, temperature, queue and
+four GPUs, 50 epochs. Optimizer, windows and random level here are those of every upstream; key head, temperature, queue and
 momentum those of `moco`, for its reasons. The hidden layers have batch norm, which the published cluster head has not.
 
 What is not said so far is as in the authors' code: the student's clusters in one view are compared with the student's in the
@@ -32,9 +32,9 @@ from lape_bench.learning.encoders.base import AudioNTT
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.contrast import nt_xent
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.momentum_contrast import (
-    Branch,
+    MomentumBranch,
     MomentumContrast,
     MomentumContrastConfig,
 )
@@ -93,7 +93,7 @@ class SlicerObjective(MomentumContrast):
     settings: SlicerConfig
 
     def __init__(self, encoder: AudioNTT, settings: SlicerConfig, clips: int) -> None:
-        super().__init__(Branch(encoder, settings), settings, clips)
+        super().__init__(MomentumBranch(encoder, settings), settings, clips)
         sizes = [encoder.embedding_size, settings.cluster_hidden, settings.clusters]
         self.cluster = mlp(sizes)
 
@@ -121,15 +121,18 @@ class Slicer(AudioNTTUpstream):
 
     artifact_name = "slicer"
 
-    Settings: ClassVar[type[FrozenConfig]] = SlicerConfig
-    brief: ClassVar[dict[str, Any]] = AudioNTTUpstream.brief | {"queue": 64, "cluster_hidden": 64}
+    Settings: ClassVar[type[ProbeConfig]] = SlicerConfig
+    smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
+        "queue": 64,
+        "cluster_hidden": 64,
+    }
 
     @classmethod
     def new_views(cls, settings: SlicerConfig, shape: tuple[int, ...], clips: int) -> Views:
         """Return k-mix, then random resize crop."""
-        bands, frames = shape
-        choose = FarthestCluster(bands, settings.mix_clusters, settings.mix_candidates)
-        return Views((bands, frames), clips, choose)
+        n_mels, frames = shape
+        choose = FarthestCluster(n_mels, settings.mix_clusters, settings.mix_candidates)
+        return Views((n_mels, frames), clips, choose)
 
     @classmethod
     def build_objective(

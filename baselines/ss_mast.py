@@ -30,8 +30,12 @@ from lape_bench.learning.encoders.multiscale_transformer import (
     MultiscaleTransformer,
     MultiscaleTransformerConfig,
 )
-from lape_bench.learning.systems.encoder_system import FrozenConfig
-from lape_bench.learning.systems.momentum_contrast import Branch, MomentumConfig, MomentumContrast
+from lape_bench.learning.systems.encoder_system import ProbeConfig
+from lape_bench.learning.systems.momentum_contrast import (
+    MomentumBranch,
+    MomentumConfig,
+    MomentumContrast,
+)
 from lape_bench.learning.systems.pretrained_system import UpstreamSystem
 from lape_bench.learning.systems.spectrogram_system import SpectrogramFinetuneConfig
 from lape_bench.learning.training.loop import OptimizerConfig
@@ -72,7 +76,7 @@ def undropped(clips: int, grid: tuple[int, int], share: float, device: torch.dev
     return (places < stay).view(clips, *grid)
 
 
-class DroppingBranch(Branch):
+class PatchDropBranch(MomentumBranch):
     """An encoder with its key head, and without some of its patches: the student, or its momentum teacher."""
 
     encoder: MultiscaleTransformer
@@ -82,11 +86,11 @@ class DroppingBranch(Branch):
         self.share = settings.patch_drop
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return the key, (batch, key_features), of what is left of the log-mels, (batch, bands, frames)."""
+        """Return the key, (batch, key_features), of what is left of the log-mels, (batch, n_mels, frames)."""
         kept = None
         if self.share:
-            batch, bands, frames = features.shape
-            grid = self.encoder.grid(bands, frames)
+            batch, n_mels, frames = features.shape
+            grid = self.encoder.grid(n_mels, frames)
             kept = undropped(batch, grid, self.share, features.device)
         return (self.key(self.encoder(features, kept)),)
 
@@ -112,8 +116,11 @@ class SSMast(UpstreamSystem):
 
     artifact_name = "ss-mast"
 
-    Settings: ClassVar[type[FrozenConfig]] = SSMastConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"depths": [1, 1], "queue": 64}
+    Settings: ClassVar[type[ProbeConfig]] = SSMastConfig
+    smoke_settings: ClassVar[dict[str, Any]] = UpstreamSystem.smoke_settings | {
+        "depths": [1, 1],
+        "queue": 64,
+    }
 
     @classmethod
     def new_encoder(cls, settings: SSMastConfig) -> MultiscaleTransformer:
@@ -125,4 +132,4 @@ class SSMast(UpstreamSystem):
         cls, encoder: MultiscaleTransformer, settings: SSMastConfig, clips: int
     ) -> SSMastObjective:
         """Return student, teacher and queue."""
-        return SSMastObjective(DroppingBranch(encoder, settings), settings, clips)
+        return SSMastObjective(PatchDropBranch(encoder, settings), settings, clips)

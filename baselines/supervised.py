@@ -11,5 +11,5 @@ class Supervised(AudioNTTSystem):
     """AudioNTT that sees labels only."""
 
     # 1 drew the classifier's first weights after the encoder's, from one generator; 3 pools before ReLU, with a fused
-    # optimiser: last digits move.
+    # optimizer: last digits move.
     version = 3

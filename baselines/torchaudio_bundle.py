@@ -3,8 +3,8 @@
 The weights are those that torchaudio itself finds: in the folder of torch.hub, or downloaded to it. Of a bundle for speech
 recognition the head is dropped.
 
-torchaudio normalises a batch as a whole where a bundle asks for normalised waveforms, so that a clip's embedding would
-depend on its neighbours; here every window is normalised by itself, as in the models' training. LayerDrop is off in
+torchaudio normalizes a batch as a whole where a bundle asks for normalized waveforms, so that a clip's embedding would
+depend on its neighbors; here every window is normalized by itself, as in the models' training. LayerDrop is off in
 fine-tuning, so that every step sees all layers.
 """
 
@@ -31,7 +31,7 @@ class BundleEncoder(LayeredEncoder):
 
     Args:
         model: with a feature extractor and an encoder, as torchaudio builds it.
-        normalise: bring every window to mean 0 and deviation 1 first.
+        normalize: bring every window to mean 0 and deviation 1 first.
         layer: as `LayeredConfig.layer`.
         sample_rate: Hz, of the waveforms.
     """
@@ -39,17 +39,17 @@ class BundleEncoder(LayeredEncoder):
     artifact_name = "torchaudio"
 
     def __init__(
-        self, model: nn.Module, normalise: bool, layer: int | str, sample_rate: int
+        self, model: nn.Module, normalize: bool, layer: int | str, sample_rate: int
     ) -> None:
         transformer: Any = model.get_submodule(TRANSFORMER)
         size = transformer.layer_norm.normalized_shape[0]
         super().__init__(model, f"{TRANSFORMER}.layers", layer, size, sample_rate)
-        self.normalise = normalise
+        self.normalize = normalize
         transformer.layer_drop = 0.0
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return the waveforms, normalised where the bundle asks for it."""
-        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalise else waveforms
+        """Return the waveforms, normalized where the bundle asks for it."""
+        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
 
     def output(self, features: Tensor) -> Tensor:
         """Return what the transformer puts out."""
@@ -87,11 +87,11 @@ class TorchaudioBundle(LayeredSystem):
     def build_encoder(self) -> BundleEncoder:
         """Return the bundle's model with its weights."""
         model = self._model()
-        # Around some models stands a wrapper that normalises batches, and makes text of what comes out.
+        # Around some models stands a wrapper that normalizes batches, and makes text of what comes out.
         inner: Any = model.get_submodule("model") if hasattr(model, "model") else model
         inner.aux = None  # the head of a model for speech recognition
-        normalise = self.bundle._normalize_waveform
-        return BundleEncoder(inner, normalise, self.settings.layer, self.sample_rate)
+        normalize = self.bundle._normalize_waveform
+        return BundleEncoder(inner, normalize, self.settings.layer, self.sample_rate)
 
     @property
     def _weights(self) -> Path:

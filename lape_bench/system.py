@@ -27,16 +27,16 @@ from lape_bench.data.audio_store import Clips
 # Both are part of the contract too, so a plug-in finds them here.
 from lape_bench.records.record import Cell as Cell
 from lape_bench.records.record import ParameterCounts as ParameterCounts
-from lape_bench.records.record import Protocol as Protocol
-from lape_bench.runtime.artifacts import Artifact, Depot, artifact, cache
+from lape_bench.records.record import ProtocolName as ProtocolName
+from lape_bench.runtime.artifacts import Artifact, ArtifactStore, artifact, cache
 from lape_bench.runtime.device import Precision
-from lape_bench.runtime.distributed import ALONE, Ranks
-from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.distributed import ALONE, ProcessGroup
+from lape_bench.runtime.profiling import StageProfiler
 
 Curve = tuple[dict[str, float], ...]  # one mapping a logged epoch: {"epoch": 1, "loss": 2.9}
 
 
-class Target(Config):
+class TargetTask(Config):
     """The task as a system sees it."""
 
     classes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Target(Config):
 
 
 @dataclass(frozen=True)
-class LabelledClips:
+class LabeledClips:
     """Clips and their classes.
 
     Attributes:
@@ -63,13 +63,13 @@ class TrainingData:
 
     Attributes:
         train: the audio of the whole train split, for stages that use no label.
-        labelled: the share of it whose labels may be used.
+        labeled: the share of it whose labels may be used.
         validation: what may be selected on; none where nothing is selected.
     """
 
     train: Clips
-    labelled: LabelledClips
-    validation: LabelledClips | None
+    labeled: LabeledClips
+    validation: LabeledClips | None
 
 
 TARGET_AUDIO = (
@@ -77,8 +77,8 @@ TARGET_AUDIO = (
 )
 
 
-class Corpus(Callback):
-    """Finds unlabelled audio to learn from."""
+class CorpusLoader(Callback):
+    """Finds unlabeled audio to learn from."""
 
     def __call__(self, entries: tuple[str, ...], train: Clips | None) -> Clips:
         """Return the clips of all entries.
@@ -116,13 +116,13 @@ class RunContext:
         meter: seconds and memory of the stages, by `stage`.
         checkpoint_seconds: how far apart checkpoints are, at least; no result depends on it.
         artifacts: what was taken from or added to the cache.
-        cache: the folder of artefacts.
-        depot: where machines that share no cache leave artefacts for each other, if they do not.
+        cache: the folder of artifacts.
+        depot: where machines that share no cache leave artifacts for each other, if they do not.
         stamp: what a checkpoint must have been written under to be taken up: device, versions, code.
         ranks: the processes that pre-train together; a cell is run by one alone.
-        corpus: finds the unlabelled audio that entries name; see `Corpus`.
+        corpus: finds the unlabeled audio that entries name; see `CorpusLoader`.
         on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the model of
-            that moment; the audit listens here, and it must not change what is learnt.
+            that moment; the audit listens here, and it must not change what is learned.
     """
 
     device: torch.device
@@ -130,14 +130,14 @@ class RunContext:
     seeds: Seeds
     progress: Progress
     work: Path
-    meter: Meter
+    profiler: StageProfiler
     checkpoint_seconds: float = 10.0
     artifacts: list[Artifact] = field(default_factory=list)
     cache: Path = field(default_factory=cache)
-    depot: Depot | None = None
+    artifact_store: ArtifactStore | None = None
     stamp: Mapping[str, Any] = field(default_factory=dict)
-    ranks: Ranks = ALONE
-    corpus: "Corpus" = field(default=own_audio_only)
+    process_group: ProcessGroup = ALONE
+    corpus: "CorpusLoader" = field(default=own_audio_only)
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -161,7 +161,7 @@ class RunContext:
             kind: what is kept, such as "embeddings".
             about: what it is, for people who list the cache.
             determined_by: what its bytes depend on beside device, precision and versions of torch and torchaudio.
-            compute: fills the empty folder it is given; the context has a work folder of the artefact's own.
+            compute: fills the empty folder it is given; the context has a work folder of the artifact's own.
         """
         # The number of threads moves the last digits only, and a cache is shared between runs of any number.
         here = {
@@ -172,11 +172,11 @@ class RunContext:
         }
 
         def together(folder: Path, work: Path) -> None:
-            self.ranks.agree(work)
+            self.process_group.agree(work)
             # What it uses itself is not named: a run that finds it does not know.
             compute(folder, replace(self, work=work, artifacts=[]))
 
-        if self.ranks.rank == 0:
+        if self.process_group.rank == 0:
             found = artifact(
                 kind,
                 about,
@@ -187,9 +187,9 @@ class RunContext:
                 lambda: self.progress.say(
                     f"waiting for another run that makes this: {kind}, {about}"
                 ),
-                self.depot,
+                self.artifact_store,
             )
-            self.ranks.agree(found)
+            self.process_group.agree(found)
         else:
             found = self._as_the_first(compute)
         self.artifacts.append(found)
@@ -198,12 +198,12 @@ class RunContext:
         return found
 
     def _as_the_first(self, compute: Callable[[Path, "RunContext"], None]) -> Artifact:
-        """Take part in computing an artefact if the first rank has not found it, and return what it has then."""
-        told = self.ranks.agree(None)
+        """Take part in computing an artifact if the first rank has not found it, and return what it has then."""
+        told = self.process_group.agree(None)
         if isinstance(told, Path):  # where the checkpoints of what is computed now lie
             with TemporaryDirectory() as dropped:
                 compute(Path(dropped), replace(self, work=told, artifacts=[]))
-            told = self.ranks.agree(None)
+            told = self.process_group.agree(None)
         assert isinstance(told, Artifact), "the first rank ends with it"
         return told
 
@@ -211,7 +211,7 @@ class RunContext:
     def stage(self, name: str) -> Iterator[None]:
         """Note seconds and peak memory of the block under `name`."""
         self.progress.detail(f"stage {name}")
-        with self.meter.stage(name):
+        with self.profiler.stage(name):
             yield
 
 
@@ -229,7 +229,7 @@ class TrainingSummary(Config):
     """
 
     curves: dict[str, Curve] = Field(default_factory=dict)
-    decided: dict[str, str] = Field(default_factory=dict)
+    selection: dict[str, str] = Field(default_factory=dict)
     validation: float | None = None
     clusters: tuple[int, ...] | None = None
     diagnosis: dict[str, float | tuple[int, ...]] = Field(default_factory=dict)
@@ -245,38 +245,40 @@ class System(ABC):
     """
 
     Settings: ClassVar[type[Config]]
-    protocols: ClassVar[tuple[Protocol, ...]]  # the first is the default
+    protocols: ClassVar[tuple[ProtocolName, ...]]  # the first is the default
     version: ClassVar[int] = 1  # raised whenever a score could change
     sample_rate: ClassVar[int] = 16_000  # Hz, of the clips it is given
-    brief: ClassVar[dict[str, Any]] = {}  # settings for a run of seconds, for the conformance check
+    smoke_settings: ClassVar[
+        dict[str, Any]
+    ] = {}  # settings for a run of seconds, for the conformance check
     frozen_because: ClassVar[str] = (
         ""  # why `finetune` is not among the protocols, where one would expect it
     )
 
-    def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
+    def __init__(self, settings: Any, target: TargetTask, protocol: ProtocolName) -> None:
         self.settings, self.target, self.protocol = settings, target, protocol
 
     @classmethod
-    def brief_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Lay settings over `brief` ones."""
-        return merge(cls.brief, given)
+    def with_smoke_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Lay settings over `smoke_settings` ones."""
+        return merge(cls.smoke_settings, given)
 
     @property
-    def selects(self) -> bool:
+    def uses_validation(self) -> bool:
         """Whether anything is chosen on validation; where not, none is held out of train."""
         return True
 
     @property
-    def depends_on(self) -> dict[str, int]:
+    def system_versions(self) -> dict[str, int]:
         """Return the versions of other systems that this one is built on, by name."""
         return {}
 
     @property
-    def rests_on(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         """Return what a result rests on beside code and settings, such as the SHA-256 of weights, by name."""
         return {}
 
-    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+    def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Return, as plain data, what is made on the way to a cell that other cells need too; by default nothing.
 
         A sweep plans by it. To name two things alike that differ costs time, and no more; so does the contrary.

@@ -18,10 +18,10 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.metrics import METRICS
 
-Side = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "test"]
 Domain = Literal["speech", "sound", "music", "bioacoustics"]
-SIDES: tuple[Side, ...] = ("train", "val", "test")
-SIDE_NAMES: dict[str, Side] = {  # what people call them, in lower case
+SIDES: tuple[SplitName, ...] = ("train", "val", "test")
+SIDE_NAMES: dict[str, SplitName] = {  # what people call them, in lower case
     **dict.fromkeys(["train", "training"], "train"),
     **dict.fromkeys(["val", "valid", "validation", "dev"], "val"),
     **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
@@ -63,11 +63,11 @@ class SplitRule(Config):
         "the harness draws sides, whole groups only where the card has groups, the same on every machine"
     )
     folds: int | None = Field(None, ge=2, description="number of folds, for rule: folds")
-    shares: dict[Side, float] | None = Field(
+    shares: dict[SplitName, float] | None = Field(
         None, description="share of each class on each side, for rule: drawn"
     )
     seed: int = Field(0, description="of the draw, for rule: drawn")
-    may_share: tuple[Side, ...] = Field(
+    may_share: tuple[SplitName, ...] = Field(
         (), description="sides that have groups in common by the design of who made the split"
     )
     origin: str = Field(description="who made the split and from what")
@@ -182,7 +182,7 @@ class TaskCard(Config):
     obtain: str = Field(
         "", description="what a user has to do by hand, where nothing may be fetched"
     )
-    licence: str
+    license: str
     citation: str
     expected: Expected
     variants: dict[str, Variant] = Field(default_factory=dict)
@@ -276,13 +276,13 @@ class Segment(NamedTuple):
     seconds: float
 
 
-class Listed(NamedTuple):
+class ClipEntry(NamedTuple):
     """A clip as a reader finds it, before its audio is looked at."""
 
     clip_id: str  # stable across formats and machines: the relative path without its ending
     path: Path  # below the root given to the reader
     label: str
-    split: Side | None  # for rule: official
+    split: SplitName | None  # for rule: official
     fold: int | None  # for rule: folds, from 1
     group: str | None
     segment: Segment | None = None  # none: the whole file
@@ -292,7 +292,7 @@ class Reader(ABC):
     """Knows one data set's folder layout."""
 
     @abstractmethod
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips of the task below `root`.
 
         Args:

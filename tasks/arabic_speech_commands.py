@@ -12,20 +12,26 @@ import re
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, Side, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, locate
 
 KEYWORDS = (
     "backward", "close", "direction", "down", "enable", "five", "four", "move", "nine", "ok",
     "open", "previous", "record", "rotate", "seven", "start", "three", "undo", "yes", "zoom in",
 )  # fmt: skip
-ROUNDS: dict[str, Side] = {"01": "train", "03": "train", "05": "train", "07": "val", "09": "test"}
+ROUNDS: dict[str, SplitName] = {
+    "01": "train",
+    "03": "train",
+    "05": "train",
+    "07": "val",
+    "09": "test",
+}
 NAME = re.compile(r"(?P<speaker>\d{8})_NO_(?P<round>\d\d)\.(wav|flac)", re.IGNORECASE)
 
 
 class ArabicSpeechCommands(Reader):
     """Keywords by the official, speaker-disjoint lists, or speakers by rounds."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips; the card's name tells which of the two tasks is meant."""
         folder = locate(root, "dataset/*/*")
         by_speaker = card.name == "asc-speaker"
@@ -39,20 +45,20 @@ class ArabicSpeechCommands(Reader):
             clip_id = f"{keyword}/{path.stem}"
             if by_speaker:
                 listing.append(
-                    Listed(clip_id, path, name["speaker"], ROUNDS[name["round"]], None, None)
+                    ClipEntry(clip_id, path, name["speaker"], ROUNDS[name["round"]], None, None)
                 )
             elif clip_id in sides:
                 listing.append(
-                    Listed(clip_id, path, keyword, sides[clip_id], None, name["speaker"])
+                    ClipEntry(clip_id, path, keyword, sides[clip_id], None, name["speaker"])
                 )
             else:
                 raise UserError(f"{path} stands in none of train.csv, val.csv and test.csv")
         return listing
 
 
-def _official_sides(folder: Path) -> dict[str, Side]:
-    sides: dict[str, Side] = {}
-    names: tuple[Side, ...] = ("train", "val", "test")
+def _official_sides(folder: Path) -> dict[str, SplitName]:
+    sides: dict[str, SplitName] = {}
+    names: tuple[SplitName, ...] = ("train", "val", "test")
     for side in names:
         path = folder / f"{side}.csv"
         if not path.is_file():

@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, TaskCard, folders, locate
+from lape_bench.task import ClipEntry, Reader, TaskCard, folders, locate
 
 METADATA = {
     "ff1010bird": "ff1010bird_metadata*.csv",
@@ -22,7 +22,7 @@ LABELS = {"0": "no bird", "1": "bird"}
 class BirdDetection(Reader):
     """Whether a bird is heard, in both sets together; sides are drawn."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the recordings that the metadata of both sets name."""
         audio = {
             path.name: path
@@ -49,5 +49,5 @@ class BirdDetection(Reader):
             for item, label in labels.items():
                 # A recording that is nowhere is listed beside another, so that it is told as missing.
                 clip = audio.get(f"{item}.wav", here[0].with_name(f"{item}.wav"))
-                listing.append(Listed(f"{name}/{item}", clip, label, None, None, None))
+                listing.append(ClipEntry(f"{name}/{item}", clip, label, None, None, None))
         return listing

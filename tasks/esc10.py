@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from lape_bench.task import Listed, Reader, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, TaskCard, locate
 
 FOLDER = re.compile(r"\d{3} - (?P<label>.+)")
 NAME = re.compile(r"(?P<fold>\d)-(?P<recording>\d+)-[A-Z]\.ogg", re.IGNORECASE)
@@ -15,7 +15,7 @@ NAME = re.compile(r"(?P<fold>\d)-(?P<recording>\d+)-[A-Z]\.ogg", re.IGNORECASE)
 class Esc10(Reader):
     """Sound classes by folder; fold and source recording by file name."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips of all folds."""
         listing = []
         for path in sorted(locate(root, "[0-9][0-9][0-9] - *").glob("*/*")):
@@ -23,5 +23,5 @@ class Esc10(Reader):
             if folder and name:
                 clip_id = f"{folder['label']}/{path.stem}"
                 fold, recording = int(name["fold"]), name["recording"]
-                listing.append(Listed(clip_id, path, folder["label"], None, fold, recording))
+                listing.append(ClipEntry(clip_id, path, folder["label"], None, fold, recording))
         return listing

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, TaskCard, locate
 
 LINE = re.compile(r"\[[^\]]+\]\t(?P<name>\S+)\t(?P<emotion>\w+)\t.*")
 NAME = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<letter>[FM])\w+")
@@ -21,7 +21,7 @@ NAME = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<letter>[FM]
 class Iemocap(Reader):
     """Emotions by session; variants merge excitement into happiness, or leave out scripted dialogues."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the utterances whose emotion the card has."""
         folder = locate(root, "Session[1-5]/dialog/EmoEvaluation")
         listing = []
@@ -45,5 +45,5 @@ class Iemocap(Reader):
                         next_step="unpack the full release, which has sentences/wav in every session",
                     )
                 speaker = f"{session}{name['letter']}"
-                listing.append(Listed(found["name"], clip, emotion, None, session, speaker))
+                listing.append(ClipEntry(found["name"], clip, emotion, None, session, speaker))
         return listing

@@ -8,15 +8,15 @@ import json
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, Side, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, locate
 
-SIDES: dict[str, Side] = {"train": "train", "valid": "val", "test": "test"}
+SIDES: dict[str, SplitName] = {"train": "train", "valid": "val", "test": "test"}
 
 
 class NSynth(Reader):
     """Instrument families by the official sides."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the notes whose family the card has."""
         listing = []
         for name, side in SIDES.items():
@@ -28,7 +28,7 @@ class NSynth(Reader):
                     family, instrument = facts["instrument_family_str"], facts["instrument_str"]
                     if family in card.classes or not card.variant:
                         clip = folder / "audio" / f"{note}.wav"
-                        listing.append(Listed(note, clip, family, side, None, instrument))
+                        listing.append(ClipEntry(note, clip, family, side, None, instrument))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(
                     f"{path} is not the list of notes that NSynth comes with ({error!r})"

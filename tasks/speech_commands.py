@@ -16,10 +16,10 @@ from pathlib import Path
 import soundfile
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, Segment, Side, TaskCard, folders, locate
+from lape_bench.task import ClipEntry, Reader, Segment, SplitName, TaskCard, folders, locate
 
 NAME = re.compile(r"(?:[a-z]+_)?(?P<speaker>[0-9a-f]{8})_nohash_\d+(?:\.wav)?\.wav", re.IGNORECASE)
-LISTS: dict[str, Side] = {"validation_list.txt": "val", "testing_list.txt": "test"}
+LISTS: dict[str, SplitName] = {"validation_list.txt": "val", "testing_list.txt": "test"}
 NOISE, SILENCE, UNKNOWN = "_background_noise_", "_silence_", "_unknown_"
 VALIDATION_NOISE = "running_tap"
 SILENCE_SECONDS, SILENCE_HOP_SECONDS = 1.0, 0.5
@@ -32,7 +32,7 @@ class SpeechCommands(Reader):
     variant: `test-archive` and `testing-list` name what differs from the base.
     """
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips; the card's classes tell whether other words and noise belong to the task."""
         folder = locate(root, "testing_list.txt")
         sides = _listed_sides(folder)
@@ -52,7 +52,7 @@ class SpeechCommands(Reader):
             if from_archive and side == "test":
                 continue
             label = word if word in card.classes or not twelve else UNKNOWN
-            listing.append(Listed(clip_id, path, label, side, None, name["speaker"].lower()))
+            listing.append(ClipEntry(clip_id, path, label, side, None, name["speaker"].lower()))
         if twelve:
             listing += _silence(folder)
         if from_archive:
@@ -60,9 +60,9 @@ class SpeechCommands(Reader):
         return listing
 
 
-def _listed_sides(folder: Path) -> dict[str, Side]:
+def _listed_sides(folder: Path) -> dict[str, SplitName]:
     """Map each clip id of the lists, in lower case, to its side."""
-    sides: dict[str, Side] = {}
+    sides: dict[str, SplitName] = {}
     for name, side in LISTS.items():
         path = folder / name
         try:
@@ -86,7 +86,7 @@ def _listed_sides(folder: Path) -> dict[str, Side]:
     return sides
 
 
-def _silence(folder: Path) -> Iterator[Listed]:
+def _silence(folder: Path) -> Iterator[ClipEntry]:
     """Cut the noise recordings into windows that overlap by half; one that ends with its file is left out."""
     paths = [
         path for path in sorted((folder / NOISE).glob("[!.]*")) if path.suffix.lower() == ".wav"
@@ -104,13 +104,13 @@ def _silence(folder: Path) -> Iterator[Listed]:
         number = 0
         while number * SILENCE_HOP_SECONDS + SILENCE_SECONDS < seconds:
             segment = Segment(number * SILENCE_HOP_SECONDS, SILENCE_SECONDS)
-            side: Side = "val" if path.stem == VALIDATION_NOISE else "train"
+            side: SplitName = "val" if path.stem == VALIDATION_NOISE else "train"
             clip_id = f"{SILENCE}/{path.stem}-{number:03d}"
-            yield Listed(clip_id, path, SILENCE, side, None, f"{NOISE}/{path.stem}", segment)
+            yield ClipEntry(clip_id, path, SILENCE, side, None, f"{NOISE}/{path.stem}", segment)
             number += 1
 
 
-def _test_archive(root: Path) -> Iterator[Listed]:
+def _test_archive(root: Path) -> Iterator[ClipEntry]:
     """List the archive that was made to test 12 classes; its silence comes one second a file."""
     folder = next(folders(root, f"{UNKNOWN}/*"), None)
     if folder is None:
@@ -125,4 +125,4 @@ def _test_archive(root: Path) -> Iterator[Listed]:
         clip_id = f"test/{path.parent.name}/{path.name.split('.')[0]}"
         # Silence was cut from the noise recordings by its authors, who do not say from which.
         group = name["speaker"].lower() if name else clip_id
-        yield Listed(clip_id, path, path.parent.name, "test", None, group)
+        yield ClipEntry(clip_id, path, path.parent.name, "test", None, group)

@@ -14,7 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from lape_bench.core.seeding import Seeds
-from lape_bench.task import Generator, Listed, Side, TaskCard
+from lape_bench.task import ClipEntry, Generator, SplitName, TaskCard
 
 RATE = 16_000
 SECONDS = 1.0
@@ -47,10 +47,10 @@ class SyntheticSounds(Generator):
                     path = root / label / f"{source:02d}-{take}.wav"
                     soundfile.write(path, np.clip(wave, -1, 1), RATE, subtype="PCM_16")
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips: sources 0-11 train, 12-15 validate, 16-19 test."""
         return [
-            Listed(
+            ClipEntry(
                 f"{path.parent.name}/{path.stem}",
                 path,
                 path.parent.name,
@@ -62,7 +62,7 @@ class SyntheticSounds(Generator):
         ]
 
 
-def _side(source: int) -> Side:
+def _side(source: int) -> SplitName:
     if source < TRAIN_SOURCES:
         return "train"
     return "val" if source < TRAIN_SOURCES + VAL_SOURCES else "test"
@@ -71,7 +71,7 @@ def _side(source: int) -> Side:
 def _clip(
     shape: Callable[[Wave, float, Draw], Wave], pitch_hz: float, noise: float, draw: Draw
 ) -> Wave:
-    """One sound somewhere in a second of coloured noise."""
+    """One sound somewhere in a second of colored noise."""
     background = np.cumsum(draw.normal(size=int(RATE * SECONDS)))
     background -= np.convolve(background, np.ones(64) / 64, mode="same")
     length = int(RATE * draw.uniform(0.3, 0.9))

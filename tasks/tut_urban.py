@@ -10,15 +10,15 @@ import csv
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, Side, TaskCard, folders, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, folders, locate
 
-LISTS: dict[str, Side] = {"fold1_train.txt": "train", "fold1_evaluate.txt": "test"}
+LISTS: dict[str, SplitName] = {"fold1_train.txt": "train", "fold1_evaluate.txt": "test"}
 
 
 class TutUrban2018(Reader):
     """Scenes by the official first fold, which keeps places apart."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the segments of both lists."""
         audio = {
             path.name: path
@@ -40,7 +40,7 @@ class TutUrban2018(Reader):
                 # A segment that is nowhere is listed where it would be, so that it is told as missing.
                 clip = audio.get(file_name, meta.parent / "audio" / file_name)
                 scene, place = facts[file_name]
-                listing.append(Listed(clip.stem, clip, scene, side, None, place))
+                listing.append(ClipEntry(clip.stem, clip, scene, side, None, place))
         return listing
 
 

@@ -8,13 +8,13 @@ import csv
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, TaskCard, locate
 
 
 class UrbanSound8K(Reader):
     """Sounds by the official folds; slices of one Freesound recording share a fold."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the slices."""
         folder = locate(root, "metadata/UrbanSound8K.csv")
         path = folder / "metadata" / "UrbanSound8K.csv"
@@ -25,7 +25,7 @@ class UrbanSound8K(Reader):
                 clip = folder / "audio" / f"fold{fold}" / name
                 clip_id = f"fold{fold}/{clip.stem}"
                 label = row["class"].strip()
-                listing.append(Listed(clip_id, clip, label, None, fold, row["fsID"].strip()))
+                listing.append(ClipEntry(clip_id, clip, label, None, fold, row["fsID"].strip()))
         except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
             raise UserError(
                 f"{path} is not the list of slices that the data set comes with ({error!r})",

@@ -7,15 +7,15 @@ iden_split.txt                                lines of `1 id10001/video/00001.wa
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import Listed, Reader, Side, TaskCard, folders, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, folders, locate
 
-SIDES: dict[str, Side] = {"1": "train", "2": "val", "3": "test"}
+SIDES: dict[str, SplitName] = {"1": "train", "2": "val", "3": "test"}
 
 
 class VoxCeleb1(Reader):
     """Speakers by the official list for identification."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the utterances that the list names and the folders hold."""
         path = locate(root, "iden_split.txt") / "iden_split.txt"
         speakers: dict[str, list[Path]] = {}
@@ -45,5 +45,5 @@ class VoxCeleb1(Reader):
                 clip = next((each for each in clips if each.is_file()), clips[0])
                 clip_id = f"{speaker}/{video}/{clip.stem}"
                 group = f"{speaker}/{video}"
-                listing.append(Listed(clip_id, clip, speaker, SIDES[side], None, group))
+                listing.append(ClipEntry(clip_id, clip, speaker, SIDES[side], None, group))
         return listing

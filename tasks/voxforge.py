@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lape_bench.task import Listed, Reader, TaskCard
+from lape_bench.task import ClipEntry, Reader, TaskCard
 
 LANGUAGES = {name: name for name in ("de", "en", "es", "fr", "it", "ru")} | {"SpeechCorpus": "en"}
 SUBMISSION = re.compile(r"(?P<user>.+?)-(?P<date>\d{8})(?:-(?P<code>\w+))?")
@@ -21,7 +21,7 @@ AUDIO = {"wav": ".wav", "flac": ".flac"}
 class VoxForge(Reader):
     """Languages by folder; sides are drawn, with all submissions of a user on one."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the recordings of every submission, the FLAC files only where there is no WAV."""
         by_submission = card.variant == "by-submission"
         listing = []
@@ -37,7 +37,7 @@ class VoxForge(Reader):
                 )
                 for path in paths:
                     clip_id = f"{language}/{name}/{path.stem}"
-                    listing.append(Listed(clip_id, path, language, None, None, together))
+                    listing.append(ClipEntry(clip_id, path, language, None, None, together))
                 if paths:
                     break
         return listing

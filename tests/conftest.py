@@ -17,7 +17,7 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import prepare
 from lape_bench.plugins import single_file
 from lape_bench.runtime import cpu_cores
-from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
 REAL_AUDIO = Path(
@@ -72,7 +72,7 @@ def synthetic(synthetic_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own_artifacts(synthetic_home: Path, cache: Path) -> Path:
-    """The test's own cache folder, in which the synthetic task is prepared and no artefact is kept."""
+    """The test's own cache folder, in which the synthetic task is prepared and no artifact is kept."""
     cache.mkdir()
     for room in ("data", "manifests", "store"):
         (cache / room).symlink_to(synthetic_home / room)
@@ -95,7 +95,9 @@ def context(tmp_path: Path) -> RunContext:
     device = torch.device("cpu")
     work = tmp_path / "work"
     work.mkdir()
-    return RunContext(device, "float32", Seeds(0, "test"), SILENT_PROGRESS, work, Meter(device))
+    return RunContext(
+        device, "float32", Seeds(0, "test"), SILENT_PROGRESS, work, StageProfiler(device)
+    )
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from torch import Tensor
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views, random_gains
 from lape_bench.learning.training.inference import class_log_probabilities
-from lape_bench.learning.training.loop import Loop, UnlabelledConfig
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.learning.training.loop import TrainingLoop, UnlabeledConfig
+from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 
 from .losses import self_distillation
@@ -16,7 +16,7 @@ from .student import Student
 STAGE = "distillation"
 
 
-class DistillConfig(UnlabelledConfig):
+class DistillConfig(UnlabeledConfig):
     """Stage 3: self-distillation with pseudo-labels.
 
     The weights are the paper's. It trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs; Adam, the
@@ -57,9 +57,9 @@ def distill(
     """
     targets = pseudo_labels.to(context.device)
 
-    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
-        gains = random_gains(1, waveforms, config.gain_db, draws)
-        view = views(student.encoder.features_at(waveforms, gains), draws)
+    def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
+        gains = random_gains(1, waveforms, config.gain_db, random)
+        view = views(student.encoder.features_at(waveforms, gains), random)
         return view, targets[batch.to(context.device, non_blocking=True)]
 
     def loss(view: Tensor, clusters: Tensor) -> Tensor:
@@ -76,16 +76,16 @@ def distill(
         )
 
     optimizer = config.optimizer
-    return Loop(
+    return TrainingLoop(
         STAGE,
-        config.over(clips),
+        config.epoch_plan(clips),
         student,
         optimizer.build(student),
         optimizer.factor,
         inputs,
         loss,
-        graphable=student.encoder.graphable,
-        also={"views": views},
+        cuda_graphable=student.encoder.cuda_graphable,
+        extra_state={"views": views},
     ).run(context)
 
 

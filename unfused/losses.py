@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from lape_bench.learning.losses.normalized_mse import normalised_mse
+from lape_bench.learning.losses.normalized_mse import normalized_mse
 
 
 def self_distillation(
@@ -40,7 +40,7 @@ def self_distillation(
     for z_i in shallow:
         loss = loss + shallow_weight * F.cross_entropy(z_i, labels)
         loss = loss + kl_weight * kl_divergence(target, z_i)
-        loss = loss + feature_weight * normalised_mse(z_i, target)
+        loss = loss + feature_weight * normalized_mse(z_i, target)
     return loss
 
 

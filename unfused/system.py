@@ -20,7 +20,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import AudioNTT, Encoder
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
-from lape_bench.learning.systems.encoder_system import FrozenConfig, Unlabelled
+from lape_bench.learning.systems.encoder_system import PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.pretrained_system import Upstream, load_upstream
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.training.batches import whole_clips
@@ -98,32 +98,34 @@ class Unfused(SpectrogramSystem):
     """A student with random weights, taught by a teacher's clusters."""
 
     version = 2  # 1 gave the student each clip at its own level
-    Settings: ClassVar[type[FrozenConfig]] = UnfusedConfig
-    brief: ClassVar[dict[str, Any]] = SpectrogramSystem.brief | {
+    Settings: ClassVar[type[ProbeConfig]] = UnfusedConfig
+    smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {
         "student_width": 128,
         "clusters": 8,
-        "distill": {"epochs": 1, "least_steps": 1, "batch_size": 16},
+        "distill": {"epochs": 1, "min_steps": 1, "batch_size": 16},
     }
 
     @classmethod
-    def brief_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def with_smoke_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Lay settings over brief ones, those of the teacher's own system among them."""
         name = given.get("teacher", cls.Settings.model_fields["teacher"].default)
-        teacher = {k: v for k, v in load_upstream(name).brief.items() if k not in DOWNSTREAM}
-        return merge({**cls.brief, "teacher_settings": teacher}, given)
+        teacher = {
+            k: v for k, v in load_upstream(name).smoke_settings.items() if k not in DOWNSTREAM
+        }
+        return merge({**cls.smoke_settings, "teacher_settings": teacher}, given)
 
     @property
-    def depends_on(self) -> dict[str, int]:
+    def system_versions(self) -> dict[str, int]:
         """Return the version of the teacher's system."""
         return {self.settings.teacher: load_upstream(self.settings.teacher).version}
 
     @property
-    def rests_on(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         """Return the code of a teacher that is a plug-in of a single file."""
         code = load_upstream(self.settings.teacher).code()
         return {"teacher": "; ".join(code)} if code else {}
 
-    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+    def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Name the teacher, and the student whom stages 2 and 3 make of it."""
         kind = load_upstream(self.settings.teacher)
         teacher = kind.planned(
@@ -132,7 +134,7 @@ class Unfused(SpectrogramSystem):
         settings = self.settings.model_dump(mode="json", exclude=DOWNSTREAM)
         student = {"student": settings, "teacher": teacher, "train": train(), "seed": cell.seed}
         made = (teacher,) if self.settings.stage_4 == "teacher" else (teacher, student)
-        return (*super().shares(cell, train), *made)
+        return (*super().shared_artifacts(cell, train), *made)
 
     def build_encoder(self) -> Encoder:
         """Return a new encoder like the one that stage 4 brings to the task: the student's, or the teacher's."""
@@ -142,14 +144,16 @@ class Unfused(SpectrogramSystem):
         kind = load_upstream(settings.teacher)
         return kind.new_encoder(kind.Settings.model_validate(settings.teacher_settings))
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Run stages 1 to 3."""
         kind = load_upstream(self.settings.teacher)
         teacher_settings = kind.Settings.model_validate(self.settings.teacher_settings)
         teacher = kind.pretrained(teacher_settings, train, context)
         curves = {PRETRAINING: teacher.curve}
         if self.settings.stage_4 == "teacher":
-            return Unlabelled(teacher.encoder, TrainingSummary(curves=curves), teacher.parameters)
+            return PretrainedEncoder(
+                teacher.encoder, TrainingSummary(curves=curves), teacher.parameters
+            )
         labels, origin = self._pseudo_labels(teacher, train, context)
         student, taught = self._student(teacher, labels, origin, train, context)
         sizes = torch.bincount(labels, minlength=self.settings.clusters)
@@ -162,7 +166,7 @@ class Unfused(SpectrogramSystem):
             },
         )
         held = max(teacher.parameters, sum(p.numel() for p in student.parameters()))
-        return Unlabelled(student.encoder, summary, held)
+        return PretrainedEncoder(student.encoder, summary, held)
 
     def _pseudo_labels(
         self, teacher: Upstream, train: Clips, context: RunContext
@@ -230,8 +234,8 @@ class Unfused(SpectrogramSystem):
                 else:
                     batches = whole_clips(train, inside.device)
                     encoder.fit_features(waveforms for _, waveforms in batches)
-                bands, frames = encoder.feature_shape(config.window_seconds)
-                views = Views((bands, frames), len(train)).to(inside.device)
+                n_mels, frames = encoder.feature_shape(config.window_seconds)
+                views = Views((n_mels, frames), len(train)).to(inside.device)
                 curve = stage_3.distill(student, views, train, labels, config, inside)
                 agreed = stage_3.agreement(student, train, labels, config.window_seconds, inside)
             content = {"student": student.state_dict(), "curve": list(curve), "agreement": agreed}

@@ -49,13 +49,13 @@ def prune_artifacts(
     kind: Annotated[str | None, typer.Option(help="Only of this kind.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
 ) -> None:
-    """Delete artefacts that no run has used for a while; a later run makes them again."""
+    """Delete artifacts that no run has used for a while; a later run makes them again."""
     from lape_bench.runtime import artifacts
 
     everything = list(artifacts.kept(artifacts.cache()))
     kinds = sorted({each.kind for each in everything})
     if kind is not None and kind not in kinds:
-        raise unknown("kind of artefact", kind, kinds)
+        raise unknown("kind of artifact", kind, kinds)
     chosen = [
         each for each in everything if each.unused_days >= unused_days and kind in (None, each.kind)
     ]

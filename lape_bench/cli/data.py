@@ -153,25 +153,25 @@ def lock(
 
 @app.command(epilog="Example: bench data status")
 def status() -> None:
-    """Show of every task what is on disk: missing, fetched, prepared or verified, its size and its licence."""
-    from lape_bench.data.inventory import Stock, measure, take_stock
+    """Show of every task what is on disk: missing, fetched, prepared or verified, its size and its license."""
+    from lape_bench.data.inventory import DiskUsage, measure, take_stock
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("MiB", justify="right")
-    table.add_column("licence", overflow="fold")
+    table.add_column("license", overflow="fold")
     cards, problems = all_cards()
-    stocks: dict[str, Stock] = {}
+    stocks: dict[str, DiskUsage] = {}
     for card in cards:
         try:
             stocks[card.name] = take_stock(card)
         except UserError as problem:
             problems.append(problem)
     each, total = measure(list(stocks.values()))
-    licences = {card.name: card.licence for card in cards}
+    licenses = {card.name: card.license for card in cards}
     for (name, stock), size in zip(stocks.items(), each, strict=True):
-        table.add_row(name, stock.state, f"{size / 2**20:,.0f}", licences[name])
+        table.add_row(name, stock.state, f"{size / 2**20:,.0f}", licenses[name])
     print_table(table)
     print(f"{total / 2**20:,.0f} MiB in {home()}; what tasks share stands with each of them")
     for error in problems:

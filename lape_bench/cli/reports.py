@@ -22,7 +22,7 @@ app = typer.Typer()
 def show(
     record: Annotated[Path, typer.Argument(help="A cell's folder, or its record.json.")],
 ) -> None:
-    """Show a record: score, stages and their cost, learning curves, clusters, artefacts."""
+    """Show a record: score, stages and their cost, learning curves, clusters, artifacts."""
     from lape_bench.report import show as telling
 
     print_table(telling.show(telling.find_record(record)))

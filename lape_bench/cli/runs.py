@@ -79,8 +79,8 @@ def run(
     """
     from lape_bench.evaluation.runner import RunOptions, check_protocols, plan, resolve
     from lape_bench.runtime.device import Compute
-    from lape_bench.sweep.grid import Work
-    from lape_bench.sweep.local_engine import Local
+    from lape_bench.sweep.grid import SweepItem
+    from lape_bench.sweep.local_engine import LocalEngine
 
     if not 0 < label_fraction <= 1:
         raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
@@ -104,7 +104,7 @@ def run(
     progress = Progress(quiet, verbose)
     for cell in {(cell.system, cell.task): cell for cell in cells}.values():
         resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
-    _run_all([Work(cell) for cell in cells], options, Local(), progress)
+    _run_all([SweepItem(cell) for cell in cells], options, LocalEngine(), progress)
 
 
 class RunByDefault(TyperGroup):
@@ -168,28 +168,28 @@ def sweep(
     from lape_bench.runtime.device import Compute
 
     engine = _engine(on, settings or [], jobs)
-    works = _works_of(file, task)
+    items = _items_of(file, task)
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit)
     progress = Progress(quiet, verbose)
     if dry_run:
-        _show_plan([work.cell for work in works], options, progress)
+        _show_plan([item.cell for item in items], options, progress)
     elif check:
-        _show_machines(engine.check(works, options, progress))
+        _show_machines(engine.check(items, options, progress))
     else:
-        _run_all(works, options, engine, progress)
+        _run_all(items, options, engine, progress)
 
 
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
 def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     """Tell how far a grid is: what is finished, under way, failed and left, by system and task."""
     from lape_bench.evaluation.runner import RunOptions
-    from lape_bench.sweep.run_cell import State, state_of
+    from lape_bench.sweep.run_cell import CellState, state_of
 
     options, progress = RunOptions(out=out), Progress(quiet=True)
-    found = [(work.cell, *state_of(work.cell, options, progress)) for work in _works_of(file, task)]
+    found = [(item.cell, *state_of(item.cell, options, progress)) for item in _items_of(file, task)]
     there = {state for _, state, _ in found}
-    states = [state for state in get_args(State) if state in there]
+    states = [state for state in get_args(CellState) if state in there]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("system", "task"):
         table.add_column(heading, no_wrap=True)
@@ -209,24 +209,24 @@ def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     print(", ".join(f"{sum(counts[s] for counts in rows.values())} {s}" for s in states))
 
 
-def _works_of(file: Path, tasks: list[str] | None) -> list[Any]:
+def _items_of(file: Path, tasks: list[str] | None) -> list[Any]:
     from lape_bench.sweep.grid import SweepConfig
 
     grid = read_yaml(file, SweepConfig)
-    return grid.only(tasks).works() if tasks else grid.works()
+    return grid.only(tasks).items() if tasks else grid.items()
 
 
 def _engine(on: str | None, settings: list[str], jobs: int | None) -> Any:
     """Return what runs a sweep, here or on a cluster."""
     if on is None:
-        from lape_bench.sweep.local_engine import Local
+        from lape_bench.sweep.local_engine import LocalEngine
 
         if settings:
             raise UserError(
                 f"--set {settings[0]} is a setting of an engine, and none is named",
                 next_step="add --on ray or --on slurm; settings of systems stand in the grid",
             )
-        return Local(jobs or 1)
+        return LocalEngine(jobs or 1)
     if jobs is not None:
         raise UserError(
             "--jobs is of this machine alone",
@@ -289,7 +289,7 @@ def pretrain(
 
     given = merge(apply_pairs(settings or []), {"corpus": corpus})
     if epochs is not None:
-        given = merge(given, {"pretrain": {"epochs": epochs, "least_steps": 1}})
+        given = merge(given, {"pretrain": {"epochs": epochs, "min_steps": 1}})
     compute = Compute(device=device, precision=precision, threads=threads)
     progress = Progress(quiet or not distributed.leads(), verbose and distributed.leads())
     try:
@@ -350,7 +350,7 @@ def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
     return list(dict.fromkeys([*named, *ready]))
 
 
-def _run_all(works: list[Any], options: Any, engine: Any, progress: Progress) -> None:
+def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) -> None:
     """Run cells, say what failed, and show the board of what is finished."""
     from lape_bench.records.record import RunRecord, cell_folder
     from lape_bench.results.load import results_of
@@ -372,7 +372,7 @@ def _run_all(works: list[Any], options: Any, engine: Any, progress: Progress) ->
     )
     with beside:
         for cell, outcome in _until_stopped(
-            run_cells(works, options, engine, progress), engine.stopped
+            run_cells(items, options, engine, progress), engine.stopped
         ):
             if isinstance(outcome, RunRecord) and outcome.status == "finished":
                 finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
@@ -389,7 +389,7 @@ def _run_all(works: list[Any], options: Any, engine: Any, progress: Progress) ->
         progress.say(f"records in {options.out}; 'bench report' shows them all")
     if failed:
         print(
-            f"{failed} of {len(works)} cells failed; run again to retry them; tracebacks, if there are any, are in error.txt "
+            f"{failed} of {len(items)} cells failed; run again to retry them; tracebacks, if there are any, are in error.txt "
             "beside the records",
             file=sys.stderr,
         )

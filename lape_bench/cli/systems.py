@@ -18,7 +18,7 @@ from lape_bench.cli.options import (
     Threads,
     print_table,
 )
-from lape_bench.conformance.claims import Result
+from lape_bench.conformance.claims import ClaimResult
 from lape_bench.core.config import apply_pairs, describe
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
@@ -94,7 +94,7 @@ def check(
     print(f"{system} keeps the contract{skipped}")
 
 
-def _in_lines(result: Result) -> str:
+def _in_lines(result: ClaimResult) -> str:
     """Lay out a claim and what came of it; what went wrong gets lines of its own."""
     said = [f"{result.claim}: {result.detail}" if result.detail else result.claim]
     if result.outcome in ("FAILS", "skipped"):

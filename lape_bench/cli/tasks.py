@@ -83,7 +83,7 @@ def new_task(
     metric: Annotated[str, typer.Option(help="What the task is ranked by.")] = "accuracy",
     domain: Annotated[str, typer.Option(help="speech, sound, music or bioacoustics.")] = "sound",
     title: Annotated[str, typer.Option(help="For listings; default: the name.")] = "",
-    licence: Annotated[str, typer.Option(help="Of the recordings.")] = "not stated",
+    license: Annotated[str, typer.Option(help="Of the recordings.")] = "not stated",
 ) -> None:
     """Make recordings of your own a task: write its card from a folder of class folders, or from a CSV file.
 
@@ -101,7 +101,7 @@ def new_task(
         metric=metric,
         domain=domain,
         title=title or name,
-        licence=licence,
+        license=license,
     )
     for note in drafted.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -145,7 +145,7 @@ def show_task(task: TaskName) -> None:
         "split": split + card.split.origin,
         "kept apart": card.group or "nothing",
         "to get it": task_page.how_to_get(card).replace("`", "") + twin,
-        "licence": card.licence,
+        "license": card.license,
         "citation": card.citation,
         "prepared": "yes"
         if manifest_path(card.reference).is_file()

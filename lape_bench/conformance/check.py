@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lape_bench.conformance.claims import Failed, Note, Result, hold
+from lape_bench.conformance.claims import ClaimFailed, ClaimNote, ClaimResult, hold
 from lape_bench.conformance.encoder import EMBEDS, check_encoder
-from lape_bench.conformance.harness import Bench, material, target
+from lape_bench.conformance.harness import Harness, material, target
 from lape_bench.conformance.trained import TRAINS, check_trained
 from lape_bench.core.config import Config, describe, validate
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.runner import load_system
 from lape_bench.runtime.device import Compute
-from lape_bench.system import Protocol, System
+from lape_bench.system import ProtocolName, System
 
 GROUP = "system"
 SLOWEST_HZ, FASTEST_HZ = 1_000, 400_000  # below, it is kHz; above, no recording has it
@@ -27,12 +27,12 @@ SLOWEST_HZ, FASTEST_HZ = 1_000, 400_000  # below, it is kHz; above, no recording
 
 def check_system(
     name: str, settings: dict[str, Any], compute: Compute, progress: Progress
-) -> Iterator[Result]:
+) -> Iterator[ClaimResult]:
     """Run every check of a system: of its class, of its encoder, and of each protocol.
 
     Args:
         name: the registered name.
-        settings: what to change of the class's `brief` settings.
+        settings: what to change of the class's `smoke_settings` settings.
         compute: device, precision and threads.
         progress: told of preparing the synthetic task.
 
@@ -40,7 +40,9 @@ def check_system(
         UserError: unknown system, or settings that its model refuses.
     """
     kind = load_system(name)
-    config = validate(kind.brief_settings(settings), kind.Settings, where=f"settings of {name}")
+    config = validate(
+        kind.with_smoke_settings(settings), kind.Settings, where=f"settings of {name}"
+    )
     rate = hold(GROUP, "says the rate of its audio in Hz", partial(_rate, kind, config))
     yield rate
     yield hold(GROUP, "says what each setting is", partial(_described, kind))
@@ -49,33 +51,33 @@ def check_system(
     clips = material(kind.sample_rate, progress)
 
     @contextmanager
-    def bench(protocol: Protocol) -> Iterator[Bench]:
+    def harness(protocol: ProtocolName) -> Iterator[Harness]:
         with tempfile.TemporaryDirectory() as folder:
             make = partial(kind, config, target(), protocol)
-            yield Bench(make, clips, compute, Path(folder))
+            yield Harness(make, clips, compute, Path(folder))
 
     embeds = True
-    with bench(kind.protocols[0]) as on:
+    with harness(kind.protocols[0]) as on:
         for result in check_encoder(on, finetuned="finetune" in kind.protocols):
             embeds = embeds and (result.holds or result.claim != EMBEDS)
             yield result
     for protocol in kind.protocols:
         if not embeds:
-            yield Result(protocol, TRAINS, "skipped", "the encoder comes first")
+            yield ClaimResult(protocol, TRAINS, "skipped", "the encoder comes first")
             continue
-        with bench(protocol) as on:
+        with harness(protocol) as on:
             yield from check_trained(on, protocol)
 
 
 def _rate(kind: type[System], config: Config) -> str:
     rate: object = kind.sample_rate
     if type(rate) is not int:
-        raise Failed(f"sample_rate of the class is {rate!r}; make it an int, such as 16_000")
+        raise ClaimFailed(f"sample_rate of the class is {rate!r}; make it an int, such as 16_000")
     if not SLOWEST_HZ <= rate <= FASTEST_HZ:
-        raise Failed(f"sample_rate is {rate:,}; is it in Hz, such as 16_000?")
+        raise ClaimFailed(f"sample_rate is {rate:,}; is it in Hz, such as 16_000?")
     own = kind(config, target(), kind.protocols[0]).sample_rate
     if own != rate:
-        raise Failed(
+        raise ClaimFailed(
             f"a system says {own:,} and its class {rate:,}; audio is read before a system is built, so the class must "
             "know"
         )
@@ -85,6 +87,6 @@ def _rate(kind: type[System], config: Config) -> str:
 def _described(kind: type[System]) -> None:
     silent = [setting for setting, _, description in describe(kind.Settings) if not description]
     if silent:
-        raise Note(
+        raise ClaimNote(
             f"without a description: {', '.join(silent)}; Field(..., description=...) shows one in 'bench systems show'"
         )

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 from lape_bench.core.errors import FAILURES, UserError, in_a_line
 
-Outcome = Literal["ok", "FAILS", "skipped", "note"]
+ClaimStatus = Literal["ok", "FAILS", "skipped", "note"]
 
 
-class Result(NamedTuple):
+class ClaimResult(NamedTuple):
     """Outcome of one check.
 
     Attributes:
@@ -24,7 +24,7 @@ class Result(NamedTuple):
 
     group: str
     claim: str
-    outcome: Outcome
+    outcome: ClaimStatus
     detail: str = ""
 
     @property
@@ -36,35 +36,35 @@ class Result(NamedTuple):
 class Verdict(Exception):
     """Ends a check; the message is the result's detail."""
 
-    outcome: ClassVar[Outcome]
+    outcome: ClassVar[ClaimStatus]
 
 
-class Failed(Verdict):
+class ClaimFailed(Verdict):
     """What was seen, and its usual cause."""
 
     outcome = "FAILS"
 
 
-class Skipped(Verdict):
+class ClaimSkipped(Verdict):
     """Why the claim cannot be tried here."""
 
     outcome = "skipped"
 
 
-class Note(Verdict):
+class ClaimNote(Verdict):
     """Something worth knowing that breaks no claim."""
 
     outcome = "note"
 
 
-def hold(group: str, claim: str, check: Callable[[], str | None]) -> Result:
+def hold(group: str, claim: str, check: Callable[[], str | None]) -> ClaimResult:
     """Run one check."""
     try:
         remark = check()
     except Verdict as verdict:
-        return Result(group, claim, verdict.outcome, str(verdict))
+        return ClaimResult(group, claim, verdict.outcome, str(verdict))
     except UserError as error:
-        return Result(group, claim, "FAILS", str(error).rstrip("."))
+        return ClaimResult(group, claim, "FAILS", str(error).rstrip("."))
     except FAILURES as error:  # a plug-in may fail in any way; the check says how
-        return Result(group, claim, "FAILS", f"it raised {in_a_line(error)}")
-    return Result(group, claim, "ok", remark or "")
+        return ClaimResult(group, claim, "FAILS", f"it raised {in_a_line(error)}")
+    return ClaimResult(group, claim, "ok", remark or "")

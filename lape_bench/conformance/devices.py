@@ -91,7 +91,7 @@ def _within(path: str, value: Any, seen: set[int]) -> Iterator[str]:
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
-        if value.is_leaf:  # else it is computed anew, as by weight normalisation
+        if value.is_leaf:  # else it is computed anew, as by weight normalization
             yield path
     elif isinstance(value, nn.Module):
         if next(value.parameters(), next(value.buffers(), None)) is not None:

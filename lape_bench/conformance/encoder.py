@@ -1,4 +1,4 @@
-"""What must hold of an encoder before anything is learnt: of its rate, its embeddings, its gradients and its tensors."""
+"""What must hold of an encoder before anything is learned: of its rate, its embeddings, its gradients and its tensors."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from lape_bench.conformance.claims import Failed, Note, Result, Skipped, hold
+from lape_bench.conformance.claims import ClaimFailed, ClaimNote, ClaimResult, ClaimSkipped, hold
 from lape_bench.conformance.devices import (
     CannotTell,
     LeftBehind,
@@ -16,7 +16,7 @@ from lape_bench.conformance.devices import (
     other_device,
     unregistered,
 )
-from lape_bench.conformance.harness import Bench
+from lape_bench.conformance.harness import Harness
 from lape_bench.core.errors import FAILURES, in_a_line
 from lape_bench.learning.encoders.base import Encoder, as_embeddings
 from lape_bench.learning.systems.encoder_system import EncoderSystem
@@ -25,28 +25,28 @@ from lape_bench.system import RunContext
 
 GROUP = "encoder"
 EMBEDS = "turns windows into embeddings, (batch, embedding_size)"
-LEVELS = (0.1, 1e-3, 0.2, 0.01)  # of the windows of a batch, so that neighbours differ much
+LEVELS = (0.1, 1e-3, 0.2, 0.01)  # of the windows of a batch, so that neighbors differ much
 SECONDS = (1.0, 4.7, 12.0)  # the tasks that come with the harness cut windows of 1 to 12 s
 SHORTEST = 0.1  # of own tasks, whose clips may be as short
 # As a share of the largest number in an embedding: kernels may round differently for another batch size.
 ALIKE_WITHIN = {"float32": 0.01, "bf16": 0.05}
 NAMED = 3
-OVER_THE_BATCH = "is batch norm still training, or is something normalised over the batch?"
+OVER_THE_BATCH = "is batch norm still training, or is something normalized over the batch?"
 
 
-def check_encoder(bench: Bench, finetuned: bool) -> Iterator[Result]:
+def check_encoder(harness: Harness, finetuned: bool) -> Iterator[ClaimResult]:
     """Build the encoder of a system and hold it against every claim.
 
     Args:
         bench: of any of the system's protocols.
         finetuned: whether one of them trains the encoder.
     """
-    system = bench.make()
+    system = harness.make()
     if not isinstance(system, EncoderSystem):
         said = "the system is no EncoderSystem, so that nothing is known of its inside"
-        yield Result(GROUP, EMBEDS, "skipped", said)
+        yield ClaimResult(GROUP, EMBEDS, "skipped", said)
         return
-    subject = _Subject(system, bench)
+    subject = _Subject(system, harness)
     result = hold(GROUP, EMBEDS, partial(_embeds, subject))
     yield result
     if not result.holds:
@@ -56,7 +56,7 @@ def check_encoder(bench: Bench, finetuned: bool) -> Iterator[Result]:
         (f"takes windows of {SECONDS[0]:g} to {SECONDS[-1]:g} s", _lengths),
         (f"takes windows of {SHORTEST:g} s, as own tasks may have", _shortest),
         ("in evaluation, gives the same embedding again and does not change", _steady),
-        ("a window's embedding does not depend on its neighbours", _independent),
+        ("a window's embedding does not depend on its neighbors", _independent),
         ("its tensors follow it to another device", _moves),
     ]
     if finetuned:
@@ -73,9 +73,9 @@ class _Subject:
 
     encoder: Encoder
 
-    def __init__(self, system: EncoderSystem, bench: Bench) -> None:
-        self.system, self.clips = system, bench.data.train
-        self.context: RunContext = bench.context(GROUP)
+    def __init__(self, system: EncoderSystem, harness: Harness) -> None:
+        self.system, self.clips = system, harness.data.train
+        self.context: RunContext = harness.context(GROUP)
 
     def build(self) -> Encoder:
         """Return a new encoder, on the CPU."""
@@ -121,7 +121,7 @@ def _embeds(subject: _Subject) -> str:
     subject.encoder = subject.build().to(subject.context.device)
     lazy = [name for name, tensor in _tensors(subject.encoder) if is_lazy(tensor)]
     if lazy:
-        raise Failed(
+        raise ClaimFailed(
             f"{_some(lazy)} have no shape before the first batch, and what was saved cannot be loaded into them; give Lazy "
             "layers their input size"
         )
@@ -133,19 +133,23 @@ def _embeds(subject: _Subject) -> str:
             embeddings = subject.evaluate(batch)
         except RuntimeError as error:
             if devices_differ(error):
-                raise Failed(f"{error}; {_why_left(subject.build())}") from error
+                raise ClaimFailed(f"{error}; {_why_left(subject.build())}") from error
             raise
         except ValueError as error:  # such as of a batch norm that is given one number a channel
             if len(batch) > 1:
                 raise
-            raise Failed(f"one window alone raised {in_a_line(error)}; {OVER_THE_BATCH}") from error
+            raise ClaimFailed(
+                f"one window alone raised {in_a_line(error)}; {OVER_THE_BATCH}"
+            ) from error
         as_embeddings(embeddings, (len(batch), subject.encoder.embedding_size), "it")
         if embeddings.dtype not in (torch.float32, torch.bfloat16):
-            raise Failed(f"they are {embeddings.dtype}; heads are float32: .float()")
+            raise ClaimFailed(f"they are {embeddings.dtype}; heads are float32: .float()")
         if not torch.isfinite(embeddings).all():
             if len(batch) == 1:
-                raise Failed(f"of one window alone they are not finite; {OVER_THE_BATCH}")
-            raise Failed("of plain noise they are not finite; are weights or statistics unset?")
+                raise ClaimFailed(f"of one window alone they are not finite; {OVER_THE_BATCH}")
+            raise ClaimFailed(
+                "of plain noise they are not finite; are weights or statistics unset?"
+            )
     return f"embedding_size is {subject.encoder.embedding_size:,}"
 
 
@@ -163,9 +167,9 @@ def _lengths(subject: _Subject) -> None:
             found = tuple(subject.evaluate(window).shape)
         except Exception as error:  # a layer that does not fit says so in its own way
             said = in_a_line(error).rstrip(".")
-            raise Failed(f"one of {seconds:g} s raised {said}; {cause}") from error
+            raise ClaimFailed(f"one of {seconds:g} s raised {said}; {cause}") from error
         if found != wanted:
-            raise Failed(
+            raise ClaimFailed(
                 f"one of {seconds:g} s gave a tensor of shape {found}, not {wanted}; {cause}"
             )
 
@@ -175,11 +179,11 @@ def _shortest(subject: _Subject) -> None:
         found = subject.evaluate(subject.noise(SHORTEST, LEVELS[:1]))
         embeddings = as_embeddings(found, (1, subject.encoder.embedding_size), "it")
     except FAILURES as error:  # a layer that does not fit says so in its own way
-        raise Note(
+        raise ClaimNote(
             f"{in_a_line(error).rstrip('.')}: tasks with such clips are beyond it"
         ) from error
     if not torch.isfinite(embeddings).all():
-        raise Failed(
+        raise ClaimFailed(
             "their embeddings are not finite; is there an average over no frames? let it raise an error instead"
         )
 
@@ -190,7 +194,7 @@ def _steady(subject: _Subject) -> None:
     given = windows.clone()
     first = subject.evaluate(windows)
     if not torch.equal(windows, given):
-        raise Failed(
+        raise ClaimFailed(
             "it changes the waveforms that it is given; is there an x.mul_() or x -= in it?"
         )
     subject.encoder.train()
@@ -198,11 +202,11 @@ def _steady(subject: _Subject) -> None:
     after = _tensors(subject.encoder)
     changed = [name for name, tensor in after if not _same(tensor, before[name])]
     if changed:
-        raise Failed(
+        raise ClaimFailed(
             f"evaluation moves {_some(changed)}; are statistics updated without asking self.training?"
         )
     if not subject.alike(first, again):
-        raise Failed(
+        raise ClaimFailed(
             f"two embeddings of the same audio differ by {_difference(first, again):.1%} of their largest number; is "
             "dropout on in evaluation? F.dropout needs training=self.training, and eval() finds no module in a list"
         )
@@ -227,9 +231,9 @@ def _independent(subject: _Subject) -> None:
         if subject.alike(alone, together[index]):
             continue
         if not subject.alike(subject.evaluate(windows), together):
-            raise Skipped("its embeddings differ from call to call, which hides it")
+            raise ClaimSkipped("its embeddings differ from call to call, which hides it")
         off = _difference(alone, together[index])
-        raise Failed(
+        raise ClaimFailed(
             f"alone, a window's embedding differs by {off:.1%} of its largest number; {OVER_THE_BATCH}"
         )
 
@@ -245,22 +249,24 @@ def _moves(subject: _Subject) -> str:
                 found = moved.eval()(moved.features(windows.to(device)))
         except Exception as error:  # every operation has its own
             said = in_a_line(error).rstrip(".")
-            raise Failed(f"on {device} it raised {said}; {cause}") from error
+            raise ClaimFailed(f"on {device} it raised {said}; {cause}") from error
         if found.device.type != device.type:
-            raise Failed(f"the embeddings of waveforms on {device} are on {found.device}; {cause}")
+            raise ClaimFailed(
+                f"the embeddings of waveforms on {device} are on {found.device}; {cause}"
+            )
         off = _difference(found, subject.evaluate(windows))
         if not off < max(ALIKE_WITHIN.values()):
-            raise Failed(
+            raise ClaimFailed(
                 f"on {device} embeddings differ by {off:.1%} of their largest number; {cause}"
             )
         return f"on {device} as on {subject.context.device}"
     try:
         embed_on_stand_in(moved, windows)
     except LeftBehind as error:
-        raise Failed(f"{error}; {cause}") from error
+        raise ClaimFailed(f"{error}; {cause}") from error
     except CannotTell as error:
         doubt = f"; plain attributes may stay behind: {_some(held)}" if held else ""
-        raise Skipped(
+        raise ClaimSkipped(
             f"no second device is here, and a stand-in stops at {error}{doubt}"
         ) from error
     return "no second device is here; tried on a stand-in for a GPU"
@@ -277,17 +283,17 @@ def _why_left(encoder: Encoder) -> str:
 def _trainable(subject: _Subject) -> str:
     parameters = dict(subject.encoder.named_parameters())
     if not parameters:
-        raise Skipped("it has no parameters: fine-tuning trains the classifier alone")
+        raise ClaimSkipped("it has no parameters: fine-tuning trains the classifier alone")
     free = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     if not free:
-        raise Failed(
+        raise ClaimFailed(
             "all its parameters are frozen, so that fine-tuning would train the classifier alone; set requires_grad, "
             "or leave finetune out of the protocols"
         )
     _, gradients = _backward(subject, subject.windows())
     reached = {name for name, gradient in gradients.items() if gradient is not None}
     if not reached:
-        raise Failed(
+        raise ClaimFailed(
             "no gradient reaches a parameter, so that fine-tuning would train the classifier alone; is there a "
             "torch.no_grad(), .detach() or .numpy() in features() or forward()?"
         )
@@ -302,14 +308,14 @@ def _finite_gradients(subject: _Subject) -> None:
     windows[0] = 0
     embeddings, gradients = _backward(subject, windows)
     if not torch.isfinite(embeddings).all():
-        raise Skipped("the embeddings themselves are not; see the silent clips below")
+        raise ClaimSkipped("the embeddings themselves are not; see the silent clips below")
     wrong = [
         name
         for name, gradient in gradients.items()
         if gradient is not None and not torch.isfinite(gradient).all()
     ]
     if wrong:
-        raise Failed(
+        raise ClaimFailed(
             f"that of {_some(wrong)} is not, and one such step ruins a training; is a sqrt() or pow() of 0 on the way, or "
             "a where() around one? add a little inside"
         )

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lape_bench.conformance.claims import Failed, Skipped
+from lape_bench.conformance.claims import ClaimFailed, ClaimSkipped
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.runtime.device import Compute
-from lape_bench.runtime.profiling import Meter
-from lape_bench.system import LabelledClips, RunContext, System, Target, TrainingData
+from lape_bench.runtime.profiling import StageProfiler
+from lape_bench.system import LabeledClips, RunContext, System, TargetTask, TrainingData
 
 TASK = "synthetic-sounds"
 CLIPS_A_CLASS = {"train": 8, "val": 4, "test": 4}
@@ -26,21 +26,21 @@ SAME_WITHIN = (
 
 
 @dataclass(frozen=True)
-class Material:
+class CheckData:
     """The clips of a check, all at one rate."""
 
-    train: LabelledClips
-    validation: LabelledClips
-    test: LabelledClips
+    train: LabeledClips
+    validation: LabeledClips
+    test: LabeledClips
 
 
-def target() -> Target:
+def target() -> TargetTask:
     """Return the synthetic task as a system sees it."""
     card = load_card(TASK)
-    return Target(classes=card.classes, window_seconds=card.window_seconds, metric=card.metric)
+    return TargetTask(classes=card.classes, window_seconds=card.window_seconds, metric=card.metric)
 
 
-def material(rate: int, progress: Progress) -> Material:
+def material(rate: int, progress: Progress) -> CheckData:
     """Take some clips of each class and side of the synthetic task, at so many Hz."""
     card = load_card(TASK)
     manifest = ensure_prepared(card, progress)
@@ -48,16 +48,16 @@ def material(rate: int, progress: Progress) -> Material:
     number = {label: index for index, label in enumerate(card.classes)}
     labels = torch.tensor([number[label] for label in table["label"]])
 
-    def side(name: str) -> LabelledClips:
+    def side(name: str) -> LabeledClips:
         place = np.flatnonzero(table["split"] == name)
         by_class = table.iloc[place].groupby("label").indices.values()
         rows = np.concatenate([place[rows[: CLIPS_A_CLASS[name]]] for rows in by_class])
-        return LabelledClips(clips.select(rows), labels[rows])
+        return LabeledClips(clips.select(rows), labels[rows])
 
-    return Material(*(side(name) for name in CLIPS_A_CLASS))
+    return CheckData(*(side(name) for name in CLIPS_A_CLASS))
 
 
-class Bench:
+class Harness:
     """A system's class, under one protocol, on the check's clips.
 
     Args:
@@ -68,19 +68,19 @@ class Bench:
     """
 
     def __init__(
-        self, make: Callable[[], System], clips: Material, compute: Compute, folder: Path
+        self, make: Callable[[], System], clips: CheckData, compute: Compute, folder: Path
     ) -> None:
         self.make, self.folder, self.test = make, folder, clips.test
         self.device, self.precision = compute.resolve()
-        validation = clips.validation if make().selects else None
+        validation = clips.validation if make().uses_validation else None
         self.data = TrainingData(clips.train.clips, clips.train, validation)
 
     def context(self, name: str, device: torch.device | None = None) -> RunContext:
         """Return the context of a run with a work folder of this name."""
         work, device = self.folder / name, device or self.device
         work.mkdir(exist_ok=True)
-        seeds, meter = Seeds(0, "check"), Meter(device)
-        context = RunContext(device, self.precision, seeds, Progress(quiet=True), work, meter)
+        seeds, profiler = Seeds(0, "check"), StageProfiler(device)
+        context = RunContext(device, self.precision, seeds, Progress(quiet=True), work, profiler)
         context.cache = (
             work / "artifacts"
         )  # its own, or a second training would find the first one's
@@ -88,7 +88,7 @@ class Bench:
         return context
 
     def trained(self, name: str) -> System:
-        """Return a system that has learnt."""
+        """Return a system that has learned."""
         system = self.make()
         system.train(self.data, self.context(name))
         return system
@@ -117,16 +117,16 @@ class Bench:
         if self.same(self.scores(one, self.test.clips), scores):
             return
         if not self.same(self.scores(other, self.test.clips), scores):
-            raise Skipped("one system's own scores differ from call to call, which hides it")
-        raise Failed(otherwise)
+            raise ClaimSkipped("one system's own scores differ from call to call, which hides it")
+        raise ClaimFailed(otherwise)
 
     def insist_trained_alike(self, one: System, other: System, otherwise: str) -> None:
         """Fail, saying `otherwise`, unless two trainings came to the same scores."""
         try:
             self.insist_same(one, other, otherwise)
-        except Failed:
+        except ClaimFailed:
             if self.device.type == "cpu":
                 raise
-            raise Skipped(
+            raise ClaimSkipped(
                 f"two trainings on {self.device} need not agree, since it may add in any order; use --device cpu"
             ) from None

@@ -1,4 +1,4 @@
-"""One run seed becomes named generators, and weight initialisation is forked and seeded here alone.
+"""One run seed becomes named generators, and weight initialization is forked and seeded here alone.
 
 A generator's stream is a function of the run's seed and its own name, not of who drew before it:
 the same labels are drawn whatever the system, and a resumed epoch draws what it would have drawn.

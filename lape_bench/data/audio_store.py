@@ -49,7 +49,7 @@ class Recording(NamedTuple):
         return audio.read(self.path, self.segment, self.shortest_seconds)
 
 
-class Facts(NamedTuple):
+class ClipFacts(NamedTuple):
     """What decoding told about a clip; `problem` is empty where it is usable."""
 
     seconds: float
@@ -135,7 +135,7 @@ class Clips:
 
 
 def _room(count: int) -> NDArray[np.float32]:
-    """Return a writeable array for `count` samples, in memory or mapped."""
+    """Return a writable array for `count` samples, in memory or mapped."""
     if count * np.dtype(np.float32).itemsize <= RESIDENT_BYTES:
         return np.empty(count, np.float32)
     folder = home() / "store"
@@ -152,7 +152,7 @@ def audio_key(clips: Sequence[tuple[str, str]]) -> str:
     return _hash(*(part for clip in clips for part in clip))
 
 
-def key_of(recordings: Sequence[Recording], facts: Sequence[Facts]) -> str:
+def key_of(recordings: Sequence[Recording], facts: Sequence[ClipFacts]) -> str:
     """Return the key of the store that `build` makes of recordings with these facts."""
     return audio_key(
         [
@@ -167,8 +167,8 @@ def build(
     recordings: Sequence[Recording],
     rate: int,
     on_clip: Callable[[], None] = lambda: None,
-    accept: Callable[[list[Facts]], None] = lambda facts: None,
-) -> tuple[str, list[Facts]]:
+    accept: Callable[[list[ClipFacts]], None] = lambda facts: None,
+) -> tuple[str, list[ClipFacts]]:
     """Decode recordings in parallel into a store at `rate` Hz.
 
     Args:
@@ -183,7 +183,7 @@ def build(
     Raises:
         UserError: the disk is full, or the cache cannot be written.
     """
-    facts: list[Facts] = []
+    facts: list[ClipFacts] = []
     lengths: list[int] = []
     with staged_folder(home() / "store") as staging:
         with (staging.path / SAMPLES).open("wb") as file:
@@ -240,7 +240,7 @@ def open_store(
     return Clips(tuple(ids.tolist()), samples, starts, lengths, rate, _folder(key, rate))
 
 
-def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[Facts]) -> None:
+def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[ClipFacts]) -> None:
     pairs = list(zip(recordings, facts, strict=True))
     if audio_key([(recording.clip_id, fact.content) for recording, fact in pairs]) == key:
         return
@@ -257,10 +257,10 @@ def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[Facts
 
 def _decode_in_order(
     recordings: Sequence[Recording], rate: int
-) -> Iterator[tuple[Facts, audio.Samples]]:
+) -> Iterator[tuple[ClipFacts, audio.Samples]]:
     # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
     with ThreadPoolExecutor(cpu_cores.given()) as pool:
-        waiting: deque[Future[tuple[Facts, audio.Samples]]] = deque()
+        waiting: deque[Future[tuple[ClipFacts, audio.Samples]]] = deque()
         try:
             for recording in recordings:
                 waiting.append(pool.submit(_decode, recording, rate))
@@ -273,13 +273,13 @@ def _decode_in_order(
                 future.cancel()
 
 
-def _decode(recording: Recording, rate: int) -> tuple[Facts, audio.Samples]:
+def _decode(recording: Recording, rate: int) -> tuple[ClipFacts, audio.Samples]:
     try:
         samples, own_rate = recording.read()
     except audio.AudioProblem as problem:
-        return Facts(0.0, 0, "", str(problem)), np.empty(0, np.float32)
+        return ClipFacts(0.0, 0, "", str(problem)), np.empty(0, np.float32)
     content = audio.content_hash(samples, own_rate)
-    facts = Facts(len(samples) / own_rate, own_rate, content, "")
+    facts = ClipFacts(len(samples) / own_rate, own_rate, content, "")
     return facts, audio.resample(samples, own_rate, rate)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lape_bench.core.config import read_yaml
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import home
-from lape_bench.data.readers.synthetic import SUFFIX, Twin, twin_card
+from lape_bench.data.readers.synthetic import SUFFIX, SyntheticReader, synthetic_card
 from lape_bench.plugins.registry import TASKS
 from lape_bench.task import Reader, TaskCard
 
@@ -52,15 +52,15 @@ def _card(name: str) -> TaskCard:
     # Read anew each time: a user may mend a card, and it is another one where the cache folder is another.
     if name in own:
         return _read_own(own_card(name))
-    if base in own and _is_twin(name):
-        return twin_card(_card(base))
+    if base in own and _is_synthetic(name):
+        return synthetic_card(_card(base))
     return _registered(name)
 
 
 @cache
 def _registered(name: str) -> TaskCard:
-    if _is_twin(name):
-        return twin_card(_card(name.removesuffix(SUFFIX)))
+    if _is_synthetic(name):
+        return synthetic_card(_card(name.removesuffix(SUFFIX)))
     if name not in TASKS.names():
         twins = {card.name + SUFFIX for card in all_cards()[0] if card.data == "real"}
         raise unknown("task", name, twins.union(task_names()), LISTED)
@@ -78,7 +78,7 @@ def _read_own(path: Path) -> TaskCard:
     return card
 
 
-def _is_twin(name: str) -> bool:
+def _is_synthetic(name: str) -> bool:
     names, base = task_names(), name.removesuffix(SUFFIX)
     return base != name not in names and base in names and _card(base).data == "real"
 
@@ -104,8 +104,8 @@ def published_lock(card: TaskCard) -> Path | None:
 
 def load_reader(card: TaskCard) -> Reader:
     """Import the reader of a card's data set."""
-    if _is_twin(card.name):
-        return Twin()
+    if _is_synthetic(card.name):
+        return SyntheticReader()
     if card.recordings is not None:
         # Here, since listing the tasks must not wait for libraries that read audio.
         from lape_bench.data.readers.class_folders import ClassFolders

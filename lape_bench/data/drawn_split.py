@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
-from lape_bench.task import SIDES, Listed, Side, TaskCard
+from lape_bench.task import SIDES, ClipEntry, SplitName, TaskCard
 
-Unit = tuple[str, list[Listed]]  # clips that stay together, with what they share
+Unit = tuple[str, list[ClipEntry]]  # clips that stay together, with what they share
 
 
-def draw_sides(listing: Sequence[Listed], card: TaskCard) -> list[Listed]:
+def draw_sides(listing: Sequence[ClipEntry], card: TaskCard) -> list[ClipEntry]:
     """Give each clip its side, by the shares of a card whose split is drawn.
 
     Clips that share their group stay together where the card has groups; otherwise each goes its own way. Shares are
@@ -28,7 +28,7 @@ def draw_sides(listing: Sequence[Listed], card: TaskCard) -> list[Listed]:
         The clips with their sides.
     """
     assert card.split.shares is not None
-    units: dict[str, list[Listed]] = defaultdict(list)
+    units: dict[str, list[ClipEntry]] = defaultdict(list)
     for clip in listing:
         together = clip.group if card.group is not None and clip.group is not None else clip.clip_id
         units[together].append(clip)
@@ -50,7 +50,7 @@ def _position(unit: str, card: TaskCard) -> bytes:
     return hashlib.sha256(f"{card.name}/{card.split.seed}/{unit}".encode()).digest()
 
 
-def _cut(sizes: Sequence[int], shares: Mapping[Side, float]) -> list[Side]:
+def _cut(sizes: Sequence[int], shares: Mapping[SplitName, float]) -> list[SplitName]:
     """Lay units end to end, cut the line by the shares, and see where the middle of each unit falls."""
     order = [side for side in SIDES if side in shares]
     ends = list(accumulate(shares[side] for side in order))
@@ -61,7 +61,7 @@ def _cut(sizes: Sequence[int], shares: Mapping[Side, float]) -> list[Side]:
         sides.append(
             next((s for s, end in zip(order, ends, strict=True) if middle < end), order[-1])
         )
-    needed: tuple[Side, ...] = ("train", "test", "val")
+    needed: tuple[SplitName, ...] = ("train", "test", "val")
     for rank, lacking in enumerate(needed):
         if lacking in shares and lacking not in sides:
             # Of the sides with units to spare the one with most; a later side may be left with none.

@@ -15,7 +15,7 @@ from lape_bench.data.sources.http_download import part_of
 from lape_bench.task import TaskCard
 
 
-class Stock(NamedTuple):
+class DiskUsage(NamedTuple):
     """How far a task has come on this machine, and the files and folders that belong to it.
 
     The state is missing, some of its files fetched, fetched, prepared or verified.
@@ -25,7 +25,7 @@ class Stock(NamedTuple):
     places: frozenset[Path]
 
 
-def take_stock(card: TaskCard) -> Stock:
+def take_stock(card: TaskCard) -> DiskUsage:
     """Look for a task's downloads, recordings, manifest and store below the cache folder.
 
     Recordings that a user keeps elsewhere are not counted.
@@ -47,10 +47,10 @@ def take_stock(card: TaskCard) -> Stock:
         state = "verified" if _verified(card) == manifest.hash else "prepared"
         places.add(manifest.root)
         places |= set((home() / "store").glob(f"{manifest.info.store_key[:32]}-*"))
-    return Stock(state, frozenset(place for place in places if place is not None))
+    return DiskUsage(state, frozenset(place for place in places if place is not None))
 
 
-def measure(stocks: Sequence[Stock]) -> tuple[list[int], int]:
+def measure(stocks: Sequence[DiskUsage]) -> tuple[list[int], int]:
     """Return the bytes of each task's files below the cache folder, and of all, shared ones counted once."""
     places = {place for stock in stocks for place in stock.places}
     files = {place: _files(place) for place in places}

@@ -30,7 +30,7 @@ IDENTITY = ["clip_id", "label", "split", "fold", "group", "content"]
 INFO = b"lape_bench"
 
 
-class Skipped(Config):
+class SkippedClip(Config):
     """A clip that was left out with --skip-bad, and why."""
 
     clip_id: str
@@ -52,7 +52,7 @@ class ManifestInfo(Config):
     )
     shortest_seconds: float = SHORTEST_SECONDS
     card_state: str = ""  # of a user's own card
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedClip, ...] = ()
     hash: str = ""
 
 

@@ -21,9 +21,9 @@ from lape_bench.data.catalog import own_card, own_names, task_names
 from lape_bench.data.drawn_split import draw_sides
 from lape_bench.data.readers import class_folders, clip_table
 from lape_bench.data.readers.synthetic import SUFFIX
-from lape_bench.task import SIDES, Columns, Listed, Recordings, Side, TaskCard
+from lape_bench.task import SIDES, ClipEntry, Columns, Recordings, SplitName, TaskCard
 
-SHARES: dict[Side, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
+SHARES: dict[SplitName, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 MOST_MEASURED = 500  # files whose length is looked at, evenly spaced
 LONGEST_WINDOW = 10.0  # seconds; who wants longer ones says so
 LONGEST_NAME = 60  # of a task; files and folders are named after it
@@ -110,7 +110,7 @@ def new_task(
             "group": group,
             "recordings": recordings.model_dump(),
             "obtain": f"bench data prepare {name}, which takes your own recordings",
-            "licence": "not stated",
+            "license": "not stated",
             "citation": "not stated",
             "expected": {
                 "clips": len(listing),
@@ -164,7 +164,7 @@ def _refuse_name(name: str) -> None:
 
 def _folder(
     root: Path, columns: dict[str, str], audio: Path | None
-) -> tuple[Recordings, list[Listed], list[str]]:
+) -> tuple[Recordings, list[ClipEntry], list[str]]:
     if columns or audio is not None:
         raise UserError(f"--column and --audio go with a table, and {root} is a folder")
     with_sides = class_folders.has_sides(root)
@@ -174,7 +174,7 @@ def _folder(
 
 def _table(
     table: Path, given: dict[str, str], audio: Path | None
-) -> tuple[Recordings, list[Listed], list[str]]:
+) -> tuple[Recordings, list[ClipEntry], list[str]]:
     if table.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise UserError(
             f"{table} is neither a folder nor a table",
@@ -228,7 +228,7 @@ def _columns(table: Path, given: dict[str, str]) -> Columns:
     return columns
 
 
-def _classes(source: Path, listing: Sequence[Listed]) -> list[str]:
+def _classes(source: Path, listing: Sequence[ClipEntry]) -> list[str]:
     classes = sorted({clip.label for clip in listing})
     if not classes:
         raise UserError(
@@ -255,7 +255,7 @@ def _classes(source: Path, listing: Sequence[Listed]) -> list[str]:
     return classes
 
 
-def _split(listing: Sequence[Listed], group: str | None) -> dict[str, Any]:
+def _split(listing: Sequence[ClipEntry], group: str | None) -> dict[str, Any]:
     if any(clip.split for clip in listing):
         return {"rule": "official", "origin": "as the recordings came"}
     folds = [clip.fold for clip in listing if clip.fold is not None]
@@ -270,13 +270,13 @@ def _split(listing: Sequence[Listed], group: str | None) -> dict[str, Any]:
     }
 
 
-def _per_side(listing: Sequence[Listed]) -> dict[str, int]:
+def _per_side(listing: Sequence[ClipEntry]) -> dict[str, int]:
     folds = Counter(str(clip.fold) for clip in listing if clip.fold is not None)
     sides = Counter(clip.split for clip in listing)
     return {side: sides[side] for side in SIDES if sides[side]} | dict(sorted(folds.items()))
 
 
-def _check_split(card: TaskCard, listing: Sequence[Listed]) -> list[str]:
+def _check_split(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
     """Refuse a split that cannot be run or is not honest; return what should be looked at."""
     drawn = card.split.rule == "drawn"
     places = {clip.split or str(clip.fold) for clip in listing}
@@ -306,7 +306,7 @@ def _check_split(card: TaskCard, listing: Sequence[Listed]) -> list[str]:
             next_step="leave the sides out with --column split= or --column fold=, and they are drawn anew; or leave "
             "the groups out with --column group=",
         )
-    lacking = [name for name in card.classes if not _is_learnt_and_tested(of_class[name], card)]
+    lacking = [name for name in card.classes if not _is_learned_and_tested(of_class[name], card)]
     if not lacking:
         return [UNGROUPED] if drawn and card.group is None else []
     said = f"{len(lacking)} of {len(card.classes)} classes are not both in train and in test: {_some(lacking)}"
@@ -321,11 +321,11 @@ def _check_split(card: TaskCard, listing: Sequence[Listed]) -> list[str]:
     )
 
 
-def _is_learnt_and_tested(places: set[str], card: TaskCard) -> bool:
+def _is_learned_and_tested(places: set[str], card: TaskCard) -> bool:
     return len(places) > 1 if card.split.folds else {"train", "test"} <= places
 
 
-def _window(listing: Sequence[Listed], given: float | None) -> tuple[float, str]:
+def _window(listing: Sequence[ClipEntry], given: float | None) -> tuple[float, str]:
     """Choose a window by the lengths of clips unless one is given, and say how."""
     every = max(1, len(listing) // MOST_MEASURED)
     lengths = [length for clip in listing[::every] if (length := _length(clip)) > 0]
@@ -352,7 +352,7 @@ def _window(listing: Sequence[Listed], given: float | None) -> tuple[float, str]
     return window, said
 
 
-def _length(clip: Listed) -> float:
+def _length(clip: ClipEntry) -> float:
     """Return a clip's length in seconds; 0 where its file cannot be read or does not say."""
     if clip.segment is not None:
         return clip.segment.seconds
@@ -363,7 +363,7 @@ def _length(clip: Listed) -> float:
     return info.frames / info.samplerate if info.frames < UNKNOWN_FRAMES else 0.0
 
 
-def _left_out(root: Path, listing: Sequence[Listed], with_sides: bool) -> list[str]:
+def _left_out(root: Path, listing: Sequence[ClipEntry], with_sides: bool) -> list[str]:
     """Name what lies below a folder and is no clip of the task."""
     taken = {clip.path for clip in listing}
     used = {parent for path in taken for parent in path.parents}

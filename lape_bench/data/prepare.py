@@ -16,12 +16,12 @@ from lape_bench.core.errors import UserError, nearest
 from lape_bench.core.paths import manifest_path, within_home
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
-from lape_bench.data.audio_store import Facts, Recording
+from lape_bench.data.audio_store import ClipFacts, Recording
 from lape_bench.data.catalog import load_card, load_reader
 from lape_bench.data.drawn_split import draw_sides
-from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, Skipped, load_manifest
+from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
 from lape_bench.data.sources.gather import Gathered, gather
-from lape_bench.task import Listed, TaskCard
+from lape_bench.task import ClipEntry, TaskCard
 
 Reason = tuple[str, str]  # a clip or archive that is left out, and why
 
@@ -71,7 +71,7 @@ def prepare(
     recordings = _recordings(card, [listing for _, listing, _ in listings])
     manifests: list[Manifest] = []
 
-    def accept(facts: list[Facts]) -> None:
+    def accept(facts: list[ClipFacts]) -> None:
         facts_of = {r.clip_id: fact for r, fact in zip(recordings, facts, strict=True)}
         key = audio_store.key_of(recordings, facts)
         for each, listing, twice in listings:
@@ -98,15 +98,15 @@ def ensure_prepared(card: TaskCard, progress: Progress) -> Manifest:
 
 
 def _listing(
-    listing: list[Listed], card: TaskCard, root: Path, skip_bad: bool
-) -> tuple[list[Listed], list[Reason]]:
+    listing: list[ClipEntry], card: TaskCard, root: Path, skip_bad: bool
+) -> tuple[list[ClipEntry], list[Reason]]:
     """Check what a reader found; return it sorted by clip id, and the clips whose id stood before."""
     if not listing:
         raise UserError(
             f"{root} holds no clip of {card.reference}",
             next_step="give the folder or archive as the data set's authors publish it",
         )
-    first: dict[str, Listed] = {}
+    first: dict[str, ClipEntry] = {}
     twice: list[Reason] = []
     for clip in sorted(map(_named_alike, listing), key=lambda clip: (clip.clip_id, clip.path)):
         before = first.setdefault(clip.clip_id, clip)
@@ -126,7 +126,7 @@ def _listing(
     return listing, twice
 
 
-def _refuse_shared_groups(card: TaskCard, listing: list[Listed]) -> None:
+def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
     sides: dict[str, set[str]] = defaultdict(set)
     for clip in listing:
         if clip.group is not None:
@@ -139,7 +139,7 @@ def _refuse_shared_groups(card: TaskCard, listing: list[Listed]) -> None:
         )
 
 
-def _named_alike(clip: Listed) -> Listed:
+def _named_alike(clip: ClipEntry) -> ClipEntry:
     """Spell ids and groups as every machine does: composed Unicode, and what is no UTF-8 escaped."""
     group = None if clip.group is None else _spelled(clip.group)
     return clip._replace(clip_id=_spelled(clip.clip_id), group=group)
@@ -153,7 +153,7 @@ def _shown(name: str | Path) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _recordings(card: TaskCard, listings: Iterable[list[Listed]]) -> list[Recording]:
+def _recordings(card: TaskCard, listings: Iterable[list[ClipEntry]]) -> list[Recording]:
     clips = {clip.clip_id: clip for listing in listings for clip in listing}
     return [
         Recording(
@@ -167,8 +167,8 @@ def _recordings(card: TaskCard, listings: Iterable[list[Listed]]) -> list[Record
 
 
 def _usable(
-    card: TaskCard, listing: list[Listed], facts_of: dict[str, Facts], skip_bad: bool
-) -> tuple[list[Listed], dict[str, str]]:
+    card: TaskCard, listing: list[ClipEntry], facts_of: dict[str, ClipFacts], skip_bad: bool
+) -> tuple[list[ClipEntry], dict[str, str]]:
     """Part the clips that can be used from those that cannot, which are mapped to the reason.
 
     Raises:
@@ -214,9 +214,9 @@ def _usable(
     return usable, bad
 
 
-def _of_two_classes(listing: list[Listed], facts_of: dict[str, Facts]) -> dict[str, str]:
+def _of_two_classes(listing: list[ClipEntry], facts_of: dict[str, ClipFacts]) -> dict[str, str]:
     """Map clips whose audio stands under another class too to that clip."""
-    alike: dict[str, list[Listed]] = defaultdict(list)
+    alike: dict[str, list[ClipEntry]] = defaultdict(list)
     for clip in listing:
         facts = facts_of[clip.clip_id]
         if not facts.problem:
@@ -230,7 +230,7 @@ def _of_two_classes(listing: list[Listed], facts_of: dict[str, Facts]) -> dict[s
     return bad
 
 
-def _unfit(clip: Listed, card: TaskCard) -> str:
+def _unfit(clip: ClipEntry, card: TaskCard) -> str:
     """Say why a clip's label or side does not fit the card; empty where both do."""
     if clip.label not in card.classes:
         hint = nearest(clip.label, card.classes)
@@ -241,9 +241,9 @@ def _unfit(clip: Listed, card: TaskCard) -> str:
 
 def _manifest(
     card: TaskCard,
-    usable: list[Listed],
+    usable: list[ClipEntry],
     skipped: list[Reason],
-    facts_of: dict[str, Facts],
+    facts_of: dict[str, ClipFacts],
     gathered: Gathered,
     store_key: str,
 ) -> Manifest:
@@ -266,18 +266,20 @@ def _manifest(
         shortest_seconds=card.shortest_seconds,
         card_state=card.state,
         skipped=tuple(
-            Skipped(clip_id=clip_id, reason=reason) for clip_id, reason in sorted(skipped)
+            SkippedClip(clip_id=clip_id, reason=reason) for clip_id, reason in sorted(skipped)
         ),
     )
     return Manifest(info, pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _copies_across_sides(listing: list[Listed], facts_of: dict[str, Facts]) -> dict[Listed, Listed]:
+def _copies_across_sides(
+    listing: list[ClipEntry], facts_of: dict[str, ClipFacts]
+) -> dict[ClipEntry, ClipEntry]:
     """Map each clip whose audio also stands on a more trusted side to its counterpart there."""
-    same: dict[str, list[Listed]] = defaultdict(list)
+    same: dict[str, list[ClipEntry]] = defaultdict(list)
     for clip in listing:
         same[facts_of[clip.clip_id].content].append(clip)
-    copies: dict[Listed, Listed] = {}
+    copies: dict[ClipEntry, ClipEntry] = {}
     for clips in same.values():
         kept = min(
             clips, key=lambda clip: (SIDES_BY_TRUST.get(clip.split or "", 0), clip.fold or 0)
@@ -286,5 +288,5 @@ def _copies_across_sides(listing: list[Listed], facts_of: dict[str, Facts]) -> d
     return copies
 
 
-def _side(clip: Listed) -> str:
+def _side(clip: ClipEntry) -> str:
     return clip.split or f"fold {clip.fold}"

@@ -1,7 +1,7 @@
 """Manifest locks: the split of a task as a text file, so that two laboratories can prove that they used the same.
 
 The first line names task, version and manifest hash, the others are CSV: clip_id, label, split, fold. No audio and no
-path is in it; whether ids may be published is the data set's licence's to say.
+path is in it; whether ids may be published is the data set's license's to say.
 """
 
 import io
@@ -12,7 +12,7 @@ import pandas as pd
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.manifest import Manifest
-from lape_bench.data.verify import Finding
+from lape_bench.data.verify import TaskFinding
 
 COLUMNS = ["clip_id", "label", "split", "fold"]
 
@@ -27,7 +27,7 @@ def as_text(manifest: Manifest) -> str:
     return f"# {json.dumps(head)}\n" + manifest.clips[COLUMNS].to_csv(index=False)
 
 
-def compare(manifest: Manifest, path: Path) -> Finding:
+def compare(manifest: Manifest, path: Path) -> TaskFinding:
     """Hold a manifest against a lock.
 
     Raises:
@@ -53,8 +53,8 @@ def compare(manifest: Manifest, path: Path) -> Finding:
     if not difference and digest != manifest.hash:
         difference = "same ids, labels and sides, but other audio, groups or classes"
     if difference:
-        return Finding(what, False, difference)
-    return Finding(what, True, f"{len(locked):,} clips, labels, sides and contents")
+        return TaskFinding(what, False, difference)
+    return TaskFinding(what, True, f"{len(locked):,} clips, labels, sides and contents")
 
 
 def _difference(manifest: Manifest, locked: pd.DataFrame) -> str:

@@ -22,18 +22,18 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a manifest by what they are for, sorted, disjoint but for `labelled`.
+    """Rows of a manifest by what they are for, sorted, disjoint but for `labeled`.
 
     Attributes:
         train: clips whose audio may be trained on.
-        labelled: those of them whose labels may be used too.
+        labeled: those of them whose labels may be used too.
         validation: clips that selection sees; empty where nothing is selected.
         test: clips that are scored once, at the end.
         validation_origin: "official", "held out of train" or "none".
     """
 
     train: Indices
-    labelled: Indices
+    labeled: Indices
     validation: Indices
     test: Indices
     validation_origin: str
@@ -45,7 +45,7 @@ def make_split(
     fold: int,
     seed: int,
     label_fraction: float = 1.0,
-    selects: bool = True,
+    uses_validation: bool = True,
 ) -> Split:
     """Draw the split of one cell.
 
@@ -78,17 +78,17 @@ def make_split(
     origin = "official" if len(validation) else "held out of train"
     # With a fraction of the labels nothing is gained by keeping all of train, and drawing from what is left
     # after the hold-out gives every system the same labels.
-    if not len(validation) and (selects or label_fraction < 1):
+    if not len(validation) and (uses_validation or label_fraction < 1):
         held_out = hold_out(clips.iloc[train], seeds.numpy("validation"))
         train, validation = train[~held_out], train[held_out]
-    if not selects:
+    if not uses_validation:
         validation = validation[:0]
     if not len(validation):
         origin = "none"
     labels = clips["label"].iloc[train].to_numpy()
     rank = label_order(labels, seeds.numpy("labels"))
-    labelled = train[take_fraction(rank, labels, label_fraction)]
-    return Split(train, labelled, validation, test, origin)
+    labeled = train[take_fraction(rank, labels, label_fraction)]
+    return Split(train, labeled, validation, test, origin)
 
 
 def is_tested(manifest: Manifest, card: TaskCard, fold: int) -> NDArray[np.bool_]:
@@ -180,8 +180,8 @@ def random_like(split: Split, labels: NDArray[np.object_], random: np.random.Gen
 
     What a benchmark does that ignores official folds; only the audit uses it.
     """
-    unlabelled = np.setdiff1d(split.train, split.labelled)
-    sides = (split.labelled, unlabelled, split.validation, split.test)
+    unlabeled = np.setdiff1d(split.train, split.labeled)
+    sides = (split.labeled, unlabeled, split.validation, split.test)
     dealt: list[list[Indices]] = [[] for _ in sides]
     pool = np.concatenate(sides)
     for label in np.unique(labels[pool].astype(str)):
@@ -190,5 +190,5 @@ def random_like(split: Split, labels: NDArray[np.object_], random: np.random.Gen
             count = int((labels[side] == label).sum())
             target.append(shuffled[:count])
             shuffled = shuffled[count:]
-    labelled, unlabelled, validation, test = (np.sort(np.concatenate(parts)) for parts in dealt)
-    return Split(np.union1d(labelled, unlabelled), labelled, validation, test, "random")
+    labeled, unlabeled, validation, test = (np.sort(np.concatenate(parts)) for parts in dealt)
+    return Split(np.union1d(labeled, unlabeled), labeled, validation, test, "random")

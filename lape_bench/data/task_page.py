@@ -77,7 +77,7 @@ def _section(card: TaskCard) -> str:
         "window": f"{card.window_seconds:g} s",
         "ranked by": card.metric,
         "to get it": how_to_get(card),
-        "licence": card.licence,
+        "license": card.license,
         "to cite": card.citation,
     }
     lines += [f"- {name}: {text}" for name, text in rows.items()]

@@ -14,7 +14,7 @@ from lape_bench.task import TaskCard
 MOST_CLASSES = 40  # whose clips are counted one by one
 
 
-class Finding(NamedTuple):
+class TaskFinding(NamedTuple):
     """One thing that was looked at.
 
     Attributes:
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
     detail: str
 
 
-def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -> list[Finding]:
+def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -> list[TaskFinding]:
     """Check counts, groups, contents across sides, lengths, rates and files of a prepared task.
 
     Args:
@@ -57,13 +57,13 @@ def differences(card: TaskCard, manifest: Manifest) -> list[str]:
     return [f"{found.what}: {found.detail}" for found in _counts(card, manifest) if not found.holds]
 
 
-def _counts(card: TaskCard, manifest: Manifest) -> Iterator[Finding]:
+def _counts(card: TaskCard, manifest: Manifest) -> Iterator[TaskFinding]:
     expected, clips = card.expected, manifest.clips
     skipped = len(manifest.info.skipped)
     note = f" ({skipped} skipped)" if skipped else ""
     if card.recordings is not None and skipped and len(clips) + skipped == expected.clips:
         # Of which class and side they would have been is not kept; of an own task nobody published a count.
-        yield Finding("clips", True, f"{len(clips):,} of {expected.clips:,}{note}")
+        yield TaskFinding("clips", True, f"{len(clips):,} of {expected.clips:,}{note}")
         return
     yield _equal("clips", len(clips), expected.clips, note)
     if expected.per_class is not None:
@@ -81,24 +81,24 @@ def _counts(card: TaskCard, manifest: Manifest) -> Iterator[Finding]:
         yield _equal(what, int(counts.get(name, 0)), wanted, "")
 
 
-def _per_class(card: TaskCard, manifest: Manifest) -> Finding:
+def _per_class(card: TaskCard, manifest: Manifest) -> TaskFinding:
     counts = manifest.clips["label"].value_counts().reindex(card.classes, fill_value=0)
     told = f"{counts.min():,} to {counts.max():,}"
     if len(card.classes) <= MOST_CLASSES:
         told = ", ".join(f"{label}: {count:,}" for label, count in counts.items())
-    return Finding("clips of each class", True, told)
+    return TaskFinding("clips of each class", True, told)
 
 
-def _equal(what: str, found: int, expected: int, note: str) -> Finding:
+def _equal(what: str, found: int, expected: int, note: str) -> TaskFinding:
     if found == expected:
-        return Finding(what, True, f"{found:,}")
-    return Finding(what, False, f"{found:,} instead of {expected:,}{note}")
+        return TaskFinding(what, True, f"{found:,}")
+    return TaskFinding(what, False, f"{found:,} instead of {expected:,}{note}")
 
 
-def _disjoint(card: TaskCard, manifest: Manifest, column: str, word: str) -> Finding:
+def _disjoint(card: TaskCard, manifest: Manifest, column: str, word: str) -> TaskFinding:
     without = int(manifest.clips[column].isna().sum())
     if without:
-        return Finding(f"no {word} on two sides", False, f"{without:,} clips without a {word}")
+        return TaskFinding(f"no {word} on two sides", False, f"{without:,} clips without a {word}")
     side = manifest.clips["fold" if card.split.folds else "split"]
     if column == "group":
         side = side.replace(dict.fromkeys(card.split.may_share, " and ".join(card.split.may_share)))
@@ -106,38 +106,40 @@ def _disjoint(card: TaskCard, manifest: Manifest, column: str, word: str) -> Fin
     shared = sorted(str(value) for value in sides[sides > 1].index)
     if shared:
         detail = f"{len(shared)} on several sides, such as {shared[0][:16]}"
-        return Finding(f"no {word} on two sides", False, detail)
-    return Finding(f"no {word} on two sides", True, f"{len(sides):,} different")
+        return TaskFinding(f"no {word} on two sides", False, detail)
+    return TaskFinding(f"no {word} on two sides", True, f"{len(sides):,} different")
 
 
-def _lengths(manifest: Manifest) -> Finding:
+def _lengths(manifest: Manifest) -> TaskFinding:
     seconds = manifest.clips["seconds"]
     least, middle, most = seconds.min(), seconds.median(), seconds.max()
     hours = seconds.sum() / 3600
-    return Finding(
+    return TaskFinding(
         "lengths", True, f"{least:.2f} to {most:.2f} s, median {middle:.2f} s, {hours:.2f} h in all"
     )
 
 
-def _rates(manifest: Manifest) -> Finding:
+def _rates(manifest: Manifest) -> TaskFinding:
     counts = manifest.clips["rate"].value_counts()
-    return Finding("rates", True, ", ".join(f"{rate:,} Hz: {n:,}" for rate, n in counts.items()))
+    return TaskFinding(
+        "rates", True, ", ".join(f"{rate:,} Hz: {n:,}" for rate, n in counts.items())
+    )
 
 
-def _near_duplicates(card: TaskCard, manifest: Manifest, progress: Progress) -> Finding:
+def _near_duplicates(card: TaskCard, manifest: Manifest, progress: Progress) -> TaskFinding:
     what = "near-duplicates on two sides"
     if len(manifest) > near_duplicates.MOST_CLIPS:
-        return Finding(what, True, f"not looked for above {near_duplicates.MOST_CLIPS:,} clips")
+        return TaskFinding(what, True, f"not looked for above {near_duplicates.MOST_CLIPS:,} clips")
     clips = manifest.open_clips(STORE_RATE)
     with progress.task("comparing", len(clips), "clips") as task:
         described = near_duplicates.fingerprints(clips, task)
     sides = manifest.clips["fold" if card.split.folds else "split"].to_numpy(object)
     pairs = near_duplicates.pairs_across(described, sides)
     if not pairs:
-        return Finding(what, True, "none")
+        return TaskFinding(what, True, "none")
     first, second, alike = pairs[0]
     # A warning: two takes of one voice may correlate as well.
-    return Finding(
+    return TaskFinding(
         what,
         True,
         f"{len(pairs):,} pairs to listen to, such as {clips.ids[first]} and {clips.ids[second]} "
@@ -145,14 +147,14 @@ def _near_duplicates(card: TaskCard, manifest: Manifest, progress: Progress) -> 
     )
 
 
-def _files(manifest: Manifest) -> Finding:
+def _files(manifest: Manifest) -> TaskFinding:
     missing = [str(r.path) for r in manifest.recordings() if not r.path.is_file()]
     if missing:
-        return Finding("files", False, f"{len(missing)} missing, such as {missing[0]}")
-    return Finding("files", True, f"all below {manifest.root.name}")
+        return TaskFinding("files", False, f"{len(missing)} missing, such as {missing[0]}")
+    return TaskFinding("files", True, f"all below {manifest.root.name}")
 
 
-def _contents(manifest: Manifest, progress: Progress) -> Finding:
+def _contents(manifest: Manifest, progress: Progress) -> TaskFinding:
     with progress.task("decoding", len(manifest), "clips") as task:
 
         def problem(recording: Recording) -> str:
@@ -167,5 +169,5 @@ def _contents(manifest: Manifest, progress: Progress) -> Finding:
         with ThreadPoolExecutor(cpu_cores.given()) as pool:
             wrong = [said for said in pool.map(problem, manifest.recordings()) if said]
     if wrong:
-        return Finding("decoded audio", False, f"{len(wrong)} differ, such as {wrong[0]}")
-    return Finding("decoded audio", True, "every clip as it was prepared")
+        return TaskFinding("decoded audio", False, f"{len(wrong)} differ, such as {wrong[0]}")
+    return TaskFinding("decoded audio", True, "every clip as it was prepared")

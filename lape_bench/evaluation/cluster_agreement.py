@@ -15,7 +15,7 @@ def describe(clusters: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str
         labels: class of each clip, same shape.
 
     Returns:
-        "nmi", normalised mutual information in [0, 1]; "nmi_shuffled", what it is on average for the same
+        "nmi", normalized mutual information in [0, 1]; "nmi_shuffled", what it is on average for the same
         clusters dealt at random, which grows with their number; "purity", see there.
     """
     random = np.random.default_rng(0)

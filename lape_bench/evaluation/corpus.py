@@ -1,4 +1,4 @@
-"""The unlabelled audio that an upstream learns from: train clips of tasks, and folders of recordings.
+"""The unlabeled audio that an upstream learns from: train clips of tasks, and folders of recordings.
 
 What validates or tests the task under evaluation is refused, by the hash of its decoded samples.
 """
@@ -28,7 +28,7 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The cell that an upstream is learnt for.
+    """The cell that an upstream is learned for.
 
     Attributes:
         manifest: of the task.
@@ -61,7 +61,7 @@ def load_corpus(
     Args:
         entries: "target", names of tasks, or folders, of which every audio file is taken.
         train: the train split of the task under evaluation.
-        evaluation: what must not be learnt from; none where nothing is evaluated.
+        evaluation: what must not be learned from; none where nothing is evaluated.
         rate: of the clips.
         progress: told of decoding, and of files that were left out.
 

@@ -74,10 +74,10 @@ def embedded_clips(record: RunRecord) -> Embedded:
             f"{cell.task} was prepared anew since {cell.title} ran (another manifest hash)",
             next_step=f"run it again: '{again}'",
         )
-    selects = record.validation_origin != NO_VALIDATION
-    split = make_split(manifest, card, cell.fold, cell.seed, cell.label_fraction, selects)
+    uses_validation = record.validation_origin != NO_VALIDATION
+    split = make_split(manifest, card, cell.fold, cell.seed, cell.label_fraction, uses_validation)
     sides = {
-        "labelled train": split.labelled,
+        "labeled train": split.labeled,
         "validation": split.validation,
         "train": split.train,
     }

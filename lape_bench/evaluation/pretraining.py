@@ -12,7 +12,7 @@ from lape_bench.evaluation.corpus import load_corpus
 from lape_bench.learning.systems.pretrained_system import Upstream, load_upstream
 from lape_bench.runtime.device import Compute, stamp
 from lape_bench.runtime.distributed import joined
-from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
 
@@ -33,21 +33,21 @@ def learn_upstream(
     kind = load_upstream(system)
     config = validate(settings, kind.Settings, where=f"settings of {system}")
     device, precision = compute.resolve()
-    # The artefact's own folder keeps the checkpoints.
-    with joined(device) as ranks, tempfile.TemporaryDirectory() as work:
+    # The artifact's own folder keeps the checkpoints.
+    with joined(device) as process_group, tempfile.TemporaryDirectory() as work:
         here = stamp(device, precision)
-        if ranks.size > 1:
-            here["ranks"] = str(ranks.size)
-        device = ranks.device or device
+        if process_group.size > 1:
+            here["ranks"] = str(process_group.size)
+        device = process_group.device or device
         context = RunContext(
             device,
             precision,
             Seeds(0),
             progress,
             Path(work),
-            Meter(device),
+            StageProfiler(device),
             stamp=here,
-            ranks=ranks,
+            process_group=process_group,
             corpus=partial(load_corpus, evaluation=None, rate=kind.sample_rate, progress=progress),
         )
         return kind.pretrained(config, None, context)

@@ -44,7 +44,7 @@ from lape_bench.records.record import (
     WORK,
     ArtifactUse,
     Cell,
-    Protocol,
+    ProtocolName,
     RunRecord,
     StageCost,
     TaskFacts,
@@ -54,14 +54,14 @@ from lape_bench.records.record import (
     write_record,
 )
 from lape_bench.runtime import environment
-from lape_bench.runtime.artifacts import Depot
+from lape_bench.runtime.artifacts import ArtifactStore
 from lape_bench.runtime.device import Compute, stamp
-from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import (
-    LabelledClips,
+    LabeledClips,
     RunContext,
     System,
-    Target,
+    TargetTask,
     TrainingData,
     TrainingSummary,
 )
@@ -111,16 +111,21 @@ class Job:
         """Who is trained, selected and tested on."""
         cell = self.cell
         return make_split(
-            self.manifest, self.card, cell.fold, cell.seed, cell.label_fraction, self.system.selects
+            self.manifest,
+            self.card,
+            cell.fold,
+            cell.seed,
+            cell.label_fraction,
+            self.system.uses_validation,
         )
 
     @property
-    def shares(self) -> tuple[str, ...]:
+    def shared_artifacts(self) -> tuple[str, ...]:
         """Names of what is made on the way that other cells need too."""
         cell = self.cell
-        holds_out = self.system.selects or cell.label_fraction < 1
+        holds_out = self.system.uses_validation or cell.label_fraction < 1
         train = partial(_train_name, cell.task, self.manifest.hash, cell.fold, cell.seed, holds_out)
-        made = self.system.shares(cell, train)
+        made = self.system.shared_artifacts(cell, train)
         return tuple(json.dumps(each, sort_keys=True) for each in made)
 
 
@@ -128,7 +133,7 @@ class Job:
 def _train_name(task: str, manifest_hash: str, fold: int, seed: int, holds_out: bool) -> str:
     """Name the train audio of cells by the clips that it is of."""
     card = load_card(task)
-    rows = make_split(load_manifest(card), card, fold, seed, selects=holds_out).train
+    rows = make_split(load_manifest(card), card, fold, seed, uses_validation=holds_out).train
     return hashlib.sha256(manifest_hash.encode() + rows.tobytes()).hexdigest()
 
 
@@ -154,7 +159,9 @@ def resolve(cell: Cell, progress: Progress) -> Job:
         raise _no_protocol(cell.system, kind, cell.protocol)
     card.check_fold(cell.fold)
     settings = validate(cell.settings, kind.Settings, where=f"settings of {cell.system}")
-    target = Target(classes=card.classes, window_seconds=card.window_seconds, metric=card.metric)
+    target = TargetTask(
+        classes=card.classes, window_seconds=card.window_seconds, metric=card.metric
+    )
     system = kind(settings, target, cell.protocol)
     manifest = ensure_prepared(card, progress)
     name = identity(
@@ -162,8 +169,8 @@ def resolve(cell: Cell, progress: Progress) -> Job:
             "cell": cell.model_dump(mode="json", exclude={"settings"}),
             "settings": settings.model_dump(mode="json"),
             "system_version": kind.version,
-            **({"depends_on": system.depends_on} if system.depends_on else {}),
-            **({"rests_on": system.rests_on} if system.rests_on else {}),
+            **({"system_versions": system.system_versions} if system.system_versions else {}),
+            **({"provenance": system.provenance} if system.provenance else {}),
             **({"file": SYSTEMS.origin(cell.system)} if SYSTEMS.is_file(cell.system) else {}),
             "card_version": card.version,
             # A user edits an own card more often than its version.
@@ -237,8 +244,8 @@ def _no_protocol(name: str, kind: type[System], asked: str) -> UserError:
 def check_protocols(protocols: Sequence[str]) -> None:
     """Refuse a protocol that no system could have."""
     for protocol in protocols:
-        if protocol not in get_args(Protocol):
-            raise unknown("protocol", protocol, get_args(Protocol))
+        if protocol not in get_args(ProtocolName):
+            raise unknown("protocol", protocol, get_args(ProtocolName))
 
 
 def finished_record(job: Job, options: RunOptions) -> RunRecord | None:
@@ -267,7 +274,7 @@ def _intact_record(folder: Path, job: Job) -> RunRecord | None:
 
 
 def run_cell(
-    cell: Cell, options: RunOptions, progress: Progress, depot: Depot | None = None
+    cell: Cell, options: RunOptions, progress: Progress, artifact_store: ArtifactStore | None = None
 ) -> RunRecord:
     """Run one cell, or return its record if it is finished; a failure is recorded too.
 
@@ -275,7 +282,7 @@ def run_cell(
         cell: what to run.
         options: how.
         progress: told of what happens.
-        depot: where machines that share no cache leave artefacts for each other, if they do not.
+        depot: where machines that share no cache leave artifacts for each other, if they do not.
 
     Raises:
         UserError: the cell cannot be run at all (see `resolve`), this machine lacks the device, or results
@@ -297,7 +304,7 @@ def run_cell(
                 progress.detail(f"finished before: {cell.title}")
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # of an audit that was killed
                 return done
-            return _run_and_record(job, options, folder, progress, depot)
+            return _run_and_record(job, options, folder, progress, artifact_store)
 
 
 def record_failure(cell: Cell, options: RunOptions, reason: str) -> RunRecord:
@@ -322,17 +329,21 @@ def _basis(job: Job) -> RunRecord:
         identity=job.identity,
         settings=job.settings,
         system_version=job.system.version,
-        rests_on=of_file | job.system.rests_on,
+        provenance=of_file | job.system.provenance,
         status="failed",
         environment=environment.describe() | {"system_package": SYSTEMS.origin(name)},
     )
 
 
 def _run_and_record(
-    job: Job, options: RunOptions, folder: Path, progress: Progress, depot: Depot | None
+    job: Job,
+    options: RunOptions,
+    folder: Path,
+    progress: Progress,
+    artifact_store: ArtifactStore | None,
 ) -> RunRecord:
     try:
-        record = _run(job, options, folder, progress, depot)
+        record = _run(job, options, folder, progress, artifact_store)
     except FAILURES as error:  # whatever a system raises, the record says so and other cells go on
         write_text(folder / ERROR, traceback.format_exc())
         return _failed(job, folder, in_a_line(error))
@@ -342,7 +353,11 @@ def _run_and_record(
 
 
 def _run(
-    job: Job, options: RunOptions, folder: Path, progress: Progress, depot: Depot | None
+    job: Job,
+    options: RunOptions,
+    folder: Path,
+    progress: Progress,
+    artifact_store: ArtifactStore | None,
 ) -> RunRecord:
     cell, card, basis = job.cell, job.card, _basis(job)
     device, precision = options.compute.resolve()
@@ -351,7 +366,7 @@ def _run(
     here = stamp(device, precision)
     work = folder / WORK
     resumed = checkpoint_folder(
-        work, {**here, **basis.environment, **basis.rests_on, "audit": options.audit}
+        work, {**here, **basis.environment, **basis.provenance, "audit": options.audit}
     )
     context = RunContext(
         device,
@@ -359,9 +374,9 @@ def _run(
         seeds,
         progress,
         work,
-        Meter(device),
+        StageProfiler(device),
         options.checkpoint_seconds,
-        depot=depot,
+        artifact_store=artifact_store,
         stamp=here,
     )
     rate = job.system.sample_rate
@@ -391,7 +406,7 @@ def _run(
     prediction_hash = write_predictions(
         folder, list(test.ids), truth, log_probabilities, card.classes
     )
-    sides = {"train": split.train, "labelled": split.labelled, "validation": split.validation}
+    sides = {"train": split.train, "labeled": split.labeled, "validation": split.validation}
     record = basis.model_copy(
         update={
             "status": "finished",
@@ -409,7 +424,7 @@ def _run(
             ),
             "metrics": metrics.score(log_probabilities, truth),
             "predictions_sha256": prediction_hash,
-            "decided": trained.summary.decided,
+            "selection": trained.summary.selection,
             "validation": trained.summary.validation,
             "validation_origin": split.validation_origin,
             "curves": trained.summary.curves,
@@ -417,7 +432,7 @@ def _run(
             | _held_against(trained.summary, labels[split.train]),
             "parameters": job.system.count_parameters(),
             "macs_per_second": job.system.count_macs(),
-            "stages": tuple(context.meter.costs),
+            "stages": tuple(context.profiler.costs),
             "resumed": resumed,
             "artifacts": trained.artifacts,
             "environment": basis.environment
@@ -436,7 +451,7 @@ def _run(
         context.on_epoch = None
         with context.stage("audit"):
             audit = _audit(job, listener, clips, labels, split, context)
-        stages = tuple(context.meter.costs)
+        stages = tuple(context.profiler.costs)
         record = record.model_copy(update={"audit": audit, "stages": stages})
         write_record(folder, record)
     return record
@@ -456,16 +471,16 @@ def _trained(system: System, data: TrainingData, context: RunContext) -> _Traine
     if path.is_file():
         system.load(model, context)
         trained = _Trained.model_validate_json(path.read_text(encoding="utf-8"))
-        context.meter.costs += trained.stages
+        context.profiler.costs += trained.stages
         return trained
-    before = len(context.meter.costs)
+    before = len(context.profiler.costs)
     with context.stage("train"):
         summary = system.train(data, context)
     model.mkdir(exist_ok=True)
     system.save(model)
     trained = _Trained(
         summary=summary,
-        stages=tuple(context.meter.costs[before:]),
+        stages=tuple(context.profiler.costs[before:]),
         artifacts=tuple(
             ArtifactUse(
                 kind=each.kind,
@@ -517,7 +532,7 @@ def _audit(
     again = type(job.system)(job.system.settings, job.system.target, job.system.protocol)
     work = context.work / "random-split"
     work.mkdir(exist_ok=True)
-    aside = replace(context, work=work, meter=Meter(context.device), artifacts=[])
+    aside = replace(context, work=work, profiler=StageProfiler(context.device), artifacts=[])
     _trained(again, _training_data(clips, labels, dealt), aside)
     scores = _scored(again, clips.select(dealt.test), aside)
     found["random_split"] = metrics.score(scores, labels[dealt.test])
@@ -537,14 +552,14 @@ def _labels(manifest: Manifest, card: TaskCard) -> NDArray[np.int64]:
 
 
 def _training_data(clips: Clips, labels: NDArray[np.int64], split: Split) -> TrainingData:
-    def side(indices: NDArray[np.int64]) -> LabelledClips:
-        return LabelledClips(clips.select(indices), torch.from_numpy(labels[indices]))
+    def side(indices: NDArray[np.int64]) -> LabeledClips:
+        return LabeledClips(clips.select(indices), torch.from_numpy(labels[indices]))
 
-    labelled = side(split.labelled)
-    same = len(split.labelled) == len(split.train)
+    labeled = side(split.labeled)
+    same = len(split.labeled) == len(split.train)
     return TrainingData(
-        train=labelled.clips if same else clips.select(split.train),
-        labelled=labelled,
+        train=labeled.clips if same else clips.select(split.train),
+        labeled=labeled,
         validation=side(split.validation) if len(split.validation) else None,
     )
 

@@ -84,7 +84,7 @@ class Registry:
     def load(self, name: str, accept: Callable[[Any], bool], expected: str) -> Any:
         """Import what `name` stands for.
 
-        A class with a method `of` is one for each argument: `name` gives it, and `of(argument)` is what it stands for.
+        A class with a method `from_argument` is one for each argument: `name` gives it, and `from_argument(argument)` is what it stands for.
 
         Args:
             name: a registered name, that with its argument, or a class in a file.
@@ -117,8 +117,8 @@ class Registry:
 
     def _with_argument(self, loaded: Any, name: str) -> Any:
         argument = self.argument(name)
-        if hasattr(loaded, "of") == bool(argument):
-            return loaded.of(argument) if argument else loaded
+        if hasattr(loaded, "from_argument") == bool(argument):
+            return loaded.from_argument(argument) if argument else loaded
         plain = name.partition(":")[0]
         if argument:
             raise UserError(

@@ -22,7 +22,7 @@ NAMED = [LABEL, PREDICTED]  # columns of names of classes, kept as numbers of a 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class PredictedClasses:
     """Which class a system took each test clip for.
 
     Attributes:
@@ -51,7 +51,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Predictions(Answers):
+class Predictions(PredictedClasses):
     """Answers with the scores that gave them.
 
     Attributes:
@@ -114,7 +114,7 @@ def read_predictions(folder: Path, record: RunRecord) -> Predictions:
         return Predictions(table[CLIP], labels, predicted, classes, rows)
 
 
-def read_answers(folder: Path, record: RunRecord) -> Answers:
+def read_answers(folder: Path, record: RunRecord) -> PredictedClasses:
     """Read the same without scores, which is what takes time; of files that have nothing but scores, from them.
 
     Raises:
@@ -125,7 +125,7 @@ def read_answers(folder: Path, record: RunRecord) -> Answers:
         table, classes = _read(path, record, [CLIP, *NAMED])
         if PREDICTED in table.column_names:
             labels, predicted = (_numbers(table[name], classes) for name in NAMED)
-            return Answers(table[CLIP], labels, predicted, classes)
+            return PredictedClasses(table[CLIP], labels, predicted, classes)
     return read_predictions(folder, record)
 
 

@@ -18,7 +18,7 @@ from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import write_text
 
-# 1 had one curve, and named artefacts by kind and hash alone; 2 had no seal.
+# 1 had one curve, and named artifacts by kind and hash alone; 2 had no seal.
 SCHEMA_VERSION = 3
 LONGEST_NAME = 120  # of a folder; a system's argument may be a long path
 PROTOCOL_VERSION = 1  # raised whenever the protocol changes so that a score could
@@ -27,7 +27,7 @@ WORK, LOCK = "work", ".lock"  # what a run needs beside them while it runs
 SEAL = b',\n  "seal": '
 
 
-Protocol = Literal["finetune", "linear", "knn"]
+ProtocolName = Literal["finetune", "linear", "knn"]
 LabelFraction = Annotated[float, Field(gt=0, le=1, description="share of the train labels")]
 
 
@@ -39,7 +39,7 @@ class Cell(Frozen):
         default_factory=dict, description="what differs from the system's defaults"
     )
     task: str = Field(description="name, or name@variant")
-    protocol: Protocol
+    protocol: ProtocolName
     label_fraction: LabelFraction = 1.0
     seed: int = Field(0, ge=0)
     fold: int = Field(0, ge=0, description="from 1; 0 for an official split")
@@ -98,7 +98,7 @@ class TaskFacts(Frozen):
     classes: tuple[str, ...]
     metric: str
     folds: int
-    clips: dict[str, int] = Field(description="clips of train, labelled, validation and test")
+    clips: dict[str, int] = Field(description="clips of train, labeled, validation and test")
     skipped: int
 
 
@@ -131,7 +131,7 @@ class RunRecord(Frozen):
     identity: str = Field(description="hash of all that determines the result")
     settings: dict[str, Any] = Field(description="every setting, resolved")
     system_version: int
-    rests_on: dict[str, str] = Field(
+    provenance: dict[str, str] = Field(
         default_factory=dict,
         description="what else a result rests on, such as a plug-in's file or weights by their SHA-256",
     )
@@ -140,7 +140,7 @@ class RunRecord(Frozen):
     error: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     predictions_sha256: str | None = None
-    decided: dict[str, str] = Field(
+    selection: dict[str, str] = Field(
         default_factory=dict, description="what was chosen, and on which split"
     )
     validation: float | None = Field(

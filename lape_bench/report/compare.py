@@ -16,25 +16,25 @@ from lape_bench.records.predictions import read_answers
 from lape_bench.records.record import read_record
 from lape_bench.report.formatting import listed
 from lape_bench.report.pair import Pair
-from lape_bench.report.stats.alignment import Aligned, BySeed, align, by_seed
+from lape_bench.report.stats.alignment import AlignedPredictions, BySeed, align, by_seed
 from lape_bench.report.stats.significance import half_interval, mcnemar, paired_bootstrap
-from lape_bench.results.load import Outcome
+from lape_bench.results.load import CellPredictions
 
 
-class Side(Frozen):
+class ComparedSystem(Frozen):
     """One of the two systems, over the cells that are compared.
 
     Attributes:
         system: its name, as the leaderboard has it.
         cells: how many it has on this board, compared or not.
         scores: accuracy and the task's metric, means over seeds of the mean over folds, in [0, 1].
-        deviations: of these, sample standard deviation over seeds; of one seed none.
+        stds: of these, sample standard deviation over seeds; of one seed none.
     """
 
     system: str
     cells: int
     scores: dict[str, float]
-    deviations: dict[str, float | None]
+    stds: dict[str, float | None]
 
 
 class SeedFlips(Frozen):
@@ -91,8 +91,8 @@ class Comparison(Frozen):
     protocol: str
     label_fraction: float
     metric: str
-    a: Side
-    b: Side
+    a: ComparedSystem
+    b: ComparedSystem
     clips: int
     seeds: tuple[int, ...]
     folds: tuple[int, ...]
@@ -170,28 +170,28 @@ def _common(pair: Pair) -> tuple[BySeed, BySeed]:
     return both[0], both[1]
 
 
-def _seed_scores(cells: pd.DataFrame, aligned: Aligned, metric: str) -> pd.Series:
+def _seed_scores(cells: pd.DataFrame, aligned: AlignedPredictions, metric: str) -> pd.Series:
     """Return a score of each seed that is compared, mean over the folds that are."""
     folds = [fold for fold, _ in aligned.parts]
     compared = cells[cells["seed"].isin(aligned.seeds) & cells["fold"].isin(folds)]
     return compared.groupby("seed")[metric].mean()
 
 
-def _side(name: str, cells: pd.DataFrame, aligned: Aligned) -> Side:
+def _side(name: str, cells: pd.DataFrame, aligned: AlignedPredictions) -> ComparedSystem:
     metrics = dict.fromkeys(["accuracy", cells["metric"].iloc[0]])
     scores = {metric: _seed_scores(cells, aligned, metric) for metric in metrics}
     several = len(aligned.seeds) > 1
-    return Side(
+    return ComparedSystem(
         system=name,
         cells=len(cells),
         scores={metric: float(each.mean()) for metric, each in scores.items()},
-        deviations={
+        stds={
             metric: float(each.std(ddof=1)) if several else None for metric, each in scores.items()
         },
     )
 
 
-def _seed_interval(pair: Pair, aligned: Aligned) -> tuple[float, float] | None:
+def _seed_interval(pair: Pair, aligned: AlignedPredictions) -> tuple[float, float] | None:
     if len(aligned.seeds) < 2:
         return None
     a, b = (_seed_scores(cells, aligned, "accuracy") for cells in pair.cells)
@@ -199,7 +199,9 @@ def _seed_interval(pair: Pair, aligned: Aligned) -> tuple[float, float] | None:
     return float(mean - half), float(mean + half)
 
 
-def _clip_ids(parts: Mapping[Any, Outcome], aligned: Aligned) -> tuple[list[str], tuple[str, ...]]:
+def _clip_ids(
+    parts: Mapping[Any, CellPredictions], aligned: AlignedPredictions
+) -> tuple[list[str], tuple[str, ...]]:
     """Read the ids of the clips, in their order, and the names of the classes."""
     ids: list[str] = []
     classes: tuple[str, ...] = ()
@@ -211,13 +213,13 @@ def _clip_ids(parts: Mapping[Any, Outcome], aligned: Aligned) -> tuple[list[str]
     return ids, classes
 
 
-def _only(aligned: Aligned) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _only(aligned: AlignedPredictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """In how many seeds only the first and only the second has a clip right, each of shape (clips,)."""
     a, b = aligned.right
     return (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
 
 
-def _flips_by_seed(pair: Pair, aligned: Aligned) -> tuple[SeedFlips, ...]:
+def _flips_by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedFlips, ...]:
     accuracies = [_seed_scores(cells, aligned, "accuracy") for cells in pair.cells]
     rows = []
     for seed, a, b in zip(aligned.seeds, *aligned.right, strict=True):
@@ -235,7 +237,7 @@ def _flips_by_seed(pair: Pair, aligned: Aligned) -> tuple[SeedFlips, ...]:
     return tuple(rows)
 
 
-def _by_class(aligned: Aligned, classes: tuple[str, ...]) -> tuple[ClassFlips, ...]:
+def _by_class(aligned: AlignedPredictions, classes: tuple[str, ...]) -> tuple[ClassFlips, ...]:
     a, b = aligned.right
     only_a, only_b = _only(aligned)
     rows = []
@@ -255,7 +257,7 @@ def _by_class(aligned: Aligned, classes: tuple[str, ...]) -> tuple[ClassFlips, .
 
 
 def _flips(
-    aligned: Aligned, ids: list[str], classes: tuple[str, ...], most: int
+    aligned: AlignedPredictions, ids: list[str], classes: tuple[str, ...], most: int
 ) -> tuple[ClipFlips, ...]:
     only_a, only_b = _only(aligned)
     flips = only_a + only_b

@@ -56,8 +56,8 @@ def _scores(c: Comparison) -> Table:
     for name, side in (("A", c.a), ("B", c.b)):
         cells = []
         for metric, score in side.scores.items():
-            deviation = side.deviations[metric]
-            cells += [percent(score), "" if deviation is None else percent(deviation)]
+            std = side.stds[metric]
+            cells += [percent(score), "" if std is None else percent(std)]
         table.add_row(name, side.system, *cells)
     return table
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 
-from lape_bench.report.table import Entry, Row, Table
+from lape_bench.report.table import Table, TableEntry, TableRow
 
 BEGIN = r"""% Compiles as it is; \input in a paper that loads booktabs and graphicx gives the tables alone.
 \expandafter\ifx\csname @nodocument\endcsname\relax % a document has begun
@@ -132,11 +132,11 @@ def _tabular(table: Table) -> list[str]:
     return [*lines, r"\bottomrule", r"\end{tabular}%"]
 
 
-def _line(row: Row) -> str:
+def _line(row: TableRow) -> str:
     return " & ".join(map(_entry, row.entries)) + r" \\"
 
 
-def _entry(entry: Entry) -> str:
+def _entry(entry: TableEntry) -> str:
     text = RANKED[entry.rank].format(escaped(entry.text))
     if entry.small:
         text += rf" {{\scriptsize {escaped(entry.small)}}}"

@@ -11,8 +11,8 @@ from lape_bench.report.formatting import count, percent
 from lape_bench.report.names import as_shown
 from lape_bench.report.stats.rank_intervals import MOST_RANKED, rank_boards
 from lape_bench.report.stats.significance import half_interval
-from lape_bench.report.table import Column, Entry, Row, Table, markdown
-from lape_bench.results.load import Outcome, Preparation
+from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow, markdown
+from lape_bench.results.load import CellPredictions, Preparation
 
 BOARD = [
     "task",
@@ -30,8 +30,10 @@ RANKS = ["rank_best", "rank_worst"]
 MOST_NAMED = 3  # boards, systems or pairs in one note; more are counted
 
 
-def leaderboard(frame: pd.DataFrame, outcomes: Mapping[int, Outcome] | None = None) -> pd.DataFrame:
-    """Summarise cells by board and system.
+def leaderboard(
+    frame: pd.DataFrame, outcomes: Mapping[int, CellPredictions] | None = None
+) -> pd.DataFrame:
+    """Summarize cells by board and system.
 
     Args:
         frame: cells, as `load_results` gives them.
@@ -90,17 +92,15 @@ def _summed_up(cells: pd.DataFrame) -> pd.DataFrame:
     board = pd.DataFrame(
         {
             "score": by_entry["score"].mean(),
-            "deviation": by_entry["score"].std(),
+            "std": by_entry["score"].std(),
             "seeds": by_entry.size(),
             "seed_numbers": by_seed.reset_index("seed").groupby("entry")["seed"].agg(tuple),
         }
     )
-    interval = [
-        half_interval(d, n) for d, n in zip(board["deviation"], board["seeds"], strict=True)
-    ]
+    interval = [half_interval(d, n) for d, n in zip(board["std"], board["seeds"], strict=True)]
     board.insert(2, "interval", interval)
     # Of seeds with other folds it would be the deviation over folds.
-    board[["deviation", "interval"]] = board[["deviation", "interval"]].where(complete, axis=0)
+    board[["std", "interval"]] = board[["std", "interval"]].where(complete, axis=0)
     board["seeds_left_out"] = in_entry["seed"].nunique() - board["seeds"]
     board["folds"] = folds.where(complete, in_entry["fold"].nunique())
     board["folds_of_task"] = folds
@@ -146,7 +146,7 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 row["system"],
                 *([_rank(row["rank_best"], row["rank_worst"])] if ranked else []),
                 percent(row["score"]),
-                percent(row["deviation"]),
+                percent(row["std"]),
                 percent(row["interval"]),
                 f"{row['seeds']}",
                 folds,
@@ -217,7 +217,7 @@ def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return Table(
         _columns(headings[places:]),
         tuple(
-            Row(tuple(map(Entry, row[places:])), block)
+            TableRow(tuple(map(TableEntry, row[places:])), block)
             for row, block in zip(rows, blocks, strict=True)
         ),
     )
@@ -225,13 +225,13 @@ def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a leaderboard as a Markdown table."""
-    entries = tuple(Row(tuple(map(Entry, row))) for row in rows)
+    entries = tuple(TableRow(tuple(map(TableEntry, row))) for row in rows)
     return markdown(Table(_columns(headings), entries))
 
 
-def _columns(headings: Sequence[str]) -> tuple[Column, ...]:
+def _columns(headings: Sequence[str]) -> tuple[TableColumn, ...]:
     left = (*PLACE, "system")
-    return tuple(Column(heading, left=heading in left) for heading in headings)
+    return tuple(TableColumn(heading, left=heading in left) for heading in headings)
 
 
 def as_csv(board: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.report.names import find_system, preparations, shown_systems
-from lape_bench.results.load import Outcome, Results
+from lape_bench.results.load import CellPredictions, Results
 
 BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task
 
@@ -23,7 +23,7 @@ class Pair(NamedTuple):
 
     names: tuple[str, str]
     cells: tuple[pd.DataFrame, pd.DataFrame]
-    outcomes: Mapping[int, Outcome]
+    outcomes: Mapping[int, CellPredictions]
 
 
 def find_pair(

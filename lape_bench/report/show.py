@@ -1,4 +1,4 @@
-"""One record, told in full: score, stages and their cost, curves, clusters, artefacts."""
+"""One record, told in full: score, stages and their cost, curves, clusters, artifacts."""
 
 import math
 import statistics
@@ -71,14 +71,14 @@ def _facts(record: RunRecord) -> Table:
     if record.parameters:
         counts = record.parameters.model_dump().items()
         rows["parameters"] = ", ".join(f"{name} {count:,}" for name, count in counts)
-    rows["decided"] = ", ".join(f"{what} on {side}" for what, side in record.decided.items())
+    rows["selection"] = ", ".join(f"{what} on {side}" for what, side in record.selection.items())
     if record.validation is not None and record.task:
         metric = record.task.metric.replace("_", " ")
         rows["validation"] = f"{metric} {percent(record.validation)} %"
     changed = flatten(record.cell.settings).items()
     rows["settings"] = ", ".join(f"{key}={value}" for key, value in changed) or "defaults"
-    if record.rests_on:
-        rows["rests on"] = "; ".join(record.rests_on.values())
+    if record.provenance:
+        rows["rests on"] = "; ".join(record.provenance.values())
     machine = record.environment
     where = [machine.get(key, "") for key in ("device", "precision")]
     where += [f"{machine['threads']} threads"] if "threads" in machine else []
@@ -104,7 +104,7 @@ def _stages(record: RunRecord) -> Table:
 
 
 def _artifacts(record: RunRecord) -> Table:
-    table = _table("artefact", ("hash", "left"), ("seconds", "right"), ("", "left"))
+    table = _table("artifact", ("hash", "left"), ("seconds", "right"), ("", "left"))
     for each in record.artifacts:
         how = "found in the cache" if each.found else "computed"
         table.add_row(each.kind, each.hash[:12], f"{each.seconds:.1f}", how)

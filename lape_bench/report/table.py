@@ -25,7 +25,7 @@ NARROWEST_LABEL = 20  # what the labels are folded to before the columns are div
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-class Entry(NamedTuple):
+class TableEntry(NamedTuple):
     """What stands in a row below one heading.
 
     Attributes:
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     facts: Mapping[str, Any] = {}
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A heading, the group of columns it stands in, and on which side its entries are aligned."""
 
     heading: str
@@ -51,10 +51,10 @@ class Column(NamedTuple):
     left: bool = False
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row, and the name of the block of rows it stands in."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[TableEntry, ...]
     block: str = ""
 
 
@@ -70,8 +70,8 @@ class Table:
         remarks: what holds of the whole table.
     """
 
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[TableColumn, ...]
+    rows: tuple[TableRow, ...]
     title: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Table:
             for column in self.columns
         ]
 
-    def blocks(self) -> Iterable[tuple[str, Row]]:
+    def blocks(self) -> Iterable[tuple[str, TableRow]]:
         """Give every row with the name of the block that it begins, or an empty string."""
         before = ""
         for row in self.rows:
@@ -270,11 +270,11 @@ def _raised(marks: Iterable[str]) -> str:
     return "".join(mark.translate(RAISED) for mark in marks)
 
 
-def _plain(entry: Entry, stacked: bool) -> str:
+def _plain(entry: TableEntry, stacked: bool) -> str:
     return _text(entry, stacked).plain
 
 
-def _text(entry: Entry, stacked: bool) -> Text:
+def _text(entry: TableEntry, stacked: bool) -> Text:
     """Write an entry for the terminal, what is small on a line of its own if asked."""
     style = {"": "", "best": "bold", "second": "underline"}[entry.rank]
     text = Text.assemble((entry.text, style), _raised(entry.marks))
@@ -284,7 +284,7 @@ def _text(entry: Entry, stacked: bool) -> Text:
     return text
 
 
-def _marked_down(entry: Entry) -> str:
+def _marked_down(entry: TableEntry) -> str:
     text = _escaped(entry.text)
     if entry.rank:
         text = f"**{text}**" if entry.rank == "best" else f"<ins>{text}</ins>"

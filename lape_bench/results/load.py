@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lape_bench import metrics
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
-from lape_bench.records.predictions import Answers, read_answers
+from lape_bench.records.predictions import PredictedClasses, read_answers
 from lape_bench.records.record import (
     ParameterCounts,
     RunRecord,
@@ -95,7 +95,7 @@ class Preparation(NamedTuple):
         return "/".join(map(str, self))
 
 
-class Outcome(NamedTuple):
+class CellPredictions(NamedTuple):
     """What a cell's system took each test clip for.
 
     Attributes:
@@ -122,7 +122,7 @@ class Results:
     """
 
     cells: pd.DataFrame
-    outcomes: dict[int, Outcome]
+    outcomes: dict[int, CellPredictions]
     problems: list[str]
 
 
@@ -242,7 +242,7 @@ def _read_records(folders: Sequence[Path]) -> Results:
 
 def _read(
     found: Iterable[tuple[Path, RunRecord | str]],
-) -> Iterator[tuple[dict[str, Any], Outcome] | str]:
+) -> Iterator[tuple[dict[str, Any], CellPredictions] | str]:
     """Turn records into rows and outcomes; what is wrong with one stays what is said of it.
 
     A few are taken together, all their records before all their answers: a step that comes again at once
@@ -262,7 +262,7 @@ def _record(folder: Path) -> RunRecord | str:
         return str(error)
 
 
-def _answers(folder: Path, record: RunRecord | str) -> Answers | str:
+def _answers(folder: Path, record: RunRecord | str) -> PredictedClasses | str:
     if isinstance(record, str):
         return record
     if record.status == "failed":
@@ -277,15 +277,19 @@ def _answers(folder: Path, record: RunRecord | str) -> Answers | str:
         return str(error)
 
 
-def _cell(folder: Path, record: Any, given: Answers) -> tuple[dict[str, Any], Outcome]:
+def _cell(
+    folder: Path, record: Any, given: PredictedClasses
+) -> tuple[dict[str, Any], CellPredictions]:
     """Score a record that has its task and its parameters."""
     labels, predicted = given.labels, given.predicted
     scores = metrics.score_classes(predicted, labels, len(given.classes))
-    outcome = Outcome(folder, given.digest(), labels.astype(np.int16), predicted.astype(np.int16))
+    outcome = CellPredictions(
+        folder, given.digest(), labels.astype(np.int16), predicted.astype(np.int16)
+    )
     return _row(record, record.task, record.parameters) | scores, outcome
 
 
-def _collected(read: Iterable[tuple[dict[str, Any], Outcome] | str]) -> Results:
+def _collected(read: Iterable[tuple[dict[str, Any], CellPredictions] | str]) -> Results:
     """Put rows into a table that has one column more, `FINISHED`."""
     problems, rows, outcomes = [], [], []
     labels: dict[str, NDArray[np.int16]] = {}  # one copy for all cells of a test set
@@ -377,9 +381,9 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
 
 def _version(record: RunRecord) -> str:
     """Return the system's version, with a hash of what else it rests on: other weights are another system."""
-    if not record.rests_on:
+    if not record.provenance:
         return str(record.system_version)
-    told = hashlib.sha256(json.dumps(record.rests_on, sort_keys=True).encode()).hexdigest()
+    told = hashlib.sha256(json.dumps(record.provenance, sort_keys=True).encode()).hexdigest()
     return f"{record.system_version}-{told[:6]}"
 
 

@@ -23,7 +23,7 @@ from lape_bench.records.record import (
 
 
 @dataclass
-class Merged:
+class MergeResult:
     """What became of the records, each as its folder in the source; `left_out` says why."""
 
     taken: list[Path] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Merged:
     left_out: list[str] = field(default_factory=list)
 
 
-def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) -> Merged:
+def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) -> MergeResult:
     """Copy every whole record of some folders into one; nothing that is there is overwritten.
 
     A failed record gives way to a finished one. A cell that is finished on both sides with other predictions stays as
@@ -46,7 +46,7 @@ def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) ->
         UserError: a source is missing, holds no record, or lies in the receiving folder or around it; or results
             cannot be written.
     """
-    merged = Merged()
+    merged = MergeResult()
     for source in sources:
         inner, outer = sorted((into.resolve(), source.resolve()), key=lambda p: -len(p.parts))
         if inner != outer and inner.is_relative_to(outer):
@@ -63,7 +63,7 @@ def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) ->
     return merged
 
 
-def _merge_one(into: Path, folder: Path, merged: Merged) -> None:
+def _merge_one(into: Path, folder: Path, merged: MergeResult) -> None:
     try:
         record = _whole(folder)
     except UserError as error:

@@ -36,7 +36,7 @@ SUM_TOLERANCE = 1e-3  # of the logarithm of a row's probabilities summed up, in 
 Grade = Literal["wrong", "outdated"]
 
 
-class Finding(NamedTuple):
+class RecordFinding(NamedTuple):
     """What is amiss with a record."""
 
     folder: Path
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
     what: str
 
 
-class Verified(NamedTuple):
+class VerificationResult(NamedTuple):
     """What a look through a folder found.
 
     Attributes:
@@ -58,10 +58,10 @@ class Verified(NamedTuple):
     finished: int
     failed: int
     not_compared: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[RecordFinding, ...]
 
 
-def verify(out: Path, system_version: Callable[[str], int]) -> Verified:
+def verify(out: Path, system_version: Callable[[str], int]) -> VerificationResult:
     """Verify every record below a folder.
 
     Args:
@@ -69,7 +69,7 @@ def verify(out: Path, system_version: Callable[[str], int]) -> Verified:
         system_version: gives the version of an installed system, or raises a `UserError`.
     """
     today = _Today(system_version)
-    findings: list[Finding] = []
+    findings: list[RecordFinding] = []
     counts = {"finished": 0, "failed": 0}
     not_compared: set[str] = set()
     seen: dict[str, Path] = {}
@@ -81,7 +81,7 @@ def verify(out: Path, system_version: Callable[[str], int]) -> Verified:
                 continue
             predictions = read_predictions(folder, record)
         except UserError as error:
-            findings.append(Finding(folder, "wrong", str(error)))
+            findings.append(RecordFinding(folder, "wrong", str(error)))
             continue
         manifest = today.manifest(record.cell.task)
         comparable = record.task and manifest and manifest.hash == record.task.manifest_hash
@@ -100,9 +100,11 @@ def verify(out: Path, system_version: Callable[[str], int]) -> Verified:
         twin = seen.setdefault(record.identity, folder)
         if twin != folder:
             outdated.append(f"the same cell stands in {twin} too")
-        findings += [Finding(folder, "wrong", what) for what in wrong]
-        findings += [Finding(folder, "outdated", what) for what in outdated]
-    return Verified(**counts, not_compared=tuple(sorted(not_compared)), findings=tuple(findings))
+        findings += [RecordFinding(folder, "wrong", what) for what in wrong]
+        findings += [RecordFinding(folder, "outdated", what) for what in outdated]
+    return VerificationResult(
+        **counts, not_compared=tuple(sorted(not_compared)), findings=tuple(findings)
+    )
 
 
 def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Stages cached by content: the same inputs are never computed twice.
 
-An artefact is a folder named by a hash of everything that determines it. Beside what was computed it holds that
+An artifact is a folder named by a hash of everything that determines it. Beside what was computed it holds that
 description (`artifact.json`), and what making it took (`made.json`).
 """
 
@@ -28,8 +28,8 @@ DESCRIPTION, MADE = "artifact.json", "made.json"
 LOCK, WORK = ".lock-", ".work-"
 
 
-class Made(Config):
-    """What making an artefact took, and what came out.
+class ArtifactMetadata(Config):
+    """What making an artifact took, and what came out.
 
     Attributes:
         seconds: wall-clock time; of a run that was killed and taken up, since it was taken up.
@@ -62,23 +62,23 @@ class Artifact:
     kind: str
     hash: str
     folder: Path
-    made: Made
+    made: ArtifactMetadata
     computed: bool
     waited: float = 0.0
 
 
-class Depot(Protocol):
-    """Where machines that share no cache leave artefacts for each other; each is known by its kind and hash."""
+class ArtifactStore(Protocol):
+    """Where machines that share no cache leave artifacts for each other; each is known by its kind and hash."""
 
     def fetch(self, kind: str, name: str, folder: Path) -> None:
-        """Fill an empty folder with an artefact's files, if it is there."""
+        """Fill an empty folder with an artifact's files, if it is there."""
 
     def leave(self, kind: str, name: str, folder: Path) -> None:
-        """Take the files of an artefact, unless it is there."""
+        """Take the files of an artifact, unless it is there."""
 
 
 def stable_name(kind: type) -> str:
-    """Name a class in the description of an artefact: its own `artifact_name`, or else its module and name.
+    """Name a class in the description of an artifact: its own `artifact_name`, or else its module and name.
 
     With a name of its own a class may move to another module, and what it computed before is still found. A subclass
     does not inherit the name, since it may compute something else.
@@ -88,7 +88,7 @@ def stable_name(kind: type) -> str:
 
 
 def cache() -> Path:
-    """Return the folder of all artefacts."""
+    """Return the folder of all artifacts."""
     return home() / "artifacts"
 
 
@@ -100,11 +100,11 @@ def artifact(
     within: Path,
     stamp: Mapping[str, Any],
     on_wait: Callable[[], None] = lambda: None,
-    depot: Depot | None = None,
+    artifact_store: ArtifactStore | None = None,
 ) -> Artifact:
-    """Find an artefact, or compute it; a second process that needs it waits for the first.
+    """Find an artifact, or compute it; a second process that needs it waits for the first.
 
-    An artefact whose files are not those it was made with is made again.
+    An artifact whose files are not those it was made with is made again.
 
     Args:
         kind: what is kept, such as "embeddings".
@@ -112,7 +112,7 @@ def artifact(
         determined_by: everything its bytes depend on, as plain data.
         compute: fills the empty folder it is given first; the second is for checkpoints, and is kept when the
             run is killed.
-        within: the folder of artefacts, such as `cache()`.
+        within: the folder of artifacts, such as `cache()`.
         stamp: what a checkpoint must have been written under to be taken up.
         on_wait: called when another process is making it.
         depot: asked for what is not in the cache, and left what is.
@@ -125,15 +125,15 @@ def artifact(
     if made is None:
         asked = time.perf_counter()
         with _held(parent / f"{LOCK}{name}", on_wait):
-            made = intact(folder) or _fetched(kind, name, parent, depot)
+            made = intact(folder) or _fetched(kind, name, parent, artifact_store)
             if made is not None:
                 waited = time.perf_counter() - asked
             else:
                 shutil.rmtree(folder, ignore_errors=True)
                 checkpoint_folder(work, stamp)
                 made, computed = _computed(parent, name, about, description, compute, work), True
-    if depot is not None:
-        depot.leave(kind, name, folder)
+    if artifact_store is not None:
+        artifact_store.leave(kind, name, folder)
     shutil.rmtree(work, ignore_errors=True)  # of a run, too, that was killed just before its end
     with suppress(OSError):  # a cache that may only be read
         (folder / MADE).touch()  # it was used
@@ -141,8 +141,8 @@ def artifact(
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An artefact, or the checkpoints of one that was not finished, as a listing shows it.
+class ArtifactInfo:
+    """An artifact, or the checkpoints of one that was not finished, as a listing shows it.
 
     Attributes:
         kind: what it is.
@@ -158,7 +158,7 @@ class Kept:
     folder: Path
     bytes: int
     last_used: float
-    made: Made | None
+    made: ArtifactMetadata | None
 
     @property
     def unused_days(self) -> float:
@@ -174,7 +174,7 @@ class Kept:
         return "unfinished: a killed run, or one under way" if unfinished else "not readable"
 
 
-def kept(within: Path) -> Iterator[Kept]:
+def kept(within: Path) -> Iterator[ArtifactInfo]:
     """Go through all that is kept, by kind and age."""
     for parent in sorted(path for path in within.glob("*") if path.is_dir()):
         found = []
@@ -188,12 +188,12 @@ def kept(within: Path) -> Iterator[Kept]:
             newest = max((each.st_mtime for each in counted), default=0.0)
             size = sum(each.st_size for each in facts.values() if S_ISREG(each.st_mode))
             name = folder.name.removeprefix(WORK)
-            found.append(Kept(parent.name, name, folder, size, newest, made))
+            found.append(ArtifactInfo(parent.name, name, folder, size, newest, made))
         yield from sorted(found, key=lambda each: each.last_used)
 
 
-def remove(each: Kept) -> None:
-    """Delete an artefact; one that another process is making is waited for."""
+def remove(each: ArtifactInfo) -> None:
+    """Delete an artifact; one that another process is making is waited for."""
     with FileLock(each.folder.parent / f"{LOCK}{each.hash}"):
         shutil.rmtree(each.folder, ignore_errors=True)
     (each.folder.parent / f"{LOCK}{each.hash}").unlink(missing_ok=True)
@@ -223,14 +223,14 @@ def _computed(
     description: str,
     compute: Callable[[Path, Path], None],
     work: Path,
-) -> Made:
-    """Compute an artefact, which then appears whole below `parent`."""
+) -> ArtifactMetadata:
+    """Compute an artifact, which then appears whole below `parent`."""
     began = time.perf_counter()
     with staged_folder(parent) as staging:
         compute(staging.path, work)
         write_text(staging.path / DESCRIPTION, description)
         sha256, size = _digest(staging.path)
-        made = Made(
+        made = ArtifactMetadata(
             seconds=round(time.perf_counter() - began, 3),
             sha256=sha256,
             bytes=size,
@@ -242,12 +242,14 @@ def _computed(
     return made
 
 
-def _fetched(kind: str, name: str, parent: Path, depot: Depot | None) -> Made | None:
-    """Bring an artefact that another machine has made, if there is a whole one."""
-    if depot is None:
+def _fetched(
+    kind: str, name: str, parent: Path, artifact_store: ArtifactStore | None
+) -> ArtifactMetadata | None:
+    """Bring an artifact that another machine has made, if there is a whole one."""
+    if artifact_store is None:
         return None
     with staged_folder(parent) as staging:
-        depot.fetch(kind, name, staging.path)
+        artifact_store.fetch(kind, name, staging.path)
         made = intact(staging.path)
         if made is not None:
             shutil.rmtree(parent / name, ignore_errors=True)  # one that was damaged
@@ -255,15 +257,15 @@ def _fetched(kind: str, name: str, parent: Path, depot: Depot | None) -> Made | 
     return made
 
 
-def intact(folder: Path) -> Made | None:
-    """Return what making an artefact took, if its files are those it was made with."""
+def intact(folder: Path) -> ArtifactMetadata | None:
+    """Return what making an artifact took, if its files are those it was made with."""
     made = _read_made(folder)
     return made if made is not None and _digest(folder)[0] == made.sha256 else None
 
 
-def _read_made(folder: Path) -> Made | None:
+def _read_made(folder: Path) -> ArtifactMetadata | None:
     try:
-        return Made.model_validate_json((folder / MADE).read_text(encoding="utf-8"))
+        return ArtifactMetadata.model_validate_json((folder / MADE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from lape_bench.runtime.distributed import ALONE, Ranks
+from lape_bench.runtime.distributed import ALONE, ProcessGroup
 
 
-class Draws:
+class BatchRandom:
     """Draws for the rows of a batch, on the CPU, so that none depends on the device.
 
     Where ranks share a batch, each draws for all its rows and keeps those of its own: a row gets the same numbers whoever
@@ -17,18 +17,20 @@ class Draws:
         ranks: who shares the batch.
     """
 
-    def __init__(self, generator: torch.Generator, ranks: Ranks = ALONE) -> None:
-        self.generator, self.ranks = generator, ranks
+    def __init__(self, generator: torch.Generator, process_group: ProcessGroup = ALONE) -> None:
+        self.generator, self.process_group = generator, process_group
 
     def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Draw from [0, 1), of a shape whose last size is the rows."""
         *sizes, rows = shape
         drawn = torch.rand(*sizes, self.whole(rows), generator=self.generator, dtype=dtype)
-        return drawn[..., self.ranks.rank :: self.ranks.size]
+        return drawn[..., self.process_group.rank :: self.process_group.size]
 
     def integers(self, below: int, rows: int) -> Tensor:
         """Draw from 0, ..., below - 1, shape (rows,)."""
-        return self.ranks.mine(torch.randint(below, (self.whole(rows),), generator=self.generator))
+        return self.process_group.mine(
+            torch.randint(below, (self.whole(rows),), generator=self.generator)
+        )
 
     def some(self, of: int, count: int) -> Tensor:
         """Draw different ones of 0, ..., of - 1, the same for all ranks, shape (count,)."""
@@ -36,4 +38,4 @@ class Draws:
 
     def whole(self, rows: int) -> int:
         """Return how many rows there are, of which this process has so many."""
-        return rows * self.ranks.size
+        return rows * self.process_group.size

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(days=1)
 
 
-class Ranks:
+class ProcessGroup:
     """This process among those that train together; by default it is alone.
 
     Args:
@@ -103,7 +103,7 @@ class Ranks:
                 torch.distributed.broadcast(tensor, 0)
 
 
-ALONE = Ranks()
+ALONE = ProcessGroup()
 
 
 def several() -> bool:
@@ -118,7 +118,7 @@ def leads() -> bool:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def joined(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, if it did, for the block.
 
     Args:
@@ -157,6 +157,6 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         warnings.filterwarnings("ignore", ".*all_gather is deprecated")  # which Fabric calls
         fabric.launch()
         try:
-            yield Ranks(fabric)
+            yield ProcessGroup(fabric)
         finally:
             torch.distributed.destroy_process_group()

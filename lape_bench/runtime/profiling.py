@@ -11,7 +11,7 @@ from lape_bench.records.record import StageCost
 from lape_bench.runtime import malloc
 
 
-class Meter:
+class StageProfiler:
     """Measures stages on one device.
 
     Attributes:

@@ -12,9 +12,9 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress, Running
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell
-from lape_bench.sweep.grid import Gpus, Needs, Work
-from lape_bench.sweep.machine import NodeReport
-from lape_bench.sweep.run_cell import Outcome, failure, found, is_finished, shared
+from lape_bench.sweep.grid import Gpus, Resources, SweepItem
+from lape_bench.sweep.machine import MachineReport
+from lape_bench.sweep.run_cell import CellOutcome, failure, found, is_finished, shared
 from lape_bench.sweep.schedule import Schedule
 
 
@@ -25,10 +25,10 @@ class EngineSettings(Config):
     memory_gib: float | None = Field(None, gt=0, description="the same of memory")
     gpus: Gpus | None = Field(None, description="the same of GPUs, or of a share of one")
 
-    def of(self, needs: Needs) -> Needs:
+    def resources_of(self, resources: Resources) -> Resources:
         """Return what a cell asks for, by these settings and else by the grid."""
-        return needs.model_copy(
-            update=self.model_dump(include=set(Needs.model_fields), exclude_none=True)
+        return resources.model_copy(
+            update=self.model_dump(include=set(Resources.model_fields), exclude_none=True)
         )
 
 
@@ -42,8 +42,8 @@ class Engine(ABC):
 
     @abstractmethod
     def run(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress, cells: Running
-    ) -> Iterator[tuple[Cell, Outcome]]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+    ) -> Iterator[tuple[Cell, CellOutcome]]:
         """Yield each cell with its record, or with the reason it could not be run, as it ends.
 
         Args:
@@ -58,17 +58,17 @@ class Engine(ABC):
 
     @abstractmethod
     def check(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress
-    ) -> list[NodeReport]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
+    ) -> list[MachineReport]:
         """Have every machine that cells may run on look whether it could; this one is the first."""
 
 
 def run_cells(
-    works: Sequence[Work], options: RunOptions, engine: Engine, progress: Progress
-) -> Iterator[tuple[Cell, Outcome]]:
+    items: Sequence[SweepItem], options: RunOptions, engine: Engine, progress: Progress
+) -> Iterator[tuple[Cell, CellOutcome]]:
     """Run cells and yield each with its record, or with the reason it could not be run, as it ends."""
-    with progress.task("cells", len(works), "cells") as task:
-        for cell, outcome in engine.run(works, options, progress, task):
+    with progress.task("cells", len(items), "cells") as task:
+        for cell, outcome in engine.run(items, options, progress, task):
             task.advance()
             yield cell, outcome
 
@@ -87,21 +87,21 @@ def refuse_gpu_of_this_machine(options: RunOptions) -> None:
 
 
 def known(
-    works: Sequence[Work], options: RunOptions, progress: Progress
-) -> tuple[list[tuple[Cell, Outcome]], list[Work]]:
+    items: Sequence[SweepItem], options: RunOptions, progress: Progress
+) -> tuple[list[tuple[Cell, CellOutcome]], list[SweepItem]]:
     """Tell the cells that are finished, or cannot be run, from those that an engine has to run."""
-    told: list[tuple[Cell, Outcome]] = []
-    left: list[Work] = []
-    for work in works:
-        outcome = found(work.cell, options, progress)
+    told: list[tuple[Cell, CellOutcome]] = []
+    left: list[SweepItem] = []
+    for item in items:
+        outcome = found(item.cell, options, progress)
         if outcome is None:
-            left.append(work)
+            left.append(item)
         else:
-            told.append((work.cell, outcome))
+            told.append((item.cell, outcome))
     return told, left
 
 
-def as_asked(options: RunOptions, needs: Needs, gpus: float | None) -> RunOptions:
+def as_asked(options: RunOptions, resources: Resources, gpus: float | None) -> RunOptions:
     """Have a cell compute on what it asks for: a thread a core, unless the user says how many, and without a GPU on the CPU.
 
     Args:
@@ -111,11 +111,11 @@ def as_asked(options: RunOptions, needs: Needs, gpus: float | None) -> RunOption
     """
     compute = options.compute
     device = "cpu" if gpus == 0 and compute.device == "auto" else compute.device
-    changed = {"threads": compute.threads or needs.cores, "device": device}
+    changed = {"threads": compute.threads or resources.cores, "device": device}
     return options.model_copy(update={"compute": compute.model_copy(update=changed)})
 
 
-def refuse(reports: Sequence[NodeReport]) -> None:
+def refuse(reports: Sequence[MachineReport]) -> None:
     """Refuse to begin where machines lack what cells need.
 
     Raises:
@@ -143,16 +143,20 @@ class Workers(Protocol):
     def free(self) -> bool:
         """Tell whether another cell may be started."""
 
-    def start(self, number: int, work: Work) -> None:
+    def start(self, number: int, item: SweepItem) -> None:
         """Start a cell."""
 
-    def ended(self) -> Sequence[tuple[int, Outcome | Lost]]:
+    def ended(self) -> Sequence[tuple[int, CellOutcome | Lost]]:
         """Wait a while for the end of cells that were started, and return the number of each that ended with what it tells."""
 
 
 def hand_out(
-    works: Sequence[Work], options: RunOptions, workers: Workers, tries: int, progress: Progress
-) -> Iterator[tuple[Cell, Outcome]]:
+    items: Sequence[SweepItem],
+    options: RunOptions,
+    workers: Workers,
+    tries: int,
+    progress: Progress,
+) -> Iterator[tuple[Cell, CellOutcome]]:
     """Start cells, those first that make most for others, such as an upstream; who needs it begins when they have ended.
 
     Args:
@@ -162,7 +166,7 @@ def hand_out(
         tries: of a cell that is lost, before it counts as failed.
         progress: told of tasks that are generated.
     """
-    schedule = Schedule([shared(work.cell, progress) for work in works])
+    schedule = Schedule([shared(item.cell, progress) for item in items])
     lost, running = Counter[int](), set[int]()
     while schedule or running:
         while schedule and workers.free():
@@ -170,10 +174,10 @@ def hand_out(
             if number is None:
                 break
             running.add(number)
-            workers.start(number, works[number])
+            workers.start(number, items[number])
         for number, outcome in workers.ended():
             running.remove(number)
-            cell = works[number].cell
+            cell = items[number].cell
             if isinstance(outcome, Lost):
                 lost[number] += 1
                 if lost[number] < tries:

@@ -20,7 +20,7 @@ def _whole_above_one(gpus: float) -> float:
 Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 
 
-class Needs(Config):
+class Resources(Config):
     """What a cell asks of the machine that an engine runs it on."""
 
     cores: int = Field(1, ge=1, description="CPU cores, and threads")
@@ -30,11 +30,11 @@ class Needs(Config):
     )
 
 
-class Work(NamedTuple):
+class SweepItem(NamedTuple):
     """A cell of a sweep, and what it asks for."""
 
     cell: Cell
-    needs: Needs = Needs()
+    resources: Resources = Resources()
 
 
 class SystemEntry(Config):
@@ -54,8 +54,8 @@ class SweepConfig(Config):
     protocols: tuple[str, ...] = Field((), description="none: each system's own")
     label_fractions: tuple[LabelFraction, ...] = Field((1.0,), min_length=1)
     seeds: int = Field(1, ge=1, description="how many, from 0")
-    needs: Needs = Field(Needs(), description="of each cell, where an engine runs it")
-    also: tuple["SweepConfig", ...] = Field((), description="more grids of the same sweep")
+    resources: Resources = Field(Resources(), description="of each cell, where an engine runs it")
+    grids: tuple["SweepConfig", ...] = Field((), description="more grids of the same sweep")
 
     @field_validator("systems", mode="before")
     @classmethod
@@ -76,25 +76,25 @@ class SweepConfig(Config):
                 raise unknown("task of this grid", task, everything)
         first, *others = (
             grid.model_copy(
-                update={"tasks": tuple(t for t in grid.tasks if t in tasks), "also": ()}
+                update={"tasks": tuple(t for t in grid.tasks if t in tasks), "grids": ()}
             )
             for grid in self._grids()
         )
-        return first.model_copy(update={"also": tuple(others)})
+        return first.model_copy(update={"grids": tuple(others)})
 
-    def works(self) -> list[Work]:
+    def items(self) -> list[SweepItem]:
         """Expand the grid."""
-        works = []
+        items = []
         for grid in self._grids():
             check_protocols(grid.protocols)
             systems = [(entry.name, entry.settings) for entry in grid.systems]
             cells = plan(systems, grid.tasks, grid.protocols, grid.label_fractions, grid.seeds)
-            works += [Work(cell, grid.needs) for cell in cells]
-        return works
+            items += [SweepItem(cell, grid.resources) for cell in cells]
+        return items
 
     def cells(self) -> list[Cell]:
         """Expand the grid, without what its cells ask for."""
-        return [work.cell for work in self.works()]
+        return [item.cell for item in self.items()]
 
     def _grids(self) -> "list[SweepConfig]":
-        return [self, *(grid for other in self.also for grid in other._grids())]
+        return [self, *(grid for other in self.grids for grid in other._grids())]

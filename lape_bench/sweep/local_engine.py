@@ -10,14 +10,14 @@ from lape_bench.core.progress import Progress, Running
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell
 from lape_bench.sweep.engine import Engine, Lost, hand_out
-from lape_bench.sweep.grid import Work
-from lape_bench.sweep.machine import NodeReport, Site
-from lape_bench.sweep.run_cell import Outcome, attempt
+from lape_bench.sweep.grid import SweepItem
+from lape_bench.sweep.machine import MachineReport, SweepSite
+from lape_bench.sweep.run_cell import CellOutcome, attempt
 
 TRIES = 2  # of a cell whose process died, before it counts as failed
 
 
-class Local(Engine):
+class LocalEngine(Engine):
     """This machine.
 
     Args:
@@ -28,22 +28,22 @@ class Local(Engine):
         self.jobs: int = jobs
 
     def run(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress, cells: Running
-    ) -> Iterator[tuple[Cell, Outcome]]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+    ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
         if self.jobs == 1:
-            for work in works:
-                yield work.cell, attempt(work.cell, options, progress)
+            for item in items:
+                yield item.cell, attempt(item.cell, options, progress)
             return
         options = options.model_copy(update={"compute": options.compute.shared(self.jobs)})
         with _Processes.several(self.jobs, options) as processes:
-            yield from hand_out(works, options, processes, TRIES, progress)
+            yield from hand_out(items, options, processes, TRIES, progress)
 
     def check(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress
-    ) -> list[NodeReport]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
+    ) -> list[MachineReport]:
         """See `Engine`."""
-        with Site.here((work.cell.task for work in works), options) as site:
+        with SweepSite.here((item.cell.task for item in items), options) as site:
             return [site.report()]
 
 
@@ -55,7 +55,7 @@ class _Processes:
     def __init__(self, jobs: int, options: RunOptions) -> None:
         self._options = options
         self._idle = [_new_process() for _ in range(jobs)]
-        self._running: dict[Future[Outcome], tuple[int, ProcessPoolExecutor]] = {}
+        self._running: dict[Future[CellOutcome], tuple[int, ProcessPoolExecutor]] = {}
 
     @classmethod
     @contextmanager
@@ -72,13 +72,13 @@ class _Processes:
     def free(self) -> bool:
         return bool(self._idle)
 
-    def start(self, number: int, work: Work) -> None:
+    def start(self, number: int, item: SweepItem) -> None:
         process = self._idle.pop()
-        future = process.submit(_attempt_quietly, work.cell, self._options)
+        future = process.submit(_attempt_quietly, item.cell, self._options)
         self._running[future] = number, process
 
-    def ended(self) -> Sequence[tuple[int, Outcome | Lost]]:
-        told: list[tuple[int, Outcome | Lost]] = []
+    def ended(self) -> Sequence[tuple[int, CellOutcome | Lost]]:
+        told: list[tuple[int, CellOutcome | Lost]] = []
         for future in wait(self._running, return_when=FIRST_COMPLETED).done:
             number, process = self._running.pop(future)
             try:
@@ -96,5 +96,5 @@ def _new_process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
-def _attempt_quietly(cell: Cell, options: RunOptions) -> Outcome:
+def _attempt_quietly(cell: Cell, options: RunOptions) -> CellOutcome:
     return attempt(cell, options, Progress(quiet=True))

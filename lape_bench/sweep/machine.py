@@ -26,7 +26,7 @@ GIB = 2**30
 MARK = ".sweep-"
 
 
-class NodeReport(Frozen):
+class MachineReport(Frozen):
     """What a machine says of itself.
 
     Attributes:
@@ -51,7 +51,7 @@ class NodeReport(Frozen):
 
 
 @dataclass(frozen=True)
-class Site:
+class SweepSite:
     """The machine that starts a sweep, as plain data that goes along to the others.
 
     Attributes:
@@ -72,7 +72,7 @@ class Site:
 
     @classmethod
     @contextmanager
-    def here(cls, tasks: Iterable[str], options: RunOptions) -> Iterator["Site"]:
+    def here(cls, tasks: Iterable[str], options: RunOptions) -> Iterator["SweepSite"]:
         """Describe this machine; the marks are there during the block."""
         out, mark = options.out.expanduser().absolute(), f"{MARK}{uuid4().hex}"
         manifests = {task: _manifest_hash(task) for task in dict.fromkeys(tasks)}
@@ -92,7 +92,7 @@ class Site:
         with suppress(OSError):
             os.chdir(self.folder)
 
-    def report(self, has_device: bool = True) -> NodeReport:
+    def report(self, has_device: bool = True) -> MachineReport:
         """Look at the machine that this runs on.
 
         Args:
@@ -107,7 +107,7 @@ class Site:
         except UserError as error:
             problems.append(str(error))
             free = 0
-        return NodeReport(
+        return MachineReport(
             name=socket.gethostname(),
             cores=cpu_cores.given(),
             gpus=torch.cuda.device_count(),

@@ -27,12 +27,12 @@ def engine(on: str, settings: Mapping[str, Any]) -> Engine:
     where = f"settings of --on {kind}"
     try:
         if kind == "ray":
-            from lape_bench.sweep.ray_engine import LOCAL, OnRay, RaySettings
+            from lape_bench.sweep.ray_engine import LOCAL, RayEngine, RaySettings
 
-            return OnRay(address or LOCAL, validate(settings, RaySettings, where))
-        from lape_bench.sweep.slurm_engine import OnSlurm, SlurmSettings
+            return RayEngine(address or LOCAL, validate(settings, RaySettings, where))
+        from lape_bench.sweep.slurm_engine import SlurmEngine, SlurmSettings
 
-        return OnSlurm(validate(settings, SlurmSettings, where))
+        return SlurmEngine(validate(settings, SlurmSettings, where))
     except ModuleNotFoundError as error:
         if error.name not in PACKAGES:
             raise

@@ -1,6 +1,6 @@
-"""Where the machines of a Ray cluster tell how far they are, and leave artefacts for each other.
+"""Where the machines of a Ray cluster tell how far they are, and leave artifacts for each other.
 
-A `Desk` is an actor on the machine that starts the sweep; the other classes speak with it from where a cell runs.
+A `Coordinator` is an actor on the machine that starts the sweep; the other classes speak with it from where a cell runs.
 """
 
 import shutil
@@ -31,11 +31,11 @@ class Step(NamedTuple):
     unit: str
 
 
-class Desk:
-    """Keeps what machines tell, and the artefacts that they leave, in the cache of this one.
+class Coordinator:
+    """Keeps what machines tell, and the artifacts that they leave, in the cache of this one.
 
     Args:
-        cache: the folder of artefacts.
+        cache: the folder of artifacts.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -54,11 +54,11 @@ class Desk:
         return dict(self._told)
 
     def has(self, kind: str, name: str) -> bool:
-        """Tell whether an artefact is here."""
+        """Tell whether an artifact is here."""
         return (self._cache / kind / name / MADE).is_file()
 
     def files(self, kind: str, name: str) -> list[tuple[str, int]]:
-        """Return the files of an artefact with their bytes; none if it is not here."""
+        """Return the files of an artifact with their bytes; none if it is not here."""
         folder = self._cache / kind / name
         return [
             (path.relative_to(folder).as_posix(), path.stat().st_size)
@@ -73,7 +73,7 @@ class Desk:
             return opened.read(CHUNK)
 
     def open_part(self, kind: str) -> str:
-        """Return a folder to write an artefact's files to."""
+        """Return a folder to write an artifact's files to."""
         parent = self._cache / kind
         parent.mkdir(parents=True, exist_ok=True)
         return tempfile.mkdtemp(dir=parent, prefix=PART)
@@ -95,10 +95,10 @@ class Desk:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class AtDesk:
+class RemoteArtifactStore:
     """The depot of a machine that does not share the cache of the one that starts the sweep.
 
-    A machine that cannot bring or leave an artefact makes its own, which costs time and no more.
+    A machine that cannot bring or leave an artifact makes its own, which costs time and no more.
 
     Args:
         desk: the actor.
@@ -108,7 +108,7 @@ class AtDesk:
         self._desk = desk
 
     def fetch(self, kind: str, name: str, folder: Path) -> None:
-        """See `Depot`."""
+        """See `ArtifactStore`."""
         with suppress(RayError):
             for file, size in ray.get(self._desk.files.remote(kind, name)):
                 with new_file(folder / file) as path, path.open("wb") as opened:
@@ -116,7 +116,7 @@ class AtDesk:
                         opened.write(ray.get(self._desk.read.remote(kind, name, file, start)))
 
     def leave(self, kind: str, name: str, folder: Path) -> None:
-        """See `Depot`."""
+        """See `ArtifactStore`."""
         with suppress(RayError):
             if ray.get(self._desk.has.remote(kind, name)):
                 return
@@ -131,7 +131,7 @@ class AtDesk:
             ray.get(self._desk.keep.remote(part, name))
 
 
-class Teller(Progress):
+class RemoteProgress(Progress):
     """Tells the desk what a cell does, instead of showing it.
 
     Args:

@@ -30,11 +30,11 @@ from lape_bench.sweep.engine import (
     refuse,
     refuse_gpu_of_this_machine,
 )
-from lape_bench.sweep.grid import Needs, Work
-from lape_bench.sweep.machine import GIB, NodeReport, Site
-from lape_bench.sweep.ray_coordinator import AtDesk, Desk, Teller
-from lape_bench.sweep.ray_progress import View
-from lape_bench.sweep.run_cell import Outcome, attempt
+from lape_bench.sweep.grid import Resources, SweepItem
+from lape_bench.sweep.machine import GIB, MachineReport, SweepSite
+from lape_bench.sweep.ray_coordinator import Coordinator, RemoteArtifactStore, RemoteProgress
+from lape_bench.sweep.ray_progress import RayProgress
+from lape_bench.sweep.run_cell import CellOutcome, attempt
 
 LOOKS_EVERY_SECONDS, CONNECTS_IN_SECONDS = 1.0, 10.0
 CARRIED = "carried"  # the folder of records that a machine keeps whose results are carried back
@@ -51,7 +51,7 @@ class RaySettings(EngineSettings):
     )
 
 
-class OnRay(Engine):
+class RayEngine(Engine):
     """A Ray cluster.
 
     Args:
@@ -63,28 +63,30 @@ class OnRay(Engine):
         self.address, self.settings = address, settings
 
     def run(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress, cells: Running
-    ) -> Iterator[tuple[Cell, Outcome]]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+    ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
-        tasks = [work.cell.task for work in works]
-        with self._joined(options), Site.here(tasks, options) as site:
-            works = [Work(work.cell, self.settings.of(work.needs)) for work in works]
-            refuse(self._look(site, [work.needs for work in works]))
-            told, left = known(works, options, progress)
+        tasks = [item.cell.task for item in items]
+        with self._joined(options), SweepSite.here(tasks, options) as site:
+            items = [
+                SweepItem(item.cell, self.settings.resources_of(item.resources)) for item in items
+            ]
+            refuse(self._look(site, [item.resources for item in items]))
+            told, left = known(items, options, progress)
             yield from told
-            cluster = _Cluster(options, site, self.settings.shared, View(progress, cells))
+            cluster = _Cluster(options, site, self.settings.shared, RayProgress(progress, cells))
             try:
                 yield from hand_out(left, options, cluster, self.settings.retries + 1, progress)
             finally:
                 cluster.close()
 
     def check(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress
-    ) -> list[NodeReport]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
+    ) -> list[MachineReport]:
         """See `Engine`."""
-        tasks = [work.cell.task for work in works]
-        with self._joined(options), Site.here(tasks, options) as site:
-            return self._look(site, [self.settings.of(work.needs) for work in works])
+        tasks = [item.cell.task for item in items]
+        with self._joined(options), SweepSite.here(tasks, options) as site:
+            return self._look(site, [self.settings.resources_of(item.resources) for item in items])
 
     @contextmanager
     def _joined(self, options: RunOptions) -> Iterator[None]:
@@ -107,7 +109,7 @@ class OnRay(Engine):
             ray.shutdown()
             signal.signal(signal.SIGTERM, before)
 
-    def _look(self, site: Site, asked: Sequence[Needs]) -> list[NodeReport]:
+    def _look(self, site: SweepSite, asked: Sequence[Resources]) -> list[MachineReport]:
         """Have this machine and each of the cluster's look at itself.
 
         Raises:
@@ -149,11 +151,13 @@ class _Cluster:
 
     waits_inside = False  # a machine without the same cache would not see who makes what
 
-    def __init__(self, options: RunOptions, site: Site, shared: bool | None, view: View) -> None:
+    def __init__(
+        self, options: RunOptions, site: SweepSite, shared: bool | None, view: RayProgress
+    ) -> None:
         self._options = options.model_copy(update={"out": site.out})
         self._site, self._shared, self._view = site, shared, view
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Desk)
+        desk = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Coordinator)
         self._desk = desk.options(scheduling_strategy=here).remote(cache())
         # A process that stays saves the seconds of importing torch. Where a node has several GPUs it must not: torch keeps to the
         # one of its first cell, whichever Ray gives to the next.
@@ -164,18 +168,18 @@ class _Cluster:
     def free(self) -> bool:
         return True
 
-    def start(self, number: int, work: Work) -> None:
-        resources = _resources(work.needs, self._options.compute.device)
-        options = as_asked(self._options, work.needs, resources["GPU"])
+    def start(self, number: int, item: SweepItem) -> None:
+        resources = _resources(item.resources, self._options.compute.device)
+        options = as_asked(self._options, item.resources, resources["GPU"])
         reference = self._run.options(
             num_cpus=resources["CPU"], num_gpus=resources["GPU"], memory=resources["memory"]
-        ).remote(number, work.cell, options, self._site, self._shared, self._desk)
-        self._running[reference] = number, work.cell
+        ).remote(number, item.cell, options, self._site, self._shared, self._desk)
+        self._running[reference] = number, item.cell
 
-    def ended(self) -> Sequence[tuple[int, Outcome | Lost]]:
+    def ended(self) -> Sequence[tuple[int, CellOutcome | Lost]]:
         references = list(self._running)
         ready, _ = ray.wait(references, num_returns=len(references), timeout=LOOKS_EVERY_SECONDS)
-        told: list[tuple[int, Outcome | Lost]] = []
+        told: list[tuple[int, CellOutcome | Lost]] = []
         for reference in ready:
             number, cell = self._running.pop(reference)
             self._desk.tell.remote(number, None)
@@ -185,8 +189,8 @@ class _Cluster:
             self._view.show(titles, ray.get(self._desk.told.remote()))
         return told
 
-    def _outcome(self, reference: Any, cell: Cell) -> Outcome | Lost:
-        outcome: Outcome
+    def _outcome(self, reference: Any, cell: Cell) -> CellOutcome | Lost:
+        outcome: CellOutcome
         try:
             outcome, files = ray.get(reference)
         except RayTaskError as error:  # such as a package that a machine lacks
@@ -213,8 +217,8 @@ def _answers(address: str) -> None:
 
 
 def _run_there(
-    number: int, cell: Cell, options: RunOptions, site: Site, shared: bool | None, desk: Any
-) -> tuple[Outcome, dict[str, bytes] | None]:
+    number: int, cell: Cell, options: RunOptions, site: SweepSite, shared: bool | None, desk: Any
+) -> tuple[CellOutcome, dict[str, bytes] | None]:
     """Run a cell on a machine of the cluster.
 
     Returns:
@@ -224,14 +228,16 @@ def _run_there(
     for difference in site.differing():  # a machine that has joined since the others were looked at
         return difference, None
     machine = _machine(socket.gethostname(), ray.get_runtime_context().get_node_id())
-    teller = Teller(desk, number, machine)
-    depot = None if (site.sees_cache() if shared is None else shared) else AtDesk(desk)
+    teller = RemoteProgress(desk, number, machine)
+    artifact_store = (
+        None if (site.sees_cache() if shared is None else shared) else RemoteArtifactStore(desk)
+    )
     sees_records = site.sees_records() if shared is None else shared
     if not sees_records:
         options = options.model_copy(update={"out": home() / CARRIED})
     # Ray's own handler raises SystemExit, which would pass for the cell's: killed, it is lost, and tried again.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    outcome = attempt(cell, options, teller, depot)
+    outcome = attempt(cell, options, teller, artifact_store)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # this process stays, and others share the GPU
     if sees_records or isinstance(outcome, str):
@@ -263,11 +269,11 @@ def _is_finished(folder: Path) -> bool:
         return False
 
 
-def _resources(needs: Needs, device: str) -> dict[str, float]:
+def _resources(resources: Resources, device: str) -> dict[str, float]:
     """Return what a cell asks of Ray, by Ray's names."""
     there = ray.cluster_resources().get("GPU", 0) > 0 and device != "cpu"
-    gpus = float(there) if needs.gpus is None else needs.gpus
-    return {"CPU": needs.cores, "GPU": gpus, "memory": int((needs.memory_gib or 0) * GIB)}
+    gpus = float(there) if resources.gpus is None else resources.gpus
+    return {"CPU": resources.cores, "GPU": gpus, "memory": int((resources.memory_gib or 0) * GIB)}
 
 
 def _fits(wanted: dict[str, float], there: dict[str, float]) -> bool:
@@ -285,20 +291,20 @@ def _machine(host: str, node: str) -> str:
     return f"{host} ({node[:6]})"
 
 
-def _report(site: Site) -> NodeReport:
+def _report(site: SweepSite) -> MachineReport:
     """Look at a machine of the cluster; its GPUs are for cells, and the task that looks was given none."""
     site.enter()
     return site.report(has_device=False)
 
 
-def _heard(node: dict[str, Any], answer: Any) -> NodeReport:
+def _heard(node: dict[str, Any], answer: Any) -> MachineReport:
     """Return a machine's report, with what Ray knows of it."""
     name = _machine(node["NodeManagerHostname"], node["NodeID"])
     cores, gpus = (int(node["Resources"].get(each, 0)) for each in ("CPU", "GPU"))
     try:
-        report: NodeReport = ray.get(answer)
+        report: MachineReport = ray.get(answer)
     except RayError as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
         problem = f"it cannot run lape_bench ({type(cause).__name__}: {str(cause)[:200]})"
-        report = NodeReport(name=name, problems=(problem,))
+        report = MachineReport(name=name, problems=(problem,))
     return report.model_copy(update={"name": name, "cores": cores, "gpus": gpus})

@@ -9,7 +9,7 @@ from lape_bench.sweep.ray_coordinator import Step
 SHOWN = 12  # cells, below the count of all
 
 
-class View:
+class RayProgress:
     """A bar for each of the cells that run, as their machines tell of them; without a terminal none.
 
     Args:

@@ -15,23 +15,23 @@ from lape_bench.evaluation.runner import (
     run_cell,
 )
 from lape_bench.records.record import LOCK, Cell, RunRecord, cell_folder, read_record
-from lape_bench.runtime.artifacts import Depot
+from lape_bench.runtime.artifacts import ArtifactStore
 
-Outcome = RunRecord | str  # a record, or why there is none
-State = Literal["finished", "running", "failed", "to run", "impossible"]
+CellOutcome = RunRecord | str  # a record, or why there is none
+CellState = Literal["finished", "running", "failed", "to run", "impossible"]
 
 
 def attempt(
-    cell: Cell, options: RunOptions, progress: Progress, depot: Depot | None = None
-) -> Outcome:
+    cell: Cell, options: RunOptions, progress: Progress, artifact_store: ArtifactStore | None = None
+) -> CellOutcome:
     """Run a cell and return its record, or the reason why there is none."""
     try:
-        return run_cell(cell, options, progress, depot)
+        return run_cell(cell, options, progress, artifact_store)
     except FAILURES as error:  # a plug-in may fail in any way, also before its cell begins
         return in_a_line(error)
 
 
-def failure(cell: Cell, options: RunOptions, reason: str) -> Outcome:
+def failure(cell: Cell, options: RunOptions, reason: str) -> CellOutcome:
     """Record that a cell failed in a process that could not do so itself."""
     try:
         return record_failure(cell, options, reason)
@@ -39,7 +39,7 @@ def failure(cell: Cell, options: RunOptions, reason: str) -> Outcome:
         return reason
 
 
-def is_finished(outcome: Outcome) -> bool:
+def is_finished(outcome: CellOutcome) -> bool:
     """Tell whether an attempt ended with a result."""
     return isinstance(outcome, RunRecord) and outcome.status == "finished"
 
@@ -47,12 +47,12 @@ def is_finished(outcome: Outcome) -> bool:
 def shared(cell: Cell, progress: Progress) -> tuple[str, ...]:
     """Name what is made on the way to a cell that others need too; nothing of one that cannot be run."""
     try:
-        return resolve(cell, progress).shares
+        return resolve(cell, progress).shared_artifacts
     except FAILURES:  # whatever is wrong with it is told when it is its turn
         return ()
 
 
-def found(cell: Cell, options: RunOptions, progress: Progress) -> Outcome | None:
+def found(cell: Cell, options: RunOptions, progress: Progress) -> CellOutcome | None:
     """Return what is known of a cell without running it: its record if it is finished, or why it cannot be run."""
     try:
         job = resolve(cell, progress)
@@ -61,7 +61,7 @@ def found(cell: Cell, options: RunOptions, progress: Progress) -> Outcome | None
     return None if options.force else finished_record(job, options)
 
 
-def state_of(cell: Cell, options: RunOptions, progress: Progress) -> tuple[State, str]:
+def state_of(cell: Cell, options: RunOptions, progress: Progress) -> tuple[CellState, str]:
     """Tell how far a cell is under these options, and why, where it failed or cannot run.
 
     A generated task that is not there yet is made, as its manifest is part of what a record is known by.

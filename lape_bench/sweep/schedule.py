@@ -1,7 +1,7 @@
 """In which order the cells of a sweep begin: what several of them need is made by one, and the others wait for it.
 
 Such a thing, an upstream say, goes by a name that each cell which needs it knows. The names are for planning: whether it is
-there already, and is really the same, its artefact's hash tells once the cell runs.
+there already, and is really the same, its artifact's hash tells once the cell runs.
 """
 
 from collections import Counter

@@ -27,9 +27,9 @@ from lape_bench.sweep.engine import (
     known,
     refuse_gpu_of_this_machine,
 )
-from lape_bench.sweep.grid import Needs, Work
-from lape_bench.sweep.machine import NodeReport, Site
-from lape_bench.sweep.run_cell import Outcome, attempt, failure, found, shared
+from lape_bench.sweep.grid import Resources, SweepItem
+from lape_bench.sweep.machine import MachineReport, SweepSite
+from lape_bench.sweep.run_cell import CellOutcome, attempt, failure, found, shared
 from lape_bench.sweep.schedule import makers, order
 
 FOLDER = ".slurm"  # below the folder of the records: job descriptions, logs, and which job runs which cell
@@ -62,7 +62,7 @@ class SlurmSettings(EngineSettings):
     )
 
 
-class OnSlurm(Engine):
+class SlurmEngine(Engine):
     """The Slurm that this machine submits to.
 
     Args:
@@ -78,27 +78,30 @@ class OnSlurm(Engine):
         self.settings = settings
 
     def run(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress, cells: Running
-    ) -> Iterator[tuple[Cell, Outcome]]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+    ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
         self._needs_slurm(options)
         options = _absolute(options)
-        told, left = known(works, options, progress)
+        told, left = known(items, options, progress)
         yield from told
         jobs = self.submit(left, options, progress)
         yield from self._watch(left, jobs, options, cells)
 
     def check(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress
-    ) -> list[NodeReport]:
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
+    ) -> list[MachineReport]:
         """See `Engine`."""
         self._needs_slurm(options)
         options = _absolute(options)
-        asked = {str(needs): needs for needs in (self.settings.of(work.needs) for work in works)}
-        with Site.here((work.cell.task for work in works), options) as site:
+        asked = {
+            str(resources): resources
+            for resources in (self.settings.resources_of(item.resources) for item in items)
+        }
+        with SweepSite.here((item.cell.task for item in items), options) as site:
             jobs = []
-            for needs in asked.values():
-                executor = self._executor(needs, options)
+            for resources in asked.values():
+                executor = self._executor(resources, options)
                 executor.update_parameters(time=LOOKS_FOR_MINUTES)
                 jobs += _submitted(executor, [_Look(site)])
             progress.say(
@@ -116,12 +119,12 @@ class OnSlurm(Engine):
         refuse_gpu_of_this_machine(options)
 
     def submit(
-        self, works: Sequence[Work], options: RunOptions, progress: Progress
+        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
     ) -> dict[int, submitit.Job[Any]]:
         """Submit what is not in the queue yet: arrays of those that make what others need, then arrays that wait for these."""
-        journal, made_by = _Journal(options.out), makers([shared(w.cell, progress) for w in works])
-        asked = [self.settings.of(work.needs) for work in works]
-        identities = [resolve(work.cell, progress).identity for work in works]
+        journal, made_by = _Journal(options.out), makers([shared(w.cell, progress) for w in items])
+        asked = [self.settings.resources_of(item.resources) for item in items]
+        identities = [resolve(item.cell, progress).identity for item in items]
         before, queued = journal.read(options), _queue()
         if queued is None:
             raise UserError(
@@ -134,16 +137,16 @@ class OnSlurm(Engine):
             if before.get(identity) in queued
         }
         waited_for = {m for cell, made in enumerate(made_by) for m in made.values() if m != cell}
-        for waits_for, needs, numbers in _arrays(made_by, asked):
+        for waits_for, resources, numbers in _arrays(made_by, asked):
             new = [number for number in numbers if number not in jobs]
             # One for which others wait is not kept waiting by more cells in its job.
             bundles = [[number] for number in new if number in waited_for]
             bundles += _parts([n for n in new if n not in waited_for], self.settings.cells_a_job)
             for array in _parts(bundles, MOST_OF_AN_ARRAY):
                 makers_jobs = dict.fromkeys(jobs[maker].job_id for maker in waits_for)
-                executor = self._executor(needs, options, [*makers_jobs])
-                own = as_asked(options, needs, needs.gpus)
-                calls = [_CellsJob([works[n].cell for n in bundle], own) for bundle in array]
+                executor = self._executor(resources, options, [*makers_jobs])
+                own = as_asked(options, resources, resources.gpus)
+                calls = [_CellsJob([items[n].cell for n in bundle], own) for bundle in array]
                 for bundle, job in zip(array, _submitted(executor, calls), strict=True):
                     for number in bundle:
                         jobs[number] = job
@@ -154,11 +157,11 @@ class OnSlurm(Engine):
         return jobs
 
     def _executor(
-        self, needs: Needs, options: RunOptions, waits_for: Sequence[str] = ()
+        self, resources: Resources, options: RunOptions, waits_for: Sequence[str] = ()
     ) -> submitit.SlurmExecutor:
         """Return what submits jobs that ask for the same, and wait for the end of the same jobs."""
         own = self.settings
-        gpus = float(options.compute.device == "cuda") if needs.gpus is None else needs.gpus
+        gpus = float(options.compute.device == "cuda") if resources.gpus is None else resources.gpus
         if gpus != int(gpus):
             raise UserError(
                 f"a cell asks for {gpus:g} GPUs, and Slurm gives whole ones",
@@ -175,8 +178,10 @@ class OnSlurm(Engine):
             "account": own.account,
             "qos": own.qos,
             "time": max(1, round(60 * own.hours)),
-            "cpus_per_task": needs.cores,
-            "mem": None if needs.memory_gib is None else f"{round(1024 * needs.memory_gib)}M",
+            "cpus_per_task": resources.cores,
+            "mem": None
+            if resources.memory_gib is None
+            else f"{round(1024 * resources.memory_gib)}M",
             "gpus_per_node": int(gpus) or None,
             "array_parallelism": own.at_once,
             "setup": list(own.setup) or None,
@@ -188,11 +193,11 @@ class OnSlurm(Engine):
 
     def _watch(
         self,
-        works: Sequence[Work],
+        items: Sequence[SweepItem],
         jobs: Mapping[int, submitit.Job[Any]],
         options: RunOptions,
         cells: Running,
-    ) -> Iterator[tuple[Cell, Outcome]]:
+    ) -> Iterator[tuple[Cell, CellOutcome]]:
         """Yield what becomes of cells as their jobs leave the queue."""
         left, gone, began = dict(jobs), dict[int, float](), time.monotonic()
         shortest, longest = LOOKS_EVERY_SECONDS
@@ -211,7 +216,7 @@ class OnSlurm(Engine):
                 ended = job.paths.result_pickle.exists()
                 if ended or time.monotonic() - since > GRACE_SECONDS:
                     del left[number]
-                    cell = works[number].cell
+                    cell = items[number].cell
                     yield cell, _outcome(cell, job, ended, options)
 
 
@@ -222,9 +227,9 @@ class _CellsJob:
         self.cells, self.options = cells, options
         self._forced = 0  # cells that were begun anew already, where that was asked for
 
-    def __call__(self) -> dict[str, Outcome]:
+    def __call__(self) -> dict[str, CellOutcome]:
         """Run the cells and return what becomes of each, by its description."""
-        progress, told = Progress(verbose=True), dict[str, Outcome]()
+        progress, told = Progress(verbose=True), dict[str, CellOutcome]()
         for number, cell in enumerate(self.cells):
             with suppress(Exception):  # what is wrong with it, or the disk, its run tells
                 self._log_beside_the_record(cell, progress)
@@ -252,10 +257,10 @@ class _CellsJob:
 class _Look:
     """A job that looks at its machine."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SweepSite) -> None:
         self.site = site
 
-    def __call__(self) -> NodeReport:
+    def __call__(self) -> MachineReport:
         report = self.site.report()
         if report.sees_records and report.sees_cache:
             return report
@@ -292,8 +297,8 @@ class _Journal:
 
 
 def _arrays(
-    made_by: Sequence[dict[str, int]], needs: Sequence[Needs]
-) -> Iterator[tuple[list[int], Needs, list[int]]]:
+    made_by: Sequence[dict[str, int]], resources: Sequence[Resources]
+) -> Iterator[tuple[list[int], Resources, list[int]]]:
     """Group cells that wait for the same makers and ask for the same.
 
     Yields:
@@ -305,9 +310,9 @@ def _arrays(
         level.append(1 + max((level[maker] for maker in makers_of_it), default=-1))
     groups: dict[tuple[int, tuple[int, ...], str], list[int]] = defaultdict(list)
     for cell in order(made_by):
-        groups[level[cell], tuple(waits_for[cell]), str(needs[cell])].append(cell)
+        groups[level[cell], tuple(waits_for[cell]), str(resources[cell])].append(cell)
     for (_, makers_of_them, _), cells in sorted(groups.items(), key=lambda group: group[0][0]):
-        yield [*makers_of_them], needs[cells[0]], cells
+        yield [*makers_of_them], resources[cells[0]], cells
 
 
 def _parts(values: list[Any], most: int) -> list[list[Any]]:
@@ -338,11 +343,11 @@ def _queue() -> dict[str, str] | None:
     return {job: state.strip() for job, _, state in lines}
 
 
-def _outcome(cell: Cell, job: submitit.Job[Any], ended: bool, options: RunOptions) -> Outcome:
+def _outcome(cell: Cell, job: submitit.Job[Any], ended: bool, options: RunOptions) -> CellOutcome:
     """Return what a job handed back, or what is known where it could not."""
     if ended:
         with suppress(Exception):  # it raised one; the record or the log says which
-            told: dict[str, Outcome] = job.result()
+            told: dict[str, CellOutcome] = job.result()
             return told[str(cell)]
     recorded = found(cell, options, Progress(quiet=True))  # nothing, where it was to be run anew
     if recorded is not None:
@@ -364,7 +369,7 @@ def _state_of(job: str) -> str:
     return ""
 
 
-def _seen(job: submitit.Job[Any]) -> NodeReport:
+def _seen(job: submitit.Job[Any]) -> MachineReport:
     """Wait for a machine's report."""
     gone: float | None = None
     while not job.paths.result_pickle.exists():
@@ -375,15 +380,15 @@ def _seen(job: submitit.Job[Any]) -> NodeReport:
                 return _unseen(job, "ended without a result")
         time.sleep(LOOKS_EVERY_SECONDS[0])
     try:
-        report: NodeReport = job.result()
+        report: MachineReport = job.result()
     except Exception as error:  # whatever a job raised, as text
         return _unseen(job, " ".join(str(error).split())[-300:])
     return report
 
 
-def _unseen(job: submitit.Job[Any], why: str) -> NodeReport:
+def _unseen(job: submitit.Job[Any], why: str) -> MachineReport:
     problem = f"job {job.job_id} could not look{_state_of(job.job_id)}: {why}; its log is {job.paths.stderr}"
-    return NodeReport(name="a machine of Slurm", problems=(problem,))
+    return MachineReport(name="a machine of Slurm", problems=(problem,))
 
 
 def _absolute(options: RunOptions) -> RunOptions:

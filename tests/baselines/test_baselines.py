@@ -26,16 +26,16 @@ from lape_bench.data.splits import Split
 from lape_bench.evaluation.runner import _training_data
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.systems.encoder_system import EncoderSystem
-from lape_bench.system import Protocol, RunContext, Target, TrainingData
+from lape_bench.system import ProtocolName, RunContext, TargetTask, TrainingData
 
 RATE = 16_000
-TARGET = Target(classes=("low", "middle", "high"), window_seconds=0.3, metric="accuracy")
-SMALL = {"width": 8, "finetune": {"epochs": 4, "least_steps": 4, "batch_size": 8}}
-TRAIN, LABELLED = np.arange(0, 12), np.arange(0, 9)
+TARGET = TargetTask(classes=("low", "middle", "high"), window_seconds=0.3, metric="accuracy")
+SMALL = {"width": 8, "finetune": {"epochs": 4, "min_steps": 4, "batch_size": 8}}
+TRAIN, LABELED = np.arange(0, 12), np.arange(0, 9)
 VALIDATION, TEST = np.arange(12, 18), np.arange(18, 24)
-SPLIT = Split(TRAIN, LABELLED, VALIDATION, TEST, "official")
+SPLIT = Split(TRAIN, LABELED, VALIDATION, TEST, "official")
 
-Run = tuple[type[EncoderSystem], Protocol]
+Run = tuple[type[EncoderSystem], ProtocolName]
 RUNS: list[Run] = [
     (Supervised, "finetune"),
     (Supervised, "linear"),
@@ -76,7 +76,7 @@ def training_data(clips: Clips, split: Split = SPLIT) -> TrainingData:
 
 def allowed(data: TrainingData, system: EncoderSystem) -> TrainingData:
     """Leave validation out where the system selects nothing, as the harness does."""
-    return data if system.selects else replace(data, validation=None)
+    return data if system.uses_validation else replace(data, validation=None)
 
 
 def tensors(system: EncoderSystem) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def test_log_mel_statistics_is_the_plain_computation(clips: Clips, context: RunC
     system = build((LogMelStatistics, "linear"))
     system.train(allowed(training_data(clips), system), context)
     found = system.score(clips.select(TEST), context)
-    model = plain_model(clips, LABELLED)
+    model = plain_model(clips, LABELED)
     statistics = np.stack([statistics_by_hand(clips[index]) for index in TEST])
     expected = model.predict_log_proba(statistics)
     assert_close(found.double(), torch.from_numpy(expected).double(), rtol=5e-3, atol=5e-3)
@@ -130,8 +130,8 @@ def test_log_mel_statistics_chooses_nothing_and_holds_no_parameters_but_the_clas
     clips: Clips, context: RunContext
 ) -> None:
     system = build((LogMelStatistics, "linear"))
-    assert not system.selects
-    assert system.train(allowed(training_data(clips), system), context).decided == {}
+    assert not system.uses_validation
+    assert system.train(allowed(training_data(clips), system), context).selection == {}
     counts = system.count_parameters()
     assert (counts.encoder, counts.inference) == (0, 128 * 3 + 3)
 
@@ -185,7 +185,7 @@ def test_a_model_of_other_settings_is_refused_by_what_does_not_fit(
     other_protocol = "knn" if protocol != "knn" else "linear"
     with pytest.raises(UserError, match=r"weights\.pt does not match the model"):
         build((kind, other_protocol)).load(tmp_path, fresh(context, "protocol"))
-    more = Target(classes=("a", "b", "c", "d"), window_seconds=0.3, metric="accuracy")
+    more = TargetTask(classes=("a", "b", "c", "d"), window_seconds=0.3, metric="accuracy")
     if protocol != "knn":
         wider = kind(system.settings, more, protocol)
         with pytest.raises(UserError, match=r"the classifier in .*weight has shape"):
@@ -222,7 +222,7 @@ def test_fine_tuning_notes_every_epoch_and_what_validation_decided(
 ) -> None:
     summary = build((Supervised, "finetune")).train(training_data(clips), context)
     assert [row["epoch"] for row in summary.curves["fine-tuning"]] == [1, 2, 3, 4]
-    ((what, split),) = summary.decided.items()
+    ((what, split),) = summary.selection.items()
     assert split == "validation"
     assert what in {f"epoch {epoch} of 4" for epoch in range(1, 5)}
 
@@ -259,7 +259,7 @@ def test_linear_evaluation_leaves_the_encoder_as_it_started(
         ]
     )
     assert float(system.encoder.log_mel.mean) == pytest.approx(statistics.mean(), rel=1e-4)
-    assert float(system.encoder.log_mel.deviation) == pytest.approx(statistics.std(), rel=1e-4)
+    assert float(system.encoder.log_mel.std) == pytest.approx(statistics.std(), rel=1e-4)
 
 
 def test_a_second_run_finds_the_embeddings_of_the_first_and_learns_the_same(
@@ -278,7 +278,7 @@ def test_a_second_run_finds_the_embeddings_of_the_first_and_learns_the_same(
 
 @pytest.mark.parametrize("protocol", ["finetune", "linear"])
 def test_parameters_and_operations_are_those_by_hand(
-    clips: Clips, context: RunContext, protocol: Protocol
+    clips: Clips, context: RunContext, protocol: ProtocolName
 ) -> None:
     system = build((Supervised, protocol))
     system.train(training_data(clips), context)
@@ -328,7 +328,7 @@ def test_training_with_nothing_but_nan_in_test_learns_the_same_bytes(
     rows = np.random.default_rng(0).permutation(24)
     to_row = np.argsort(rows)
     split = Split(
-        *(np.sort(to_row[side]) for side in (TRAIN, LABELLED, VALIDATION, TEST)), "official"
+        *(np.sort(to_row[side]) for side in (TRAIN, LABELED, VALIDATION, TEST)), "official"
     )
     results = []
     for name, given in (("plain", waveforms), ("nan", with_test_of(waveforms, float("nan")))):
@@ -375,11 +375,11 @@ def test_no_sample_of_test_is_reachable_from_what_training_is_given() -> None:
     assert not marked(data)
 
 
-def test_labels_are_given_for_the_labelled_share_and_validation_alone(clips: Clips) -> None:
+def test_labels_are_given_for_the_labeled_share_and_validation_alone(clips: Clips) -> None:
     data = training_data(clips)
     assert data.train.ids == tuple(clips.ids[index] for index in TRAIN)
-    assert data.labelled.clips.ids == tuple(clips.ids[index] for index in LABELLED)
-    assert data.labelled.labels.tolist() == [index % 3 for index in LABELLED]
+    assert data.labeled.clips.ids == tuple(clips.ids[index] for index in LABELED)
+    assert data.labeled.labels.tolist() == [index % 3 for index in LABELED]
     assert data.validation is not None
     assert data.validation.clips.ids == tuple(clips.ids[index] for index in VALIDATION)
     assert data.validation.labels.tolist() == [index % 3 for index in VALIDATION]

@@ -123,15 +123,15 @@ def test_the_published_sizes_are_the_defaults() -> None:
     assert config.pretrain.optimizer.name == "adam"
 
 
-def test_the_target_starts_as_the_online_network_without_predictor_and_is_not_optimised() -> None:
+def test_the_target_starts_as_the_online_network_without_predictor_and_is_not_optimized() -> None:
     torch.manual_seed(0)
     config = ByolAConfig(width=D, projector_hidden=HIDDEN)
     objective = ByolA.build_objective(AudioNTT(D), config, clips=100)
     assert_close(objective.target.state_dict(), objective.online.state_dict(), rtol=0, atol=0)
     (group,) = OptimizerConfig().build(objective).param_groups
     held = {id(parameter) for parameter in group["params"]}
-    learnt = [*objective.online.parameters(), *objective.predictor.parameters()]
-    assert held == {id(parameter) for parameter in learnt}
+    learned = [*objective.online.parameters(), *objective.predictor.parameters()]
+    assert held == {id(parameter) for parameter in learned}
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.99, 1.0])

@@ -22,10 +22,10 @@ from lape_bench.learning.encoders.base import AudioNTT
 from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
-from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
+from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData
 
 CPU = Compute(device="cpu", precision="float32", threads=1)
-TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+TARGET = TargetTask(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
 WIDTH = 12
 
 
@@ -85,7 +85,7 @@ def write(path: Path, content: Any) -> Path:
 
 
 def load(path: Path, **settings: Any) -> CheckpointEncoder:
-    kind = Checkpoint.of(str(path))
+    kind = Checkpoint.from_argument(str(path))
     return kind(kind.Settings(**settings), TARGET, "linear").build_encoder().eval()
 
 
@@ -141,7 +141,7 @@ def test_the_log_mels_are_those_of_the_layout_unless_a_setting_says_otherwise(
 ) -> None:
     tensors = published.state_dict() if names == "theirs" else AudioNTT(WIDTH).state_dict()
     encoder = load(write(tmp_path / "file.pt", tensors), mel_scale=mel_scale)
-    assert (encoder.log_mel.config.mel_scale, encoder.log_mel.config.floor) == expected
+    assert (encoder.log_mel.config.mel_scale, encoder.log_mel.config.log_offset) == expected
     config = LogMelConfig(mel_scale=expected[0], floor=expected[1])
     windows = 0.1 * torch.randn(2, 8_000)
     assert_close(encoder.features(windows), LogMel(config)(windows))
@@ -156,7 +156,7 @@ def clips() -> Clips:
 
 def training(clips: Clips) -> TrainingData:
     sides = [
-        LabelledClips(clips.select(rows), torch.arange(4) % 2)
+        LabeledClips(clips.select(rows), torch.arange(4) % 2)
         for rows in ([0, 1, 2, 3], [4, 5, 6, 7])
     ]
     return TrainingData(sides[0].clips, *sides)
@@ -166,7 +166,7 @@ def training(clips: Clips) -> TrainingData:
 def test_a_model_that_was_kept_hears_what_it_heard(
     mel_scale: str | None, file: Path, clips: Clips, context: RunContext, tmp_path: Path
 ) -> None:
-    kind = Checkpoint.of(str(file))
+    kind = Checkpoint.from_argument(str(file))
     system = kind(kind.Settings(mel_scale=mel_scale), TARGET, "knn")
     system.train(training(clips), context)
     system.save(tmp_path)
@@ -194,12 +194,12 @@ def test_a_model_of_ours_embeds_as_it_did_with_the_statistics_it_was_trained_wit
 def test_published_weights_are_given_the_statistics_of_the_train_clips_and_their_count_is_noted(
     clips: Clips, context: RunContext, file: Path
 ) -> None:
-    kind = Checkpoint.of(str(file))
+    kind = Checkpoint.from_argument(str(file))
     system = kind(kind.Settings(), TARGET, "linear")
     data = training(clips)
     summary = system.train(data, context)
     plain = torch.stack([torch.from_numpy(data.train[index].copy()) for index in range(4)])
-    values = system.encoder.log_mel(plain) * system.encoder.log_mel.deviation
+    values = system.encoder.log_mel(plain) * system.encoder.log_mel.std
     assert_close(values.mean(), torch.zeros(()), atol=1e-4, rtol=0)
     assert (
         summary.diagnosis["encoder_tensors_matched"] == summary.diagnosis["encoder_tensors"] == 25
@@ -268,7 +268,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"checkpoint:nowhere/x\.pt names no file"):
-        Checkpoint.of("nowhere/x.pt")
+        Checkpoint.from_argument("nowhere/x.pt")
 
 
 @pytest.mark.slow
@@ -284,7 +284,7 @@ def test_a_record_names_the_file_by_its_hash_and_another_file_is_another_cell(
     options = RunOptions(out=tmp_path / "out", compute=CPU)
     first, again = (run_cell(cell, options, progress) for _ in range(2))
     assert again == first
-    assert first.rests_on["weights"] == f"byol.pth, SHA-256 {sha256(file)}"
+    assert first.provenance["weights"] == f"byol.pth, SHA-256 {sha256(file)}"
     assert first.diagnosis["encoder_tensors_matched"] == 25
     (path,) = options.out.rglob("record.json")
     assert len(path.relative_to(options.out).parts) == 4  # slashes of the name made no folders

@@ -1,4 +1,4 @@
-"""COLA: two windows of a clip, the projector by hand, and the similarity that is learnt with it."""
+"""COLA: two windows of a clip, the projector by hand, and the similarity that is learned with it."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_the_similarity_starts_normal_with_the_deviation_of_the_settings(deviati
     assert float(weight.std()) == pytest.approx(deviation, rel=0.02)
 
 
-def test_the_similarity_is_learnt() -> None:
+def test_the_similarity_is_learned() -> None:
     objective = build()
     z_a, z_b = torch.randn(2, BATCH, FEATURES, generator=torch.Generator().manual_seed(0))
     objective.loss(z_a, z_b).backward()

@@ -26,7 +26,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import AudioNTT
 from lape_bench.learning.training.loop import OptimizerConfig
-from lape_bench.learning.training.pretrain import UnlabelledClips, pretrain
+from lape_bench.learning.training.pretrain import UnlabeledClips, pretrain
 from lape_bench.system import Curve, RunContext
 from tests.tiny_encoder import RATE, SHAPE, WINDOW_SECONDS, Tiny
 
@@ -158,7 +158,7 @@ def configured(**changes: Any) -> DecarConfig:
         "optimizer": optimizer,
         "batch_size": BATCH,
         "epochs": 4,
-        "least_steps": 1,
+        "min_steps": 1,
         "window_seconds": WINDOW_SECONDS,
     }
     given = {"clusters": KINDS, "components": 2, "redraw_steps": 1, "restarts": 4} | changes
@@ -180,9 +180,9 @@ def learn(
 def begin(
     objective: DecarObjective, context: RunContext, config: DecarConfig, epoch: int = 1
 ) -> Tensor:
-    over = config.pretrain.over(tones())
+    plan = config.pretrain.epoch_plan(tones())
     seeds = context.seeds.within("epoch", epoch)
-    order = objective.begin_epoch(epoch, UnlabelledClips(objective.encoder, over, context), seeds)
+    order = objective.begin_epoch(epoch, UnlabeledClips(objective.encoder, plan, context), seeds)
     assert order is not None
     return order
 
@@ -416,7 +416,7 @@ def test_its_classifier_is_as_wide_as_there_are_clusters_and_stands_on_the_embed
 def test_by_default_a_small_corpus_is_clustered_ten_times_and_a_large_one_every_epoch() -> None:
     config = DecarConfig()
     small, large = (
-        config.pretrain.over(
+        config.pretrain.epoch_plan(
             Clips.pack([str(i) for i in range(n)], [np.ones(1, np.float32)] * n, RATE)
         )
         for n in (1_800, 20_000)

@@ -273,7 +273,7 @@ def test_the_teacher_and_the_queue_get_no_gradient_and_every_parameter_of_the_st
     assert float(objective.student.key[-1].weight.grad.abs().sum()) > 0
 
 
-def test_the_optimiser_holds_the_student_alone() -> None:
+def test_the_optimizer_holds_the_student_alone() -> None:
     objective = momentum()
     (group,) = OptimizerConfig().build(objective).param_groups
     held = {id(parameter) for parameter in group["params"]}
@@ -320,7 +320,7 @@ def test_an_upstream_learns_from_audio_and_the_same_seed_gives_the_same_bytes(
     random = np.random.default_rng(0)
     noise = [random.normal(size=4_000).astype(np.float32) for _ in range(6)]
     clips = Clips.pack([str(index) for index in range(6)], noise, 16_000)
-    pretrain = {"epochs": 2, "least_steps": 1, "batch_size": 3, "window_seconds": 0.1}
+    pretrain = {"epochs": 2, "min_steps": 1, "batch_size": 3, "window_seconds": 0.1}
     settings = kind.Settings.model_validate(given | {"pretrain": pretrain})
     found = []
     for name in ("one", "two"):

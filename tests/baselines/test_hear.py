@@ -19,10 +19,10 @@ from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
 from lape_bench.learning.training.cached_embeddings import digest
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
-from lape_bench.system import Target
+from lape_bench.system import TargetTask
 
 CPU = Compute(device="cpu", precision="float32", threads=1)
-TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+TARGET = TargetTask(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
 Write = Callable[..., str]
 
 TORCH = """
@@ -85,7 +85,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 
 def load(argument: str, protocol: Any = "linear") -> HearEncoder:
-    kind = Hear.of(argument)
+    kind = Hear.from_argument(argument)
     return kind(kind.Settings(), TARGET, protocol).build_encoder().eval()
 
 
@@ -133,7 +133,7 @@ def test_load_model_gets_a_path_where_it_asks_for_one_and_none_is_named(write: W
 def test_what_gradients_flow_through_is_fine_tuned_and_the_rest_says_why_not(
     code: str, because: str, write: Write
 ) -> None:
-    kind = Hear.of(write(code))
+    kind = Hear.from_argument(write(code))
     assert ("finetune" in kind.protocols) == (not because)
     assert because in kind.frozen_because
 
@@ -169,7 +169,7 @@ def test_numpy_answers_come_back_as_float32_also_in_bf16(write: Write) -> None:
 )
 def test_what_cannot_be_found_is_told_in_one_sentence(argument: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        Hear.of(argument)
+        Hear.from_argument(argument)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -200,7 +200,7 @@ def test_a_module_that_does_not_keep_to_the_api_is_told_in_one_sentence(
     change: tuple[str, str], said: str, write: Write
 ) -> None:
     with pytest.raises(UserError) as caught:
-        Hear.of(write(TORCH.replace(*change)))
+        Hear.from_argument(write(TORCH.replace(*change)))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -223,8 +223,8 @@ def test_weights_that_a_module_reads_by_itself_are_traced(write: Write, tmp_path
         tensors = {"filters.weight": torch.full((12, 1, 200), scale)}
         torch.save(tensors | {"filters.bias": torch.zeros(12)}, file)
         _facts.cache_clear()  # as in another run
-        kind = Hear.of(name)
-        found.append(kind(kind.Settings(), TARGET, "linear").rests_on["tensors"])
+        kind = Hear.from_argument(name)
+        found.append(kind(kind.Settings(), TARGET, "linear").provenance["tensors"])
     assert found[0] != found[1]
 
 
@@ -234,8 +234,8 @@ def test_a_module_in_a_folder_without_init_is_traced(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "hear_of_a_namespace").mkdir()
     (tmp_path / "hear_of_a_namespace" / "inner.py").write_text(NUMPY)
-    kind = Hear.of("hear_of_a_namespace.inner")
-    traced = kind(kind.Settings(), TARGET, "linear").rests_on["module"]
+    kind = Hear.from_argument("hear_of_a_namespace.inner")
+    traced = kind(kind.Settings(), TARGET, "linear").provenance["module"]
     assert "hear_of_a_namespace, SHA-256 " in traced
 
 
@@ -251,7 +251,9 @@ def test_code_beside_the_module_is_traced_too(
         sys.modules.pop("hear_beside", None), sys.modules.pop(name, None)
         _code.cache_clear(), _facts.cache_clear()  # as in another run
         records.append(run_cell(cell, RunOptions(out=tmp_path / "out", compute=CPU), progress))
-        assert records[-1].rests_on["module"].endswith(f"hear_beside.py, SHA-256 {sha256(beside)}")
+        assert (
+            records[-1].provenance["module"].endswith(f"hear_beside.py, SHA-256 {sha256(beside)}")
+        )
     assert records[0].identity != records[1].identity
 
 
@@ -267,8 +269,8 @@ def test_a_model_whose_state_is_more_than_float32_is_traced(
     change: tuple[str, str], write: Write
 ) -> None:
     code = TORCH.replace("model(audio)", "model(audio.to(model.filters.weight.dtype)).float()")
-    kind = Hear.of(write(code.replace(*change)))
-    assert kind(kind.Settings(), TARGET, "linear").rests_on["tensors"]
+    kind = Hear.from_argument(write(code.replace(*change)))
+    assert kind(kind.Settings(), TARGET, "linear").provenance["tensors"]
 
 
 def test_a_model_that_its_module_keeps_is_the_same_for_every_run(write: Write) -> None:
@@ -298,8 +300,8 @@ def test_a_record_names_code_and_weights_by_their_hashes_and_other_weights_are_a
     for scale in ("1.0", "1e-9"):  # of the latter nothing is left but rounding
         weights.write_text(scale)
         record = run_cell(cell, options, progress)
-        assert record.rests_on["weights"] == f"scale.txt, SHA-256 {sha256(weights)}"
-        assert record.rests_on["module"].endswith(sha256(tmp_path / f"{name}.py"))
+        assert record.provenance["weights"] == f"scale.txt, SHA-256 {sha256(weights)}"
+        assert record.provenance["module"].endswith(sha256(tmp_path / f"{name}.py"))
         records.append(record)
     assert records[0].identity != records[1].identity
     assert not {each.hash for each in records[0].artifacts} & {

@@ -21,12 +21,12 @@ from lape_bench.core.progress import Progress
 from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
-from lape_bench.system import Protocol, Target
+from lape_bench.system import ProtocolName, TargetTask
 
 transformers = pytest.importorskip("transformers")
 
 CPU = Compute(device="cpu", precision="float32", threads=1)
-TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+TARGET = TargetTask(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
 BLOCKS = 3
 SPEECH = {
     "hidden_size": 16,
@@ -57,8 +57,10 @@ def speech(tmp_path: Path) -> Path:
     return save(tmp_path / "tiny-speech", transformers.Wav2Vec2Config(**SPEECH), extractor)
 
 
-def load(folder: Path | str, protocol: Protocol = "linear", **settings: Any) -> HuggingFaceEncoder:
-    kind = HuggingFace.of(str(folder))
+def load(
+    folder: Path | str, protocol: ProtocolName = "linear", **settings: Any
+) -> HuggingFaceEncoder:
+    kind = HuggingFace.from_argument(str(folder))
     return kind(kind.Settings(**settings), TARGET, protocol).build_encoder().eval()
 
 
@@ -79,7 +81,7 @@ def by_hand(folder: Path, windows: Tensor) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "more", "normalise"),
+    ("kind", "more", "normalize"),
     [
         ("Wav2Vec2Config", {}, True),
         ("Wav2Vec2Config", STABLE, True),
@@ -95,10 +97,10 @@ def by_hand(folder: Path, windows: Tensor) -> Any:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_each_layer_of_a_speech_model_is_what_it_is_by_hand(
-    kind: str, more: dict[str, Any], normalise: bool, tmp_path: Path
+    kind: str, more: dict[str, Any], normalize: bool, tmp_path: Path
 ) -> None:
     config = getattr(transformers, kind)(**SPEECH, **more)
-    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalise)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize)
     folder, windows = save(tmp_path / "model", config, extractor), noise(3)
     found = list(by_hand(folder, windows))
     last = torch.cat([each.last_hidden_state.mean(1) for each in found])
@@ -204,7 +206,7 @@ def test_a_model_with_an_adapter_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_window_longer_than_a_model_s_span_is_refused_not_cut(whisper: Path) -> None:
-    kind = HuggingFace.of(str(whisper))
+    kind = HuggingFace.from_argument(str(whisper))
     longer = TARGET.model_copy(update={"window_seconds": 4.0})
     with pytest.raises(UserError, match=r"hears 2 s at most, and the task's windows have 4 s"):
         kind(kind.Settings(), longer, "linear")
@@ -240,7 +242,7 @@ def test_of_clap_the_audio_model_is_taken_and_its_pooled_output(tmp_path: Path) 
     with pytest.raises(
         UserError, match=r"\(clap, ClapFeatureExtractor\) is not supported; wav2vec"
     ):
-        HuggingFace.of(str(fused))
+        HuggingFace.from_argument(str(fused))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_of_clap_the_audio_model_is_taken_and_its_pooled_output(tmp_path: Path) 
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(
-    layer: Any, protocol: Protocol, said: str, speech: Path
+    layer: Any, protocol: ProtocolName, said: str, speech: Path
 ) -> None:
     with pytest.raises(UserError) as caught:
         load(speech, protocol, layer=layer)
@@ -262,7 +264,7 @@ def test_a_layer_that_cannot_be_is_refused(
 @pytest.mark.parametrize("layer", ["first", -1])
 def test_a_layer_of_no_such_name_is_refused(layer: Any, speech: Path) -> None:
     with pytest.raises(ValueError, match="last, mean, weighted, or the number of a block"):
-        HuggingFace.of(str(speech)).Settings(layer=layer)
+        HuggingFace.from_argument(str(speech)).Settings(layer=layer)
 
 
 def test_fine_tuning_takes_short_windows_and_draws_nothing_from_numpy(speech: Path) -> None:
@@ -348,7 +350,7 @@ def test_what_prepares_its_input_in_another_way_is_refused_with_what_is_supporte
 ) -> None:
     transformers.SeamlessM4TFeatureExtractor().save_pretrained(speech)
     with pytest.raises(UserError, match=r"SeamlessM4TFeatureExtractor\) is not supported; .*AST"):
-        HuggingFace.of(str(speech))
+        HuggingFace.from_argument(str(speech))
 
 
 def test_a_model_of_another_kind_behind_the_extractor_of_wav2vec_is_refused(tmp_path: Path) -> None:
@@ -358,7 +360,7 @@ def test_a_model_of_another_kind_behind_the_extractor_of_wav2vec_is_refused(tmp_
     with pytest.raises(
         UserError, match=r"\(moonshine, Wav2Vec2FeatureExtractor\) is not supported"
     ):
-        HuggingFace.of(str(folder))
+        HuggingFace.from_argument(str(folder))
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,9 +391,9 @@ def test_a_model_of_the_hub_that_is_on_disk_needs_no_network_and_is_named_by_its
     shutil.copytree(speech, held / "snapshots" / COMMIT)
     (held / "refs").mkdir()
     (held / "refs" / "main").write_text(COMMIT)
-    kind = HuggingFace.of("someone/tiny")
+    kind = HuggingFace.from_argument("someone/tiny")
     system = kind(kind.Settings(), TARGET, "linear")
-    assert system.rests_on["weights"] == f"someone/tiny, revision {COMMIT}"
+    assert system.provenance["weights"] == f"someone/tiny, revision {COMMIT}"
     windows, local = noise(1), load(speech)
     encoder = system.build_encoder().eval()
     with torch.no_grad():
@@ -403,7 +405,7 @@ def test_without_a_network_a_model_that_is_not_on_disk_is_told_in_one_sentence(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="neither on disk nor to be had from the hub") as caught:
-        HuggingFace.of("someone/other")
+        HuggingFace.from_argument("someone/other")
     assert "\n" not in str(caught.value)
 
 
@@ -416,14 +418,14 @@ def test_the_weights_of_a_folder_are_named_by_their_hash_and_others_are_another_
     cell = Cell(system=f"hf:{speech}", task="synthetic-sounds", protocol="knn")
     options = RunOptions(out=tmp_path / "out", compute=CPU)
     first = run_cell(cell, options, progress)
-    assert first.rests_on["weights"].startswith("tiny-speech, SHA-256 ")
-    assert first.rests_on["transformers"] == transformers.__version__
+    assert first.provenance["weights"].startswith("tiny-speech, SHA-256 ")
+    assert first.provenance["transformers"] == transformers.__version__
     model = transformers.AutoModel.from_pretrained(speech)
     torch.nn.init.normal_(model.encoder.layers[0].attention.q_proj.weight)
     model.save_pretrained(speech)
     second = run_cell(cell, options, progress)
     assert second.identity != first.identity
-    assert second.rests_on["weights"] != first.rests_on["weights"]
+    assert second.provenance["weights"] != first.provenance["weights"]
 
 
 @pytest.mark.slow

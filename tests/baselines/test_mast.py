@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from lape_bench.baselines.mast import Mast, MastConfig
 from lape_bench.baselines.moco import MoCo
 from lape_bench.baselines.ss_mast import (
-    DroppingBranch,
+    PatchDropBranch,
     SSMast,
     SSMastConfig,
     SSMastObjective,
@@ -25,12 +25,12 @@ from lape_bench.learning.encoders.multiscale_transformer import (
     MultiscaleTransformerConfig,
 )
 from lape_bench.learning.systems.momentum_contrast import MomentumConfig
-from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
+from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData
 
 KEY, QUEUE, BATCH = 5, 7, 3
 SIZE: dict[str, Any] = {"width": 4, "depths": [1, 1]}
 TINY: dict[str, Any] = SIZE | {"key_features": KEY, "key_hidden": 6, "queue": QUEUE}
-TARGET = Target(classes=("low", "high"), window_seconds=0.3, metric="accuracy")
+TARGET = TargetTask(classes=("low", "high"), window_seconds=0.3, metric="accuracy")
 RATE = 16_000
 CPU = torch.device("cpu")
 
@@ -81,8 +81,8 @@ def test_both_have_the_same_transformer_and_the_same_rate_with_the_labels() -> N
     assert ours.finetune == theirs.finetune
     assert ours.finetune.learning_rate == 2.5e-4
     alone = Mast(ours, TARGET, "finetune").build_encoder()
-    learnt = SSMast.new_encoder(theirs)
-    shapes = [{n: t.shape for n, t in e.state_dict().items()} for e in (alone, learnt)]
+    learned = SSMast.new_encoder(theirs)
+    shapes = [{n: t.shape for n, t in e.state_dict().items()} for e in (alone, learned)]
     assert shapes[0] == shapes[1]
 
 
@@ -99,8 +99,8 @@ def test_key_head_queue_and_momentum_are_those_of_moco() -> None:
 def test_mast_starts_from_random_weights_and_learns_from_labels_alone(context: RunContext) -> None:
     clips = noises()
     labels = torch.arange(12) % 2
-    data = TrainingData(clips, LabelledClips(clips, labels), LabelledClips(clips, labels))
-    few = {"finetune": {"epochs": 2, "least_steps": 1, "batch_size": 6}}
+    data = TrainingData(clips, LabeledClips(clips, labels), LabeledClips(clips, labels))
+    few = {"finetune": {"epochs": 2, "min_steps": 1, "batch_size": 6}}
     encoders = []
     for protocol in ("linear", "finetune"):
         run = replace(context, work=context.work / protocol, cache=context.work / f"{protocol} a")
@@ -176,7 +176,7 @@ def test_a_branch_sees_what_is_left_of_a_view_and_without_a_share_all_of_it() ->
     view, _ = two_views()
     for share in (0.0, 0.4):
         branch = build(patch_drop=share).student
-        assert isinstance(branch, DroppingBranch)
+        assert isinstance(branch, PatchDropBranch)
         torch.manual_seed(7)
         (found,) = branch(view)
         torch.manual_seed(7)
@@ -185,7 +185,7 @@ def test_a_branch_sees_what_is_left_of_a_view_and_without_a_share_all_of_it() ->
 
 
 def test_no_patch_is_dropped_but_in_pre_training(context: RunContext) -> None:
-    few = {"epochs": 1, "least_steps": 1, "batch_size": 6, "window_seconds": 0.2}
+    few = {"epochs": 1, "min_steps": 1, "batch_size": 6, "window_seconds": 0.2}
     config = SSMastConfig.model_validate(TINY | {"patch_drop": 0.5, "pretrain": few})
     encoder = SSMast.pretrained(config, noises(), context).encoder
     view, _ = two_views()
@@ -196,7 +196,7 @@ def test_no_patch_is_dropped_but_in_pre_training(context: RunContext) -> None:
 
 
 def test_another_share_is_another_upstream(context: RunContext) -> None:
-    few = {"epochs": 1, "least_steps": 1, "batch_size": 6, "window_seconds": 0.2}
+    few = {"epochs": 1, "min_steps": 1, "batch_size": 6, "window_seconds": 0.2}
     found = []
     for share in (0.0, 0.5):
         given = TINY | {"patch_drop": share, "pretrain": few}

@@ -38,7 +38,7 @@ def test_the_teacher_starts_as_the_student_and_shares_no_tensor_with_it(name: st
 
 
 @every
-def test_all_but_the_teacher_is_optimised(name: str) -> None:
+def test_all_but_the_teacher_is_optimized(name: str) -> None:
     objective = build(name)
     (group,) = OptimizerConfig().build(objective).param_groups
     held = {id(parameter) for parameter in group["params"]}

@@ -20,10 +20,10 @@ from lape_bench.core.paths import sha256
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.runner import load_system
 from lape_bench.runtime.device import Compute
-from lape_bench.system import Protocol, Target
+from lape_bench.system import ProtocolName, TargetTask
 
 CPU = Compute(device="cpu", precision="float32", threads=1)
-TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+TARGET = TargetTask(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
 BLOCKS = 3
 
 
@@ -74,8 +74,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def load(name: str, protocol: Protocol = "linear", **settings: Any) -> BundleEncoder:
-    kind = TorchaudioBundle.of(name)
+def load(name: str, protocol: ProtocolName = "linear", **settings: Any) -> BundleEncoder:
+    kind = TorchaudioBundle.from_argument(name)
     return kind(kind.Settings(**settings), TARGET, protocol).build_encoder().eval()
 
 
@@ -89,7 +89,7 @@ def test_each_layer_of_a_bundle_is_what_torchaudio_says_of_every_window_alone(
     name: str, hub: Path
 ) -> None:
     model, windows = BUNDLES[name].get_model(), noise()
-    # Alone, what torchaudio normalises as a batch is the window itself.
+    # Alone, what torchaudio normalizes as a batch is the window itself.
     found = [model.extract_features(window[None])[0] for window in windows]
     for layer in range(1, BLOCKS + 1):
         encoder = load(name, layer=layer)
@@ -137,7 +137,7 @@ def test_the_same_weights_embed_alike_through_transformers(hub: Path, tmp_path: 
     transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path / "model")
     torch.save(import_huggingface_model(theirs).state_dict(), hub / "tiny_large.pth")
     windows = noise()[1:]  # of a quiet one the two add differently before the root
-    kind = hugging_face.HuggingFace.of(str(tmp_path / "model"))
+    kind = hugging_face.HuggingFace.from_argument(str(tmp_path / "model"))
     for layer in ("last", "mean", 0, 2):
         one = load("TINY_LARGE", layer=layer)
         other = kind(kind.Settings(layer=layer), TARGET, "linear").build_encoder().eval()
@@ -156,7 +156,7 @@ def test_the_head_of_a_model_for_speech_recognition_is_dropped(hub: Path) -> Non
     )
 
 
-def test_windows_are_normalised_each_by_itself(hub: Path) -> None:
+def test_windows_are_normalized_each_by_itself(hub: Path) -> None:
     windows = noise()
     expected = torch.stack([F.layer_norm(window, window.shape) for window in windows])
     assert_close(load("TINY_LARGE").features(windows), expected)
@@ -173,9 +173,11 @@ def test_fine_tuning_reaches_every_block_in_every_step(hub: Path) -> None:
 
 
 def test_weights_on_disk_are_named_by_their_hash(hub: Path) -> None:
-    kind = TorchaudioBundle.of("TINY_BASE")
+    kind = TorchaudioBundle.from_argument("TINY_BASE")
     system = kind(kind.Settings(), TARGET, "linear")
-    assert system.rests_on == {"weights": f"tiny_base.pth, SHA-256 {sha256(hub / 'tiny_base.pth')}"}
+    assert system.provenance == {
+        "weights": f"tiny_base.pth, SHA-256 {sha256(hub / 'tiny_base.pth')}"
+    }
 
 
 def test_weights_that_are_not_to_be_had_are_told_in_one_sentence_with_their_place(
@@ -187,9 +189,9 @@ def test_weights_that_are_not_to_be_had_are_told_in_one_sentence_with_their_plac
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     path = hub / "tiny_base.pth"
     path.unlink()
-    kind = TorchaudioBundle.of("TINY_BASE")
+    kind = TorchaudioBundle.from_argument("TINY_BASE")
     with pytest.raises(UserError) as caught:
-        _ = kind(kind.Settings(), TARGET, "linear").rests_on
+        _ = kind(kind.Settings(), TARGET, "linear").provenance
     assert str(path) in str(caught.value)
     path.write_bytes(b"damaged")
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -27,7 +27,7 @@ UPSTREAMS = [
     "slicer",
     "ss-mast",
 ]
-SMALL = {"width": 16, "pretrain": {"batch_size": 8, "least_steps": 1, "window_seconds": 0.2}}
+SMALL = {"width": 16, "pretrain": {"batch_size": 8, "min_steps": 1, "window_seconds": 0.2}}
 every_upstream = pytest.mark.parametrize("name", UPSTREAMS)
 
 
@@ -35,8 +35,8 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
-def coloured_noise(count: int = 16) -> Clips:
-    """Noise of as many colours as there are clips, from 0.1 s (shorter than a window) to 0.6 s."""
+def colored_noise(count: int = 16) -> Clips:
+    """Noise of as many colors as there are clips, from 0.1 s (shorter than a window) to 0.6 s."""
     random = np.random.default_rng(0)
     waveforms = []
     for _ in range(count):
@@ -53,7 +53,7 @@ def learn(name: str, context: RunContext, epochs: int, **changes: Any) -> Upstre
     kind: type[UpstreamSystem] = load_upstream(name)
     given = SMALL | {"pretrain": SMALL["pretrain"] | {"epochs": epochs} | changes}
     return kind.pretrained(
-        kind.Settings.model_validate(kind.brief_settings(given)), coloured_noise(), context
+        kind.Settings.model_validate(kind.with_smoke_settings(given)), colored_noise(), context
     )
 
 

@@ -9,7 +9,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.runtime.device import Compute
-from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
 RATE, CLIPS = 16_000, 640
@@ -26,5 +26,5 @@ def clips() -> Clips:
 def here(tmp_path: Path) -> RunContext:
     """A run as `bench run` makes it on this CPU, which writes no checkpoint but the last."""
     device, precision = Compute(device="cpu").resolve()
-    return RunContext(device, precision, Seeds(0), Progress(quiet=True), tmp_path, Meter(device),
+    return RunContext(device, precision, Seeds(0), Progress(quiet=True), tmp_path, StageProfiler(device),
                       checkpoint_seconds=1e9, cache=tmp_path / "cache")  # fmt: skip

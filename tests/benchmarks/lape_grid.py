@@ -38,7 +38,11 @@ def train_clips(card: TaskCard) -> int:
     if "train" in sides:
         return int(sides["train"])
     folds = card.split.folds or 0
-    share = 0.9 * (folds - 1) / folds if folds else (card.split.shares or {}).get("train", 0.8)
+    share = (
+        0.9 * (folds - 1) / folds
+        if folds
+        else (card.split.shared_artifacts or {}).get("train", 0.8)
+    )
     return round(share * card.expected.clips)
 
 
@@ -59,8 +63,8 @@ def main() -> None:
         twin = grid.only([task]).model_copy(update={"tasks": (synthetic(task),)})
         twin = twin.model_copy(
             update={
-                "also": tuple(
-                    each.model_copy(update={"tasks": (synthetic(task),)}) for each in twin.also
+                "grids": tuple(
+                    each.model_copy(update={"tasks": (synthetic(task),)}) for each in twin.grids
                 )
             }
         )

@@ -24,10 +24,10 @@ import numpy as np
 from lape_bench.learning.training.clustering import ClusteringConfig, cluster
 
 random, count = np.random.default_rng(0), int(sys.argv[1])
-centres = 0.3 * random.standard_normal((128, 2048), dtype=np.float32)
+centers = 0.3 * random.standard_normal((128, 2048), dtype=np.float32)
 embeddings = random.standard_normal((count, 2048), dtype=np.float32)
 for begin in range(0, count, 1000):
-    embeddings[begin : begin + 1000] += centres[random.integers(128, size=1000)]
+    embeddings[begin : begin + 1000] += centers[random.integers(128, size=1000)]
 began = time.perf_counter()
 cluster(embeddings, ClusteringConfig(clusters=128), random, "the corpus")
 print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

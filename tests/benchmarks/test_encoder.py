@@ -9,7 +9,7 @@ from torch import nn
 from lape_bench.learning.encoders.base import AudioNTT
 from tests.benchmarks.test_views import seconds
 
-BATCH, BANDS, FRAMES = 64, 64, 101
+BATCH, N_MELS, FRAMES = 64, 64, 101
 
 
 def test_a_step_is_faster_than_with_a_pass_of_batch_norm_over_the_first_block(
@@ -18,7 +18,7 @@ def test_a_step_is_faster_than_with_a_pass_of_batch_norm_over_the_first_block(
     folded = AudioNTT(512)
     plain = copy.deepcopy(folded)
     plain.blocks[0] = nn.Sequential(*plain.blocks[0])
-    log_mels = torch.randn(BATCH, BANDS, FRAMES)
+    log_mels = torch.randn(BATCH, N_MELS, FRAMES)
 
     def step(encoder: AudioNTT) -> None:
         with torch.autocast("cpu", torch.bfloat16):

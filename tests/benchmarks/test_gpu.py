@@ -18,9 +18,9 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation.runner import load_system
 from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training import loop
-from lape_bench.learning.training.loop import Loop
+from lape_bench.learning.training.loop import TrainingLoop
 from lape_bench.runtime.device import Compute
-from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
+from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData
 from tests.benchmarks.conftest import CLIPS
 
 EPOCHS = 5, 45  # of the shorter and the longer run
@@ -49,13 +49,13 @@ class Trained:
         work = self.context.work / f"{self.calls}"
         work.mkdir()
         here = replace(self.context, work=work, cache=work / "cache", seeds=Seeds(self.calls))
-        stage = {"epochs": epochs, "least_steps": 1, "batch_size": BATCH}
+        stage = {"epochs": epochs, "min_steps": 1, "batch_size": BATCH}
         if self.name == "supervised":
             kind = load_system(self.name)
-            target = Target(classes=tuple("abcdefghij"), window_seconds=1.0, metric="accuracy")
+            target = TargetTask(classes=tuple("abcdefghij"), window_seconds=1.0, metric="accuracy")
             system = kind(kind.Settings.model_validate({"finetune": stage}), target, "finetune")
             labels = torch.arange(len(self.clips)) % 10
-            system.train(TrainingData(self.clips, LabelledClips(self.clips, labels), None), here)
+            system.train(TrainingData(self.clips, LabeledClips(self.clips, labels), None), here)
         else:
             upstream = load_upstream(self.name)
             settings = upstream.Settings.model_validate({"pretrain": stage})
@@ -99,26 +99,26 @@ def unrecorded(update: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def repeat_first_inputs(patch: pytest.MonkeyPatch) -> None:
     """Compute every step from the first batch of its size, which lies on the device already."""
-    run, cut = Loop.run, loop.random_windows
+    run, cut = TrainingLoop.run, loop.random_windows
     windows: dict[int, Tensor] = {}
 
-    def first_windows(clips: Any, indices: Tensor, window: int, draws: Any) -> Tensor:
+    def first_windows(clips: Any, indices: Tensor, window: int, random: Any) -> Tensor:
         if len(indices) not in windows:
-            windows[len(indices)] = cut(clips, indices, window, draws)
+            windows[len(indices)] = cut(clips, indices, window, random)
         return windows[len(indices)]
 
-    def repeating(loop: Loop, context: RunContext) -> Any:
+    def repeating(loop: TrainingLoop, context: RunContext) -> Any:
         inputs: dict[int, tuple[Tensor, ...]] = {}
 
-        def first_inputs(waveforms: Tensor, batch: Tensor, draws: Any) -> tuple[Tensor, ...]:
+        def first_inputs(waveforms: Tensor, batch: Tensor, random: Any) -> tuple[Tensor, ...]:
             if len(batch) not in inputs:
-                inputs[len(batch)] = loop.inputs(waveforms, batch, draws)
+                inputs[len(batch)] = loop.inputs(waveforms, batch, random)
             return inputs[len(batch)]
 
         return run(replace(loop, inputs=first_inputs), context)
 
     patch.setattr(loop, "random_windows", first_windows)
-    patch.setattr(Loop, "run", repeating)
+    patch.setattr(TrainingLoop, "run", repeating)
 
 
 @pytest.mark.parametrize("name", ["delores-m", "simclr", "supervised"])

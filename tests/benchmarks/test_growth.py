@@ -51,7 +51,7 @@ clips = Clips(tuple(map(str, range(count))), samples, starts, np.full(count, len
 device, precision = Compute(device="cpu").resolve()
 context = RunContext(device, precision, Seeds(0), Progress(quiet=True), here, Meter(device), 1e9, cache=here / "cache")
 kind = load_upstream("simclr")
-settings = kind.Settings.model_validate({"width": WIDTH, "pretrain": {"epochs": 1, "least_steps": 1}})
+settings = kind.Settings.model_validate({"width": WIDTH, "pretrain": {"epochs": 1, "min_steps": 1}})
 encoder = kind.new_encoder(settings)
 if work == "embedding":
     run = lambda some: embed(encoder, some, 1.0, context)

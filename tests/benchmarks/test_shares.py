@@ -18,8 +18,8 @@ from lape_bench.learning.systems.encoder_system import EncoderSystem
 from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.inference import embed
-from lape_bench.learning.training.loop import Loop
-from lape_bench.system import LabelledClips, RunContext, Target, TrainingData
+from lape_bench.learning.training.loop import TrainingLoop
+from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData
 
 
 @dataclass
@@ -48,9 +48,9 @@ def test_pre_training_is_mostly_steps(
     name: str, clips: Clips, here: RunContext, monkeypatch: pytest.MonkeyPatch, benchmark: Any
 ) -> None:
     kind = load_upstream(name)
-    steps, save = timed(monkeypatch, Loop, "_update"), saving(monkeypatch)
-    run = timed(monkeypatch, Loop, "run")
-    settings = kind.Settings.model_validate({"pretrain": {"epochs": 2, "least_steps": 1}})
+    steps, save = timed(monkeypatch, TrainingLoop, "_update"), saving(monkeypatch)
+    run = timed(monkeypatch, TrainingLoop, "run")
+    settings = kind.Settings.model_validate({"pretrain": {"epochs": 2, "min_steps": 1}})
     benchmark.pedantic(lambda: kind.pretrained(settings, clips, here), rounds=1)
     hold(benchmark, "pre-training", steps.seconds / (run.seconds - save.seconds), 0.8)
 
@@ -58,11 +58,11 @@ def test_pre_training_is_mostly_steps(
 def test_fine_tuning_is_mostly_steps(
     clips: Clips, here: RunContext, monkeypatch: pytest.MonkeyPatch, benchmark: Any
 ) -> None:
-    system = supervised({"finetune": {"epochs": 3, "least_steps": 1}})
-    steps, save = timed(monkeypatch, Loop, "_update"), saving(monkeypatch)
-    run = timed(monkeypatch, Loop, "run")
+    system = supervised({"finetune": {"epochs": 3, "min_steps": 1}})
+    steps, save = timed(monkeypatch, TrainingLoop, "_update"), saving(monkeypatch)
+    run = timed(monkeypatch, TrainingLoop, "run")
     labels = torch.arange(len(clips)) % 10
-    data = TrainingData(clips, LabelledClips(clips, labels), None)
+    data = TrainingData(clips, LabeledClips(clips, labels), None)
     benchmark.pedantic(lambda: system.train(data, here), rounds=1)
     hold(benchmark, "fine-tuning", steps.seconds / (run.seconds - save.seconds), 0.75)
 
@@ -85,7 +85,7 @@ def saving(patch: pytest.MonkeyPatch) -> Timed:
 def supervised(settings: dict[str, Any]) -> EncoderSystem:
     kind = load_system("supervised")
     assert issubclass(kind, EncoderSystem)
-    target = Target(classes=tuple("abcdefghij"), window_seconds=1.0, metric="accuracy")
+    target = TargetTask(classes=tuple("abcdefghij"), window_seconds=1.0, metric="accuracy")
     return kind(kind.Settings.model_validate(settings), target, "finetune")
 
 

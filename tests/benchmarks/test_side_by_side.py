@@ -13,7 +13,7 @@ from lape_bench.runtime import cpu_cores
 RUN = """
 import sys
 from lape_bench.cli.app import main
-sys.argv[1:] = ["run", "--quiet", "--set", "finetune.epochs=1", "--set", "finetune.least_steps=60", *sys.argv[1:]]
+sys.argv[1:] = ["run", "--quiet", "--set", "finetune.epochs=1", "--set", "finetune.min_steps=60", *sys.argv[1:]]
 main()
 """
 

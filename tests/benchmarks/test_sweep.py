@@ -16,8 +16,8 @@ from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep import make_engine
 from lape_bench.sweep.engine import Engine, run_cells
-from lape_bench.sweep.grid import Work
-from lape_bench.sweep.local_engine import Local
+from lape_bench.sweep.grid import SweepItem
+from lape_bench.sweep.local_engine import LocalEngine
 
 MIB = 2**20
 CELLS = 5_000
@@ -84,9 +84,9 @@ def test_a_cell_of_a_sweep_costs_little_more_than_alone(
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(24)
     ]
-    works, progress = [Work(cell) for cell in cells], Progress(quiet=True)
+    items, progress = [SweepItem(cell) for cell in cells], Progress(quiet=True)
     run_cell(cells[0], RunOptions(out=tmp_path / "first", compute=compute), progress)
-    engine: Engine = Local(2) if on == "two processes" else make_engine.engine("ray", {})
+    engine: Engine = LocalEngine(2) if on == "two processes" else make_engine.engine("ray", {})
     slots = 2 if on == "two processes" else os.cpu_count() or 1
 
     def alone() -> float:
@@ -99,7 +99,7 @@ def test_a_cell_of_a_sweep_costs_little_more_than_alone(
     def swept() -> float:
         """From when every process has ended a cell: it starts once, whatever it runs."""
         own = RunOptions(out=tmp_path / "swept", compute=compute)
-        outcomes = run_cells(works, own, engine, progress)
+        outcomes = run_cells(items, own, engine, progress)
         for _ in range(slots):
             next(outcomes)
         began = time.perf_counter()

@@ -17,24 +17,24 @@ from torch.utils.data import DataLoader, Dataset
 from lape_bench.learning.augmentations.views import RandomResizeCrop, Views, random_gains
 from lape_bench.learning.encoders.log_mel import LogMel
 from lape_bench.learning.training.batches import DeviceClips, random_windows
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 
-BATCH, BANDS, FRAMES, RATE = 64, 64, 101, 16_000
+BATCH, N_MELS, FRAMES, RATE = 64, 64, 101, 16_000
 
 
 def crop_one(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop and resize one clip, shape (bands, frames), on a canvas of its own."""
+    """Crop and resize one clip, shape (n_mels, frames), on a canvas of its own."""
     length = int(FRAMES * 1.5)
-    canvas = x.new_zeros(BANDS, length)
+    canvas = x.new_zeros(N_MELS, length)
     left = (length - FRAMES) // 2
     canvas[:, left : left + FRAMES] = x
     u = torch.rand(4, generator=generator)
-    height = min(int(BANDS * (0.6 + 0.9 * u[0])), BANDS)
+    height = min(int(N_MELS * (0.6 + 0.9 * u[0])), N_MELS)
     width = min(int(FRAMES * (0.6 + 0.9 * u[1])), length)
-    top = int(u[2] * (BANDS - height + 1))
+    top = int(u[2] * (N_MELS - height + 1))
     begin = int(u[3] * (length - width + 1))
     crop = canvas[None, None, top : top + height, begin : begin + width]
-    return F.interpolate(crop, (BANDS, FRAMES), mode="bicubic", align_corners=True)[0, 0]
+    return F.interpolate(crop, (N_MELS, FRAMES), mode="bicubic", align_corners=True)[0, 0]
 
 
 class OneByOne(Dataset[Tensor]):
@@ -47,7 +47,7 @@ class OneByOne(Dataset[Tensor]):
         self.paths = sorted(folder.glob("*.wav"))
         self.librosa = pytest.importorskip("librosa", reason="the published way needs librosa")
         self.draw = torch.Generator()
-        self.before = torch.zeros(BANDS, FRAMES)
+        self.before = torch.zeros(N_MELS, FRAMES)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,7 +55,7 @@ class OneByOne(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         samples, _ = self.librosa.load(self.paths[index], sr=RATE)
         power = self.librosa.feature.melspectrogram(
-            y=samples, sr=RATE, n_fft=1024, hop_length=160, fmin=60, fmax=7800, n_mels=BANDS
+            y=samples, sr=RATE, n_fft=1024, hop_length=160, fmin=60, fmax=7800, n_mels=N_MELS
         )
         log_mel = torch.from_numpy(np.log(power + 1e-6))
         views = []
@@ -80,12 +80,12 @@ def seconds(work: Callable[[], object], rounds: int = 20) -> float:
 def test_a_batch_of_crops_is_faster_than_its_clips_one_by_one(
     benchmark: Any,
 ) -> None:
-    log_mels = torch.randn(BATCH, BANDS, FRAMES)
+    log_mels = torch.randn(BATCH, N_MELS, FRAMES)
     crop, generator = RandomResizeCrop(), torch.Generator()
-    draws = Draws(generator)
-    benchmark(lambda: crop(log_mels, draws))
+    random = BatchRandom(generator)
+    benchmark(lambda: crop(log_mels, random))
     one_by_one = seconds(lambda: torch.stack([crop_one(x, generator) for x in log_mels]))
-    ratio = one_by_one / seconds(lambda: crop(log_mels, draws))
+    ratio = one_by_one / seconds(lambda: crop(log_mels, random))
     benchmark.extra_info["crops: times faster than one by one"] = round(ratio, 1)
     assert ratio > 1.5
 
@@ -102,7 +102,7 @@ def test_two_views_of_each_clip_are_made_several_times_faster_than_by_two_worker
 
     starts, lengths = torch.arange(count) * RATE, torch.full((count,), RATE)
     clips = DeviceClips(torch.from_numpy(noise.ravel()), starts, lengths, torch.device("cpu"))
-    log_mel, views, draw = LogMel(), Views((BANDS, FRAMES), count), Draws(torch.Generator())
+    log_mel, views, draw = LogMel(), Views((N_MELS, FRAMES), count), BatchRandom(torch.Generator())
 
     def at_once() -> None:
         for batch in torch.arange(count).split(BATCH):

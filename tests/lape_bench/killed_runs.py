@@ -3,7 +3,7 @@
 usage: killed_runs.py SYSTEM OUT TRIALS KILLS_A_TRIAL SEED
 
 Runs the system's cell once undisturbed into OUT/reference, then TRIALS times into OUT/trial-N, each killed with
-SIGKILL at KILLS_A_TRIAL random moments before it is left to end. Each of these keeps artefacts of its own. A fork has
+SIGKILL at KILLS_A_TRIAL random moments before it is left to end. Each of these keeps artifacts of its own. A fork has
 torch imported already, so a kill lands in the run and not in its imports. Prints, for each trial, how often the
 record says it was taken up.
 """
@@ -25,9 +25,9 @@ from lape_bench.records.record import Cell
 from lape_bench.runtime import environment
 from lape_bench.runtime.device import Compute
 
-BRIEF = {"least_steps": 1, "batch_size": 48, "window_seconds": 0.2}
+BRIEF = {"min_steps": 1, "batch_size": 48, "window_seconds": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "supervised": {"width": 16, "finetune": {"epochs": 5, "least_steps": 1, "selections": 3}},
+    "supervised": {"width": 16, "finetune": {"epochs": 5, "min_steps": 1, "selections": 3}},
     "unfused": {
         "teacher_settings": {
             "width": 8, "projector": 8, "queue": 16, "pretrain": BRIEF | {"epochs": 2},
@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "student_width": 8,
         "clusters": 4,
         "distill": BRIEF | {"epochs": 2},
-        "finetune": {"epochs": 2, "least_steps": 1, "selections": 1},
+        "finetune": {"epochs": 2, "min_steps": 1, "selections": 1},
     },
 }  # fmt: skip
 LEFT = 0.55  # of the undisturbed run's time: the latest moment of a kill, since a run goes on from the one before

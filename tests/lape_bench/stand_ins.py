@@ -9,7 +9,7 @@ from lape_bench.data.catalog import load_card, synthetic
 from lape_bench.data.drawn_split import draw_sides
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo
 from lape_bench.plugins.registry import TASKS
-from lape_bench.task import Listed, TaskCard
+from lape_bench.task import ClipEntry, TaskCard
 
 GROUPS_A_SIDE = 12
 MOST_CLIPS = 5_000
@@ -41,13 +41,13 @@ def stand_in(card: TaskCard) -> Manifest:
             label = card.classes[number % len(card.classes)]
             group = f"{side}-{random.integers(GROUPS_A_SIDE)}" if card.group else None
             place = (None, int(side)) if card.split.folds else (side, None)
-            listing.append(Listed(clip_id, Path(clip_id), label, *place, group))
+            listing.append(ClipEntry(clip_id, Path(clip_id), label, *place, group))
     if card.split.rule == "drawn":
         listing = draw_sides(listing, card)
     return as_manifest(card, listing)
 
 
-def as_manifest(card: TaskCard, listing: list[Listed]) -> Manifest:
+def as_manifest(card: TaskCard, listing: list[ClipEntry]) -> Manifest:
     """A manifest of these clips, a second long, each with audio of its own."""
     rows = [
         (

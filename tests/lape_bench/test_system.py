@@ -1,4 +1,4 @@
-"""What a run gives its system: artefacts of the run's own arithmetic, stages, and the task's own audio."""
+"""What a run gives its system: artifacts of the run's own arithmetic, stages, and the task's own audio."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def make(context: RunContext, kind: str = "embeddings", **determined_by: object)
     return context.artifact(kind, "of a test", determined_by, compute)
 
 
-def test_an_artefact_is_determined_by_its_inputs_and_by_the_arithmetic(context: RunContext) -> None:
+def test_an_artifact_is_determined_by_its_inputs_and_by_the_arithmetic(context: RunContext) -> None:
     made = make(context, clips="a")
     assert json.loads((made.folder / "artifact.json").read_text()) == {
         "kind": "embeddings",
@@ -45,7 +45,7 @@ def test_an_artefact_is_determined_by_its_inputs_and_by_the_arithmetic(context: 
     assert again.hash == made.hash
 
 
-def test_an_artefact_is_made_in_a_work_folder_of_its_own(context: RunContext) -> None:
+def test_an_artifact_is_made_in_a_work_folder_of_its_own(context: RunContext) -> None:
     made = [make(context, clips=name) for name in "ab"]
     folders = [Path((each.folder / "work").read_text()) for each in made]
     assert len({context.work, *folders}) == 3
@@ -53,10 +53,10 @@ def test_an_artefact_is_made_in_a_work_folder_of_its_own(context: RunContext) ->
     assert context.work.is_dir()
 
 
-def test_a_run_names_the_same_artefacts_whether_it_made_or_found_them(context: RunContext) -> None:
+def test_a_run_names_the_same_artifacts_whether_it_made_or_found_them(context: RunContext) -> None:
     def outer(folder: Path, inside: RunContext) -> None:
         assert inside.seeds is context.seeds
-        assert inside.meter is context.meter
+        assert inside.profiler is context.profiler
         make(inside, "inner")
         (folder / "file").touch()
 
@@ -84,7 +84,7 @@ def test_bytes_do_not_depend_on_what_of_a_curve_was_read_from_a_checkpoint(tmp_p
     assert written("taken up", [*before, row(3)]) == at_once
 
 
-def test_artefacts_lie_in_the_cache_of_the_run(
+def test_artifacts_lie_in_the_cache_of_the_run(
     context: RunContext, cache: Path, tmp_path: Path
 ) -> None:
     assert make(context).folder.parent == cache / "artifacts" / "embeddings"
@@ -92,7 +92,7 @@ def test_artefacts_lie_in_the_cache_of_the_run(
     assert make(elsewhere).folder.parent == tmp_path / "x" / "embeddings"
 
 
-def test_a_killed_artefact_is_taken_up_under_the_run_s_stamp_alone(context: RunContext) -> None:
+def test_a_killed_artifact_is_taken_up_under_the_run_s_stamp_alone(context: RunContext) -> None:
     seen: list[bool] = []
 
     def breaking(folder: Path, inside: RunContext) -> None:
@@ -108,7 +108,7 @@ def test_a_killed_artefact_is_taken_up_under_the_run_s_stamp_alone(context: RunC
 
 
 @pytest.mark.parametrize("verbose", [True, False])
-def test_whether_an_artefact_was_found_is_told_where_details_are_asked_for(
+def test_whether_an_artifact_was_found_is_told_where_details_are_asked_for(
     verbose: bool, context: RunContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
     context.progress = Progress(verbose=verbose)

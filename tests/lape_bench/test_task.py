@@ -22,7 +22,7 @@ CARD: dict[str, Any] = {
     "split": {"rule": "folds", "folds": 3, "origin": "the authors"},
     "group": "site",
     "sources": [{"file": "birds.zip", "bytes": 10}],
-    "licence": "CC0",
+    "license": "CC0",
     "citation": "A. Nonymous, 2024",
     "expected": {"clips": 6, "per_class": 3, "per_side": {"1": 2, "2": 2, "3": 2}},
     "variants": {"mono": {"about": "one microphone", "window_seconds": 0.5}},
@@ -78,7 +78,7 @@ def test_a_card_is_read_as_it_is_written(tmp_path: Path) -> None:
         ("variants__mono__abuot", "about"),
     ],
 )
-def test_a_misspelt_key_is_named_by_its_path_with_the_nearest(
+def test_a_misspelled_key_is_named_by_its_path_with_the_nearest(
     path: str, meant: str, tmp_path: Path
 ) -> None:
     said = refusal(tmp_path, changed(**{path: "x"}))
@@ -138,7 +138,7 @@ def test_a_variant_is_held_to_the_rules_of_its_card(
     assert field in said
 
 
-@pytest.mark.parametrize("missing", ["metric", "split", "licence", "expected"])
+@pytest.mark.parametrize("missing", ["metric", "split", "license", "expected"])
 def test_a_missing_key_is_named(missing: str, tmp_path: Path) -> None:
     values = changed()
     del values[missing]

@@ -11,7 +11,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card, load_reader
 from lape_bench.data.drawn_split import draw_sides
 from lape_bench.data.prepare import prepare
-from lape_bench.task import Listed, Side, TaskCard
+from lape_bench.task import ClipEntry, SplitName, TaskCard
 
 STRAY = ("README.md", "NOTICE.txt", ".DS_Store", "images/overview.png")
 NO_AUDIO = b"ID3\x03\x00\x00\x00\x00\x0f\x76" + bytes(
@@ -38,7 +38,7 @@ def write_lines(path: Path, *lines: str) -> Path:
     return path
 
 
-def listed(root: Path, task: str) -> dict[str, Listed]:
+def listed(root: Path, task: str) -> dict[str, ClipEntry]:
     card = load_card(task)
     clips = load_reader(card).read(root, card)
     assert len({clip.clip_id for clip in clips}) == len(clips)
@@ -47,13 +47,13 @@ def listed(root: Path, task: str) -> dict[str, Listed]:
 
 
 def facts(
-    clips: dict[str, Listed],
-) -> dict[str, tuple[str, Side | None, int | None, str | None]]:
+    clips: dict[str, ClipEntry],
+) -> dict[str, tuple[str, SplitName | None, int | None, str | None]]:
     """Label, side, fold and group of each clip."""
     return {name: (clip.label, clip.split, clip.fold, clip.group) for name, clip in clips.items()}
 
 
-def drawn(clips: Iterable[Listed], task: str) -> dict[str, Side | None]:
+def drawn(clips: Iterable[ClipEntry], task: str) -> dict[str, SplitName | None]:
     return {clip.clip_id: clip.split for clip in draw_sides(list(clips), load_card(task))}
 
 

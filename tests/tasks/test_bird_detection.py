@@ -69,7 +69,7 @@ def expected() -> dict[str, tuple[str, None, None, None]]:
 @pytest.mark.parametrize("above", ["", "disk"], ids=["one folder above", "two folders above"])
 @pytest.mark.parametrize("year", [OF_2018, OF_2016], ids=["labels of 2018", "labels of 2016"])
 @pytest.mark.parametrize("beside", [True, False], ids=["labels inside", "labels outside"])
-def test_both_sets_are_labelled_by_their_metadata(
+def test_both_sets_are_labeled_by_their_metadata(
     above: str, year: str, beside: bool, tmp_path: Path
 ) -> None:
     root = tmp_path / "given" / above

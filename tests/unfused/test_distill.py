@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 from lape_bench.unfused import distill as stage_3
 from lape_bench.unfused.distill import DistillConfig, agreement, distill
@@ -21,11 +21,11 @@ from lape_bench.unfused.losses import self_distillation
 from lape_bench.unfused.student import Student
 
 RATE, CLUSTERS = 200, 3
-BANDS, FRAMES = 6, 8
+N_MELS, FRAMES = 6, 8
 SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "warm_up": 0.0, "schedule": "constant"}
 FEW: dict[str, Any] = {
     "epochs": 4,
-    "least_steps": 1,
+    "min_steps": 1,
     "batch_size": 8,
     "window_seconds": 0.4,
     "gain_db": 0.0,
@@ -46,7 +46,7 @@ class Spectra(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(BANDS * FRAMES, 24), nn.Linear(24, 16)
+        self.first, self.second = nn.Linear(N_MELS * FRAMES, 24), nn.Linear(24, 16)
         self.norm, self.drop = nn.BatchNorm1d(16), nn.Dropout(0.2)
         self.last = nn.Linear(16, 7)
 
@@ -69,11 +69,11 @@ class Watched(nn.Module):
 
     def __init__(self, clips: int) -> None:
         super().__init__()
-        self.views = Views((BANDS, FRAMES), clips)
+        self.views = Views((N_MELS, FRAMES), clips)
         self.seen: list[tuple[int, int]] = []
 
-    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
-        out: Tensor = self.views(log_mels, draws)
+    def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
+        out: Tensor = self.views(log_mels, random)
         self.seen.append((len(log_mels), len(out)))
         return out
 
@@ -81,7 +81,7 @@ class Watched(nn.Module):
 class Unchanged(nn.Module):
     """Views that leave everything as it is."""
 
-    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+    def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
         return log_mels
 
 
@@ -123,7 +123,7 @@ def fresh(context: RunContext, name: str) -> RunContext:
 def run(context: RunContext, model: Student | None = None, **how: Any) -> tuple[Student, Curve]:
     clips, clusters = tones(20)
     model = model or student()
-    views = Views((BANDS, FRAMES), len(clips))
+    views = Views((N_MELS, FRAMES), len(clips))
     return model, distill(model, views, clips, clusters, config(**how), context)
 
 
@@ -132,7 +132,7 @@ def same(one: Student, two: Student) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# --- what is learnt ---------------------------------------------------------------------------------------
+# --- what is learned ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shallow_heads", [True, False])
@@ -161,7 +161,7 @@ def test_a_student_follows_whatever_pseudo_labels_it_is_given(context: RunContex
 
 
 def test_with_few_clips_passes_are_made_until_the_least_steps_are(context: RunContext) -> None:
-    _, curve = run(context, epochs=2, least_steps=13)  # 20 clips in batches of 8: 3 steps an epoch
+    _, curve = run(context, epochs=2, min_steps=13)  # 20 clips in batches of 8: 3 steps an epoch
     assert len(curve) == 5
 
 
@@ -243,8 +243,8 @@ def test_a_step_sees_one_view_of_each_clip(context: RunContext) -> None:
 
 def test_views_are_drawn_anew_in_every_step_and_by_the_runs_seed(context: RunContext) -> None:
     class Drawing(nn.Module):
-        def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
-            drawn.append(float(draws.uniform(1)))
+        def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
+            drawn.append(float(random.uniform(1)))
             return log_mels
 
     clips, clusters = tones(20)
@@ -263,7 +263,7 @@ def test_the_student_is_trained_on_the_view_and_not_on_what_it_was_made_from(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Silence(nn.Module):
-        def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+        def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
             return torch.full_like(log_mels, -7.0)
 
     given: list[Tensor] = []

@@ -25,8 +25,8 @@ def blobs(kinds: int, clips: int, features: int, seed: int = 0) -> tuple[Floats,
     """Well separated blobs, and which clip is of which."""
     random = draw(seed)
     truth = np.arange(clips) % kinds
-    centres = 10 * random.normal(size=(kinds, features))
-    points = centres[truth] + 0.1 * random.normal(size=(clips, features))
+    centers = 10 * random.normal(size=(kinds, features))
+    points = centers[truth] + 0.1 * random.normal(size=(clips, features))
     return points.astype(np.float32), truth
 
 

@@ -23,8 +23,8 @@ from lape_bench.evaluation import cluster_agreement
 from lape_bench.evaluation.runner import RunOptions, load_system, resolve, run_cell
 from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.device import Compute
-from lape_bench.runtime.profiling import Meter
-from lape_bench.system import LabelledClips, Protocol, RunContext, Target, TrainingData
+from lape_bench.runtime.profiling import StageProfiler
+from lape_bench.system import LabeledClips, ProtocolName, RunContext, TargetTask, TrainingData
 from lape_bench.unfused import distill as stage_3
 from lape_bench.unfused import system as system_module
 from lape_bench.unfused.student import Student
@@ -33,7 +33,7 @@ from lape_bench.unfused.system import Unfused, UnfusedConfig
 RATE = 16_000
 D_TEACHER, D_STUDENT, CLUSTERS, CLASSES = 8, 16, 6, 8
 LAYERS = (2048, 1024, 512)
-BRIEF = Unfused.brief_settings(
+BRIEF = Unfused.with_smoke_settings(
     {
         "teacher_settings": {
             "width": D_TEACHER,
@@ -56,7 +56,7 @@ SMALL: dict[str, Any] = {
         "projector": 8,
         "pretrain": {
             "epochs": 1,
-            "least_steps": 1,
+            "min_steps": 1,
             "batch_size": 12,
             "window_seconds": 0.1,
         },
@@ -64,18 +64,18 @@ SMALL: dict[str, Any] = {
     "student_width": D_STUDENT,
     "clusters": 4,
     "components": 3,
-    "distill": {"epochs": 2, "least_steps": 1, "batch_size": 12, "window_seconds": 0.1},
-    "finetune": {"epochs": 1, "least_steps": 1, "batch_size": 6, "selections": 1},
+    "distill": {"epochs": 2, "min_steps": 1, "batch_size": 12, "window_seconds": 0.1},
+    "finetune": {"epochs": 1, "min_steps": 1, "batch_size": 6, "selections": 1},
 }
-TARGET = Target(classes=("low", "middle", "high"), window_seconds=0.2, metric="accuracy")
-CLIPS, LABELLED = 14, 6
+TARGET = TargetTask(classes=("low", "middle", "high"), window_seconds=0.2, metric="accuracy")
+CLIPS, LABELED = 14, 6
 
 
 def settings(**how: Any) -> UnfusedConfig:
     return validate(merge(SMALL, how), UnfusedConfig, where="settings of unfused")
 
 
-def build(protocol: Protocol = "knn", **how: Any) -> Unfused:
+def build(protocol: ProtocolName = "knn", **how: Any) -> Unfused:
     return Unfused(settings(**how), TARGET, protocol)
 
 
@@ -88,7 +88,7 @@ def of_another_kind(**how: Any) -> dict[str, Any]:
 
 
 def noises(count: int, seed: int) -> Clips:
-    """Clips of 0.2 s, noise in three colours in turn."""
+    """Clips of 0.2 s, noise in three colors in turn."""
     random = np.random.default_rng(seed)
     waveforms: list[NDArray[np.float32]] = []
     for index in range(count):
@@ -99,27 +99,29 @@ def noises(count: int, seed: int) -> Clips:
 
 
 def data(labels: Tensor | None = None) -> TrainingData:
-    """14 train clips, the first 6 of them labelled, and 6 clips to validate."""
+    """14 train clips, the first 6 of them labeled, and 6 clips to validate."""
     train = noises(CLIPS, 0)
-    given = torch.arange(LABELLED) % 3 if labels is None else labels
-    labelled = LabelledClips(train.select(range(LABELLED)), given)
-    return TrainingData(train, labelled, LabelledClips(noises(6, 1), torch.arange(6) % 3))
+    given = torch.arange(LABELED) % 3 if labels is None else labels
+    labeled = LabeledClips(train.select(range(LABELED)), given)
+    return TrainingData(train, labeled, LabeledClips(noises(6, 1), torch.arange(6) % 3))
 
 
 def aside(context: RunContext, name: str) -> RunContext:
-    """Return a context with a work folder, a cache and a list of artefacts of its own."""
+    """Return a context with a work folder, a cache and a list of artifacts of its own."""
     folder = context.work / name
     folder.mkdir()
     return replace(context, work=folder, cache=folder / "artifacts", artifacts=[])
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that holds the stages of `build()` for seed 0."""
-    folder = tmp_path_factory.mktemp("learnt")
+    folder = tmp_path_factory.mktemp("learned")
     device = torch.device("cpu")
     seeds, progress = Seeds(0, "test"), Progress(quiet=True)
-    run = RunContext(device, "float32", seeds, progress, folder, Meter(device), cache=folder / "a")
+    run = RunContext(
+        device, "float32", seeds, progress, folder, StageProfiler(device), cache=folder / "a"
+    )
     build().train(data(), run)
     return run.cache
 
@@ -218,7 +220,7 @@ def test_other_labels_leave_the_encoder_of_the_first_three_stages_to_the_byte(
     assert other_summary.curves == summary.curves
 
 
-def test_all_train_clips_are_put_in_clusters_and_taught_whatever_share_is_labelled(
+def test_all_train_clips_are_put_in_clusters_and_taught_whatever_share_is_labeled(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: list[tuple[Clips, Tensor]] = []
@@ -297,12 +299,12 @@ def test_a_student_starts_from_the_teachers_weights_or_from_random_ones(
     weights = [name for name, p in student.encoder.named_parameters() if p.ndim > 1]
     assert all(torch.equal(ours[name], theirs[name]) == (start == "teacher") for name in weights)
     assert_close(ours["log_mel.mean"], theirs["log_mel.mean"])
-    assert_close(ours["log_mel.deviation"], theirs["log_mel.deviation"])
+    assert_close(ours["log_mel.std"], theirs["log_mel.std"])
     if start == "teacher":
         assert_close(ours, theirs, rtol=0, atol=0)
 
 
-def test_a_student_that_starts_from_another_teacher_is_another_artefact(
+def test_a_student_that_starts_from_another_teacher_is_another_artifact(
     context: RunContext,
 ) -> None:
     run = aside(context, "run")
@@ -372,10 +374,10 @@ def test_what_is_brought_to_the_task_is_saved_loaded_and_scores_the_same(
 
 
 def test_a_student_larger_than_its_teacher_is_the_most_that_is_held(
-    context: RunContext, learnt: Path
+    context: RunContext, learned: Path
 ) -> None:
     system = build()
-    system.train(data(), replace(aside(context, "run"), cache=learnt))
+    system.train(data(), replace(aside(context, "run"), cache=learned))
     teacher = encoder_by_hand(D_TEACHER) + D_TEACHER * 8 + 2 * 8 * 8 + 2 * 2 * 8
     held = student_by_hand(D_STUDENT, 4)
     assert teacher < held
@@ -400,9 +402,9 @@ def test_the_same_seed_trains_the_same_student_and_leaves_the_global_generator_a
 
 
 def test_another_seed_shares_the_upstream_and_draws_its_own_clusters_and_student(
-    context: RunContext, learnt: Path
+    context: RunContext, learned: Path
 ) -> None:
-    run = replace(aside(context, "run"), cache=learnt, seeds=Seeds(1, "test"))
+    run = replace(aside(context, "run"), cache=learned, seeds=Seeds(1, "test"))
     build().train(data(), run)
     assert made(run)[:4] == [
         ("upstream", False),
@@ -426,9 +428,9 @@ def test_another_seed_shares_the_upstream_and_draws_its_own_clusters_and_student
     ids=str,
 )
 def test_a_changed_setting_computes_its_own_stage_and_those_after_it(
-    how: dict[str, Any], computed: list[str], context: RunContext, learnt: Path
+    how: dict[str, Any], computed: list[str], context: RunContext, learned: Path
 ) -> None:
-    run = replace(aside(context, "run"), cache=learnt)
+    run = replace(aside(context, "run"), cache=learned)
     build(**how).train(data(), run)
     stages = {"upstream", "pseudo-labels", "student"}
     found = dict(each for each in made(run) if each[0] in stages)
@@ -467,8 +469,8 @@ def test_a_run_killed_after_stage_3_is_taken_up_and_ends_with_the_same_student(
 
 
 @pytest.mark.parametrize("protocol", ["finetune", "linear", "knn"])
-def test_a_class_with_a_single_clip_is_learnt_from_and_described(
-    protocol: Protocol, context: RunContext
+def test_a_class_with_a_single_clip_is_learned_from_and_described(
+    protocol: ProtocolName, context: RunContext
 ) -> None:
     system = build(protocol)
     summary = system.train(data(torch.tensor([0, 0, 0, 1, 1, 2])), aside(context, "run"))
@@ -490,8 +492,8 @@ def test_a_teacher_in_which_every_embedding_is_the_same_still_gives_a_student(
 ) -> None:
     silent = [np.zeros(3_200, np.float32)] * CLIPS
     train = Clips.pack([str(index) for index in range(CLIPS)], silent, RATE)
-    labelled = LabelledClips(train.select(range(LABELLED)), torch.arange(LABELLED) % 3)
-    summary = build().train(TrainingData(train, labelled, None), aside(context, "run"))
+    labeled = LabeledClips(train.select(range(LABELED)), torch.arange(LABELED) % 3)
+    summary = build().train(TrainingData(train, labeled, None), aside(context, "run"))
     assert summary.diagnosis["cluster_sizes"] == (CLIPS, 0, 0, 0)
 
 
@@ -519,7 +521,7 @@ def prepared(synthetic_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def first(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunRecord]:
-    """The record of a cell with a tenth of the labels, whose artefacts stay in the cache."""
+    """The record of a cell with a tenth of the labels, whose artifacts stay in the cache."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LAPE_BENCH_HOME", str(prepared))
         out = tmp_path_factory.mktemp("first")
@@ -559,7 +561,7 @@ def test_the_record_holds_the_curves_of_three_stages_and_what_each_cost(first: R
     assert set(epochs) | {"pseudo-labels"} <= {stage.name for stage in first.stages}
 
 
-def test_the_record_names_every_artefact_and_the_hash_of_its_bytes(first: RunRecord) -> None:
+def test_the_record_names_every_artifact_and_the_hash_of_its_bytes(first: RunRecord) -> None:
     kinds = [use.kind for use in first.artifacts]
     assert kinds == ["upstream", "embeddings", "pseudo-labels", "student"]
     assert not any(use.found for use in first.artifacts)
@@ -597,7 +599,7 @@ def test_another_share_of_the_labels_finds_every_stage_and_trains_no_student_aga
     record = run_cell(cell(label_fraction=0.3), options(tmp_path), progress)
     assert record.status == "finished", record.error
     assert record.task is not None
-    assert record.task.clips["labelled"] == 8 * round(24 * 0.3)
+    assert record.task.clips["labeled"] == 8 * round(24 * 0.3)
     assert all(use.found for use in record.artifacts)
     assert hashes(record) == hashes(beside)
     assert record.diagnosis == beside.diagnosis
@@ -630,16 +632,16 @@ def test_more_clusters_than_clips_fail_with_a_sentence_in_the_record(
 
 def test_the_code_of_a_teacher_from_a_file_is_what_the_run_rests_on(tmp_path: Path) -> None:
     path, kind = tmp_path / "mine.py", load_system("unfused")
-    target = Target(classes=("a", "b"), window_seconds=1.0, metric="accuracy")
+    target = TargetTask(classes=("a", "b"), window_seconds=1.0, metric="accuracy")
     found = []
     for margin in (1, 2):
         code = f"from lape_bench.baselines.delores_s import DeloresS\n\nclass Mine(DeloresS):\n    margin = {margin}\n"
         path.write_text(code)
         settings = kind.Settings.model_validate({"teacher": f"{path}:Mine"})
-        found.append(kind(settings, target, "finetune").rests_on["teacher"])
+        found.append(kind(settings, target, "finetune").provenance["teacher"])
     assert found[0] != found[1]
     assert all(each.startswith("mine.py, SHA-256 ") for each in found)
-    assert kind(kind.Settings(), target, "finetune").rests_on == {}
+    assert kind(kind.Settings(), target, "finetune").provenance == {}
 
 
 def test_a_cell_is_another_one_when_its_teacher_has_a_new_version(
@@ -647,7 +649,7 @@ def test_a_cell_is_another_one_when_its_teacher_has_a_new_version(
 ) -> None:
     job = resolve(cell(), progress)
     assert job.identity == beside.identity
-    assert job.system.depends_on == {"delores-m": load_system("delores-m").version}
+    assert job.system.system_versions == {"delores-m": load_system("delores-m").version}
     assert resolve(cell(settings={"teacher_settings": {"queue": 65}}), progress).identity != (
         job.identity
     )

@@ -12,18 +12,18 @@ from pathlib import Path
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.audio import SUFFIXES
-from lape_bench.task import SIDE_NAMES, Listed, Reader, Side, TaskCard, may_hold_data
+from lape_bench.task import SIDE_NAMES, ClipEntry, Reader, SplitName, TaskCard, may_hold_data
 
 
 class ClassFolders(Reader):
     """Classes by folder; sides by the folders above them where the card's split is official."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List every audio file below the class folders."""
         return list_clips(root, card.split.rule == "official")
 
 
-def list_clips(root: Path, with_sides: bool) -> list[Listed]:
+def list_clips(root: Path, with_sides: bool) -> list[ClipEntry]:
     """List every audio file below class folders.
 
     Args:
@@ -32,7 +32,7 @@ def list_clips(root: Path, with_sides: bool) -> list[Listed]:
     """
     places = _sides(root) if with_sides else {root: None}
     return [
-        Listed(path.relative_to(root).with_suffix("").as_posix(), path, label, side, None, None)
+        ClipEntry(path.relative_to(root).with_suffix("").as_posix(), path, label, side, None, None)
         for place, side in places.items()
         for folder in subfolders(place)
         for label in [class_name(folder)]
@@ -105,7 +105,7 @@ def subfolders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and may_hold_data(path))
 
 
-def _sides(root: Path) -> dict[Path, Side | None]:
+def _sides(root: Path) -> dict[Path, SplitName | None]:
     """Map the folders for the sides to them; a folder of another name is passed over."""
     places = {folder: SIDE_NAMES.get(folder.name.lower()) for folder in subfolders(root)}
     return {folder: side for folder, side in places.items() if side is not None}

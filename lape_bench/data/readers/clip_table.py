@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from lape_bench.core.errors import UserError, nearest
-from lape_bench.task import SIDE_NAMES, Columns, Listed, Reader, Segment, Side, TaskCard
+from lape_bench.task import SIDE_NAMES, ClipEntry, Columns, Reader, Segment, SplitName, TaskCard
 
 SEPARATORS = ",;\t"
 MOST_FOLDS = 1_000
@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 class ClipTable(Reader):
     """Clips as a table lists them; the recordings lie below the root."""
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips of the card's table."""
         recordings = card.recordings
         assert recordings is not None, "only a card with a table has this reader"
@@ -37,7 +37,7 @@ class ClipTable(Reader):
         return list_clips(table, recordings.columns, root)
 
 
-class Row(NamedTuple):
+class CsvRow(NamedTuple):
     """One clip's line.
 
     Attributes:
@@ -90,7 +90,7 @@ def column_names(table: Path) -> list[str]:
     return names
 
 
-def list_clips(table: Path, columns: Columns, root: Path) -> list[Listed]:
+def list_clips(table: Path, columns: Columns, root: Path) -> list[ClipEntry]:
     """List the clips of a table.
 
     Args:
@@ -102,7 +102,7 @@ def list_clips(table: Path, columns: Columns, root: Path) -> list[Listed]:
         UserError: the table cannot be read, lacks a column, or a line does not say what it should; two lines are
             about one clip.
     """
-    clips: dict[str, Listed] = {}
+    clips: dict[str, ClipEntry] = {}
     line_of: dict[str, int] = {}
     for row in _rows(table, columns):
         clip = _clip(row, columns, root)
@@ -121,11 +121,11 @@ def list_clips(table: Path, columns: Columns, root: Path) -> list[Listed]:
     return listing
 
 
-def _clip(row: Row, columns: Columns, root: Path) -> Listed:
+def _clip(row: CsvRow, columns: Columns, root: Path) -> ClipEntry:
     path = _inside(row.text(columns.path, "the path of a recording"), root, row)
     clip_id = path.relative_to(root).with_suffix("").as_posix()
     label = unicodedata.normalize("NFC", row.text(columns.label, "the name of a class"))
-    split: Side | None = None
+    split: SplitName | None = None
     fold, group, segment = None, None, None
     if columns.split is not None:
         known = ", ".join(SIDE_NAMES)
@@ -141,10 +141,10 @@ def _clip(row: Row, columns: Columns, root: Path) -> Listed:
         if columns.group is None:
             group = clip_id  # stretches of one recording may overlap
         clip_id, segment = f"{clip_id}@{start:.3f}", Segment(start, length)
-    return Listed(clip_id, path, label, split, fold, group, segment)
+    return ClipEntry(clip_id, path, label, split, fold, group, segment)
 
 
-def _inside(text: str, root: Path, row: Row) -> Path:
+def _inside(text: str, root: Path, row: CsvRow) -> Path:
     """Return a recording's path below the root, which links may reach by another name."""
     path = Path(os.path.normpath(root / text.replace("\\", "/")))
     if path == root:
@@ -170,7 +170,7 @@ def _seconds(text: str) -> float | None:
     return value if 0 <= value <= LONGEST_SECONDS else None
 
 
-def _rows(table: Path, columns: Columns) -> Iterator[Row]:
+def _rows(table: Path, columns: Columns) -> Iterator[CsvRow]:
     known = column_names(table)
     for name in filter(None, columns.model_dump().values()):
         if name not in known:
@@ -189,7 +189,7 @@ def _rows(table: Path, columns: Columns) -> Iterator[Row]:
                 next_step="mend the line; a text that holds the separator stands in quotes",
             )
         filled = [*fields, *[""] * len(header)]
-        yield Row(table, number, dict(zip(header, filled, strict=False)))
+        yield CsvRow(table, number, dict(zip(header, filled, strict=False)))
 
 
 def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:

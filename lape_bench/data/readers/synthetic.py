@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from lape_bench.core.seeding import Seeds
-from lape_bench.task import SIDES, Expected, Generator, Listed, Side, TaskCard
+from lape_bench.task import SIDES, ClipEntry, Expected, Generator, SplitName, TaskCard
 
 VERSION = 1  # raised whenever other clips come out
 SUFFIX = "-synthetic"
 CLIPS = 320  # of a task, as far as the takes below allow
 FEWEST_TAKES, MOST_TAKES = 5, 80  # of a class
-SHARES: dict[Side, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
+SHARES: dict[SplitName, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 GROUPS = 3  # on each side, in each fold
 DRAWN_GROUPS = 12  # of each class, where sides are drawn
 SECONDS = (0.7, 1.3)
@@ -33,7 +33,7 @@ class Planned(NamedTuple):
     """A clip of a twin before it is generated."""
 
     label: str
-    side: Side | None
+    side: SplitName | None
     fold: int | None
     group: str
     take: int
@@ -45,7 +45,7 @@ class Planned(NamedTuple):
         return f"{quote(self.label, safe=' ')}/{place}-{self.take:02d}.wav"
 
 
-def twin_card(card: TaskCard) -> TaskCard:
+def synthetic_card(card: TaskCard) -> TaskCard:
     """Return the card of a task's twin."""
     split = card.split.model_copy(update={"origin": f"generated, as {card.name} has it"})
     variants = {}
@@ -70,7 +70,7 @@ def twin_card(card: TaskCard) -> TaskCard:
         "sources": (),
         "recordings": None,
         "obtain": "",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "citation": "lape_bench",
         "expected": _expected(card),
         "variants": variants,
@@ -78,7 +78,7 @@ def twin_card(card: TaskCard) -> TaskCard:
     return card.model_copy(update=changes)
 
 
-class Twin(Generator):
+class SyntheticReader(Generator):
     """Generates the clips of a twin and lists them."""
 
     def generate(self, root: Path, card: TaskCard) -> None:
@@ -103,10 +103,10 @@ class Twin(Generator):
             (root / path).parent.mkdir(exist_ok=True)
             soundfile.write(root / path, wave, RATE, subtype="PCM_16")
 
-    def read(self, root: Path, card: TaskCard) -> list[Listed]:
+    def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips of the card."""
         return [
-            Listed(
+            ClipEntry(
                 clip.path.removesuffix(".wav"),
                 root / clip.path,
                 clip.label,

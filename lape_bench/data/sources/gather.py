@@ -47,7 +47,7 @@ class Gathered(NamedTuple):
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-class Part(NamedTuple):
+class UnpackedPart(NamedTuple):
     """A folder or file of the recordings, where it stands among the others, and what it is."""
 
     path: Path
@@ -100,7 +100,7 @@ def gather(
     parts, skipped = [], []
     for each in found:
         part = next(unpacked) if isinstance(each, Archive) else each
-        if isinstance(part, Part):
+        if isinstance(part, UnpackedPart):
             parts.append(part)
         else:
             progress.say(f"left out {each.place}: {part.what}")
@@ -115,7 +115,7 @@ def gather(
     return Gathered(_together(card, parts), _origin(parts), tuple(skipped))
 
 
-def _origin(parts: Sequence[Part]) -> str:
+def _origin(parts: Sequence[UnpackedPart]) -> str:
     origins = sorted({part.origin for part in parts})
     if len(origins) <= NAMED:
         return "; ".join(origins)
@@ -146,7 +146,7 @@ def _own_folder(name: str, recordings: Recordings) -> Path:
     return recordings.folder
 
 
-def _given(card: TaskCard, given: Sequence[Path]) -> Iterator[Part | Archive]:
+def _given(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
     yield from _named(card, given)
     # Lists and labels that were fetched need not be given once more.
     told = {path.name for path in given} | {
@@ -156,10 +156,10 @@ def _given(card: TaskCard, given: Sequence[Path]) -> Iterator[Part | Archive]:
         is_loose = not (each.listed or each.source.lists or archives.is_archive(each.path))
         if is_loose and each.path.is_file() and each.path.name not in told:
             archives.check_fetched(each)
-            yield Part(each.path, each.source.file, each.source.file)
+            yield UnpackedPart(each.path, each.source.file, each.source.file)
 
 
-def _named(card: TaskCard, given: Sequence[Path]) -> Iterator[Part | Archive]:
+def _named(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
     named = {source.file for source in card.sources}
     has_list = any(source.lists for source in card.sources)
     given = [existing(path, "the folder or archive") for path in given]
@@ -175,31 +175,31 @@ def _named(card: TaskCard, given: Sequence[Path]) -> Iterator[Part | Archive]:
     for path in given:
         if path.is_dir():
             inside = sorted(path.rglob("*") if has_list else path.iterdir())
-            inside = [
+            archived = [
                 each
                 for each in inside
                 if archives.is_archive(each) and (has_list or each.name in named)
             ]
-            for each in inside:
+            for each in archived:
                 # What a list names may lie deep, and the name of the folder given may be what tells the class.
                 start = path.parent if has_list else path
                 place = archives.bare_name(each.relative_to(start).as_posix())
                 yield Archive(each, place, partial(archives.check, each, card), has_list)
-            if not inside:
-                yield Part(path, path.name, f"folder {path.name}")
+            if not archived:
+                yield UnpackedPart(path, path.name, f"folder {path.name}")
             elif not has_list:
                 for each in inside:
                     if _is_loose(each) and each.name not in beside:
                         if each.name not in named:
                             beside.add(each.name)  # two folders may hold a README each
                         archives.check(each, card)
-                        yield Part(each, each.name, each.name)
+                        yield UnpackedPart(each, each.name, each.name)
         elif archives.is_archive(path):
             check = partial(archives.check, path, card)
             yield Archive(path, archives.bare_name(path.name), check, is_listed=False)
         else:
             archives.check(path, card)
-            yield Part(path, path.name, path.name)
+            yield UnpackedPart(path, path.name, path.name)
 
 
 def _is_foreign(path: Path, named: set[str]) -> bool:
@@ -210,7 +210,7 @@ def _is_loose(path: Path) -> bool:
     return path.is_file() and not archives.is_archive(path) and not path.name.startswith(".")
 
 
-def _fetched(card: TaskCard, progress: Progress) -> Iterator[Part | Archive]:
+def _fetched(card: TaskCard, progress: Progress) -> Iterator[UnpackedPart | Archive]:
     downloads = archives.downloads(card)
     # Of what a list names some may be gone for good, but not all of it.
     some_listed = any(each.listed and each.is_here() for each in downloads)
@@ -242,21 +242,23 @@ def _fetched(card: TaskCard, progress: Progress) -> Iterator[Part | Archive]:
         if each.source.lists:
             continue
         if folder is not None:
-            yield Part(folder, each.place, f"{each.source.file} sha256:{each.source.sha256}")
+            yield UnpackedPart(
+                folder, each.place, f"{each.source.file} sha256:{each.source.sha256}"
+            )
         elif each.path.is_file():
             if archives.is_archive(each.path):
                 check = partial(archives.check_fetched, each)
                 yield Archive(each.path, each.place, check, each.listed)
             else:
                 archives.check_fetched(each)
-                yield Part(each.path, each.source.file, each.source.file)
+                yield UnpackedPart(each.path, each.source.file, each.source.file)
 
 
 def _unpack(
     to_unpack: Sequence[Archive], skip_bad: bool, progress: Progress
-) -> list[Part | archives.BadArchive]:
+) -> list[UnpackedPart | archives.BadArchive]:
     """Check and unpack archives, several at a time; return in their order what each came to."""
-    done: list[Part | archives.BadArchive] = []
+    done: list[UnpackedPart | archives.BadArchive] = []
     with progress.task("unpacking", len(to_unpack), "archives") as task:
         for start in range(0, len(to_unpack), FLUSHED_TOGETHER):
             with (
@@ -276,7 +278,7 @@ def _unpack(
 
 def _unpack_one(
     archive: Archive, stage: Callable[[], Staging], skip_bad: bool, progress: Progress
-) -> Part | archives.BadArchive:
+) -> UnpackedPart | archives.BadArchive:
     if progress.stopped:
         raise Stopped
     is_small = archive.path.stat().st_size <= SMALL_BYTES
@@ -299,10 +301,10 @@ def _unpack_one(
                 next_step=f"{error.next_step}, or leave it out with --skip-bad",
             ) from error
         raise
-    return Part(folder, archive.place, f"{archive.path.name} sha256:{checksum}")
+    return UnpackedPart(folder, archive.place, f"{archive.path.name} sha256:{checksum}")
 
 
-def _together(card: TaskCard, parts: Sequence[Part]) -> Path:
+def _together(card: TaskCard, parts: Sequence[UnpackedPart]) -> Path:
     """Link the parts into one folder, named by what it holds."""
     counts = Counter(part.place for part in parts)
     twice = sorted(place for place, count in counts.items() if count > 1)

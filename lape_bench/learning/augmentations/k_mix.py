@@ -6,7 +6,7 @@ clusters that have anything remembered, the one whose centroid lies farthest fro
 of 128 of its clips is drawn.
 
 Three things differ. The authors fit the clusters once, to a random twentieth of the corpus, and to log-mels that are not
-normalised, while those they sort into them are; here it is the remembered log-mels, normalised as all are, and anew whenever
+normalized, while those they sort into them are; here it is the remembered log-mels, normalized as all are, and anew whenever
 as many clips have been mixed as are remembered. The authors' 128 are the oldest; here they are those least like the
 clip. And they take any background while fewer than 128 are remembered; here a corpus may be smaller than that.
 A log-mel's average is much of it level, so clusters are in part clusters by level.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench.learning.augmentations.views import at_random
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 
 ITERATIONS = 20
 
@@ -28,17 +28,17 @@ class FarthestCluster(nn.Module):
     A checkpoint holds the centroids and when they are due.
 
     Args:
-        bands: of a log-mel.
+        n_mels: mel bands of a log-mel.
         clusters: k of k-means.
         candidates: how many of the cluster's clips, those least like the clip, one is drawn from; at most.
     """
 
     centroids: Tensor
 
-    def __init__(self, bands: int, clusters: int = 4, candidates: int = 128) -> None:
+    def __init__(self, n_mels: int, clusters: int = 4, candidates: int = 128) -> None:
         super().__init__()
         self.candidates = candidates
-        self.register_buffer("centroids", torch.zeros(clusters, bands))
+        self.register_buffer("centroids", torch.zeros(clusters, n_mels))
         self.due = 0  # clips to the next fit
 
     def get_extra_state(self) -> int:
@@ -50,25 +50,25 @@ class FarthestCluster(nn.Module):
         self.due = state
 
     @torch.no_grad()
-    def forward(self, log_mels: Tensor, memory: Tensor, draws: Draws) -> Tensor:
+    def forward(self, log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
         """Return a row of the memory for each log-mel, shape (batch,).
 
         While the memory holds fewer clips than there are clusters, any of them is drawn.
 
         Args:
-            log_mels: shape (batch, bands, frames).
-            memory: shape (memory, bands, frames).
+            log_mels: shape (batch, n_mels, frames).
+            memory: shape (memory, n_mels, frames).
             draws: of the batch.
         """
         batch, held, clusters = len(log_mels), len(memory), len(self.centroids)
         if held < clusters:
-            return at_random(log_mels, memory, draws)
+            return at_random(log_mels, memory, random)
         clips, others = mean_spectrum(log_mels), mean_spectrum(memory)
         if self.due <= 0:
-            drawn = draws.some(held, clusters).to(memory.device, non_blocking=True)
+            drawn = random.some(held, clusters).to(memory.device, non_blocking=True)
             self.centroids.copy_(spherical_k_means(others, others[drawn]))
             self.due = held
-        self.due -= draws.whole(batch)
+        self.due -= random.whole(batch)
         of_others = nearest(others, self.centroids)
         sizes = F.one_hot(of_others, clusters).sum(dim=0)
         between = self.centroids @ self.centroids.T
@@ -77,12 +77,12 @@ class FarthestCluster(nn.Module):
         likeness = (clips @ others.T).masked_fill(of_others != chosen[:, None], torch.inf)
         least = likeness.topk(min(self.candidates, held), largest=False).indices
         count = sizes[chosen].clamp(max=self.candidates)
-        place = (draws.uniform(batch).to(count.device, non_blocking=True) * count).long()
+        place = (random.uniform(batch).to(count.device, non_blocking=True) * count).long()
         return least.gather(1, place[:, None])[:, 0]
 
 
 def mean_spectrum(log_mels: Tensor) -> Tensor:
-    """Average log-mels (batch, bands, frames) over time, to unit length; shape (batch, bands)."""
+    """Average log-mels (batch, n_mels, frames) over time, to unit length; shape (batch, n_mels)."""
     return F.normalize(log_mels.mean(dim=2), dim=1)
 
 

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 
 CUBIC_A = -0.75  # of the cubic convolution kernel, as torch's own bicubic interpolation has it
 
-Choice = Callable[[Tensor, Tensor, Draws], Tensor]
-"""Log-mels (batch, bands, frames), remembered ones (memory, bands, frames), and draws: each one's background, as a row of
+Choice = Callable[[Tensor, Tensor, BatchRandom], Tensor]
+"""Log-mels (batch, n_mels, frames), remembered ones (memory, n_mels, frames), and draws: each one's background, as a row of
 the memory, shape (batch,)."""
 
 
-def random_gains(levels: int, waveforms: Tensor, most_db: float, draws: Draws) -> Tensor:
+def random_gains(levels: int, waveforms: Tensor, most_db: float, random: BatchRandom) -> Tensor:
     """Draw factors of waveforms that are uniform in [-most_db, most_db] decibels.
 
     Args:
@@ -32,13 +32,13 @@ def random_gains(levels: int, waveforms: Tensor, most_db: float, draws: Draws) -
     batch = len(waveforms)
     if not most_db:
         return waveforms.new_ones(levels, batch)
-    decibels = most_db * (2 * draws.uniform(levels, batch) - 1)
+    decibels = most_db * (2 * random.uniform(levels, batch) - 1)
     return torch.pow(10, decibels / 20).to(waveforms.device, non_blocking=True)
 
 
-def at_random(log_mels: Tensor, memory: Tensor, draws: Draws) -> Tensor:
+def at_random(log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
     """Choose any remembered log-mel as background, the published `Choice`."""
-    return draws.integers(len(memory), len(log_mels))
+    return random.integers(len(memory), len(log_mels))
 
 
 class LogMixupExp(nn.Module):
@@ -78,8 +78,8 @@ class LogMixupExp(nn.Module):
         self.seen = state
 
     @torch.no_grad()
-    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
-        """Mix log-mels of shape (batch, bands, frames).
+    def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
+        """Mix log-mels of shape (batch, n_mels, frames).
 
         While nothing is remembered there is no background to draw from, and they are returned as they are.
         """
@@ -87,8 +87,8 @@ class LogMixupExp(nn.Module):
         if not held:
             return log_mels
         where = log_mels.device
-        drawn = self.choose(log_mels, self.bank[:held], draws).to(where, non_blocking=True)
-        a = self.ratio * draws.uniform(batch).to(where, non_blocking=True)
+        drawn = self.choose(log_mels, self.bank[:held], random).to(where, non_blocking=True)
+        a = self.ratio * random.uniform(batch).to(where, non_blocking=True)
         a = a[:, None, None]
         # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
         return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
@@ -108,7 +108,7 @@ class RandomResizeCrop(nn.Module):
     """Crop a random box from a canvas around each log-mel and resize it back (Sec. III-C).
 
     The canvas is as high as the log-mel and `canvas` times as long, zero beside it (which is the mean of
-    normalised log-mels). Height and width of the box are the log-mel's, each times a scale uniform in its
+    normalized log-mels). Height and width of the box are the log-mel's, each times a scale uniform in its
     range, and at most the canvas. Resizing is bicubic with aligned corners.
 
     Cubic interpolation is linear and separable, so a clip's crop and resize is one matrix for frequency and
@@ -130,16 +130,16 @@ class RandomResizeCrop(nn.Module):
         self.canvas, self.frequency_scale, self.time_scale = canvas, frequency_scale, time_scale
 
     @torch.no_grad()
-    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
-        """Crop and resize log-mels of shape (batch, bands, frames); the shape stays."""
-        batch, bands, frames = log_mels.shape
+    def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
+        """Crop and resize log-mels of shape (batch, n_mels, frames); the shape stays."""
+        batch, n_mels, frames = log_mels.shape
         length = int(frames * self.canvas)
-        top, height = _draw_boxes(batch, bands, bands, self.frequency_scale, draws)
-        left, width = _draw_boxes(batch, frames, length, self.time_scale, draws)
+        top, height = _draw_boxes(batch, n_mels, n_mels, self.frequency_scale, random)
+        left, width = _draw_boxes(batch, frames, length, self.time_scale, random)
         left = left - (length - frames) // 2  # from canvas to log-mel coordinates
         drawn = torch.stack([top, height, left, width]).to(log_mels.device, non_blocking=True)
         top, height, left, width = drawn.unbind()
-        by_band = resize_matrices(top, height, bands).to(log_mels)
+        by_band = resize_matrices(top, height, n_mels).to(log_mels)
         by_frame = resize_matrices(left, width, frames).to(log_mels)
         return by_band @ log_mels @ by_frame.transpose(1, 2)
 
@@ -192,12 +192,12 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 def _draw_boxes(
-    batch: int, size: int, room: int, scale: tuple[float, float], draws: Draws
+    batch: int, size: int, room: int, scale: tuple[float, float], random: BatchRandom
 ) -> tuple[Tensor, Tensor]:
     low, high = scale
-    factor = low + (high - low) * draws.uniform(batch, dtype=torch.float64)
+    factor = low + (high - low) * random.uniform(batch, dtype=torch.float64)
     length = (size * factor).long().clamp(1, room)
-    place = draws.uniform(batch, dtype=torch.float64)
+    place = random.uniform(batch, dtype=torch.float64)
     return (place * (room - length + 1)).long(), length
 
 
@@ -217,9 +217,9 @@ class Views(nn.Module):
         self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips), choose=choose)
         self.crop = RandomResizeCrop()
 
-    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
-        """Turn normalised log-mels, shape (batch, bands, frames), into one view of each."""
-        mixed = self.mixup(log_mels, draws)
-        self.mixup.remember(draws.ranks.gathered(log_mels))
-        cropped: Tensor = self.crop(mixed, draws)
+    def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
+        """Turn normalized log-mels, shape (batch, n_mels, frames), into one view of each."""
+        mixed = self.mixup(log_mels, random)
+        self.mixup.remember(random.process_group.gathered(log_mels))
+        cropped: Tensor = self.crop(mixed, random)
         return cropped

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lape_bench.core.errors import UserError
-from lape_bench.learning.encoders.folded_batch_norm import FoldedNorm
+from lape_bench.learning.encoders.folded_batch_norm import FoldedBatchNorm
 from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
 
 
@@ -22,7 +22,7 @@ class Encoder(nn.Module, ABC):
         sample_rate: Hz, of the waveforms.
         embedding_size: numbers in an embedding.
         whole_clip: true where clips are embedded whole and unpadded, whatever the task's window.
-        graphable: true where its training may be recorded as a CUDA graph (see `cuda_graph`): Python decides nothing in
+        cuda_graphable: true where its training may be recorded as a CUDA graph (see `cuda_graph`): Python decides nothing in
             `forward`, and `features` has no parameter.
         artifact_name: what cached embeddings of exactly this class are named by; without one, its module and name.
     """
@@ -31,7 +31,7 @@ class Encoder(nn.Module, ABC):
     sample_rate: int = 16_000
     embedding_size: int
     whole_clip: bool = False
-    graphable: bool = False
+    cuda_graphable: bool = False
 
     @abstractmethod
     def features(self, waveforms: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Encoder(nn.Module, ABC):
         return tuple(self.features(torch.zeros(1, samples, device=device)).shape[1:])
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Take normalisation statistics from train waveforms, (batch, samples) each; by default none."""
+        """Take normalization statistics from train waveforms, (batch, samples) each; by default none."""
 
 
 def is_whole(value: object) -> bool:
@@ -105,22 +105,22 @@ def as_embeddings(
 
 
 class LogMelEncoder(Encoder):
-    """An encoder whose features are log-mels, shape (batch, bands, frames)."""
+    """An encoder whose features are log-mels, shape (batch, n_mels, frames)."""
 
     log_mel: LogMel
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return normalised log-mels."""
+        """Return normalized log-mels."""
         log_mels: Tensor = self.log_mel(waveforms)
         return log_mels
 
     def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
-        """Return normalised log-mels at several levels, from one spectrum of each waveform."""
+        """Return normalized log-mels at several levels, from one spectrum of each waveform."""
         log_mels: Tensor = self.log_mel(waveforms, gains)
         return log_mels
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Normalise by the mean and deviation of all train frames."""
+        """Normalize by the mean and deviation of all train frames."""
         self.log_mel.fit(batches)
 
 
@@ -139,7 +139,7 @@ class AudioNTT(LogMelEncoder):
     artifact_name = "audio-ntt"
 
     CHANNELS = 64
-    graphable = True
+    cuda_graphable = True
 
     def __init__(
         self, width: int = 2048, log_mel: LogMelConfig | None = None, dropout: float = 0.3
@@ -150,7 +150,7 @@ class AudioNTT(LogMelEncoder):
         self.embedding_size = width
         channels = self.CHANNELS
         # The published order is ReLU, max-pool: the same function, and four times the work for ReLU.
-        self.blocks = nn.ModuleList([FoldedNorm(channels, nn.MaxPool2d(2), nn.ReLU())])
+        self.blocks = nn.ModuleList([FoldedBatchNorm(channels, nn.MaxPool2d(2), nn.ReLU())])
         self.blocks.extend(
             nn.Sequential(
                 nn.Conv2d(channels, channels, 3, padding=1),
@@ -163,7 +163,7 @@ class AudioNTT(LogMelEncoder):
         # What convolutions are fast in on a CPU, and on a GPU in bf16.
         self.blocks.to(memory_format=torch.channels_last)
         self.steps = nn.Sequential(
-            nn.Linear(channels * self.log_mel.config.bands // 8, width),
+            nn.Linear(channels * self.log_mel.config.n_mels // 8, width),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(width, width),
@@ -171,7 +171,7 @@ class AudioNTT(LogMelEncoder):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed log-mels of shape (batch, bands, frames), of at least 8 frames."""
+        """Embed log-mels of shape (batch, n_mels, frames), of at least 8 frames."""
         return self._pooled(self._blocks(features)[-1])
 
     def with_layers(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -188,11 +188,11 @@ class AudioNTT(LogMelEncoder):
     @property
     def layer_sizes(self) -> tuple[int, ...]:
         """Channels times bands after each block: 2048, 1024 and 512 with 64 bands."""
-        bands = self.log_mel.config.bands
-        return tuple(self.CHANNELS * (bands >> k) for k in range(1, len(self.blocks) + 1))
+        n_mels = self.log_mel.config.n_mels
+        return tuple(self.CHANNELS * (n_mels >> k) for k in range(1, len(self.blocks) + 1))
 
     def _blocks(self, features: Tensor) -> list[Tensor]:
-        """Return each block's output, shape (batch, channels, bands / 2^k, frames / 2^k)."""
+        """Return each block's output, shape (batch, channels, n_mels / 2^k, frames / 2^k)."""
         x = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         outputs = []
         for block in self.blocks:
@@ -201,7 +201,7 @@ class AudioNTT(LogMelEncoder):
         return outputs
 
     def _pooled(self, output: Tensor) -> Tensor:
-        x = output.permute(0, 3, 2, 1).flatten(2)  # (batch, frames / 8, bands / 8 * channels)
+        x = output.permute(0, 3, 2, 1).flatten(2)  # (batch, frames / 8, n_mels / 8 * channels)
         x = self.steps(x)
         pooled: Tensor = x.amax(dim=1) + x.mean(dim=1)
         return pooled

@@ -1,7 +1,7 @@
 """Batch norm of a convolution of one channel, without a pass over its output.
 
 A convolution is linear in its weights, so mean and variance of its output follow from those of the input's patches:
-mu = w . m + b and sigma^2 = w' C w, with the patches' mean m and covariance C. Normalising is then a convolution with other
+mu = w . m + b and sigma^2 = w' C w, with the patches' mean m and covariance C. Normalizing is then a convolution with other
 weights and another bias. Of AudioNTT's first block, whose output is by far its largest tensor, that saves most of what
 batch norm costs, forward and backward. It is the same function with the same gradients.
 """
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lape_bench.runtime.distributed import ALONE, Ranks
+from lape_bench.runtime.distributed import ALONE, ProcessGroup
 
 KERNEL, PADDING = 3, 1
 
 
-class FoldedNorm(nn.Sequential):
+class FoldedBatchNorm(nn.Sequential):
     """A 3x3 convolution of one channel, its batch norm folded in, and what follows them.
 
     Parameters and buffers have the names, and a checkpoint the content, of the plain sequence.
@@ -31,7 +31,7 @@ class FoldedNorm(nn.Sequential):
         ranks: who shares a batch, in equal parts.
     """
 
-    ranks: Ranks = ALONE
+    process_group: ProcessGroup = ALONE
 
     def __init__(self, channels: int, *after: nn.Module) -> None:
         convolution = nn.Conv2d(1, channels, KERNEL, padding=PADDING)
@@ -44,7 +44,7 @@ class FoldedNorm(nn.Sequential):
         rows = convolution.weight.permute(0, 2, 3, 1)  # (channels, height, width, 1)
         weight = rows.flatten(1)  # (channels, patch)
         if norm.training:
-            count, mean, covariance = patch_statistics(x, self.ranks)
+            count, mean, covariance = patch_statistics(x, self.process_group)
             mu = weight @ mean + convolution.bias
             variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
             track(norm, mu, variance, count)
@@ -59,7 +59,7 @@ class FoldedNorm(nn.Sequential):
         return x
 
 
-def patch_statistics(x: Tensor, ranks: Ranks = ALONE) -> tuple[int, Tensor, Tensor]:
+def patch_statistics(x: Tensor, process_group: ProcessGroup = ALONE) -> tuple[int, Tensor, Tensor]:
     """Count the patches that the convolution sees and take their mean and covariance, in float32.
 
     Args:
@@ -73,13 +73,15 @@ def patch_statistics(x: Tensor, ranks: Ranks = ALONE) -> tuple[int, Tensor, Tens
         patches = _patches(x.float())  # (batch, patch, places)
         count = patches.shape[0] * patches.shape[2]
         mean = patches.mean(dim=(0, 2))
-        centred = patches - mean[:, None]
-        covariance = (centred @ centred.transpose(1, 2)).sum(dim=0) / count
-        if ranks.size > 1:  # the mean of the parts' means, and of their covariances about it
-            means, parts = ranks.each(mean), ranks.each(covariance)
+        centered = patches - mean[:, None]
+        covariance = (centered @ centered.transpose(1, 2)).sum(dim=0) / count
+        if (
+            process_group.size > 1
+        ):  # the mean of the parts' means, and of their covariances about it
+            means, parts = process_group.each(mean), process_group.each(covariance)
             mean = means.mean(dim=0)
             covariance = (parts + (means - mean)[:, :, None] * (means - mean)[:, None]).mean(dim=0)
-    return ranks.size * count, mean, covariance
+    return process_group.size * count, mean, covariance
 
 
 def _patches(x: Tensor) -> Tensor:

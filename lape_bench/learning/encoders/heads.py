@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
 
 
@@ -24,20 +24,20 @@ def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:
     return nn.Sequential(*layers[:-2])
 
 
-class NearestNeighbours(nn.Module):
+class NearestNeighbors(nn.Module):
     """k nearest train embeddings by cosine similarity, each voting for its class by its similarity.
 
     Nothing is fitted and nothing chosen: k is 10, or the number of train embeddings if that is less. Features
-    are standardised by the train set's mean and deviation first, so that no large one drowns the rest.
+    are standardized by the train set's mean and deviation first, so that no large one drowns the rest.
 
     Args:
-        embeddings: of the labelled train clips, shape (clips, features).
+        embeddings: of the labeled train clips, shape (clips, features).
         labels: their classes, shape (clips,).
         classes: number of classes.
     """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
     embeddings: Tensor
     labels: Tensor
 
@@ -46,13 +46,13 @@ class NearestNeighbours(nn.Module):
         self.classes = classes
         exact = embeddings.double()
         mean = exact.mean(dim=0)
-        deviation = exact.sub(mean).square().mean(dim=0).sqrt()
+        std = exact.sub(mean).square().mean(dim=0).sqrt()
         # A feature that is constant on the train clips says nothing; dividing by its rounding would let it shout.
-        constant = deviation <= CONSTANT * mean.abs().clamp(min=CONSTANT)
-        deviation = torch.where(constant, 1.0, deviation)
+        constant = std <= CONSTANT * mean.abs().clamp(min=CONSTANT)
+        std = torch.where(constant, 1.0, std)
         self.register_buffer("mean", mean.float())
-        self.register_buffer("deviation", deviation.float())
-        self.register_buffer("embeddings", self._standardised(embeddings))
+        self.register_buffer("std", std.float())
+        self.register_buffer("embeddings", self._standardized(embeddings))
         self.register_buffer("labels", labels)
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -60,14 +60,14 @@ class NearestNeighbours(nn.Module):
 
         A class without a vote gets a hundredth of one, shared by all classes.
         """
-        queries = self._standardised(embeddings)
+        queries = self._standardized(embeddings)
         similarity, nearest = (queries @ self.embeddings.T).topk(
-            min(NEIGHBOURS, len(self.embeddings)), dim=1
+            min(NEIGHBORS, len(self.embeddings)), dim=1
         )
         votes = queries.new_zeros(len(queries), self.classes)
         votes.scatter_add_(1, self.labels[nearest], (1 + similarity) / 2)  # in [0, 1]
         return torch.log((votes + 0.01 / self.classes) / (votes.sum(1, keepdim=True) + 0.01))
 
-    def _standardised(self, embeddings: Tensor) -> Tensor:
-        """Unit vectors of standardised embeddings, so that a product is a cosine."""
-        return F.normalize((embeddings.float() - self.mean) / self.deviation, dim=1)
+    def _standardized(self, embeddings: Tensor) -> Tensor:
+        """Unit vectors of standardized embeddings, so that a product is a cosine."""
+        return F.normalize((embeddings.float() - self.mean) / self.std, dim=1)

@@ -1,4 +1,4 @@
-"""Waveforms (batch, samples) become log-mel spectrograms (batch, bands, frames).
+"""Waveforms (batch, samples) become log-mel spectrograms (batch, n_mels, frames).
 
 The settings are those of AudioNTT (BYOL-A v1, arXiv:2103.06695) and of LAPE: 16 kHz, 64 ms windows every
 10 ms, 64 bands from 60 to 7,800 Hz. The bands are torchaudio's, as in BYOL-A's code; LAPE's, and those that BYOL-A's published
@@ -24,28 +24,28 @@ class LogMelConfig(Config):
     Attributes:
         mel_scale: of the bands: `htk`, with triangles of height 1, torchaudio's; or `slaney`, with triangles of area 1 over
             Hz, librosa's.
-        floor: added to the power before the logarithm.
+        log_offset: added to the power before the logarithm.
     """
 
     sample_rate: int = 16_000
     n_fft: int = 1024
     hop_length: int = 160
-    bands: int = 64
+    n_mels: int = 64
     fmin_hz: float = 60.0
     fmax_hz: float = 7_800.0
     mel_scale: Literal["htk", "slaney"] = "htk"
-    floor: float = 1e-6
+    log_offset: float = 1e-6
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram, normalised by one mean and one deviation.
+    """Log-mel spectrogram, normalized by one mean and one deviation.
 
-    Until `fit` is called, mean is 0 and deviation 1: nothing is normalised. Both are buffers, so they
+    Until `fit` is called, mean is 0 and deviation 1: nothing is normalized. Both are buffers, so they
     are saved with the model.
     """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, config: LogMelConfig | None = None) -> None:
         super().__init__()
@@ -58,16 +58,16 @@ class LogMel(nn.Module):
             hop_length=config.hop_length,
             f_min=config.fmin_hz,
             f_max=config.fmax_hz,
-            n_mels=config.bands,
+            n_mels=config.n_mels,
             mel_scale=config.mel_scale,
             norm="slaney" if config.mel_scale == "slaney" else None,
         )
         self.mel.spectrogram.power = None  # complex, whose power is taken below
         self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", torch.ones(()))
+        self.register_buffer("std", torch.ones(()))
 
     def forward(self, waveforms: Tensor, gains: Tensor | None = None) -> Tensor:
-        """Compute normalised log-mels, in float32 whatever the precision around.
+        """Compute normalized log-mels, in float32 whatever the precision around.
 
         Args:
             waveforms: shape (batch, samples), mono at the config's rate.
@@ -75,7 +75,7 @@ class LogMel(nn.Module):
                 once for all.
 
         Returns:
-            Shape (levels * batch, bands, frames), all of the first level first: natural logarithm of power, less mean, over
+            Shape (levels * batch, n_mels, frames), all of the first level first: natural logarithm of power, less mean, over
             deviation.
         """
         on_cpu = waveforms.device.type == "cpu"
@@ -87,12 +87,12 @@ class LogMel(nn.Module):
             )
             if gains is not None:
                 power = (gains.square()[:, :, None, None] * power).flatten(0, 1)
-            log_mels: Tensor = ((power + self.config.floor).log() - self.mean) / self.deviation
+            log_mels: Tensor = ((power + self.config.log_offset).log() - self.mean) / self.std
         return log_mels
 
     def _power(self, waveforms: Tensor) -> Tensor:
-        """Return the power in each band, shape (batch, bands, frames)."""
-        # Frames are centred by reflection, which needs half a window of audio; less is padded to it.
+        """Return the power in each band, shape (batch, n_mels, frames)."""
+        # Frames are centered by reflection, which needs half a window of audio; less is padded to it.
         missing = max(0, self.config.n_fft // 2 + 1 - waveforms.shape[-1])
         if missing:
             waveforms = F.pad(waveforms, (missing // 2, (missing + 1) // 2))
@@ -110,7 +110,7 @@ class LogMel(nn.Module):
             batches: waveforms, each of shape (batch, samples), together every train clip once.
         """
         self.mean.zero_()
-        self.deviation.fill_(1)
+        self.std.fill_(1)
         count, total, squares = 0, 0.0, 0.0
         for waveforms in batches:
             values = self(waveforms).double()
@@ -119,4 +119,4 @@ class LogMel(nn.Module):
             squares += float(values.square().sum())
         mean = total / count
         self.mean.fill_(mean)
-        self.deviation.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)
+        self.std.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)

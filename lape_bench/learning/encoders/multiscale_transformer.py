@@ -30,7 +30,7 @@ from lape_bench.core.config import Config
 from lape_bench.learning.encoders.base import LogMelEncoder
 from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
 
-BANDS = 128
+N_MELS = 128
 KEYS_STRIDE = 4  # of keys and values in the first stage
 SLOWEST = 10_000  # patches to a radian of the slowest sine, about
 
@@ -74,14 +74,14 @@ class MultiscaleTransformer(LogMelEncoder):
 
     artifact_name = "multiscale-transformer"
 
-    graphable = True
+    cuda_graphable = True
 
     def __init__(
         self, config: MultiscaleTransformerConfig | None = None, log_mel: LogMelConfig | None = None
     ) -> None:
         super().__init__()
         config = config or MultiscaleTransformerConfig()
-        self.log_mel = LogMel(log_mel or LogMelConfig(bands=BANDS))
+        self.log_mel = LogMel(log_mel or LogMelConfig(n_mels=N_MELS))
         self.sample_rate = self.log_mel.config.sample_rate
         self.patch, self.patch_stride = config.patch, config.patch_stride
         self.patches = nn.Conv2d(1, config.width, config.patch, config.patch_stride)
@@ -97,14 +97,14 @@ class MultiscaleTransformer(LogMelEncoder):
         self.norm = nn.LayerNorm(channels)
         self.embedding_size = channels
 
-    def grid(self, bands: int, frames: int) -> tuple[int, int]:
+    def grid(self, n_mels: int, frames: int) -> tuple[int, int]:
         """Return how many patches of a log-mel stand above and beside each other."""
-        missing = (max(0, size - self.patch) for size in (bands, frames))
+        missing = (max(0, size - self.patch) for size in (n_mels, frames))
         rows, columns = (1 + -(-each // self.patch_stride) for each in missing)
         return rows, columns
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Embed log-mels of shape (batch, bands, frames).
+        """Embed log-mels of shape (batch, n_mels, frames).
 
         Args:
             features: the log-mels; zeros, their mean, complete the last patches.
@@ -123,19 +123,19 @@ class MultiscaleTransformer(LogMelEncoder):
 
     def _tokens(self, features: Tensor) -> Tensor:
         """Return patches with their positions added, shape (batch, rows, columns, width)."""
-        bands, frames = features.shape[1:]
-        rows, columns = self.grid(bands, frames)
+        n_mels, frames = features.shape[1:]
+        rows, columns = self.grid(n_mels, frames)
         # A column more than one: in bf16 on CPUs with AMX, oneDNN reads beyond an input that is one patch wide.
         computed = max(columns, 2)
         height, length = (self.patch + self.patch_stride * (n - 1) for n in (rows, computed))
-        padded = F.pad(features, (0, length - frames, 0, height - bands))
+        padded = F.pad(features, (0, length - frames, 0, height - n_mels))
         patches: Tensor = self.patches(padded.unsqueeze(1))[..., :columns].permute(0, 2, 3, 1)
         # The sum is in float32 whatever the precision around, and so is all that is added to it.
         return patches + positions(rows, columns, patches.shape[3], patches.device)
 
 
 class Block(nn.Module):
-    """Pooling attention and a perceptron of one hidden layer, each normalised before and added to its input.
+    """Pooling attention and a perceptron of one hidden layer, each normalized before and added to its input.
 
     Args:
         inputs: channels of a token.

@@ -23,7 +23,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
         ValueError: the shapes differ, or the batch holds fewer than two clips.
     """
     insist_pairs(z_a, z_b)
-    a, b = _standardised(z_a), _standardised(z_b)
+    a, b = _standardized(z_a), _standardized(z_b)
     return a.T @ b
 
 
@@ -48,13 +48,13 @@ def barlow_twins(z_a: Tensor, z_b: Tensor, trade_off: float = TRADE_OFF) -> Tens
     return invariance + trade_off * redundancy
 
 
-def _standardised(z: Tensor) -> Tensor:
-    """Centre each feature over the batch and bring it to unit length; a constant one becomes 0.
+def _standardized(z: Tensor) -> Tensor:
+    """Center each feature over the batch and bring it to unit length; a constant one becomes 0.
 
     What centring leaves of a constant is rounding: brought to unit length it would correlate perfectly, and
     its gradient would be enormous. A dead unit is to cost its term, not the run.
     """
     mean = z.mean(dim=0)
-    centred = z - mean
-    constant = centred.square().mean(dim=0).sqrt() <= CONSTANT * mean.abs().clamp(min=CONSTANT)
-    return F.normalize(centred.masked_fill(constant, 0.0), dim=0)
+    centered = z - mean
+    constant = centered.square().mean(dim=0).sqrt() <= CONSTANT * mean.abs().clamp(min=CONSTANT)
+    return F.normalize(centered.masked_fill(constant, 0.0), dim=0)

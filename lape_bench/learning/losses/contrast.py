@@ -1,7 +1,7 @@
 """Contrastive losses: tell the other view of the same clip from other clips.
 
 InfoNCE (arXiv:1807.03748) as three systems have it: against a queue of negatives (MoCo), among all views of the batch
-(SimCLR), and by a learnt similarity (COLA).
+(SimCLR), and by a learned similarity (COLA).
 """
 
 import torch
@@ -64,7 +64,7 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> Tensor:
 
 
 def bilinear_contrast(anchors: Tensor, positives: Tensor, weight: Tensor) -> Tensor:
-    """Classify each anchor's own positive among those of the batch by a learnt similarity (arXiv:2010.10915, Sec. 2).
+    """Classify each anchor's own positive among those of the batch by a learned similarity (arXiv:2010.10915, Sec. 2).
 
     Args:
         anchors: projections g(x) of one segment of each clip, shape (batch, features).

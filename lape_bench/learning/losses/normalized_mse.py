@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def normalised_mse(predictions: Tensor, targets: Tensor) -> Tensor:
+def normalized_mse(predictions: Tensor, targets: Tensor) -> Tensor:
     """Bring predictions to the direction of their targets: Eq. (2) of arXiv:2006.07733.
 
     Gradients reach both: a caller whose targets are fixed detaches them.

@@ -20,7 +20,11 @@ from lape_bench.core.paths import sha256
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, Unlabelled
+from lape_bench.learning.systems.encoder_system import (
+    EncoderConfig,
+    EncoderSystem,
+    PretrainedEncoder,
+)
 from lape_bench.plugins.local_imports import imported_files
 from lape_bench.system import RunContext, TrainingSummary
 
@@ -50,17 +54,17 @@ class Adapter(EncoderSystem):
     """A system for each argument that it can be given.
 
     Attributes:
-        argument: what stands behind the colon of the name; set by `of`.
+        argument: what stands behind the colon of the name; set by `from_argument`.
     """
 
     # So few steps need a higher rate than a whole fine-tuning.
-    brief: ClassVar[dict[str, Any]] = {
-        "finetune": {"epochs": 6, "least_steps": 1, "batch_size": 16, "learning_rate": 1e-3}
+    smoke_settings: ClassVar[dict[str, Any]] = {
+        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16, "learning_rate": 1e-3}
     }
     argument: ClassVar[str]
 
     @classmethod
-    def of(cls, argument: str) -> type[Self]:
+    def from_argument(cls, argument: str) -> type[Self]:
         """Return the system of one argument.
 
         Raises:
@@ -86,15 +90,15 @@ class Adapter(EncoderSystem):
         """Return what the argument stands for at this moment."""
 
     @cached_property
-    def rests_on(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         """Return what the argument stood for when it was first asked."""
         return self.trace()
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Load the encoder, and note what was found of it."""
-        learnt = super().learn_encoder(train, context)
-        assert isinstance(learnt.encoder, AdaptedEncoder)
-        return replace(learnt, summary=TrainingSummary(diagnosis=dict(learnt.encoder.loaded)))
+        learned = super().learn_encoder(train, context)
+        assert isinstance(learned.encoder, AdaptedEncoder)
+        return replace(learned, summary=TrainingSummary(diagnosis=dict(learned.encoder.loaded)))
 
 
 def refuse_missing(missing: Iterable[str], allowed: Sequence[str], where: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from lape_bench.learning.encoders.base import AudioNTT
-from lape_bench.learning.systems.encoder_system import FrozenConfig
+from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.pretrained_system import UpstreamConfig, UpstreamSystem
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
 
@@ -19,7 +19,7 @@ class AudioNTTConfig(SpectrogramConfig):
 class AudioNTTSystem(SpectrogramSystem):
     """AudioNTT (BYOL-A v1, arXiv:2103.06695), from random weights unless a subclass learns them."""
 
-    Settings: ClassVar[type[FrozenConfig]] = AudioNTTConfig
+    Settings: ClassVar[type[ProbeConfig]] = AudioNTTConfig
 
     def build_encoder(self) -> AudioNTT:
         """Return a new AudioNTT."""
@@ -27,14 +27,14 @@ class AudioNTTSystem(SpectrogramSystem):
 
 
 class AudioNTTUpstreamConfig(UpstreamConfig, AudioNTTConfig):
-    """Settings of an AudioNTT that learns from unlabelled audio first."""
+    """Settings of an AudioNTT that learns from unlabeled audio first."""
 
 
 class AudioNTTUpstream(UpstreamSystem):
     """AudioNTT, pre-trained by an objective."""
 
-    Settings: ClassVar[type[FrozenConfig]] = AudioNTTUpstreamConfig
-    brief: ClassVar[dict[str, Any]] = UpstreamSystem.brief | {"width": 128}
+    Settings: ClassVar[type[ProbeConfig]] = AudioNTTUpstreamConfig
+    smoke_settings: ClassVar[dict[str, Any]] = UpstreamSystem.smoke_settings | {"width": 128}
 
     @classmethod
     def new_encoder(cls, settings: Any) -> AudioNTT:

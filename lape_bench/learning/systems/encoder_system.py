@@ -19,20 +19,20 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder, LogMelEncoder
-from lape_bench.learning.encoders.heads import NearestNeighbours
+from lape_bench.learning.encoders.heads import NearestNeighbors
 from lape_bench.learning.training.batches import whole_clips
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.finetune import STAGE as FINETUNING
 from lape_bench.learning.training.finetune import Classifier, FinetuneConfig, fit_classifier
 from lape_bench.learning.training.inference import class_log_probabilities
-from lape_bench.learning.training.linear_probe import LinearConfig, Windows, fit_linear
+from lape_bench.learning.training.linear_probe import EmbeddedWindows, LinearConfig, fit_linear
 from lape_bench.plugins.single_file import code_of
 from lape_bench.system import (
     Cell,
-    LabelledClips,
+    LabeledClips,
     ParameterCounts,
-    Protocol,
+    ProtocolName,
     RunContext,
     System,
     TrainingData,
@@ -42,21 +42,21 @@ from lape_bench.system import (
 WEIGHTS = "weights.pt"
 
 
-class FrozenConfig(Config):
+class ProbeConfig(Config):
     """Settings of an encoder that is never trained with the labels."""
 
     linear: LinearConfig = Field(default_factory=LinearConfig)
 
 
-class EncoderConfig(FrozenConfig):
+class EncoderConfig(ProbeConfig):
     """Settings of an encoder that may be frozen or fine-tuned."""
 
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
 
 
 @dataclass(frozen=True)
-class Unlabelled:
-    """What was learnt before any label.
+class PretrainedEncoder:
+    """What was learned before any label.
 
     Attributes:
         encoder: on the run's device, its features fitted.
@@ -72,14 +72,14 @@ class Unlabelled:
 class EncoderSystem(System):
     """A system that learns, or loads, an encoder."""
 
-    Settings: ClassVar[type[FrozenConfig]] = EncoderConfig
-    protocols: ClassVar[tuple[Protocol, ...]] = ("finetune", "linear", "knn")
-    brief: ClassVar[dict[str, Any]] = {
-        "finetune": {"epochs": 6, "least_steps": 1, "batch_size": 16}
+    Settings: ClassVar[type[ProbeConfig]] = EncoderConfig
+    protocols: ClassVar[tuple[ProtocolName, ...]] = ("finetune", "linear", "knn")
+    smoke_settings: ClassVar[dict[str, Any]] = {
+        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16}
     }
     encoder: Encoder
     head: nn.Module
-    held_in_training: int  # parameters, at most, in any stage without labels
+    n_training_parameters: int  # parameters, at most, in any stage without labels
 
     @abstractmethod
     def build_encoder(self) -> Encoder:
@@ -98,21 +98,21 @@ class EncoderSystem(System):
             )
 
     @property
-    def selects(self) -> bool:
+    def uses_validation(self) -> bool:
         """Fine-tuning chooses an epoch, linear evaluation a penalty if there are several."""
         if self.protocol == "linear":
-            return len(self.settings.linear.inverse_penalty) > 1
+            return len(self.settings.linear.C) > 1
         return self.protocol == "finetune"
 
-    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
-        """Name the embeddings of the labelled clips, which `linear` and `knn` fit."""
+    def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+        """Name the embeddings of the labeled clips, which `linear` and `knn` fit."""
         if self.protocol == "finetune":
             return ()
         settings = self.settings.model_dump(mode="json", exclude={"finetune", "linear"})
         clips = cell.model_dump(mode="json", exclude={"protocol", "settings"})
         return ({"embeddings": settings, "of": clips},)
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Bring an encoder as far as it gets without a label: by default, random weights.
 
         Args:
@@ -123,18 +123,18 @@ class EncoderSystem(System):
             with context.seeds.globally("initial weights"):
                 encoder = self.build_encoder().to(context.device)
             encoder.fit_features(waveforms for _, waveforms in whole_clips(train, context.device))
-        return Unlabelled(encoder)
+        return PretrainedEncoder(encoder)
 
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         """Learn the encoder without labels, and bring it to the task by the protocol."""
-        learnt = self.learn_encoder(data.train, context)
-        self.insist_on_rate(learnt.encoder)
-        self.encoder, self.held_in_training = learnt.encoder, learnt.parameters
+        learned = self.learn_encoder(data.train, context)
+        self.insist_on_rate(learned.encoder)
+        self.encoder, self.n_training_parameters = learned.encoder, learned.parameters
         summary = self._bring_to_task(data, context)
-        return learnt.summary.model_copy(
+        return learned.summary.model_copy(
             update={
-                "curves": learnt.summary.curves | summary.curves,
-                "decided": summary.decided,
+                "curves": learned.summary.curves | summary.curves,
+                "selection": summary.selection,
                 "validation": summary.validation,
             }
         )
@@ -146,13 +146,13 @@ class EncoderSystem(System):
             self.head = head.to(context.device)
             return self._finetune(data, context)
         with context.stage("embeddings"):
-            train = self._windows(data.labelled, context)
+            train = self._windows(data.labeled, context)
             held_out = self._windows(data.validation, context) if data.validation else None
         with context.stage("probe"):
             classes = len(self.target.classes)
             if self.protocol == "knn":
                 labels = train.labels[train.owner]
-                self.head = NearestNeighbours(train.embeddings, labels, classes)
+                self.head = NearestNeighbors(train.embeddings, labels, classes)
                 summary = TrainingSummary()
             else:
                 self.head, chosen, value = fit_linear(
@@ -163,8 +163,8 @@ class EncoderSystem(System):
                     self.settings.linear,
                     context.progress,
                 )
-                decided = {chosen: "validation"} if self.selects else {}
-                summary = TrainingSummary(decided=decided, validation=value)
+                selection = {chosen: "validation"} if self.uses_validation else {}
+                summary = TrainingSummary(selection=selection, validation=value)
             self.head = self.head.to(context.device)
         return summary
 
@@ -178,7 +178,7 @@ class EncoderSystem(System):
         """Count parameters; the train embeddings that k-NN keeps are not parameters."""
         encoder = sum(p.numel() for p in self.encoder.parameters())
         inference = encoder + sum(p.numel() for p in self.head.parameters())
-        training = max(inference, self.held_in_training)
+        training = max(inference, self.n_training_parameters)
         return ParameterCounts(encoder=encoder, inference=inference, training=training)
 
     @torch.no_grad()
@@ -194,11 +194,11 @@ class EncoderSystem(System):
         return round(operations / 2 / self.target.window_seconds)
 
     def save(self, folder: Path) -> None:
-        """Write encoder, its normalisation statistics, and head to one file of tensors."""
+        """Write encoder, its normalization statistics, and head to one file of tensors."""
         content: dict[str, Any] = {
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
-            "held_in_training": self.held_in_training,
+            "n_training_parameters": self.n_training_parameters,
         }
         if isinstance(self.encoder, LogMelEncoder):  # what no tensor says of what it hears
             content["log_mel"] = self.encoder.log_mel.config.model_dump()
@@ -215,39 +215,39 @@ class EncoderSystem(System):
         load_strictly(encoder, content.get("encoder"), f"the encoder in {path}")
         load_strictly(head, content.get("head"), f"the classifier in {path}")
         self.encoder, self.head = encoder, head
-        self.held_in_training = int(content.get("held_in_training", 0))
+        self.n_training_parameters = int(content.get("n_training_parameters", 0))
         return self
 
     def _finetune(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         model = Classifier(self.encoder, self.head)
         shape = self.encoder.feature_shape(self.target.window_seconds)
-        views = self.build_views(shape, len(data.labelled.clips))
+        views = self.build_views(shape, len(data.labeled.clips))
         if views is not None:
             views = views.to(context.device)
         with context.stage(FINETUNING):
             return fit_classifier(model, views, data, self.target, self.settings.finetune, context)
 
-    def _windows(self, labelled: LabelledClips, context: RunContext) -> Windows:
+    def _windows(self, labeled: LabeledClips, context: RunContext) -> EmbeddedWindows:
         """Embed clips, or find their embeddings in the cache."""
         determined_by = {
             # A setting may act without a tensor, such as a pooling.
             "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
             "system_version": self.version,
-            **({"rests_on": self.rests_on} if self.rests_on else {}),
+            **({"provenance": self.provenance} if self.provenance else {}),
             **({"code": code} if (code := code_of(type(self))) else {}),
         }
         window_seconds = self.target.window_seconds
         embeddings, owner = cached_embeddings(
-            self.encoder, labelled.clips, window_seconds, determined_by, context
+            self.encoder, labeled.clips, window_seconds, determined_by, context
         )
         wrong = ~embeddings.isfinite().all(dim=1)
         if wrong.any():
-            first = labelled.clips.ids[int(owner[wrong.nonzero()[0, 0]])]
+            first = labeled.clips.ids[int(owner[wrong.nonzero()[0, 0]])]
             raise UserError(
                 f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first}",
                 next_step="'bench systems check' looks for the cause, such as silence or a window that is too short",
             )
-        return Windows(embeddings, owner, labelled.labels)
+        return EmbeddedWindows(embeddings, owner, labeled.labels)
 
     def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:
         classes = len(self.target.classes)
@@ -255,4 +255,4 @@ class EncoderSystem(System):
             return nn.Linear(encoder.embedding_size, classes)
         held = len(saved["embeddings"]) if isinstance(saved, dict) and "embeddings" in saved else 0
         nothing = torch.zeros(held, encoder.embedding_size)
-        return NearestNeighbours(nothing, torch.zeros(held, dtype=torch.long), classes)
+        return NearestNeighbors(nothing, torch.zeros(held, dtype=torch.long), classes)

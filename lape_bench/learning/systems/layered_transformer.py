@@ -1,10 +1,10 @@
 """Transformers that were pre-trained elsewhere: which of their layers is the embedding, and how it is fine-tuned.
 
 A layer is counted as in SUPERB (arXiv:2105.01051): 0 is what the first block is given, k what block k puts out, before
-any normalisation that the model applies to the last. Each is averaged over time. Blocks behind a layer that is asked for by its
+any normalization that the model applies to the last. Each is averaged over time. Blocks behind a layer that is asked for by its
 number are left out: they are neither computed nor counted, but for the first, whose input layer 0 is.
 
-The sum weighted by learnt numbers, which SUPERB trains with its probe, is an option of fine-tuning alone: linear evaluation
+The sum weighted by learned numbers, which SUPERB trains with its probe, is an option of fine-tuning alone: linear evaluation
 here is a logistic regression on embeddings that no label has touched.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lape_bench.core.errors import UserError
 from lape_bench.learning.systems.adapter import AdaptedEncoder, Adapter
-from lape_bench.learning.systems.encoder_system import EncoderConfig, FrozenConfig
+from lape_bench.learning.systems.encoder_system import EncoderConfig, ProbeConfig
 from lape_bench.learning.training.finetune import FinetuneConfig
-from lape_bench.system import Protocol, Target
+from lape_bench.system import ProtocolName, TargetTask
 
 LAST, MEAN, WEIGHTED = "last", "mean", "weighted"
 
@@ -34,7 +34,7 @@ class LayeredConfig(EncoderConfig):
     layer: int | str = Field(
         LAST,
         description="last: what the model puts out; a number: that block's output, 0 for what the first is given; "
-        "mean: of all of these; weighted: a learnt weighted sum of them, under finetune alone",
+        "mean: of all of these; weighted: a learned weighted sum of them, under finetune alone",
     )
     finetune: FinetuneConfig = Field(
         default_factory=lambda: FinetuneConfig(learning_rate=3e-5, gain_db=0.0)
@@ -128,10 +128,10 @@ class LayeredSystem(Adapter):
         blocks: of the model; 0 where it has no layers of one size.
     """
 
-    Settings: ClassVar[type[FrozenConfig]] = LayeredConfig
+    Settings: ClassVar[type[ProbeConfig]] = LayeredConfig
     blocks: ClassVar[int]
 
-    def __init__(self, settings: Any, target: Target, protocol: Protocol) -> None:
+    def __init__(self, settings: Any, target: TargetTask, protocol: ProtocolName) -> None:
         layer = settings.layer
         if layer == WEIGHTED and protocol != "finetune":
             raise UserError(

@@ -35,7 +35,7 @@ class MomentumContrastConfig(MomentumConfig, AudioNTTUpstreamConfig):
     """Momentum contrast on AudioNTT."""
 
 
-class Branch(nn.Module):
+class MomentumBranch(nn.Module):
     """An encoder with its key head: the student, or its momentum teacher."""
 
     def __init__(self, encoder: Encoder, settings: MomentumConfig) -> None:
@@ -58,9 +58,9 @@ class MomentumContrast(Objective):
         clips: of the corpus. The queue is shorter than an epoch, so that few clips meet an older key of their own.
     """
 
-    graphable = True
+    cuda_graphable = True
 
-    def __init__(self, student: Branch, settings: MomentumConfig, clips: int) -> None:
+    def __init__(self, student: MomentumBranch, settings: MomentumConfig, clips: int) -> None:
         super().__init__()
         self.settings, self.student = settings, student
         self.teacher = momentum_copy(student)

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from lape_bench.core.errors import FAILURES, UserError, in_a_line
 from lape_bench.learning.encoders.base import Encoder, as_embeddings, is_whole
 from lape_bench.learning.systems.adapter import fingerprint
-from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, FrozenConfig
-from lape_bench.system import Protocol, System
+from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, ProbeConfig
+from lape_bench.system import ProtocolName, System
 
 EXPECTED = (
     "a class derived from lape_bench.system.System, or an encoder: a class with embedding_size (and sample_rate, if it "
@@ -64,7 +64,7 @@ class _PluggedSystem(EncoderSystem):
         return self.encoder_kind(self._own_settings())
 
     @cached_property
-    def rests_on(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         """Return the SHA-256 of each file and folder that a setting of the encoder names."""
         return {
             f"setting {name}": "; ".join(map(fingerprint, places))
@@ -122,16 +122,16 @@ def system_of(loaded: type) -> type[System]:
     trained = issubclass(loaded, nn.Module)
     names = {"__module__": loaded.__module__, "__qualname__": loaded.__qualname__}
     encoder = type(loaded.__name__, (_Plugged,), names | {"kind": loaded})
-    protocols: tuple[Protocol, ...] = (
+    protocols: tuple[ProtocolName, ...] = (
         ("finetune", "linear", "knn") if trained else ("linear", "knn")
     )
     body = names | {
         "encoder_kind": encoder,
-        "Settings": _settings(loaded, EncoderConfig if trained else FrozenConfig),
+        "Settings": _settings(loaded, EncoderConfig if trained else ProbeConfig),
         "protocols": protocols,
         "version": _whole(loaded, "version", 1),
         "sample_rate": _whole(loaded, "sample_rate", Encoder.sample_rate),
-        "brief": EncoderSystem.brief if trained else {},
+        "smoke_settings": EncoderSystem.smoke_settings if trained else {},
         "__doc__": loaded.__doc__,
     }
     return type(loaded.__name__, (_PluggedSystem,), body)
@@ -154,7 +154,7 @@ def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
     return int(value)
 
 
-def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
+def _settings(kind: type, base: type[ProbeConfig]) -> type[ProbeConfig]:
     """Make the keyword arguments of an encoder's constructor settings of its system."""
     own: dict[str, Any] = {}
     for parameter in _signature(kind).parameters.values():
@@ -170,9 +170,7 @@ def _settings(kind: type, base: type[FrozenConfig]) -> type[FrozenConfig]:
             warnings.simplefilter(
                 "ignore", UserWarning
             )  # of names that pydantic uses itself, such as copy
-            made: type[FrozenConfig] = create_model(
-                f"{kind.__name__}Settings", __base__=base, **own
-            )
+            made: type[ProbeConfig] = create_model(f"{kind.__name__}Settings", __base__=base, **own)
     except (PydanticUserError, ValueError, TypeError, NameError) as error:
         raise UserError(
             f"the arguments of the encoder {kind.__name__} cannot be settings ({in_a_line(error)})",

@@ -1,4 +1,4 @@
-"""Upstream systems: an encoder learns from unlabelled audio, and is kept as an artefact."""
+"""Upstream systems: an encoder learns from unlabeled audio, and is kept as an artifact."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.systems.encoder_system import FrozenConfig, Unlabelled
+from lape_bench.learning.systems.encoder_system import PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.training.batches import whole_clips
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
@@ -23,12 +23,12 @@ from lape_bench.runtime.artifacts import Artifact, stable_name
 from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSummary
 
 FILE = "upstream.pt"
-# Settings that act later, or whose effect stands in the artefact's name as seed and corpus.
+# Settings that act later, or whose effect stands in the artifact's name as seed and corpus.
 NAMED_OTHERWISE = {"finetune": True, "linear": True, "corpus": True, "pretrain": {"seed"}}
 
 
 class UpstreamConfig(SpectrogramConfig):
-    """Settings of an encoder that learns from unlabelled audio first."""
+    """Settings of an encoder that learns from unlabeled audio first."""
 
     corpus: tuple[str, ...] = Field(
         (TARGET_AUDIO,),
@@ -69,9 +69,9 @@ class UpstreamSystem(SpectrogramSystem):
 
     artifact_name: ClassVar[str]
 
-    Settings: ClassVar[type[FrozenConfig]] = UpstreamConfig
-    brief: ClassVar[dict[str, Any]] = SpectrogramSystem.brief | {
-        "pretrain": {"epochs": 1, "least_steps": 1, "batch_size": 16},
+    Settings: ClassVar[type[ProbeConfig]] = UpstreamConfig
+    smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {
+        "pretrain": {"epochs": 1, "min_steps": 1, "batch_size": 16},
     }
 
     @classmethod
@@ -82,8 +82,8 @@ class UpstreamSystem(SpectrogramSystem):
     @classmethod
     def new_views(cls, settings: Any, shape: tuple[int, ...], clips: int) -> Views:
         """Return what turns features into the views that are compared, for a corpus of so many clips."""
-        bands, frames = shape
-        return Views((bands, frames), clips)
+        n_mels, frames = shape
+        return Views((n_mels, frames), clips)
 
     @classmethod
     @abstractmethod
@@ -121,9 +121,9 @@ class UpstreamSystem(SpectrogramSystem):
         corpus = [train() if entry in own else entry for entry in settings.corpus]
         return cls.named(settings, cell.seed) | {"corpus": corpus}
 
-    def shares(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
+    def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Name the upstream too."""
-        return (*super().shares(cell, train), self.planned(self.settings, cell, train))
+        return (*super().shared_artifacts(cell, train), self.planned(self.settings, cell, train))
 
     @classmethod
     def pretrained(cls, settings: Any, train: Clips | None, context: RunContext) -> Upstream:
@@ -137,7 +137,7 @@ class UpstreamSystem(SpectrogramSystem):
         corpus = context.corpus(settings.corpus, train)
         named = cls.named(settings, context.seeds.seed)
         seeds = Seeds(named["seed"], "upstream")
-        with seeds.globally("overwritten"):  # random weights that those found or learnt replace
+        with seeds.globally("overwritten"):  # random weights that those found or learned replace
             encoder = cls.new_encoder(settings)
 
         def compute(folder: Path, inside: RunContext) -> None:
@@ -175,11 +175,11 @@ class UpstreamSystem(SpectrogramSystem):
         """Return a new encoder of these settings."""
         return self.new_encoder(self.settings)
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> Unlabelled:
+    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Pre-train the encoder, or find it."""
         upstream = self.pretrained(self.settings, train, context)
         summary = TrainingSummary(curves={STAGE: upstream.curve})
-        return Unlabelled(upstream.encoder, summary, upstream.parameters)
+        return PretrainedEncoder(upstream.encoder, summary, upstream.parameters)
 
 
 def load_upstream(name: str) -> type[UpstreamSystem]:

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 
 from lape_bench.learning.augmentations.views import Views
-from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, FrozenConfig
+from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, ProbeConfig
 from lape_bench.learning.training.finetune import FinetuneConfig
 
 
@@ -23,13 +23,13 @@ class SpectrogramConfig(EncoderConfig):
 
 
 class SpectrogramSystem(EncoderSystem):
-    """An encoder whose features have the shape (batch, bands, frames)."""
+    """An encoder whose features have the shape (batch, n_mels, frames)."""
 
-    Settings: ClassVar[type[FrozenConfig]] = SpectrogramConfig
+    Settings: ClassVar[type[ProbeConfig]] = SpectrogramConfig
 
     def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module | None:
         """Return log-mixup-exp and random resize crop, unless a setting says otherwise."""
         if not self.settings.finetune.augment:
             return None
-        bands, frames = shape
-        return Views((bands, frames), clips)
+        n_mels, frames = shape
+        return Views((n_mels, frames), clips)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lape_bench.data.audio_store import Clips
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 
 REMAINDER = 0.1  # a rest of at most this share of a window gets no window of its own
 SAMPLES_A_BATCH = 64 * 16_000  # of whole clips of one length, which bounds the memory of a batch
@@ -45,7 +45,7 @@ def to_device(clips: Clips, device: torch.device) -> DeviceClips:
     return DeviceClips(held, starts, lengths, device)
 
 
-def random_windows(clips: DeviceClips, indices: Tensor, window: int, draws: Draws) -> Tensor:
+def random_windows(clips: DeviceClips, indices: Tensor, window: int, random: BatchRandom) -> Tensor:
     """Cut one random window from each clip; a shorter clip is zero-padded on both sides.
 
     Args:
@@ -60,7 +60,7 @@ def random_windows(clips: DeviceClips, indices: Tensor, window: int, draws: Draw
     where = clips.lengths.device
     indices = indices.to(where, non_blocking=True)
     room = clips.lengths[indices] - window
-    uniform = draws.uniform(len(indices), dtype=torch.float64)
+    uniform = random.uniform(len(indices), dtype=torch.float64)
     uniform = uniform.to(where, non_blocking=True)
     inside = (uniform * (room + 1).clamp(min=1)).long()
     offsets = torch.where(

@@ -30,7 +30,7 @@ class ClusteringConfig(Config):
         64, ge=2, description="k of k-means; what classifies clusters takes its width from it"
     )
     components: int = Field(128, ge=1, description="of the whitened PCA, at most")
-    restarts: int = Field(4, ge=1, description="of k-means, from other centres; the best is taken")
+    restarts: int = Field(4, ge=1, description="of k-means, from other centers; the best is taken")
 
 
 def cluster(
@@ -96,7 +96,7 @@ def whiten(embeddings: NDArray[np.float32], components: int, state: int) -> NDAr
     """
     exact = embeddings.astype(np.float64)
     rounding = ROUNDING * max(exact.max(), -exact.min())
-    # A few columns at a time, and centred in place: many embeddings take gigabytes, and each copy as much again.
+    # A few columns at a time, and centered in place: many embeddings take gigabytes, and each copy as much again.
     few_columns = np.array_split(exact, -(-exact.shape[1] // COLUMNS), axis=1)
     if max(columns.std(axis=0).max() for columns in few_columns) <= rounding:
         return np.zeros((len(exact), 1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PLAIN_CALLS = 3  # of each shape, in which libraries set themselves up and the optimiser its state
+PLAIN_CALLS = 3  # of each shape, in which libraries set themselves up and the optimizer its state
 
 
 @dataclass(frozen=True)

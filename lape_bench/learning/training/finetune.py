@@ -1,4 +1,4 @@
-"""Supervised training: an encoder and a linear head learn labelled clips, selected on validation."""
+"""Supervised training: an encoder and a linear head learn labeled clips, selected on validation."""
 
 import copy
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import random_gains
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training.inference import class_log_probabilities
-from lape_bench.learning.training.loop import Loop, OptimizerConfig, Pass, cosine
-from lape_bench.runtime.batch_random import Draws
-from lape_bench.system import LabelledClips, RunContext, Target, TrainingData, TrainingSummary
+from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig, TrainingLoop, cosine
+from lape_bench.runtime.batch_random import BatchRandom
+from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData, TrainingSummary
 
 STAGE = "fine-tuning"
 
@@ -34,8 +34,8 @@ class FinetuneConfig(Config):
     batch_size: int = Field(
         32, ge=3, description="clips a step, at most; from 3, no batch is left with a single clip"
     )
-    epochs: int = Field(12, ge=1, description="passes through the labelled clips")
-    least_steps: int = Field(
+    epochs: int = Field(12, ge=1, description="passes through the labeled clips")
+    min_steps: int = Field(
         288, ge=1, description="with few labels, more passes are made until so many steps are"
     )
     gain_db: float = Field(
@@ -63,7 +63,7 @@ def fit_classifier(
     model: Classifier,
     views: nn.Module | None,
     data: TrainingData,
-    target: Target,
+    target: TargetTask,
     config: FinetuneConfig,
     context: RunContext,
 ) -> TrainingSummary:
@@ -76,7 +76,7 @@ def fit_classifier(
     Args:
         model: on the context's device.
         views: features and a generator in, features out; its buffers are part of a checkpoint.
-        data: labelled clips to train on, and validation.
+        data: labeled clips to train on, and validation.
         target: classes, window and metric.
         config: how to train.
         context: device, precision, seeds, progress, and the folder of the checkpoint.
@@ -84,17 +84,17 @@ def fit_classifier(
     Returns:
         Loss and validation score by epoch, and which epoch was chosen.
     """
-    labels = data.labelled.labels.to(context.device)
-    window = round(target.window_seconds * data.labelled.clips.rate)
-    over = Pass(data.labelled.clips, window, config.batch_size, config.epochs, config.least_steps)
-    scored = _selection_epochs(over.all_epochs, config.selections if data.validation else 0)
+    labels = data.labeled.labels.to(context.device)
+    window = round(target.window_seconds * data.labeled.clips.rate)
+    plan = EpochPlan(data.labeled.clips, window, config.batch_size, config.epochs, config.min_steps)
+    scored = _selection_epochs(plan.all_epochs, config.selections if data.validation else 0)
     best = _Best(model)
 
-    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
-        gains = random_gains(1, waveforms, config.gain_db, draws)
+    def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
+        gains = random_gains(1, waveforms, config.gain_db, random)
         features = model.encoder.features_at(waveforms, gains)
         if views is not None:
-            features = views(features, draws)
+            features = views(features, random)
         return features, labels[batch.to(context.device, non_blocking=True)]
 
     def loss(features: Tensor, wanted: Tensor) -> Tensor:
@@ -112,23 +112,23 @@ def fit_classifier(
             context.on_epoch(epoch, _scorer(model, target, context))
         return row
 
-    curve = Loop(
+    curve = TrainingLoop(
         STAGE,
-        over,
+        plan,
         model,
         OptimizerConfig(learning_rate=config.learning_rate).build(model),
         cosine,
         inputs,
         loss,
-        graphable=model.encoder.graphable,
+        cuda_graphable=model.encoder.cuda_graphable,
         after_epoch=after_epoch,
-        also={"best": best} | ({"views": views} if views is not None else {}),
+        extra_state={"best": best} | ({"views": views} if views is not None else {}),
     ).run(context)
     if not best.epoch:
         return TrainingSummary(curves={STAGE: curve})
     best.restore()
-    decided = {f"epoch {best.epoch} of {over.all_epochs}": "validation"}
-    return TrainingSummary(curves={STAGE: curve}, decided=decided, validation=best.value)
+    selection = {f"epoch {best.epoch} of {plan.all_epochs}": "validation"}
+    return TrainingSummary(curves={STAGE: curve}, selection=selection, validation=best.value)
 
 
 class _Best:
@@ -165,14 +165,16 @@ def _selection_epochs(epochs: int, selections: int) -> set[int]:
     return {round(epochs * (k + 1) / selections) for k in range(selections)} - {0}
 
 
-def _scorer(model: Classifier, target: Target, context: RunContext) -> Callable[[Clips], Tensor]:
+def _scorer(
+    model: Classifier, target: TargetTask, context: RunContext
+) -> Callable[[Clips], Tensor]:
     return lambda clips: class_log_probabilities(
         model.encoder, model.head, clips, target.window_seconds, context
     )
 
 
 def _validate(
-    model: Classifier, validation: LabelledClips, target: Target, context: RunContext
+    model: Classifier, validation: LabeledClips, target: TargetTask, context: RunContext
 ) -> tuple[float, float]:
     """Return the target's metric and the mean negative log-likelihood."""
     log_probabilities = _scorer(model, target, context)(validation.clips)

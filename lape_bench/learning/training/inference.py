@@ -43,7 +43,7 @@ def class_log_probabilities(
     """Score whole clips: class log-probabilities of consecutive windows, averaged over each clip.
 
     Returns:
-        Shape (clips, classes), float32, on the CPU; each row is normalised again after averaging.
+        Shape (clips, classes), float32, on the CPU; each row is normalized again after averaging.
     """
     encoder.eval()
     head.eval()

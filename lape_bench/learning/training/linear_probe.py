@@ -24,9 +24,9 @@ MOST_ITERATIONS = 5000
 
 
 class LinearConfig(Config):
-    """Linear evaluation: standardised embeddings, logistic regression with an L2 penalty."""
+    """Linear evaluation: standardized embeddings, logistic regression with an L2 penalty."""
 
-    inverse_penalty: tuple[PositiveFloat, ...] = Field(
+    C: tuple[PositiveFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         min_length=1,
         description="C of the logistic regression; of several, the best on validation is taken",
@@ -34,7 +34,7 @@ class LinearConfig(Config):
 
 
 @dataclass(frozen=True)
-class Windows:
+class EmbeddedWindows:
     """Embedded windows of clips.
 
     Attributes:
@@ -48,7 +48,7 @@ class Windows:
     labels: Tensor
 
 
-class Fitted(NamedTuple):
+class FittedProbe(NamedTuple):
     """A classifier and how it was chosen.
 
     Attributes:
@@ -63,19 +63,19 @@ class Fitted(NamedTuple):
 
 
 def fit_linear(
-    train: Windows,
-    validation: Windows | None,
+    train: EmbeddedWindows,
+    validation: EmbeddedWindows | None,
     classes: int,
     metric: str,
     config: LinearConfig,
     progress: Progress,
-) -> Fitted:
+) -> FittedProbe:
     """Fit the classifier, choosing its penalty on validation where there is a choice.
 
     Every window of a clip is an example, weighted so that each clip counts once.
 
     Args:
-        train: labelled windows; the scaler is fitted on them too.
+        train: labeled windows; the scaler is fitted on them too.
         validation: windows to choose on; may be none where `config` names one value.
         classes: number of classes.
         metric: what to choose by; between equals the higher mean log-likelihood, then the stronger penalty.
@@ -85,14 +85,13 @@ def fit_linear(
     Raises:
         UserError: several values to choose from and nothing to choose on, or labels of one class alone.
     """
-    if validation is None and len(config.inverse_penalty) > 1:
+    if validation is None and len(config.C) > 1:
         raise UserError(
-            f"linear.inverse_penalty names {len(config.inverse_penalty)} values, but the task leaves no "
-            "clips to choose on",
-            next_step="give one value, such as --set linear.inverse_penalty=[1.0]",
+            f"linear.C names {len(config.C)} values, but the task leaves no clips to choose on",
+            next_step="give one value, such as --set linear.C=[1.0]",
         )
     if len(torch.unique(train.labels)) < 2:
-        raise UserError("the labelled clips are all of one class; a classifier needs two")
+        raise UserError("the labeled clips are all of one class; a classifier needs two")
     targets = train.labels[train.owner].numpy()
     weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
     # In float64: with float32 the solver stops a little elsewhere where sums round otherwise.
@@ -100,8 +99,8 @@ def fit_linear(
     scaler = StandardScaler(copy=False).fit(exact, sample_weight=weights)
     examples = scaler.transform(exact)  # in place: of a large task it is the most that a run holds
     best: tuple[tuple[float, float], float, nn.Linear] | None = None
-    with progress.task("logistic regression", len(config.inverse_penalty), "fits") as task:
-        for value in sorted(config.inverse_penalty):
+    with progress.task("logistic regression", len(config.C), "fits") as task:
+        for value in sorted(config.C):
             model = LogisticRegression(C=value, max_iter=MOST_ITERATIONS)
             # On one thread: more of them take longer, several times so where another process wants their cores.
             with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
@@ -118,11 +117,11 @@ def fit_linear(
                 best = quality, value, candidate
     assert best is not None
     (value, _), penalty, layer = best
-    return Fitted(layer, f"C = {penalty:g}", value if validation else None)
+    return FittedProbe(layer, f"C = {penalty:g}", value if validation else None)
 
 
 @torch.no_grad()
-def _quality(layer: nn.Linear, windows: Windows, metric: str) -> tuple[float, float]:
+def _quality(layer: nn.Linear, windows: EmbeddedWindows, metric: str) -> tuple[float, float]:
     by_window = layer(windows.embeddings).log_softmax(dim=1)
     rows = average_by_clip(by_window, windows.owner, len(windows.labels)).log_softmax(dim=1)
     value = metrics.score(rows.numpy(), windows.labels.numpy())[metric]
@@ -130,7 +129,7 @@ def _quality(layer: nn.Linear, windows: Windows, metric: str) -> tuple[float, fl
 
 
 def _as_layer(scaler: StandardScaler, model: LogisticRegression, classes: int) -> nn.Linear:
-    """Fold standardisation and regression into one layer; a class without a label never wins."""
+    """Fold standardization and regression into one layer; a class without a label never wins."""
     coefficients, intercepts = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])

@@ -20,10 +20,10 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.training.batches import random_windows, to_device
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.learning.training.cuda_graph import Graphed
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 
-Inputs = Callable[[Tensor, Tensor, Draws], tuple[Tensor, ...]]
+Inputs = Callable[[Tensor, Tensor, BatchRandom], tuple[Tensor, ...]]
 """Waveforms (windows * batch, samples), which clips the batch holds (batch,), on the CPU, and draws of the epoch: what the
 loss is computed from, on the device.
 
@@ -33,7 +33,7 @@ clips, and all of them which clips the batch holds.
 
 
 class OptimizerConfig(Config):
-    """An optimiser and how its learning rate moves."""
+    """An optimizer and how its learning rate moves."""
 
     name: Literal["sgd", "adam"] = Field("adam", description="sgd or adam")
     learning_rate: float = Field(1e-3, gt=0, description="the highest")
@@ -47,7 +47,7 @@ class OptimizerConfig(Config):
     )
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of a module's parameters."""
+        """Return the optimizer of a module's parameters."""
         parameters = [p for p in module.parameters() if p.requires_grad]
         device = parameters[0].device
         on_gpu = device.type == "cuda"
@@ -91,7 +91,7 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True)
-class Pass:
+class EpochPlan:
     """What is gone through, and how often.
 
     Attributes:
@@ -99,7 +99,7 @@ class Pass:
         window: samples of a window.
         batch_size: clips a batch, at most; batches are nearly equal, so that none is left with a single clip.
         epochs: passes through the clips, at least.
-        least_steps: with few clips, more passes are made until so many steps are.
+        min_steps: with few clips, more passes are made until so many steps are.
         windows: random ones a clip and epoch, drawn independently.
     """
 
@@ -107,7 +107,7 @@ class Pass:
     window: int
     batch_size: int
     epochs: int
-    least_steps: int = 1
+    min_steps: int = 1
     windows: int = 1
 
     @property
@@ -118,16 +118,16 @@ class Pass:
     @property
     def all_epochs(self) -> int:
         """Epochs that are really made."""
-        return max(self.epochs, math.ceil(self.least_steps / self.batches))
+        return max(self.epochs, math.ceil(self.min_steps / self.batches))
 
 
-class UnlabelledConfig(Config):
-    """How long, on what windows and by what optimiser a stage without labels is trained."""
+class UnlabeledConfig(Config):
+    """How long, on what windows and by what optimizer a stage without labels is trained."""
 
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     batch_size: int = Field(64, ge=3, description="clips a step, at most")
     epochs: int = Field(20, ge=1, description="passes through the clips")
-    least_steps: int = Field(
+    min_steps: int = Field(
         1120, ge=1, description="with few clips, more passes are made until so many steps are"
     )
     window_seconds: float = Field(
@@ -137,45 +137,45 @@ class UnlabelledConfig(Config):
         10.0, ge=0, description="each view's level is moved at random by up to so many decibels"
     )
 
-    def over(self, clips: Clips) -> Pass:
+    def epoch_plan(self, clips: Clips) -> EpochPlan:
         """Return the passes through these clips."""
         window = round(self.window_seconds * clips.rate)
-        return Pass(clips, window, self.batch_size, self.epochs, self.least_steps)
+        return EpochPlan(clips, window, self.batch_size, self.epochs, self.min_steps)
 
 
 @dataclass
-class Loop:
+class TrainingLoop:
     """One training.
 
     Attributes:
         name: of the stage, for the user, and of its checkpoint.
-        over: the clips and how often they are gone through.
+        plan: the clips and how often they are gone through.
         model: what is trained; put into training mode before every epoch.
         optimizer: of the model's parameters; the rates it has now are the highest.
         factor: progress in [0, 1) to what the learning rates are multiplied by.
         inputs: makes of a batch what the loss is computed from.
         loss: of the inputs, to lower.
-        graphable: true where the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
+        cuda_graphable: true where the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
             has a part in the inputs.
         before_epoch: called with the epoch's number before it; returns the clips it goes through, shape (clips,), in their
             order, of which some may come twice and some not; None is each once, in random order.
         after_step: called after each update, such as for a momentum teacher.
         after_epoch: called with the epoch's number after it, for values to add to the curve.
-        also: what a checkpoint must hold beside model and optimizer, by name.
+        extra_state: what a checkpoint must hold beside model and optimizer, by name.
     """
 
     name: str
-    over: Pass
+    plan: EpochPlan
     model: nn.Module
     optimizer: torch.optim.Optimizer
     factor: Callable[[float], float]
     inputs: Inputs
     loss: Callable[..., Tensor]
-    graphable: bool
+    cuda_graphable: bool
     before_epoch: Callable[[int], Tensor | None] = lambda epoch: None
     after_step: Callable[[], None] = lambda: None
     after_epoch: Callable[[int], dict[str, float]] = lambda epoch: {}
-    also: Mapping[str, Stateful] = field(default_factory=dict)
+    extra_state: Mapping[str, Stateful] = field(default_factory=dict)
 
     def run(self, context: RunContext) -> Curve:
         """Train to the end, from the checkpoint of a killed run if there is one.
@@ -186,36 +186,38 @@ class Loop:
         Raises:
             UserError: the loss is no longer finite.
         """
-        over, epochs = self.over, self.over.all_epochs
-        clips = to_device(over.clips, context.device)
+        plan, epochs = self.plan, self.plan.all_epochs
+        clips = to_device(plan.clips, context.device)
         highest = [float(group["lr"]) for group in self.optimizer.param_groups]
         on_gpu = context.device.type == "cuda"
-        update = Graphed(self._update) if self.graphable and on_gpu else self._update
-        ranks, parameters = context.ranks, [*self.model.parameters()]
-        if ranks.size > 1:
-            self.optimizer.register_step_pre_hook(lambda *_: ranks.average_gradients(parameters))
+        update = Graphed(self._update) if self.cuda_graphable and on_gpu else self._update
+        process_group, parameters = context.process_group, [*self.model.parameters()]
+        if process_group.size > 1:
+            self.optimizer.register_step_pre_hook(
+                lambda *_: process_group.average_gradients(parameters)
+            )
         checkpoint = _Checkpoint(self, context)
         with context.progress.task(self.name, epochs * len(clips), "clips") as task:
             task.resume_at(checkpoint.epoch * len(clips))
             for epoch in range(checkpoint.epoch + 1, epochs + 1):
-                order = ranks.agree(self.before_epoch(epoch))
-                ranks.align(self.model)
+                order = process_group.agree(self.before_epoch(epoch))
+                process_group.align(self.model)
                 if order is None:
                     shuffling = context.seeds.torch("order", epoch)
                     order = torch.randperm(len(clips), generator=shuffling)
                 self.model.train()
-                draws = Draws(context.seeds.torch("views", epoch), ranks)
-                losses = torch.zeros(over.batches, device=context.device)
-                batches = ranks.batches(order, over.batches)
-                with context.seeds.globally("dropout", epoch, *ranks.name):
+                random = BatchRandom(context.seeds.torch("views", epoch), process_group)
+                losses = torch.zeros(plan.batches, device=context.device)
+                batches = process_group.batches(order, plan.batches)
+                with context.seeds.globally("dropout", epoch, *process_group.name):
                     for step, batch in enumerate(batches):
-                        progress = ((epoch - 1) * over.batches + step) / (epochs * over.batches)
+                        progress = ((epoch - 1) * plan.batches + step) / (epochs * plan.batches)
                         for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
                             _set_rate(group, rate * self.factor(progress))
-                        several = ranks.mine(batch).repeat(over.windows)
-                        waveforms = random_windows(clips, several, over.window, draws)
+                        several = process_group.mine(batch).repeat(plan.windows)
+                        waveforms = random_windows(clips, several, plan.window, random)
                         # Kept each by itself, they would hold the pages of all that was freed beside them.
-                        losses[step] = update(*self.inputs(waveforms, batch, draws))
+                        losses[step] = update(*self.inputs(waveforms, batch, random))
                         task.advance(len(batch))
                 mean = float(losses.mean())
                 if not math.isfinite(mean):
@@ -252,9 +254,9 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
 class _Checkpoint:
     """The state of a loop after an epoch, in memory and on disk."""
 
-    def __init__(self, loop: Loop, context: RunContext) -> None:
+    def __init__(self, loop: TrainingLoop, context: RunContext) -> None:
         self.parts: dict[str, Stateful] = {"model": loop.model, "optimizer": loop.optimizer}
-        self.parts |= loop.also
+        self.parts |= loop.extra_state
         self.path = context.work / f"{loop.name}.pt"
         self.epoch = 0
         self.curve: list[dict[str, float]] = []
@@ -276,7 +278,7 @@ class _Checkpoint:
         # A large state takes seconds to write: then rarer, so that saving never takes most of the time.
         wait = context.checkpoint_seconds * max(1.0, 2 * self._took)
         began = time.monotonic()
-        if context.ranks.rank:
+        if context.process_group.rank:
             return
         if not last and began - self._saved < wait:
             return

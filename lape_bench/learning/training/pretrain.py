@@ -21,9 +21,14 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views, random_gains
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training.batches import cut, random_windows, to_device
-from lape_bench.learning.training.loop import Loop, OptimizerConfig, Pass, UnlabelledConfig
+from lape_bench.learning.training.loop import (
+    EpochPlan,
+    OptimizerConfig,
+    TrainingLoop,
+    UnlabeledConfig,
+)
 from lape_bench.learning.training.sync_batch_norm import share_statistics
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 
 STAGE = "pre-training"
@@ -32,7 +37,7 @@ COLLAPSED = 0.05  # a feature spread below which clips can hardly be told apart
 EMBEDDED_AT_ONCE = 64  # windows
 
 
-class PretrainConfig(UnlabelledConfig):
+class PretrainConfig(UnlabeledConfig):
     """How an upstream is trained.
 
     Published: SGD at 0.03 with momentum 0.9 and weight decay 1e-4, no schedule, 50 epochs. On a corpus of 1,800 clips
@@ -43,7 +48,7 @@ class PretrainConfig(UnlabelledConfig):
     optimizer: OptimizerConfig = Field(
         default_factory=lambda: OptimizerConfig(learning_rate=3e-4, warm_up=0.1)
     )
-    least_steps: int = Field(
+    min_steps: int = Field(
         2400, ge=1, description="with a small corpus, more passes are made until so many steps are"
     )
     seed: int | None = Field(
@@ -52,17 +57,17 @@ class PretrainConfig(UnlabelledConfig):
 
 
 @dataclass(frozen=True)
-class UnlabelledClips:
-    """The unlabelled clips, as an objective sees them between epochs.
+class UnlabeledClips:
+    """The unlabeled clips, as an objective sees them between epochs.
 
     Attributes:
         encoder: as it is then.
-        over: the clips, their windows, and the steps of an epoch.
+        plan: the clips, their windows, and the steps of an epoch.
         context: of the upstream.
     """
 
     encoder: Encoder
-    over: Pass
+    plan: EpochPlan
     context: RunContext
 
     @torch.no_grad()
@@ -78,11 +83,11 @@ class UnlabelledClips:
             Shape (clips, features), on the CPU.
         """
         # Not whole clips: with long ones that would take as long as the epoch itself.
-        clips, encoder = to_device(self.over.clips, self.context.device), self.encoder.eval()
+        clips, encoder = to_device(self.plan.clips, self.context.device), self.encoder.eval()
         rows = []
         with self.context.progress.task("embedding", len(clips), "clips") as task:
             for batch in torch.split(torch.arange(len(clips)), EMBEDDED_AT_ONCE):
-                waveforms = random_windows(clips, batch, self.over.window, Draws(draw))
+                waveforms = random_windows(clips, batch, self.plan.window, BatchRandom(draw))
                 rows.append(encoder(encoder.features(waveforms)).cpu())
                 task.advance(len(batch))
         return torch.cat(rows)
@@ -94,13 +99,13 @@ class Objective(nn.Module, ABC):
     Attributes:
         encoder: what stays when the heads are dropped.
         windows: of a clip that its two views are made from: 1 is one for both, 2 is one for each.
-        graphable: true where `project`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`). A subclass
+        cuda_graphable: true where `project`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`). A subclass
             in which Python decides anew each time says false.
     """
 
     encoder: Encoder
     windows: ClassVar[int] = 1
-    graphable: ClassVar[bool] = False
+    cuda_graphable: ClassVar[bool] = False
 
     @abstractmethod
     def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
@@ -114,7 +119,7 @@ class Objective(nn.Module, ABC):
         """Return what the loss needs to know of these clips, indices of shape (batch,); by default nothing."""
         return ()
 
-    def begin_epoch(self, epoch: int, corpus: UnlabelledClips, seeds: Seeds) -> Tensor | None:
+    def begin_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         """Get ready for an epoch, such as by clustering the corpus anew; by default nothing.
 
         A resumed run goes on with the parameters and buffers of the last epoch it finished, and with nothing else:
@@ -122,7 +127,7 @@ class Objective(nn.Module, ABC):
 
         Args:
             epoch: its number, from 1.
-            corpus: what is learnt from.
+            corpus: what is learned from.
             seeds: those of the epoch.
 
         Returns:
@@ -132,7 +137,7 @@ class Objective(nn.Module, ABC):
         return None
 
     def renewed(self) -> Iterable[nn.Parameter]:
-        """Return the parameters that `begin_epoch` drew anew, of which the optimiser forgets what it knew."""
+        """Return the parameters that `begin_epoch` drew anew, of which the optimizer forgets what it knew."""
         return ()
 
     def after_step(self) -> None:
@@ -146,7 +151,7 @@ class Objective(nn.Module, ABC):
 class Siamese(Objective):
     """An encoder and a projector, shared by both views."""
 
-    graphable = True
+    cuda_graphable = True
 
     def __init__(self, encoder: Encoder, projector: nn.Module) -> None:
         super().__init__()
@@ -184,7 +189,7 @@ def pretrain(
             f"the corpus holds {len(clips)} clip, and an upstream learns by comparing clips",
             next_step="name more tasks or folders in the corpus",
         )
-    size = context.ranks.size
+    size = context.process_group.size
     if size > 1 and (config.batch_size % size or config.batch_size < 2 * size):
         raise UserError(
             f"pretrain.batch_size is {config.batch_size}, which {size} processes cannot share evenly",
@@ -195,25 +200,25 @@ def pretrain(
             f"the corpus holds {len(clips)} clips, and {size} processes share them",
             next_step="start fewer, or name more tasks or folders in the corpus",
         )
-    over = replace(config.over(clips), windows=objective.windows)
+    plan = replace(config.epoch_plan(clips), windows=objective.windows)
     if size > 1:
-        share_statistics(objective, context.ranks)
-    watched = _middle_windows(clips, over.window, context.device)
+        share_statistics(objective, context.process_group)
+    watched = _middle_windows(clips, plan.window, context.device)
     collapsed = False
 
-    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
-        gains = random_gains(2 // objective.windows, waveforms, config.gain_db, draws)
-        both = views(objective.encoder.features_at(waveforms, gains), draws)  # (2 * batch, ...)
+    def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
+        gains = random_gains(2 // objective.windows, waveforms, config.gain_db, random)
+        both = views(objective.encoder.features_at(waveforms, gains), random)  # (2 * batch, ...)
         return *both.chunk(2), *objective.targets(batch)
 
     def loss(view_a: Tensor, view_b: Tensor, *targets: Tensor) -> Tensor:
         with context.autocast():
             projected = objective.project(view_a, view_b)
-        whole = (context.ranks.gathered(tensor.float()) for tensor in projected)
+        whole = (context.process_group.gathered(tensor.float()) for tensor in projected)
         return objective.loss(*whole, *targets)
 
     def before_epoch(epoch: int) -> Tensor | None:
-        corpus = UnlabelledClips(objective.encoder, over, context)
+        corpus = UnlabeledClips(objective.encoder, plan, context)
         order = objective.begin_epoch(epoch, corpus, context.seeds.within("epoch", epoch))
         for parameter in objective.renewed():
             for remembered in optimizer.state.get(parameter, {}).values():
@@ -235,19 +240,19 @@ def pretrain(
         return {"spread": spread, "rank": effective_rank(embeddings), **objective.noted()}
 
     optimizer = config.optimizer.build(objective)
-    return Loop(
+    return TrainingLoop(
         STAGE,
-        over,
+        plan,
         objective,
         optimizer,
         config.optimizer.factor,
         inputs,
         loss,
-        graphable=objective.graphable and objective.encoder.graphable and size == 1,
+        cuda_graphable=objective.cuda_graphable and objective.encoder.cuda_graphable and size == 1,
         before_epoch=before_epoch,
         after_step=objective.after_step,
         after_epoch=after_epoch,
-        also={"views": views},
+        extra_state={"views": views},
     ).run(context)
 
 
@@ -271,9 +276,9 @@ def feature_spread(embeddings: Tensor) -> float:
 def effective_rank(embeddings: Tensor) -> float:
     """Say in how many directions embeddings vary: the exponential of their singular values' entropy.
 
-    RankMe (arXiv:2210.02885), on centred embeddings of shape (clips, features); 1 is a line.
+    RankMe (arXiv:2210.02885), on centered embeddings of shape (clips, features); 1 is a line.
     """
-    centred = embeddings.double() - embeddings.double().mean(dim=0)
-    values = torch.linalg.svdvals(centred)
+    centered = embeddings.double() - embeddings.double().mean(dim=0)
+    values = torch.linalg.svdvals(centered)
     share = values / values.sum().clamp(min=1e-12)
     return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))

@@ -7,22 +7,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lape_bench.learning.encoders.folded_batch_norm import FoldedNorm, track
-from lape_bench.runtime.distributed import Ranks
+from lape_bench.learning.encoders.folded_batch_norm import FoldedBatchNorm, track
+from lape_bench.runtime.distributed import ProcessGroup
 
 
-def share_statistics(module: nn.Module, ranks: Ranks) -> None:
+def share_statistics(module: nn.Module, process_group: ProcessGroup) -> None:
     """Let every batch norm within a module see the whole batch; names and tensors stay."""
     for name, child in module.named_children():
-        if isinstance(child, FoldedNorm):
-            child.ranks = ranks
+        if isinstance(child, FoldedBatchNorm):
+            child.process_group = process_group
         elif isinstance(child, _BatchNorm):
-            setattr(module, name, SharedNorm(child, ranks))
+            setattr(module, name, SyncedBatchNorm(child, process_group))
         else:
-            share_statistics(child, ranks)
+            share_statistics(child, process_group)
 
 
-class SharedNorm(_BatchNorm):
+class SyncedBatchNorm(_BatchNorm):
     """A batch norm with the statistics of all ranks.
 
     Args:
@@ -30,7 +30,7 @@ class SharedNorm(_BatchNorm):
         ranks: who shares the batch, in equal parts.
     """
 
-    def __init__(self, plain: _BatchNorm, ranks: Ranks) -> None:
+    def __init__(self, plain: _BatchNorm, process_group: ProcessGroup) -> None:
         super().__init__(
             plain.num_features,
             plain.eps,
@@ -38,7 +38,7 @@ class SharedNorm(_BatchNorm):
             affine=plain.affine,
             track_running_stats=plain.track_running_stats,
         )
-        self.ranks = ranks
+        self.process_group = process_group
         for name, parameter in plain.named_parameters():
             setattr(self, name, parameter)
         for name, buffer in plain.named_buffers():
@@ -49,20 +49,20 @@ class SharedNorm(_BatchNorm):
         """Take any number of dimensions, as the plain one has checked none yet."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each channel of shape (batch, channels, ...)."""
+        """Normalize each channel of shape (batch, channels, ...)."""
         if not self.training:
-            normalised: Tensor = super().forward(x)
-            return normalised
+            normalized: Tensor = super().forward(x)
+            return normalized
         with torch.autocast(x.device.type, enabled=False):
             exact = x.float()
             rest = [0, *range(2, x.dim())]
             variance, mean = torch.var_mean(exact, dim=rest, correction=0)
             # Of equal parts: the mean of the means, and of the parts' variances about it.
-            means, variances = self.ranks.each(torch.stack([mean, variance])).unbind(dim=1)
+            means, variances = self.process_group.each(torch.stack([mean, variance])).unbind(dim=1)
             mean = means.mean(dim=0)
             variance = (variances + (means - mean).square()).mean(dim=0)
             if self.track_running_stats:
-                track(self, mean, variance, self.ranks.size * x.numel() // x.shape[1])
+                track(self, mean, variance, self.process_group.size * x.numel() // x.shape[1])
             scale = torch.rsqrt(variance + self.eps)
             shift = -mean * scale
             if self.affine:

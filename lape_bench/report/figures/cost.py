@@ -85,10 +85,10 @@ def _panel(axis: Axes, systems: pd.DataFrame, marks: Mapping[str, Mark]) -> dict
     for name, cost, score, reach, shift in zip(
         systems["system"], costs, 100 * systems["score"], interval_reach(systems).T, shifts, strict=True,
     ):  # fmt: skip
-        colour, marker = marks[name]
+        color, marker = marks[name]
         drawn[name] = axis.errorbar(
-            cost, score, yerr=reach[:, None], color=colour, marker=marker, markersize=MARKER,
-            markerfacecolor=(colour, 0.3), markeredgecolor=colour, linestyle="none", elinewidth=1.2,
+            cost, score, yerr=reach[:, None], color=color, marker=marker, markersize=MARKER,
+            markerfacecolor=(color, 0.3), markeredgecolor=color, linestyle="none", elinewidth=1.2,
         )  # fmt: skip
         _, _, bars = drawn[name]
         for bar in bars:

@@ -61,8 +61,8 @@ def critical_difference_diagram(
         end = low - 0.06 * span if on_left else high + 0.06 * span
         bottom = -(depth + LINE * row)
         look = looks[names[order[place]]]
-        axis.plot([rank, rank, end], [0, bottom, bottom], color=look.colour, linewidth=1.1)
-        axis.plot([rank], [0], color=look.colour, marker=look.marker, markeredgecolor=ink, zorder=3)
+        axis.plot([rank, rank, end], [0, bottom, bottom], color=look.color, linewidth=1.1)
+        axis.plot([rank], [0], color=look.color, marker=look.marker, markeredgecolor=ink, zorder=3)
         side, aligned = (-1, "right") if on_left else (1, "left")
         axis.text(end + side * 0.02 * span, bottom, f"{rank:.2f}", ha=aligned, va="center")
         axis.text(end + side * 0.18 * span, bottom, label, ha=aligned, va="center")

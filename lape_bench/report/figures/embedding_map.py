@@ -1,4 +1,4 @@
-"""Embedding map: clips in the plane by their embeddings, coloured by class."""
+"""Embedding map: clips in the plane by their embeddings, colored by class."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from lape_bench.report.figures.style import legend_below, mark, panels
 
 Method = Literal["pca", "tsne"]
 METHODS: tuple[Method, ...] = ("pca", "tsne")
-COLOURED = 24  # classes; of more, those with the most clips
+COLORED = 24  # classes; of more, those with the most clips
 FEWEST_CLIPS = 3
 
 
@@ -31,7 +31,7 @@ def embedding_map(
         labels: class of each clip, shape (clips,).
         classes: their names.
         title: above the figure.
-        method: the plane of most variance, or t-SNE, which keeps neighbours and no distances.
+        method: the plane of most variance, or t-SNE, which keeps neighbors and no distances.
 
     Raises:
         UserError: there are too few clips.
@@ -43,7 +43,7 @@ def embedding_map(
     places, axes_labels = project(embeddings, method)
     figure, (axis,) = panels(1, inches=(6.4, 5.4))
     counts = np.bincount(labels, minlength=len(classes))
-    chosen = sorted(np.argsort(-counts, kind="stable")[:COLOURED].tolist())
+    chosen = sorted(np.argsort(-counts, kind="stable")[:COLORED].tolist())
     drawn: dict[str, Any] = {}
     rest = ~np.isin(labels, chosen)
     if rest.any():
@@ -53,7 +53,7 @@ def embedding_map(
     for number, index in enumerate(index for index in chosen if counts[index]):
         look, of_class = mark(number), labels == index
         drawn[classes[index]] = axis.scatter(
-            places[of_class, 0], places[of_class, 1], s=16, color=look.colour, marker=look.marker,
+            places[of_class, 0], places[of_class, 1], s=16, color=look.color, marker=look.marker,
             linewidths=0.3, edgecolors="white",
         )  # fmt: skip
     axis.set_title(textwrap.fill(title, 72))

@@ -34,11 +34,11 @@ def label_fraction_curves(board: pd.DataFrame, marks: Mapping[str, Mark]) -> Fig
         aside = min(ASIDE, MOST_ASIDE ** (1 / len(lines)))
         for place, ((name, _), line) in enumerate(lines):
             system = str(name)
-            colour, marker = marks[system]
+            color, marker = marks[system]
             drawn[system] = axis.errorbar(
                 100 * line["label_fraction"] * aside ** (place - (len(lines) - 1) / 2),
                 100 * line["score"], yerr=interval_reach(line),
-                color=colour, marker=marker, markersize=7, linewidth=1.6, elinewidth=1.2, capsize=2.5,
+                color=color, marker=marker, markersize=7, linewidth=1.6, elinewidth=1.2, capsize=2.5,
                 markeredgecolor="#222222", markeredgewidth=0.6,
             )  # fmt: skip
         axis.set_xticks([100 * tick for tick in ticks], [f"{100 * tick:.3g}" for tick in ticks])

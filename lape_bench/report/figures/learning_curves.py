@@ -50,7 +50,7 @@ def learning_curves(
                 axis.plot(
                     [row.get("epoch", place + 1) for place, row in enumerate(rows)],
                     [scale * row[name] for row in rows],
-                    color=look.colour if line == "-" else "#555555",
+                    color=look.color if line == "-" else "#555555",
                     linestyle=line,
                     linewidth=1.6,
                     marker=look.marker if len(rows) <= MOST_MARKED else "",

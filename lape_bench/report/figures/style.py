@@ -1,7 +1,7 @@
 """How figures look: marks that everyone can tell apart, panels, and files of the same bytes each time.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008) with grey in the place of yellow, which is
-too pale for a line on white. A marker goes with each, so that colour is never the only sign.
+Colors are those of Okabe and Ito (Color Universal Design, 2008) with grey in the place of yellow, which is
+too pale for a line on white. A marker goes with each, so that color is never the only sign.
 """
 
 import textwrap
@@ -23,8 +23,8 @@ from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import new_file
 from lape_bench.report.names import preparations
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
-# Seven, so that with eight colours 56 marks in a row differ, and neighbours in both.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
+# Seven, so that with eight colors 56 marks in a row differ, and neighbors in both.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = ("png", "svg", "pdf")
 # What a writer would add by itself and would differ from run to run or from release to release.
@@ -53,7 +53,7 @@ STYLE: dict[str, Any] = {
 class Mark(NamedTuple):
     """How one system is drawn, in every figure."""
 
-    colour: str
+    color: str
     marker: str
 
 
@@ -69,7 +69,7 @@ def numbered(names: Iterable[str]) -> dict[str, int]:
 
 def mark(number: int) -> Mark:
     """Return the mark of a number; 56 in a row differ."""
-    return Mark(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
+    return Mark(COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
 
 
 def marks(names: Iterable[str]) -> dict[str, Mark]:

@@ -3,7 +3,7 @@ const COLUMNS = [
   { key: "rank", name: "rank", of: (e) => (e.rank ? e.rank[0] : Infinity), number: true, when: DATA.entries.some((e) => e.rank) },
   { key: "system", name: "system", of: (e) => e.system.toLowerCase() },
   { key: "score", name: "score %", of: (e) => e.score, number: true },
-  { key: "deviation", name: "±", label: "deviation over seeds", of: (e) => e.deviation ?? -1, number: true },
+  { key: "std", name: "±", label: "deviation over seeds", of: (e) => e.std ?? -1, number: true },
   { key: "seeds", name: "seeds × folds", of: (e) => e.seeds * e.folds, number: true },
   { key: "parameters", name: "parameters", of: (e) => e.parameters, number: true },
   { key: "minutes", name: "minutes", of: (e) => e.minutes, number: true },
@@ -54,7 +54,7 @@ function row(entry, scale) {
   const described = { onmouseenter: (event) => mark(entry, event), onmouseleave: unmark };
   const cells = {
     rank: entry.rank ? (entry.rank[0] === entry.rank[1] ? `${entry.rank[0]}` : `${entry.rank[0]} to ${entry.rank[1]}`) : "",
-    deviation: percent(entry.deviation), seeds: `${entry.seeds} × ${folds(entry)}`,
+    deviation: percent(entry.std), seeds: `${entry.seeds} × ${folds(entry)}`,
     parameters: count(entry.parameters), minutes: entry.minutes.toFixed(1),
   };
   return node("tr", { role: "row", id: `row-${entry.id}`, onclick: () => openRecord(entry), ...described }, COLUMNS.map((column) => {
@@ -89,7 +89,7 @@ function bar(entry, [from, to]) {
 
 // What hovering or focusing a system tells.
 function told(entry) {
-  const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score)} %` + (entry.deviation === null ? "" : ` ± ${percent(entry.deviation)}`)];
+  const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score)} %` + (entry.std === null ? "" : ` ± ${percent(entry.std)}`)];
   if (entry.interval !== null)
     lines.push(`95 % interval ${percent(Math.max(0, entry.score - entry.interval))} to ${percent(Math.min(1, entry.score + entry.interval))} %`);
   else lines.push(`${entry.seeds > 1 ? "no seed has every fold" : "one seed"}: no deviation, no interval`);

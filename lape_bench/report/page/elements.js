@@ -1,7 +1,7 @@
 // What the page is built of: its data, elements, words and marks.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const COLOURS = 8;
+const COLORS = 8;
 const SVG = "http://www.w3.org/2000/svg";
 
 // Elements: node("p", {class: "x"}, "text", child); text is always set as text, never as markup.
@@ -29,7 +29,7 @@ const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : 
 const words = (name) => name.replaceAll("_", " ");
 const shares = (board) => `${Number((100 * board.label_fraction).toPrecision(3))} %`;
 const folds = (entry) => (entry.complete ? `${entry.folds}` : `${entry.folds} of ${entry.folds_of_task}`);
-const colour = (entry) => `var(--c${entry.look % COLOURS})`; // --c0 to --c7, which the style gives
+const color = (entry) => `var(--c${entry.look % COLORS})`; // --c0 to --c7, which the style gives
 const boardOf = (entry) => DATA.boards[entry.board];
 const titleOf = (board) => `${board.task}, ${board.protocol}, ${board.label_fraction < 1 ? `${shares(board)} of labels` : "all labels"}`;
 
@@ -40,5 +40,5 @@ const SHAPES = [
   "M-2.4 -5L0 -2.5L2.4 -5L5 -2.4L2.5 0L5 2.4L2.4 5L0 2.5L-2.4 5L-5 2.4L-2.5 0L-5 -2.4Z",
 ];
 const shape = (entry, attributes) =>
-  drawn("path", { d: SHAPES[entry.look % SHAPES.length], class: "glyph-shape", style: { fill: colour(entry), stroke: colour(entry) }, ...attributes });
+  drawn("path", { d: SHAPES[entry.look % SHAPES.length], class: "glyph-shape", style: { fill: color(entry), stroke: color(entry) }, ...attributes });
 const glyph = (entry) => drawn("svg", { class: "glyph", viewBox: "-6 -6 12 12", "aria-hidden": "true" }, shape(entry));

@@ -12,7 +12,7 @@ function labelCurves(entries, metric, board) {
   for (const entry of entries) systems.set(entry.system, [...(systems.get(entry.system) || []), entry]);
   const say = (line) => `${line[0].system} ${line.map((entry) => `${percent(entry.score)} % at ${shares(boardOf(entry))}`).join(", ")}`;
   const curve = (line, xOf, yOf) => drawn("path", { d: `M${line.map((entry) => `${xOf(entry).toFixed(2)} ${yOf(entry).toFixed(2)}`).join("L")}`,
-    style: { fill: "none", stroke: colour(line[0]), strokeWidth: 1.4, opacity: 0.7 } });
+    style: { fill: "none", stroke: color(line[0]), strokeWidth: 1.4, opacity: 0.7 } });
   const fractions = [...new Set(entries.map(of))];
   return overLog(entries, {
     of, name: "labels, % of train", room: 1.4, xTicks: () => fractions, xText: (tick) => `${Number(tick.toPrecision(3))}`, kind: "step",

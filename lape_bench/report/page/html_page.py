@@ -24,7 +24,7 @@ from lape_bench.report.figures.style import numbered
 from lape_bench.report.formatting import percent
 from lape_bench.report.leaderboard import BOARD, ENTRY, counted, notes
 from lape_bench.report.names import preparations, shown_systems
-from lape_bench.results.load import Outcome, Preparation, Results
+from lape_bench.results.load import CellPredictions, Preparation, Results
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
 CURVE_POINTS = 100
@@ -106,7 +106,7 @@ def _data(
                 "system": row["shown"],
                 "look": looks[row["shown"]],
                 "rank": _rank(row),
-                **{name: _finite(row[name]) for name in ("score", "deviation", "interval")},
+                **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
                 "parameters": row["parameters"],
                 "encoder": row["encoder_parameters"],
@@ -177,7 +177,7 @@ def _rank(row: Mapping[Any, Any]) -> list[int] | None:
     return None if pd.isna(best) or pd.isna(worst) else [int(best), int(worst)]
 
 
-def _told(outcome: Outcome | None, sources: Sequence[Path]) -> str | None:
+def _told(outcome: CellPredictions | None, sources: Sequence[Path]) -> str | None:
     """Name a record by its folder, relative to the folder of results."""
     if outcome is None:
         return None
@@ -192,14 +192,16 @@ def _details(records: list[RunRecord], shared: dict[str, Interned]) -> dict[str,
     first = records[0]
     assert first.task is not None
     environments = [_kept(shared["environments"], each.environment) for each in records]
-    decided = [", ".join(f"{what} on {side}" for what, side in r.decided.items()) for r in records]
+    selection = [
+        ", ".join(f"{what} on {side}" for what, side in r.selection.items()) for r in records
+    ]
     return {
         "settings": _kept(shared["settings"], flatten(first.settings)),
         "environments": _counted(environments),
         "classes": _kept(shared["classes"], first.task.classes),
         "clips": first.task.clips,
-        "decided": _counted(text for text in decided if text),
-        "rests_on": first.rests_on,
+        "selection": _counted(text for text in selection if text),
+        "provenance": first.provenance,
         "stages": _stages(records),
         "artifacts": _artifacts(records),
         "trained": first.parameters.training if first.parameters else None,
@@ -239,7 +241,7 @@ def _artifacts(records: list[RunRecord]) -> list[list[Any]]:
 
 def _fill(
     data: dict[str, Any],
-    records: Sequence[tuple[Mapping[int, Outcome], Mapping[int, RunRecord]]],
+    records: Sequence[tuple[Mapping[int, CellPredictions], Mapping[int, RunRecord]]],
     most_bytes: int,
 ) -> None:
     """Add confusion matrices, then learning curves, every entry's first cell before a second, as far as room is left."""
@@ -266,7 +268,7 @@ def _fill(
 
 def _in_turn(
     entries: Sequence[dict[str, Any]],
-    records: Sequence[tuple[Mapping[int, Outcome], Mapping[int, RunRecord]]],
+    records: Sequence[tuple[Mapping[int, CellPredictions], Mapping[int, RunRecord]]],
 ) -> Iterator[tuple[dict[str, Any], RunRecord]]:
     """Go through every entry's first record, then every entry's second, and so on."""
     lists = [list(read.values()) for _, read in records]
@@ -276,7 +278,7 @@ def _in_turn(
                 yield entry, own[turn]
 
 
-def _confusion(outcomes: Iterable[Outcome], classes: Sequence[str]) -> list[int]:
+def _confusion(outcomes: Iterable[CellPredictions], classes: Sequence[str]) -> list[int]:
     """Sum confusion matrices and return the entries that are not 0, as row, column, count, row, ..."""
     total = np.zeros((len(classes), len(classes)), np.int64)
     for outcome in outcomes:

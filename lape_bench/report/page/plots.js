@@ -40,7 +40,7 @@ function points(entries, xOf, yAt, [from, to], kind) {
     const ends = { x1: beside, x2: beside, y1: yAt(Math.max(from, score - half)), y2: yAt(Math.min(to, score + half)) };
     return drawn("g", { class: "point", id: `${kind}-${entry.id}`, onclick: () => openRecord(entry),
       onmouseenter: (event) => mark(entry, event), onmouseleave: unmark },
-      half ? drawn("line", { ...ends, style: { stroke: colour(entry), strokeWidth: 1.5 } }) : null,
+      half ? drawn("line", { ...ends, style: { stroke: color(entry), strokeWidth: 1.5 } }) : null,
       shape(entry, { transform: `translate(${x.toFixed(2)} ${yAt(score).toFixed(2)})` }));
   });
 }

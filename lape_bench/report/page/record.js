@@ -95,7 +95,7 @@ function facts(entry) {
   lines.push(["clips", Object.entries(details.clips).map(([side, clips]) => `${side} ${count(clips)}`).join(", ")]);
   const decided = details.decided.map(([text, times]) => (times > 1 ? `${text} (${times} times)` : text));
   if (decided.length) lines.push(["decided", decided.join("; ")]);
-  for (const [what, hash] of Object.entries(details.rests_on)) lines.push([what, path(hash)]);
+  for (const [what, hash] of Object.entries(details.provenance)) lines.push([what, path(hash)]);
   return lines;
 }
 

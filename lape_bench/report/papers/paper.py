@@ -12,11 +12,11 @@ from pydantic import Field, field_validator, model_validator
 from lape_bench.core.config import Config, flatten, read_yaml
 from lape_bench.core.errors import unknown
 from lape_bench.plugins.registry import PAPERS
-from lape_bench.records.record import LabelFraction, Protocol
+from lape_bench.records.record import LabelFraction, ProtocolName
 from lape_bench.task import Domain
 
 
-class System(Config):
+class PaperSystem(Config):
     """A row: the cells of a system that have these settings."""
 
     label: str = Field(min_length=1, description="what stands in the table")
@@ -31,25 +31,25 @@ class System(Config):
         return flatten(settings)
 
 
-class Group(Config):
+class PaperTaskGroup(Config):
     """Columns that have an average of their own: the tasks of some domains."""
 
     title: str = Field(min_length=1)
     domains: tuple[Domain, ...] = Field(min_length=1)
 
 
-class Ablation(Config):
+class PaperAblation(Config):
     """A row of the ablation table: what it changes of the base."""
 
     label: str = Field(min_length=1)
     settings: dict[str, Any] = Field(min_length=1)
 
 
-class Ablations(Config):
+class PaperAblations(Config):
     """The ablation table: a row of the main table, and what becomes of it where something is taken away."""
 
     base: str = Field(description="label of a system")
-    rows: tuple[Ablation, ...] = Field(min_length=1)
+    rows: tuple[PaperAblation, ...] = Field(min_length=1)
 
 
 class Paper(Config):
@@ -58,12 +58,12 @@ class Paper(Config):
     title: str
     source: str = Field("", description="where the paper can be read")
     suite: str = Field("lape", description="its tasks")
-    protocol: Protocol = "finetune"
+    protocol: ProtocolName = "finetune"
     label_fraction: LabelFraction = 1.0
     label_fractions: tuple[LabelFraction, ...] = Field(
         (), description="of the table that compares them; none: no such table"
     )
-    groups: tuple[Group, ...] = Field(min_length=1)
+    groups: tuple[PaperTaskGroup, ...] = Field(min_length=1)
     headings: dict[str, str] = Field(
         default_factory=dict, description="short names of tasks, in the order of the columns"
     )
@@ -71,11 +71,11 @@ class Paper(Config):
         default_factory=dict,
         description="defaults of systems, of those settings that rows ask for: a record names only what was changed",
     )
-    systems: tuple[System, ...] = Field(min_length=1)
+    systems: tuple[PaperSystem, ...] = Field(min_length=1)
     reference: str | None = Field(
         None, description="label of the system whose encoder the others' are compared with in size"
     )
-    ablations: Ablations | None = None
+    ablations: PaperAblations | None = None
 
     @model_validator(mode="after")
     def _labels_are_known_and_differ(self) -> Self:
@@ -99,17 +99,19 @@ class Paper(Config):
         return self
 
     @property
-    def ablated(self) -> tuple[System, ...]:
+    def ablated(self) -> tuple[PaperSystem, ...]:
         """The rows of the ablation table below its base, with every setting they ask for."""
         if self.ablations is None:
             return ()
         base = self.system(self.ablations.base)
         return tuple(
-            System(label=row.label, name=base.name, settings=base.settings | flatten(row.settings))
+            PaperSystem(
+                label=row.label, name=base.name, settings=base.settings | flatten(row.settings)
+            )
             for row in self.ablations.rows
         )
 
-    def system(self, label: str) -> System:
+    def system(self, label: str) -> PaperSystem:
         """Return the system with this label, which is one of the paper's."""
         return next(system for system in self.systems if system.label == label)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lape_bench.report.names import HASH_SHOWN
-from lape_bench.report.papers.paper import Paper, System
+from lape_bench.report.papers.paper import Paper, PaperSystem
 from lape_bench.results.load import Preparation, settings_text
 from lape_bench.task import TaskCard
 
@@ -98,7 +98,7 @@ def row_label(label: str, rest: str) -> str:
 
 
 def _claim(
-    paper: Paper, specs: Sequence[System], name: str, settings: Mapping[str, Any]
+    paper: Paper, specs: Sequence[PaperSystem], name: str, settings: Mapping[str, Any]
 ) -> _Claim | None:
     known = {**paper.defaults.get(name, {}), **settings}
     fitting = [

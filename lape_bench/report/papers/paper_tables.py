@@ -16,10 +16,10 @@ from lape_bench.data.catalog import load_card, suite_tasks
 from lape_bench.data.readers.synthetic import SUFFIX
 from lape_bench.report.formatting import count, listed, percent
 from lape_bench.report.leaderboard import as_data, leaderboard
-from lape_bench.report.papers.paper import Paper, System
+from lape_bench.report.papers.paper import Paper, PaperSystem
 from lape_bench.report.papers.paper_cells import claimed_cells, newest_cells, row_label
 from lape_bench.report.papers.published import PublishedFigure
-from lape_bench.report.table import NONE, Column, Entry, Row, Table
+from lape_bench.report.table import NONE, Table, TableColumn, TableEntry, TableRow
 from lape_bench.task import TaskCard
 
 FEWER, DEVIATION = "†", "±"
@@ -34,7 +34,7 @@ Groups = dict[str, list[TaskCard]]
 class _Figure(NamedTuple):
     """An entry, and what it is ranked by; none where it must not be compared."""
 
-    entry: Entry
+    entry: TableEntry
     ranked: float | None = None
 
 
@@ -108,7 +108,7 @@ class _Sheet:
         paper: Paper,
         groups: Groups,
         claimed: pd.DataFrame,
-        specs: Sequence[System],
+        specs: Sequence[PaperSystem],
         fractions: Sequence[float],
     ) -> None:
         self.paper, self.groups, self.specs, self.fractions = paper, groups, specs, fractions
@@ -130,21 +130,21 @@ class _Sheet:
         self.most_seeds = max(
             (line["seeds"] for row in self.figures.values() for line in row.values()), default=0
         )
-        self.filled: list[Row] = []
+        self.filled: list[TableRow] = []
         self.notes: dict[str, str] = {}
         self.fewer: dict[str, list[str]] = {}  # row and what it lacks -> headings
-        self.columns: list[Column] = []
+        self.columns: list[TableColumn] = []
 
-    def has(self, spec: System) -> bool:
+    def has(self, spec: PaperSystem) -> bool:
         """Tell whether a row of this system has a figure."""
         return any(label in self.labels(spec) for label, _ in self.figures)
 
-    def labels(self, spec: System) -> list[str]:
+    def labels(self, spec: PaperSystem) -> list[str]:
         """Return the labels of a system's rows: as described, and a row for each set of further settings."""
         rests = sorted(self.rests.get(spec.label, {""}))
         return [row_label(spec.label, rest) for rest in rests]
 
-    def fill(self, sizes: bool = False, base: System | None = None) -> None:
+    def fill(self, sizes: bool = False, base: PaperSystem | None = None) -> None:
         """Write the rows of our own figures.
 
         Args:
@@ -166,7 +166,7 @@ class _Sheet:
                     figures += self._size(_encoders(row)) if sizes else []
                     rows.append(figures)
             block = _labels(fraction) if several else ""
-            self.filled += [Row(entries, block) for entries in _ranked(rows)]
+            self.filled += [TableRow(entries, block) for entries in _ranked(rows)]
         empty = [_labels(fraction) for fraction in self.fractions if fraction not in self.blocks]
         if empty and several:
             self.remarks.append(f"No cell with {' or '.join(empty)}.")
@@ -179,13 +179,15 @@ class _Sheet:
             if figure.protocol == self.paper.protocol and figure.task in measured:
                 rows.setdefault((figure.system, figure.source), {})[figure.task] = figure
         for (system, source), figures in rows.items():
-            entries = [Entry(system, marks=(self._note(f"Published, with other code: {source}."),))]
+            entries = [
+                TableEntry(system, marks=(self._note(f"Published, with other code: {source}."),))
+            ]
             for cards in self.groups.values():
                 entries += [_published_entry(figures.get(card.reference)) for card in cards]
-                entries.append(Entry(NONE))
+                entries.append(TableEntry(NONE))
             known = [figure.encoder_parameters for figure in figures.values()]
             sizes = [figure.entry for figure in self._size({n for n in known if n is not None})]
-            self.filled.append(Row((*entries, Entry(NONE), *sizes), PUBLISHED))
+            self.filled.append(TableRow((*entries, TableEntry(NONE), *sizes), PUBLISHED))
         others = {f.protocol for f in published if f.task in measured} - {self.paper.protocol}
         if others and not rows:
             self.remarks.append(
@@ -223,13 +225,13 @@ class _Sheet:
         theirs = "; ± of published figures as published" if any(map(_deviates, published)) else ""
         return [f"{what.format(count(self.most_seeds, 'seed'))}{mean}{theirs}."]
 
-    def _head(self, sizes: bool, base: System | None) -> None:
+    def _head(self, sizes: bool, base: PaperSystem | None) -> None:
         """Write the headings, and what those beside the last average mean."""
-        self.columns = [Column("system", left=True)]
+        self.columns = [TableColumn("system", left=True)]
         for title, cards in self.groups.items():
             headings = [self._heading(card) for card in cards]
-            self.columns += [Column(heading, title) for heading in [*headings, AVERAGE]]
-        self.columns.append(Column(AVERAGE, ALL_TASKS))
+            self.columns += [TableColumn(heading, title) for heading in [*headings, AVERAGE]]
+        self.columns.append(TableColumn(AVERAGE, ALL_TASKS))
         meanings = {}
         if base:
             meanings[DIFFERENCE] = (
@@ -241,13 +243,13 @@ class _Sheet:
             meanings[CHANGE] = f"the same against {self.paper.reference}, in %"
             if self._reference() is None:
                 meanings[CHANGE] += ", which has no encoder of one size here"
-        self.columns += [Column(heading, ALL_TASKS) for heading in meanings]
+        self.columns += [TableColumn(heading, ALL_TASKS) for heading in meanings]
         if meanings:
             told = "; ".join(f"{heading}: {meaning}" for heading, meaning in meanings.items())
             self.remarks.insert(0, f"{told}.")
 
     def _row(self, label: str, row: Figures) -> list[_Figure]:
-        figures = [_Figure(Entry(label))]
+        figures = [_Figure(TableEntry(label))]
         for cards in self.groups.values():
             figures += [self._figure(label, card, row.get(card.reference)) for card in cards]
             figures.append(self._average(row, cards))
@@ -255,7 +257,7 @@ class _Sheet:
 
     def _figure(self, label: str, card: TaskCard, line: dict[str, Any] | None) -> _Figure:
         if line is None:
-            return _Figure(Entry(NONE))
+            return _Figure(TableEntry(NONE))
         marks = (FEWER,) if self._has_fewer(line) else ()
         if marks:
             lacks = count(line["seeds"], "seed")
@@ -263,17 +265,17 @@ class _Sheet:
                 lacks += f", {line['folds']} of {line['folds_of_task']} folds"
             part = f" with {_labels(line['label_fraction'])}" if len(self.fractions) > 1 else ""
             self.fewer.setdefault(f"{label}{part} ({lacks})", []).append(self._heading(card))
-        deviation = line["deviation"]
-        small = "" if pd.isna(deviation) else f"{DEVIATION} {percent(deviation, 1)}"
+        std = line["std"]
+        small = "" if pd.isna(std) else f"{DEVIATION} {percent(std, 1)}"
         facts = line | self.runs[line["system"]]
-        entry = Entry(percent(line["score"], 1), small, marks=marks, facts=facts)
+        entry = TableEntry(percent(line["score"], 1), small, marks=marks, facts=facts)
         return _Figure(entry, line["score"] if line["complete"] else None)
 
     def _average(self, row: Figures, cards: Sequence[TaskCard]) -> _Figure:
         """Average a row's figures over those of the tasks that it has."""
         lines = [row[card.reference] for card in cards if card.reference in row]
         if not lines:
-            return _Figure(Entry(NONE))
+            return _Figure(TableEntry(NONE))
         mean = statistics.fmean(line["score"] for line in lines)
         marks: tuple[str, ...] = (FEWER,) if any(map(self._has_fewer, lines)) else ()
         small = ""
@@ -283,17 +285,19 @@ class _Sheet:
         facts = {"score": mean, "tasks": [line["task"] for line in lines], "tasks_of": len(cards)}
         whole = not small and all(line["complete"] for line in lines)
         return _Figure(
-            Entry(percent(mean, 1), small, marks=marks, facts=facts), mean if whole else None
+            TableEntry(percent(mean, 1), small, marks=marks, facts=facts), mean if whole else None
         )
 
-    def _difference(self, spec: System, base: System, label: str, row: Figures) -> _Figure:
+    def _difference(
+        self, spec: PaperSystem, base: PaperSystem, label: str, row: Figures
+    ) -> _Figure:
         """Compare a row's average with that of the base with the same further settings, over the row's tasks."""
         twin = base.label + label.removeprefix(spec.label)
         other = self.figures.get((twin, self.fractions[0]), {})
         pairs = [(line, other.get(task)) for task, line in row.items()]
         whole = [(a, b) for a, b in pairs if b is not None and a["complete"] and b["complete"]]
         if spec is base or not row or len(whole) < len(row):
-            return _Figure(Entry(NONE))
+            return _Figure(TableEntry(NONE))
         points = statistics.fmean(a["score"] - b["score"] for a, b in whole)
         few = any(self._has_fewer(line) for pair in whole for line in pair)
         marks: tuple[str, ...] = (FEWER,) if few else ()
@@ -304,21 +308,21 @@ class _Sheet:
             tasks = self._names(others, self.cards)
             marks += (self._note(f"Not of the same seeds as {twin} on {tasks}."),)
         facts = {"difference": points, "against": twin, "tasks": list(row)}
-        return _Figure(Entry(_signed(points, 1), marks=marks, facts=facts))
+        return _Figure(TableEntry(_signed(points, 1), marks=marks, facts=facts))
 
     def _size(self, encoders: set[int]) -> list[_Figure]:
         """Return parameters of a row's encoder, and how they differ from those of the reference, if there is one."""
         counts = sorted(encoders)
-        size = change = Entry(NONE)
+        size = change = TableEntry(NONE)
         if counts:
             ends = dict.fromkeys([counts[0], counts[-1]])
             text = "\N{EN DASH}".join(map(_count, ends))
-            size = Entry(text, facts={"encoder_parameters": counts})
+            size = TableEntry(text, facts={"encoder_parameters": counts})
         reference = self._reference()
         if len(counts) == 1 and reference:
             share = counts[0] / reference - 1
             facts = {"change": share, "reference": self.paper.reference}
-            change = Entry(_signed(share, 0), facts=facts)
+            change = TableEntry(_signed(share, 0), facts=facts)
         return [_Figure(size), *([_Figure(change)] if self.paper.reference else [])]
 
     def _reference(self) -> int | None:
@@ -365,7 +369,7 @@ def _groups(paper: Paper) -> Groups:
     return grouped
 
 
-def _ranked(rows: Sequence[Sequence[_Figure]]) -> list[tuple[Entry, ...]]:
+def _ranked(rows: Sequence[Sequence[_Figure]]) -> list[tuple[TableEntry, ...]]:
     """Mark the best of each column, and the second where there is a third."""
     columns = []
     for figures in zip(*rows, strict=True):
@@ -381,19 +385,19 @@ def _ranked(rows: Sequence[Sequence[_Figure]]) -> list[tuple[Entry, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def _published_entry(figure: PublishedFigure | None) -> Entry:
+def _published_entry(figure: PublishedFigure | None) -> TableEntry:
     if figure is None:
-        return Entry(NONE)
+        return TableEntry(NONE)
     score, small = figure.accuracy_percent / 100, ""
     facts = {"published": True, "task": figure.task, "protocol": figure.protocol}
     facts |= {"score": score, "source": figure.source}
     if figure.std_percent is not None:
-        facts["deviation"] = deviation = figure.std_percent / 100
-        small = f"{DEVIATION} {percent(deviation, 1)}"
-    return Entry(percent(score, 1), small, facts=facts)
+        facts["std"] = std = figure.std_percent / 100
+        small = f"{DEVIATION} {percent(std, 1)}"
+    return TableEntry(percent(score, 1), small, facts=facts)
 
 
-def _deviates(entry: Entry) -> bool:
+def _deviates(entry: TableEntry) -> bool:
     return entry.small.startswith(DEVIATION)
 
 

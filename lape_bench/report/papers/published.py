@@ -15,7 +15,7 @@ from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError, nearest
 from lape_bench.core.paths import existing
 from lape_bench.data.catalog import load_card
-from lape_bench.records.record import Protocol
+from lape_bench.records.record import ProtocolName
 
 INSTALLED = "lape_bench.published"  # results/published of the repository
 
@@ -25,7 +25,7 @@ class PublishedFigure(Frozen):
 
     system: str = Field(min_length=1, description="as the source calls it")
     task: str = Field(min_length=1, description="name, or name@variant")
-    protocol: Protocol
+    protocol: ProtocolName
     accuracy_percent: float = Field(ge=0, le=100)
     std_percent: float | None = Field(
         None, ge=0, description="deviation, where the source gives it"

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lape_bench.results.load import Outcome
+from lape_bench.results.load import CellPredictions
 
 Part = tuple[int, str]  # a fold and the hash of its test clips
-BySeed = dict[int, dict[Part, Outcome]]
+BySeed = dict[int, dict[Part, CellPredictions]]
 
 
-class Aligned(NamedTuple):
+class AlignedPredictions(NamedTuple):
     """Whether each system took each clip for its class.
 
     Attributes:
@@ -34,7 +34,7 @@ class Aligned(NamedTuple):
     parts: tuple[Part, ...]
 
 
-def by_seed(cells: pd.DataFrame, outcomes: Mapping[int, Outcome]) -> BySeed:
+def by_seed(cells: pd.DataFrame, outcomes: Mapping[int, CellPredictions]) -> BySeed:
     """Sort the outcomes of one system's cells by seed, fold and test set."""
     found: BySeed = {}
     for index, seed, fold in zip(cells.index, cells["seed"], cells["fold"], strict=True):
@@ -43,7 +43,7 @@ def by_seed(cells: pd.DataFrame, outcomes: Mapping[int, Outcome]) -> BySeed:
     return found
 
 
-def align(systems: Sequence[BySeed]) -> Aligned:
+def align(systems: Sequence[BySeed]) -> AlignedPredictions:
     """Bring systems clip beside clip, on the folds of the seeds that have most of them.
 
     A seed that lacks one of these folds, or was tested on other clips, is left out.
@@ -66,7 +66,7 @@ def align(systems: Sequence[BySeed]) -> Aligned:
         for row, seed in zip(rows, seeds, strict=True):
             if seed in system:
                 row[:] = np.concatenate([system[seed][part].predicted for part in chosen]) == labels
-    return Aligned(
+    return AlignedPredictions(
         right,
         np.array([[seed in system for seed in seeds] for system in whole]),
         np.repeat([fold for fold, _ in chosen], [len(some[part].labels) for part in chosen]),

@@ -13,12 +13,12 @@ from threadpoolctl import threadpool_limits
 from lape_bench.report.stats.alignment import align, by_seed
 from lape_bench.report.stats.significance import (
     LEVEL,
-    Draws,
+    Resamples,
     clip_draws,
     pairwise_bootstrap,
     rank_intervals,
 )
-from lape_bench.results.load import Outcome
+from lape_bench.results.load import CellPredictions
 
 MOST_RANKED = 40  # systems of a board: 780 pairs, which take some seconds
 FEWEST_RESAMPLES = 1_000
@@ -26,7 +26,7 @@ CORES = os.cpu_count() or 1
 
 
 def rank_boards(
-    boards: Sequence[Sequence[pd.DataFrame]], outcomes: Mapping[int, Outcome]
+    boards: Sequence[Sequence[pd.DataFrame]], outcomes: Mapping[int, CellPredictions]
 ) -> list[NDArray[np.float64] | None]:
     """Rank the systems of several boards, each as `rank_systems` does, a board a core."""
     # Almost all of it is inside numpy, which lets other threads go on meanwhile; but not if each product of
@@ -36,7 +36,7 @@ def rank_boards(
 
 
 def rank_systems(
-    systems: Sequence[pd.DataFrame], outcomes: Mapping[int, Outcome]
+    systems: Sequence[pd.DataFrame], outcomes: Mapping[int, CellPredictions]
 ) -> NDArray[np.float64] | None:
     """Rank the systems of one board.
 
@@ -77,6 +77,6 @@ def rank_systems(
 
 
 @lru_cache(CORES)
-def _draws(folds: tuple[int, ...], resamples: int) -> list[Draws]:
+def _draws(folds: tuple[int, ...], resamples: int) -> list[Resamples]:
     """Draw clips once for the boards of a task, which come one after the other: it takes most of the time."""
     return list(clip_draws(np.array(folds), np.random.default_rng(1), resamples))

@@ -23,14 +23,14 @@ EXACT_BELOW = 25  # discordant clips, below which McNemar's chi-squared is a poo
 ROUNDING = 1e-9  # a smaller difference is none: sums of the same clips in another order
 
 Right = NDArray[np.bool_]
-Draws = list[NDArray[np.uint8]]
+Resamples = list[NDArray[np.uint8]]
 
 
-def half_interval(deviation: float, seeds: int) -> float:
+def half_interval(std: float, seeds: int) -> float:
     """Half of the 95 % interval of a mean over seeds, by Student's t; NaN for one seed."""
     if seeds < 2:
         return math.nan
-    return float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * deviation / math.sqrt(seeds)
+    return float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * std / math.sqrt(seeds)
 
 
 class Difference(NamedTuple):
@@ -89,7 +89,7 @@ def paired_bootstrap(
 
 def clip_draws(
     folds: NDArray[np.int64], generator: np.random.Generator, resamples: int
-) -> Iterator[Draws]:
+) -> Iterator[Resamples]:
     """Draw clips with replacement, as many as there are, each fold on its own.
 
     Yields:
@@ -117,7 +117,7 @@ def pairwise_bootstrap(
     right: Right,
     ran: NDArray[np.bool_],
     folds: NDArray[np.int64],
-    draws: Sequence[Draws],
+    draws: Sequence[Resamples],
     generator: np.random.Generator,
 ) -> Pairwise:
     """Compare every pair of systems as `paired_bootstrap` does, over the same draws of clips.
@@ -232,7 +232,7 @@ def _means(values: NDArray[np.generic], folds: NDArray[np.int64]) -> NDArray[np.
 
 
 def _resampled_means(
-    values: NDArray[np.generic], folds: NDArray[np.int64], draws: Iterable[Draws]
+    values: NDArray[np.generic], folds: NDArray[np.int64], draws: Iterable[Resamples]
 ) -> Iterator[NDArray[np.float64]]:
     """Do the same for clips drawn again; yields shape (at most STEP, rows)."""
     # Whole numbers below 2**24 lose nothing as float32, and its matrix product takes half the time.

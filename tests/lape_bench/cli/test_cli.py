@@ -25,7 +25,7 @@ TINY = "width=8 projector=8 pretrain.window_seconds=0.2 pretrain.batch_size=32"
 SETTINGS = [word for pair in TINY.split() for word in ("--set", pair)]
 MACHINE = ["--device", "cpu", "--precision", "float32"]
 PRETRAIN = ["pretrain", "--system", "delores-s", *SETTINGS, *MACHINE]
-ONE_EPOCH = ["--set", "pretrain.epochs=1", "--set", "pretrain.least_steps=1"]
+ONE_EPOCH = ["--set", "pretrain.epochs=1", "--set", "pretrain.min_steps=1"]
 RUN_FLOOR = ("run", "--system", "log-mel-statistics", "--device", "cpu")
 
 
@@ -93,7 +93,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["run", "--fold", "1"], "has no fold 1; its folds: none"),
         (["run", "--fold", "-1"], "has no fold -1; its folds: none"),
         (["run", "--device", "cuda:"], "no device 'cuda:'"),
-        (["run", "--set", "linear.inverse_penalty=[0]"], "'linear.inverse_penalty.0'"),
+        (["run", "--set", "linear.C=[0]"], "'linear.C.0'"),
         (["data", "prepare", "synthetic-sounds", "--from", "."], "is generated"),
         (["sweep", "no.yaml"], "no.yaml cannot be read"),
         (["report", "--out", "nowhere"], "no folder nowhere to report on"),
@@ -135,7 +135,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         ([*PRETRAIN, "--corpus", "x", "--set", "widht=3"], "did you mean 'width'"),
         ([*PRETRAIN, "--corpus", "x", "--device", "gpu"], "no device 'gpu'"),
         (["show", "nowhere"], "nowhere holds no record; a cell's folder, or the record.json in it"),
-        (["artifacts", "prune", "--kind", "embedings"], "no kind of artefact 'embedings'"),
+        (["artifacts", "prune", "--kind", "embedings"], "no kind of artifact 'embedings'"),
         (["systems", "check", "supervised", "--set", "finetune.epochs=0"], "'finetune.epochs'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -325,7 +325,7 @@ def test_an_upstream_is_pre_trained_once_and_cells_with_its_settings_find_it(
     own_artifacts: Path, bench: Bench, tmp_path: Path
 ) -> None:
     arguments = [*PRETRAIN, "--corpus", "synthetic-sounds"]
-    arguments += ["--epochs", "1", "--set", "pretrain.least_steps=20"]  # six a pass: the epochs win
+    arguments += ["--epochs", "1", "--set", "pretrain.min_steps=20"]  # six a pass: the epochs win
     code, out, err = bench(*arguments)
     assert code == 0
     first, curve = out.splitlines()
@@ -467,7 +467,7 @@ def test_a_terminal_of_80_columns_holds_every_line(
 
 
 def put(kind: str, name: str, days: float, about: str = "a stage") -> artifacts.Artifact:
-    """Keep an artefact that was last used so many days ago."""
+    """Keep an artifact that was last used so many days ago."""
     made = artifacts.artifact(
         kind,
         about,
@@ -483,7 +483,7 @@ def put(kind: str, name: str, days: float, about: str = "a stage") -> artifacts.
 
 @pytest.fixture
 def shelf() -> dict[str, artifacts.Artifact]:
-    """Artefacts of two kinds and several ages, in the test's own cache."""
+    """Artifacts of two kinds and several ages, in the test's own cache."""
     return {
         "old": put("upstream", "old", 40, "DeloresM, d = 2048, on asc-keywords: 1,800 clips"),
         "young": put("upstream", "young", 2),
@@ -491,7 +491,7 @@ def shelf() -> dict[str, artifacts.Artifact]:
     }
 
 
-def test_the_artefacts_are_listed_with_size_age_and_what_they_are(
+def test_the_artifacts_are_listed_with_size_age_and_what_they_are(
     shelf: dict[str, artifacts.Artifact], bench: Bench, cache: Path
 ) -> None:
     code, out, _ = bench("artifacts", "list")
@@ -545,7 +545,7 @@ def test_a_kind_that_nothing_is_of_is_named_with_the_nearest(
     code, out, err = bench("artifacts", "prune", "--kind", "upstreams", "--unused-days", "0")
     assert (code, out) == (2, "")
     assert (
-        "no kind of artefact 'upstreams': did you mean 'upstream'?; known: embeddings, upstream"
+        "no kind of artifact 'upstreams': did you mean 'upstream'?; known: embeddings, upstream"
         in err
     )
     assert all(each.folder.is_dir() for each in shelf.values())

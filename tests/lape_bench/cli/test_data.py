@@ -146,13 +146,13 @@ def test_a_data_set_that_only_its_owners_give_says_what_to_do(bench: Bench) -> N
         assert "bench data prepare iemocap --from" in error
 
 
-def test_the_page_tells_of_every_task_how_to_get_it_its_licence_and_its_split(
+def test_the_page_tells_of_every_task_how_to_get_it_its_license_and_its_split(
     bench: Bench,
 ) -> None:
     _, out, _ = bench("tasks", "page")
     for card in all_cards()[0]:
         section = out.partition(f"### `{card.name}`: ")[2].partition("\n### ")[0]
-        assert card.licence in section
+        assert card.license in section
         assert card.split.origin in section
         assert all(f"`{card.name}@{name}`" in section for name in card.variants)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench.conformance.check import check_system
-from lape_bench.conformance.claims import Result
+from lape_bench.conformance.claims import ClaimResult
 from lape_bench.conformance.devices import unregistered
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
@@ -35,27 +35,27 @@ from lape_bench.system import RunContext, System, TrainingData, TrainingSummary
 from tests.lape_bench.plugins.test_registry import ADAPTERS
 
 CPU = Compute(device="cpu", precision="float32")
-Bench = Callable[..., tuple[int, str, str]]
-Check = Callable[..., Iterator[Result]]
+Harness = Callable[..., tuple[int, str, str]]
+Check = Callable[..., Iterator[ClaimResult]]
 
 
 @pytest.fixture
 def results(synthetic: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Check a class that no package registers."""
 
-    def check(kind: type[System], compute: Compute = CPU, **settings: Any) -> Iterator[Result]:
+    def check(kind: type[System], compute: Compute = CPU, **settings: Any) -> Iterator[ClaimResult]:
         monkeypatch.setattr("lape_bench.conformance.check.load_system", lambda name: kind)
         return check_system("stand-in", settings, compute, progress)
 
     return check
 
 
-def before_training(results: Iterator[Result]) -> list[Result]:
+def before_training(results: Iterator[ClaimResult]) -> list[ClaimResult]:
     """What is said of the class and of its encoder."""
     return list(takewhile(lambda result: result.group in ("system", "encoder"), results))
 
 
-def failing(results: Iterator[Result] | list[Result]) -> list[Result]:
+def failing(results: Iterator[ClaimResult] | list[ClaimResult]) -> list[ClaimResult]:
     return [result for result in results if not result.holds]
 
 
@@ -98,7 +98,7 @@ def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
 
 
 def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one_fails(
-    synthetic: Path, bench: Bench, tmp_path: Path
+    synthetic: Path, harness: Harness, tmp_path: Path
 ) -> None:
     code = """
         import torch
@@ -118,7 +118,7 @@ def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one
     """
     (tmp_path / "mine.py").write_text(textwrap.dedent(code))
     how = ("--device", "cpu", "--precision", "float32", "--quiet")
-    passed, said, _ = bench("systems", "check", f"{tmp_path}/mine.py:Good", *how)
+    passed, said, _ = harness("systems", "check", f"{tmp_path}/mine.py:Good", *how)
     lines = said.splitlines()
     assert (passed, [line for line in lines[:-1] if line[0] != " "]) == (
         0,
@@ -128,10 +128,8 @@ def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one
     if not torch.cuda.is_available():
         assert "  skipped  loaded on another device, it scores alike" in lines
         assert lines[-1].endswith("mine.py:Good keeps the contract; claims not tried here: 4")
-    passed, said, _ = bench("systems", "check", f"{tmp_path}/mine.py:Bad", *how)
-    at = said.splitlines().index(
-        "  FAILS    a window's embedding does not depend on its neighbours"
-    )
+    passed, said, _ = harness("systems", "check", f"{tmp_path}/mine.py:Bad", *how)
+    at = said.splitlines().index("  FAILS    a window's embedding does not depend on its neighbors")
     assert passed == 1
     assert said.splitlines()[at + 1].startswith(" " * 11 + "alone, a window's embedding differs by")
     assert "of the contract's claims do not hold" in said
@@ -260,7 +258,7 @@ class Twice(Sound):
         return super().forward(features).double()
 
 
-class StandardisedOverTheBatch(Sound):
+class StandardizedOverTheBatch(Sound):
     def forward(self, features: Tensor) -> Tensor:
         found = super().forward(features)
         return (found - found.mean(dim=0)) / found.std(dim=0, correction=0)
@@ -357,7 +355,7 @@ class AlwaysCounting(Sound):
         return super().forward(features)
 
 
-class CentredOverTheBatch(Sound):
+class CenteredOverTheBatch(Sound):
     def forward(self, features: Tensor) -> Tensor:
         embeddings = super().forward(features)
         return embeddings - embeddings.mean(dim=0)
@@ -418,7 +416,7 @@ RATE = "works at the rate of the audio it is given"
 LENGTHS = "takes windows of 1 to 12 s"
 SHORT = "takes windows of 0.1 s, as own tasks may have"
 STEADY = "in evaluation, gives the same embedding again and does not change"
-ALONE = "a window's embedding does not depend on its neighbours"
+ALONE = "a window's embedding does not depend on its neighbors"
 MOVES = "its tensors follow it to another device"
 TRAINED = "fine-tuning reaches its parameters"
 FINITE = "its gradients are finite, with a silent window too"
@@ -441,7 +439,7 @@ FINITE = "its gradients are finite, with a silent window too"
         (Twice, EMBEDS, "they are torch.float64; heads are float32: .float()"),
         (Unset, EMBEDS, "are weights or statistics unset?"),
         (SizedLater, EMBEDS, "wide.weight, wide.bias have no shape before the first batch"),
-        (StandardisedOverTheBatch, EMBEDS, "one window alone they are not finite; is batch norm"),
+        (StandardizedOverTheBatch, EMBEDS, "one window alone they are not finite; is batch norm"),
         (BatchNormThatTrains, EMBEDS, "one window alone raised ValueError: Expected more than 1"),
         (InPlace, STEADY, "it changes the waveforms that it is given; is there an x.mul_()"),
         (NothingOfNoFrames, SHORT, "their embeddings are not finite; is there an average over no"),
@@ -452,7 +450,7 @@ FINITE = "its gradients are finite, with a silent window too"
         (DropoutLeftOn, STEADY, "is dropout on in evaluation?"),
         (DropoutOutOfSight, STEADY, "eval() finds no module in a list"),
         (AlwaysCounting, STEADY, "evaluation moves heard; are statistics updated"),
-        (CentredOverTheBatch, ALONE, "is something normalised over the batch?"),
+        (CenteredOverTheBatch, ALONE, "is something normalized over the batch?"),
         (BatchNormLeftOn, ALONE, "is batch norm still training"),
         (PlainTensor, MOVES, "plain attributes stay behind: scales['bands']; use register_buffer"),
         (PlainList, MOVES, "plain attributes stay behind: layers[0]; use"),
@@ -505,12 +503,12 @@ def test_short_windows_that_are_refused_are_noted_with_the_place_and_break_no_cl
 
 class Leaves(Sound):
     def forward(self, features: Tensor) -> Tensor:
-        sys.exit("no licence")
+        sys.exit("no license")
 
 
 def test_a_system_that_leaves_is_told_and_the_check_goes_on(results: Check) -> None:
     said = [result for result in results(of_encoder(Leaves)) if result.group != "system"]
-    assert said[0].detail.startswith("it raised SystemExit: no licence, at test_check.py:")
+    assert said[0].detail.startswith("it raised SystemExit: no license, at test_check.py:")
     assert {result.outcome for result in said[1:]} == {"skipped"}
 
 
@@ -530,7 +528,7 @@ class Mixed(Sound):
     def prepare(self) -> None:
         self.recurrent = nn.GRU(8, 8, batch_first=True)  # keeps its weights in a plain list, too
         self.steps = [self.filters, self.recurrent]
-        self.doubled = 2 * self.filters.weight  # computed, as by weight normalisation
+        self.doubled = 2 * self.filters.weight  # computed, as by weight normalization
         self.register_buffer("scale", torch.ones(8))
         self.tokens: dict[str, object] = {"itself": self, "name": "mixed", "scale": self.scale}
 
@@ -622,7 +620,7 @@ class Floor(system_of(Filters)):
     protocols = ("linear",)
 
 
-class Unnormalised(Floor):
+class Unnormalized(Floor):
     def score(self, *arguments: Any) -> Tensor:
         return super().score(*arguments) + 1
 
@@ -793,12 +791,12 @@ COUNTED = "parameters and operations are counted"
         (SeedingOthers, TRAINS, "the global generator of NumPy and of Python moved"),
         (OneClassShort, LOG_PROBABILITIES, "the shape is (32, 7), not (32, 8)"),
         (InDoublePrecision, LOG_PROBABILITIES, "they are torch.float64 on cpu"),
-        (Unnormalised, LOG_PROBABILITIES, "sum to e^1; end with log_softmax"),
+        (Unnormalized, LOG_PROBABILITIES, "sum to e^1; end with log_softmax"),
         (RandomlyScoring, "scoring twice gives the same scores", "is dropout left on?"),
         (
             BatchDependent,
-            "a clip's score does not depend on its neighbours",
-            "is something normalised over the batch?",
+            "a clip's score does not depend on its neighbors",
+            "is something normalized over the batch?",
         ),
         (
             LengthBound,
@@ -921,14 +919,15 @@ def test_a_resumed_run_that_starts_anew_with_other_draws_is_found(
     kind = load_system("supervised")
     monkeypatch.setattr(kind, "protocols", ("finetune",))
     monkeypatch.setattr("lape_bench.learning.training.loop._Checkpoint.save", _half_a_checkpoint)
-    brief = {"width": 16, "finetune": {"epochs": 3, "least_steps": 1}}
+    smoke_settings = {"width": 16, "finetune": {"epochs": 3, "min_steps": 1}}
     assert any(
-        "the resumed run differs" in line for line in failures("supervised", brief, progress)
+        "the resumed run differs" in line
+        for line in failures("supervised", smoke_settings, progress)
     )
 
 
 def _half_a_checkpoint(checkpoint: Any, context: Any, last: bool) -> None:
-    """Keep the epoch but lose the optimiser's state."""
+    """Keep the epoch but lose the optimizer's state."""
     content = {name: part.state_dict() for name, part in checkpoint.parts.items()}
     content["optimizer"]["state"] = {}
     rest = {"epoch": checkpoint.epoch, "curve": checkpoint.curve}

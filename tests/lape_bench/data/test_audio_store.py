@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError
 from lape_bench.data import audio_store
-from lape_bench.data.audio_store import Clips, Facts, Recording, build, open_store
+from lape_bench.data.audio_store import ClipFacts, Clips, Recording, build, open_store
 
 WriteClip = Callable[..., Path]
 
@@ -324,9 +324,9 @@ def test_a_build_that_is_interrupted_leaves_nothing_half(
 
 
 def test_what_is_not_accepted_is_not_kept(recordings: list[Recording], cache: Path) -> None:
-    seen: list[Facts] = []
+    seen: list[ClipFacts] = []
 
-    def accept(facts: list[Facts]) -> None:
+    def accept(facts: list[ClipFacts]) -> None:
         seen.extend(facts)
         raise UserError("not these")
 

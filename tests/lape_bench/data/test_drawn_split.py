@@ -8,23 +8,23 @@ from hypothesis import strategies as st
 
 from lape_bench.data.catalog import load_card
 from lape_bench.data.drawn_split import draw_sides
-from lape_bench.task import Listed, TaskCard
+from lape_bench.task import ClipEntry, TaskCard
 
 BY_CLIP, BY_GROUP = load_card("librispeech-speaker"), load_card("librispeech-speaker@chapters")
 NO_VALIDATION = load_card("birdsong")
 ONE_CLASS = BY_CLIP.classes[0]
 
 
-def clips(sizes: dict[str, int], label: str = ONE_CLASS) -> list[Listed]:
+def clips(sizes: dict[str, int], label: str = ONE_CLASS) -> list[ClipEntry]:
     """So many clips of each group."""
     return [
-        Listed(f"{label}/{group}/{number:04d}", Path("nowhere"), label, None, None, group)
+        ClipEntry(f"{label}/{group}/{number:04d}", Path("nowhere"), label, None, None, group)
         for group, size in sizes.items()
         for number in range(size)
     ]
 
 
-def sides(listing: list[Listed], card: TaskCard) -> dict[str, str | None]:
+def sides(listing: list[ClipEntry], card: TaskCard) -> dict[str, str | None]:
     return {clip.clip_id: clip.split for clip in draw_sides(listing, card)}
 
 

@@ -209,13 +209,13 @@ def test_a_folder_outside_the_cache_is_not_even_walked(
     assert tmp_path / "mine" / "recordings" not in looked
 
 
-def test_status_shows_state_size_and_licence(
+def test_status_shows_state_size_and_license(
     clips: bytes, cache: Path, bench: Callable[..., str]
 ) -> None:
     card = card_of(clips)
     bring(card, clips)
     _, row, total = bench(card, "status").splitlines()
-    assert row.split() == [card.name, "fetched", "3", *card.licence.split()]
+    assert row.split() == [card.name, "fetched", "3", *card.license.split()]
     assert total.startswith(f"3 MiB in {cache};")
 
 

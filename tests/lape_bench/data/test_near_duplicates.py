@@ -9,7 +9,7 @@ RATE = 16_000
 
 
 def recording(seed: int, seconds: float = 1.0) -> np.ndarray:
-    """Noise whose colour and level change four times."""
+    """Noise whose color and level change four times."""
     draw = np.random.default_rng(seed)
     parts = []
     for _ in range(4):

@@ -152,7 +152,7 @@ def test_broken_own_cards_are_named_and_left_out(made: Path, bench: Bench) -> No
     own_card("named").write_text(good)
     own_card("nowhere").write_text(
         good.replace("tones", "nowhere").partition("recordings:")[0]
-        + "licence: x\ncitation: x\nexpected: {clips: 1}\n"
+        + "license: x\ncitation: x\nexpected: {clips: 1}\n"
     )
     own_card("esc10").write_text(good.replace("name: tones", "name: esc10"))
     own_card(".tones.yaml.half").write_text("{")
@@ -175,7 +175,7 @@ def test_broken_own_cards_are_named_and_left_out(made: Path, bench: Bench) -> No
     assert "is not valid YAML" in bench("run", "--task", "garbled")[2]
 
 
-def test_an_own_task_can_be_learnt_from(made: Path, progress: Progress) -> None:
+def test_an_own_task_can_be_learned_from(made: Path, progress: Progress) -> None:
     clips = load_corpus(["tones"], None, None, RATE, progress)
     assert len(clips) == 18
     with pytest.raises(UserError, match=r"names 'tonse', which is neither.*did you mean 'tones'"):

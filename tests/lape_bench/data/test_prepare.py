@@ -21,7 +21,7 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import COLUMNS, INFO, Manifest, load_manifest
 from lape_bench.data.prepare import prepare
 from lape_bench.data.sources.archives import downloads
-from lape_bench.task import Expected, Listed, SplitRule, TaskCard
+from lape_bench.task import ClipEntry, Expected, SplitRule, TaskCard
 from lape_bench.tasks.fsdd import FreeSpokenDigits
 
 WriteClip = Callable[..., Path]
@@ -189,10 +189,10 @@ def test_a_label_that_the_card_does_not_know_is_named_with_the_nearest(
     assert not files_below(cache)
 
 
-def test_mislabelled_clips_are_all_named_and_can_be_left_out(
+def test_mislabeled_clips_are_all_named_and_can_be_left_out(
     digits: Path, write_clip: WriteClip, progress: Progress
 ) -> None:
-    """A mislabelled clip is one bad clip among others: design.md, section 9."""
+    """A mislabeled clip is one bad clip among others: design.md, section 9."""
     for seed, name in enumerate(["ten_theo_0", "zero_lucas_1"]):
         write_clip(digits / "recordings" / f"{name}.wav", 100 + seed)
     with pytest.raises(UserError) as caught:
@@ -406,7 +406,7 @@ def test_a_variant_that_lacks_its_archive_is_told_and_its_old_manifest_goes(
     prepare(DIGITS, digits, progress)
     read = FreeSpokenDigits.read
 
-    def lacking(self: FreeSpokenDigits, root: Path, card: TaskCard) -> list[Listed]:
+    def lacking(self: FreeSpokenDigits, root: Path, card: TaskCard) -> list[ClipEntry]:
         if card.variant:
             raise UserError("the archive of the variant is not here")
         return read(self, root, card)

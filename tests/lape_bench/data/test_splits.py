@@ -44,7 +44,7 @@ def hold_split_properties(card: TaskCard, manifest: Manifest, split: Split) -> N
     assert all(sides)
     assert sum(map(len, sides)) == len(clips)
     assert set().union(*sides) == set(range(len(clips)))
-    assert set(split.labelled) <= set(split.train)
+    assert set(split.labeled) <= set(split.train)
     contents = [set(clips["content"].iloc[list(side)]) for side in sides]
     assert sum(map(len, contents)) == len(set().union(*contents))
     if card.group is not None:
@@ -52,7 +52,7 @@ def hold_split_properties(card: TaskCard, manifest: Manifest, split: Split) -> N
         assert not (groups[0] | groups[1]) & groups[2]
         if split.validation_origin == "held out of train":
             assert not groups[0] & groups[1]
-    assert set(clips["label"].iloc[split.labelled]) == set(card.classes)
+    assert set(clips["label"].iloc[split.labeled]) == set(card.classes)
 
 
 @every_task
@@ -96,9 +96,9 @@ def test_label_fractions_are_nested(reference: str, seed: int, pair: tuple[float
     card, manifest = task(reference)
     small, large = sorted(pair)
     for fold in card.folds:
-        for selects in (True, False):
-            few = make_split(manifest, card, fold, seed, small, selects).labelled
-            many = make_split(manifest, card, fold, seed, large, selects).labelled
+        for uses_validation in (True, False):
+            few = make_split(manifest, card, fold, seed, small, uses_validation).labeled
+            many = make_split(manifest, card, fold, seed, large, uses_validation).labeled
             assert set(few) <= set(many)
 
 
@@ -110,7 +110,7 @@ def test_label_fractions_are_stratified(reference: str, seed: int, fraction: flo
     labels = manifest.clips["label"]
     for split in splits_of(card, manifest, seed, fraction):
         all_of = labels.iloc[split.train].value_counts()
-        taken = labels.iloc[split.labelled].value_counts()
+        taken = labels.iloc[split.labeled].value_counts()
         for label in card.classes:
             assert taken[label] >= 1
             assert abs(taken[label] - fraction * all_of[label]) <= 0.5 or taken[label] == 1
@@ -120,7 +120,7 @@ def test_label_fractions_are_stratified(reference: str, seed: int, fraction: flo
 def test_the_same_seed_draws_the_same_labels_and_another_seed_others(reference: str) -> None:
     card, manifest = task(reference)
     first, again, other = (
-        make_split(manifest, card, card.folds[0], seed, 0.2).labelled for seed in (0, 0, 1)
+        make_split(manifest, card, card.folds[0], seed, 0.2).labeled for seed in (0, 0, 1)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -133,9 +133,9 @@ def test_a_system_that_selects_nothing_sees_the_same_labels(
 ) -> None:
     card, manifest = task(reference)
     for fold in card.folds:
-        selecting = make_split(manifest, card, fold, 3, fraction, selects=True)
-        other = make_split(manifest, card, fold, 3, fraction, selects=False)
-        assert np.array_equal(selecting.labelled, other.labelled)
+        selecting = make_split(manifest, card, fold, 3, fraction, uses_validation=True)
+        other = make_split(manifest, card, fold, 3, fraction, uses_validation=False)
+        assert np.array_equal(selecting.labeled, other.labeled)
 
 
 @every_task
@@ -143,7 +143,7 @@ def test_without_selection_nothing_is_held_out_of_all_labels(reference: str) -> 
     card, manifest = task(reference)
     clips = manifest.clips
     for fold in card.folds:
-        split = make_split(manifest, card, fold, 0, 1.0, selects=False)
+        split = make_split(manifest, card, fold, 0, 1.0, uses_validation=False)
         official = int((clips["split"] == "val").sum())
         assert len(split.train) + len(split.test) + official == len(clips)
         assert not len(split.validation)
@@ -205,8 +205,8 @@ def test_a_random_split_deals_the_whole_train_audio_also_where_labels_are_a_frac
     split = make_split(manifest, card, 1, 0, 0.2)
     labels = manifest.clips["label"].to_numpy(object)
     dealt = random_like(split, labels, np.random.default_rng(0))
-    assert len(dealt.train) == len(split.train) > len(dealt.labelled) == len(split.labelled)
-    assert set(dealt.labelled) < set(dealt.train)
+    assert len(dealt.train) == len(split.train) > len(dealt.labeled) == len(split.labeled)
+    assert set(dealt.labeled) < set(dealt.train)
     assert not set(dealt.train) & {*dealt.test, *dealt.validation}
 
 
@@ -215,9 +215,9 @@ def test_a_random_split_keeps_class_counts_and_ignores_groups() -> None:
     split = make_split(manifest, card, 1, 0)
     labels = manifest.clips["label"].to_numpy(object)
     dealt = random_like(split, labels, np.random.default_rng(0))
-    for side in ("labelled", "validation", "test"):
+    for side in ("labeled", "validation", "test"):
         own, random = getattr(split, side), getattr(dealt, side)
         assert sorted(labels[own]) == sorted(labels[random])
     groups = manifest.clips["group"].to_numpy(object)
-    assert set(groups[dealt.labelled]) & set(groups[dealt.test])
-    assert not set(dealt.labelled) & set(dealt.test)
+    assert set(groups[dealt.labeled]) & set(groups[dealt.test])
+    assert not set(dealt.labeled) & set(dealt.test)

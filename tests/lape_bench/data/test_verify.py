@@ -8,7 +8,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import prepare
-from lape_bench.data.verify import Finding, differences, verify
+from lape_bench.data.verify import TaskFinding, differences, verify
 from lape_bench.task import Expected, TaskCard
 
 CARD = load_card("fsdd-digits").model_copy(
@@ -39,7 +39,7 @@ def edited(manifest: Manifest, clip_id: str, **columns: object) -> Manifest:
 
 def failing(
     manifest: Manifest, progress: Progress, card: TaskCard = CARD, deep: bool = False
-) -> list[Finding]:
+) -> list[TaskFinding]:
     return [found for found in verify(card, manifest, deep, progress) if not found.holds]
 
 

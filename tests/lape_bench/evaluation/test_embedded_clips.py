@@ -39,12 +39,12 @@ class Moments(Encoder):
 
 
 def record_of(context: RunContext, fraction: float = 0.5) -> RunRecord:
-    """What a linear evaluation leaves: embeddings of labelled and of validation clips."""
+    """What a linear evaluation leaves: embeddings of labeled and of validation clips."""
     card = load_card(TASK)
     manifest = load_manifest(card)
     split = make_split(manifest, card, 0, 3, fraction)
     clips = manifest.open_clips(16_000)
-    for rows in (split.labelled, split.validation):
+    for rows in (split.labeled, split.validation):
         cached_embeddings(Moments(), clips.select(rows), 1.0, {}, context)
     return RunRecord(
         cell=Cell(system="s", task=TASK, protocol="linear", label_fraction=fraction, seed=3),
@@ -78,8 +78,8 @@ def test_each_embedding_stands_beside_the_class_of_its_own_clip(
     names = manifest.clips["label"].to_numpy()[distances.argmin(axis=1)]
     assert [found.classes[label] for label in found.labels] == names.tolist()
     split = make_split(manifest, load_card(TASK), 0, 3, 0.5)
-    assert sorted(distances.argmin(axis=1)) == split.labelled.tolist()
-    assert found.about == f"{len(split.labelled)} labelled train clips"
+    assert sorted(distances.argmin(axis=1)) == split.labeled.tolist()
+    assert found.about == f"{len(split.labeled)} labeled train clips"
 
 
 def test_of_a_record_that_was_fine_tuned_it_is_said_when_they_were_embedded(

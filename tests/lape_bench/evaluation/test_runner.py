@@ -27,7 +27,7 @@ from lape_bench.runtime.device import Compute
 from lape_bench.system import RunContext, TrainingSummary
 from tests.lape_bench import killed_runs
 
-BRIEF = {"width": 16, "finetune": {"epochs": 3, "least_steps": 1, "selections": 3}}
+BRIEF = {"width": 16, "finetune": {"epochs": 3, "min_steps": 1, "selections": 3}}
 CPU = Compute(device="cpu", precision="float32")
 
 
@@ -98,7 +98,7 @@ def told(record: RunRecord) -> dict[str, object]:
             "identity",
             "metrics",
             "predictions_sha256",
-            "decided",
+            "selection",
             "validation",
             "curves",
             "diagnosis",
@@ -159,11 +159,11 @@ def test_the_record_says_what_is_needed_to_recompute_and_trace_it(
     assert record.task is not None
     assert record.task.manifest_hash == load_manifest(card).hash
     assert record.task.data == "synthetic"
-    assert record.task.clips == {"train": 192, "labelled": 48, "validation": 64, "test": 64}
+    assert record.task.clips == {"train": 192, "labeled": 48, "validation": 64, "test": 64}
     assert record.settings["finetune"]["learning_rate"] == 1e-3
     assert list(record.curves) == ["fine-tuning"]
     assert [row["epoch"] for row in record.curves["fine-tuning"]] == [1, 2, 3]
-    assert list(record.decided.values()) == ["validation"]
+    assert list(record.selection.values()) == ["validation"]
     curve = record.curves["fine-tuning"]
     assert record.validation == max(row["validation"] for row in curve)
     probed = run_cell(brief_cell(protocol="linear"), options(tmp_path), progress)
@@ -334,7 +334,7 @@ def test_a_cell_travels_as_plain_data() -> None:
     assert Cell.model_validate_json(json.dumps(cell.model_dump(mode="json"))) == cell
 
 
-def test_unlabelled_stages_see_all_train_audio_and_no_more(
+def test_unlabeled_stages_see_all_train_audio_and_no_more(
     synthetic: Path, progress: Progress
 ) -> None:
     job = resolve(brief_cell(), progress)
@@ -347,7 +347,7 @@ def test_unlabelled_stages_see_all_train_audio_and_no_more(
     sides = dict(zip(job.manifest.clips["clip_id"], job.manifest.clips["split"], strict=True))
     assert {sides[clip] for clip in data.train.ids} == {"train"}
     assert len(data.train) == 192
-    assert len(data.labelled.clips) == 8 * round(24 * 0.1)
+    assert len(data.labeled.clips) == 8 * round(24 * 0.1)
     assert data.validation is not None
     assert {sides[clip] for clip in data.validation.clips.ids} == {"val"}
 

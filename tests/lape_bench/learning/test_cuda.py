@@ -17,9 +17,9 @@ from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.cuda_graph import Graphed
 from lape_bench.records.record import Cell, RunRecord, cell_folder
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.runtime.device import Compute
-from lape_bench.system import Target
+from lape_bench.system import TargetTask
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 
@@ -28,7 +28,7 @@ LEARNING = ["supervised", "mast", "delores-s", "delores-m", "simclr", "moco", "b
 
 
 def cell(system: str, changed: Mapping[str, Any] = MappingProxyType({})) -> Cell:
-    settings = load_system(system).brief_settings(changed)
+    settings = load_system(system).with_smoke_settings(changed)
     return Cell(system=system, settings=settings, task="synthetic-sounds", protocol="finetune")
 
 
@@ -41,7 +41,7 @@ def run(of: Cell, out: Path) -> tuple[RunRecord, str]:
 
 
 def forget(home: Path) -> None:
-    """Have the next run find no artefact."""
+    """Have the next run find no artifact."""
     shutil.rmtree(home / "artifacts", ignore_errors=True)
 
 
@@ -92,7 +92,7 @@ def test_float32_is_that_of_the_cpu_forward_and_backward(system: str) -> None:
     kind = load_system(system)
     made = kind(
         kind.Settings(),
-        Target(classes=("a", "b"), window_seconds=1.0, metric="accuracy"),
+        TargetTask(classes=("a", "b"), window_seconds=1.0, metric="accuracy"),
         "finetune",
     )
     torch.manual_seed(0)
@@ -117,7 +117,7 @@ def test_views_are_those_of_the_cpu() -> None:
     log_mels = torch.randn(16, 64, 96, generator=torch.Generator().manual_seed(0))
     made = []
     for device in ("cpu", "cuda"):
-        views, draw = Views((64, 96), 64).to(device), Draws(torch.Generator().manual_seed(1))
+        views, draw = Views((64, 96), 64).to(device), BatchRandom(torch.Generator().manual_seed(1))
         views(log_mels.to(device), draw)
         made.append(views(log_mels.to(device), draw).cpu())
     torch.testing.assert_close(made[1], made[0], rtol=1e-4, atol=1e-4)
@@ -127,7 +127,7 @@ def test_views_are_those_of_the_cpu() -> None:
 def test_steps_that_are_recorded_end_with_the_bytes_of_plain_ones(
     system: str, own_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = {"epochs": 5, "least_steps": 20}
+    steps = {"epochs": 5, "min_steps": 20}
     longer: dict[str, Any] = {"finetune": steps}
     if system == "unfused":
         longer |= {"distill": steps, "teacher_settings": {"pretrain": steps}}

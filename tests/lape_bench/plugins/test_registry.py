@@ -93,7 +93,7 @@ def test_a_name_with_an_argument_is_the_class_that_it_binds(
     plug_ins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (plug_ins / "many.py").write_text(
-        '"""mine:PLACE: anything."""\nclass A:\n    of = classmethod(lambda kind, place: (kind, place))\n'
+        '"""mine:PLACE: anything."""\nclass A:\n    from_argument = classmethod(lambda kind, place: (kind, place))\n'
     )
     mine = register(monkeypatch, EntryPoint("mine", "many:A", "group"))
     kind, place = mine.load("mine:a/place@b:c.pt", callable, "anything")

@@ -117,6 +117,8 @@ def test_a_place_that_cannot_be_written_is_said(bench: Bench, tmp_path: Path) ->
 
 def test_every_file_of_the_template_is_installed_with_the_harness() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    patterns = project["tool"]["setuptools"]["package-data"]["lape_bench"]
-    installed = {path for pattern in patterns for path in (ROOT / "lape_bench").glob(pattern)}
+    patterns = project["tool"]["setuptools"]["package-data"]["lape_bench.plugins"]
+    installed = {
+        path for pattern in patterns for path in (ROOT / "lape_bench" / "plugins").glob(pattern)
+    }
     assert {TEMPLATE / name for name in template()} <= installed

@@ -11,7 +11,7 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import (
-    Answers,
+    PredictedClasses,
     read_answers,
     read_predictions,
     write_predictions,
@@ -111,7 +111,7 @@ def test_of_a_file_that_does_not_name_what_was_predicted_it_is_told_from_the_sco
 def test_only_the_same_clips_with_the_same_classes_are_one_test_set() -> None:
     def digest(ids: list[str], labels: list[int], classes: tuple[str, ...]) -> str:
         numbers = np.array(labels)
-        return Answers(pa.chunked_array([ids]), numbers, numbers, classes).digest()
+        return PredictedClasses(pa.chunked_array([ids]), numbers, numbers, classes).digest()
 
     same = digest(["a", "b"], [0, 1], ("x", "y"))
     assert digest(["a", "b"], [0, 1], ("x", "y")) == same

@@ -107,7 +107,7 @@ def read_back(folder: Path, values: dict[str, Any]) -> RunRecord:
     return read_record(folder)
 
 
-def test_a_record_of_the_first_schema_is_read_with_its_curve_and_artefacts(tmp_path: Path) -> None:
+def test_a_record_of_the_first_schema_is_read_with_its_curve_and_artifacts(tmp_path: Path) -> None:
     record = read_back(tmp_path, EARLIER)
     assert record.schema_version == 3
     assert list(record.curves) == ["fine-tuning"]
@@ -143,7 +143,7 @@ def test_the_second_schema_has_no_field_of_the_first(tmp_path: Path) -> None:
         read_back(tmp_path, EARLIER | {"schema_version": 2})
 
 
-def test_curves_clusters_and_artefacts_come_back_as_they_were_written(
+def test_curves_clusters_and_artifacts_come_back_as_they_were_written(
     written: tuple[Path, RunRecord],
 ) -> None:
     folder, record = written

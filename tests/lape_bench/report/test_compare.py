@@ -53,7 +53,7 @@ def test_scores_and_difference_are_means_over_seeds(
     by_seed = right.mean(axis=2)
     for side, accuracies in zip((found.a, found.b), by_seed, strict=True):
         assert side.scores == {"accuracy": pytest.approx(accuracies.mean())}
-        assert side.deviations == {"accuracy": pytest.approx(accuracies.std(ddof=1))}
+        assert side.stds == {"accuracy": pytest.approx(accuracies.std(ddof=1))}
     assert found.difference == pytest.approx(by_seed[0].mean() - by_seed[1].mean())
     assert (found.seeds, found.folds, found.clips) == ((0, 1, 2), (0,), 80)
 
@@ -82,7 +82,7 @@ def test_one_seed_is_scipy_s_paired_bootstrap_over_clips(
     )
     assert found.interval == pytest.approx(tuple(expected.confidence_interval))
     assert found.seed_interval is None
-    assert found.a.deviations == {"accuracy": None}
+    assert found.a.stds == {"accuracy": None}
 
 
 def test_each_seed_has_mcnemar_s_test_of_its_own(right: NDArray[np.bool_], tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_variant_is_named_as_on_the_leaderboard_or_by_its_system_alone(tmp_pat
 def test_versions_of_a_system_are_compared_by_the_names_of_the_leaderboard(tmp_path: Path) -> None:
     right = np.random.default_rng(0).random((2, 50)) < 0.7
     for number, row in enumerate(right):
-        write_right(tmp_path / str(number), "a", row, rests_on={"weights": str(number)})
+        write_right(tmp_path / str(number), "a", row, provenance={"weights": str(number)})
     with pytest.raises(UserError, match=r"2 variants on t; one of 'a \[version 1-"):
         compared(tmp_path, "a", "a")
     cells = load_results([tmp_path]).cells

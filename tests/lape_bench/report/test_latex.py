@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lape_bench.report.latex import escaped, latex
-from lape_bench.report.table import Column, Entry, Row, Table
+from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow
 
 NEEDS_LATEX = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex (texlive) is not installed"
@@ -29,13 +29,13 @@ NASTY = [
 
 def table(labels: list[str]) -> Table:
     columns = (
-        Column("system & co", left=True),
-        Column("a_b", "G%"),
-        Column("c", "G%"),
-        Column("d", "H"),
+        TableColumn("system & co", left=True),
+        TableColumn("a_b", "G%"),
+        TableColumn("c", "G%"),
+        TableColumn("d", "H"),
     )
     rows = [
-        Row((Entry(label), Entry("79.1", "± 0.4", "best"), Entry("—"), Entry("78", rank="second", marks=("†", "1"))), block)
+        TableRow((TableEntry(label), TableEntry("79.1", "± 0.4", "best"), TableEntry("—"), TableEntry("78", rank="second", marks=("†", "1"))), block)
         for label, block in zip(labels, ["", *["published #1"] * len(labels)], strict=False)
     ]  # fmt: skip
     return Table(
@@ -65,8 +65,8 @@ def test_a_file_of_tables_compiles_as_it_is(tmp_path: Path) -> None:
 @NEEDS_LATEX
 @pytest.mark.slow
 def test_wide_and_high_tables_stay_within_the_page(tmp_path: Path) -> None:
-    columns = (Column("system", left=True), *(Column(f"task {n}") for n in range(40)))
-    row = Row((Entry("s"), *(Entry("79.1", "± 0.4") for _ in range(40))))
+    columns = (TableColumn("system", left=True), *(TableColumn(f"task {n}") for n in range(40)))
+    row = TableRow((TableEntry("s"), *(TableEntry("79.1", "± 0.4") for _ in range(40))))
     document = tmp_path / "tables.tex"
     high = table(["s"] * 80)
     document.write_text(latex([Table(columns, (row,)), high]), encoding="utf-8")

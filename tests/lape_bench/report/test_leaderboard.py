@@ -52,7 +52,7 @@ def write_scores(
     """Write a record with these predictions; the clips' ids are their numbers."""
     cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
     task_values = {"manifest_hash": "m" * 64, "data": "real", "metric": "accuracy"}
-    more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}, "rests_on": {}}
+    more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}, "provenance": {}}
     more["validation"] = None
     for key, value in how.items():
         place = next((each for each in (task_values, more) if key in each), cell_values)
@@ -92,7 +92,7 @@ def test_scores_are_recomputed_from_predictions_and_summed_up_over_seeds(tmp_pat
     scores = [write(tmp_path, seed) for seed in range(3)]
     row = board_of(tmp_path).iloc[0]
     assert row["score"] == pytest.approx(np.mean(scores))
-    assert row["deviation"] == pytest.approx(np.std(scores, ddof=1))
+    assert row["std"] == pytest.approx(np.std(scores, ddof=1))
     low, high = stats.t.interval(0.95, 2, np.mean(scores), stats.sem(scores))
     assert row["interval"] == pytest.approx((high - low) / 2)
     assert (row["seeds"], row["folds"], row["parameters"]) == (3, 1, 13)
@@ -113,7 +113,7 @@ def test_on_validation_settings_are_compared_by_the_scores_there_and_not_on_test
     board = leaderboard(on_validation(cells))
     assert board["system"].tolist() == ["better there", "better on test"]
     assert board["score"].tolist() == pytest.approx([0.6, 0.3])
-    assert board["deviation"].tolist() == pytest.approx([np.std([0.5, 0.7], ddof=1)] * 2)
+    assert board["std"].tolist() == pytest.approx([np.std([0.5, 0.7], ddof=1)] * 2)
     table = tmp_path / "cells.csv"
     cells.to_csv(table, index=False)
     pd.testing.assert_frame_equal(leaderboard(on_validation(load_results([table]).cells)), board)
@@ -134,7 +134,7 @@ def test_folds_are_averaged_within_a_seed_before_seeds_are_compared(tmp_path: Pa
     scores = [[write(tmp_path, seed, fold, 2) for fold in (1, 2)] for seed in (0, 1)]
     row = board_of(tmp_path).iloc[0]
     assert row["score"] == pytest.approx(np.mean(scores))
-    assert row["deviation"] == pytest.approx(np.std(np.mean(scores, axis=1), ddof=1))
+    assert row["std"] == pytest.approx(np.std(np.mean(scores, axis=1), ddof=1))
 
 
 def test_a_seed_that_lacks_a_fold_is_left_out_where_others_are_complete(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_seed_that_lacks_a_fold_is_left_out_where_others_are_complete(tmp_path
     row = board_of(tmp_path).iloc[0]
     assert row["score"] == pytest.approx(np.mean(complete))
     assert row["seeds"] == 1
-    assert math.isnan(row["deviation"])
+    assert math.isnan(row["std"])
 
 
 def test_seeds_that_are_left_out_are_told_in_a_note_and_in_the_formats_of_machines(
@@ -169,7 +169,7 @@ def test_seeds_with_other_folds_have_no_deviation(tmp_path: Path) -> None:
         write(tmp_path, seed, seed + 1, 5)
     row = board_of(tmp_path).iloc[0]
     assert not row["complete"]
-    assert math.isnan(row["deviation"])
+    assert math.isnan(row["std"])
     assert math.isnan(row["interval"])
 
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_compared_never_shares_a_row(
 
 def test_other_weights_under_one_name_are_told_apart(tmp_path: Path) -> None:
     for seed, weights in enumerate(("old", "new")):
-        write(tmp_path, seed, rests_on={"weights": weights})
+        write(tmp_path, seed, provenance={"weights": weights})
     _, rows = columns(leaderboard(load_results([tmp_path]).cells))
     assert len(rows) == 2
     assert all(row[3].startswith("s [version 1-") for row in rows)

@@ -84,10 +84,10 @@ def finished(epochs: int = 30) -> RunRecord:
                 classes=("a", "b"),
                 metric="accuracy",
                 folds=1,
-                clips={"train": 1800, "labelled": 180, "validation": 600, "test": 600},
+                clips={"train": 1800, "labeled": 180, "validation": 600, "test": 600},
                 skipped=0,
             ),
-            "decided": {"epoch 11 of 12": "validation"},
+            "selection": {"epoch 11 of 12": "validation"},
             "validation": 0.5450,
             "curves": {
                 "pre-training": curve("loss", "spread", "rank"),
@@ -96,7 +96,7 @@ def finished(epochs: int = 30) -> RunRecord:
             },
             "diagnosis": {
                 "cluster_sizes": (40, 9, 5, 3, 0, 0),
-                "normalised_mutual_information": 0.4321,
+                "normalized_mutual_information": 0.4321,
                 "student_agreement": 0.9876,
             },
             "parameters": ParameterCounts(encoder=5_321_856, inference=5_362_836, training=64_211_456),
@@ -174,10 +174,10 @@ def test_scores_counts_and_origin_are_told() -> None:
     record = finished()
     assert lines_of(record)[0] == "unfused on asc-keywords (finetune, 10 % of labels, seed 0)"
     assert said(record, "scores") == "accuracy 51.20 %, balanced accuracy 50.34 %, macro f1 49.87 %"
-    assert said(record, "clips") == "train 1,800, labelled 180, validation 600, test 600"
+    assert said(record, "clips") == "train 1,800, labeled 180, validation 600, test 600"
     assert said(record, "data") == "real, manifest abcdef012345"
     assert said(record, "parameters").endswith("inference 5,362,836, training 64,211,456")
-    assert said(record, "decided") == "epoch 11 of 12 on validation"
+    assert said(record, "selection") == "epoch 11 of 12 on validation"
     assert said(record, "validation") == "accuracy 54.50 %"
     assert said(record, "settings").endswith("distill.epochs=2, teacher_settings.width=64")
     ran_on = "NVIDIA H200, bf16, 16 threads, torch 2.11.0, commit 0123456789ab"
@@ -185,7 +185,7 @@ def test_scores_counts_and_origin_are_told() -> None:
     assert said(record, "resumed") == "2 times after a kill"
 
 
-def test_stages_artefacts_and_curves_are_told_each_in_a_line() -> None:
+def test_stages_artifacts_and_curves_are_told_each_in_a_line() -> None:
     record = finished()
     assert row_of(record, "distillation")[:2] == ["1234.5", "12,346"]
     assert row_of(record, "upstream") == ["0123456789ab", "1234.5", "found", "in", "the", "cache"]
@@ -199,7 +199,7 @@ def test_stages_artefacts_and_curves_are_told_each_in_a_line() -> None:
 def test_clusters_are_summed_up_and_what_helps_to_see_why_is_told() -> None:
     lines = lines_of(finished())
     assert "clusters: 6, of 0 to 40 clips (median 4), 2 empty" in lines
-    assert "normalised mutual information: 0.432" in lines
+    assert "normalized mutual information: 0.432" in lines
     assert "student agreement: 0.988" in lines
     full = finished().model_copy(update={"diagnosis": {"cluster_sizes": (7, 7)}})
     assert "clusters: 2, of 7 to 7 clips (median 7), none empty" in lines_of(full)

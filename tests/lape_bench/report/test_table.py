@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lape_bench.report.table import (
-    Column,
-    Entry,
-    Row,
     Table,
+    TableColumn,
+    TableEntry,
+    TableRow,
     Terminal,
     as_csv,
     as_data,
@@ -26,17 +26,17 @@ from lape_bench.report.table import (
 
 WIDE = Table(
     columns=(
-        Column("system", left=True),
-        *(Column(f"task-{n}", "Speech") for n in range(5)),
-        Column("average", "Speech"),
-        *(Column(f"task-{n}", "Sound") for n in range(5, 9)),
-        Column("average", "Sound"),
+        TableColumn("system", left=True),
+        *(TableColumn(f"task-{n}", "Speech") for n in range(5)),
+        TableColumn("average", "Speech"),
+        *(TableColumn(f"task-{n}", "Sound") for n in range(5, 9)),
+        TableColumn("average", "Sound"),
     ),
     rows=tuple(
-        Row(
+        TableRow(
             (
-                Entry(f"system {s}"),
-                *(Entry(f"{s}{n}.5", "± 0.1", facts={"score": s / 10}) for n in range(10, 21)),
+                TableEntry(f"system {s}"),
+                *(TableEntry(f"{s}{n}.5", "± 0.1", facts={"score": s / 10}) for n in range(10, 21)),
             )
         )
         for s in range(1, 4)
@@ -84,9 +84,9 @@ def test_a_narrow_terminal_shows_each_group_by_itself_under_its_name() -> None:
 
 def test_a_long_label_breaks_between_words_or_else_between_the_parts_of_a_setting() -> None:
     system = "UnFuSeD, d = 1536 (teacher_settings.corpus=asc-keywords)"
-    figures = tuple(Entry("12.34") for _ in range(7))
-    columns = (Column("system", left=True), *(Column(f"task-{n}") for n in range(7)))
-    table = Table(columns, (Row((Entry(system), *figures), "a block"),))
+    figures = tuple(TableEntry("12.34") for _ in range(7))
+    columns = (TableColumn("system", left=True), *(TableColumn(f"task-{n}") for n in range(7)))
+    table = Table(columns, (TableRow((TableEntry(system), *figures), "a block"),))
     lines = [line[:24].rstrip() for line in drawn(table, 80).splitlines()]
     assert lines == [
         "system",
@@ -111,12 +111,12 @@ def test_a_folded_label_loses_nothing_but_spaces_and_is_too_wide_only_where_one_
 
 def test_markdown_marks_the_best_the_second_and_what_has_a_footnote() -> None:
     entries = (
-        Entry("a|b*c"),
-        Entry("79.1", "± 0.4", rank="best"),
-        Entry("78.0", rank="second", marks=("†", "1")),
+        TableEntry("a|b*c"),
+        TableEntry("79.1", "± 0.4", rank="best"),
+        TableEntry("78.0", rank="second", marks=("†", "1")),
     )
-    columns = (Column("system", left=True), Column("x", "G"), Column("x", "H"))
-    table = Table(columns, (Row(entries, "ours"),), "T", {"†": "Fewer.", "1": "Partly."})
+    columns = (TableColumn("system", left=True), TableColumn("x", "G"), TableColumn("x", "H"))
+    table = Table(columns, (TableRow(entries, "ours"),), "T", {"†": "Fewer.", "1": "Partly."})
     assert markdown(table).splitlines() == [
         "**T**",
         "",
@@ -139,10 +139,12 @@ def test_csv_and_json_give_back_what_stands_behind_every_entry(
     figures: list[tuple[str, float, str]],
 ) -> None:
     rows = tuple(
-        Row((Entry("s"), Entry(text, facts={"score": score, "tasks": ["a", "b"]})), block)
+        TableRow(
+            (TableEntry("s"), TableEntry(text, facts={"score": score, "tasks": ["a", "b"]})), block
+        )
         for text, score, block in figures
     )
-    table = Table((Column("system", left=True), Column("t", "G")), rows, "T")
+    table = Table((TableColumn("system", left=True), TableColumn("t", "G")), rows, "T")
     lines = list(csv.DictReader(io.StringIO(as_csv([table]), newline="")))
     told = json.loads(as_json(as_data(table)))["rows"]
     for (text, score, block), line, row in zip(figures, lines, told, strict=True):
@@ -155,6 +157,9 @@ def test_csv_and_json_give_back_what_stands_behind_every_entry(
 
 @pytest.mark.parametrize("text", ["a|b", "[x](y)", "<b>", "*a*"])
 def test_no_label_breaks_a_row_of_markdown(text: str) -> None:
-    table = Table((Column("s", left=True), Column("x")), (Row((Entry(text), Entry("1"))),))
+    table = Table(
+        (TableColumn("s", left=True), TableColumn("x")),
+        (TableRow((TableEntry(text), TableEntry("1"))),),
+    )
     row = markdown(table).splitlines()[2].replace("\\|", "")
     assert row.count("|") == 3

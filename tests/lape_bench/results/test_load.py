@@ -138,7 +138,7 @@ def test_a_system_called_none_and_a_version_with_a_hash_come_back_as_they_were(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "records", 0, system="None")
-    write(tmp_path / "records", 1, rests_on={"weights": "new"})
+    write(tmp_path / "records", 1, provenance={"weights": "new"})
     table = kept(tmp_path / "records", "cells.csv")
     both = load_results([tmp_path / "records", table])
     assert sorted(both.cells["system"]) == ["None", "s"]  # each counts once

@@ -13,7 +13,7 @@ import pytest
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import read_predictions, write_predictions
 from lape_bench.records.record import RunRecord, cell_folder, read_record, write_record
-from lape_bench.results.verify import Verified, verify
+from lape_bench.results.verify import VerificationResult, verify
 from tests.lape_bench.conftest import Bench
 
 Change = Callable[[Path, RunRecord], None]
@@ -55,12 +55,12 @@ def found(out: Path, grade: str) -> list[str]:
     return [each.what for each in seen(out).findings if each.grade == grade]
 
 
-def seen(out: Path, version: int = 1) -> Verified:
+def seen(out: Path, version: int = 1) -> VerificationResult:
     return verify(out, lambda name: version)
 
 
 def test_an_untouched_record_holds(results: Path) -> None:
-    assert seen(results) == Verified(1, 0, (), ())
+    assert seen(results) == VerificationResult(1, 0, (), ())
 
 
 def test_a_score_that_does_not_follow_from_the_predictions_is_wrong(results: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_task_that_is_not_prepared_is_named_and_nothing_is_held_against_it(
     results: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
-    assert seen(results) == Verified(1, 0, ("synthetic-sounds",), ())
+    assert seen(results) == VerificationResult(1, 0, ("synthetic-sounds",), ())
 
 
 def test_a_system_that_is_not_installed_is_told_once_looked_for(results: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_cell_that_stands_twice_is_told(results: Path) -> None:
 
 def test_failed_records_are_counted(results: Path) -> None:
     rewrite(results, status="failed", error="out of luck")
-    assert seen(results) == Verified(0, 1, (), ())
+    assert seen(results) == VerificationResult(0, 1, (), ())
 
 
 def test_the_command_s_exit_code_tells_a_machine(results: Path, bench: Bench) -> None:

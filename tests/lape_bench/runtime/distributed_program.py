@@ -21,9 +21,9 @@ from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.systems.pretrained_system import load_upstream
-from lape_bench.learning.training.pretrain import Objective, UnlabelledClips, pretrain
-from lape_bench.runtime.distributed import Ranks, joined
-from lape_bench.runtime.profiling import Meter
+from lape_bench.learning.training.pretrain import Objective, UnlabeledClips, pretrain
+from lape_bench.runtime.distributed import ProcessGroup, joined
+from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
 RATE = 16_000
@@ -31,7 +31,7 @@ CLIPS = 48  # three batches, whether one process has them or two
 SGD = {"name": "sgd", "learning_rate": 3e-4, "schedule": "constant", "warm_up": 0.0}
 PRETRAIN = {
     "epochs": 2,
-    "least_steps": 1,
+    "min_steps": 1,
     "batch_size": 16,
     "window_seconds": 0.4,
     "optimizer": SGD,
@@ -65,7 +65,7 @@ def stop_after(last: int, objective: Objective) -> None:
     """Have an epoch after the last one not begin."""
     begin = objective.begin_epoch
 
-    def begin_or_stop(epoch: int, corpus: UnlabelledClips, seeds: Seeds) -> Tensor | None:
+    def begin_or_stop(epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         if epoch > last:
             raise Stopped
         return begin(epoch, corpus, seeds)
@@ -73,7 +73,7 @@ def stop_after(last: int, objective: Objective) -> None:
     objective.begin_epoch = begin_or_stop  # type: ignore[method-assign]  # of this one alone
 
 
-def learn(name: str, out: Path, last: int, ranks: Ranks) -> None:
+def learn(name: str, out: Path, last: int, process_group: ProcessGroup) -> None:
     """Pre-train one upstream, as far as it is to go, and write what came out."""
     kind, clips = load_upstream(name), tones()
     small = {} if name == "ss-mast" else {"width": 8}
@@ -92,12 +92,19 @@ def learn(name: str, out: Path, last: int, ranks: Ranks) -> None:
     views = kind.new_views(settings, shape, len(clips))
     work.mkdir(exist_ok=True)
     context = RunContext(
-        cpu, "float32", seeds, Progress(quiet=True), work, Meter(cpu), 0.0, ranks=ranks
+        cpu,
+        "float32",
+        seeds,
+        Progress(quiet=True),
+        work,
+        StageProfiler(cpu),
+        0.0,
+        process_group=process_group,
     )
     with suppress(Stopped):
         curve = pretrain(objective, views, clips, settings.pretrain, context)
         content = {"curve": curve, "before": before, "after": objective.state_dict()}
-        torch.save(content | {"bank": views.mixup.bank}, out / f"{name}-{ranks.rank}.pt")
+        torch.save(content | {"bank": views.mixup.bank}, out / f"{name}-{process_group.rank}.pt")
 
 
 if __name__ == "__main__":

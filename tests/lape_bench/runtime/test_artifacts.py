@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lape_bench.runtime import artifacts
-from lape_bench.runtime.artifacts import Artifact, Kept, artifact, kept, remove, stable_name
+from lape_bench.runtime.artifacts import Artifact, ArtifactInfo, artifact, kept, remove, stable_name
 
 Compute = Callable[[Path, Path], None]
 STAMP = {"torch": "1"}
@@ -37,7 +37,7 @@ def make(
     )
 
 
-def listed(within: Path) -> list[Kept]:
+def listed(within: Path) -> list[ArtifactInfo]:
     return list(kept(within))
 
 
@@ -92,7 +92,7 @@ def test_the_same_inputs_are_computed_once_and_others_anew(tmp_path: Path) -> No
     assert len(calls) == 3
 
 
-def test_an_artefact_says_what_determined_it_and_what_it_took(tmp_path: Path) -> None:
+def test_an_artifact_says_what_determined_it_and_what_it_took(tmp_path: Path) -> None:
     def slow(folder: Path, work: Path) -> None:
         time.sleep(0.05)
         fill(folder, work)
@@ -128,7 +128,7 @@ def test_an_artefact_says_what_determined_it_and_what_it_took(tmp_path: Path) ->
         "all gone",
     ],
 )  # fmt: skip
-def test_a_damaged_artefact_is_noticed_and_made_again(
+def test_a_damaged_artifact_is_noticed_and_made_again(
     damage: Callable[[Path], object], tmp_path: Path
 ) -> None:
     whole = make(tmp_path)
@@ -185,7 +185,7 @@ def test_checkpoints_of_other_code_or_another_machine_are_dropped(
     assert made.computed
 
 
-def test_checkpoints_of_one_artefact_are_not_taken_for_another(
+def test_checkpoints_of_one_artifact_are_not_taken_for_another(
     killed: list[str], tmp_path: Path
 ) -> None:
     make(tmp_path, noting(killed), clips="b")
@@ -205,7 +205,7 @@ def _compute_slowly(within: Path, calls: Path, barrier: Any) -> bool:
     return make(within, compute).computed
 
 
-def test_two_processes_that_need_one_artefact_compute_it_once(tmp_path: Path) -> None:
+def test_two_processes_that_need_one_artifact_compute_it_once(tmp_path: Path) -> None:
     methods = multiprocessing.get_context("fork")
     with methods.Manager() as manager, methods.Pool(2) as pool:
         arguments = (tmp_path / "cache", tmp_path / "calls", manager.Barrier(2))
@@ -216,7 +216,7 @@ def test_two_processes_that_need_one_artefact_compute_it_once(tmp_path: Path) ->
 
 @pytest.fixture
 def shelf(tmp_path: Path, killed: list[str]) -> Path:
-    """Two finished artefacts, one that is unfinished, one without what it took."""
+    """Two finished artifacts, one that is unfinished, one without what it took."""
     old, young = make(tmp_path, clips="old"), make(tmp_path, kind="student", clips="young")
     unreadable = make(tmp_path, clips="unreadable")
     (unreadable.folder / "made.json").write_text("{}")
@@ -260,7 +260,7 @@ def test_a_listing_goes_by_kind_and_the_longest_unused_first(shelf: Path) -> Non
     assert [round(one.unused_days, 2) for one in each] == [3.0, 0.0, 0.0, 1.0]
 
 
-def test_an_artefact_that_is_found_counts_as_used(shelf: Path) -> None:
+def test_an_artifact_that_is_found_counts_as_used(shelf: Path) -> None:
     make(shelf, clips="old")
     assert max(each.unused_days for each in listed(shelf) if each.kind == "embeddings") < 0.01
 

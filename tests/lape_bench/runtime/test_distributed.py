@@ -18,9 +18,9 @@ from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training.pretrain import PretrainConfig, pretrain
 from lape_bench.runtime.artifacts import cache, kept
-from lape_bench.runtime.batch_random import Draws
-from lape_bench.runtime.distributed import Ranks, joined, leads
-from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.batch_random import BatchRandom
+from lape_bench.runtime.distributed import ProcessGroup, joined, leads
+from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 from tests.baselines.test_upstreams import UPSTREAMS
 
@@ -29,7 +29,7 @@ TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend",
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What every upstream has after a few steps, alone and shared."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("alone", "shared", "resumed")}
     for name, last in (("alone", 0), ("shared", 0), ("resumed", 1), ("resumed", 0)):
@@ -45,8 +45,8 @@ def content(folder: Path, system: str, rank: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("system", UPSTREAMS)
-def test_two_processes_learn_what_one_does(system: str, learnt: dict[str, Path]) -> None:
-    alone, shared = (content(learnt[name], system) for name in ("alone", "shared"))
+def test_two_processes_learn_what_one_does(system: str, learned: dict[str, Path]) -> None:
+    alone, shared = (content(learned[name], system) for name in ("alone", "shared"))
     for ours, theirs in zip(shared["curve"], alone["curve"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-2)
     assert_close(shared["bank"], alone["bank"])
@@ -61,8 +61,8 @@ def test_two_processes_learn_what_one_does(system: str, learnt: dict[str, Path])
 
 
 @pytest.mark.parametrize("system", UPSTREAMS)
-def test_both_hold_the_same_to_the_byte(system: str, learnt: dict[str, Path]) -> None:
-    first, second = (content(learnt["shared"], system, rank) for rank in (0, 1))
+def test_both_hold_the_same_to_the_byte(system: str, learned: dict[str, Path]) -> None:
+    first, second = (content(learned["shared"], system, rank) for rank in (0, 1))
     assert first["curve"] == second["curve"]
     for name, tensor in first["after"].items():
         assert torch.equal(tensor, second["after"][name]), name
@@ -72,9 +72,9 @@ def test_both_hold_the_same_to_the_byte(system: str, learnt: dict[str, Path]) ->
 @pytest.mark.parametrize("system", UPSTREAMS)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_processes_that_were_stopped_go_on_and_end_with_the_same_bytes(
-    system: str, rank: int, learnt: dict[str, Path]
+    system: str, rank: int, learned: dict[str, Path]
 ) -> None:
-    undisturbed, resumed = (content(learnt[name], system, rank) for name in ("shared", "resumed"))
+    undisturbed, resumed = (content(learned[name], system, rank) for name in ("shared", "resumed"))
     assert undisturbed["curve"] == resumed["curve"]
     for name, tensor in undisturbed["after"].items():
         assert torch.equal(tensor, resumed["after"][name]), name
@@ -87,25 +87,25 @@ def test_ranks_deal_every_batch_out_evenly_and_leave_fewer_rows_than_there_are_r
     rows: int, size: int, most: int
 ) -> None:
     order = torch.randperm(rows)
-    ranks = [stand_in(rank, size) for rank in range(size)]
-    batches = ranks[0].batches(order, -(-rows // most))
+    process_group = [stand_in(rank, size) for rank in range(size)]
+    batches = process_group[0].batches(order, -(-rows // most))
     assert size <= min(map(len, batches)) <= max(map(len, batches)) <= most
     assert len({len(batch) for batch in batches}) <= 2
     assert torch.equal(torch.cat(batches), order[: rows - rows % size])
     for batch in batches:
-        dealt = torch.stack([each.mine(batch) for each in ranks])
+        dealt = torch.stack([each.mine(batch) for each in process_group])
         assert torch.equal(dealt.T.flatten(), batch)
 
 
 def test_ranks_draw_together_what_one_draws_alone() -> None:
     def drawn(rank: int, size: int) -> list[torch.Tensor]:
-        draws = Draws(torch.Generator().manual_seed(0), stand_in(rank, size))
+        random = BatchRandom(torch.Generator().manual_seed(0), stand_in(rank, size))
         rows = 12 // size
         return [
-            draws.uniform(2, rows),
-            draws.uniform(rows),
-            draws.integers(9, rows),
-            draws.some(5, 3),
+            random.uniform(2, rows),
+            random.uniform(rows),
+            random.integers(9, rows),
+            random.some(5, 3),
         ]
 
     alone = drawn(0, 1)
@@ -116,10 +116,10 @@ def test_ranks_draw_together_what_one_draws_alone() -> None:
         assert torch.equal(some, alone[-1])
 
 
-def stand_in(rank: int, size: int) -> Ranks:
-    ranks = Ranks()
-    ranks.rank, ranks.size = rank, size
-    return ranks
+def stand_in(rank: int, size: int) -> ProcessGroup:
+    process_group = ProcessGroup()
+    process_group.rank, process_group.size = rank, size
+    return process_group
 
 
 PRETRAIN = [
@@ -133,14 +133,14 @@ def torchrun(*words: str, **how: Any) -> "subprocess.CompletedProcess[str]":
 
 
 def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one() -> None:
-    brief = ["--epochs", "1"]
-    made = torchrun(*PRETRAIN, *brief, check=True)
+    smoke_settings = ["--epochs", "1"]
+    made = torchrun(*PRETRAIN, *smoke_settings, check=True)
     assert made.stdout.count("pre-trained in") == 1
     found = subprocess.run(
-        [sys.executable, *PRETRAIN, *brief], check=True, capture_output=True, text=True
+        [sys.executable, *PRETRAIN, *smoke_settings], check=True, capture_output=True, text=True
     )
     assert "found, pre-trained before" in found.stdout
-    again = torchrun(*PRETRAIN, *brief, check=True)
+    again = torchrun(*PRETRAIN, *smoke_settings, check=True)
     assert again.stdout.count("found, pre-trained before") == 1
     kinds = [each.kind for each in kept(cache())]
     assert kinds == ["upstream"]
@@ -177,8 +177,8 @@ def test_processes_on_several_machines_are_refused(monkeypatch: pytest.MonkeyPat
 def test_a_world_size_that_a_cluster_sets_is_not_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "1")
-    with joined(torch.device("cpu")) as ranks:
-        assert (ranks.size, leads()) == (1, True)
+    with joined(torch.device("cpu")) as process_group:
+        assert (process_group.size, leads()) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,13 @@ def test_batches_that_cannot_be_shared_are_refused(
 ) -> None:
     cpu = torch.device("cpu")
     context = RunContext(
-        cpu, "float32", Seeds(0), Progress(quiet=True), tmp_path, Meter(cpu), ranks=stand_in(0, 3)
+        cpu,
+        "float32",
+        Seeds(0),
+        Progress(quiet=True),
+        tmp_path,
+        StageProfiler(cpu),
+        process_group=stand_in(0, 3),
     )
     some = Clips.pack([str(n) for n in range(clips)], [np.zeros(1600, np.float32)] * clips, 16_000)
     kind = load_upstream("simclr")

@@ -15,21 +15,21 @@ from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import run_cells
-from lape_bench.sweep.grid import SweepConfig, Work
-from lape_bench.sweep.local_engine import Local
-from lape_bench.sweep.run_cell import Outcome
+from lape_bench.sweep.grid import SweepConfig, SweepItem
+from lape_bench.sweep.local_engine import LocalEngine
+from lape_bench.sweep.run_cell import CellOutcome
 
 GRID = """
 systems:
   - log-mel-statistics
-  - {name: supervised, settings: {width: 16, finetune: {epochs: 1, least_steps: 1}}}
+  - {name: supervised, settings: {width: 16, finetune: {epochs: 1, min_steps: 1}}}
 tasks: [synthetic-sounds]
 protocols: [linear, finetune]
 label_fractions: [0.2, 1.0]
 seeds: 2
 """
 
-BRIEF = {"epochs": 1, "least_steps": 1}
+BRIEF = {"epochs": 1, "min_steps": 1}
 UPSTREAM = {
     "width": 8,
     "corpus": ["synthetic-sounds"],
@@ -50,7 +50,7 @@ def grid_of(seeds: int) -> SweepConfig:
             "protocols": ["linear", "knn", "finetune"],
             "seeds": seeds,
             **common,
-            "also": [
+            "grids": [
                 {"systems": ["log-mel-statistics"], "seeds": 2 * seeds, **common},
                 {
                     "systems": [{"name": "supervised", "settings": supervised}],
@@ -76,9 +76,11 @@ def options(tmp_path: Path) -> RunOptions:
 
 def here(
     cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
-) -> list[tuple[Cell, Outcome]]:
+) -> list[tuple[Cell, CellOutcome]]:
     """Run cells on this machine."""
-    return list(run_cells([Work(cell) for cell in cells], options, Local(jobs), progress))
+    return list(
+        run_cells([SweepItem(cell) for cell in cells], options, LocalEngine(jobs), progress)
+    )
 
 
 class Driver:

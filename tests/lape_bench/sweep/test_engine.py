@@ -10,15 +10,17 @@ from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import EngineSettings, Lost, as_asked, hand_out
-from lape_bench.sweep.grid import Needs, Work
-from lape_bench.sweep.run_cell import Outcome
+from lape_bench.sweep.grid import Resources, SweepItem
+from lape_bench.sweep.run_cell import CellOutcome
 from tests.lape_bench.sweep.conftest import options
 
 
 def test_settings_of_an_engine_go_before_what_the_grid_says() -> None:
-    needs = Needs(cores=2, memory_gib=4)
-    assert EngineSettings().of(needs) == needs
-    assert EngineSettings(cores=8, gpus=0).of(needs) == Needs(cores=8, memory_gib=4, gpus=0)
+    resources = Resources(cores=2, memory_gib=4)
+    assert EngineSettings().resources_of(resources) == resources
+    assert EngineSettings(cores=8, gpus=0).resources_of(resources) == Resources(
+        cores=8, memory_gib=4, gpus=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_a_cell_has_a_thread_a_core_and_without_a_gpu_keeps_off_it(
     device: str, threads: int | None, gpus: float | None, given: tuple[str, int]
 ) -> None:
     before = RunOptions(compute=Compute(device=device, threads=threads))
-    after = as_asked(before, Needs(cores=3), gpus).compute
+    after = as_asked(before, Resources(cores=3), gpus).compute
     assert (after.device, after.threads) == given
 
 
@@ -50,11 +52,11 @@ class Losing:
     def free(self) -> bool:
         return len(self._running) < 2
 
-    def start(self, number: int, work: Work) -> None:
+    def start(self, number: int, item: SweepItem) -> None:
         self.started[number] += 1
         self._running.append(number)
 
-    def ended(self) -> list[tuple[int, Outcome | Lost]]:
+    def ended(self) -> list[tuple[int, CellOutcome | Lost]]:
         number = self._running.pop(0)
         lost = self.started[number] <= self.losses.get(number, 0)
         return [(number, Lost("its machine was lost") if lost else "it ran")]
@@ -68,8 +70,8 @@ def test_a_lost_cell_is_run_again_and_fails_in_the_end(
         for seed in range(4)
     ]
     workers = Losing({1: 2, 2: 9})
-    works = [Work(cell) for cell in cells]
-    told = {c.seed: o for c, o in hand_out(works, options(tmp_path), workers, 3, progress)}
+    items = [SweepItem(cell) for cell in cells]
+    told = {c.seed: o for c, o in hand_out(items, options(tmp_path), workers, 3, progress)}
     assert workers.started == {0: 1, 1: 3, 2: 3, 3: 1}
     failed = told.pop(2)
     assert told == {0: "it ran", 1: "it ran", 3: "it ran"}

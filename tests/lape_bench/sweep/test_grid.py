@@ -6,7 +6,7 @@ import pytest
 
 from lape_bench.core.config import read_yaml
 from lape_bench.core.errors import UserError
-from lape_bench.sweep.grid import Needs, SweepConfig
+from lape_bench.sweep.grid import Resources, SweepConfig
 from tests.lape_bench.sweep.conftest import GRID
 
 
@@ -47,7 +47,7 @@ def test_a_sweep_may_hold_further_grids_with_settings_of_their_own(tmp_path: Pat
     path = tmp_path / "grids.yaml"
     path.write_text(
         GRID
-        + "also:\n"
+        + "grids:\n"
         + "  - systems: [{name: supervised, settings: {width: 32}}]\n"
         + "    tasks: [esc10]\n"
         + "    seeds: 1\n"
@@ -69,18 +69,18 @@ def test_each_grid_of_a_sweep_asks_for_what_it_needs(tmp_path: Path) -> None:
     path = tmp_path / "grids.yaml"
     path.write_text(
         GRID
-        + "needs: {cores: 4, gpus: 0.5}\n"
-        + "also:\n"
-        + "  - {systems: [log-mel-statistics], tasks: [esc10], needs: {memory_gib: 2}}\n"
+        + "resources: {cores: 4, gpus: 0.5}\n"
+        + "grids:\n"
+        + "  - {systems: [log-mel-statistics], tasks: [esc10], resources: {memory_gib: 2}}\n"
     )
-    needs = {work.cell.task: work.needs for work in read_yaml(path, SweepConfig).works()}
-    assert needs["synthetic-sounds"] == Needs(cores=4, gpus=0.5)
-    assert needs["esc10"] == Needs(cores=1, memory_gib=2, gpus=None)
+    resources = {item.cell.task: item.resources for item in read_yaml(path, SweepConfig).items()}
+    assert resources["synthetic-sounds"] == Resources(cores=4, gpus=0.5)
+    assert resources["esc10"] == Resources(cores=1, memory_gib=2, gpus=None)
 
 
-@pytest.mark.parametrize("needs", ["cores: 0", "gpus: -1", "memory_gib: 0", "nodes: 2"])
-def test_what_no_machine_can_give_is_refused(needs: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resources", ["cores: 0", "gpus: -1", "memory_gib: 0", "nodes: 2"])
+def test_what_no_machine_can_give_is_refused(resources: str, tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
-    path.write_text(f"{GRID}needs: {{{needs}}}\n")
-    with pytest.raises(UserError, match=f"needs.{needs.split(':')[0]}"):
+    path.write_text(f"{GRID}resources: {{{resources}}}\n")
+    with pytest.raises(UserError, match=f"resources.{resources.split(':')[0]}"):
         read_yaml(path, SweepConfig)

@@ -13,7 +13,7 @@ from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import SweepConfig, SystemEntry
-from lape_bench.sweep.local_engine import Local
+from lape_bench.sweep.local_engine import LocalEngine
 from tests.lape_bench.sweep.conftest import here, options
 
 
@@ -35,9 +35,9 @@ def test_two_processes_give_the_records_of_one(
 def test_an_upstream_that_cells_share_is_made_once_and_no_process_waits_for_it(
     synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    brief = {"epochs": 1, "least_steps": 1, "window_seconds": 0.2}
+    smoke_settings = {"epochs": 1, "min_steps": 1, "window_seconds": 0.2}
     upstreams = [
-        {"width": 8, "corpus": ["synthetic-sounds"], "projector": size, "pretrain": brief}
+        {"width": 8, "corpus": ["synthetic-sounds"], "projector": size, "pretrain": smoke_settings}
         for size in (8, 16)
     ]
     grid = SweepConfig(
@@ -70,7 +70,7 @@ def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
 def test_a_stopped_sweep_goes_on_where_it_was(
     grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    running = run_cells(grid.works(), options(tmp_path), Local(), progress)
+    running = run_cells(grid.items(), options(tmp_path), LocalEngine(), progress)
     for _ in range(3):
         next(running)
     running.close()
@@ -86,7 +86,7 @@ class Suicidal:
     def __call__(self, cell: Cell, options: RunOptions) -> str:
         if cell.seed == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(2)  # so that neighbours are running while it dies
+        time.sleep(2)  # so that neighbors are running while it dies
         return f"seed {cell.seed} ran"
 
 

@@ -12,9 +12,9 @@ from lape_bench.core.progress import Progress
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import refuse
-from lape_bench.sweep.grid import Work
-from lape_bench.sweep.local_engine import Local
-from lape_bench.sweep.machine import MARK, NodeReport, Site
+from lape_bench.sweep.grid import SweepItem
+from lape_bench.sweep.local_engine import LocalEngine
+from lape_bench.sweep.machine import MARK, MachineReport, SweepSite
 from tests.lape_bench.conftest import Bench
 from tests.lape_bench.sweep.conftest import options
 
@@ -27,7 +27,7 @@ def test_a_machine_sees_the_folders_it_shares_and_no_others(
     synthetic: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = options(tmp_path)
-    with Site.here(["synthetic-sounds"], own) as site:
+    with SweepSite.here(["synthetic-sounds"], own) as site:
         assert site.sees_records()
         assert site.sees_cache()
         monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
@@ -45,7 +45,7 @@ def test_marks_that_a_killed_sweep_left_are_removed_and_those_of_others_stay(
     own.out.mkdir()
     left, held = (own.out / f"{MARK}{name}" for name in ("left", "held"))
     left.touch()
-    with FileLock(held), Site.here([], own):
+    with FileLock(held), SweepSite.here([], own):
         assert not left.exists()
         assert held.exists()
 
@@ -58,11 +58,11 @@ def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
     monkeypatch: pytest.MonkeyPatch,
     write_clip: Callable[..., Path],
 ) -> None:
-    def problems(site: Site) -> tuple[str, ...]:
+    def problems(site: SweepSite) -> tuple[str, ...]:
         return site.report().problems
 
     assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
-    with Site.here(["esc10", "synthetic-sounds"], options(tmp_path)) as site:
+    with SweepSite.here(["esc10", "synthetic-sounds"], options(tmp_path)) as site:
         assert problems(site) == ()  # the second is made where it is needed
         monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "empty"))
         (lacking,) = problems(site)
@@ -81,7 +81,7 @@ def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
 def test_a_machine_says_what_code_differs_and_what_it_cannot_compute_on(
     synthetic: Path, tmp_path: Path
 ) -> None:
-    with Site.here([], options(tmp_path)) as site:
+    with SweepSite.here([], options(tmp_path)) as site:
         other = dataclasses.replace(
             site, environment={**site.environment, "torch": "1.0", "machine": "another"}
         )
@@ -94,7 +94,10 @@ def test_a_machine_says_what_code_differs_and_what_it_cannot_compute_on(
 
 
 def test_a_sweep_is_refused_by_the_machines_that_lack_something() -> None:
-    good, bad = NodeReport(name="a"), NodeReport(name="b", problems=("it is full.", "and old"))
+    good, bad = (
+        MachineReport(name="a"),
+        MachineReport(name="b", problems=("it is full.", "and old")),
+    )
     refuse([good])
     with pytest.raises(UserError, match="1 of 2 machines cannot run this sweep: b: it is full"):
         refuse([good, bad])
@@ -102,7 +105,7 @@ def test_a_sweep_is_refused_by_the_machines_that_lack_something() -> None:
 
 def test_this_machine_is_checked_too(tmp_path: Path, cache: Path, progress: Progress) -> None:
     cell = Cell(system="log-mel-statistics", task="esc10", protocol="linear", fold=1)
-    (report,) = Local().check([Work(cell)], options(tmp_path), progress)
+    (report,) = LocalEngine().check([SweepItem(cell)], options(tmp_path), progress)
     assert "'esc10' is not prepared" in str(report.problems)
     assert report.cores >= 1
     assert report.memory_gib > 0

@@ -1,4 +1,4 @@
-"""Artefacts that are left at the desk, read, and kept whole or not at all."""
+"""Artifacts that are left at the desk, read, and kept whole or not at all."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ pytest.importorskip("ray", reason="the extra [ray] is not installed")
 from lape_bench.runtime import artifacts
 from lape_bench.runtime.artifacts import artifact
 from lape_bench.sweep import ray_coordinator
-from lape_bench.sweep.ray_coordinator import Desk, Step
+from lape_bench.sweep.ray_coordinator import Coordinator, Step
 
 
 class Beside:
     """Stands for the actor that a machine speaks with: the desk itself, and files in parts of 7 bytes."""
 
-    def __init__(self, own: Desk) -> None:
+    def __init__(self, own: Coordinator) -> None:
         self._own = own
 
     def __getattr__(self, name: str) -> object:
@@ -23,23 +23,29 @@ class Beside:
 
 
 @pytest.fixture
-def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ray_coordinator.AtDesk:
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ray_coordinator.RemoteArtifactStore:
     monkeypatch.setattr(ray_coordinator.ray, "get", lambda told: told)
     monkeypatch.setattr(ray_coordinator, "CHUNK", 7)
-    return ray_coordinator.AtDesk(Beside(Desk(tmp_path / "desk")))
+    return ray_coordinator.RemoteArtifactStore(Beside(Coordinator(tmp_path / "desk")))
 
 
-def make(within: Path, depot: ray_coordinator.AtDesk, made: list[Path]) -> artifacts.Artifact:
-    def compute(folder: Path, work: Path) -> None:
+def make(
+    within: Path, artifact_store: ray_coordinator.RemoteArtifactStore, made: list[Path]
+) -> artifacts.Artifact:
+    def compute(folder: Path, item: Path) -> None:
         made.append(folder)
         (folder / "weights").write_bytes(bytes(range(23)))
         (folder / "deep").mkdir()
         (folder / "deep" / "empty").touch()
 
-    return artifact("upstream", "a test", {"x": 1}, compute, within, {}, depot=depot)
+    return artifact(
+        "upstream", "a test", {"x": 1}, compute, within, {}, artifact_store=artifact_store
+    )
 
 
-def test_what_one_machine_made_another_fetches(at: ray_coordinator.AtDesk, tmp_path: Path) -> None:
+def test_what_one_machine_made_another_fetches(
+    at: ray_coordinator.RemoteArtifactStore, tmp_path: Path
+) -> None:
     made: list[Path] = []
     first = make(tmp_path / "a", at, made)
     second = make(tmp_path / "b", at, made)
@@ -51,7 +57,9 @@ def test_what_one_machine_made_another_fetches(at: ray_coordinator.AtDesk, tmp_p
     assert (second.folder / "deep" / "empty").is_file()
 
 
-def test_what_a_machine_had_before_is_left_too(at: ray_coordinator.AtDesk, tmp_path: Path) -> None:
+def test_what_a_machine_had_before_is_left_too(
+    at: ray_coordinator.RemoteArtifactStore, tmp_path: Path
+) -> None:
     made: list[Path] = []
     make(tmp_path / "a", None, made)
     make(tmp_path / "a", at, made)
@@ -59,8 +67,8 @@ def test_what_a_machine_had_before_is_left_too(at: ray_coordinator.AtDesk, tmp_p
     assert len(made) == 1
 
 
-def test_a_damaged_artefact_at_the_desk_is_not_taken(
-    at: ray_coordinator.AtDesk, tmp_path: Path
+def test_a_damaged_artifact_at_the_desk_is_not_taken(
+    at: ray_coordinator.RemoteArtifactStore, tmp_path: Path
 ) -> None:
     made: list[Path] = []
     make(tmp_path / "a", at, made)
@@ -71,7 +79,7 @@ def test_a_damaged_artefact_at_the_desk_is_not_taken(
 
 
 def test_what_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
-    own = Desk(tmp_path)
+    own = Coordinator(tmp_path)
     part = own.open_part("upstream")
     own.write(part, "weights", b"half")
     own.keep(part, "name")
@@ -80,7 +88,7 @@ def test_what_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_the_desk_knows_how_far_cells_are_until_they_end(tmp_path: Path) -> None:
-    own, step = Desk(tmp_path), Step("node", "pre-training", 3, 8, "steps")
+    own, step = Coordinator(tmp_path), Step("node", "pre-training", 3, 8, "steps")
     own.tell(4, step)
     own.tell(5, step)
     own.tell(4, None)

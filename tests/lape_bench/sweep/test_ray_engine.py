@@ -55,10 +55,10 @@ def test_killed_workers_nodes_and_drivers_change_no_record_and_double_none(
 
 
 @pytest.mark.slow
-def test_nodes_that_share_nothing_have_records_and_artefacts_carried(
+def test_nodes_that_share_nothing_have_records_and_artifacts_carried(
     own_artifacts: Path, synthetic_home: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    first = grid_of(seeds=1).model_copy(update={"also": ()})
+    first = grid_of(seeds=1).model_copy(update={"grids": ()})
     both = first.model_copy(update={"seeds": 2})
     homes = []
     for name in ("a", "b"):

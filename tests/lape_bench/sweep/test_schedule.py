@@ -117,7 +117,7 @@ def shares(system: str, settings: dict[str, Any] | None = None, **of: Any) -> se
         task="synthetic-sounds",
         **{"protocol": "finetune", **of},
     )
-    return set(resolve(cell, Progress(quiet=True)).shares)
+    return set(resolve(cell, Progress(quiet=True)).shared_artifacts)
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.records.record import WORK, Cell, RunRecord, read_record
 from lape_bench.sweep import slurm_engine
 from lape_bench.sweep.engine import run_cells
-from lape_bench.sweep.grid import Needs, Work
+from lape_bench.sweep.grid import Resources, SweepItem
 from tests.lape_bench.sweep import slurm_nodes
 from tests.lape_bench.sweep.conftest import Driver, grid_of, hashes, local, options
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
-from lape_bench.sweep.slurm_engine import OnSlurm, SlurmSettings
+from lape_bench.sweep.slurm_engine import SlurmEngine, SlurmSettings
 
 LACKING = slurm_nodes.missing()
 SBATCH = """#!/bin/sh
@@ -56,23 +56,23 @@ def described(recorder: Path) -> list[dict[str, str]]:
     return found
 
 
-def asked(settings: dict[str, object] | None = None) -> OnSlurm:
-    return OnSlurm(SlurmSettings.model_validate(settings or {}))
+def asked(settings: dict[str, object] | None = None) -> SlurmEngine:
+    return SlurmEngine(SlurmSettings.model_validate(settings or {}))
 
 
 def test_makers_are_arrays_and_who_needs_them_waits_for_their_end(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    works = grid_of(seeds=2).works()
-    jobs = asked().submit(works, options(tmp_path), progress)
-    assert sorted(jobs) == list(range(len(works)))
+    items = grid_of(seeds=2).items()
+    jobs = asked().submit(items, options(tmp_path), progress)
+    assert sorted(jobs) == list(range(len(items)))
     ids = {number: job.job_id for number, job in jobs.items()}
-    assert len(set(ids.values())) == len(works)
+    assert len(set(ids.values())) == len(items)
     first, *later = described(recorder)
     assert "dependency" not in first
-    upstream = [n for n, work in enumerate(works) if work.cell.system == "delores-s"]
+    upstream = [n for n, item in enumerate(items) if item.cell.system == "delores-s"]
     # The first makes the upstream: nobody waits for it who does not need it, and all who do.
-    free = [n for n in range(len(works)) if n not in upstream[1:]]
+    free = [n for n in range(len(items)) if n not in upstream[1:]]
     assert {ids[n].partition("_")[0] for n in free} == {"1"}
     assert first["array"] == f"0-{len(free) - 1}%{len(free)}"
     assert ids[upstream[0]] == "1_0"  # most wait for it
@@ -81,7 +81,7 @@ def test_makers_are_arrays_and_who_needs_them_waits_for_their_end(
     # Of each seed and fraction knn needs the embeddings that linear makes.
     pairs = {}
     for number in upstream:
-        cell = works[number].cell
+        cell = items[number].cell
         pairs.setdefault((cell.seed, cell.label_fraction), {})[cell.protocol] = ids[number]
     for of in pairs.values():
         waits = later[int(of["knn"].partition("_")[0]) - 2]["dependency"]
@@ -92,9 +92,9 @@ def test_a_job_description_asks_for_what_the_cell_and_the_user_ask_for(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
-    works = [
-        Work(cell, Needs(cores=4, memory_gib=2.5, gpus=1)),
-        Work(cell.model_copy(update={"seed": 1}), Needs()),
+    items = [
+        SweepItem(cell, Resources(cores=4, memory_gib=2.5, gpus=1)),
+        SweepItem(cell.model_copy(update={"seed": 1}), Resources()),
     ]
     settings = {
         "partition": "gpu",
@@ -103,7 +103,7 @@ def test_a_job_description_asks_for_what_the_cell_and_the_user_ask_for(
         "setup": ["module load cuda"],
         "sbatch": {"constraint": "a100", "exclusive": False},
     }
-    asked(settings).submit(works, options(tmp_path), progress)
+    asked(settings).submit(items, options(tmp_path), progress)
     big, small = sorted(described(recorder), key=lambda each: "mem" not in each)
     common = {
         "partition": "gpu", "time": "480", "account": "lab", "constraint": "a100", "requeue": "",
@@ -121,13 +121,13 @@ def test_a_job_description_asks_for_what_the_cell_and_the_user_ask_for(
 def test_a_sweep_started_again_submits_nothing_that_is_in_the_queue(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    works = grid_of(seeds=1).works()
-    jobs = asked().submit(works, options(tmp_path), progress)
+    items = grid_of(seeds=1).items()
+    jobs = asked().submit(items, options(tmp_path), progress)
     ids = {number: job.job_id for number, job in jobs.items()}
-    lost = next(number for number, work in enumerate(works) if work.cell.system == "supervised")
+    lost = next(number for number, item in enumerate(items) if item.cell.system == "supervised")
     (recorder / "queue").write_text("".join(f"{ids[n]} PD\n" for n in ids if n != lost))
     before = len(described(recorder))
-    again = asked().submit(works, options(tmp_path), progress)
+    again = asked().submit(items, options(tmp_path), progress)
     assert len(described(recorder)) == before + 1
     assert {n: job.job_id for n, job in again.items() if n != lost} == {
         n: each for n, each in ids.items() if n != lost
@@ -136,7 +136,7 @@ def test_a_sweep_started_again_submits_nothing_that_is_in_the_queue(
     audited = options(tmp_path).model_copy(
         update={"audit": True}
     )  # those in the queue are run otherwise
-    asked().submit(works[:1], audited, progress)
+    asked().submit(items[:1], audited, progress)
     assert len(described(recorder)) == before + 2
 
 
@@ -149,23 +149,23 @@ def test_an_array_is_never_longer_than_slurm_takes(
 ) -> None:
     monkeypatch.setattr(slurm_engine, "MOST_OF_AN_ARRAY", 3)
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
-    works = [Work(cell.model_copy(update={"seed": seed})) for seed in range(7)]
-    asked({"at_once": 2}).submit(works, options(tmp_path), progress)
+    items = [SweepItem(cell.model_copy(update={"seed": seed})) for seed in range(7)]
+    asked({"at_once": 2}).submit(items, options(tmp_path), progress)
     assert [each.get("array") for each in described(recorder)] == ["0-2%2", "0-2%2", None]
 
 
 def test_several_cells_may_be_one_job_but_none_for_which_others_wait(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    works = grid_of(seeds=1).works()
-    jobs = asked({"cells_a_job": 3}).submit(works, options(tmp_path), progress)
+    items = grid_of(seeds=1).items()
+    jobs = asked({"cells_a_job": 3}).submit(items, options(tmp_path), progress)
     shared = Counter(job.job_id for job in jobs.values())
-    assert sum(shared.values()) == len(works)
+    assert sum(shared.values()) == len(items)
     # The first cell of delores-s makes the upstream, and those of linear the embeddings that knn finds.
     of = {number: shared[job.job_id] for number, job in jobs.items()}
-    makers = [n for n in jobs if works[n].cell.system == "delores-s" and of[n] == 1][:3]
-    assert [works[n].cell.protocol for n in makers] == ["finetune", "linear", "linear"]
-    rest = [n for n, work in enumerate(works) if work.cell.system != "delores-s"]
+    makers = [n for n in jobs if items[n].cell.system == "delores-s" and of[n] == 1][:3]
+    assert [items[n].cell.protocol for n in makers] == ["finetune", "linear", "linear"]
+    rest = [n for n, item in enumerate(items) if item.cell.system != "delores-s"]
     assert sorted(of[n] for n in rest) == [3, 3, 3, 3, 3, 3]
 
 
@@ -179,17 +179,17 @@ def test_what_slurm_cannot_give_is_said_in_a_sentence(
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
     own = options(tmp_path)
     with pytest.raises(UserError, match=r"asks for 0.5 GPUs, and Slurm gives whole ones"):
-        asked({"gpus": 0.5}).submit([Work(cell)], own, progress)
+        asked({"gpus": 0.5}).submit([SweepItem(cell)], own, progress)
     (recorder / "squeue").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(UserError, match="squeue does not answer"):
-        asked().submit([Work(cell)], own, progress)
+        asked().submit([SweepItem(cell)], own, progress)
     (recorder / "squeue").write_text("#!/bin/sh\n")
     (recorder / "sbatch").write_text("#!/bin/sh\necho 'invalid partition: gpux' >&2; exit 1\n")
     with pytest.raises(UserError, match=r"Slurm did not take the jobs .*invalid partition: gpux"):
-        asked({"partition": "gpux"}).submit([Work(cell)], own, progress)
+        asked({"partition": "gpux"}).submit([SweepItem(cell)], own, progress)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch, squeue, srun here"):
-        list(run_cells([Work(cell)], own, asked(), progress))
+        list(run_cells([SweepItem(cell)], own, asked(), progress))
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def _queue() -> str:
 def test_a_sweep_on_slurm_whose_driver_is_killed_has_the_records_of_this_machine(
     own_artifacts: Path, loopback: None, tmp_path: Path, progress: Progress
 ) -> None:
-    grid = grid_of(seeds=1).model_copy(update={"also": ()})
+    grid = grid_of(seeds=1).model_copy(update={"grids": ()})
     check = Driver(tmp_path, grid, "slurm", "--check")
     told = check.finish()
     assert check.process.returncode == 0, told
@@ -252,7 +252,7 @@ def test_a_preempted_cell_is_queued_again_and_resumes_and_a_cancelled_one_is_tol
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slurm_engine, "GRACE_SECONDS", 3.0)
-    settings = {"width": 16, "finetune": {"epochs": 20, "least_steps": 1, "selections": 2}}
+    settings = {"width": 16, "finetune": {"epochs": 20, "min_steps": 1, "selections": 2}}
     cell = Cell(
         system="supervised", settings=settings, task="synthetic-sounds", protocol="finetune"
     )
@@ -261,14 +261,14 @@ def test_a_preempted_cell_is_queued_again_and_resumes_and_a_cancelled_one_is_tol
     engine = asked({"hours": 1})
 
     def run() -> list[tuple[Cell, object]]:
-        return list(run_cells([Work(each) for each in cells], own, engine, progress))
+        return list(run_cells([SweepItem(each) for each in cells], own, engine, progress))
 
-    def work(seed: int) -> list[Path]:
+    def item(seed: int) -> list[Path]:
         return list(own.out.glob(f"synthetic-sounds/supervised/*-seed{seed}-*/{WORK}/*.pt"))
 
     with ThreadPoolExecutor(1) as background:
         running = background.submit(run)
-        _wait(lambda: work(0) and work(1))
+        _wait(lambda: item(0) and item(1))
         subprocess.run(["scancel", "--signal=USR2", "1_0"], check=True)
         subprocess.run(["scancel", "1_1"], check=True)
         _wait(lambda: "1_0 PD" in _queue())
@@ -296,7 +296,7 @@ def test_a_machine_of_slurm_whose_job_dies_is_said_not_to_have_looked(
 ) -> None:
     monkeypatch.setattr(slurm_engine, "GRACE_SECONDS", 0.0)
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
-    here, there = asked().check([Work(cell)], options(tmp_path), progress)
+    here, there = asked().check([SweepItem(cell)], options(tmp_path), progress)
     assert here.problems == ()
     assert "job 1 could not look: ended without a result" in there.problems[0]
     assert described(recorder)[0]["time"] == "15"

@@ -5,7 +5,7 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.readers.class_folders import has_sides, list_clips
-from lape_bench.task import Listed
+from lape_bench.task import ClipEntry
 
 
 def place(root: Path, *names: str) -> Path:
@@ -16,7 +16,7 @@ def place(root: Path, *names: str) -> Path:
     return root
 
 
-def facts(listing: list[Listed]) -> dict[str, tuple[str, str | None]]:
+def facts(listing: list[ClipEntry]) -> dict[str, tuple[str, str | None]]:
     return {clip.clip_id: (clip.label, clip.split) for clip in listing}
 
 
@@ -49,7 +49,7 @@ def test_hidden_files_and_what_is_no_audio_are_passed_over(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "names", [("train", "val", "test"), ("Training", "dev", "EVAL"), ("train", "", "testing")]
 )
-def test_folders_for_sides_above_the_classes_are_recognised(
+def test_folders_for_sides_above_the_classes_are_recognized(
     names: tuple[str, str, str], tmp_path: Path
 ) -> None:
     expected = {}

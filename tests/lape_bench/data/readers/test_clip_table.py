@@ -4,7 +4,7 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.readers.clip_table import column_names, list_clips
-from lape_bench.task import Columns, Listed, Segment
+from lape_bench.task import ClipEntry, Columns, Segment
 
 PLAIN = Columns()
 
@@ -15,7 +15,7 @@ def write(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def read(tmp_path: Path, text: str, columns: Columns = PLAIN) -> list[Listed]:
+def read(tmp_path: Path, text: str, columns: Columns = PLAIN) -> list[ClipEntry]:
     return list_clips(write(tmp_path, text), columns, tmp_path)
 
 

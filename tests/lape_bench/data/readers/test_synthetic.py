@@ -10,7 +10,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import all_cards, load_card, load_reader, suite_tasks, synthetic
 from lape_bench.data.prepare import prepare
 from lape_bench.data.readers.synthesis import KINDS, PEAK, RATE, render
-from lape_bench.data.readers.synthetic import Twin
+from lape_bench.data.readers.synthetic import SyntheticReader
 from lape_bench.data.verify import verify
 from lape_bench.task import TaskCard
 
@@ -38,14 +38,14 @@ def test_a_twin_has_the_classes_folds_sides_and_groups_of_its_task(name: str) ->
         assert twin.split.model_dump(exclude=same) == real.split.model_dump(exclude=same)
         assert twin.data == "synthetic"
         assert set(twin.expected.per_side) == set(real.expected.per_side or twin.expected.per_side)
-        assert twin.licence == "Apache-2.0"
+        assert twin.license == "Apache-2.0"
 
 
 @LISTED
 def test_a_twin_lists_what_its_card_expects(name: str, tmp_path: Path) -> None:
     for card in every_variant(load_card(f"{name}-synthetic")):
         reader = load_reader(card)
-        assert isinstance(reader, Twin)
+        assert isinstance(reader, SyntheticReader)
         clips = reader.read(tmp_path, card)
         assert len({clip.clip_id for clip in clips}) == len(clips) == card.expected.clips
         assert set(Counter(clip.label for clip in clips)) == set(card.classes)
@@ -72,7 +72,7 @@ def test_the_same_card_gives_the_same_bytes(tmp_path: Path) -> None:
     roots = [tmp_path / "one", tmp_path / "two"]
     for root in roots:
         root.mkdir()
-        Twin().generate(root, card)
+        SyntheticReader().generate(root, card)
     names = sorted(path.relative_to(roots[0]) for path in roots[0].rglob("*.wav"))
     assert len(names) == card.expected.clips
     for name in names:
@@ -90,21 +90,21 @@ def test_a_generated_task_is_its_own_twin_and_has_no_other() -> None:
         load_card("synthetic-sounds-synthetic")
 
 
-def test_a_misspelt_twin_is_guessed() -> None:
+def test_a_misspelled_twin_is_guessed() -> None:
     with pytest.raises(UserError, match="did you mean 'us8k-synthetic'"):
         load_card("us8k-synthethic")
 
 
 def test_groups_of_a_drawn_twin_belong_to_one_class_each(tmp_path: Path) -> None:
     card = load_card("voxforge-synthetic")
-    clips = Twin().read(tmp_path, card)
+    clips = SyntheticReader().read(tmp_path, card)
     assert len({clip.group for clip in clips}) == len({(clip.group, clip.label) for clip in clips})
 
 
 def test_sides_that_share_groups_by_design_share_them_in_the_twin(tmp_path: Path) -> None:
     card = load_card("nsynth-synthetic")
     groups: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-    for clip in Twin().read(tmp_path, card):
+    for clip in SyntheticReader().read(tmp_path, card):
         groups[str(clip.split)].add(str(clip.group))
     assert groups["val"] == groups["test"]
     assert not groups["val"] & groups["train"]
@@ -169,6 +169,6 @@ def test_the_clip_most_alike_is_of_the_same_class_much_more_often_than_by_chance
 
 
 def test_files_are_16_bit_mono_at_16_khz(tmp_path: Path) -> None:
-    Twin().generate(tmp_path, load_card("birdsong-synthetic"))
+    SyntheticReader().generate(tmp_path, load_card("birdsong-synthetic"))
     info = soundfile.info(next(tmp_path.rglob("*.wav")))
     assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")

@@ -111,7 +111,7 @@ def test_threads_that_pin_at_once_lose_nothing() -> None:
 
 ADDS = """
 import sys
-from lape_bench.data import pins
+from lape_bench.data.sources import checksum_pins
 for number in range(100):
     checksum_pins.add(f"http://{sys.argv[1]}/{number}", checksum_pins.Pin(sys.argv[1] * 64, number))
     checksum_pins.add(f"http://shared/{number}", checksum_pins.Pin(sys.argv[1] * 64, number))

@@ -115,10 +115,10 @@ def test_an_address_that_a_list_repeats_is_one_file(server: Server, progress: Pr
 
 
 def test_a_card_without_addresses_says_how_its_recordings_are_obtained(progress: Progress) -> None:
-    card = card_with(Source(file="a.zip"), obtain="ask the authors for a licence")
+    card = card_with(Source(file="a.zip"), obtain="ask the authors for a license")
     with pytest.raises(UserError) as caught:
         fetch(card, 1, progress)
-    assert "ask the authors for a licence" in in_one_line(caught)
+    assert "ask the authors for a license" in in_one_line(caught)
     with pytest.raises(UserError) as caught:
         fetch(card.model_copy(update={"obtain": ""}), 1, progress)
     assert "bench tasks show esc10" in in_one_line(caught)

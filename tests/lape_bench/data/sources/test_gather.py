@@ -258,7 +258,9 @@ def test_two_parts_of_one_name_among_very_many_are_found_without_holding_each_ag
 
     names = [f"{number}" for number in range(500)] + ["7"]
     with pytest.raises(UserError, match="are called 7"):
-        module._together(BY_HAND, [module.Part(tmp_path, Place(name), "") for name in names])
+        module._together(
+            BY_HAND, [module.UnpackedPart(tmp_path, Place(name), "") for name in names]
+        )
     assert len(compared) < 10 * len(names)
 
 

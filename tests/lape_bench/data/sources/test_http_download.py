@@ -126,7 +126,7 @@ def test_a_stalled_download_goes_on(
 KILLED = """
 import os, sys
 from pathlib import Path
-from lape_bench.data import download
+from lape_bench.data.sources import http_download
 from lape_bench.core.progress import Progress
 from lape_bench.task import Source
 
@@ -138,7 +138,7 @@ class Dies:
         if self.came >= 150_000:
             os._exit(9)
 
-download.download(Source(file="a.zip", url=sys.argv[1]), Path(sys.argv[2]), Dies())
+http_download.download(Source(file="a.zip", url=sys.argv[1]), Path(sys.argv[2]), Dies())
 """
 
 

@@ -27,7 +27,7 @@ from tests.lape_bench.learning.augmentations.test_views import (
     mixed_by_hand,
 )
 
-BANDS, FRAMES = 6, 8
+N_MELS, FRAMES = 6, 8
 
 
 def spectrum_by_hand(log_mel: Tensor) -> NDArray[np.float64]:
@@ -37,21 +37,21 @@ def spectrum_by_hand(log_mel: Tensor) -> NDArray[np.float64]:
 
 def candidates_by_hand(clip: Tensor, memory: Tensor, centroids: Tensor, most: int) -> set[int]:
     """Rows of the memory that may be mixed into one clip."""
-    centres = centroids.double().numpy()
+    centers = centroids.double().numpy()
 
     def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
         return float(np.linalg.norm(one - other))
 
     def cluster(log_mel: Tensor) -> int:
         return min(
-            range(len(centres)), key=lambda k: distance(spectrum_by_hand(log_mel), centres[k])
+            range(len(centers)), key=lambda k: distance(spectrum_by_hand(log_mel), centers[k])
         )
 
     held: dict[int, list[int]] = {}
     for row, log_mel in enumerate(memory):
         held.setdefault(cluster(log_mel), []).append(row)
     own = cluster(clip)
-    farthest = max(held, key=lambda k: distance(centres[own], centres[k]))
+    farthest = max(held, key=lambda k: distance(centers[own], centers[k]))
     ours = spectrum_by_hand(clip)
     by_distance = sorted(
         held[farthest], key=lambda row: -distance(spectrum_by_hand(memory[row]), ours)
@@ -64,7 +64,7 @@ def k_means_by_hand(
 ) -> NDArray[np.float64]:
     centroids = starts.copy()
     for _ in range(iterations):
-        owners = [int(np.argmax([row @ centre for centre in centroids])) for row in rows]
+        owners = [int(np.argmax([row @ center for center in centroids])) for row in rows]
         for k in range(len(centroids)):
             members = [row for row, owner in zip(rows, owners, strict=True) if owner == k]
             if members:
@@ -130,11 +130,11 @@ def test_a_centroid_without_rows_or_with_rows_that_cancel_stays_where_it_is() ->
 def test_a_clip_is_known_by_its_mean_over_time_whatever_the_order_of_frames_and_its_length() -> (
     None
 ):
-    x = log_mels(5, BANDS, FRAMES)
+    x = log_mels(5, N_MELS, FRAMES)
     expected = torch.from_numpy(np.stack([spectrum_by_hand(clip) for clip in x]))
     assert_close(mean_spectrum(x).double(), expected, rtol=1e-5, atol=1e-6)
     assert_close(mean_spectrum(3 * x.flip(2)), mean_spectrum(x))
-    assert torch.equal(mean_spectrum(torch.zeros(2, BANDS, FRAMES)), torch.zeros(2, BANDS))
+    assert torch.equal(mean_spectrum(torch.zeros(2, N_MELS, FRAMES)), torch.zeros(2, N_MELS))
 
 
 # --- the background ---------------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def test_a_clip_is_known_by_its_mean_over_time_whatever_the_order_of_frames_and_
 def test_each_background_is_one_of_the_least_similar_clips_of_the_farthest_cluster(
     clusters: int, candidates: int
 ) -> None:
-    choose = FarthestCluster(BANDS, clusters, candidates)
-    memory, x = log_mels(40, BANDS, FRAMES), log_mels(8, BANDS, FRAMES, seed=1)
+    choose = FarthestCluster(N_MELS, clusters, candidates)
+    memory, x = log_mels(40, N_MELS, FRAMES), log_mels(8, N_MELS, FRAMES, seed=1)
     choose(x, memory, draw(0))
     choose.due = 10_000  # the clusters stay
     drawn = [choose(x, memory, draw(seed)).tolist() for seed in range(90)]
@@ -159,34 +159,34 @@ def test_each_background_is_one_of_the_least_similar_clips_of_the_farthest_clust
 
 
 def test_a_background_sounds_less_like_the_clip_than_one_drawn_at_random() -> None:
-    memory, x = log_mels(400, BANDS, FRAMES), log_mels(200, BANDS, FRAMES, seed=1)
+    memory, x = log_mels(400, N_MELS, FRAMES), log_mels(200, N_MELS, FRAMES, seed=1)
     likeness = mean_spectrum(x) @ mean_spectrum(memory).T
     means = [likeness.mean()]
     for candidates in (128, 10):
-        found = FarthestCluster(BANDS, candidates=candidates)(x, memory, draw(0))
+        found = FarthestCluster(N_MELS, candidates=candidates)(x, memory, draw(0))
         means.append(likeness.gather(1, found[:, None]).mean())
     assert means[0] - 0.05 > means[1]
     assert means[1] - 0.2 > means[2]
 
 
 def test_a_batch_chooses_as_its_clips_would_alone() -> None:
-    choose = FarthestCluster(BANDS, candidates=1)  # nothing is left to chance
-    memory, x = log_mels(40, BANDS, FRAMES), log_mels(12, BANDS, FRAMES, seed=1)
+    choose = FarthestCluster(N_MELS, candidates=1)  # nothing is left to chance
+    memory, x = log_mels(40, N_MELS, FRAMES), log_mels(12, N_MELS, FRAMES, seed=1)
     together = choose(x, memory, draw(0))
     choose.due = 1000
     assert torch.equal(torch.cat([choose(clip[None], memory, draw(1)) for clip in x]), together)
 
 
 def test_with_fewer_clips_than_clusters_any_of_them_is_drawn() -> None:
-    choose = FarthestCluster(BANDS, clusters=4)
-    memory, x = log_mels(3, BANDS, FRAMES), log_mels(60, BANDS, FRAMES, seed=1)
+    choose = FarthestCluster(N_MELS, clusters=4)
+    memory, x = log_mels(3, N_MELS, FRAMES), log_mels(60, N_MELS, FRAMES, seed=1)
     assert set(choose(x, memory, draw(0)).tolist()) == {0, 1, 2}
     assert not choose.centroids.any()
 
 
 def test_clusters_without_a_remembered_clip_are_passed_over() -> None:
-    choose = FarthestCluster(BANDS, clusters=3)
-    axes = torch.eye(BANDS)
+    choose = FarthestCluster(N_MELS, clusters=3)
+    axes = torch.eye(N_MELS)
     choose.centroids.copy_(torch.stack([axes[0], axes[1], -axes[0]]))
     choose.due = 1000
     memory = axes[[0, 1, 1]][:, :, None].expand(-1, -1, FRAMES)
@@ -197,46 +197,46 @@ def test_clusters_without_a_remembered_clip_are_passed_over() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_clips_that_all_sound_alike_are_drawn_from_all_the_same(value: float) -> None:
-    memory = torch.full((20, BANDS, FRAMES), value)
-    found = FarthestCluster(BANDS)(memory.repeat(20, 1, 1), memory, draw(0))
+    memory = torch.full((20, N_MELS, FRAMES), value)
+    found = FarthestCluster(N_MELS)(memory.repeat(20, 1, 1), memory, draw(0))
     assert set(found.tolist()) == set(range(20))
 
 
 def test_clusters_are_fitted_anew_when_as_many_clips_were_mixed_as_are_remembered() -> None:
-    choose, seen = FarthestCluster(BANDS), []
+    choose, seen = FarthestCluster(N_MELS), []
     for step in range(9):
-        memory = log_mels(20, BANDS, FRAMES, seed=step)
-        choose(log_mels(5, BANDS, FRAMES), memory, draw(step))
+        memory = log_mels(20, N_MELS, FRAMES, seed=step)
+        choose(log_mels(5, N_MELS, FRAMES), memory, draw(step))
         seen.append(choose.centroids.clone())
     changed = [step for step in range(1, 9) if not torch.equal(seen[step], seen[step - 1])]
     assert changed == [4, 8]
 
 
 def test_centroids_are_fitted_to_what_is_remembered() -> None:
-    choose, memory = FarthestCluster(BANDS), log_mels(30, BANDS, FRAMES)
-    choose(log_mels(5, BANDS, FRAMES, seed=1), memory, draw(0))
+    choose, memory = FarthestCluster(N_MELS), log_mels(30, N_MELS, FRAMES)
+    choose(log_mels(5, N_MELS, FRAMES, seed=1), memory, draw(0))
     rows = mean_spectrum(memory)
     assert_close(spherical_k_means(rows, choose.centroids, 1), choose.centroids)  # no more to move
     assert_close(choose.centroids.norm(dim=1), torch.ones(4))
 
 
 def test_saved_clusters_go_on_as_those_they_were_saved_from() -> None:
-    first, second = (Views((BANDS, FRAMES), 20, FarthestCluster(BANDS)) for _ in range(2))
+    first, second = (Views((N_MELS, FRAMES), 20, FarthestCluster(N_MELS)) for _ in range(2))
     for step in range(5):
-        first(log_mels(7, BANDS, FRAMES, seed=step), draw(step))
+        first(log_mels(7, N_MELS, FRAMES, seed=step), draw(step))
     second.load_state_dict(first.state_dict())
     for step in range(5, 12):
-        x = log_mels(7, BANDS, FRAMES, seed=step)
+        x = log_mels(7, N_MELS, FRAMES, seed=step)
         assert torch.equal(first(x, draw(step)), second(x, draw(step)))
     assert_close(dict(first.state_dict()), dict(second.state_dict()), rtol=0, atol=0)
 
 
 def test_the_same_generator_chooses_the_same_and_another_others() -> None:
-    memory, x = log_mels(40, BANDS, FRAMES), log_mels(30, BANDS, FRAMES, seed=1)
+    memory, x = log_mels(40, N_MELS, FRAMES), log_mels(30, N_MELS, FRAMES, seed=1)
 
     def found(seed: int) -> list[int]:
         torch.rand(1)  # the global generator has no part in it
-        return FarthestCluster(BANDS)(x, memory, draw(seed)).tolist()
+        return FarthestCluster(N_MELS)(x, memory, draw(seed)).tolist()
 
     assert found(0) == found(0)
     assert found(0) != found(1)
@@ -246,9 +246,9 @@ def test_the_same_generator_chooses_the_same_and_another_others() -> None:
 
 
 def test_a_view_is_the_crop_of_a_mixture_with_a_clip_of_the_farthest_cluster() -> None:
-    choose = FarthestCluster(BANDS, candidates=3)
-    views = Views((BANDS, FRAMES), clips=30, choose=choose)
-    earlier, x = log_mels(25, BANDS, FRAMES), log_mels(20, BANDS, FRAMES, seed=1)
+    choose = FarthestCluster(N_MELS, candidates=3)
+    views = Views((N_MELS, FRAMES), clips=30, choose=choose)
+    earlier, x = log_mels(25, N_MELS, FRAMES), log_mels(20, N_MELS, FRAMES, seed=1)
     views(earlier, draw(0))
     mixtures: list[Tensor] = []
     views.mixup.register_forward_hook(lambda mixup, given, mixed: mixtures.append(mixed))

@@ -23,13 +23,13 @@ from lape_bench.learning.augmentations.views import (
     random_gains,
     resize_matrices,
 )
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 
 repeatable = settings(derandomize=True, deadline=None)
 
 
-def draw(seed: int) -> Draws:
-    return Draws(torch.Generator().manual_seed(seed))
+def draw(seed: int) -> BatchRandom:
+    return BatchRandom(torch.Generator().manual_seed(seed))
 
 
 def log_mels(*shape: int, seed: int = 0) -> Tensor:
@@ -167,25 +167,25 @@ def test_a_saved_memory_goes_on_as_the_one_it_was_saved_from() -> None:
 
 
 def box_by_hand(x: Tensor, top: int, left: int, height: int, width: int, canvas: float) -> Tensor:
-    """Cut a box from the canvas around log-mels (batch, bands, frames) and resize it back."""
-    _, bands, frames = x.shape
+    """Cut a box from the canvas around log-mels (batch, n_mels, frames) and resize it back."""
+    _, n_mels, frames = x.shape
     length = int(frames * canvas)
-    ground = x.new_zeros(len(x), bands, length)
+    ground = x.new_zeros(len(x), n_mels, length)
     begin = (length - frames) // 2
     ground[:, :, begin : begin + frames] = x
     crop = ground[:, None, top : top + height, left : left + width]
-    return F.interpolate(crop, size=(bands, frames), mode="bicubic", align_corners=True)[:, 0]
+    return F.interpolate(crop, size=(n_mels, frames), mode="bicubic", align_corners=True)[:, 0]
 
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
-def boxes(bands: int, frames: int) -> Iterator[Box]:
+def boxes(n_mels: int, frames: int) -> Iterator[Box]:
     """Every box that the published scales allow."""
     length = int(frames * 1.5)
-    for height in range(int(0.6 * bands), bands + 1):
+    for height in range(int(0.6 * n_mels), n_mels + 1):
         for width in range(int(0.6 * frames), length + 1):
-            for top in range(bands - height + 1):
+            for top in range(n_mels - height + 1):
                 for left in range(length - width + 1):
                     yield top, left, height, width
 
@@ -201,17 +201,17 @@ def find_boxes(views: Tensor, clips: Tensor) -> list[Box]:
     return [box for (box,) in found]
 
 
-@pytest.mark.parametrize(("bands", "frames"), [(6, 8), (5, 7)])
-def test_each_view_is_the_bicubic_resize_of_one_box_of_the_canvas(bands: int, frames: int) -> None:
-    x = log_mels(1, bands, frames).expand(300, -1, -1)
+@pytest.mark.parametrize(("n_mels", "frames"), [(6, 8), (5, 7)])
+def test_each_view_is_the_bicubic_resize_of_one_box_of_the_canvas(n_mels: int, frames: int) -> None:
+    x = log_mels(1, n_mels, frames).expand(300, -1, -1)
     drawn = find_boxes(RandomResizeCrop()(x, draw(0)), x)
     tops, lefts, heights, widths = (set(each) for each in zip(*drawn, strict=True))
     length = int(frames * 1.5)
-    shortest = {size: int(0.6 * size) for size in (bands, frames)}
+    shortest = {size: int(0.6 * size) for size in (n_mels, frames)}
     # Every height, every width but the canvas's own (scale 1.5, drawn with probability 0), and the edges.
-    assert heights == set(range(shortest[bands], bands + 1))
+    assert heights == set(range(shortest[n_mels], n_mels + 1))
     assert widths >= set(range(shortest[frames], int(frames * 1.5 - 1e-9)))
-    assert tops == set(range(bands - shortest[bands] + 1))
+    assert tops == set(range(n_mels - shortest[n_mels] + 1))
     assert {0, length - shortest[frames]} <= lefts
 
 
@@ -351,9 +351,9 @@ def test_random_gains_are_within_their_decibels_and_of_each_waveform_and_level()
 
 
 def test_no_gain_leaves_waveforms_and_generator_alone() -> None:
-    draws = draw(0)
-    assert torch.equal(random_gains(2, torch.zeros(3, 5), 0.0, draws), torch.ones(2, 3))
-    assert torch.equal(draws.generator.get_state(), draw(0).generator.get_state())
+    random = draw(0)
+    assert torch.equal(random_gains(2, torch.zeros(3, 5), 0.0, random), torch.ones(2, 3))
+    assert torch.equal(random.generator.get_state(), draw(0).generator.get_state())
 
 
 def test_what_a_gpu_compares_adds_up_to_the_bit_to_what_a_cpu_scatters(

@@ -103,7 +103,7 @@ def test_dropout_works_in_training_alone(encoder: AudioNTT) -> None:
     assert not torch.equal(encoder(log_mels), encoder(log_mels))
 
 
-def test_features_are_normalised_by_what_was_fitted_and_saved_with_the_encoder() -> None:
+def test_features_are_normalized_by_what_was_fitted_and_saved_with_the_encoder() -> None:
     encoder, other = AudioNTT(8), AudioNTT(8)
     waveforms = 0.1 * noise(4, 4_000)
     raw = encoder.features(waveforms)
@@ -114,7 +114,7 @@ def test_features_are_normalised_by_what_was_fitted_and_saved_with_the_encoder()
 
 
 def test_the_front_end_decides_bands_and_rate() -> None:
-    config = LogMelConfig(sample_rate=8_000, n_fft=512, bands=32, fmax_hz=3_900.0)
+    config = LogMelConfig(sample_rate=8_000, n_fft=512, n_mels=32, fmax_hz=3_900.0)
     encoder = AudioNTT(8, config).eval()
     features = encoder.features(noise(2, 8_000))
     assert features.shape == (2, 32, 51)
@@ -163,7 +163,7 @@ def test_the_layers_have_the_sizes_that_they_are_said_to_have(encoder: AudioNTT)
 
 
 def test_with_fewer_bands_the_layers_are_smaller() -> None:
-    encoder = AudioNTT(8, LogMelConfig(bands=24)).eval()
+    encoder = AudioNTT(8, LogMelConfig(n_mels=24)).eval()
     _, layers = encoder.with_layers(noise(2, 24, 16))
     assert encoder.layer_sizes == (768, 384, 192)
     assert tuple(layer.shape[1] for layer in layers) == encoder.layer_sizes

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from lape_bench.learning.encoders.base import AudioNTT
-from lape_bench.learning.encoders.folded_batch_norm import FoldedNorm, patch_statistics
+from lape_bench.learning.encoders.folded_batch_norm import FoldedBatchNorm, patch_statistics
 
 SHAPE = (3, 1, 10, 13)
 
@@ -20,9 +20,9 @@ def x(generator: torch.Generator) -> Tensor:
 
 
 @pytest.fixture
-def pair(generator: torch.Generator) -> tuple[FoldedNorm, nn.Sequential]:
+def pair(generator: torch.Generator) -> tuple[FoldedBatchNorm, nn.Sequential]:
     """A folded block and the plain one, with the same weights, some of the norm's negative."""
-    folded = FoldedNorm(5, nn.MaxPool2d(2), nn.ReLU())
+    folded = FoldedBatchNorm(5, nn.MaxPool2d(2), nn.ReLU())
     for parameter in folded.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
     return folded, nn.Sequential(*copy.deepcopy(list(folded)))
@@ -37,7 +37,7 @@ def learn(block: nn.Module, x: Tensor, weights: Tensor) -> Tensor:
 
 
 def test_a_training_step_gives_the_output_and_the_gradients_of_the_plain_sequence(
-    pair: tuple[FoldedNorm, nn.Sequential], x: Tensor, generator: torch.Generator
+    pair: tuple[FoldedBatchNorm, nn.Sequential], x: Tensor, generator: torch.Generator
 ) -> None:
     weights = torch.randn(3, 5, 5, 6, generator=generator)
     outputs = [learn(block, x, weights) for block in pair]
@@ -48,7 +48,7 @@ def test_a_training_step_gives_the_output_and_the_gradients_of_the_plain_sequenc
 
 
 def test_running_statistics_move_as_those_of_batch_norm_and_serve_in_evaluation(
-    pair: tuple[FoldedNorm, nn.Sequential], x: Tensor
+    pair: tuple[FoldedBatchNorm, nn.Sequential], x: Tensor
 ) -> None:
     for block in pair:
         for step in range(3):
@@ -61,7 +61,7 @@ def test_running_statistics_move_as_those_of_batch_norm_and_serve_in_evaluation(
 
 
 def test_gradients_reach_the_input_too(
-    pair: tuple[FoldedNorm, nn.Sequential], x: Tensor, generator: torch.Generator
+    pair: tuple[FoldedBatchNorm, nn.Sequential], x: Tensor, generator: torch.Generator
 ) -> None:
     weights = torch.randn(3, 5, 5, 6, generator=generator)
     inputs = [x.clone().requires_grad_() for _ in pair]
@@ -86,8 +86,8 @@ def test_patch_statistics_agree_with_patches_cut_one_by_one(x: Tensor) -> None:
     assert_close(covariance, torch.cov(patches.T, correction=0), rtol=1e-4, atol=1e-5)
 
 
-def test_a_constant_input_is_normalised_without_a_nan(
-    pair: tuple[FoldedNorm, nn.Sequential],
+def test_a_constant_input_is_normalized_without_a_nan(
+    pair: tuple[FoldedBatchNorm, nn.Sequential],
 ) -> None:
     constant = torch.full(SHAPE, 3.0)
     assert_close(*(block(constant) for block in pair), rtol=1e-3, atol=1e-3)
@@ -104,9 +104,9 @@ def test_the_output_stays_channels_last_for_what_follows() -> None:
 def test_statistics_are_to_the_bit_those_of_torchs_own_patches(x: Tensor) -> None:
     patches = functional.unfold(x, 3, padding=1)
     mean = patches.mean(dim=(0, 2))
-    centred = patches - mean[:, None]
+    centered = patches - mean[:, None]
     count = 3 * 10 * 13
-    covariance = (centred @ centred.transpose(1, 2)).sum(dim=0) / count
+    covariance = (centered @ centered.transpose(1, 2)).sum(dim=0) / count
     found = patch_statistics(x)
     assert found[0] == count
     assert torch.equal(found[1], mean)

@@ -1,4 +1,4 @@
-"""Nearest neighbours against scikit-learn and a loop over clips, and the layers of a projector by hand."""
+"""Nearest neighbors against scikit-learn and a loop over clips, and the layers of a projector by hand."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lape_bench.learning.encoders.heads import NearestNeighbours, mlp
+from lape_bench.learning.encoders.heads import NearestNeighbors, mlp
 
 CLASSES = 4
 
@@ -39,12 +39,12 @@ def votes_by_hand(train: Tensor, labels: Tensor, queries: Tensor) -> NDArray[np.
 
 
 @pytest.mark.parametrize("clips", [40, 10, 7, 2])
-def test_the_vote_agrees_with_a_loop_over_clips_and_their_neighbours(clips: int) -> None:
+def test_the_vote_agrees_with_a_loop_over_clips_and_their_neighbors(clips: int) -> None:
     train, labels, queries = embedded(clips, 0), labels_of(clips), embedded(15, 1)
     votes = votes_by_hand(train, labels, queries)
     # A class without a vote gets a hundredth of one, shared by all classes.
     expected = np.log((votes + 0.01 / CLASSES) / (votes.sum(axis=1, keepdims=True) + 0.01))
-    found = NearestNeighbours(train, labels, CLASSES)(queries)
+    found = NearestNeighbors(train, labels, CLASSES)(queries)
     assert_close(found.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
@@ -58,14 +58,14 @@ def test_the_vote_agrees_with_scikit_learn(clips: int) -> None:
     model.fit(scaler.transform(train.numpy()), labels.numpy())
     expected = np.zeros((30, CLASSES))
     expected[:, model.classes_] = model.predict_proba(scaler.transform(queries.numpy()))
-    found = NearestNeighbours(train, labels, CLASSES)(queries).exp().numpy()
+    found = NearestNeighbors(train, labels, CLASSES)(queries).exp().numpy()
     assert np.abs(found - expected).max() < 0.01 / 2  # the hundredth of a vote, of 2 votes or more
     assert found.argmax(axis=1).tolist() == expected.argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize("clips", [1, 3, 30])
 def test_a_row_is_a_distribution_over_all_classes(clips: int) -> None:
-    rows = NearestNeighbours(embedded(clips, 0), labels_of(clips), CLASSES)(embedded(9, 1))
+    rows = NearestNeighbors(embedded(clips, 0), labels_of(clips), CLASSES)(embedded(9, 1))
     assert rows.shape == (9, CLASSES)
     assert torch.isfinite(rows).all()
     assert_close(rows.exp().sum(dim=1), torch.ones(9))
@@ -76,15 +76,15 @@ def test_a_train_clip_is_found_again_among_strangers() -> None:
     labels = torch.zeros(200, dtype=torch.long)
     labels[50:60] = 3
     train[50:60] = train[50] + 1e-3 * embedded(10, 1, features=5)
-    rows = NearestNeighbours(train, labels, CLASSES)(train[[50, 59]])
+    rows = NearestNeighbors(train, labels, CLASSES)(train[[50, 59]])
     assert rows.argmax(dim=1).tolist() == [3, 3]
 
 
 def test_scale_and_place_of_a_feature_do_not_matter() -> None:
     train, labels, queries = embedded(40, 0), labels_of(40), embedded(15, 1)
     factor, shift = torch.tensor([5.0, 0.1, 30.0, 1.0, 2.0, 0.5]), torch.tensor([1.0, -2.0] * 3)
-    expected = NearestNeighbours(train, labels, CLASSES)(queries)
-    moved = NearestNeighbours(train * factor + shift, labels, CLASSES)(queries * factor + shift)
+    expected = NearestNeighbors(train, labels, CLASSES)(queries)
+    moved = NearestNeighbors(train * factor + shift, labels, CLASSES)(queries * factor + shift)
     assert_close(moved, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -101,22 +101,22 @@ def test_a_feature_that_is_constant_on_the_train_clips_drowns_no_other(
     at_train: float, at_query: float
 ) -> None:
     train, labels, queries = embedded(300, 0), labels_of(300), embedded(15, 1)
-    expected = NearestNeighbours(train, labels, CLASSES)(queries)
+    expected = NearestNeighbors(train, labels, CLASSES)(queries)
     longer = torch.cat([train, torch.full((300, 1), at_train)], dim=1)
     asked = torch.cat([queries, torch.full((15, 1), at_query)], dim=1)
-    assert_close(NearestNeighbours(longer, labels, CLASSES)(asked), expected, rtol=1e-2, atol=1e-2)
+    assert_close(NearestNeighbors(longer, labels, CLASSES)(asked), expected, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_embeddings_of_any_precision_are_compared_in_float32(dtype: torch.dtype) -> None:
-    head = NearestNeighbours(embedded(40, 0), labels_of(40), CLASSES)
+    head = NearestNeighbors(embedded(40, 0), labels_of(40), CLASSES)
     queries = embedded(5, 1).to(dtype)
     assert torch.equal(head(queries), head(queries.float()))
 
 
 def test_the_train_embeddings_travel_with_the_state_dict() -> None:
-    head = NearestNeighbours(embedded(40, 0), labels_of(40), CLASSES)
-    empty = NearestNeighbours(torch.zeros(40, 6), torch.zeros(40, dtype=torch.long), CLASSES)
+    head = NearestNeighbors(embedded(40, 0), labels_of(40), CLASSES)
+    empty = NearestNeighbors(torch.zeros(40, 6), torch.zeros(40, dtype=torch.long), CLASSES)
     empty.load_state_dict(head.state_dict())
     assert torch.equal(empty(embedded(5, 1)), head(embedded(5, 1)))
 

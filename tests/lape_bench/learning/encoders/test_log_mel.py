@@ -11,7 +11,13 @@ from lape_bench.learning.encoders import log_mel
 from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
 
 SMALL = LogMelConfig(
-    sample_rate=8_000, n_fft=256, hop_length=100, bands=20, fmin_hz=0.0, fmax_hz=3_500.0, floor=1e-3
+    sample_rate=8_000,
+    n_fft=256,
+    hop_length=100,
+    n_mels=20,
+    fmin_hz=0.0,
+    fmax_hz=3_500.0,
+    log_offset=1e-3,
 )
 
 
@@ -36,23 +42,23 @@ def triangle(config: LogMelConfig, band: int, hz: float) -> float:
     """Weight of a frequency in a band: triangles of height 1 (HTK), or of area 1 over Hz (Slaney)."""
     scale = config.mel_scale
     low, high = mel_of(config.fmin_hz, scale), mel_of(config.fmax_hz, scale)
-    step = (high - low) / (config.bands + 1)
-    left, centre, right = (hz_of(low + (band + k) * step, scale) for k in range(3))
+    step = (high - low) / (config.n_mels + 1)
+    left, center, right = (hz_of(low + (band + k) * step, scale) for k in range(3))
     height = 1 if scale == "htk" else 2 / (right - left)
-    return height * max(0.0, min((hz - left) / (centre - left), (right - hz) / (right - centre)))
+    return height * max(0.0, min((hz - left) / (center - left), (right - hz) / (right - center)))
 
 
 def slow_log_mel(waveform: NDArray[np.float64], config: LogMelConfig) -> NDArray[np.float64]:
     n = config.n_fft
     hann = np.array([0.5 - 0.5 * np.cos(2 * np.pi * k / n) for k in range(n)])
     bins = [k * config.sample_rate / n for k in range(n // 2 + 1)]
-    bank = np.array([[triangle(config, band, hz) for hz in bins] for band in range(config.bands)])
+    bank = np.array([[triangle(config, band, hz) for hz in bins] for band in range(config.n_mels)])
     padded = np.pad(waveform, n // 2, mode="reflect")
     columns = []
     for frame in range(1 + len(waveform) // config.hop_length):
         begin = frame * config.hop_length
         power = np.abs(np.fft.rfft(padded[begin : begin + n] * hann)) ** 2
-        columns.append(np.log(bank @ power + config.floor))
+        columns.append(np.log(bank @ power + config.log_offset))
     return np.stack(columns, axis=1)
 
 
@@ -61,7 +67,7 @@ def slow_log_mel(waveform: NDArray[np.float64], config: LogMelConfig) -> NDArray
     [
         (LogMelConfig(), 4_000),
         (LogMelConfig(), 1_600),
-        (LogMelConfig(mel_scale="slaney", floor=1e-7), 1_600),
+        (LogMelConfig(mel_scale="slaney", log_offset=1e-7), 1_600),
         (SMALL, 999),
         (SMALL, 129),
     ],
@@ -115,11 +121,11 @@ def test_the_default_front_end_is_the_published_one() -> None:
         "sample_rate": 16_000,
         "n_fft": 1024,
         "hop_length": 160,
-        "bands": 64,
+        "n_mels": 64,
         "fmin_hz": 60.0,
         "fmax_hz": 7_800.0,
         "mel_scale": "htk",
-        "floor": 1e-6,
+        "log_offset": 1e-6,
     }
 
 
@@ -157,7 +163,7 @@ def test_statistics_are_those_of_all_values_of_all_frames_and_bands() -> None:
     log_mel = LogMel(SMALL)
     log_mel.fit(batches)
     assert float(log_mel.mean) == pytest.approx(values.mean(), rel=1e-4)
-    assert float(log_mel.deviation) == pytest.approx(values.std(), rel=1e-4)
+    assert float(log_mel.std) == pytest.approx(values.std(), rel=1e-4)
 
 
 def test_statistics_do_not_depend_on_how_clips_are_batched_nor_on_an_earlier_fit() -> None:
@@ -167,7 +173,7 @@ def test_statistics_do_not_depend_on_how_clips_are_batched_nor_on_an_earlier_fit
     apart.fit([100 * waveforms])
     apart.fit(iter(waveforms.split([1, 3, 2])))
     assert_close(together.mean, apart.mean)
-    assert_close(together.deviation, apart.deviation)
+    assert_close(together.std, apart.std)
 
 
 def test_silent_train_clips_leave_finite_log_mels() -> None:
@@ -195,5 +201,5 @@ def test_log_mels_and_statistics_stay_in_float32_under_bf16_autocast() -> None:
         assert (waveforms[:, :8] @ waveforms[:, :8].T).dtype == torch.bfloat16
     assert log_mels.dtype == torch.float32
     assert torch.equal(cast.mean, plain.mean)
-    assert torch.equal(cast.deviation, plain.deviation)
+    assert torch.equal(cast.std, plain.std)
     assert torch.equal(log_mels, plain(waveforms))

@@ -61,7 +61,7 @@ def test_the_defaults_are_a_few_million_parameters_and_256_features() -> None:
     encoder = MultiscaleTransformer()
     assert 1e6 < count(encoder) < 5e6
     assert encoder.embedding_size == 256
-    assert encoder.log_mel.config.bands == 128
+    assert encoder.log_mel.config.n_mels == 128
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def normed(x: NDArray[np.float64], norm: nn.LayerNorm) -> NDArray[np.float64]:
 def pooled_by_hand(
     grid: NDArray[np.float64], pool: Pool, stride: int
 ) -> dict[tuple[int, int], NDArray[np.float64]]:
-    """Slide a depthwise 3 x 3 kernel over a grid of vectors, (rows, columns, channels), and normalise what it gives."""
+    """Slide a depthwise 3 x 3 kernel over a grid of vectors, (rows, columns, channels), and normalize what it gives."""
     kernel = pool.convolution.weight.detach().numpy()[:, 0]  # (channels, 3, 3)
     rows, columns, channels = grid.shape
     found = {}
@@ -378,7 +378,7 @@ def test_where_something_sounds_matters(axis: int) -> None:
     for pool in ("pool_queries", "pool_keys", "pool_values"):
         kernel = getattr(encoder.blocks[0].attention, pool).convolution.weight
         with torch.no_grad():
-            kernel.zero_()[:, :, 1, 1] = 1  # sees no neighbour, which would tell places too
+            kernel.zero_()[:, :, 1, 1] = 1  # sees no neighbor, which would tell places too
     encoder.blocks[0].attention.pool_keys.convolution.stride = (1, 1)
     encoder.blocks[0].attention.pool_values.convolution.stride = (1, 1)
     turned = torch.cat(log_mels.split(16, dim=axis)[::-1], dim=axis)
@@ -399,7 +399,7 @@ def test_a_clip_does_not_depend_on_the_clips_beside_it_nor_on_the_mode(training:
     assert_close(encoder(log_mels)[:1], together[:1])
 
 
-def test_features_are_normalised_by_what_was_fitted_and_saved_with_the_encoder() -> None:
+def test_features_are_normalized_by_what_was_fitted_and_saved_with_the_encoder() -> None:
     encoder, other = (MultiscaleTransformer(MultiscaleTransformerConfig(**TINY)) for _ in range(2))
     waveforms = 0.1 * noise(4, 4_000).float()
     raw = encoder.features(waveforms)
@@ -411,7 +411,7 @@ def test_features_are_normalised_by_what_was_fitted_and_saved_with_the_encoder()
 
 
 def test_the_front_end_decides_bands_and_rate() -> None:
-    log_mel = LogMelConfig(sample_rate=8_000, n_fft=512, bands=40, fmax_hz=3_900.0)
+    log_mel = LogMelConfig(sample_rate=8_000, n_fft=512, n_mels=40, fmax_hz=3_900.0)
     encoder = build(log_mel)
     assert encoder.sample_rate == 8_000
     assert encoder.grid(40, 51) == (4, 5)

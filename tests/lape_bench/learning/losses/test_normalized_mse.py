@@ -9,7 +9,7 @@ from scipy.spatial.distance import cosine
 from torch import Tensor
 from torch.testing import assert_close
 
-from lape_bench.learning.losses.normalized_mse import normalised_mse
+from lape_bench.learning.losses.normalized_mse import normalized_mse
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 
@@ -28,8 +28,8 @@ def test_it_is_the_squared_distance_of_unit_vectors_and_twice_the_cosine_distanc
     for a, b in zip(q.numpy(), z.numpy(), strict=True):
         squared.append(np.sum((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2))
         cosines.append(2 * cosine(a, b))
-    assert float(normalised_mse(q, z)) == pytest.approx(np.mean(squared))
-    assert float(normalised_mse(q, z)) == pytest.approx(np.mean(cosines))
+    assert float(normalized_mse(q, z)) == pytest.approx(np.mean(squared))
+    assert float(normalized_mse(q, z)) == pytest.approx(np.mean(cosines))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_it_is_the_squared_distance_of_unit_vectors_and_twice_the_cosine_distanc
     [([[2.0, 0.0]], 0.0), ([[0.0, 5.0]], 2.0), ([[-3.0, 0.0]], 4.0), ([[1.0, 1.0]], 2 - 2**0.5)],
 )
 def test_the_distance_of_some_directions(targets: list[list[float]], expected: float) -> None:
-    found = normalised_mse(torch.tensor([[1.0, 0.0]]), torch.tensor(targets))
+    found = normalized_mse(torch.tensor([[1.0, 0.0]]), torch.tensor(targets))
     assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
@@ -51,35 +51,35 @@ def test_neither_lengths_nor_the_order_of_clips_nor_of_the_two_matter(
 ) -> None:
     q, z = rows(5, 0), rows(5, 1)
     by_q, by_z = torch.tensor(scales, dtype=torch.float64)[:, None].split(5)
-    expected = normalised_mse(q, z)
-    assert_close(normalised_mse(by_q * q, by_z * z), expected)
-    assert_close(normalised_mse(q[order], z[order]), expected)
-    assert_close(normalised_mse(z, q), expected)
+    expected = normalized_mse(q, z)
+    assert_close(normalized_mse(by_q * q, by_z * z), expected)
+    assert_close(normalized_mse(q[order], z[order]), expected)
+    assert_close(normalized_mse(z, q), expected)
 
 
 def test_it_is_least_where_both_are_equal_and_pulls_a_prediction_across_its_own_direction() -> None:
     q = rows(5, 0).requires_grad_()
-    least = normalised_mse(q, q.detach())
+    least = normalized_mse(q, q.detach())
     least.backward()
     assert float(least.detach()) == pytest.approx(0, abs=1e-12)
     assert_close(q.grad, torch.zeros_like(q), rtol=0, atol=1e-9)
     other = rows(5, 0).requires_grad_()
-    normalised_mse(other, rows(5, 1)).backward()
+    normalized_mse(other, rows(5, 1)).backward()
     assert_close((other.grad * other).sum(dim=1), torch.zeros(5, dtype=torch.float64))
 
 
 def test_gradients_reach_both_unless_detached_and_agree_with_differences() -> None:
     given = [rows(3, seed).requires_grad_() for seed in (0, 1)]
-    assert torch.autograd.gradcheck(normalised_mse, given)
+    assert torch.autograd.gradcheck(normalized_mse, given)
     q, z = given
-    normalised_mse(q, z.detach()).backward()
+    normalized_mse(q, z.detach()).backward()
     assert q.grad is not None
     assert z.grad is None
 
 
 def test_a_silent_row_has_a_finite_loss_and_gradient() -> None:
     q = rows(3, 0).index_fill(0, torch.tensor(1), 0.0).requires_grad_()
-    loss = normalised_mse(q, rows(3, 1))
+    loss = normalized_mse(q, rows(3, 1))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(q.grad).all()
@@ -87,4 +87,4 @@ def test_a_silent_row_has_a_finite_loss_and_gradient() -> None:
 
 def test_other_shapes_are_refused_rather_than_broadcast() -> None:
     with pytest.raises(ValueError, match=r"shape \(5, 4\), targets \(1, 4\)"):
-        normalised_mse(rows(5, 0), rows(1, 1))
+        normalized_mse(rows(5, 0), rows(1, 1))

@@ -17,7 +17,7 @@ from lape_bench.evaluation.runner import load_system
 from lape_bench.plugins import single_file
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.device import Compute
-from lape_bench.system import Target
+from lape_bench.system import TargetTask
 
 Bench = Callable[..., tuple[int, str, str]]
 CODE = '''"""Energy after a few filters."""
@@ -150,7 +150,7 @@ class Fails(Filters):
 
 class Leaves(Filters):
     def forward(self, waveforms):
-        sys.exit("no licence")
+        sys.exit("no license")
 
 
 class Nothing(Filters):
@@ -160,7 +160,7 @@ class Nothing(Filters):
 
 nothing = 3
 '''
-TARGET = Target(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
+TARGET = TargetTask(classes=("a", "b"), window_seconds=0.5, metric="accuracy")
 TINY = ["--protocol", "linear", "--device", "cpu", "--precision", "float32", "--quiet"]
 
 
@@ -236,8 +236,8 @@ def test_a_file_that_is_missing_or_fails_is_named(file: Path) -> None:
         match=r"raised ModuleNotFoundError: No module named .*_has', at encoders.py:1 in <module>; mend",
     ):
         load_system(f"{file}:Filters")
-    file.write_text("import sys\nsys.exit('no licence')\n")
-    with pytest.raises(UserError, match=r"raised SystemExit: no licence, at encoders.py:2 in <"):
+    file.write_text("import sys\nsys.exit('no license')\n")
+    with pytest.raises(UserError, match=r"raised SystemExit: no license, at encoders.py:2 in <"):
         load_system(f"{file}:Filters")
     with pytest.raises(UserError, match=r"encoders\.py is a file, .*: .*encoders\.py:MyEncoder"):
         load_system(str(file))
@@ -265,7 +265,7 @@ def test_an_embedding_of_another_size_is_told_with_both(
             "works at 22,050 Hz and is given audio at 8,000 Hz; say sample_rate on the class",
         ),
         ("Fails", "KeyError: 'no such\\nkey', at encoders.py:{line} in forward"),
-        ("Leaves", "SystemExit: no licence, at encoders.py:"),
+        ("Leaves", "SystemExit: no license, at encoders.py:"),
         ("Nothing", "windows are not finite, the first of clip"),
     ],
 )
@@ -383,7 +383,7 @@ def test_what_a_class_from_beside_the_file_computes_is_kept_by_its_code(
 )
 def test_a_setting_that_names_no_file_is_only_a_setting(value: str, file: Path) -> None:
     kind = load_system(f"{file}:Stored")
-    assert kind(kind.Settings(weights=value), TARGET, "linear").rests_on == {}
+    assert kind(kind.Settings(weights=value), TARGET, "linear").provenance == {}
 
 
 def test_a_file_that_a_setting_names_is_part_of_the_run(
@@ -396,7 +396,7 @@ def test_a_file_that_a_setting_names_is_part_of_the_run(
         assert bench("run", *system, *TINY, "--out", str(out))[0] == 0
     records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
     assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
-    assert {record["rests_on"]["setting weights"][:9] for record in records} == {"scale.txt"}
+    assert {record["provenance"]["setting weights"][:9] for record in records} == {"scale.txt"}
 
 
 def test_folders_and_lists_of_files_that_settings_name_are_part_of_the_run(
@@ -414,7 +414,7 @@ def test_folders_and_lists_of_files_that_settings_name_are_part_of_the_run(
     for content in ("old", "newer"):
         for place in places:
             place.write_text(content)
-        traced.append(kind(kind.Settings.model_validate(given), TARGET, "linear").rests_on)
+        traced.append(kind(kind.Settings.model_validate(given), TARGET, "linear").provenance)
     assert set(traced[0]) == {"setting parts", "setting folder"}
     assert not set(traced[0].values()) & set(traced[1].values())
 
@@ -467,7 +467,7 @@ def test_what_lies_beside_the_file_is_found_and_is_part_of_it(
         assert bench("run", "--system", f"{file}:Filters", *TINY, "--out", str(out))[0] == 0
     records = [json.loads(path.read_text()) for path in out.rglob("record.json")]
     assert len({record["metrics"]["accuracy"] for record in records}) == len(records) == 2
-    assert {record["rests_on"]["file"].split("; ")[1][:17] for record in records} == {
+    assert {record["provenance"]["file"].split("; ")[1][:17] for record in records} == {
         "pooling_beside.py"
     }
     embeddings = [{each["hash"] for each in record["artifacts"]} for record in records]

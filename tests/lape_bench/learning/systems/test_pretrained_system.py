@@ -19,13 +19,13 @@ from lape_bench.learning.systems.pretrained_system import Upstream, UpstreamSyst
 from lape_bench.learning.training.inference import embed
 from lape_bench.learning.training.momentum_encoder import follow, momentum_copy
 from lape_bench.learning.training.pretrain import Objective, effective_rank, feature_spread
-from lape_bench.system import RunContext, Target
+from lape_bench.system import RunContext, TargetTask
 
 RATE = 16_000
-TARGET = Target(classes=("low", "high"), window_seconds=0.1, metric="accuracy")
+TARGET = TargetTask(classes=("low", "high"), window_seconds=0.1, metric="accuracy")
 SMALL = {
     "width": 8,
-    "pretrain": {"epochs": 2, "least_steps": 1, "batch_size": 3, "window_seconds": 0.1},
+    "pretrain": {"epochs": 2, "min_steps": 1, "batch_size": 3, "window_seconds": 0.1},
 }
 
 
@@ -57,7 +57,7 @@ class Twins(Objective):
         follow(self.teacher, self.head, 0.9)
 
 
-class Learnt(AudioNTTUpstream):
+class Learned(AudioNTTUpstream):
     """A system of the test's own."""
 
     Settings = AudioNTTUpstreamConfig
@@ -72,7 +72,7 @@ class Learnt(AudioNTTUpstream):
         return objective
 
 
-class Sibling(Learnt):
+class Sibling(Learned):
     """Another system that learns the same."""
 
 
@@ -101,7 +101,7 @@ def learn(
     context: RunContext,
     changes: dict[str, Any] | None = None,
     train: Clips | None = None,
-    kind: type[UpstreamSystem] = Learnt,
+    kind: type[UpstreamSystem] = Learned,
 ) -> Upstream:
     return kind.pretrained(configured(changes), train or clips(), context)
 
@@ -138,8 +138,8 @@ def test_it_is_trained_once_and_then_found_with_the_same_bytes(context: RunConte
 def test_its_encoder_is_not_the_one_it_started_from(context: RunContext) -> None:
     with Seeds(0, "upstream").globally("initial weights"):
         start = AudioNTT(8)
-    learnt = dict(learn(context).encoder.named_parameters())
-    stayed = [name for name, value in start.named_parameters() if torch.equal(value, learnt[name])]
+    learned = dict(learn(context).encoder.named_parameters())
+    stayed = [name for name, value in start.named_parameters() if torch.equal(value, learned[name])]
     assert stayed == ["blocks.0.0.bias"]  # before a batch norm a bias does nothing
 
 
@@ -178,7 +178,7 @@ def test_another_system_or_version_is_another_upstream(
 ) -> None:
     learn(context)
     assert learn(context, kind=Sibling).artifact.computed
-    monkeypatch.setattr(Learnt, "version", 2)
+    monkeypatch.setattr(Learned, "version", 2)
     assert learn(context).artifact.computed
 
 
@@ -186,7 +186,7 @@ def test_another_system_or_version_is_another_upstream(
     "changes",
     [
         {"finetune": {"epochs": 3, "learning_rate": 0.5, "augment": False}},
-        {"linear": {"inverse_penalty": [1.0]}},
+        {"linear": {"C": [1.0]}},
     ],
     ids=str,
 )
@@ -219,7 +219,7 @@ def test_the_upstream_has_a_seed_of_its_own_whatever_the_runs(context: RunContex
     assert not learn(replace(context, seeds=Seeds(0, "another", "fold 3"))).artifact.computed
 
 
-def test_what_is_learnt_does_not_depend_on_which_run_was_the_first_to_need_it(
+def test_what_is_learned_does_not_depend_on_which_run_was_the_first_to_need_it(
     context: RunContext,
 ) -> None:
     one, other = elsewhere(context, "one"), elsewhere(context, "other")
@@ -305,8 +305,8 @@ def test_the_encoder_is_the_one_that_the_last_row_of_the_curve_tells_of(
         assert effective_rank(embeddings) == pytest.approx(upstream.curve[-1]["rank"], rel=1e-3)
 
 
-def system(changes: dict[str, Any] | None = None) -> Learnt:
-    return Learnt(configured(changes), TARGET, "linear")
+def system(changes: dict[str, Any] | None = None) -> Learned:
+    return Learned(configured(changes), TARGET, "linear")
 
 
 def test_the_encoder_of_a_system_has_the_feature_statistics_of_the_corpus_not_of_train(
@@ -336,12 +336,12 @@ def test_a_system_learns_its_upstream_from_train_audio_unless_told_otherwise(
 
     train = clips(seed=2)
     context = replace(context, corpus=corpus)
-    learnt = system().learn_encoder(train, context)
+    learned = system().learn_encoder(train, context)
     assert asked == [(("target",), train)]
-    assert learnt.summary.curves == {"pre-training": learn(context).curve}
-    assert learnt.parameters == learn(context).parameters
+    assert learned.summary.curves == {"pre-training": learn(context).curve}
+    assert learned.parameters == learn(context).parameters
     assert torch.equal(
-        learnt.encoder.blocks[0][0].weight, learn(context).encoder.blocks[0][0].weight
+        learned.encoder.blocks[0][0].weight, learn(context).encoder.blocks[0][0].weight
     )
 
 
@@ -354,7 +354,7 @@ def test_an_audit_of_fine_tuning_hears_nothing_of_the_upstream(context: RunConte
 
 def test_the_time_of_training_is_noted_under_its_stage(context: RunContext) -> None:
     learn(context)
-    assert [cost.name for cost in context.meter.costs] == ["pre-training"]
+    assert [cost.name for cost in context.profiler.costs] == ["pre-training"]
 
 
 # --- settings and names -----------------------------------------------------------------------------------

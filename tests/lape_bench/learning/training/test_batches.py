@@ -22,7 +22,7 @@ from lape_bench.learning.training.batches import (
     to_device,
     whole_clips,
 )
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 
 CPU = torch.device("cpu")
 RATE = 16_000
@@ -57,8 +57,8 @@ def slow_cut(waveform: NDArray[np.float32], offset: int, window: int) -> list[fl
     return [float(waveform[place]) if 0 <= place < len(waveform) else 0.0 for place in places]
 
 
-def draw(seed: int) -> Draws:
-    return Draws(torch.Generator().manual_seed(seed))
+def draw(seed: int) -> BatchRandom:
+    return BatchRandom(torch.Generator().manual_seed(seed))
 
 
 # --- cut --------------------------------------------------------------------------------------------------

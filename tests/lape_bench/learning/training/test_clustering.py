@@ -31,15 +31,15 @@ def blobs(kinds: int, clips: int, features: int, seed: int = 0) -> tuple[Floats,
     """Well separated blobs, features of different sizes, and which clip is of which."""
     random = draw(seed)
     truth = np.arange(clips) % kinds
-    centres = 10 * random.normal(size=(kinds, features))
-    points = centres[truth] + 0.1 * random.normal(size=(clips, features))
+    centers = 10 * random.normal(size=(kinds, features))
+    points = centers[truth] + 0.1 * random.normal(size=(clips, features))
     return (points * np.geomspace(0.1, 10, features)).astype(np.float32), truth
 
 
 def step_by_step(embeddings: Floats, clusters: int, components: int) -> Labels:
     """Whiten by the singular value decomposition, bring rows to unit length, run k-means."""
-    centred = embeddings.astype(np.float64) - embeddings.astype(np.float64).mean(axis=0)
-    u, _, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = embeddings.astype(np.float64) - embeddings.astype(np.float64).mean(axis=0)
+    u, _, _ = np.linalg.svd(centered, full_matrices=False)
     whitened = u[:, :components] * np.sqrt(len(embeddings) - 1)
     directions = whitened / np.linalg.norm(whitened, axis=1, keepdims=True)
     found: Labels = KMeans(clusters, n_init=20, random_state=1).fit_predict(directions)
@@ -79,9 +79,9 @@ def test_embeddings_are_told_apart_by_their_direction_and_not_their_length() -> 
 def test_only_the_leading_components_are_looked_at() -> None:
     truth, rest = np.arange(60) % 3, np.arange(60) // 3 % 2
     random = draw()
-    centres = np.array([[10, 0], [-5, 8], [-5, -8]])
+    centers = np.array([[10, 0], [-5, 8], [-5, -8]])
     lesser = 0.5 * rest[:, None] * np.ones((1, 1))
-    embeddings = np.concatenate([centres[truth], lesser], axis=1) + 0.01 * random.normal(
+    embeddings = np.concatenate([centers[truth], lesser], axis=1) + 0.01 * random.normal(
         size=(60, 3)
     )
     found = clustered(embeddings.astype(np.float32), config(3, 2), draw())
@@ -204,8 +204,8 @@ def test_the_embeddings_are_left_as_they_were() -> None:
 
 def test_more_restarts_find_clusters_that_are_no_looser() -> None:
     embeddings = draw(1).normal(size=(60, 2)).astype(np.float32)
-    centred = embeddings - embeddings.mean(axis=0)
-    u, _, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = embeddings - embeddings.mean(axis=0)
+    u, _, _ = np.linalg.svd(centered, full_matrices=False)
     directions = u / np.linalg.norm(u, axis=1, keepdims=True)
 
     def looseness(restarts: int, seed: int) -> float:

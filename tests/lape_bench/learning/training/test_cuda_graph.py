@@ -13,13 +13,13 @@ from lape_bench.core.progress import Progress
 from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.cuda_graph import PLAIN_CALLS
-from lape_bench.learning.training.loop import Loop
+from lape_bench.learning.training.loop import TrainingLoop
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
-from lape_bench.system import Protocol
+from lape_bench.system import ProtocolName
 from tests.lape_bench.learning.test_cuda import LEARNING
 
-STEPS = {"epochs": 4, "least_steps": 12}
+STEPS = {"epochs": 4, "min_steps": 12}
 SMALL: dict[str, Any] = {"width": 16}
 LONGER: dict[str, Any] = {
     "supervised": SMALL,
@@ -52,7 +52,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def places(loop: Loop) -> list[int]:
+def places(loop: TrainingLoop) -> list[int]:
     """Where the tensors lie that a step finds and leaves."""
     states = loop.optimizer.state.values()
     tensors = [*loop.model.parameters(), *loop.model.buffers()]
@@ -65,10 +65,10 @@ def test_a_step_that_may_be_recorded_does_the_same_each_time(
 ) -> None:
     seen: Counter[Any] = Counter()
     steps: dict[Any, list[tuple[list[str], list[int]]]] = defaultdict(list)
-    update = Loop._update
+    update = TrainingLoop._update
 
-    def told(loop: Loop, *inputs: Tensor) -> Tensor:
-        assert loop.graphable
+    def told(loop: TrainingLoop, *inputs: Tensor) -> Tensor:
+        assert loop.cuda_graphable
         assert not any(tensor.requires_grad for tensor in inputs)
         step = loop.name, tuple(tensor.shape for tensor in inputs)
         seen[step] += 1
@@ -79,11 +79,13 @@ def test_a_step_that_may_be_recorded_does_the_same_each_time(
         steps[step].append((calls.made, places(loop)))
         return loss
 
-    monkeypatch.setattr(Loop, "_update", told)
+    monkeypatch.setattr(TrainingLoop, "_update", told)
     # On a GPU the rate is a tensor that changes in place.
     monkeypatch.setattr(loop, "_set_rate", lambda group, rate: None)
-    settings = load_system(system).brief_settings(LONGER.get(system, SMALL | {"pretrain": STEPS}))
-    protocol: Protocol = "linear" if "pretrain" in settings else "finetune"
+    settings = load_system(system).with_smoke_settings(
+        LONGER.get(system, SMALL | {"pretrain": STEPS})
+    )
+    protocol: ProtocolName = "linear" if "pretrain" in settings else "finetune"
     cell = Cell(system=system, settings=settings, task="synthetic-sounds", protocol=protocol)
     options = RunOptions(out=tmp_path, compute=Compute(device="cpu"))
     record = run_cell(cell, options, Progress(quiet=True))

@@ -17,11 +17,11 @@ from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import AudioNTT, Encoder
 from lape_bench.learning.training import finetune
 from lape_bench.learning.training.finetune import STAGE, Classifier, FinetuneConfig, fit_classifier
-from lape_bench.system import LabelledClips, RunContext, Target, TrainingData, TrainingSummary
+from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData, TrainingSummary
 
-TARGET = Target(classes=("low", "high"), window_seconds=0.4, metric="accuracy")
+TARGET = TargetTask(classes=("low", "high"), window_seconds=0.4, metric="accuracy")
 RATE = 200
-FEW = FinetuneConfig(epochs=6, least_steps=1, batch_size=8, learning_rate=0.01, gain_db=0)
+FEW = FinetuneConfig(epochs=6, min_steps=1, batch_size=8, learning_rate=0.01, gain_db=0)
 
 
 def replace_with(**settings: Any) -> FinetuneConfig:
@@ -54,7 +54,7 @@ class Spectrum(Encoder):
         return embeddings
 
 
-def tones(count: int, seed: int, rate: int = RATE) -> LabelledClips:
+def tones(count: int, seed: int, rate: int = RATE) -> LabeledClips:
     """Low tones and high tones in noise, of 0.2 to 0.8 s, in turn."""
     random = np.random.default_rng(seed)
     waveforms = []
@@ -64,18 +64,16 @@ def tones(count: int, seed: int, rate: int = RATE) -> LabelledClips:
         tone = np.sin(2 * np.pi * hz * time + random.uniform(0, 6))
         waveforms.append((tone + random.normal(0, 0.3, len(time))).astype(np.float32))
     clips = Clips.pack([f"{seed}-{index}" for index in range(count)], waveforms, rate)
-    return LabelledClips(clips, torch.arange(count) % 2)
+    return LabeledClips(clips, torch.arange(count) % 2)
 
 
-def wrong(clips: LabelledClips) -> LabelledClips:
-    return LabelledClips(clips.clips, 1 - clips.labels)
+def wrong(clips: LabeledClips) -> LabeledClips:
+    return LabeledClips(clips.clips, 1 - clips.labels)
 
 
-def data(
-    train: int = 24, validation: LabelledClips | None = None, rate: int = RATE
-) -> TrainingData:
-    labelled = tones(train, seed=0, rate=rate)
-    return TrainingData(labelled.clips, labelled, validation)
+def data(train: int = 24, validation: LabeledClips | None = None, rate: int = RATE) -> TrainingData:
+    labeled = tones(train, seed=0, rate=rate)
+    return TrainingData(labeled.clips, labeled, validation)
 
 
 def tiny(state: int = 0) -> tuple[Classifier, None]:
@@ -113,10 +111,10 @@ def fit(
     return fit_classifier(model, views, given, TARGET, config, context)
 
 
-# --- what is learnt ---------------------------------------------------------------------------------------
+# --- what is learned ---------------------------------------------------------------------------------------
 
 
-def test_a_separable_problem_is_learnt(context: RunContext) -> None:
+def test_a_separable_problem_is_learned(context: RunContext) -> None:
     model, views = tiny()
     test = tones(40, seed=2)
     summary = fit(model, views, data(40, tones(20, seed=1)), context, replace_with(epochs=12))
@@ -143,7 +141,7 @@ def test_between_equal_scores_the_lower_loss_decides(context: RunContext) -> Non
     equal = [row for row in summary.curves[STAGE] if row["validation"] == best]
     lowest = min(equal, key=lambda row: row["validation_loss"])
     assert lowest != equal[0]
-    assert summary.decided == {f"epoch {lowest['epoch']:.0f} of 12": "validation"}
+    assert summary.selection == {f"epoch {lowest['epoch']:.0f} of 12": "validation"}
     assert same(weights(model), kept[int(lowest["epoch"])])
 
 
@@ -154,14 +152,14 @@ def test_between_equal_scores_and_losses_the_earliest_epoch_is_kept(context: Run
         model, views, data(24, tones(10, seed=1)), context, replace_with(learning_rate=1e-30)
     )
     assert len({row["validation_loss"] for row in summary.curves[STAGE]}) == 1
-    assert summary.decided == {"epoch 1 of 6": "validation"}
+    assert summary.selection == {"epoch 1 of 6": "validation"}
 
 
 @pytest.mark.parametrize("selections", [12, 3])
 def test_the_best_epoch_on_validation_is_restored_not_the_last(
     context: RunContext, selections: int
 ) -> None:
-    # Validation labels are wrong, so the more is learnt of train the worse it gets: an early epoch is best.
+    # Validation labels are wrong, so the more is learned of train the worse it gets: an early epoch is best.
     model, views = tiny()
     kept = snapshots(context, model)
     given = data(24, wrong(tones(24, seed=1)))
@@ -171,7 +169,7 @@ def test_the_best_epoch_on_validation_is_restored_not_the_last(
     best = max(scored, key=lambda row: (row["validation"], -row["validation_loss"], -row["epoch"]))
     assert best["epoch"] < 9
     assert best["validation"] > scored[-1]["validation"]
-    assert summary.decided == {f"epoch {best['epoch']:.0f} of 9": "validation"}
+    assert summary.selection == {f"epoch {best['epoch']:.0f} of 9": "validation"}
     assert summary.validation == best["validation"]
     assert same(weights(model), kept[int(best["epoch"])])
     assert not same(weights(model), kept[9])
@@ -200,7 +198,7 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_was_decided(
     model, views = tiny()
     kept = snapshots(context, model)
     summary = fit(model, views, data(24), context)
-    assert summary.decided == {}
+    assert summary.selection == {}
     assert all(row.keys() == {"epoch", "loss"} for row in summary.curves[STAGE])
     assert same(weights(model), kept[6])
 
@@ -251,7 +249,7 @@ def test_the_learning_rate_falls_by_a_cosine_from_its_start_to_nearly_zero(
 
 
 @pytest.mark.parametrize(
-    ("clips", "batch_size", "least_steps", "epochs"),
+    ("clips", "batch_size", "min_steps", "epochs"),
     [(24, 8, 1, 6), (24, 8, 18, 6), (24, 8, 19, 7), (3, 8, 20, 20), (9, 8, 20, 10)],
 )
 def test_few_labels_are_passed_more_often_until_the_least_number_of_steps(
@@ -259,13 +257,13 @@ def test_few_labels_are_passed_more_often_until_the_least_number_of_steps(
     rates: list[float],
     clips: int,
     batch_size: int,
-    least_steps: int,
+    min_steps: int,
     epochs: int,
 ) -> None:
-    config = replace_with(batch_size=batch_size, least_steps=least_steps)
+    config = replace_with(batch_size=batch_size, min_steps=min_steps)
     summary = fit(*tiny(), data(clips), context, config)
     assert len(summary.curves[STAGE]) == epochs
-    assert len(rates) >= least_steps
+    assert len(rates) >= min_steps
 
 
 @pytest.mark.parametrize(
@@ -304,7 +302,7 @@ def test_every_epoch_draws_a_new_order_new_windows_and_a_new_dropout(context: Ru
     # A sample's value tells its clip and its place there.
     waveforms = [1000 * clip + np.arange(900, dtype=np.float32) for clip in range(6)]
     clips = Clips.pack(list("abcdef"), waveforms, RATE)
-    given = TrainingData(clips, LabelledClips(clips, torch.arange(6) % 2), None)
+    given = TrainingData(clips, LabeledClips(clips, torch.arange(6) % 2), None)
     encoder = Watched()
     fit(Classifier(encoder, nn.Linear(6, 2)), None, given, context, replace_with(epochs=4))
     drawn = np.array(encoder.firsts, dtype=int)
@@ -370,7 +368,7 @@ def test_a_run_stopped_after_any_epoch_and_resumed_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("validation", [None, wrong(tones(6, 1, 16_000))], ids=["without", "with"])
 def test_audio_ntt_with_views_ends_with_the_same_bytes_after_every_stop(
-    context: RunContext, monkeypatch: pytest.MonkeyPatch, validation: LabelledClips | None
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, validation: LabeledClips | None
 ) -> None:
     context.checkpoint_seconds = 0.0
     given = data(9, validation, rate=16_000)
@@ -462,7 +460,7 @@ def test_training_leaves_the_global_generator_alone(context: RunContext) -> None
 
 
 @pytest.mark.parametrize("build", [tiny, audio_ntt])
-def test_an_audit_that_scores_clips_after_each_epoch_does_not_change_what_is_learnt(
+def test_an_audit_that_scores_clips_after_each_epoch_does_not_change_what_is_learned(
     context: RunContext, build: Build
 ) -> None:
     rate = RATE if build is tiny else 16_000

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.learning.training import linear_probe
-from lape_bench.learning.training.linear_probe import LinearConfig, Windows, fit_linear
+from lape_bench.learning.training.linear_probe import EmbeddedWindows, LinearConfig, fit_linear
 
 QUIET = Progress(quiet=True)
 FEATURES = 5
@@ -24,23 +24,23 @@ FEATURES = 5
 
 def windows(
     labels: Sequence[int], windows_a_clip: int = 1, seed: int = 0, spread: float = 1.0
-) -> Windows:
-    """Embed clips around a centre for each class; features differ in size and place."""
+) -> EmbeddedWindows:
+    """Embed clips around a center for each class; features differ in size and place."""
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(0, 1, (9, FEATURES))
+    centers = np.random.default_rng(99).normal(0, 1, (9, FEATURES))
     owner = np.repeat(np.arange(len(labels)), windows_a_clip)
-    drawn = centres[np.array(labels)[owner]] + random.normal(0, spread, (len(owner), FEATURES))
+    drawn = centers[np.array(labels)[owner]] + random.normal(0, spread, (len(owner), FEATURES))
     embeddings = drawn * np.array([1, 30, 0.1, 5, 1]) + np.array([0, 100, -1, 7, 0])
-    return Windows(
+    return EmbeddedWindows(
         torch.from_numpy(embeddings).float(), torch.from_numpy(owner), torch.tensor(labels)
     )
 
 
 def with_c(*values: float) -> LinearConfig:
-    return LinearConfig(inverse_penalty=values)
+    return LinearConfig(C=values)
 
 
-def by_scikit_learn(train: Windows, c: float) -> Pipeline:
+def by_scikit_learn(train: EmbeddedWindows, c: float) -> Pipeline:
     """Fit on windows, one a clip."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=5000))
     return model.fit(train.embeddings.numpy(), train.labels[train.owner].numpy())
@@ -90,8 +90,8 @@ def test_the_chosen_penalty_is_the_best_on_validation_clips(
     for c in candidates:
         model = by_scikit_learn(train, c)
         rows = average(model.predict_log_proba(validation.embeddings.numpy()), validation.owner)
-        normalised = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
-        likelihood = normalised[np.arange(len(labels)), labels].mean()
+        normalized = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+        likelihood = normalized[np.arange(len(labels)), labels].mean()
         ranked.append((accuracy_score(labels, rows.argmax(axis=1)), likelihood, -c))
     best = -max(ranked)[2]
     assert best == winner
@@ -120,17 +120,17 @@ def test_the_metric_asked_for_decides() -> None:
 
 def test_between_equals_the_strongest_penalty_is_chosen() -> None:
     # Embeddings that are all the same say nothing, whatever the penalty.
-    train = Windows(torch.ones(6, FEATURES), torch.arange(6), torch.tensor([0, 1] * 3))
+    train = EmbeddedWindows(torch.ones(6, FEATURES), torch.arange(6), torch.tensor([0, 1] * 3))
     for candidates in ((1.0, 0.01, 0.1), (0.01, 0.1, 1.0)):
         assert (
             fit_linear(train, train, 2, "accuracy", with_c(*candidates), QUIET).chosen == "C = 0.01"
         )
 
 
-def repeated(clips: Windows, times: Sequence[int]) -> Windows:
+def repeated(clips: EmbeddedWindows, times: Sequence[int]) -> EmbeddedWindows:
     """Give each clip its one window so many times."""
     owner = torch.repeat_interleave(clips.owner, torch.tensor(times))
-    return Windows(clips.embeddings[owner], owner, clips.labels)
+    return EmbeddedWindows(clips.embeddings[owner], owner, clips.labels)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_clip_counts_once_however_many_windows_it_has(times: list[int]) -> Non
 
 
 @pytest.mark.parametrize("validation", [None, windows([1, 0])], ids=["without", "with"])
-def test_labels_of_one_class_alone_are_refused(validation: Windows | None) -> None:
+def test_labels_of_one_class_alone_are_refused(validation: EmbeddedWindows | None) -> None:
     with pytest.raises(UserError, match="all of one class"):
         fit_linear(windows([2, 2, 2]), validation, 3, "accuracy", with_c(1.0), QUIET)
 

@@ -19,8 +19,8 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress, Running
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.training import loop
-from lape_bench.learning.training.loop import Loop, OptimizerConfig, Pass, cosine
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig, TrainingLoop, cosine
+from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 
 repeatable = settings(derandomize=True, deadline=None)
@@ -142,7 +142,7 @@ def clips(count: int = CLIPS, length: int = 30) -> Clips:
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "epochs", "least_steps", "batches", "all_epochs"),
+    ("count", "batch_size", "epochs", "min_steps", "batches", "all_epochs"),
     [
         (64, 16, 3, 1, 4, 3),
         (65, 16, 3, 1, 5, 3),
@@ -153,10 +153,10 @@ def clips(count: int = CLIPS, length: int = 30) -> Clips:
     ],
 )
 def test_a_pass_counts_its_batches_and_its_epochs(
-    count: int, batch_size: int, epochs: int, least_steps: int, batches: int, all_epochs: int
+    count: int, batch_size: int, epochs: int, min_steps: int, batches: int, all_epochs: int
 ) -> None:
-    over = Pass(clips(count, 2), WINDOW, batch_size, epochs, least_steps)
-    assert (over.batches, over.all_epochs) == (batches, all_epochs)
+    plan = EpochPlan(clips(count, 2), WINDOW, batch_size, epochs, min_steps)
+    assert (plan.batches, plan.all_epochs) == (batches, all_epochs)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------
@@ -199,10 +199,10 @@ class Bench:
         config = OptimizerConfig(name="sgd", learning_rate=0.1, schedule="cosine", warm_up=0.2)
         self.optimizer, self.factor = config.build(self.model), config.factor
 
-    def inputs(self, waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+    def inputs(self, waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         if len(self.batches) == self.stop_at_step:
             raise Stopped
-        noise = torch.rand(len(batch), 4, generator=draws.generator)
+        noise = torch.rand(len(batch), 4, generator=random.generator)
         self.waveforms.append(waveforms)
         self.batches.append(batch)
         self.noise.append(noise)
@@ -225,19 +225,19 @@ class Bench:
             raise Stopped
         return {"weight": float(self.model.linear.weight.detach().abs().sum())}
 
-    def loop(self, **changes: Any) -> Loop:
-        loop = Loop(
+    def loop(self, **changes: Any) -> TrainingLoop:
+        loop = TrainingLoop(
             "lesson",
-            Pass(clips(), WINDOW, 4, EPOCHS),
+            EpochPlan(clips(), WINDOW, 4, EPOCHS),
             self.model,
             self.optimizer,
             self.factor,
             self.inputs,
             self.loss,
-            graphable=False,
+            cuda_graphable=False,
             after_step=self.after_step,
             after_epoch=self.after_epoch,
-            also={"follower": self.follower},
+            extra_state={"follower": self.follower},
         )
         return replace(loop, **changes)
 
@@ -282,7 +282,7 @@ def test_each_epoch_has_a_row_with_its_mean_loss_and_what_is_added(context: RunC
 
 def test_every_clip_is_in_one_nearly_equal_batch_of_every_epoch(context: RunContext) -> None:
     bench = Bench()
-    bench.loop(over=Pass(clips(9), WINDOW, 4, 3)).run(context)
+    bench.loop(plan=EpochPlan(clips(9), WINDOW, 4, 3)).run(context)
     assert [len(batch) for batch in bench.batches] == [3, 3, 3] * 3
     for epoch in range(3):
         assert sorted(torch.cat(bench.batches[3 * epoch : 3 * epoch + 3]).tolist()) == [*range(9)]
@@ -304,22 +304,22 @@ def test_with_several_windows_a_step_gets_the_first_of_every_clip_and_then_the_s
 ) -> None:
     bench = Bench()
 
-    def firsts(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+    def firsts(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         assert waveforms.shape == (2 * len(batch), WINDOW)
         assert (waveforms[:, 0] // 1000).tolist() == batch.tolist() * 2
         first, second = waveforms.chunk(2)
         apart.extend((first != second).any(dim=1).tolist())
-        return bench.inputs(first, batch, draws)
+        return bench.inputs(first, batch, random)
 
     apart: list[bool] = []
-    bench.loop(over=Pass(clips(), WINDOW, 4, EPOCHS, windows=2), inputs=firsts).run(context)
+    bench.loop(plan=EpochPlan(clips(), WINDOW, 4, EPOCHS, windows=2), inputs=firsts).run(context)
     assert len(apart) == EPOCHS * CLIPS
     assert sum(apart) > len(apart) / 2  # two may coincide, being drawn independently
 
 
 def test_every_epoch_draws_order_windows_views_and_dropout_of_its_own(context: RunContext) -> None:
     bench = Bench()
-    bench.loop(over=Pass(clips(), WINDOW, 99, 4)).run(context)
+    bench.loop(plan=EpochPlan(clips(), WINDOW, 99, 4)).run(context)
     for one in range(4):
         for other in range(one):
             assert not torch.equal(bench.batches[one], bench.batches[other])
@@ -330,7 +330,7 @@ def test_every_epoch_draws_order_windows_views_and_dropout_of_its_own(context: R
 
 def test_generators_are_named_by_the_epoch(context: RunContext) -> None:
     bench = Bench()
-    bench.loop(over=Pass(clips(), WINDOW, 99, 3)).run(context)
+    bench.loop(plan=EpochPlan(clips(), WINDOW, 99, 3)).run(context)
     for epoch in (1, 2, 3):
         order = torch.randperm(CLIPS, generator=context.seeds.torch("order", epoch))
         assert torch.equal(bench.batches[epoch - 1], order)
@@ -348,7 +348,7 @@ def own_order(epoch: int) -> Tensor:
 
 def test_an_epoch_goes_through_the_clips_it_is_given_in_their_order(context: RunContext) -> None:
     bench = Bench()
-    bench.loop(over=Pass(clips(), WINDOW, 3, 3), before_epoch=own_order).run(context)
+    bench.loop(plan=EpochPlan(clips(), WINDOW, 3, 3), before_epoch=own_order).run(context)
     assert [len(batch) for batch in bench.batches] == [3, 2, 2] * 3
     for epoch in (1, 2, 3):
         gone_through = torch.cat(bench.batches[3 * epoch - 3 : 3 * epoch])
@@ -385,8 +385,8 @@ def test_before_an_epoch_the_model_may_be_put_into_eval_mode(context: RunContext
 
 def test_longer_training_begins_with_the_draws_of_a_shorter_one(context: RunContext) -> None:
     short, long = Bench(), Bench()
-    short.loop(over=Pass(clips(), WINDOW, 4, 2)).run(apart(context, "short"))
-    long.loop(over=Pass(clips(), WINDOW, 4, 5)).run(apart(context, "long"))
+    short.loop(plan=EpochPlan(clips(), WINDOW, 4, 2)).run(apart(context, "short"))
+    long.loop(plan=EpochPlan(clips(), WINDOW, 4, 5)).run(apart(context, "long"))
     for one, other in zip(short.waveforms, long.waveforms, strict=False):
         assert torch.equal(one, other)
 
@@ -431,15 +431,17 @@ def test_the_model_is_in_training_mode_in_every_step(context: RunContext) -> Non
 def test_each_update_is_one_of_plain_gradient_descent(context: RunContext) -> None:
     module, theta = one_weight(), 2.0
 
-    def inputs(waveforms: Tensor, batch: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+    def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         return (batch,)
 
     def loss(batch: Tensor) -> Tensor:
         return module.weight.square() * len(batch)
 
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
-    over = Pass(clips(), WINDOW, 4, 3)
-    loop = Loop("lesson", over, module, optimizer, lambda progress: 1.0, inputs, loss, False)
+    plan = EpochPlan(clips(), WINDOW, 4, 3)
+    loop = TrainingLoop(
+        "lesson", plan, module, optimizer, lambda progress: 1.0, inputs, loss, False
+    )
     loop.run(context)
     for size in (4, 3) * 3:
         theta -= 0.01 * size * 2 * theta
@@ -596,14 +598,14 @@ def test_the_count_of_a_resumed_run_starts_where_the_stopped_one_was_saved(
         bench.loop().run(aside)
     tasks: list[Running] = []
 
-    class Kept(Progress):
+    class ArtifactInfo(Progress):
         @contextmanager
         def task(self, title: str, total: int | None, unit: str) -> Iterator[Running]:
             with super().task(title, total, unit) as running:
                 tasks.append(running)
                 yield running
 
-    Bench().loop().run(replace(aside, progress=Kept(quiet=True)))
+    Bench().loop().run(replace(aside, progress=ArtifactInfo(quiet=True)))
     (running,) = tasks
     assert (running.title, running.done, running.total) == ("lesson", 35, 35)
 
@@ -669,8 +671,8 @@ def test_a_checkpoint_is_written_no_more_often_than_allowed_and_always_at_the_en
     expected: list[int],
 ) -> None:
     clock = Clock(monkeypatch, save_seconds)
-    over = Pass(clips(), WINDOW, 4, 30)
-    loop = Bench().loop(over=over, after_epoch=clock.after_epoch)
+    plan = EpochPlan(clips(), WINDOW, 4, 30)
+    loop = Bench().loop(plan=plan, after_epoch=clock.after_epoch)
     loop.run(replace(context, checkpoint_seconds=at_least))
     assert clock.saved == expected
 

@@ -21,17 +21,17 @@ from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.barlow_twins import barlow_twins
 from lape_bench.learning.losses.contrast import info_nce
-from lape_bench.learning.training.loop import OptimizerConfig, Pass
+from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig
 from lape_bench.learning.training.momentum_encoder import Queue, follow, momentum_copy
 from lape_bench.learning.training.pretrain import (
     Objective,
     PretrainConfig,
-    UnlabelledClips,
+    UnlabeledClips,
     effective_rank,
     feature_spread,
     pretrain,
 )
-from lape_bench.runtime.batch_random import Draws
+from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 from tests.tiny_encoder import RATE, SHAPE, WINDOW_SECONDS, Tiny
 
@@ -40,7 +40,7 @@ CONFIG = PretrainConfig(
     optimizer=OptimizerConfig(name="adam", learning_rate=0.01, schedule="constant"),
     batch_size=8,
     epochs=4,
-    least_steps=1,
+    min_steps=1,
     window_seconds=WINDOW_SECONDS,
 )
 
@@ -111,7 +111,7 @@ class Grouped(Twins):
         self.dealt = False
         self.seen: list[Tensor] = []
 
-    def begin_epoch(self, epoch: int, corpus: UnlabelledClips, seeds: Seeds) -> Tensor | None:
+    def begin_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         self.dealt = epoch % 2 == 1
         if self.dealt:
             embeddings = corpus.embeddings(seeds.torch("windows"))
@@ -200,7 +200,7 @@ class Listening(Progress):
 each = pytest.mark.parametrize("kind", [Twins, TwoWindows, Contrast, Grouped])
 
 
-# --- what is learnt ---------------------------------------------------------------------------------------
+# --- what is learned ---------------------------------------------------------------------------------------
 
 
 def test_the_loss_falls_on_a_tiny_corpus(context: RunContext) -> None:
@@ -213,7 +213,7 @@ def test_the_loss_falls_on_a_tiny_corpus(context: RunContext) -> None:
 class Marked(nn.Module):
     """Views that tell whether they are the first or the second of a clip."""
 
-    def forward(self, log_mels: Tensor, draws: Draws) -> Tensor:
+    def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
         first, second = log_mels.chunk(2)
         return torch.cat([first, second + 1000])
 
@@ -296,7 +296,7 @@ def test_windows_have_the_configured_length(context: RunContext) -> None:
 
 def test_a_small_corpus_is_passed_until_the_least_number_of_steps(context: RunContext) -> None:
     objective = build(Twins)
-    curve = learn(objective, context, CONFIG.model_copy(update={"least_steps": 14}))
+    curve = learn(objective, context, CONFIG.model_copy(update={"min_steps": 14}))
     assert len(curve) == 5
     assert objective.losses == 15
 
@@ -441,8 +441,8 @@ def test_what_an_objective_notes_stands_in_the_curve_of_the_epochs_it_notes_it_i
     )
 
 
-def seen_by(encoder: Encoder, clips: Clips, context: RunContext) -> UnlabelledClips:
-    return UnlabelledClips(encoder, Pass(clips, round(WINDOW_SECONDS * RATE), 8, 4), context)
+def seen_by(encoder: Encoder, clips: Clips, context: RunContext) -> UnlabeledClips:
+    return UnlabeledClips(encoder, EpochPlan(clips, round(WINDOW_SECONDS * RATE), 8, 4), context)
 
 
 def test_the_corpus_is_embedded_clip_by_clip_without_views_or_dropout(context: RunContext) -> None:
@@ -515,7 +515,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bytes(
     assert resumed.losses == 12 - (step - 1) // 3 * 3
 
 
-def test_what_is_watched_does_not_change_what_is_learnt(
+def test_what_is_watched_does_not_change_what_is_learned(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched, unwatched = build(Twins), build(Twins)

@@ -33,7 +33,7 @@ def board(**columns: Any) -> pd.DataFrame:
 
 
 def points(axis: Axes) -> dict[str, tuple[float, float]]:
-    """Where each colour's point lies."""
+    """Where each color's point lies."""
     return {
         str(line.get_color()): (line.get_xdata()[0], line.get_ydata()[0])
         for line in axis.lines
@@ -48,8 +48,8 @@ def test_scores_stand_over_their_cost_with_their_interval() -> None:
         (axis,) = accuracy_against(rows, parameters(rows), looks).axes
         (in_seconds,) = accuracy_against(rows, seconds(rows), looks).axes
     found = points(axis)
-    assert found[looks["s0"].colour] == pytest.approx((1_000, 50))
-    assert found[looks["s1"].colour] == pytest.approx((1_000_000, 95))
+    assert found[looks["s0"].color] == pytest.approx((1_000, 50))
+    assert found[looks["s1"].color] == pytest.approx((1_000_000, 95))
     ends = [segment[:, 1] for each in axis.collections for segment in each.get_segments()]
     assert np.allclose(ends, [[40, 60], [75, 100]])  # no accuracy is above 100 %
     assert axis.get_ylabel() == "balanced accuracy (%)"

@@ -91,7 +91,7 @@ def test_the_map_is_the_plane_of_most_variance() -> None:
     )
 
 
-def test_neighbours_stay_neighbours_and_the_same_map_comes_twice() -> None:
+def test_neighbors_stay_neighbors_and_the_same_map_comes_twice() -> None:
     labels = np.repeat([0, 1], 20)
     embeddings = np.random.default_rng(0).normal(size=(40, 6)) + 20 * labels[:, None]
     maps = [project(embeddings.astype(np.float32), "tsne")[0] for _ in range(2)]
@@ -100,7 +100,7 @@ def test_neighbours_stay_neighbours_and_the_same_map_comes_twice() -> None:
     assert np.array_equal(labels[distances.argmin(axis=1)], labels)
 
 
-def test_every_clip_is_a_point_of_its_class_and_rare_classes_share_a_colour() -> None:
+def test_every_clip_is_a_point_of_its_class_and_rare_classes_share_a_color() -> None:
     labels = np.concatenate([np.arange(30), np.arange(24)])  # the last six have one clip
     embeddings = np.random.default_rng(0).normal(size=(54, 4)).astype(np.float32)
     with styled():

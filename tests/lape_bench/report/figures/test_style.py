@@ -24,8 +24,8 @@ from tests.lape_bench.report.figures.test_boards import board
 def contrast(first: str, second: str) -> float:
     """Ratio of relative luminances, by the formula of WCAG 2."""
 
-    def luminance(colour: str) -> float:
-        shares = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    def luminance(color: str) -> float:
+        shares = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
         linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
         return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -33,11 +33,11 @@ def contrast(first: str, second: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_fifty_six_systems_differ_and_neighbours_in_colour_and_marker() -> None:
+def test_fifty_six_systems_differ_and_neighbors_in_color_and_marker() -> None:
     looks = list(marks(f"system {n:02}" for n in range(56)).values())
     assert len(set(looks)) == 56
     for one, other in pairwise(looks):
-        assert one.colour != other.colour
+        assert one.color != other.color
         assert one.marker != other.marker
 
 
@@ -45,8 +45,8 @@ def test_a_mark_depends_on_the_set_of_names_and_not_on_their_order() -> None:
     assert marks(["b", "a", "c", "a"]) == marks(["c", "b", "a"])
 
 
-def test_no_colour_vanishes_on_white() -> None:
-    assert min(contrast(look.colour, "#ffffff") for look in marks(map(str, range(8))).values()) > 2
+def test_no_color_vanishes_on_white() -> None:
+    assert min(contrast(look.color, "#ffffff") for look in marks(map(str, range(8))).values()) > 2
 
 
 def drawn() -> Figure:

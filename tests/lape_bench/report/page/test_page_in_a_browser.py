@@ -422,8 +422,8 @@ def test_as_cards_a_table_is_still_a_table_to_a_screen_reader(opened: Any) -> No
     )
 
 
-def luminance(colour: str) -> float:
-    red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", colour)[:3])
+def luminance(color: str) -> float:
+    red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", color)[:3])
     linear = [
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)
     ]
@@ -451,7 +451,7 @@ def test_text_has_contrast_in_light_and_in_dark(opened: Any, scheme: str) -> Non
         assert (light + 0.05) / (dark + 0.05) >= 4.5, selector
 
 
-def test_a_choice_of_colours_is_kept(opened: Any) -> None:
+def test_a_choice_of_colors_is_kept(opened: Any) -> None:
     reader = opened(color_scheme="light")
     button = reader.page.get_by_role("button", name="Dark")
     assert button.get_attribute("aria-pressed") == "false"

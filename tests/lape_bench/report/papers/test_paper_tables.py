@@ -17,7 +17,7 @@ from lape_bench.data.catalog import load_card, suite_tasks
 from lape_bench.report.papers.paper import Paper
 from lape_bench.report.papers.paper_tables import paper_tables
 from lape_bench.report.papers.published import PublishedFigure
-from lape_bench.report.table import NONE, Entry, Row, Table, as_data, as_json
+from lape_bench.report.table import NONE, Table, TableEntry, TableRow, as_data, as_json
 from tests.lape_bench.report.test_leaderboard import write
 
 SPEECH = ["asc-keywords", "asc-speaker", "fsdd-digits"]
@@ -74,7 +74,7 @@ def tables(*cells: dict[str, Any], published: Any = (), **changes: Any) -> list[
     return paper_tables(paper, pd.DataFrame(cells), published)
 
 
-def rows(table: Table, block: str = "") -> dict[str, dict[str, Entry]]:
+def rows(table: Table, block: str = "") -> dict[str, dict[str, TableEntry]]:
     """A block's rows by label, their entries by heading."""
     return {
         row.entries[0].text: dict(zip(table.headings[1:], row.entries[1:], strict=True))
@@ -88,7 +88,7 @@ def told(table: Table) -> Any:
     return json.loads(as_json(as_data(table)))
 
 
-def texts(row: dict[str, Entry]) -> dict[str, str]:
+def texts(row: dict[str, TableEntry]) -> dict[str, str]:
     return {heading: entry.text for heading, entry in row.items() if entry.text != NONE}
 
 
@@ -514,7 +514,7 @@ def test_a_row_is_as_wide_as_the_table() -> None:
     for table in tables(
         *ALL, cell("esc10", settings={"loss": 0}), published=[published("esc10", 9)]
     ):
-        assert all(isinstance(row, Row) for row in table.rows)
+        assert all(isinstance(row, TableRow) for row in table.rows)
         assert {len(row.entries) for row in table.rows} == {len(table.columns)}
 
 

@@ -21,7 +21,7 @@ class SmallConvNet(Encoder):
         super().__init__()
         self.log_mel = LogMel()  # 64 bands, at 16 kHz every 10 ms
         self.sample_rate = self.log_mel.config.sample_rate
-        self.embedding_size = width * self.log_mel.config.bands // 8
+        self.embedding_size = width * self.log_mel.config.n_mels // 8
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
@@ -34,17 +34,17 @@ class SmallConvNet(Encoder):
         )
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Turn waveforms (batch, samples) into normalised log-mels (batch, bands, frames)."""
+        """Turn waveforms (batch, samples) into normalized log-mels (batch, n_mels, frames)."""
         log_mels: Tensor = self.log_mel(waveforms)
         return log_mels
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Take the normalisation from train waveforms; no others come here."""
+        """Take the normalization from train waveforms; no others come here."""
         self.log_mel.fit(batches)
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn log-mels into embeddings (batch, embedding_size)."""
-        x = self.blocks(features.unsqueeze(1))  # (batch, width, bands / 8, frames / 8)
+        x = self.blocks(features.unsqueeze(1))  # (batch, width, n_mels / 8, frames / 8)
         embeddings: Tensor = x.mean(dim=3).flatten(1)
         return embeddings
 
