@@ -15,7 +15,7 @@ from lape_bench.runtime import cpu_cores
 from lape_bench.runtime.device import Compute
 
 Bench = Callable[..., tuple[int, str, str]]
-TAKE = "from lape_bench import cores\nwith cpu_cores.taken(3): print('taken', flush=True); input()"
+TAKE = "from lape_bench.runtime import cpu_cores\nwith cpu_cores.taken(3): print('taken', flush=True); input()"
 
 
 @pytest.fixture(autouse=True)

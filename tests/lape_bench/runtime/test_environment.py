@@ -11,8 +11,8 @@ from lape_bench.runtime import environment
 def test_the_commit_tells_of_changes_and_of_code_that_git_does_not_track(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "lape_bench"
-    package.mkdir()
+    package = tmp_path / "lape_bench" / "runtime"
+    package.mkdir(parents=True)
     code = package / "environment.py"
     code.write_text("")
 
