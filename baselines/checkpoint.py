@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.log_mel import LogMelConfig
 from lape_bench.learning.systems.adapter import (
     AdaptedEncoder,

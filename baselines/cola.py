@@ -18,7 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.losses.contrast import bilinear_contrast
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.systems.encoder_system import ProbeConfig

@@ -31,7 +31,8 @@ from torch.nn import functional as F
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
-from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.training.clustering import ClusteringConfig, cluster

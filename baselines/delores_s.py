@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.barlow_twins import TRADE_OFF, barlow_twins
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig

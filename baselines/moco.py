@@ -13,7 +13,7 @@ whole batch shares its statistics, it would change nothing.
 
 from typing import Any, ClassVar
 
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
 from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.momentum_contrast import (

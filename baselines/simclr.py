@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.contrast import nt_xent
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lape_bench.learning.augmentations.k_mix import FarthestCluster
 from lape_bench.learning.augmentations.views import Views
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.contrast import nt_xent
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream

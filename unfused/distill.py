@@ -4,7 +4,8 @@ from pydantic import Field
 from torch import Tensor
 
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.augmentations.views import Views, random_gains
+from lape_bench.learning.augmentations.random_gain import random_gains
+from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.training.inference import class_log_probabilities
 from lape_bench.learning.training.loop import TrainingLoop, UnlabeledConfig
 from lape_bench.runtime.batch_random import BatchRandom

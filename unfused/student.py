@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.heads import mlp
 
 

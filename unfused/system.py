@@ -18,7 +18,8 @@ from torch import Tensor
 from lape_bench.core.config import merge, validate
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
-from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
 from lape_bench.learning.systems.encoder_system import PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.pretrained_system import Upstream, load_upstream

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lape_bench.baselines.byol_a import ByolA, ByolAConfig, ByolAObjective
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.training.loop import OptimizerConfig
 
 D, HIDDEN, FEATURES, BATCH = 8, 6, 5, 3

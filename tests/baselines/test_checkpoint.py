@@ -18,7 +18,7 @@ from lape_bench.core.paths import sha256
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation.runner import RunOptions, run_cell
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute

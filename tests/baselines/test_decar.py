@@ -24,7 +24,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.training.loop import OptimizerConfig
 from lape_bench.learning.training.pretrain import UnlabeledClips, pretrain
 from lape_bench.system import Curve, RunContext

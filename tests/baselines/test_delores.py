@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from lape_bench.baselines.delores_m import DeloresM, DeloresMConfig, DeloresMObjective
 from lape_bench.baselines.delores_s import BarlowTwins, DeloresS, DeloresSConfig
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.losses.barlow_twins import barlow_twins
 from lape_bench.learning.losses.contrast import info_nce
 from lape_bench.learning.systems.pretrained_system import UpstreamSystem

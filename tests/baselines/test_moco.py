@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from lape_bench.baselines.delores_m import DeloresM, DeloresMConfig
 from lape_bench.baselines.moco import MoCo
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.systems.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from lape_bench.learning.training.loop import OptimizerConfig
 

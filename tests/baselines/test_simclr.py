@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lape_bench.baselines.simclr import SimCLR, SimCLRConfig, SimCLRObjective
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.losses.contrast import nt_xent
 
 D, HIDDEN, FEATURES, BATCH = 8, 6, 5, 3

@@ -18,8 +18,8 @@ from lape_bench.baselines.slicer import (
     imbalance,
 )
 from lape_bench.learning.augmentations.k_mix import FarthestCluster
-from lape_bench.learning.augmentations.views import RandomResizeCrop
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.augmentations.random_resize_crop import RandomResizeCrop
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.systems.momentum_contrast import MomentumContrastConfig
 
 D, KEY, QUEUE, CLUSTERS, BATCH = 8, 5, 8, 6, 3

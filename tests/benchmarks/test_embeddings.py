@@ -10,7 +10,7 @@ import torch
 
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.linear_probe import LinearConfig, Windows, fit_linear
 from lape_bench.system import RunContext

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from tests.benchmarks.test_views import seconds
 
 BATCH, N_MELS, FRAMES = 64, 64, 101

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from lape_bench.learning.augmentations.views import RandomResizeCrop, Views, random_gains
+from lape_bench.learning.augmentations.random_gain import random_gains
+from lape_bench.learning.augmentations.random_resize_crop import RandomResizeCrop
+from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.log_mel import LogMel
 from lape_bench.learning.training.batches import DeviceClips, random_windows
 from lape_bench.runtime.batch_random import BatchRandom

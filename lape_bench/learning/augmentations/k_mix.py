@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lape_bench.learning.augmentations.views import at_random
+from lape_bench.learning.augmentations.log_mixup_exp import at_random
 from lape_bench.runtime.batch_random import BatchRandom
 
 ITERATIONS = 20

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchaudio.transforms import MelSpectrogram
 
 from lape_bench.core.config import Config
+from lape_bench.learning.encoders.base import Encoder
 
 AT_ONCE = 8 * 16_000  # samples, on a CPU: their frames and spectra stay in a core's cache
 
@@ -120,3 +121,23 @@ class LogMel(nn.Module):
         mean = total / count
         self.mean.fill_(mean)
         self.std.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)
+
+
+class LogMelEncoder(Encoder):
+    """An encoder whose features are log-mels, shape (batch, n_mels, frames)."""
+
+    log_mel: LogMel
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Return normalized log-mels."""
+        log_mels: Tensor = self.log_mel(waveforms)
+        return log_mels
+
+    def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
+        """Return normalized log-mels at several levels, from one spectrum of each waveform."""
+        log_mels: Tensor = self.log_mel(waveforms, gains)
+        return log_mels
+
+    def fit_features(self, batches: Iterable[Tensor]) -> None:
+        """Normalize by the mean and deviation of all train frames."""
+        self.log_mel.fit(batches)

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench.core.config import Config
-from lape_bench.learning.encoders.base import LogMelEncoder
-from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
+from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig, LogMelEncoder
 
 N_MELS = 128
 KEYS_STRIDE = 4  # of keys and values in the first stage

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.pretrained_system import UpstreamConfig, UpstreamSystem
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem

@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.encoders.base import Encoder, LogMelEncoder
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.heads import NearestNeighbors
+from lape_bench.learning.encoders.log_mel import LogMelEncoder
 from lape_bench.learning.training.batches import whole_clips
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lape_bench import metrics
 from lape_bench.core.config import Config
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.augmentations.views import random_gains
+from lape_bench.learning.augmentations.random_gain import random_gains
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training.inference import class_log_probabilities
 from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig, TrainingLoop, cosine

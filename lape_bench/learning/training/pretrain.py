@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.augmentations.views import Views, random_gains
+from lape_bench.learning.augmentations.random_gain import random_gains
+from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training.batches import cut, random_windows, to_device
 from lape_bench.learning.training.loop import (

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.folded_batch_norm import FoldedBatchNorm, patch_statistics
 
 SHAPE = (3, 1, 10, 13)

@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lape_bench.learning.encoders import log_mel
-from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
+from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig, LogMelEncoder
+from lape_bench.learning.encoders.multiscale_transformer import MultiscaleTransformer
 
 SMALL = LogMelConfig(
     sample_rate=8_000,
@@ -203,3 +206,13 @@ def test_log_mels_and_statistics_stay_in_float32_under_bf16_autocast() -> None:
     assert torch.equal(cast.mean, plain.mean)
     assert torch.equal(cast.std, plain.std)
     assert torch.equal(log_mels, plain(waveforms))
+
+
+@pytest.mark.parametrize("encoder", [AudioNTT(8), MultiscaleTransformer()])
+def test_features_at_several_levels_are_those_of_scaled_waveforms(encoder: LogMelEncoder) -> None:
+    waveforms = torch.randn(3, 8_000, generator=torch.Generator().manual_seed(0))
+    gains = torch.tensor([[1.0, 0.2, 3.0], [0.5, 1.0, 2.0]])
+    found = encoder.features_at(waveforms, gains)
+    assert_close(found, Encoder.features_at(encoder, waveforms, gains), rtol=1e-4, atol=1e-4)
+    for level, rows in zip(gains, found.chunk(2), strict=True):
+        assert_close(rows, encoder.features(level[:, None] * waveforms), rtol=1e-4, atol=1e-4)

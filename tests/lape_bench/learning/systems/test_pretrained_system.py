@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.encoders.base import AudioNTT
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.losses.barlow_twins import barlow_twins
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.systems.pretrained_system import Upstream, UpstreamSystem, load_upstream

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
-from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training import finetune
 from lape_bench.learning.training.finetune import STAGE, Classifier, FinetuneConfig, fit_classifier
 from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData, TrainingSummary

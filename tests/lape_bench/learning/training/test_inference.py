@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.encoders.base import AudioNTT, Encoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training import inference
 from lape_bench.learning.training.inference import average_by_clip, class_log_probabilities, embed
 from lape_bench.system import RunContext

@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from lape_bench.learning.encoders.base import AudioNTT, Encoder, LogMelEncoder
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.log_mel import LogMelConfig
-from lape_bench.learning.encoders.multiscale_transformer import MultiscaleTransformer
 
 
 def noise(*shape: int) -> Tensor:
@@ -175,13 +174,3 @@ def test_a_loss_on_a_layer_trains_its_block_and_those_below_it_alone(encoder: Au
     reached = [block[0].weight.grad is not None for block in encoder.blocks]
     assert reached == [True, True, False]
     assert all(parameter.grad is None for parameter in encoder.steps.parameters())
-
-
-@pytest.mark.parametrize("encoder", [AudioNTT(8), MultiscaleTransformer()])
-def test_features_at_several_levels_are_those_of_scaled_waveforms(encoder: LogMelEncoder) -> None:
-    waveforms = torch.randn(3, 8_000, generator=torch.Generator().manual_seed(0))
-    gains = torch.tensor([[1.0, 0.2, 3.0], [0.5, 1.0, 2.0]])
-    found = encoder.features_at(waveforms, gains)
-    assert_close(found, Encoder.features_at(encoder, waveforms, gains), rtol=1e-4, atol=1e-4)
-    for level, rows in zip(gains, found.chunk(2), strict=True):
-        assert_close(rows, encoder.features(level[:, None] * waveforms), rtol=1e-4, atol=1e-4)

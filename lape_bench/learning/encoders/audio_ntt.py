@@ -1,0 +1,90 @@
+"""AudioNTT: the convolutional encoder of BYOL-A v1 (arXiv:2103.06695) and LAPE."""
+
+import torch
+from torch import Tensor, nn
+
+from lape_bench.learning.encoders.folded_batch_norm import FoldedBatchNorm
+from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig, LogMelEncoder
+
+
+class AudioNTT(LogMelEncoder):
+    """The encoder of BYOL-A v1 (arXiv:2103.06695) and LAPE.
+
+    Three blocks of 3x3 convolution with 64 channels, batch norm, ReLU and 2x2 max-pooling; each time step
+    then passes two linear layers of `width`, and time is pooled by maximum plus mean.
+
+    Args:
+        width: d, the size of the embedding.
+        log_mel: the front end; bands must be a multiple of 8.
+        dropout: between the two linear layers.
+    """
+
+    artifact_name = "audio-ntt"
+
+    CHANNELS = 64
+    cuda_graphable = True
+
+    def __init__(
+        self, width: int = 2048, log_mel: LogMelConfig | None = None, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.log_mel = LogMel(log_mel)
+        self.sample_rate = self.log_mel.config.sample_rate
+        self.embedding_size = width
+        channels = self.CHANNELS
+        # The published order is ReLU, max-pool: the same function, and four times the work for ReLU.
+        self.blocks = nn.ModuleList([FoldedBatchNorm(channels, nn.MaxPool2d(2), nn.ReLU())])
+        self.blocks.extend(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.BatchNorm2d(channels),
+                nn.MaxPool2d(2),
+                nn.ReLU(),
+            )
+            for _ in range(2)
+        )
+        # What convolutions are fast in on a CPU, and on a GPU in bf16.
+        self.blocks.to(memory_format=torch.channels_last)
+        self.steps = nn.Sequential(
+            nn.Linear(channels * self.log_mel.config.n_mels // 8, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.ReLU(),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed log-mels of shape (batch, n_mels, frames), of at least 8 frames."""
+        return self._pooled(self._blocks(features)[-1])
+
+    def with_layers(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Embed log-mels and keep what the blocks saw.
+
+        Returns:
+            The embedding, as of `forward`, and each block's output averaged over time, shapes
+            (batch, size) with the sizes of `layer_sizes`.
+        """
+        outputs = self._blocks(features)
+        layers = tuple(output.mean(dim=3).flatten(1) for output in outputs)
+        return self._pooled(outputs[-1]), layers
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Channels times bands after each block: 2048, 1024 and 512 with 64 bands."""
+        n_mels = self.log_mel.config.n_mels
+        return tuple(self.CHANNELS * (n_mels >> k) for k in range(1, len(self.blocks) + 1))
+
+    def _blocks(self, features: Tensor) -> list[Tensor]:
+        """Return each block's output, shape (batch, channels, n_mels / 2^k, frames / 2^k)."""
+        x = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        outputs = []
+        for block in self.blocks:
+            x = block(x)
+            outputs.append(x)
+        return outputs
+
+    def _pooled(self, output: Tensor) -> Tensor:
+        x = output.permute(0, 3, 2, 1).flatten(2)  # (batch, frames / 8, n_mels / 8 * channels)
+        x = self.steps(x)
+        pooled: Tensor = x.amax(dim=1) + x.mean(dim=1)
+        return pooled
