@@ -16,7 +16,6 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import prepare
 from lape_bench.plugins import single_file
-from lape_bench.runtime import cpu_cores
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
@@ -121,12 +120,6 @@ def real_audio() -> Path:
     if not (REAL_AUDIO / "asc-mini.zip").is_file():
         pytest.skip(f"no real recordings: set LAPE_BENCH_TEST_DATA, or put them at {REAL_AUDIO}")
     return REAL_AUDIO
-
-
-@pytest.fixture(autouse=True)
-def _unseen(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of other test processes are not those beside this one, and nothing is said of them."""
-    monkeypatch.setattr(cpu_cores, "_runs", lambda: tmp_path_factory.getbasetemp() / "runs")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -293,8 +292,7 @@ def pretrain(
     compute = Compute(device=device, precision=precision, threads=threads)
     progress = Progress(quiet or not distributed.leads(), verbose and distributed.leads())
     try:
-        with nullcontext() if distributed.several() else _beside_others(compute, 1, progress):
-            upstream = learn_upstream(system, given, compute, progress)
+        upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
         if distributed.leads():
             print("stopped; the same command goes on from here", file=sys.stderr)
@@ -364,24 +362,19 @@ def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) ->
             "sweep --jobs",
         )
     finished, failed = [], 0
-    # An engine of a cluster has no jobs here: what runs beside them is its own business.
-    beside = (
-        nullcontext()
-        if engine.jobs is None
-        else _beside_others(options.compute, engine.jobs, progress)
-    )
-    with beside:
-        for cell, outcome in _until_stopped(
-            run_cells(items, options, engine, progress), engine.stopped
-        ):
-            if isinstance(outcome, RunRecord) and outcome.status == "finished":
-                finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
-                score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
-                progress.say(f"{cell.title}: {percent(score)} %")
-            else:
-                failed += 1
-                reason = outcome if isinstance(outcome, str) else outcome.error
-                print(f"{cell.title} failed: {reason}", file=sys.stderr)
+    if engine.jobs is not None:  # on this machine: a device that it lacks ends the command
+        options.compute.resolve()
+    for cell, outcome in _until_stopped(
+        run_cells(items, options, engine, progress), engine.stopped
+    ):
+        if isinstance(outcome, RunRecord) and outcome.status == "finished":
+            finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
+            score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
+            progress.say(f"{cell.title}: {percent(score)} %")
+        else:
+            failed += 1
+            reason = outcome if isinstance(outcome, str) else outcome.error
+            print(f"{cell.title} failed: {reason}", file=sys.stderr)
     results = results_of(finished)
     if not results.cells.empty:
         show_board(results, "terminal")
@@ -394,27 +387,6 @@ def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) ->
             file=sys.stderr,
         )
         raise typer.Exit(1)
-
-
-@contextmanager
-def _beside_others(compute: Any, jobs: int, progress: Progress) -> Iterator[None]:
-    """Find the device, and on a CPU say where other runs use the cores too: it would make all of them slow."""
-    import torch
-
-    from lape_bench.runtime import cpu_cores
-
-    device, _ = (compute.shared(jobs) if jobs > 1 else compute).resolve()
-    if device.type != "cpu":
-        yield
-        return
-    ours, here = jobs * torch.get_num_threads(), cpu_cores.given()
-    with cpu_cores.taken(ours) as theirs:
-        if theirs and ours + theirs > here:
-            progress.say(
-                f"other runs use {theirs} threads beside the {ours} of this one, on {here} cores: they will all take "
-                "several times as long; give each run its share with --threads"
-            )
-        yield
 
 
 def _until_stopped(outcomes: Iterator[Any], said: str) -> Iterator[Any]:

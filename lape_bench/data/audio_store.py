@@ -259,7 +259,7 @@ def _decode_in_order(
     recordings: Sequence[Recording], rate: int
 ) -> Iterator[tuple[ClipFacts, audio.Samples]]:
     # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
-    with ThreadPoolExecutor(cpu_cores.given()) as pool:
+    with ThreadPoolExecutor(cpu_cores.available()) as pool:
         waiting: deque[Future[tuple[ClipFacts, audio.Samples]]] = deque()
         try:
             for recording in recordings:

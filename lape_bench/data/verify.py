@@ -166,7 +166,7 @@ def _contents(manifest: Manifest, progress: Progress) -> TaskFinding:
             return "" if same else f"{recording.path} changed"
 
         # Threads suffice: libsndfile and hashlib let go of the interpreter while they work.
-        with ThreadPoolExecutor(cpu_cores.given()) as pool:
+        with ThreadPoolExecutor(cpu_cores.available()) as pool:
             wrong = [said for said in pool.map(problem, manifest.recordings()) if said]
     if wrong:
         return TaskFinding("decoded audio", False, f"{len(wrong)} differ, such as {wrong[0]}")

@@ -24,7 +24,7 @@ class Compute(Config):
 
     def shared(self, processes: int) -> "Compute":
         """Return what each of several processes has: its share of the cores, unless the user said how many threads."""
-        threads = self.threads or max(1, cpu_cores.given() // processes)
+        threads = self.threads or max(1, cpu_cores.available() // processes)
         return self.model_copy(update={"threads": threads})
 
     def resolve(self) -> tuple[torch.device, Precision]:
@@ -34,7 +34,7 @@ class Compute(Config):
             UserError: unknown names, or a device that this machine lacks.
         """
         # A container may have fewer cores than torch counts.
-        torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpu_cores.given()))
+        torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpu_cores.available()))
         device = _device(self.device)
         if device.type == "cpu":
             malloc.keep_freed()

@@ -109,7 +109,7 @@ class SweepSite:
             free = 0
         return MachineReport(
             name=socket.gethostname(),
-            cores=cpu_cores.given(),
+            cores=cpu_cores.available(),
             gpus=torch.cuda.device_count(),
             memory_gib=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB,
             free_gib=free / GIB,

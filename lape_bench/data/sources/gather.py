@@ -263,7 +263,7 @@ def _unpack(
         for start in range(0, len(to_unpack), FLUSHED_TOGETHER):
             with (
                 staged_folders(home() / "data") as stage,
-                ThreadPoolExecutor(cpu_cores.given()) as pool,
+                ThreadPoolExecutor(cpu_cores.available()) as pool,
             ):
                 one = partial(_unpack_one, stage=stage, skip_bad=skip_bad, progress=progress)
                 try:

@@ -378,7 +378,7 @@ def test_parts_keep_their_order_whichever_archive_is_unpacked_first(
             second_is_done.set()
         return folder
 
-    monkeypatch.setattr(cpu_cores, "given", lambda: 2)
+    monkeypatch.setattr(cpu_cores, "available", lambda: 2)
     monkeypatch.setattr(module, "SMALL_BYTES", small_bytes)
     expected = gather(BY_HAND, given, progress)
     shutil.rmtree(home())
