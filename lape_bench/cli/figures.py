@@ -148,7 +148,7 @@ def _chosen(
 
 def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
     from lape_bench import metrics
-    from lape_bench.records.predictions import read_answers
+    from lape_bench.records.predictions import read_predicted_classes
     from lape_bench.records.record import read_record
     from lape_bench.report.figures.confusion import confusion_figure
     from lape_bench.report.figures.embedding_map import embedding_map
@@ -175,7 +175,7 @@ def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
             f"{title}: {clips.about}",
             "tsne" if tsne else "pca",
         )
-    answers = read_answers(place, record)
+    answers = read_predicted_classes(place, record)
     classes = answers.classes
     confusion = metrics.confusion_matrix(answers.labels, answers.predicted, len(classes))
     return confusion_figure(confusion, classes, title)

@@ -20,11 +20,11 @@ def verify(
         bool, typer.Option("--strict", help="Exit with 1 for what is outdated, too.")
     ] = False,
 ) -> None:
-    """Recompute every score from its predictions, and hold records against what is installed now.
+    """Recompute every score from its predictions, and compare records with the tasks and systems installed now.
 
-    Wrong (exit code 1) is what cannot be true: an edited record, other predictions, scores or test clips. Outdated is what
-    would come out otherwise today (another version of card, manifest, system or protocol, code that differs from its
-    commit) or cannot be told (a record from before seals).
+    A record is wrong (exit code 1) if it was edited, or if its predictions, scores or test clips do not match. A record
+    is outdated if a run today could give another result: card, manifest, system or protocol have another version, or
+    the code differed from its commit.
     """
     from lape_bench.evaluation.runner import load_system
     from lape_bench.results.verify import verify as verified

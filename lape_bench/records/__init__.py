@@ -1,6 +1,6 @@
 """Records of cells, and the predictions beside them.
 
-The names of `record.py` are given here too: they are what a reader of records needs.
+The names of `record.py` can be imported from here.
 """
 
 from lape_bench.records.record import (

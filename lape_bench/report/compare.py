@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
-from lape_bench.records.predictions import read_answers
+from lape_bench.records.predictions import read_predicted_classes
 from lape_bench.records.record import read_record
 from lape_bench.report.formatting import listed
 from lape_bench.report.pair import Pair
@@ -207,7 +207,7 @@ def _clip_ids(
     classes: tuple[str, ...] = ()
     for part in aligned.parts:
         folder = parts[part].folder
-        answers = read_answers(folder, read_record(folder))
+        answers = read_predicted_classes(folder, read_record(folder))
         ids += answers.clip_ids.to_pylist()
         classes = answers.classes
     return ids, classes

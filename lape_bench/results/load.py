@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lape_bench import metrics
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
-from lape_bench.records.predictions import PredictedClasses, read_answers
+from lape_bench.records.predictions import PredictedClasses, read_predicted_classes
 from lape_bench.records.record import (
     ParameterCounts,
     RunRecord,
@@ -272,7 +272,7 @@ def _answers(folder: Path, record: RunRecord | str) -> PredictedClasses | str:
     if record.task.metric not in metrics.METRICS:
         return f"{folder} is ranked by '{record.task.metric}', a metric that this release does not know"
     try:
-        return read_answers(folder, record)
+        return read_predicted_classes(folder, record)
     except UserError as error:
         return str(error)
 

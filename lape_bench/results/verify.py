@@ -1,8 +1,8 @@
-"""Records held against their own predictions, and against the tasks and systems that are installed now.
+"""Compare records with their own predictions, and with the tasks and systems that are installed now.
 
-What cannot be true is wrong: an edited record, other predictions, scores that do not follow from them, other test clips
-than the task has. What was true once and would come out otherwise today is outdated: a card, a manifest, a system or the
-protocol of another version, code that differs from its commit, or a schema without a seal.
+A record is wrong if it was edited, or if its predictions, scores or test clips do not match. A record is outdated if a
+run today could give another result: card, manifest, system or protocol have another version, or the code differed from
+its commit.
 """
 
 import math
@@ -25,7 +25,6 @@ from lape_bench.records.record import (
     RunRecord,
     TaskFacts,
     cell_folder,
-    is_sealed,
     read_record,
     record_folders,
 )
@@ -93,10 +92,6 @@ def verify(out: Path, system_version: Callable[[str], int]) -> VerificationResul
             *_against_place(record, folder),
         ]
         outdated = [*today.against(record)]
-        if not is_sealed(folder):
-            outdated.append(
-                "it has no seal, so an edit would not be seen: records have one since schema 3"
-            )
         twin = seen.setdefault(record.identity, folder)
         if twin != folder:
             outdated.append(f"the same cell stands in {twin} too")

@@ -8,7 +8,7 @@ from lape_bench.core.config import flatten
 from lape_bench.data.catalog import suite_tasks
 from lape_bench.evaluation.runner import load_system
 from lape_bench.plugins.registry import SYSTEMS
-from lape_bench.report.papers.paper import System, load_paper
+from lape_bench.report.papers.paper import PaperSystem, load_paper
 
 PAPER = load_paper("unfused")
 ROWS = [*PAPER.systems, *PAPER.ablated]
@@ -24,7 +24,7 @@ def test_no_system_of_the_project_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
-def test_a_row_asks_for_settings_that_its_system_has(row: System) -> None:
+def test_a_row_asks_for_settings_that_its_system_has(row: PaperSystem) -> None:
     kind = load_system(row.name).Settings
     assert set(row.settings) <= set(flatten(kind().model_dump()))
 
@@ -38,6 +38,6 @@ def test_defaults_are_those_of_the_system() -> None:
 
 
 @pytest.mark.parametrize("row", PAPER.ablated, ids=lambda row: row.label)
-def test_an_ablation_changes_something(row: System) -> None:
+def test_an_ablation_changes_something(row: PaperSystem) -> None:
     own = flatten(load_system(row.name).Settings().model_dump())
     assert any(own[key] != value for key, value in row.settings.items())

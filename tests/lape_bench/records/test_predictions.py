@@ -12,7 +12,7 @@ import pytest
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import (
     PredictedClasses,
-    read_answers,
+    read_predicted_classes,
     read_predictions,
     write_predictions,
 )
@@ -57,22 +57,36 @@ def other_columns(**columns: pa.Array) -> Callable[[pa.Table], pa.Table]:
     return change
 
 
-NOT_A_NUMBER = pa.FixedSizeListArray.from_arrays(pa.array([np.nan] * 12, pa.float32()), 3)
+NOT_A_NUMBER = pa.FixedSizeListArray.from_arrays(
+    pa.array([np.nan] * 12, pa.float32()),
+    type=pa.list_(pa.field("element", pa.float32(), nullable=False), 3),
+)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (other_columns(clip_id=pa.array(range(4))), "no run has written"),
-        (other_columns(clip_id=pa.array(list("wxyz"), pa.large_string())), "no run has written"),
-        (other_columns(clip_id=pa.array(["w", None, "y", "z"])), "no run has written"),
-        (other_columns(label=pa.array(["a", None, "b", "c"])), "no run has written"),
-        (other_columns(log_probabilities=pa.array([0.0] * 4)), "no run has written"),
-        (other_columns(log_probabilities=NOT_A_NUMBER), "no number"),
-        (lambda table: table.slice(0, 0), "no clip"),
+        (other_columns(clip_id=pa.array(range(4))), "that no run writes"),
+        (other_columns(clip_id=pa.array(list("wxyz"), pa.large_string())), "that no run writes"),
+        (other_columns(clip_id=pa.array(["w", None, "y", "z"])), "that no run writes"),
+        (other_columns(label=pa.array(["a", None, "b", "c"])), "that no run writes"),
+        (other_columns(log_probabilities=pa.array([0.0] * 4)), "that no run writes"),
+        (other_columns(log_probabilities=NOT_A_NUMBER), "not numbers"),
+        (lambda table: table.slice(0, 0), "no clips"),
         (lambda table: table.drop_columns("clip_id"), "clip_id"),
+        (lambda table: table.drop_columns("predicted"), "predicted"),
     ],
-    ids=["numbers", "large", "null id", "null label", "scalars", "nan", "empty", "missing"],
+    ids=[
+        "numbers",
+        "large",
+        "null id",
+        "null label",
+        "scalars",
+        "nan",
+        "empty",
+        "no clip_id",
+        "no predicted",
+    ],
 )
 def test_predictions_that_no_run_has_written_are_refused_in_a_line(
     change: Callable[[pa.Table], pa.Table], told: str, written: tuple[Path, RunRecord]
@@ -86,26 +100,15 @@ def test_predictions_that_no_run_has_written_are_refused_in_a_line(
     assert "\n" not in str(refusal.value)
 
 
-def test_answers_are_the_predictions_without_their_scores(
+def test_predicted_classes_are_the_predictions_without_their_scores(
     written: tuple[Path, RunRecord], log_probabilities: np.ndarray
 ) -> None:
-    answers = read_answers(*written)
-    assert answers.clip_ids.to_pylist() == list("wxyz")
-    assert np.array_equal(answers.labels, LABELS)
-    assert np.array_equal(answers.predicted, log_probabilities.argmax(axis=1))
-    assert answers.classes == CLASSES
-    assert not hasattr(answers, "log_probabilities")
-
-
-def test_of_a_file_that_does_not_name_what_was_predicted_it_is_told_from_the_scores(
-    written: tuple[Path, RunRecord], log_probabilities: np.ndarray
-) -> None:
-    folder, record = written
-    path = folder / "predictions.parquet"
-    pq.write_table(pq.read_table(path).drop_columns("predicted"), path)
-    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
-    for read in (read_answers(folder, known), read_predictions(folder, known)):
-        assert np.array_equal(read.predicted, log_probabilities.argmax(axis=1))
+    predictions = read_predicted_classes(*written)
+    assert predictions.clip_ids.to_pylist() == list("wxyz")
+    assert np.array_equal(predictions.labels, LABELS)
+    assert np.array_equal(predictions.predicted, log_probabilities.argmax(axis=1))
+    assert predictions.classes == CLASSES
+    assert not hasattr(predictions, "log_probabilities")
 
 
 def test_only_the_same_clips_with_the_same_classes_are_one_test_set() -> None:

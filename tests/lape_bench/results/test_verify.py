@@ -76,16 +76,6 @@ def test_a_record_that_does_not_tell_its_scores_is_wrong(results: Path) -> None:
     assert "it does not tell its accuracy" in found(results, "wrong")
 
 
-def test_a_record_without_a_seal_is_outdated(results: Path) -> None:
-    path = folder_of(results) / "record.json"
-    values = json.loads(path.read_text())
-    path.write_text(
-        json.dumps({k: v for k, v in values.items() if k != "seal"} | {"schema_version": 2})
-    )
-    assert any("no seal" in what for what in found(results, "outdated"))
-    assert not found(results, "wrong")
-
-
 def swap_ids(ids: list[str], labels: np.ndarray, rows: np.ndarray) -> None:
     ids[0] = "another clip"
 
