@@ -171,7 +171,7 @@ def resolve(cell: Cell, progress: Progress) -> Job:
             "system_version": kind.version,
             **({"system_versions": system.system_versions} if system.system_versions else {}),
             **({"provenance": system.provenance} if system.provenance else {}),
-            **({"file": SYSTEMS.origin(cell.system)} if SYSTEMS.is_file(cell.system) else {}),
+            **SYSTEMS.provenance(cell.system),
             "card_version": card.version,
             # A user edits an own card more often than its version.
             **({"target": [card.window_seconds, card.metric]} if card.state else {}),
@@ -323,13 +323,12 @@ def _failed(job: Job, folder: Path, reason: str) -> RunRecord:
 
 def _basis(job: Job) -> RunRecord:
     name = job.cell.system
-    of_file = {"file": SYSTEMS.origin(name)} if SYSTEMS.is_file(name) else {}
     return RunRecord(
         cell=job.cell,
         identity=job.identity,
         settings=job.settings,
         system_version=job.system.version,
-        provenance=of_file | job.system.provenance,
+        provenance=SYSTEMS.provenance(name) | job.system.provenance,
         status="failed",
         environment=environment.describe() | {"system_package": SYSTEMS.origin(name)},
     )
@@ -379,6 +378,10 @@ def _run(
         artifact_store=artifact_store,
         stamp=here,
     )
+    if not SYSTEMS.has_source(
+        cell.system
+    ):  # another class of that name must not find what it makes
+        context.cache = work / "artifacts"
     rate = job.system.sample_rate
     labels = _labels(job.manifest, card)
     with context.stage("audio"):

@@ -1,8 +1,8 @@
 """Entry points become names; what a name stands for is loaded on first use.
 
-The project's own tasks and systems come through the same door as a stranger's package. Two more names are known: a
+The project's own tasks and systems come through the same door as a stranger's package. Three more names are known: a
 class in a single file needs no package, `path/to/file.py:MyEncoder`; and what takes an argument is named with it,
-`hear:my_module`.
+`hear:my_module`. A class of this process, such as one of a notebook, is known by its own name once it is registered.
 """
 
 import ast
@@ -16,6 +16,7 @@ from typing import Any
 
 from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
 from lape_bench.plugins import single_file
+from lape_bench.plugins.local_classes import LocalClass, describe
 
 
 @lru_cache
@@ -39,6 +40,7 @@ class Registry:
 
     def __init__(self, group: str, kind: str) -> None:
         self.group, self.kind = group, kind
+        self._classes: dict[str, LocalClass] = {}  # of this process, the last one of each name
 
     def names(self) -> list[str]:
         """Return every registered name, sorted; nothing is loaded."""
@@ -77,6 +79,38 @@ class Registry:
         file, _, wanted = name.rpartition(":")
         return file.endswith(".py") and bool(wanted)
 
+    def register_class(self, kind: type) -> str:
+        """Let a class of this process be found by name, and return that name: its own, or that of its entry point.
+
+        Raises:
+            UserError: a package registers another class by that name.
+        """
+        place = f"{kind.__module__}:{kind.__qualname__}"
+        for point in self._points():
+            if point.value == place:
+                return point.name
+        if kind.__name__ in self.names():
+            raise UserError(
+                f"the class {kind.__name__} has the name of a registered {self.kind}",
+                next_step="rename the class",
+            )
+        known = self._classes.get(kind.__name__)
+        # Described again even if it is known: a constant that it uses may have changed.
+        if known is None or known.kind is not kind or known.has_source:
+            self._classes[kind.__name__] = describe(kind)
+        return kind.__name__
+
+    def has_source(self, name: str) -> bool:
+        """Tell whether the code that `name` stands for can be told from other code; not so for classes made by `exec`."""
+        local = self._classes.get(name)
+        return local is None or local.has_source
+
+    def provenance(self, name: str) -> dict[str, str]:
+        """Return what the code of `name` is, if no package's version says so: of a file, or of a class of this process."""
+        if name in self._classes:
+            return {"source": self.origin(name)}
+        return {"file": self.origin(name)} if self.is_file(name) else {}
+
     def argument(self, name: str) -> str:
         """Return what stands behind the colon of `KIND:ARGUMENT`, or an empty string."""
         return "" if self.is_file(name) else name.partition(":")[2]
@@ -95,8 +129,9 @@ class Registry:
             UserError: the name is unknown, its module fails to import, the object is of another kind, or an
                 argument is missing or not asked for.
         """
-        if self.is_file(name):
-            loaded = single_file.load(name)
+        local = self._classes.get(name)
+        if local is not None or self.is_file(name):
+            loaded = single_file.load(name) if local is None else local.kind
             if not accept(loaded):
                 raise UserError(f"{name} is not {expected}")
             return loaded
@@ -163,7 +198,10 @@ class Registry:
         return path
 
     def origin(self, name: str) -> str:
-        """Return the package that registers `name`, with its version, or the file and what it imports beside it, by SHA-256."""
+        """Return the package that registers `name`, with its version, or a file and what it imports beside it, or a class, by SHA-256."""
+        local = self._classes.get(name)
+        if local is not None:
+            return local.code
         if self.is_file(name):
             return f"file {single_file.code(name)}"
         return _origin(self.entry(name))

@@ -13,6 +13,7 @@ from typing import Any
 
 from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
 from lape_bench.core.paths import existing, sha256
+from lape_bench.plugins import local_classes
 from lape_bench.plugins.local_imports import imported_files, module_name
 
 _folders: list[str] = []
@@ -66,13 +67,14 @@ def code(name: str) -> str:
 
 
 def code_of(kind: type) -> list[str]:
-    """Return the code of those files of plug-ins that a class, or what it derives from, is written in.
+    """Return the code of a class of this process, and of those files of plug-ins that it or a base is written in.
 
     What is computed by a class and kept is kept by this too: a class that a plug-in imports from beside it has a
     module's plain name, which stays when the code changes.
     """
     modules = {each.__module__ for each in kind.__mro__}
-    return sorted({_codes[module] for module in modules if module in _codes})
+    of_files = {_codes[module] for module in modules if module in _codes}
+    return sorted(of_files.union(filter(None, map(local_classes.code_of, kind.__mro__))))
 
 
 def load(name: str) -> Any:

@@ -1,0 +1,193 @@
+"""The source of a class that lies in no file of its own, such as one of a notebook or a script, as text to hash.
+
+It is the text of the class, and of what it uses from around it: bases, functions and other classes, constants, arrays,
+and modules that are not installed. Objects of other kinds are not seen, nor is what is looked up by a name that is put
+together when the code runs.
+"""
+
+import __future__
+
+import ast
+import dis
+import hashlib
+import inspect
+import linecache
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from lape_bench.core.errors import INSTALLED, OURS, PYTHONS
+from lape_bench.core.paths import sha256
+from lape_bench.plugins.local_imports import imported_files
+
+READS_A_GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME"}
+PLAIN = (int, float, complex, str, bytes, bool, type(None), Path)
+
+
+class SourceNotFound(Exception):
+    """The source of a class or function is not known; the message names it."""
+
+
+def source_of(kind: type) -> str:
+    """Return the source of a class and of what it uses, the same in every process.
+
+    Raises:
+        SourceNotFound: the code was made by `exec`, typed into a plain interpreter, or its file has changed since.
+    """
+    texts: dict[str, str] = {}
+    waiting: list[tuple[str, Any]] = [(kind.__qualname__, kind)]
+    seen: set[int] = set()
+    while waiting:
+        name, value = waiting.pop()
+        if id(value) in seen and not isinstance(value, PLAIN):
+            continue
+        seen.add(id(value))
+        if isinstance(value, type | FunctionType):
+            if _is_installed(value.__module__):
+                continue
+            texts[f"{value.__module__}:{value.__qualname__}"] = _text(value)
+            waiting += _used_by(value)
+        elif isinstance(value, ModuleType):
+            if not _is_installed(value.__name__):
+                texts[value.__name__] = _files(value)
+        elif (described := _described(value)) is not None:
+            texts[name] = described
+    # A notebook's cells have no names that last, and a class may move from one module to another.
+    return "\n".join(f"{name}\n{texts[name]}" for name in sorted(texts))
+
+
+def _used_by(value: type | FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield what a class or a function refers to, by names that say where."""
+    if isinstance(value, type):
+        yield from ((f"{value.__qualname__} base", base) for base in value.__bases__)
+        for name, attribute in vars(value).items():
+            function = _function(attribute)
+            if function is not None:
+                yield from _used_by(function)
+            elif not name.startswith("__"):
+                yield f"{value.__qualname__}.{name}", attribute
+        return
+    yield f"{value.__qualname__} defaults", [value.__defaults__, value.__kwdefaults__]
+    reachable = dict(value.__globals__)
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        try:
+            reachable[name] = cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+        yield f"{value.__qualname__} uses {name}", reachable[name]
+    for code in _codes_within(value.__code__):
+        for instruction in dis.get_instructions(code):
+            name = instruction.argval
+            if instruction.opname in READS_A_GLOBAL and name in reachable:
+                yield f"{value.__module__}.{name}", reachable[name]
+
+
+def _function(attribute: Any) -> FunctionType | None:
+    """Return the function behind a method, a property or a decorated function."""
+    if isinstance(attribute, staticmethod | classmethod):
+        attribute = attribute.__func__
+    elif isinstance(attribute, property):
+        attribute = attribute.fget
+    elif isinstance(attribute, cached_property):
+        attribute = attribute.func
+    attribute = inspect.unwrap(attribute) if callable(attribute) else attribute
+    return attribute if isinstance(attribute, FunctionType) else None
+
+
+def _text(value: type | FunctionType) -> str:
+    """Return the text of a class or function, checked against the code that runs.
+
+    Not by `inspect.getsource` alone: it finds no class of a notebook, and after an edit it returns the new text of the
+    file, which is not what was imported.
+    """
+    if isinstance(value, FunctionType):
+        functions = [value]
+    else:
+        attributes = map(_function, vars(value).values())
+        functions = [
+            f for f in attributes if f and f.__qualname__.startswith(f"{value.__qualname__}.")
+        ]
+    if not functions:  # a class without a method
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError) as error:
+            raise SourceNotFound(value.__qualname__) from error
+    code = functions[0].__code__
+    lines = "".join(linecache.getlines(code.co_filename, functions[0].__globals__))
+    try:
+        tree = ast.parse(lines)
+        # A notebook's earlier cell may have imported it from __future__.
+        flags = code.co_flags & __future__.annotations.compiler_flag
+        module = compile(lines, code.co_filename, "exec", flags, dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise SourceNotFound(value.__qualname__) from error
+    compiled = {*_codes_within(module)}
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        and getattr(node, "name", value.__name__) == value.__name__
+        and _first_line(node) <= code.co_firstlineno <= (node.end_lineno or 0)
+    ]
+    if not around or any(function.__code__ not in compiled for function in functions):
+        raise SourceNotFound(value.__qualname__)
+    node = around[-1]  # the innermost one
+    return "\n".join(lines.splitlines()[_first_line(node) - 1 : node.end_lineno])
+
+
+def _first_line(node: Any) -> int:
+    """Return the first line of a definition, decorators included."""
+    return min(int(part.lineno) for part in [node, *getattr(node, "decorator_list", ())])
+
+
+def _codes_within(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object and those of the functions and classes in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes_within(constant)
+
+
+def _is_installed(module: str) -> bool:
+    """Tell whether a module is Python's, the harness's or installed, so that a version says what its code is."""
+    if module == "__main__":  # a notebook or a script
+        return False
+    top = module.partition(".")[0]
+    if top == OURS or top in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return module in sys.modules  # built in, or a namespace
+    path = Path(file)
+    return bool(INSTALLED & set(path.parts)) or path.is_relative_to(PYTHONS)
+
+
+def _files(module: ModuleType) -> str:
+    """Return the hashes of a module's file and of those that it imports from its folder."""
+    path = Path(module.__file__ or "")
+    if not path.is_file():
+        raise SourceNotFound(module.__name__)
+    files = [path, *imported_files([path], path.parent, sys.path)]
+    return "\n".join(f"{file.name} {sha256(file)}" for file in files)
+
+
+def _described(value: Any) -> str | None:
+    """Return plain data or an array as text; None for other objects, which are not seen."""
+    if isinstance(value, PLAIN):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(str(_described(each)) for each in value)}]"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(str(_described(each)) for each in value))}}}"
+    if isinstance(value, Mapping):
+        pairs = (f"{_described(key)}: {_described(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    to_numpy = getattr(value, "numpy", None)  # a tensor
+    if callable(to_numpy) and hasattr(value, "detach"):
+        value = value.detach().cpu().float().numpy()
+    if hasattr(value, "tobytes") and hasattr(value, "shape"):
+        return f"array {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    return None

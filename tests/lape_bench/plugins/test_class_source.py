@@ -1,0 +1,174 @@
+import linecache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from lape_bench.core.errors import UserError
+from lape_bench.evaluation.runner import load_system
+from lape_bench.plugins.class_source import SourceNotFound, source_of
+from lape_bench.plugins.registry import SYSTEMS, Registry
+from lape_bench.plugins.single_file import code_of
+
+ENCODER = """
+from torch import nn
+
+GAIN = 2
+
+def amplify(waveforms):
+    return GAIN * waveforms
+
+class MyEncoder(nn.Module):
+    embedding_size = 1
+
+    def forward(self, waveforms):
+        return amplify(waveforms).mean(dim=1, keepdim=True)
+"""
+
+
+def run_cell(text: str, number: int = 1, **names: Any) -> dict[str, Any]:
+    """Run text as a notebook's cell does: the lines are known to linecache, and there is no file."""
+    file = f"/tmp/ipykernel_1/{number}.py"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    namespace: dict[str, Any] = {"__name__": "__main__"} | names
+    exec(compile(text, file, "exec"), namespace)
+    return namespace
+
+
+def source(text: str, number: int = 1) -> str:
+    return source_of(run_cell(text, number)["MyEncoder"])
+
+
+def test_the_source_of_a_notebook_class_is_the_same_in_every_cell() -> None:
+    assert source(ENCODER) == source(f"# moved down\n\n{ENCODER}", 2)
+    assert "return amplify(waveforms).mean" in source(ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("mean(dim=1", "sum(dim=1"),
+        ("GAIN * waveforms", "GAIN * waveforms.abs()"),
+        ("GAIN = 2", "GAIN = 3"),
+        ("embedding_size = 1", "embedding_size = 1; stride = 7"),
+    ],
+    ids=["the class", "a function", "a constant", "a class attribute"],
+)
+def test_what_the_class_uses_is_part_of_its_source(before: str, after: str) -> None:
+    assert source(ENCODER) != source(ENCODER.replace(before, after))
+
+
+def test_what_the_class_does_not_use_is_no_part_of_its_source() -> None:
+    assert source(ENCODER) == source(f"{ENCODER}\nSEEDS = 3\ndef plot(results): ...\n")
+
+
+def test_an_array_that_the_class_uses_is_part_of_its_source() -> None:
+    text = ENCODER.replace("GAIN = 2", "")
+    with_arrays = [
+        source_of(run_cell(text, GAIN=torch.full((3,), value))["MyEncoder"]) for value in (1.0, 2.0)
+    ]
+    assert with_arrays[0] != with_arrays[1]
+
+
+def test_a_base_class_of_the_notebook_is_part_of_its_source() -> None:
+    text = ENCODER + "\nclass Wider(MyEncoder):\n    def width(self):\n        return 3\n"
+    wider = [
+        source_of(run_cell(each)["Wider"]) for each in (text, text.replace("mean(dim", "sum(dim"))
+    ]
+    assert wider[0] != wider[1]
+
+
+def test_code_made_by_exec_has_no_source() -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(ENCODER, namespace)
+    with pytest.raises(SourceNotFound, match="MyEncoder"):
+        source_of(namespace["MyEncoder"])
+
+
+def test_a_file_that_has_changed_since_its_import_has_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "changing_encoder.py"
+    file.write_text(ENCODER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import changing_encoder  # type: ignore[import-not-found]  # written above
+
+    assert "amplify" in source_of(changing_encoder.MyEncoder)
+    file.write_text(ENCODER.replace("mean(dim=1", "sum(dim=1"))
+    linecache.checkcache(str(file))
+    with pytest.raises(SourceNotFound):
+        source_of(changing_encoder.MyEncoder)
+
+
+def test_a_module_beside_a_script_is_part_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = []
+    for gain in (1, 2):
+        file = tmp_path / "front_end.py"
+        file.write_text(f"def amplify(waveforms): return {gain} * waveforms\n")
+        module = ModuleType("front_end")
+        module.__file__ = str(file)
+        text = ENCODER.replace("amplify(waveforms).mean", "front_end.amplify(waveforms).mean")
+        sources.append(source_of(run_cell(text, front_end=module)["MyEncoder"]))
+    assert sources[0] != sources[1]
+
+
+def test_a_registered_class_is_found_by_its_name_and_says_what_its_code_is() -> None:
+    kind = run_cell(ENCODER)["MyEncoder"]
+    assert SYSTEMS.register_class(kind) == "MyEncoder"
+    system = load_system("MyEncoder")
+    origin = SYSTEMS.origin("MyEncoder")
+    assert origin.startswith("class MyEncoder, SHA-256 ")
+    assert SYSTEMS.provenance("MyEncoder") == {"source": origin}
+    assert code_of(system) == code_of(kind) == [origin]
+    SYSTEMS.register_class(run_cell(ENCODER.replace("GAIN = 2", "GAIN = 3"))["MyEncoder"])
+    assert SYSTEMS.origin("MyEncoder") != origin
+
+
+def test_two_classes_without_source_are_never_one() -> None:
+    origins = []
+    for _ in range(2):
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        exec(ENCODER, namespace)
+        SYSTEMS.register_class(namespace["MyEncoder"])
+        origins.append(SYSTEMS.origin("MyEncoder"))
+        SYSTEMS.register_class(namespace["MyEncoder"])  # the same class again is itself
+        assert SYSTEMS.origin("MyEncoder") == origins[-1]
+        assert not SYSTEMS.has_source("MyEncoder")
+    assert origins[0] != origins[1]
+    assert "is not known" in origins[0]
+
+
+def test_a_class_that_a_package_registers_keeps_that_name_and_others_may_not_take_it() -> None:
+    supervised = SYSTEMS.entry("supervised").load()
+    assert SYSTEMS.register_class(supervised) == "supervised"
+    with pytest.raises(UserError, match=r"the name of a registered system; rename the class"):
+        SYSTEMS.register_class(type("supervised", (), {}))
+
+
+def test_a_decorated_method_is_read_through_its_decorator() -> None:
+    text = """
+import functools
+
+def noted(method):
+    @functools.wraps(method)
+    def inner(*arguments):
+        return method(*arguments)
+    return inner
+
+class MyEncoder:
+    embedding_size = 1
+
+    @noted
+    def __call__(self, waveforms):
+        return waveforms
+"""
+    assert "@noted" in source(text)
+
+
+def test_a_registry_of_tasks_knows_no_class_of_a_system() -> None:
+    SYSTEMS.register_class(run_cell(ENCODER)["MyEncoder"])
+    assert Registry("lape_bench.tasks", "task").provenance("MyEncoder") == {}
