@@ -17,10 +17,13 @@ from threadpoolctl import threadpool_limits
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 
-MOST_ITERATIONS = 300
-ROUNDING = 1e-6  # of the largest number: what float32 cannot tell apart
-DECIMALS = 6
-COLUMNS = 64  # of which the deviation is taken at once
+MAX_ITERATIONS = 300
+# Standard deviation of the rounding error of an embedding computed in float32, relative to the largest number of all
+# embeddings. Kernels of another processor, or another place in the batch, round differently.
+ROUNDING = 1e-6
+MIN_SIGNAL = 4  # how much more than rounding a component must vary to count
+DUPLICATE = 10  # embeddings closer than so many standard deviations of the rounding error are equal
+DECIMALS = 6  # of whitened components; later digits depend on the processor
 
 
 class ClusteringConfig(Config):
@@ -39,20 +42,21 @@ def cluster(
     random: np.random.Generator,
     held_by: str,
 ) -> NDArray[np.int64]:
-    """Cluster embeddings.
+    """Cluster embeddings: PCA with whitening, rows of unit length, k-means.
+
+    Embeddings that differ by rounding alone always share a cluster.
 
     Args:
         embeddings: of clips, shape (clips, features).
-        config: k, components, restarts.
+        config: number of clusters, components and restarts.
         random: seeds PCA and k-means.
-        held_by: what holds the clips, such as "the corpus", for a refusal.
+        held_by: what holds the clips, such as "the corpus", for the error message.
 
     Returns:
-        Cluster of each clip, shape (clips,), in [0, k). A cluster may be empty where fewer than k embeddings
-        differ.
+        Cluster of each clip, shape (clips,), in [0, clusters). Some clusters are empty if fewer embeddings differ.
 
     Raises:
-        UserError: fewer clips than clusters, or embeddings that are not finite.
+        UserError: there are fewer clips than clusters, or embeddings that are not finite.
     """
     clips, features = embeddings.shape
     if clips < config.clusters:
@@ -67,24 +71,35 @@ def cluster(
             next_step="lower the learning rate of their encoder, or use --precision float32",
         )
     state = int(random.integers(2**31))
-    components = min(config.components, clips - 1, features)
-    kmeans = KMeans(
-        config.clusters, n_init=config.restarts, max_iter=MOST_ITERATIONS, random_state=state
-    )
     # On one thread: k-means adds the threads' sums in the order they finish, which moves the last digits.
     with threadpool_limits(1), warnings.catch_warnings():
-        # Fewer different embeddings than clusters: some stay empty, and whoever asked sees it in the sizes.
+        # Fewer different directions than clusters: some clusters stay empty, which their sizes show.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        reduced = normalize(whiten(embeddings, components, state))
-        found: NDArray[np.int64] = kmeans.fit_predict(reduced).astype(np.int64)
-    return found
+        directions = normalize(
+            whiten(embeddings, min(config.components, clips - 1, features), state)
+        )
+        # Every different row once, weighted: equal rows would tie, and rounding would break the tie either way.
+        _, first, row, count = np.unique(
+            directions, axis=0, return_index=True, return_inverse=True, return_counts=True
+        )
+        order = np.argsort(first)  # by first appearance, so that without duplicates nothing moves
+        kmeans = KMeans(
+            min(config.clusters, len(order)),
+            n_init=config.restarts,
+            max_iter=MAX_ITERATIONS,
+            random_state=state,
+        )
+        labels = kmeans.fit_predict(directions[first[order]], sample_weight=count[order])
+    clusters: NDArray[np.int64] = labels[np.argsort(order)[row]].astype(np.int64)
+    return clusters
 
 
 def whiten(embeddings: NDArray[np.float32], components: int, state: int) -> NDArray[np.float64]:
-    """Project embeddings on their principal components and bring each to unit variance.
+    """Project embeddings on their principal components and scale each to unit variance.
 
-    Directions in which they differ by rounding alone are left out: brought to unit variance they would drown
-    the rest. Of a collapsed encoder few remain, or one that is 0 for every clip.
+    Components that vary by rounding alone are left out: scaled to unit variance they would drown the rest. The largest
+    standard deviation that independent rounding errors have in any direction is their own times
+    1 + sqrt(features / clips) (Marchenko and Pastur, 1967).
 
     Args:
         embeddings: shape (clips, features).
@@ -92,18 +107,44 @@ def whiten(embeddings: NDArray[np.float32], components: int, state: int) -> NDAr
         state: seeds the solver.
 
     Returns:
-        Shape (clips, components or fewer); equal embeddings have equal rows.
+        Shape (clips, components or fewer). Embeddings that differ by rounding alone have equal rows; the row of one that
+        differs from the mean by rounding alone is 0. If all embeddings are equal there is one component, which is 0.
     """
-    exact = embeddings.astype(np.float64)
-    rounding = ROUNDING * max(exact.max(), -exact.min())
-    # A few columns at a time, and centered in place: many embeddings take gigabytes, and each copy as much again.
-    few_columns = np.array_split(exact, -(-exact.shape[1] // COLUMNS), axis=1)
-    if max(columns.std(axis=0).max() for columns in few_columns) <= rounding:
-        return np.zeros((len(exact), 1))
+    clips, features = embeddings.shape
+    rounding = ROUNDING * float(np.abs(embeddings).max())
+    if np.ptp(embeddings, axis=0).max() <= DUPLICATE * rounding:
+        return np.zeros((clips, 1))
+    # Centered in place: many embeddings take gigabytes, and each copy as much again.
     pca = PCA(components, copy=False, random_state=state)
-    scores = pca.fit_transform(exact)
+    scores = pca.fit_transform(embeddings.astype(np.float64))
     deviation = np.sqrt(pca.explained_variance_)
-    told = deviation > rounding
-    # Blocked products round equal rows apart in the last digits, and k-means would split them.
-    whitened: NDArray[np.float64] = np.round(scores[:, told] / deviation[told], DECIMALS)
+    kept = deviation > MIN_SIGNAL * rounding * (1 + np.sqrt(features / clips))
+    if not kept.any():
+        return np.zeros((clips, 1))
+    scores = scores[:, kept]
+    whitened: NDArray[np.float64] = np.round(scores / deviation[kept], DECIMALS)
+    # Scaled to unit length, what is left of a clip at the mean would be a direction of rounding errors.
+    whitened[(np.abs(scores) <= DUPLICATE * rounding).all(axis=1)] = 0
+    whitened[:] = whitened[_representatives(scores, DUPLICATE * rounding)]
     return whitened
+
+
+def _representatives(rows: NDArray[np.float64], tolerance: float) -> NDArray[np.int64]:
+    """Return the index of one row that stands for each row and all that are equal to it within a tolerance.
+
+    Args:
+        rows: shape (rows, features); the first feature should vary most.
+        tolerance: absolute, of each feature.
+    """
+    order = np.argsort(rows[:, 0], kind="stable")
+    ordered = rows[order, 0]
+    ends = np.searchsorted(ordered, ordered + tolerance, side="right")
+    representative = np.full(len(rows), -1)
+    for begin, end in enumerate(ends):
+        first = order[begin]
+        if representative[first] >= 0:
+            continue
+        near = order[begin:end]
+        equal = near[(np.abs(rows[near] - rows[first]) <= tolerance).all(axis=1)]
+        representative[equal[representative[equal] < 0]] = first
+    return representative

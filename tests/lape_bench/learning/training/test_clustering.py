@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import normalize
 
 from lape_bench.core.errors import UserError
-from lape_bench.learning.training.clustering import ClusteringConfig, cluster
+from lape_bench.learning.training.clustering import ClusteringConfig, cluster, whiten
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -181,6 +182,78 @@ def test_directions_in_which_embeddings_differ_by_rounding_alone_do_not_count(ra
     found = clustered(embeddings, config(6, components=48), draw())
     assert adjusted_rand_score(step_by_step(embeddings, 6, rank), found) == 1
     assert adjusted_rand_score(truth, found) == 1
+
+
+# --- rounding ---------------------------------------------------------------------------------------------
+
+
+def rounded_elsewhere(embeddings: Floats, random: np.random.Generator) -> Floats:
+    """Return embeddings as the kernels of another processor might compute them."""
+    noise = 1 + 1e-6 * random.normal(size=embeddings.shape)
+    return (embeddings.astype(np.float64) * noise).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kinds=st.integers(2, 6),
+    copies=st.integers(2, 12),
+    features=st.integers(2, 40),
+    clusters=st.integers(2, 12),
+    offset=st.sampled_from([0.0, 1.0, 30.0]),
+    seed=st.integers(0, 1000),
+)
+def test_clips_that_differ_by_rounding_alone_share_a_cluster(
+    kinds: int, copies: int, features: int, clusters: int, offset: float, seed: int
+) -> None:
+    random, truth = draw(seed), np.tile(np.arange(kinds), copies)
+    exact = (offset + random.normal(size=(kinds, features))).astype(np.float32)[truth]
+    embeddings = rounded_elsewhere(exact, random)
+    how = config(min(clusters, len(truth)), restarts=1)
+    found = clustered(embeddings, how, draw(seed))
+    assert len({*zip(truth, found, strict=True)}) == kinds
+    assert found.max() < how.clusters
+
+
+@pytest.mark.parametrize("features", [3, 8, 200])
+def test_a_clip_at_the_mean_is_not_torn_apart(features: int) -> None:
+    truth = np.tile([-1, 0, 1], 20)
+    exact = (5 + truth[:, None] * draw().normal(size=features)).astype(np.float32)
+    found = clustered(rounded_elsewhere(exact, draw(1)), config(8), draw())
+    assert adjusted_rand_score(truth, found) == 1
+
+
+@pytest.mark.parametrize("features", [4, 64, 1000])
+def test_rounding_errors_are_never_brought_to_unit_variance(features: int) -> None:
+    random = draw()
+    exact = (3 + random.normal(size=(80, 2)) @ random.normal(size=(2, features))).astype(np.float32)
+    whitened = whiten(rounded_elsewhere(exact, random), min(79, features), state=0)
+    assert whitened.shape == (80, 2)
+
+
+def test_a_component_well_above_rounding_counts() -> None:
+    random, truth = draw(), np.arange(80) % 2
+    exact = np.stack([random.normal(size=80), 1e-4 * truth], axis=1).astype(np.float32)
+    whitened = whiten(rounded_elsewhere(exact, random), 2, state=0)
+    assert whitened.shape == (80, 2)
+    assert adjusted_rand_score(truth, whitened[:, 1] > 0) == 1
+
+
+def test_a_duplicate_counts_as_often_as_it_comes() -> None:
+    directions = np.array([[1, 0], [0.9, 0.6], [-1, 0.1], [-0.7, -0.7]])
+    embeddings = np.repeat(directions, [1, 7, 2, 5], axis=0).astype(np.float32)
+    spread = embeddings + 1e-3 * draw().normal(size=embeddings.shape).astype(np.float32)
+    equal, nearly = (
+        clustered(each, config(3, restarts=20), draw()) for each in (embeddings, spread)
+    )
+    assert adjusted_rand_score(equal, nearly) == 1
+
+
+def test_without_duplicates_clusters_are_those_of_k_means_on_all_rows() -> None:
+    embeddings, how = draw(1).normal(size=(80, 10)).astype(np.float32), config(12, restarts=2)
+    state = int(draw().integers(2**31))
+    rows = normalize(whiten(embeddings, 10, state))
+    kmeans = KMeans(12, n_init=2, max_iter=300, random_state=state)
+    assert np.array_equal(clustered(embeddings, how, draw()), kmeans.fit_predict(rows))
 
 
 # --- chance -----------------------------------------------------------------------------------------------
