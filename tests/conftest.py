@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import HealthCheck, settings
 
 from lape_bench.core.paths import home
 from lape_bench.core.progress import Progress
@@ -23,6 +24,17 @@ REAL_AUDIO = Path(
     os.environ.get("LAPE_BENCH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
 )
 SILENT_PROGRESS = Progress(quiet=True)
+
+# The same examples in every run, and no time limits: they fail on a busy machine. `settings(max_examples=...)` inherits this.
+settings.register_profile(
+    "untimed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lape_bench import metrics
 
-repeatable = settings(derandomize=True, deadline=None, max_examples=200)
+many_examples = settings(max_examples=200)
 Labels = NDArray[np.int64]
 CLASSES = 6
 
@@ -51,7 +51,7 @@ def certain(predicted: Labels, classes: int) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "macro_f1"])
-@repeatable
+@many_examples
 @given(outcome=outcomes)
 def test_a_score_is_that_of_scikit_learn(name: str, outcome: tuple[Labels, Labels]) -> None:
     truth, predicted = outcome
@@ -59,7 +59,7 @@ def test_a_score_is_that_of_scikit_learn(name: str, outcome: tuple[Labels, Label
     assert found == pytest.approx(by_scikit_learn(name, truth, predicted), abs=1e-12)
 
 
-@repeatable
+@many_examples
 @given(outcome=outcomes)
 def test_the_confusion_matrix_is_that_of_scikit_learn_with_a_row_for_absent_classes(
     outcome: tuple[Labels, Labels],
@@ -87,7 +87,7 @@ def test_scores_of_a_small_table_are_those_by_hand() -> None:
     )
 
 
-@repeatable
+@many_examples
 @given(outcome=outcomes, order=st.permutations(range(CLASSES)))
 def test_no_score_depends_on_the_order_of_the_classes(
     outcome: tuple[Labels, Labels], order: list[int]
@@ -99,7 +99,7 @@ def test_no_score_depends_on_the_order_of_the_classes(
     )
 
 
-@repeatable
+@many_examples
 @given(outcome=outcomes)
 def test_a_score_lies_in_its_range_and_perfect_predictions_reach_its_better_end(
     outcome: tuple[Labels, Labels],

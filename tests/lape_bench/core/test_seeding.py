@@ -5,13 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from lape_bench.core.seeding import Seeds, derive_seed
 
-repeatable = settings(derandomize=True, deadline=None)
 names = st.lists(st.text("abc xyz-@.", min_size=1, max_size=5), max_size=3).map(tuple)
 runs = st.tuples(st.integers(0, 5), names)
 
@@ -74,7 +73,6 @@ def test_the_generators_of_a_stage_are_those_of_its_name_in_front(draw: Draw) ->
     assert (run.seed, run.scope) == (3, ("run",))
 
 
-@repeatable
 @given(one=runs, other=runs)
 def test_seeds_are_equal_for_equal_names_alone(
     one: tuple[int, tuple[str, ...]], other: tuple[int, tuple[str, ...]]
@@ -82,7 +80,6 @@ def test_seeds_are_equal_for_equal_names_alone(
     assert (derive_seed(one[0], *one[1]) == derive_seed(other[0], *other[1])) == (one == other)
 
 
-@repeatable
 @given(run=runs)
 def test_a_seed_has_63_bits_which_numpy_and_torch_both_take(
     run: tuple[int, tuple[str, ...]],

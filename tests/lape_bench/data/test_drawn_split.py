@@ -60,7 +60,7 @@ def test_a_card_without_validation_draws_none() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 300), min_size=2, max_size=6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_few_groups_however_unequal_give_each_side_one_in_the_order_train_test_validation(
     sizes: list[int],
 ) -> None:
@@ -71,7 +71,7 @@ def test_few_groups_however_unequal_give_each_side_one_in_the_order_train_test_v
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=3, max_size=40), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_groups_stay_whole_and_shares_are_met_within_the_largest_group(
     sizes: list[int], seed: int
 ) -> None:

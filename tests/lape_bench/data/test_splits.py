@@ -25,7 +25,7 @@ ARCHIVES = {
 every_task = pytest.mark.parametrize("reference", all_references())
 seeds = st.integers(0, 1000)
 fractions = st.floats(0.01, 1.0)
-quick = settings(max_examples=8, deadline=None)
+quick = settings(max_examples=8)
 
 
 def task(reference: str) -> tuple[TaskCard, Manifest]:

@@ -66,7 +66,7 @@ def test_purity_agrees_with_a_loop_over_clusters(held: list[tuple[int, int]]) ->
     assert purity(clusters, labels) == pytest.approx(right / len(held))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(pairs)
 def test_all_three_lie_between_zero_and_one_and_do_not_depend_on_names(
     held: list[tuple[int, int]],

@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lape_bench.report.formatting import count, listed, p_value, percent
@@ -26,7 +26,6 @@ def test_halves_are_rounded_up(right: int, clips: int, digits: int, text: str) -
     assert percent(right / clips, digits) == text
 
 
-@settings(derandomize=True, deadline=None)
 @given(clips=st.integers(1, 2_000), share=st.floats(0, 1), digits=st.integers(0, 2))
 def test_a_share_of_clips_is_rounded_as_by_hand(clips: int, share: float, digits: int) -> None:
     right = round(share * clips)

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -250,7 +250,6 @@ def test_what_is_not_finite_is_a_gap_and_moves_no_other_bar() -> None:
     assert sparkline([3.0, NAN]) == "▁ "
 
 
-@settings(derandomize=True, deadline=None)
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80))
 def test_bars_are_ordered_as_the_values_they_stand_for(values: list[float]) -> None:
     bars = sparkline(values)

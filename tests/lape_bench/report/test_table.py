@@ -62,7 +62,7 @@ def test_a_terminal_that_is_wide_enough_shows_the_table_whole_with_its_groups_na
     assert rows[0].split()[:4] == ["system", "1", "110.5", "±"]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(60, 250))
 def test_at_any_width_no_line_is_wider_and_every_figure_stands_there_once(width: int) -> None:
     lines = drawn(WIDE, width).splitlines()

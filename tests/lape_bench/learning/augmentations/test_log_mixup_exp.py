@@ -6,15 +6,13 @@ What was drawn is found again from the result, so that no test depends on the or
 import copy
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
 from lape_bench.learning.augmentations.log_mixup_exp import LogMixupExp
 from lape_bench.runtime.batch_random import BatchRandom
-
-repeatable = settings(derandomize=True, deadline=None)
 
 
 def draw(seed: int) -> BatchRandom:
@@ -97,7 +95,6 @@ def test_places_of_the_memory_that_were_never_filled_are_no_background() -> None
     assert_close(mixup(x, draw(1)), x)
 
 
-@repeatable
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
     memory=st.integers(1, 9),
@@ -111,7 +108,6 @@ def test_the_memory_holds_the_last_clips_unmixed(sizes: list[int], memory: int) 
     assert held == seen[-memory:].flatten(1).tolist()
 
 
-@repeatable
 @given(
     pixels=st.lists(st.tuples(st.floats(-30, 30), st.floats(-30, 30)), min_size=4, max_size=4),
     ratio=st.floats(0, 1),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,8 +20,6 @@ from lape_bench.learning.augmentations.random_resize_crop import (
     resize_matrices,
 )
 from lape_bench.runtime.batch_random import BatchRandom
-
-repeatable = settings(derandomize=True, deadline=None)
 
 
 def draw(seed: int) -> BatchRandom:
@@ -126,7 +124,6 @@ def test_resize_matrices_of_different_ranges_stand_side_by_side() -> None:
     assert torch.equal(together, torch.cat(alone))
 
 
-@repeatable
 @given(size=st.integers(1, 12), data=st.data())
 def test_a_range_inside_the_signal_keeps_a_constant_signal(size: int, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, size - 1))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,7 +26,6 @@ from lape_bench.runtime.batch_random import BatchRandom
 
 CPU = torch.device("cpu")
 RATE = 16_000
-repeatable = settings(derandomize=True, deadline=None)
 lengths_of_clips = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 
 
@@ -64,7 +63,6 @@ def draw(seed: int) -> BatchRandom:
 # --- cut --------------------------------------------------------------------------------------------------
 
 
-@repeatable
 @given(lengths=lengths_of_clips, window=st.integers(1, 30), data=st.data())
 def test_cut_agrees_with_a_loop_over_samples_and_is_zero_outside_a_clip(
     lengths: list[int], window: int, data: st.DataObject
@@ -82,7 +80,6 @@ def test_cut_agrees_with_a_loop_over_samples_and_is_zero_outside_a_clip(
 # --- random windows ---------------------------------------------------------------------------------------
 
 
-@repeatable
 @given(lengths=lengths_of_clips, window=st.integers(1, 30), seed=st.integers(0, 9), data=st.data())
 def test_a_random_window_lies_inside_its_clip_and_a_short_clip_lies_in_the_middle(
     lengths: list[int], window: int, seed: int, data: st.DataObject
@@ -150,7 +147,6 @@ def test_windows_of_five_seconds_are_laid_as_by_hand(seconds: float, expected: l
     assert laid(round(seconds * RATE), 5 * RATE) == [round(second * RATE) for second in expected]
 
 
-@repeatable
 @given(length=st.integers(1, 400), window=st.integers(1, 60))
 def test_a_clip_gets_the_windows_it_holds_and_one_more_for_a_rest_over_a_tenth(
     length: int, window: int
@@ -160,7 +156,6 @@ def test_a_clip_gets_the_windows_it_holds_and_one_more_for_a_rest_over_a_tenth(
     assert len(laid(length, window)) == max(1, whole + (10 * rest > window))
 
 
-@repeatable
 @given(length=st.integers(1, 400), window=st.integers(1, 60))
 def test_windows_span_the_clip_evenly_and_miss_at_most_a_tenth_of_a_window(
     length: int, window: int
@@ -176,7 +171,6 @@ def test_windows_span_the_clip_evenly_and_miss_at_most_a_tenth_of_a_window(
         assert abs(before - after) <= 1
 
 
-@repeatable
 @given(lengths=st.lists(st.integers(1, 90), max_size=8), window=st.integers(1, 30))
 def test_many_clips_get_the_windows_each_would_get_alone_in_order(
     lengths: list[int], window: int
@@ -189,7 +183,6 @@ def test_many_clips_get_the_windows_each_would_get_alone_in_order(
 # --- whole clips ------------------------------------------------------------------------------------------
 
 
-@repeatable
 @given(lengths=lengths_of_clips)
 def test_whole_clips_yields_every_clip_once_unpadded(lengths: list[int]) -> None:
     found = {}

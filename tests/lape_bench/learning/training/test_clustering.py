@@ -136,7 +136,7 @@ def test_components_are_at_most_the_features_and_one_fewer_than_the_clips(
     assert np.array_equal(asked, clustered(embeddings, config(clusters, most), draw()))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     clips=st.integers(2, 20),
     features=st.integers(1, 12),

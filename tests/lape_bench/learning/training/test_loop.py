@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig, Traini
 from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 
-repeatable = settings(derandomize=True, deadline=None)
 WINDOW, CLIPS, EPOCHS = 10, 7, 5
 
 
@@ -52,7 +51,6 @@ def test_the_factor_of_the_learning_rate_agrees_with_values_by_hand(
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-@repeatable
 @given(warm_up=st.floats(0, 0.99), progress=st.floats(0, 1, exclude_max=True))
 def test_the_factor_stays_between_zero_and_one_and_turns_once(
     warm_up: float, progress: float

@@ -57,7 +57,7 @@ def test_scores_stand_over_their_cost_with_their_interval() -> None:
 
 
 @given(costs=st.lists(st.sampled_from([0.0, 1.0, 1.01, 1e7]), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=20)  # each draws a figure
+@settings(max_examples=20)  # each draws a figure
 def test_every_system_stands_at_its_cost_within_the_panel(costs: list[float]) -> None:
     rows = board(minutes=[cost / 60 for cost in costs])
     with styled():

@@ -486,7 +486,7 @@ SYSTEMS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(SYSTEMS, st.sampled_from(OPEN), st.integers(0, 2), st.floats(0, 1)),

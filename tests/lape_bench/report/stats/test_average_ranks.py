@@ -92,7 +92,7 @@ def test_systems_that_are_alike_everywhere_are_one_clique() -> None:
     assert (found.statistic, found.p) == (0, 1)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(systems=st.integers(3, 8), tasks=st.integers(2, 30), seed=st.integers(0, 999))
 def test_two_systems_share_a_clique_exactly_when_they_are_near(
     systems: int, tasks: int, seed: int
@@ -149,7 +149,7 @@ def test_of_systems_with_too_few_common_tasks_it_is_said_which_could_be_ranked()
         over_tasks(pd.concat([board, other]))
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.sets(st.sampled_from("vwxyz"), min_size=1), min_size=1, max_size=6))
 def test_no_other_choice_of_systems_has_more_figures(done: list[set[str]]) -> None:
     board = pd.DataFrame(

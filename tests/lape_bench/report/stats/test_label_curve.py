@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import auc
@@ -37,7 +37,6 @@ def test_each_tenfold_of_labels_counts_alike() -> None:
     )
 
 
-@settings(derandomize=True, deadline=None)
 @given(score=st.floats(0, 1), slope=st.floats(-0.2, 0.2))
 def test_a_line_over_the_logarithm_has_the_score_at_its_middle(score: float, slope: float) -> None:
     scores = score + slope * np.log10(FRACTIONS)

@@ -98,7 +98,7 @@ def test_alike_systems_are_not_told_apart_and_p_is_never_zero() -> None:
     assert compared(np.ones_like(a), np.zeros_like(a)) == (1, 1, 1, pytest.approx(2 / 2_001))
 
 
-@settings(derandomize=True, deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seeds=st.integers(1, 3), clips=st.integers(1, 40), seed=st.integers(0, 99))
 def test_the_other_order_gives_the_other_sign(seeds: int, clips: int, seed: int) -> None:
     a, b = answers(0.8, seeds, clips, seed=seed), answers(0.6, seeds, clips, seed=seed + 100)
@@ -162,7 +162,7 @@ def test_a_pair_is_compared_over_its_common_seeds() -> None:
     assert np.isnan(pairwise.p[2, 1])
 
 
-@settings(derandomize=True, deadline=None, max_examples=25)  # statsmodels takes 40 ms
+@settings(max_examples=25)  # statsmodels takes 40 ms
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_s_correction_is_statsmodels_s(p: list[float]) -> None:
     expected = multipletests(p, method="holm")[1]
