@@ -4,6 +4,7 @@ The harness gives a system the train and validation clips of a task and a run co
 score. Nothing of the test split is reachable from the data it gets to train on: audio is copied.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -71,6 +72,8 @@ class TrainingData:
     labeled: LabeledClips
     validation: LabeledClips | None
 
+
+logger = logging.getLogger(__name__)
 
 TARGET_AUDIO = (
     "target"  # the entry of a corpus that is the train split of the task under evaluation
@@ -184,9 +187,7 @@ class RunContext:
                 together,
                 self.cache,
                 self.stamp,
-                lambda: self.progress.say(
-                    f"waiting for another run that makes this: {kind}, {about}"
-                ),
+                lambda: logger.info(f"waiting for another run that makes this: {kind}, {about}"),
                 self.artifact_store,
             )
             self.process_group.agree(found)
@@ -194,7 +195,7 @@ class RunContext:
             found = self._as_the_first(compute)
         self.artifacts.append(found)
         how = "computed" if found.computed else "found in the cache"
-        self.progress.detail(f"{kind} {found.hash[:12]} {how}")
+        logger.debug(f"{kind} {found.hash[:12]} {how}")
         return found
 
     def _as_the_first(self, compute: Callable[[Path, "RunContext"], None]) -> Artifact:
@@ -210,7 +211,7 @@ class RunContext:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Note seconds and peak memory of the block under `name`."""
-        self.progress.detail(f"stage {name}")
+        logger.debug(f"stage {name}")
         with self.profiler.stage(name):
             yield
 

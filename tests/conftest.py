@@ -1,5 +1,6 @@
 """Fixtures: a cache of its own for every test, small audio, and the real recordings where they are."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -132,6 +133,15 @@ def real_audio() -> Path:
     if not (REAL_AUDIO / "asc-mini.zip").is_file():
         pytest.skip(f"no real recordings: set LAPE_BENCH_TEST_DATA, or put them at {REAL_AUDIO}")
     return REAL_AUDIO
+
+
+@pytest.fixture(autouse=True)
+def _no_messages_of_other_tests() -> Iterator[None]:
+    """What a command has set up to print messages ends with the test."""
+    logger = logging.getLogger("lape_bench")
+    yield
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

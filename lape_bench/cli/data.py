@@ -1,5 +1,6 @@
 """`bench data`: recordings of a task, from the download to the verified manifest."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +9,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from lape_bench.cli.options import Quiet, TaskName, Verbose, print_table
+from lape_bench.cli.options import Quiet, TaskName, Verbose, print_table, start_progress
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import home
-from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import all_cards, load_card, published_lock
 from lape_bench.task import TaskCard
 
 MOST_PATHS = 20  # of fetched files to name one by one
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Fetch, prepare and verify the recordings of a task.",
@@ -47,7 +48,7 @@ def prepare(
     from lape_bench.data.verify import differences
 
     card = _base_card(task)
-    progress = Progress(quiet, verbose)
+    progress = start_progress(quiet, verbose)
     for manifest in prepare_task(card, source, progress, skip_bad):
         info = manifest.info
         own_card = card.with_variant(info.variant)
@@ -57,7 +58,7 @@ def prepare(
             + (f", {len(info.skipped)} skipped" if info.skipped else "")
         )
         for skipped in info.skipped:
-            progress.say(f"skipped {skipped.clip_id}: {skipped.reason}")
+            logger.info(f"skipped {skipped.clip_id}: {skipped.reason}")
         for difference in differences(own_card, manifest):
             print(f"  differs from the card: {difference}")
     if delete_archives:
@@ -82,7 +83,7 @@ def fetch(
     from lape_bench.data.sources.fetch import fetch as fetch_task
 
     card = _base_card(task)
-    progress = Progress(quiet, verbose)
+    progress = start_progress(quiet, verbose)
     try:
         paths = fetch_task(card, parallel, progress)
     except KeyboardInterrupt:
@@ -90,7 +91,7 @@ def fetch(
         raise typer.Exit(130) from None
     for path in paths if len(paths) <= MOST_PATHS else [paths[0].parent]:
         print(path)
-    progress.say(f"next: {card.obtain or f'bench data prepare {card.name}'}")
+    logger.info(f"next: {card.obtain or f'bench data prepare {card.name}'}")
 
 
 @app.command(epilog="Example: bench data verify asc-keywords --deep")
@@ -113,7 +114,7 @@ def verify(
 
     card = load_card(task)
     manifest = load_manifest(card)
-    findings = verify_task(card, manifest, deep, Progress(quiet))
+    findings = verify_task(card, manifest, deep, start_progress(quiet))
     lock = lock or published_lock(card)
     if lock is not None:
         findings.append(locks.compare(manifest, lock))

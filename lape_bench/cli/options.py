@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from lape_bench.core.progress import Progress, show_messages
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch and stage.")]
 Out = Annotated[Path, typer.Option(help="Folder of the records.")]
@@ -32,6 +34,13 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task; 'bench ta
 SystemName = Annotated[
     str, typer.Argument(metavar="SYSTEM", help="A system; 'bench systems' lists them.")
 ]
+
+
+def start_progress(quiet: bool, verbose: bool = False) -> Progress:
+    """Return the bars of a command, and print log messages above them."""
+    progress = Progress(quiet)
+    show_messages(progress, verbose)
+    return progress
 
 
 def print_table(table: Any) -> None:

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lape_bench.cli.options import Quiet
+from lape_bench.cli.options import Quiet, start_progress
 from lape_bench.core.errors import UserError
-from lape_bench.core.progress import Progress
 
 app = typer.Typer()
 
@@ -67,7 +66,7 @@ def merge(
     """Bring the records of several machines into one folder; nothing that is there is overwritten."""
     from lape_bench.results.merge import merge as merged
 
-    progress = Progress(quiet)
+    progress = start_progress(quiet)
     with progress.task("merging", None, "records") as task:
         result = merged(into, sources, task.advance)
     for line in result.left_out:

@@ -1,6 +1,7 @@
 """`bench run`, `bench sweep` and `bench pretrain`."""
 
 import json
+import logging
 import shlex
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from lape_bench.cli.options import (
     Threads,
     Verbose,
     print_table,
+    start_progress,
 )
 from lape_bench.cli.reports import show_audit, show_board
 from lape_bench.core.config import apply_pairs, flatten, merge, read_yaml
@@ -31,6 +33,8 @@ from lape_bench.core.paths import manifest_path
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import all_cards, load_card, suite_tasks, synthetic
 from lape_bench.report.formatting import percent
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer()
 
@@ -100,7 +104,7 @@ def run(
         audit=audit,
         keep_model=keep_model,
     )
-    progress = Progress(quiet, verbose)
+    progress = start_progress(quiet, verbose)
     for cell in {(cell.system, cell.task): cell for cell in cells}.values():
         resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
     _run_all([SweepItem(cell) for cell in cells], options, LocalEngine(), progress)
@@ -170,7 +174,7 @@ def sweep(
     items = _items_of(file, task)
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit)
-    progress = Progress(quiet, verbose)
+    progress = start_progress(quiet, verbose)
     if dry_run:
         _show_plan([item.cell for item in items], options, progress)
     elif check:
@@ -290,7 +294,7 @@ def pretrain(
     if epochs is not None:
         given = merge(given, {"pretrain": {"epochs": epochs, "min_steps": 1}})
     compute = Compute(device=device, precision=precision, threads=threads)
-    progress = Progress(quiet or not distributed.leads(), verbose and distributed.leads())
+    progress = start_progress(quiet or not distributed.leads(), verbose)
     try:
         upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
@@ -311,7 +315,7 @@ def pretrain(
         f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"
         for key, value in flatten(given).items()
     )
-    progress.say(f"next: bench run --system {system} {pairs} --task TASK")
+    logger.info(f"next: bench run --system {system} {pairs} --task TASK")
 
 
 def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
@@ -370,7 +374,7 @@ def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) ->
         if isinstance(outcome, RunRecord) and outcome.status == "finished":
             finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
             score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
-            progress.say(f"{cell.title}: {percent(score)} %")
+            logger.info(f"{cell.title}: {percent(score)} %")
         else:
             failed += 1
             reason = outcome if isinstance(outcome, str) else outcome.error
@@ -379,7 +383,7 @@ def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) ->
     if not results.cells.empty:
         show_board(results, "terminal")
         show_audit([record for _, record in finished])
-        progress.say(f"records in {options.out}; 'bench report' shows them all")
+        logger.info(f"records in {options.out}; 'bench report' shows them all")
     if failed:
         print(
             f"{failed} of {len(items)} cells failed; run again to retry them; tracebacks, if there are any, are in error.txt "

@@ -17,11 +17,11 @@ from lape_bench.cli.options import (
     SystemName,
     Threads,
     print_table,
+    start_progress,
 )
 from lape_bench.conformance.claims import ClaimResult
 from lape_bench.core.config import apply_pairs, describe
 from lape_bench.core.errors import UserError
-from lape_bench.core.progress import Progress
 from lape_bench.plugins.inspection import visible_fault
 from lape_bench.plugins.registry import SYSTEMS
 
@@ -81,7 +81,7 @@ def check(
     compute = Compute(device=device, precision=precision, threads=threads)
     group = ""
     outcomes: Counter[str] = Counter()
-    for result in check_system(system, apply_pairs(settings or []), compute, Progress(quiet)):
+    for result in check_system(system, apply_pairs(settings or []), compute, start_progress(quiet)):
         if result.group != group:
             group = result.group
             print(group)

@@ -1,5 +1,9 @@
-"""What a user sees while something runs: live bars in a terminal, plain lines elsewhere, or nothing."""
+"""What a user sees while something runs: live bars in a terminal, plain lines elsewhere, or nothing.
 
+Messages go through `logging`; `show_messages` prints them above the bars.
+"""
+
+import logging
 import sys
 import threading
 import time
@@ -109,11 +113,10 @@ class Progress:
 
     Args:
         quiet: show nothing.
-        verbose: show details too.
     """
 
-    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
-        self.quiet, self.verbose = quiet, verbose
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
         self._stop = threading.Event()
         self.console = Console(stderr=True, soft_wrap=True, highlight=False)
         self._live = not quiet and self.console.is_terminal
@@ -139,16 +142,6 @@ class Progress:
         if self._stop.wait(seconds):
             raise Stopped
 
-    def say(self, text: str) -> None:
-        """Print a line unless quiet."""
-        if not self.quiet:
-            self._print(text)
-
-    def detail(self, text: str) -> None:
-        """Print a line if details were asked for."""
-        if self.verbose and not self.quiet:
-            self._print(text)
-
     @contextmanager
     def task(self, title: str, total: int | None, unit: str) -> Iterator[Running]:
         """Show a task while the block runs; tasks may nest."""
@@ -156,7 +149,7 @@ class Progress:
         if not self._live:
             yield running
             if not self.quiet and time.monotonic() - running.began > 1:
-                self._print(running.line())
+                self.print(running.line())
             return
         outermost = self._bars is None
         if self._bars is None:
@@ -179,13 +172,47 @@ class Progress:
             bar = self._ids[id(running)]
             self._bars.update(bar, completed=running.done, total=running.total)
         elif not self._live and not self.quiet and running.due():
-            self._print(running.line())
+            self.print(running.line())
 
-    def _print(self, text: str) -> None:
+    def print(self, text: str) -> None:
+        """Print a line above the bars, whether quiet or not."""
         if self._live:
             (self._bars.console if self._bars else self.console).print(text, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+class MessageHandler(logging.Handler):
+    """Prints log messages above the bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        try:
+            self.progress.print(self.format(record))
+        except Exception:  # a message that cannot be printed stops no run
+            self.handleError(record)
+
+
+def show_messages(progress: Progress, verbose: bool = False) -> None:
+    """Print the log messages of lape_bench above the bars of `progress`; if it is quiet, only errors.
+
+    This is for programs, such as `bench`. A library's user configures `logging` instead. A handler that an earlier
+    call attached is replaced.
+
+    Args:
+        progress: the bars.
+        verbose: print debug messages too.
+    """
+    logger = logging.getLogger("lape_bench")
+    for handler in [*logger.handlers]:
+        if isinstance(handler, MessageHandler):
+            logger.removeHandler(handler)
+    logger.addHandler(MessageHandler(progress))
+    logger.setLevel(logging.ERROR if progress.quiet else logging.DEBUG if verbose else logging.INFO)
 
 
 def _mebi(size: float) -> str:

@@ -3,7 +3,7 @@
 A task and its variants are prepared together, since they share their recordings.
 """
 
-import sys
+import logging
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,6 +24,7 @@ from lape_bench.data.sources.gather import Gathered, gather
 from lape_bench.task import ClipEntry, TaskCard
 
 Reason = tuple[str, str]  # a clip or archive that is left out, and why
+logger = logging.getLogger(__name__)
 
 NAMED = 10  # how many bad clips a message names; it counts them all
 SIDES_BY_TRUST = {
@@ -63,7 +64,7 @@ def prepare(
         try:
             listed = _listing(reader.read(root, variant), variant, root, skip_bad)
         except UserError as error:  # such as an archive that this variant alone needs
-            print(f"left out {variant.reference}: {error}", file=sys.stderr)
+            logger.error(f"left out {variant.reference}: {error}")
             # What was prepared from other data must not pass for this.
             manifest_path(variant.reference).unlink(missing_ok=True)
         else:

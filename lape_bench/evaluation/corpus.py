@@ -5,6 +5,7 @@ What validates or tests the task under evaluation is refused, by the hash of its
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from lape_bench.data.catalog import load_card, task_names
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.system import TARGET_AUDIO
+
+logger = logging.getLogger(__name__)
 
 NAMED = 3
 
@@ -134,7 +137,7 @@ def _of_folder(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[s
     known = json.loads(listing.read_text(encoding="utf-8"))
     if known["left_out"]:
         some = [f"{path} ({why})" for path, why in list(known["left_out"].items())[:NAMED]]
-        progress.say(
+        logger.warning(
             f"left out of the corpus {root}: {len(known['left_out'])} files, such as {', '.join(some)}"
         )
 

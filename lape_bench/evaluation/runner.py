@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import traceback
 from collections.abc import Sequence
@@ -66,6 +67,8 @@ from lape_bench.system import (
     TrainingSummary,
 )
 from lape_bench.task import TaskCard
+
+logger = logging.getLogger(__name__)
 
 MODEL = "model"
 
@@ -301,7 +304,7 @@ def run_cell(
                     shutil.rmtree(folder / stale, ignore_errors=True)
             done = finished_record(job, options)
             if done is not None:
-                progress.detail(f"finished before: {cell.title}")
+                logger.debug(f"finished before: {cell.title}")
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # of an audit that was killed
                 return done
             return _run_and_record(job, options, folder, progress, artifact_store)

@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 
-from lape_bench.core.progress import Progress, Running
+from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell
 from lape_bench.sweep.engine import Engine, Lost, hand_out
@@ -97,4 +97,6 @@ def _new_process() -> ProcessPoolExecutor:
 
 
 def _attempt_quietly(cell: Cell, options: RunOptions) -> CellOutcome:
-    return attempt(cell, options, Progress(quiet=True))
+    progress = Progress(quiet=True)
+    show_messages(progress)
+    return attempt(cell, options, progress)

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lape_bench.core.errors import UserError, writing
 from lape_bench.core.paths import home, new_file
-from lape_bench.core.progress import Progress, Running
+from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import ERROR, LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.artifacts import cache
@@ -229,6 +229,7 @@ def _run_there(
         return difference, None
     machine = _machine(socket.gethostname(), ray.get_runtime_context().get_node_id())
     teller = RemoteProgress(desk, number, machine)
+    show_messages(teller)
     artifact_store = (
         None if (site.sees_cache() if shared is None else shared) else RemoteArtifactStore(desk)
     )

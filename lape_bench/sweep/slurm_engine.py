@@ -1,6 +1,7 @@
 """Cells as array jobs of Slurm, on machines that share the folder of the records and the cache."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from pydantic import Field
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from lape_bench.core.errors import UserError, writing
-from lape_bench.core.progress import Progress, Running
+from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.runner import RunOptions, resolve
 from lape_bench.records.record import Cell, cell_folder
 from lape_bench.sweep.engine import (
@@ -31,6 +32,8 @@ from lape_bench.sweep.grid import Resources, SweepItem
 from lape_bench.sweep.machine import MachineReport, SweepSite
 from lape_bench.sweep.run_cell import CellOutcome, attempt, failure, found, shared
 from lape_bench.sweep.schedule import makers, order
+
+logger = logging.getLogger(__name__)
 
 FOLDER = ".slurm"  # below the folder of the records: job descriptions, logs, and which job runs which cell
 JOB_NAME = "lape_bench"
@@ -104,7 +107,7 @@ class SlurmEngine(Engine):
                 executor = self._executor(resources, options)
                 executor.update_parameters(time=LOOKS_FOR_MINUTES)
                 jobs += _submitted(executor, [_Look(site)])
-            progress.say(
+            logger.info(
                 f"waiting for Slurm to start what looks: {', '.join(j.job_id for j in jobs)}"
             )
             return [site.report(has_device=False), *map(_seen, jobs)]
@@ -153,7 +156,7 @@ class SlurmEngine(Engine):
                         journal.note(identities[number], options, job.job_id)
         if jobs:
             arrays = sorted({job.job_id.partition("_")[0] for job in jobs.values()}, key=int)
-            progress.say(f"{len(jobs)} cells are in the queue as jobs {', '.join(arrays)}")
+            logger.info(f"{len(jobs)} cells are in the queue as jobs {', '.join(arrays)}")
         return jobs
 
     def _executor(
@@ -229,7 +232,8 @@ class _CellsJob:
 
     def __call__(self) -> dict[str, CellOutcome]:
         """Run the cells and return what becomes of each, by its description."""
-        progress, told = Progress(verbose=True), dict[str, CellOutcome]()
+        progress, told = Progress(), dict[str, CellOutcome]()
+        show_messages(progress, verbose=True)  # in the log of the job
         for number, cell in enumerate(self.cells):
             with suppress(Exception):  # what is wrong with it, or the disk, its run tells
                 self._log_beside_the_record(cell, progress)

@@ -10,7 +10,7 @@ import torch
 import torchaudio
 
 from lape_bench.core.errors import UserError
-from lape_bench.core.progress import Progress
+from lape_bench.core.progress import Progress, show_messages
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.runtime.artifacts import Artifact
@@ -111,7 +111,7 @@ def test_a_killed_artifact_is_taken_up_under_the_run_s_stamp_alone(context: RunC
 def test_whether_an_artifact_was_found_is_told_where_details_are_asked_for(
     verbose: bool, context: RunContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    context.progress = Progress(verbose=verbose)
+    show_messages(Progress(), verbose)
     name = make(context).hash[:12]
     make(context)
     told = [f"embeddings {name} computed", f"embeddings {name} found in the cache"]

@@ -1,5 +1,6 @@
 """Linear evaluation: a logistic regression on the embeddings of a frozen encoder."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.learning.training.inference import average_by_clip
+
+logger = logging.getLogger(__name__)
 
 MOST_ITERATIONS = 5000
 
@@ -107,7 +110,7 @@ def fit_linear(
                 warnings.simplefilter("always", ConvergenceWarning)
                 model.fit(examples, targets, sample_weight=weights)
             if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-                progress.say(
+                logger.warning(
                     f"logistic regression with C = {value} stopped after {MOST_ITERATIONS} iterations"
                 )
             candidate = _as_layer(scaler, model, classes)

@@ -4,6 +4,7 @@ A killed run goes on from its last checkpoint and ends with the same bytes: ever
 generators named by the epoch, so a checkpoint holds tensors and no generator's state.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ loss is computed from, on the device.
 With several windows a clip, the first of every clip come first. Of several ranks each gets the waveforms of its own
 clips, and all of them which clips the batch holds.
 """
+
+logger = logging.getLogger(__name__)
 
 
 class OptimizerConfig(Config):
@@ -229,7 +232,7 @@ class TrainingLoop:
                 checkpoint.curve.append(row)
                 shown = {key: f"{value:.3f}" for key, value in row.items() if key != "epoch"}
                 task.note(epoch=f"{epoch}/{epochs}", **shown)
-                context.progress.detail(task.line())
+                logger.debug(task.line())
                 checkpoint.epoch = epoch
                 checkpoint.save(context, last=epoch == epochs)
         return tuple(checkpoint.curve)
@@ -266,12 +269,12 @@ class _Checkpoint:
             try:
                 content = load_tensors(self.path, context.device)
             except UserError as error:
-                context.progress.say(f"{loop.name}: starting anew: {error}")
+                logger.warning(f"{loop.name}: starting again: {error}")
         if content is not None:
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             self.epoch, self.curve = content["epoch"], content["curve"]
-            context.progress.say(f"{loop.name}: resuming after epoch {self.epoch}")
+            logger.info(f"{loop.name}: resuming after epoch {self.epoch}")
 
     def save(self, context: RunContext, last: bool) -> None:
         """Save now and then: a resumed run does not depend on when. Ranks hold the same, and the first alone writes."""

@@ -4,6 +4,7 @@ An objective brings the encoder, its heads, its loss and, where it has one, its 
 are given beside it.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from lape_bench.learning.training.loop import (
 from lape_bench.learning.training.sync_batch_norm import share_statistics
 from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
+
+logger = logging.getLogger(__name__)
 
 STAGE = "pre-training"
 WATCHED = 128  # clips whose embeddings are looked at after each epoch
@@ -234,7 +237,7 @@ def pretrain(
         spread = feature_spread(embeddings)
         if spread < COLLAPSED and not collapsed:
             collapsed = True  # said once
-            context.progress.say(
+            logger.warning(
                 f"{STAGE}: the features have collapsed (spread {spread:.3f} after epoch {epoch}); lower the "
                 "learning rate, or raise the weight that keeps features apart"
             )

@@ -1,5 +1,8 @@
 import io
+import logging
 import re
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -8,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from lape_bench.core import progress as module
-from lape_bench.core.progress import MIB, Progress, Stopped
+from lape_bench.core.progress import MIB, Progress, Stopped, show_messages
 
 
 @pytest.fixture
@@ -79,7 +82,6 @@ def test_quiet_shows_nothing_and_results_keep_standard_output(
 ) -> None:
     for quiet in (True, False):
         progress = Progress(quiet=quiet)
-        progress.say("hello")
         with progress.task("training", 1, "clips") as task:
             task.advance()
         captured = capsys.readouterr()
@@ -87,10 +89,53 @@ def test_quiet_shows_nothing_and_results_keep_standard_output(
         assert bool(captured.err) != quiet
 
 
-def test_details_are_shown_on_request_only(capsys: pytest.CaptureFixture[str]) -> None:
-    for verbose in (True, False):
-        Progress(verbose=verbose).detail("a detail")
-        assert ("a detail" in capsys.readouterr().err) == verbose
+@pytest.mark.parametrize(
+    ("quiet", "verbose", "shown"),
+    [
+        (False, False, ["info", "warning", "error"]),
+        (False, True, ["debug", "info", "warning", "error"]),
+        (True, True, ["error"]),
+    ],
+)
+def test_a_program_prints_messages_of_the_levels_that_were_asked_for_each_once(
+    quiet: bool, verbose: bool, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        show_messages(Progress(quiet), verbose)
+    logger = logging.getLogger("lape_bench.data.prepare")
+    for level in ("debug", "info", "warning", "error"):
+        getattr(logger, level)(level)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == shown
+
+
+def test_messages_stand_above_live_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = partial(Console, file=screen, force_terminal=True, color_system=None)
+    monkeypatch.setattr(module, "Console", console)
+    progress = Progress()
+    show_messages(progress)
+    with progress.task("training", 4, "clips"):
+        logging.getLogger("lape_bench").info("a [message] of ours")
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue()).splitlines()
+    number = next(n for n, line in enumerate(lines) if line.endswith("a [message] of ours"))
+    assert "training" in lines[number + 1]
+
+
+def test_a_library_prints_warnings_alone_and_attaches_no_handler() -> None:
+    program = """if True:
+        import logging
+        import lape_bench.cli.app
+        assert not logging.getLogger("lape_bench").handlers
+        logger = logging.getLogger("lape_bench.data.prepare")
+        logger.info("an info")
+        logger.warning("a warning")
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert (run.stdout, run.stderr) == ("", "a warning\n")
 
 
 def test_what_an_earlier_run_did_does_not_count_as_speed() -> None:

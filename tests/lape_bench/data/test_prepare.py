@@ -400,7 +400,7 @@ def test_the_same_name_in_another_unicode_form_is_the_same_id(
 def test_a_variant_that_lacks_its_archive_is_told_and_its_old_manifest_goes(
     digits: Path,
     progress: Progress,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prepare(DIGITS, digits, progress)
@@ -413,8 +413,9 @@ def test_a_variant_that_lacks_its_archive_is_told_and_its_old_manifest_goes(
 
     monkeypatch.setattr(FreeSpokenDigits, "read", lacking)
     assert [manifest.reference for manifest in prepare(DIGITS, digits, progress)] == ["fsdd-digits"]
-    said = capsys.readouterr().err
-    assert "left out fsdd-digits@official: the archive of the variant is not here" in said
+    assert caplog.messages == [
+        "left out fsdd-digits@official: the archive of the variant is not here."
+    ]
     with pytest.raises(UserError, match="not prepared"):
         load_manifest(load_card("fsdd-digits@official"))
 

@@ -307,15 +307,14 @@ def test_a_bad_archive_of_a_list_stops_and_the_way_around_it_is_said(
 
 
 def test_bad_archives_of_a_list_are_left_out_on_request_and_told(
-    some_bad: Path, capsys: pytest.CaptureFixture[str]
+    some_bad: Path, progress: Progress, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = gather(LISTED, [some_bad], Progress(), skip_bad=True)
+    found = gather(LISTED, [some_bad], progress, skip_bad=True)
     assert read(found.root) == {f"mine/en/{name}/clips/1.wav": "one" for name in "ad"}
     assert [place for place, _ in found.skipped] == ["mine/en/b", "mine/en/c"]
     assert "truncated or damaged" in found.skipped[0][1]
     assert "not safe to unpack" in found.skipped[1][1]
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"left out {place}: {reason}" for place, reason in found.skipped]
+    assert caplog.messages == [f"left out {place}: {reason}" for place, reason in found.skipped]
 
 
 def test_fetched_archives_of_a_list_are_left_out_too_where_damaged_or_not_the_pinned_ones(

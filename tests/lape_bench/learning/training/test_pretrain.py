@@ -186,17 +186,6 @@ def apart(context: RunContext, name: str) -> RunContext:
     return replace(context, work=work, checkpoint_seconds=0.0)
 
 
-class Listening(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 each = pytest.mark.parametrize("kind", [Twins, TwoWindows, Contrast, Grouped])
 
 
@@ -636,26 +625,29 @@ def test_moving_all_embeddings_leaves_their_rank() -> None:
     assert effective_rank(rows + 100) == pytest.approx(effective_rank(rows), rel=1e-4)
 
 
-def test_collapsed_features_are_said_with_the_epoch_and_advice(context: RunContext) -> None:
-    objective, heard = build(Twins), Listening()
+def test_collapsed_features_are_said_with_the_epoch_and_advice(
+    context: RunContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    objective = build(Twins)
     with torch.no_grad():
         objective.encoder.norm.weight.mul_(1e-3)
         objective.encoder.norm.bias.fill_(1.0)
     still = OptimizerConfig(learning_rate=1e-30)
     config = CONFIG.model_copy(update={"optimizer": still, "epochs": 2})
-    curve = learn(objective, replace(context, progress=heard), config)
+    curve = learn(objective, context, config)
     assert max(row["spread"] for row in curve) < 0.05
-    said = [line for line in heard.lines if "collapsed" in line]
+    said = [line for line in caplog.messages if "collapsed" in line]
     assert len(said) == 1  # of two epochs
     assert "after epoch 1)" in said[0]
     assert "lower the learning rate" in said[0]
 
 
-def test_healthy_features_are_passed_over_in_silence(context: RunContext) -> None:
-    heard = Listening()
-    curve = learn(build(Twins), replace(context, progress=heard))
+def test_healthy_features_are_passed_over_in_silence(
+    context: RunContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    curve = learn(build(Twins), context)
     assert min(row["spread"] for row in curve) > 0.05
-    assert heard.lines == []
+    assert caplog.messages == []
 
 
 def test_embeddings_are_watched_without_a_bar_of_their_own(context: RunContext) -> None:
