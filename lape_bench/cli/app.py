@@ -6,11 +6,11 @@ that `bench --help`, `bench tasks` and `bench systems` answer at once.
 
 import os
 import sys
+from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
 
-from lape_bench import __version__
 from lape_bench.cli import (
     artifacts,
     comparisons,
@@ -68,16 +68,17 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"lape_bench {__version__}")
+        print(f"lape_bench {installed_version('lape_bench')}")
         raise typer.Exit
 
 
 @app.callback()
 def _bench(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass

@@ -100,6 +100,10 @@ class Registry:
             self._classes[kind.__name__] = describe(kind)
         return kind.__name__
 
+    def is_class(self, name: str) -> bool:
+        """Tell whether a name stands for a class that only this process knows."""
+        return name in self._classes
+
     def has_source(self, name: str) -> bool:
         """Tell whether the code that `name` stands for can be told from other code; not so for classes made by `exec`."""
         local = self._classes.get(name)
@@ -107,7 +111,7 @@ class Registry:
 
     def provenance(self, name: str) -> dict[str, str]:
         """Return what the code of `name` is, if no package's version says so: of a file, or of a class of this process."""
-        if name in self._classes:
+        if self.is_class(name):
             return {"source": self.origin(name)}
         return {"file": self.origin(name)} if self.is_file(name) else {}
 

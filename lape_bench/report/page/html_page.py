@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lape_bench import __version__, metrics
+from lape_bench import metrics
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card
@@ -71,7 +72,7 @@ def page(
         boards=data["boards"],
         entries=data["entries"],
         percent=percent,
-        version=__version__,
+        version=version("lape_bench"),
     )
 
 

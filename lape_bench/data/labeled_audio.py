@@ -1,0 +1,184 @@
+"""A task's audio and labels by split, for a training loop of one's own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lape_bench.core.errors import UserError
+from lape_bench.core.progress import Progress
+from lape_bench.data.audio_store import STORE_RATE, Clips
+from lape_bench.data.catalog import load_card, suite_tasks, task_names
+from lape_bench.data.manifest import Manifest
+from lape_bench.data.prepare import ensure_prepared
+from lape_bench.data.splits import Indices, make_split
+from lape_bench.task import TaskCard
+
+
+class LabeledClip(NamedTuple):
+    """One clip.
+
+    Attributes:
+        waveform: shape (samples,), float32, full scale at 1.0.
+        label: index into the task's classes.
+    """
+
+    waveform: NDArray[np.float32]
+    label: int
+
+
+@dataclass(frozen=True)
+class LabeledAudio:
+    """The clips of one side of a split; a sequence of `LabeledClip`, so that a torch DataLoader takes it.
+
+    Attributes:
+        clips: the audio; `clips[3]` is one waveform, shape (samples,), float32. Clips differ in length.
+        labels: index into the task's classes, shape (clips,), int64.
+        groups: what never stands on two sides, such as the speaker, of each clip; None if nothing is known.
+    """
+
+    clips: Clips
+    labels: NDArray[np.int64]
+    groups: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> LabeledClip:
+        """Return a clip and its label."""
+        return LabeledClip(self.clips[index], int(self.labels[index]))
+
+    def __iter__(self) -> Iterator[LabeledClip]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The clips' ids, as in the predictions of a record."""
+        return self.clips.ids
+
+    @property
+    def waveforms(self) -> list[NDArray[np.float32]]:
+        """Every waveform, shape (samples,), float32."""
+        return [self.clips[index] for index in range(len(self))]
+
+
+@dataclass(frozen=True)
+class TaskSplit:
+    """What one cell trains, validates and is tested on.
+
+    Attributes:
+        train: the clips whose labels may be used.
+        unlabeled: the audio of the other train clips, whose labels may not be used; empty with all labels.
+        validation: the clips to choose epochs and settings on; empty if the split was asked for without.
+        test: the clips to score once, at the end.
+        classes: what labels count.
+        sample_rate: Hz.
+    """
+
+    train: LabeledAudio
+    unlabeled: Clips
+    validation: LabeledAudio
+    test: LabeledAudio
+    classes: tuple[str, ...]
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by its card.
+
+    Attributes:
+        card: classes, window length, metric, split rule, license, citation.
+    """
+
+    card: TaskCard
+
+    def load_split(
+        self,
+        fold: int | None = None,
+        seed: int = 0,
+        label_fraction: float = 1.0,
+        sample_rate: int = STORE_RATE,
+        validation: bool = True,
+    ) -> TaskSplit:
+        """Return the audio and labels of a split, the same that a system gets in a run.
+
+        A generated task is prepared if it is not there yet.
+
+        Args:
+            fold: the fold to test on, from 1; None for a task with an official split.
+            seed: of the run; it draws the labels of a fraction, and validation if the task has no such split.
+            label_fraction: share of the train labels, in (0, 1].
+            sample_rate: Hz; the audio is resampled to it once and kept.
+            validation: False keeps in train what would be held out of it, as for a system that selects nothing.
+
+        Raises:
+            UserError: the task is not prepared, has no such fold, or has folds and none is given; or
+                `label_fraction` is out of range.
+
+        Example:
+            >>> import lape_bench as lb
+            >>> split = lb.get_task("synthetic-sounds").load_split(label_fraction=0.5)
+            >>> waveform, label = split.train[0]
+            >>> waveform.dtype, split.sample_rate, split.classes[label] in split.classes
+            (dtype('float32'), 16000, True)
+        """
+        card = self.card
+        if not 0 < label_fraction <= 1:
+            raise UserError(f"label_fraction is {label_fraction}", allowed="above 0, at most 1")
+        if fold is None and card.split.folds:
+            raise UserError(
+                f"{card.reference} has {card.split.folds} folds, and none is given",
+                next_step=f"give fold=1 to {card.split.folds}, and average over all of them",
+            )
+        manifest = ensure_prepared(card, Progress(quiet=True))
+        split = make_split(manifest, card, fold or 0, seed, label_fraction, validation)
+        clips = manifest.open_clips(sample_rate)
+        labeled, unlabeled = split.labeled, np.setdiff1d(split.train, split.labeled)
+        return TaskSplit(
+            train=_labeled_audio(clips, manifest, card, labeled),
+            unlabeled=clips.view(unlabeled),
+            validation=_labeled_audio(clips, manifest, card, split.validation),
+            test=_labeled_audio(clips, manifest, card, split.test),
+            classes=card.classes,
+            sample_rate=sample_rate,
+        )
+
+
+def _labeled_audio(clips: Clips, manifest: Manifest, card: TaskCard, rows: Indices) -> LabeledAudio:
+    number = {name: index for index, name in enumerate(card.classes)}
+    table = manifest.clips.iloc[rows]
+    labels = np.array([number[name] for name in table["label"]], np.int64)
+    groups = tuple(group if isinstance(group, str) else None for group in table["group"])
+    return LabeledAudio(clips.view(rows), labels, groups)
+
+
+def get_task(name: str) -> Task:
+    """Return a task by its name, or name@variant.
+
+    Raises:
+        UserError: there is no such task or variant; the nearest name is told.
+
+    Example:
+        >>> import lape_bench as lb
+        >>> task = lb.get_task("esc10")
+        >>> len(task.card.classes), task.card.folds, task.card.metric
+        (10, (1, 2, 3, 4, 5), 'accuracy')
+    """
+    return Task(load_card(name))
+
+
+def list_tasks(suite: str | None = None) -> list[str]:
+    """Return the names of all tasks, or of those of a suite, such as "open", "lape" or "lape-synthetic".
+
+    Raises:
+        UserError: there is no such suite.
+
+    Example:
+        >>> import lape_bench as lb
+        >>> lb.list_tasks(suite="open")
+        ['asc-keywords', 'asc-speaker', 'esc10', 'fsdd-digits']
+    """
+    return task_names() if suite is None else suite_tasks(suite)

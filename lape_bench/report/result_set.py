@@ -1,0 +1,143 @@
+"""Results as a Python user holds them: a leaderboard as a data frame, comparisons, and a table in a notebook."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from lape_bench.core.errors import UserError
+from lape_bench.report import compare, leaderboard
+from lape_bench.report.names import as_shown
+from lape_bench.report.pair import find_pair
+from lape_bench.results import load
+from lape_bench.results.load import Results
+
+PERCENTAGES = {"score": "score_percent", "std": "std_percent", "interval": "ci95_percent"}
+COLUMNS = [
+    "task", "protocol", "label_fraction", "system", "rank_best", "rank_worst", *PERCENTAGES.values(),
+    "metric", "seeds", "folds", "complete", "parameters", "encoder_parameters", "minutes",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class ResultSet(Results):
+    """Finished cells, and what can be asked of them.
+
+    Attributes:
+        cells: one row a finished cell; scores are in [0, 1], recomputed from the predictions.
+        outcomes: the predictions, by the index of `cells`.
+        problems: a line for each cell or record that is not among them, and why.
+
+    Example:
+        >>> import lape_bench as lb
+        >>> results = lb.evaluate("log-mel-statistics", tasks="synthetic-sounds")
+        >>> results.leaderboard()[["system", "seeds"]].to_dict("records")
+        [{'system': 'log-mel-statistics', 'seeds': 1}]
+    """
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Rank systems on each task, protocol and label fraction.
+
+        Returns:
+            One row a system, best first on each board, with the columns:
+
+            - `task`, `protocol`, `label_fraction`: the board. Synthetic audio is marked in the task's name.
+            - `system`: its name, with the settings that differ from its defaults.
+            - `rank_best`, `rank_worst`: the ranks it may have; systems that a paired bootstrap over clips and seeds
+              cannot tell apart share theirs. Missing if a board has one system.
+            - `score_percent`: mean over seeds of the mean over folds of the task's `metric`, from 0 to 100.
+            - `std_percent`: sample standard deviation over seeds, in points; missing for one seed.
+            - `ci95_percent`: half of the 95 % interval of the mean, in points; missing for one seed.
+            - `metric`, `seeds`, `folds`, `complete` (every fold was run), `parameters` (of all that scoring needs),
+              `encoder_parameters`, `minutes` (of training, a cell).
+
+        Raises:
+            UserError: no cell has finished.
+        """
+        self._insist_on_cells()
+        board = as_shown(leaderboard.leaderboard(self.cells, self.outcomes))
+        board[[*PERCENTAGES]] *= 100
+        return board.rename(columns=PERCENTAGES).reindex(columns=COLUMNS)
+
+    def compare(
+        self,
+        a: str,
+        b: str,
+        task: str,
+        protocol: str | None = None,
+        label_fraction: float | None = None,
+        data: str | None = None,
+        clips: int = 10,
+    ) -> compare.Comparison:
+        """Compare the accuracies of two systems on a task, on the seeds, folds and test clips that both have.
+
+        Args:
+            a: a system, as the leaderboard names it; without its settings if only one variant was run.
+            b: the other one.
+            task: the task, or task@variant.
+            protocol: "finetune", "linear" or "knn"; None: the one that both were run by.
+            label_fraction: share of the train labels; None: the one that both have.
+            data: "real" or "synthetic"; None: the one that both have.
+            clips: how many of the clips that only one system has right to name, most frequent first.
+
+        Returns:
+            The difference of the accuracies, in [-1, 1], with its 95 % interval and p, and the classes and clips that
+            only one system has right.
+
+        Raises:
+            UserError: a name fits no system or several, or the two have no cells in common.
+        """
+        self._insist_on_cells()
+        return compare.compare(find_pair(self, a, b, task, protocol, label_fraction, data), clips)
+
+    def _insist_on_cells(self) -> None:
+        if self.cells.empty:
+            first = f": {self.problems[0].rstrip('.')}" if self.problems else ""
+            raise UserError(f"no cell has finished{first}", next_step="see 'problems' for all")
+
+    def __repr__(self) -> str:
+        return self._shown(lambda board: board.to_string(index=False), "\n")
+
+    def _repr_html_(self) -> str:
+        """Show the leaderboard, and what is missing from it, in a notebook."""
+        return self._shown(lambda board: board.to_html(index=False), "<br>", escape)
+
+    def _shown(
+        self,
+        table: Callable[[pd.DataFrame], str],
+        line_end: str,
+        quoted: Callable[[str], str] = str,
+    ) -> str:
+        parts = [f"not here: {quoted(problem)}" for problem in self.problems]
+        if not self.cells.empty:
+            board = self.leaderboard().dropna(axis="columns", how="all").round(2)
+            parts.insert(0, table(board))
+        return line_end.join(parts) or "no results"
+
+
+def load_results(*sources: str | Path) -> ResultSet:
+    """Read folders of records, or CSV files that `bench report --format cells` has written.
+
+    Args:
+        sources: folders and files; by default "results".
+
+    Returns:
+        Every finished cell. Records that failed or cannot be read are named in `problems`.
+
+    Raises:
+        UserError: there is no such folder, or a file is no table of cells.
+
+    Example:
+        >>> import lape_bench as lb
+        >>> _ = lb.evaluate("log-mel-statistics", tasks="synthetic-sounds", seeds=2, out="mine")
+        >>> lb.load_results("mine").cells[["system", "seed"]].to_dict("list")
+        {'system': ['log-mel-statistics', 'log-mel-statistics'], 'seed': [0, 1]}
+    """
+    return as_result_set(load.load_results([Path(each) for each in sources or ("results",)]))
+
+
+def as_result_set(results: Results) -> ResultSet:
+    """Return the same results with the methods of a `ResultSet`."""
+    return ResultSet(results.cells, results.outcomes, results.problems)
