@@ -19,11 +19,12 @@ from lape_bench.data.catalog import all_cards, load_card, suite_tasks, synthetic
 from lape_bench.plugins.registry import SYSTEMS
 
 if TYPE_CHECKING:
+    from lape_bench.evaluation.plan import ImpossibleCell
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.records.record import Cell, RunRecord
     from lape_bench.report.result_set import ResultSet
     from lape_bench.sweep.engine import Engine
-    from lape_bench.sweep.grid import SweepItem
+    from lape_bench.sweep.grid import PlannedItem
     from lape_bench.sweep.run_cell import CellOutcome
 
 SystemLike = str | type | tuple[str | type, Mapping[str, Any]]
@@ -195,25 +196,22 @@ def plan_items(
     seeds: int,
     fold: int | None,
     progress: Progress,
-) -> "list[SweepItem]":
+) -> "list[PlannedItem]":
     """Plan every cell, so that a mistake is reported before the first one runs.
 
     Raises:
         UserError: see `evaluate`.
     """
-    from lape_bench.evaluation.runner import check_protocols, plan, resolve
-    from lape_bench.sweep.grid import SweepItem
+    from lape_bench.evaluation.plan import expand_grid, resolve
+    from lape_bench.sweep.grid import PlannedItem
 
     for fraction in label_fractions:
         if not 0 < fraction <= 1:
             raise UserError(f"the label fraction is {fraction}", allowed="above 0, at most 1")
     if seeds < 1:
         raise UserError(f"the number of seeds is {seeds}", allowed="1 or more")
-    check_protocols(protocols)
-    cells = plan(systems, tasks, protocols, label_fractions, seeds, fold)
-    for cell in {(cell.system, cell.task): cell for cell in cells}.values():
-        resolve(cell, progress)
-    return [SweepItem(cell) for cell in cells]
+    cells = expand_grid(systems, tasks, protocols, label_fractions, seeds, fold)
+    return [PlannedItem(resolve(cell, progress).planned) for cell in cells]
 
 
 @dataclass
@@ -238,7 +236,7 @@ class CompletedRun:
 
 
 def run_items(
-    items: "Sequence[SweepItem]",
+    items: "Sequence[PlannedItem | ImpossibleCell]",
     options: "RunOptions",
     engine: "Engine",
     progress: Progress,

@@ -25,7 +25,7 @@ def verify(
     is outdated if a run today could give another result: card, manifest, system or protocol have another version, or
     the code differed from its commit.
     """
-    from lape_bench.evaluation.runner import load_system
+    from lape_bench.evaluation.plan import load_system
     from lape_bench.results.verify import verify as verified
 
     wrong = outdated = 0

@@ -80,19 +80,19 @@ def run(
     Without --task and --suite it runs a generated task, which needs no download. Tasks of a suite that are not
     prepared are named and left out.
     """
-    from lape_bench.evaluation.runner import RunOptions, check_protocols, plan, resolve
+    from lape_bench.evaluation.plan import expand_grid, resolve
+    from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute
-    from lape_bench.sweep.grid import SweepItem
+    from lape_bench.sweep.grid import PlannedItem
     from lape_bench.sweep.local_engine import LocalEngine
 
     if not 0 < label_fraction <= 1:
         raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
-    protocols = [protocol] if protocol else []
-    check_protocols(protocols)
-    cells = plan(
-        [(name, apply_pairs(settings or [])) for name in dict.fromkeys(system or ["supervised"])],
+    changed = apply_pairs(settings or [])
+    cells = expand_grid(
+        [(name, changed) for name in dict.fromkeys(system or ["supervised"])],
         _tasks_to_run(task or [], suite, data),
-        protocols,
+        [protocol] if protocol else [],
         [label_fraction],
         seeds,
         fold,
@@ -105,9 +105,9 @@ def run(
         keep_model=keep_model,
     )
     progress = start_progress(quiet, verbose)
-    for cell in {(cell.system, cell.task): cell for cell in cells}.values():
-        resolve(cell, progress)  # a mistake is said before the first cell runs, not hours later
-    _run_all([SweepItem(cell) for cell in cells], options, LocalEngine(), progress)
+    # A mistake is reported before the first cell runs, not hours later.
+    items = [PlannedItem(resolve(cell, progress).planned) for cell in cells]
+    _run_all(items, options, LocalEngine(), progress)
 
 
 class RunByDefault(TyperGroup):
@@ -169,6 +169,7 @@ def sweep(
     """
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute
+    from lape_bench.sweep.grid import plan_sweep
 
     engine = _engine(on, settings or [], jobs)
     items = _items_of(file, task)
@@ -176,40 +177,54 @@ def sweep(
     options = RunOptions(out=out, compute=compute, force=force, audit=audit)
     progress = start_progress(quiet, verbose)
     if dry_run:
-        _show_plan([item.cell for item in items], options, progress)
+        _show_plan(plan_sweep(items, progress), options)
     elif check:
         _show_machines(engine.check(items, options, progress))
     else:
-        _run_all(items, options, engine, progress)
+        _run_all(plan_sweep(items, progress), options, engine, progress)
 
 
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
 def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     """Tell how far a grid is: what is finished, under way, failed and left, by system and task."""
     from lape_bench.evaluation.runner import RunOptions
-    from lape_bench.sweep.run_cell import CellState, state_of
+    from lape_bench.sweep.grid import plan_sweep
+    from lape_bench.sweep.run_cell import CellState
 
-    options, progress = RunOptions(out=out), Progress(quiet=True)
-    found = [(item.cell, *state_of(item.cell, options, progress)) for item in _items_of(file, task)]
-    there = {state for _, state, _ in found}
-    states = [state for state in get_args(CellState) if state in there]
+    plan = plan_sweep(_items_of(file, task), Progress(quiet=True))
+    cells = list(_states(plan, RunOptions(out=out)))
+    present = {state for _, state, _ in cells}
+    states = [state for state in get_args(CellState) if state in present]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("system", "task"):
         table.add_column(heading, no_wrap=True)
     for heading in states:
         table.add_column(heading, justify="right", no_wrap=True)
     rows: dict[tuple[str, str], Counter[str]] = {}
-    for cell, state, _ in found:
+    for cell, state, _ in cells:
         rows.setdefault((cell.system, cell.task), Counter())[state] += 1
     for names, counts in rows.items():
         table.add_row(*names, *(str(counts[state] or "") for state in states))
     print_table(table)
-    for cell, state, note in found:
+    for cell, state, reason in cells:
         if state == "failed":
-            print(f"{cell.title} failed: {note}")
-    for note, count in Counter(note for _, state, note in found if state == "impossible").items():
-        print(f"{count} impossible: {note}")
+            print(f"{cell.title} failed: {reason}")
+    reasons = Counter(reason for _, state, reason in cells if state == "impossible")
+    for reason, count in reasons.items():
+        print(f"{count} impossible: {reason}")
     print(", ".join(f"{sum(counts[s] for counts in rows.values())} {s}" for s in states))
+
+
+def _states(plan: list[Any], options: Any) -> Iterator[tuple[Any, str, str]]:
+    """Yield each planned or impossible cell of a sweep with its state, and the reason if there is one."""
+    from lape_bench.evaluation.plan import ImpossibleCell
+    from lape_bench.sweep.run_cell import state_of
+
+    for item in plan:
+        yield (
+            item.cell,
+            *state_of(item if isinstance(item, ImpossibleCell) else item.planned, options),
+        )
 
 
 def _items_of(file: Path, tasks: list[str] | None) -> list[Any]:
@@ -401,14 +416,11 @@ def _until_stopped(outcomes: Iterator[Any], said: str) -> Iterator[Any]:
         raise typer.Exit(130) from None
 
 
-def _show_plan(cells: list[Any], options: Any, progress: Progress) -> None:
-    from lape_bench.sweep.run_cell import state_of
-
+def _show_plan(plan: list[Any], options: Any) -> None:
     counts = dict.fromkeys(("finished", "to run", "impossible"), 0)
-    for cell in cells:
-        state, note = state_of(cell, options, progress)
+    for cell, state, reason in _states(plan, options):
         # A failed one is run again, and one that is running is waited for.
         shown = state if state in counts else "to run"
         counts[shown] += 1
-        print(f"{shown:<11}{cell.title}{f': {note}' if note and shown == state else ''}")
+        print(f"{shown:<11}{cell.title}{f': {reason}' if reason and shown == state else ''}")
     print(", ".join(f"{count} {state}" for state, count in counts.items()))

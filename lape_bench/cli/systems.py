@@ -51,7 +51,7 @@ def _systems(context: typer.Context) -> None:
 @app.command("show", epilog="Example: bench systems show supervised")
 def show_system(system: SystemName) -> None:
     """Show what a system is, its protocols, and its settings with their defaults."""
-    from lape_bench.evaluation.runner import load_system
+    from lape_bench.evaluation.plan import load_system
 
     kind = load_system(system)
     print(f"{system}, version {kind.version}: {SYSTEMS.summary(system)}")

@@ -17,7 +17,7 @@ from lape_bench.conformance.harness import Harness, material, target
 from lape_bench.conformance.trained import TRAINS, check_trained
 from lape_bench.core.config import Config, describe, validate
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName, System
 

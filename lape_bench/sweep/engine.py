@@ -1,5 +1,6 @@
 """What runs the cells of a sweep: the contract of an engine, and how cells are handed out to workers that may be lost."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,15 @@ from pydantic import Field
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress, Running
-from lape_bench.evaluation.runner import RunOptions
+from lape_bench.evaluation.plan import ImpossibleCell
+from lape_bench.evaluation.runner import RunOptions, finished_record
 from lape_bench.records.record import Cell
-from lape_bench.sweep.grid import Gpus, Resources, SweepItem
+from lape_bench.sweep.grid import Gpus, PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import MachineReport
-from lape_bench.sweep.run_cell import CellOutcome, failure, found, is_finished, shared
+from lape_bench.sweep.run_cell import CellOutcome, is_finished, lost_outcome
 from lape_bench.sweep.schedule import Schedule
+
+logger = logging.getLogger(__name__)
 
 
 class EngineSettings(Config):
@@ -42,12 +46,12 @@ class Engine(ABC):
 
     @abstractmethod
     def run(
-        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+        self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress, cells: Running
     ) -> Iterator[tuple[Cell, CellOutcome]]:
         """Yield each cell with its record, or with the reason it could not be run, as it ends.
 
         Args:
-            works: what to run.
+            items: cells that are not finished; their planned data goes to the process that runs them.
             options: how.
             progress: told of what happens inside the cells.
             cells: their count, for notes beside it.
@@ -60,17 +64,43 @@ class Engine(ABC):
     def check(
         self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
     ) -> list[MachineReport]:
-        """Have every machine that cells may run on look whether it could; this one is the first."""
+        """Have every machine that cells may run on report what it has and lacks; this one is the first."""
 
 
 def run_cells(
-    items: Sequence[SweepItem], options: RunOptions, engine: Engine, progress: Progress
+    sweep: Sequence[PlannedItem | ImpossibleCell],
+    options: RunOptions,
+    engine: Engine,
+    progress: Progress,
 ) -> Iterator[tuple[Cell, CellOutcome]]:
-    """Run cells and yield each with its record, or with the reason it could not be run, as it ends."""
-    with progress.task("cells", len(items), "cells") as task:
-        for cell, outcome in engine.run(items, options, progress, task):
+    """Run planned cells and yield each with its record, or with the reason it could not be run, as it ends.
+
+    Impossible cells come first, then those that are finished already.
+    """
+    with progress.task("cells", len(sweep), "cells") as task:
+        for cell, outcome in _outcomes(sweep, options, engine, progress, task):
             task.advance()
             yield cell, outcome
+
+
+def _outcomes(
+    sweep: Sequence[PlannedItem | ImpossibleCell],
+    options: RunOptions,
+    engine: Engine,
+    progress: Progress,
+    cells: Running,
+) -> Iterator[tuple[Cell, CellOutcome]]:
+    unfinished: list[PlannedItem] = []
+    for item in sweep:
+        if isinstance(item, ImpossibleCell):
+            yield item.cell, item.reason
+        elif (record := finished_record(item.planned, options)) is not None:
+            logger.debug(f"finished before: {item.cell.title}")
+            yield item.cell, record
+        else:
+            unfinished.append(item)
+    if unfinished:
+        yield from engine.run(unfinished, options, progress, cells)
 
 
 def refuse_gpu_of_this_machine(options: RunOptions) -> None:
@@ -86,28 +116,13 @@ def refuse_gpu_of_this_machine(options: RunOptions) -> None:
         )
 
 
-def known(
-    items: Sequence[SweepItem], options: RunOptions, progress: Progress
-) -> tuple[list[tuple[Cell, CellOutcome]], list[SweepItem]]:
-    """Tell the cells that are finished, or cannot be run, from those that an engine has to run."""
-    told: list[tuple[Cell, CellOutcome]] = []
-    left: list[SweepItem] = []
-    for item in items:
-        outcome = found(item.cell, options, progress)
-        if outcome is None:
-            left.append(item)
-        else:
-            told.append((item.cell, outcome))
-    return told, left
-
-
-def as_asked(options: RunOptions, resources: Resources, gpus: float | None) -> RunOptions:
-    """Have a cell compute on what it asks for: a thread a core, unless the user says how many, and without a GPU on the CPU.
+def with_resources(options: RunOptions, resources: Resources, gpus: float | None) -> RunOptions:
+    """Have a cell use what it is given: one thread a core unless the user sets threads, and the CPU if it has no GPU.
 
     Args:
         options: how cells are run.
-        needs: what the cell asks for.
-        gpus: that it is given; none where that is not known.
+        resources: what the cell asks for.
+        gpus: what it is given; none if that is not known.
     """
     compute = options.compute
     device = "cpu" if gpus == 0 and compute.device == "auto" else compute.device
@@ -115,8 +130,8 @@ def as_asked(options: RunOptions, resources: Resources, gpus: float | None) -> R
     return options.model_copy(update={"compute": compute.model_copy(update=changed)})
 
 
-def refuse(reports: Sequence[MachineReport]) -> None:
-    """Refuse to begin where machines lack what cells need.
+def require_ready_machines(reports: Sequence[MachineReport]) -> None:
+    """Do not begin if a machine lacks something that cells need.
 
     Raises:
         UserError: names each machine with its first problem.
@@ -129,47 +144,44 @@ def refuse(reports: Sequence[MachineReport]) -> None:
         )
 
 
-class Lost(NamedTuple):
-    """What becomes of a cell whose process or machine is gone."""
+class WorkerLost(NamedTuple):
+    """The process or machine of a cell is gone, and why."""
 
     reason: str
 
 
-class Workers(Protocol):
+class WorkerPool(Protocol):
     """Processes that cells are started in."""
 
-    waits_inside: bool  # whether a cell may begin whose upstream, say, is being made by another
+    waits_inside: bool  # whether a cell may start while another computes an artifact that it needs
 
-    def free(self) -> bool:
-        """Tell whether another cell may be started."""
+    def has_room(self) -> bool:
+        """Return True if another cell may be started."""
 
-    def start(self, number: int, item: SweepItem) -> None:
+    def start(self, number: int, item: PlannedItem) -> None:
         """Start a cell."""
 
-    def ended(self) -> Sequence[tuple[int, CellOutcome | Lost]]:
-        """Wait a while for the end of cells that were started, and return the number of each that ended with what it tells."""
+    def ended(self) -> Sequence[tuple[int, CellOutcome | WorkerLost]]:
+        """Wait a while for cells to end; return the number and the outcome of each that did."""
 
 
-def hand_out(
-    items: Sequence[SweepItem],
-    options: RunOptions,
-    workers: Workers,
-    tries: int,
-    progress: Progress,
+def dispatch(
+    items: Sequence[PlannedItem], options: RunOptions, workers: WorkerPool, tries: int
 ) -> Iterator[tuple[Cell, CellOutcome]]:
-    """Start cells, those first that make most for others, such as an upstream; who needs it begins when they have ended.
+    """Start cells and yield their outcomes.
+
+    Cells that compute what most others need, such as an upstream, start first; the others start when these have ended.
 
     Args:
-        works: the cells.
+        items: the cells.
         options: how they are run.
         workers: start them.
-        tries: of a cell that is lost, before it counts as failed.
-        progress: told of tasks that are generated.
+        tries: how often a cell may be started whose worker is lost, before it counts as failed.
     """
-    schedule = Schedule([shared(item.cell, progress) for item in items])
-    lost, running = Counter[int](), set[int]()
+    schedule = Schedule([item.planned.shared_artifacts for item in items])
+    losses, running = Counter[int](), set[int]()
     while schedule or running:
-        while schedule and workers.free():
+        while schedule and workers.has_room():
             number = schedule.begin() if workers.waits_inside else schedule.begin_free()
             if number is None:
                 break
@@ -177,12 +189,12 @@ def hand_out(
             workers.start(number, items[number])
         for number, outcome in workers.ended():
             running.remove(number)
-            cell = items[number].cell
-            if isinstance(outcome, Lost):
-                lost[number] += 1
-                if lost[number] < tries:
+            planned = items[number].planned
+            if isinstance(outcome, WorkerLost):
+                losses[number] += 1
+                if losses[number] < tries:
                     schedule.again(number)
                     continue
-                outcome = failure(cell, options, f"{outcome.reason}, {tries} times")
+                outcome = lost_outcome(planned, options, f"{outcome.reason}, {tries} times")
             schedule.end(number, is_finished(outcome))
-            yield cell, outcome
+            yield planned.cell, outcome

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field, field_validator
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import unknown
-from lape_bench.evaluation.runner import check_protocols, plan
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell, expand_grid, plan
 from lape_bench.records.record import Cell, LabelFraction
 
 
@@ -35,6 +36,29 @@ class SweepItem(NamedTuple):
 
     cell: Cell
     resources: Resources = Resources()
+
+
+class PlannedItem(NamedTuple):
+    """A planned cell of a sweep, and what it asks for."""
+
+    planned: PlannedCell
+    resources: Resources = Resources()
+
+    @property
+    def cell(self) -> Cell:
+        """The cell itself."""
+        return self.planned.cell
+
+
+def plan_sweep(
+    items: Sequence[SweepItem], progress: Progress
+) -> list[PlannedItem | ImpossibleCell]:
+    """Resolve every cell of a sweep once; one that cannot be run does not keep the others from running."""
+    cells = plan((item.cell for item in items), progress)
+    return [
+        cell if isinstance(cell, ImpossibleCell) else PlannedItem(cell, item.resources)
+        for item, cell in zip(items, cells, strict=True)
+    ]
 
 
 class SystemEntry(Config):
@@ -86,9 +110,10 @@ class SweepConfig(Config):
         """Expand the grid."""
         items = []
         for grid in self._grids():
-            check_protocols(grid.protocols)
             systems = [(entry.name, entry.settings) for entry in grid.systems]
-            cells = plan(systems, grid.tasks, grid.protocols, grid.label_fractions, grid.seeds)
+            cells = expand_grid(
+                systems, grid.tasks, grid.protocols, grid.label_fractions, grid.seeds
+            )
             items += [SweepItem(cell, grid.resources) for cell in cells]
         return items
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from lape_bench.core.progress import Progress, Running, show_messages
+from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell
-from lape_bench.sweep.engine import Engine, Lost, hand_out
-from lape_bench.sweep.grid import SweepItem
+from lape_bench.sweep.engine import Engine, WorkerLost, dispatch
+from lape_bench.sweep.grid import PlannedItem, SweepItem
 from lape_bench.sweep.machine import MachineReport, SweepSite
-from lape_bench.sweep.run_cell import CellOutcome, attempt
+from lape_bench.sweep.run_cell import CellOutcome, try_run
 
 TRIES = 2  # of a cell whose process died, before it counts as failed
 
@@ -28,16 +29,16 @@ class LocalEngine(Engine):
         self.jobs: int = jobs
 
     def run(
-        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+        self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress, cells: Running
     ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
         if self.jobs == 1:
             for item in items:
-                yield item.cell, attempt(item.cell, options, progress)
+                yield item.cell, try_run(item.planned, options, progress)
             return
         options = options.model_copy(update={"compute": options.compute.shared(self.jobs)})
         with _Processes.several(self.jobs, options) as processes:
-            yield from hand_out(items, options, processes, TRIES, progress)
+            yield from dispatch(items, options, processes, TRIES)
 
     def check(
         self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
@@ -69,26 +70,26 @@ class _Processes:
             for process in [*processes._idle, *busy]:
                 process.shutdown(cancel_futures=True)
 
-    def free(self) -> bool:
+    def has_room(self) -> bool:
         return bool(self._idle)
 
-    def start(self, number: int, item: SweepItem) -> None:
+    def start(self, number: int, item: PlannedItem) -> None:
         process = self._idle.pop()
-        future = process.submit(_attempt_quietly, item.cell, self._options)
+        future = process.submit(_run_quietly, item.planned, self._options)
         self._running[future] = number, process
 
-    def ended(self) -> Sequence[tuple[int, CellOutcome | Lost]]:
-        told: list[tuple[int, CellOutcome | Lost]] = []
+    def ended(self) -> Sequence[tuple[int, CellOutcome | WorkerLost]]:
+        outcomes: list[tuple[int, CellOutcome | WorkerLost]] = []
         for future in wait(self._running, return_when=FIRST_COMPLETED).done:
             number, process = self._running.pop(future)
             try:
-                told.append((number, future.result()))
+                outcomes.append((number, future.result()))
             except BrokenProcessPool:
                 process.shutdown()
                 process = _new_process()
-                told.append((number, Lost("its process died (killed, or out of memory)")))
+                outcomes.append((number, WorkerLost("its process died (killed, or out of memory)")))
             self._idle.append(process)
-        return told
+        return outcomes
 
 
 def _new_process() -> ProcessPoolExecutor:
@@ -96,7 +97,7 @@ def _new_process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
-def _attempt_quietly(cell: Cell, options: RunOptions) -> CellOutcome:
+def _run_quietly(planned: PlannedCell, options: RunOptions) -> CellOutcome:
     progress = Progress(quiet=True)
     show_messages(progress)
-    return attempt(cell, options, progress)
+    return try_run(planned, options, progress)

@@ -17,24 +17,24 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lape_bench.core.errors import UserError, writing
 from lape_bench.core.paths import home, new_file
 from lape_bench.core.progress import Progress, Running, show_messages
+from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import ERROR, LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.artifacts import cache
 from lape_bench.sweep.engine import (
     Engine,
     EngineSettings,
-    Lost,
-    as_asked,
-    hand_out,
-    known,
-    refuse,
+    WorkerLost,
+    dispatch,
     refuse_gpu_of_this_machine,
+    require_ready_machines,
+    with_resources,
 )
-from lape_bench.sweep.grid import Resources, SweepItem
+from lape_bench.sweep.grid import PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import GIB, MachineReport, SweepSite
 from lape_bench.sweep.ray_coordinator import Coordinator, RemoteArtifactStore, RemoteProgress
 from lape_bench.sweep.ray_progress import RayProgress
-from lape_bench.sweep.run_cell import CellOutcome, attempt
+from lape_bench.sweep.run_cell import CellOutcome, try_run
 
 LOOKS_EVERY_SECONDS, CONNECTS_IN_SECONDS = 1.0, 10.0
 CARRIED = "carried"  # the folder of records that a machine keeps whose results are carried back
@@ -63,20 +63,19 @@ class RayEngine(Engine):
         self.address, self.settings = address, settings
 
     def run(
-        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+        self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress, cells: Running
     ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
         tasks = [item.cell.task for item in items]
         with self._joined(options), SweepSite.here(tasks, options) as site:
             items = [
-                SweepItem(item.cell, self.settings.resources_of(item.resources)) for item in items
+                PlannedItem(item.planned, self.settings.resources_of(item.resources))
+                for item in items
             ]
-            refuse(self._look(site, [item.resources for item in items]))
-            told, left = known(items, options, progress)
-            yield from told
+            require_ready_machines(self._look(site, [item.resources for item in items]))
             cluster = _Cluster(options, site, self.settings.shared, RayProgress(progress, cells))
             try:
-                yield from hand_out(left, options, cluster, self.settings.retries + 1, progress)
+                yield from dispatch(items, options, cluster, self.settings.retries + 1)
             finally:
                 cluster.close()
 
@@ -163,40 +162,40 @@ class _Cluster:
         # one of its first cell, whichever Ray gives to the next.
         most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
         self._run = ray.remote(max_retries=0, max_calls=0 if most <= 1 else 1)(_run_there)
-        self._running: dict[Any, tuple[int, Cell]] = {}
+        self._running: dict[Any, tuple[int, PlannedCell]] = {}
 
-    def free(self) -> bool:
+    def has_room(self) -> bool:
         return True
 
-    def start(self, number: int, item: SweepItem) -> None:
+    def start(self, number: int, item: PlannedItem) -> None:
         resources = _resources(item.resources, self._options.compute.device)
-        options = as_asked(self._options, item.resources, resources["GPU"])
+        options = with_resources(self._options, item.resources, resources["GPU"])
         reference = self._run.options(
             num_cpus=resources["CPU"], num_gpus=resources["GPU"], memory=resources["memory"]
-        ).remote(number, item.cell, options, self._site, self._shared, self._desk)
-        self._running[reference] = number, item.cell
+        ).remote(number, item.planned, options, self._site, self._shared, self._desk)
+        self._running[reference] = number, item.planned
 
-    def ended(self) -> Sequence[tuple[int, CellOutcome | Lost]]:
+    def ended(self) -> Sequence[tuple[int, CellOutcome | WorkerLost]]:
         references = list(self._running)
         ready, _ = ray.wait(references, num_returns=len(references), timeout=LOOKS_EVERY_SECONDS)
-        told: list[tuple[int, CellOutcome | Lost]] = []
+        told: list[tuple[int, CellOutcome | WorkerLost]] = []
         for reference in ready:
-            number, cell = self._running.pop(reference)
+            number, planned = self._running.pop(reference)
             self._desk.tell.remote(number, None)
-            told.append((number, self._outcome(reference, cell)))
-        titles = {number: cell.title for number, cell in self._running.values()}
+            told.append((number, self._outcome(reference, planned.cell)))
+        titles = {number: planned.cell.title for number, planned in self._running.values()}
         with suppress(RayError):  # the desk begins again if its process dies
             self._view.show(titles, ray.get(self._desk.told.remote()))
         return told
 
-    def _outcome(self, reference: Any, cell: Cell) -> CellOutcome | Lost:
+    def _outcome(self, reference: Any, cell: Cell) -> CellOutcome | WorkerLost:
         outcome: CellOutcome
         try:
             outcome, files = ray.get(reference)
         except RayTaskError as error:  # such as a package that a machine lacks
             return f"{type(error.cause).__name__}: {error.cause}"
         except RayError as error:
-            return Lost(f"its process or machine was lost ({type(error).__name__})")
+            return WorkerLost(f"its process or machine was lost ({type(error).__name__})")
         if files is not None and isinstance(outcome, RunRecord):
             try:
                 _receive(self._options, cell, outcome, files)
@@ -217,7 +216,12 @@ def _answers(address: str) -> None:
 
 
 def _run_there(
-    number: int, cell: Cell, options: RunOptions, site: SweepSite, shared: bool | None, desk: Any
+    number: int,
+    planned: PlannedCell,
+    options: RunOptions,
+    site: SweepSite,
+    shared: bool | None,
+    desk: Any,
 ) -> tuple[CellOutcome, dict[str, bytes] | None]:
     """Run a cell on a machine of the cluster.
 
@@ -238,12 +242,12 @@ def _run_there(
         options = options.model_copy(update={"out": home() / CARRIED})
     # Ray's own handler raises SystemExit, which would pass for the cell's: killed, it is lost, and tried again.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    outcome = attempt(cell, options, teller, artifact_store)
+    outcome = try_run(planned, options, teller, artifact_store)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # this process stays, and others share the GPU
     if sees_records or isinstance(outcome, str):
         return outcome, None
-    folder = cell_folder(options.out, cell, outcome.identity)
+    folder = cell_folder(options.out, planned.cell, outcome.identity)
     paths = [path for path in folder.iterdir() if path.is_file() and path.name != LOCK]
     return outcome, {path.name: path.read_bytes() for path in paths}
 

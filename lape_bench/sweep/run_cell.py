@@ -1,4 +1,4 @@
-"""One cell of a sweep, whatever becomes of it: planned, tried, and told as plain data."""
+"""One planned cell of a sweep: its outcome as plain data, whatever happens, and its state on disk."""
 
 from contextlib import suppress
 from typing import Literal
@@ -7,69 +7,53 @@ from filelock import FileLock, Timeout
 
 from lape_bench.core.errors import FAILURES, UserError, in_a_line
 from lape_bench.core.progress import Progress
+from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell
 from lape_bench.evaluation.runner import (
     RunOptions,
     finished_record,
     record_failure,
-    resolve,
-    run_cell,
+    run_planned_cell,
 )
-from lape_bench.records.record import LOCK, Cell, RunRecord, cell_folder, read_record
+from lape_bench.records.record import LOCK, RunRecord, cell_folder, read_record
 from lape_bench.runtime.artifacts import ArtifactStore
 
 CellOutcome = RunRecord | str  # a record, or why there is none
 CellState = Literal["finished", "running", "failed", "to run", "impossible"]
 
 
-def attempt(
-    cell: Cell, options: RunOptions, progress: Progress, artifact_store: ArtifactStore | None = None
+def try_run(
+    planned: PlannedCell,
+    options: RunOptions,
+    progress: Progress,
+    artifact_store: ArtifactStore | None = None,
 ) -> CellOutcome:
     """Run a cell and return its record, or the reason why there is none."""
     try:
-        return run_cell(cell, options, progress, artifact_store)
+        return run_planned_cell(planned, options, progress, artifact_store)
     except FAILURES as error:  # a plug-in may fail in any way, also before its cell begins
         return in_a_line(error)
 
 
-def failure(cell: Cell, options: RunOptions, reason: str) -> CellOutcome:
-    """Record that a cell failed in a process that could not do so itself."""
+def lost_outcome(planned: PlannedCell, options: RunOptions, reason: str) -> CellOutcome:
+    """Record that a cell failed because its process or machine was lost."""
     try:
-        return record_failure(cell, options, reason)
-    except UserError:
+        return record_failure(planned, options, reason)
+    except (UserError, OSError):  # the folder of the records cannot be written
         return reason
 
 
 def is_finished(outcome: CellOutcome) -> bool:
-    """Tell whether an attempt ended with a result."""
+    """Return True if a cell ended with a result."""
     return isinstance(outcome, RunRecord) and outcome.status == "finished"
 
 
-def shared(cell: Cell, progress: Progress) -> tuple[str, ...]:
-    """Name what is made on the way to a cell that others need too; nothing of one that cannot be run."""
-    try:
-        return resolve(cell, progress).shared_artifacts
-    except FAILURES:  # whatever is wrong with it is told when it is its turn
-        return ()
-
-
-def found(cell: Cell, options: RunOptions, progress: Progress) -> CellOutcome | None:
-    """Return what is known of a cell without running it: its record if it is finished, or why it cannot be run."""
-    try:
-        job = resolve(cell, progress)
-    except FAILURES as error:
-        return in_a_line(error)
-    return None if options.force else finished_record(job, options)
-
-
-def state_of(cell: Cell, options: RunOptions, progress: Progress) -> tuple[CellState, str]:
-    """Tell how far a cell is under these options, and why, where it failed or cannot run.
-
-    A generated task that is not there yet is made, as its manifest is part of what a record is known by.
-    """
-    known = found(cell, options, progress)
-    if known is not None:
-        return ("impossible", known) if isinstance(known, str) else ("finished", "")
-    folder = cell_folder(options.out, cell, resolve(cell, progress).identity)
+def state_of(cell: PlannedCell | ImpossibleCell, options: RunOptions) -> tuple[CellState, str]:
+    """Return the state of a cell under these options; if it failed or is impossible, also the reason."""
+    if isinstance(cell, ImpossibleCell):
+        return "impossible", cell.reason
+    if finished_record(cell, options) is not None:
+        return "finished", ""
+    folder = cell_folder(options.out, cell.cell, cell.identity)
     if not folder.is_dir():
         return "to run", ""
     with suppress(OSError):  # a folder that may only be read, in which nothing runs from here

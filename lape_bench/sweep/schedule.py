@@ -1,51 +1,51 @@
-"""In which order the cells of a sweep begin: what several of them need is made by one, and the others wait for it.
+"""The order in which the cells of a sweep start: one of the cells that need an artifact computes it, and the others wait.
 
-Such a thing, an upstream say, goes by a name that each cell which needs it knows. The names are for planning: whether it is
-there already, and is really the same, its artifact's hash tells once the cell runs.
+Such an artifact, an upstream for example, goes by a name that each cell which needs it knows. The names are for scheduling only:
+when a cell runs, the hash of the artifact decides whether it is in the cache.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
 
-def makers(needs: Sequence[Sequence[str]]) -> list[dict[str, int]]:
-    """Return, for each cell, which cell makes what it needs and others need too: the first of them, which may be itself.
+def find_producers(needs: Sequence[Sequence[str]]) -> list[dict[str, int]]:
+    """Return, for each cell, which cell produces each artifact that it shares: the first that needs it, perhaps itself.
 
     Args:
-        needs: what each cell needs, by name; the cells are numbered in this order.
+        needs: the artifacts that each cell needs, by name; the cells are numbered in this order.
     """
-    wanted = Counter(name for names in needs for name in set(names))
+    users = Counter(name for names in needs for name in set(names))
     first: dict[str, int] = {}
     for cell, names in enumerate(needs):
         for name in names:
             first.setdefault(name, cell)
-    return [{name: first[name] for name in names if wanted[name] > 1} for names in needs]
+    return [{name: first[name] for name in names if users[name] > 1} for names in needs]
 
 
-def order(makers: Sequence[dict[str, int]]) -> list[int]:
-    """Return the cells, those first that make what most others need."""
-    wanted = Counter(name for needed in makers for name in needed)
-    helps = [
-        max((wanted[name] for name, maker in needed.items() if maker == cell), default=0)
-        for cell, needed in enumerate(makers)
+def producers_first(producers: Sequence[dict[str, int]]) -> list[int]:
+    """Return the cells in the order to start them: first those that produce what most others need."""
+    users = Counter(name for of_cell in producers for name in of_cell)
+    helped = [
+        max((users[name] for name, producer in of_cell.items() if producer == cell), default=0)
+        for cell, of_cell in enumerate(producers)
     ]
-    return sorted(range(len(makers)), key=lambda cell: -helps[cell])
+    return sorted(range(len(producers)), key=lambda cell: -helped[cell])
 
 
 class Schedule:
-    """The cells that have not begun yet, those first which make what most others need.
+    """The cells that have not started yet, in the order of `producers_first`.
 
     Args:
-        needs: what each cell needs and others may need too, by name; the cells are numbered in this order.
+        needs: the artifacts that each cell needs, by name; the cells are numbered in this order.
     """
 
     def __init__(self, needs: Sequence[Sequence[str]]) -> None:
-        made_by = makers(needs)
-        self._needs = [set(needed) for needed in made_by]
-        self._waiting = dict.fromkeys(order(made_by))
+        producers = find_producers(needs)
+        self._needs = [set(of_cell) for of_cell in producers]
+        self._waiting = dict.fromkeys(producers_first(producers))
         self._made: set[str] = set()
         self._making: dict[int, set[str]] = {}
-        self._busy = Counter[str]()  # names that cells are making, and how many of them
+        self._busy = Counter[str]()  # artifacts that are being computed, and by how many cells
 
     def __len__(self) -> int:
         """Cells that have not begun."""

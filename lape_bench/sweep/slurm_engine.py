@@ -19,19 +19,19 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from lape_bench.core.errors import UserError, writing
 from lape_bench.core.progress import Progress, Running, show_messages
-from lape_bench.evaluation.runner import RunOptions, resolve
+from lape_bench.evaluation.plan import PlannedCell
+from lape_bench.evaluation.runner import RunOptions, finished_record
 from lape_bench.records.record import Cell, cell_folder
 from lape_bench.sweep.engine import (
     Engine,
     EngineSettings,
-    as_asked,
-    known,
     refuse_gpu_of_this_machine,
+    with_resources,
 )
-from lape_bench.sweep.grid import Resources, SweepItem
+from lape_bench.sweep.grid import PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import MachineReport, SweepSite
-from lape_bench.sweep.run_cell import CellOutcome, attempt, failure, found, shared
-from lape_bench.sweep.schedule import makers, order
+from lape_bench.sweep.run_cell import CellOutcome, lost_outcome, try_run
+from lape_bench.sweep.schedule import find_producers, producers_first
 
 logger = logging.getLogger(__name__)
 
@@ -81,15 +81,13 @@ class SlurmEngine(Engine):
         self.settings = settings
 
     def run(
-        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress, cells: Running
+        self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress, cells: Running
     ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
         self._needs_slurm(options)
         options = _absolute(options)
-        told, left = known(items, options, progress)
-        yield from told
-        jobs = self.submit(left, options, progress)
-        yield from self._watch(left, jobs, options, cells)
+        jobs = self.submit(items, options, progress)
+        yield from self._watch(items, jobs, options, cells)
 
     def check(
         self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
@@ -122,38 +120,35 @@ class SlurmEngine(Engine):
         refuse_gpu_of_this_machine(options)
 
     def submit(
-        self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
+        self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress
     ) -> dict[int, submitit.Job[Any]]:
-        """Submit what is not in the queue yet: arrays of those that make what others need, then arrays that wait for these."""
-        journal, made_by = _Journal(options.out), makers([shared(w.cell, progress) for w in items])
-        asked = [self.settings.resources_of(item.resources) for item in items]
-        identities = [resolve(item.cell, progress).identity for item in items]
-        before, queued = journal.read(options), _queue()
-        if queued is None:
-            raise UserError(
-                "squeue does not answer, so which cells are in the queue is not known",
-                next_step="'squeue --me' says why; try again later",
-            )
-        jobs = {
-            number: submitit.SlurmJob(folder=journal.folder, job_id=before[identity])
-            for number, identity in enumerate(identities)
-            if before.get(identity) in queued
-        }
-        waited_for = {m for cell, made in enumerate(made_by) for m in made.values() if m != cell}
-        for waits_for, resources, numbers in _arrays(made_by, asked):
+        """Submit the cells that are not in the queue yet: producers of artifacts first, then arrays that wait for them.
+
+        Returns:
+            The job of each cell, by its number; several cells may share one.
+
+        Raises:
+            UserError: Slurm does not answer, or does not take the jobs.
+        """
+        journal = _Journal(options.out)
+        jobs = _jobs_in_queue(items, options, journal)
+        producers = find_producers([item.planned.shared_artifacts for item in items])
+        resources = [self.settings.resources_of(item.resources) for item in items]
+        awaited = {p for cell, of in enumerate(producers) for p in of.values() if p != cell}
+        for waits_for, resource, numbers in _arrays(producers, resources):
             new = [number for number in numbers if number not in jobs]
-            # One for which others wait is not kept waiting by more cells in its job.
-            bundles = [[number] for number in new if number in waited_for]
-            bundles += _parts([n for n in new if n not in waited_for], self.settings.cells_a_job)
+            # A cell that others wait for is a job of its own, so that no other cell of the job delays them.
+            bundles = [[number] for number in new if number in awaited]
+            bundles += _parts([n for n in new if n not in awaited], self.settings.cells_a_job)
             for array in _parts(bundles, MOST_OF_AN_ARRAY):
-                makers_jobs = dict.fromkeys(jobs[maker].job_id for maker in waits_for)
-                executor = self._executor(resources, options, [*makers_jobs])
-                own = as_asked(options, resources, resources.gpus)
-                calls = [_CellsJob([items[n].cell for n in bundle], own) for bundle in array]
+                awaited_jobs = list(dict.fromkeys(jobs[producer].job_id for producer in waits_for))
+                executor = self._executor(resource, options, awaited_jobs)
+                cell_options = with_resources(options, resource, resource.gpus)
+                calls = [_CellsJob([items[n].planned for n in b], cell_options) for b in array]
                 for bundle, job in zip(array, _submitted(executor, calls), strict=True):
                     for number in bundle:
                         jobs[number] = job
-                        journal.note(identities[number], options, job.job_id)
+                        journal.note(items[number].planned.identity, options, job.job_id)
         if jobs:
             arrays = sorted({job.job_id.partition("_")[0] for job in jobs.values()}, key=int)
             logger.info(f"{len(jobs)} cells are in the queue as jobs {', '.join(arrays)}")
@@ -196,7 +191,7 @@ class SlurmEngine(Engine):
 
     def _watch(
         self,
-        items: Sequence[SweepItem],
+        items: Sequence[PlannedItem],
         jobs: Mapping[int, submitit.Job[Any]],
         options: RunOptions,
         cells: Running,
@@ -219,37 +214,37 @@ class SlurmEngine(Engine):
                 ended = job.paths.result_pickle.exists()
                 if ended or time.monotonic() - since > GRACE_SECONDS:
                     del left[number]
-                    cell = items[number].cell
-                    yield cell, _outcome(cell, job, ended, options)
+                    planned = items[number].planned
+                    yield planned.cell, _outcome(planned, job, ended, options)
 
 
 class _CellsJob:
-    """Cells as Slurm runs them: what submitit calls and, before a job is ended and queued again, asks what to call next."""
+    """Cells as Slurm runs them: submitit calls it, and asks it what to call next before a job is queued again."""
 
-    def __init__(self, cells: Sequence[Cell], options: RunOptions) -> None:
+    def __init__(self, cells: Sequence[PlannedCell], options: RunOptions) -> None:
         self.cells, self.options = cells, options
-        self._forced = 0  # cells that were begun anew already, where that was asked for
+        self._started = 0  # cells; --force must not run them from scratch a second time
 
     def __call__(self) -> dict[str, CellOutcome]:
-        """Run the cells and return what becomes of each, by its description."""
-        progress, told = Progress(), dict[str, CellOutcome]()
+        """Run the cells and return the outcome of each, by its identity."""
+        progress, outcomes = Progress(), dict[str, CellOutcome]()
         show_messages(progress, verbose=True)  # in the log of the job
-        for number, cell in enumerate(self.cells):
-            with suppress(Exception):  # what is wrong with it, or the disk, its run tells
-                self._log_beside_the_record(cell, progress)
+        for number, planned in enumerate(self.cells):
+            with suppress(Exception):  # a full disk, say: the run reports it
+                self._log_beside_the_record(planned)
             options = self.options
-            if number < self._forced:
+            if number < self._started:
                 options = options.model_copy(update={"force": False})
-            self._forced = max(self._forced, number + 1)
-            told[str(cell)] = attempt(cell, options, progress)
-        return told
+            self._started = max(self._started, number + 1)
+            outcomes[planned.identity] = try_run(planned, options, progress)
+        return outcomes
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Go on from the checkpoints of the cell that runs."""
         return submitit.helpers.DelayedSubmission(self)
 
-    def _log_beside_the_record(self, cell: Cell, progress: Progress) -> None:
-        folder = cell_folder(self.options.out, cell, resolve(cell, progress).identity)
+    def _log_beside_the_record(self, planned: PlannedCell) -> None:
+        folder = cell_folder(self.options.out, planned.cell, planned.identity)
         folder.mkdir(parents=True, exist_ok=True)
         paths = submitit.JobEnvironment().paths
         for name, path in {"slurm.out": paths.stdout, "slurm.err": paths.stderr}.items():
@@ -300,23 +295,46 @@ class _Journal:
             file.write(f"\n{line}\n")
 
 
+def _jobs_in_queue(
+    items: Sequence[PlannedItem], options: RunOptions, journal: _Journal
+) -> dict[int, submitit.Job[Any]]:
+    """Return the jobs that an earlier start of this sweep submitted and that have not ended, by the cell's number.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
+    submitted, queued = journal.read(options), _queue()
+    if queued is None:
+        raise UserError(
+            "squeue does not answer, so which cells are in the queue is not known",
+            next_step="'squeue --me' says why; try again later",
+        )
+    return {
+        number: submitit.SlurmJob(folder=journal.folder, job_id=submitted[item.planned.identity])
+        for number, item in enumerate(items)
+        if submitted.get(item.planned.identity) in queued
+    }
+
+
 def _arrays(
-    made_by: Sequence[dict[str, int]], resources: Sequence[Resources]
+    producers: Sequence[dict[str, int]], resources: Sequence[Resources]
 ) -> Iterator[tuple[list[int], Resources, list[int]]]:
-    """Group cells that wait for the same makers and ask for the same.
+    """Group cells that wait for the same producers and ask for the same resources.
 
     Yields:
-        The makers, what is asked for, and the cells; makers come before those who wait for them.
+        The producers, the resources, and the cells; producers come before the cells that wait for them.
     """
-    waits_for = [sorted({*made.values()} - {cell}) for cell, made in enumerate(made_by)]
-    level: list[int] = []  # a maker is the first that needs a thing, so it stands before the others
-    for makers_of_it in waits_for:
-        level.append(1 + max((level[maker] for maker in makers_of_it), default=-1))
+    waits_for = [sorted({*of.values()} - {cell}) for cell, of in enumerate(producers)]
+    levels: list[
+        int
+    ] = []  # the first cell that needs an artifact produces it, so its level is known
+    for numbers in waits_for:
+        levels.append(1 + max((levels[number] for number in numbers), default=-1))
     groups: dict[tuple[int, tuple[int, ...], str], list[int]] = defaultdict(list)
-    for cell in order(made_by):
-        groups[level[cell], tuple(waits_for[cell]), str(resources[cell])].append(cell)
-    for (_, makers_of_them, _), cells in sorted(groups.items(), key=lambda group: group[0][0]):
-        yield [*makers_of_them], resources[cells[0]], cells
+    for cell in producers_first(producers):
+        groups[levels[cell], tuple(waits_for[cell]), str(resources[cell])].append(cell)
+    for (_, awaited, _), cells in sorted(groups.items(), key=lambda group: group[0][0]):
+        yield [*awaited], resources[cells[0]], cells
 
 
 def _parts(values: list[Any], most: int) -> list[list[Any]]:
@@ -347,17 +365,19 @@ def _queue() -> dict[str, str] | None:
     return {job: state.strip() for job, _, state in lines}
 
 
-def _outcome(cell: Cell, job: submitit.Job[Any], ended: bool, options: RunOptions) -> CellOutcome:
-    """Return what a job handed back, or what is known where it could not."""
+def _outcome(
+    planned: PlannedCell, job: submitit.Job[Any], ended: bool, options: RunOptions
+) -> CellOutcome:
+    """Return the outcome that a job handed back; if there is none, the record, or why the cell failed."""
     if ended:
-        with suppress(Exception):  # it raised one; the record or the log says which
-            told: dict[str, CellOutcome] = job.result()
-            return told[str(cell)]
-    recorded = found(cell, options, Progress(quiet=True))  # nothing, where it was to be run anew
-    if recorded is not None:
-        return recorded
+        with suppress(Exception):  # the job raised one; the record or the log says which
+            outcomes: dict[str, CellOutcome] = job.result()
+            return outcomes[planned.identity]
+    record = finished_record(planned, options)  # none with --force
+    if record is not None:
+        return record
     reason = f"its Slurm job {job.job_id} ended without a result{_state_of(job.job_id)}; its log is {job.paths.stderr}"
-    return failure(cell, options, reason)
+    return lost_outcome(planned, options, reason)
 
 
 def _state_of(job: str) -> str:

@@ -18,7 +18,7 @@ from lape_bench.conformance.check import check_system
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import sha256
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName, TargetTask
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from lape_bench.core.config import read_yaml
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card, synthetic
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system, resolve
 from lape_bench.runtime.artifacts import stable_name
 from lape_bench.sweep.grid import SweepConfig
-from lape_bench.sweep.run_cell import shared
 from lape_bench.task import TaskCard
 
 GRID = Path(__file__).parents[2] / "results" / "boards" / "lape.yaml"
@@ -38,11 +37,7 @@ def train_clips(card: TaskCard) -> int:
     if "train" in sides:
         return int(sides["train"])
     folds = card.split.folds or 0
-    share = (
-        0.9 * (folds - 1) / folds
-        if folds
-        else (card.split.shared_artifacts or {}).get("train", 0.8)
-    )
+    share = 0.9 * (folds - 1) / folds if folds else (card.split.shares or {}).get("train", 0.8)
     return round(share * card.expected.clips)
 
 
@@ -69,7 +64,8 @@ def main() -> None:
             }
         )
         cells = twin.cells()
-        names = {name for cell in cells for name in shared(cell, quiet)}
+        planned = [resolve(cell, quiet).planned for cell in cells]
+        names = {name for cell in planned for name in cell.shared_artifacts}
         made = [json.loads(name) for name in names]
         upstreams = Counter(
             next(key for key in PRETRAINING if each["system"].startswith(_origin(key)))

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.loop import TrainingLoop

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lape_bench.data.audio_store import Clips
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.learning.systems.encoder_system import EncoderSystem
 from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training import loop

@@ -16,7 +16,7 @@ from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep import make_engine
 from lape_bench.sweep.engine import Engine, run_cells
-from lape_bench.sweep.grid import SweepItem
+from lape_bench.sweep.grid import SweepItem, plan_sweep
 from lape_bench.sweep.local_engine import LocalEngine
 
 MIB = 2**20
@@ -24,9 +24,8 @@ CELLS = 5_000
 PLAN = """
 import json, resource, sys, time
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import load_system
-from lape_bench.sweep.run_cell import shared
-from lape_bench.sweep.grid import SweepConfig
+from lape_bench.evaluation.plan import load_system
+from lape_bench.sweep.grid import SweepConfig, plan_sweep
 from lape_bench.sweep.schedule import Schedule
 
 grid = {
@@ -39,10 +38,10 @@ grid = {
 for system in grid["systems"]:
     load_system(system)
 began = time.perf_counter()
-cells = SweepConfig.model_validate(grid).cells()
-Schedule([shared(cell, Progress(quiet=True)) for cell in cells])
+items = plan_sweep(SweepConfig.model_validate(grid).items(), Progress(quiet=True))
+Schedule([item.planned.shared_artifacts for item in items])
 took = time.perf_counter() - began
-print(json.dumps([len(cells), took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([len(items), took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
 """
 
 
@@ -84,7 +83,8 @@ def test_a_cell_of_a_sweep_costs_little_more_than_alone(
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(24)
     ]
-    items, progress = [SweepItem(cell) for cell in cells], Progress(quiet=True)
+    progress = Progress(quiet=True)
+    items = plan_sweep([SweepItem(cell) for cell in cells], progress)
     run_cell(cells[0], RunOptions(out=tmp_path / "first", compute=compute), progress)
     engine: Engine = LocalEngine(2) if on == "two processes" else make_engine.engine("ray", {})
     slots = 2 if on == "two processes" else os.cpu_count() or 1

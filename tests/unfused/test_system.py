@@ -20,7 +20,8 @@ from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation import cluster_agreement
-from lape_bench.evaluation.runner import RunOptions, load_system, resolve, run_cell
+from lape_bench.evaluation.plan import load_system, resolve
+from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.device import Compute
 from lape_bench.runtime.profiling import StageProfiler
@@ -648,12 +649,12 @@ def test_a_cell_is_another_one_when_its_teacher_has_a_new_version(
     beside: RunRecord, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = resolve(cell(), progress)
-    assert job.identity == beside.identity
+    assert job.planned.identity == beside.identity
     assert job.system.system_versions == {"delores-m": load_system("delores-m").version}
-    assert resolve(cell(settings={"teacher_settings": {"queue": 65}}), progress).identity != (
-        job.identity
-    )
+    assert resolve(
+        cell(settings={"teacher_settings": {"queue": 65}}), progress
+    ).planned.identity != (job.planned.identity)
     monkeypatch.setattr(load_system("delores-s"), "version", 7)
-    assert resolve(cell(), progress).identity == job.identity
+    assert resolve(cell(), progress).planned.identity == job.planned.identity
     monkeypatch.setattr(load_system("delores-m"), "version", 7)
-    assert resolve(cell(), progress).identity != job.identity
+    assert resolve(cell(), progress).planned.identity != job.planned.identity

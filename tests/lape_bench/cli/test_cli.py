@@ -156,7 +156,7 @@ def test_a_mistake_ends_in_one_sentence_and_exit_code_2(
 def test_a_failing_cell_is_named_and_the_exit_code_is_1(
     synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lape_bench.evaluation.runner import load_system
+    from lape_bench.evaluation.plan import load_system
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of luck")

@@ -23,7 +23,7 @@ from lape_bench.conformance.devices import unregistered
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem
 from lape_bench.learning.systems.plain_encoder import system_of

@@ -18,9 +18,11 @@ from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import load_manifest
+from lape_bench.data.splits import make_split
 from lape_bench.evaluation import runner
 from lape_bench.evaluation.corpus import open_manifest
-from lape_bench.evaluation.runner import RunOptions, load_system, plan, resolve, run_cell
+from lape_bench.evaluation.plan import expand_grid, load_system, resolve
+from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.device import Compute
@@ -318,7 +320,7 @@ def test_results_that_cannot_be_written_are_a_user_error(
 
 
 def test_a_plan_holds_every_combination_once() -> None:
-    cells = plan(
+    cells = expand_grid(
         [("supervised", {"width": 32}), ("log-mel-statistics", {})],
         ["esc10", "fsdd-digits@official"],
         ["linear", "finetune"],
@@ -342,7 +344,7 @@ def test_unlabeled_stages_see_all_train_audio_and_no_more(
         open_manifest(job.manifest, 16_000, progress),
         runner._labels(job.manifest, job.card),
     )
-    split = runner.make_split(job.manifest, job.card, 0, 0, 0.1)
+    split = make_split(job.manifest, job.card, 0, 0, 0.1)
     data = runner._training_data(clips, labels, split)
     sides = dict(zip(job.manifest.clips["clip_id"], job.manifest.clips["split"], strict=True))
     assert {sides[clip] for clip in data.train.ids} == {"train"}
@@ -360,7 +362,7 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
         open_manifest(job.manifest, 16_000, progress),
         runner._labels(job.manifest, job.card),
     )
-    split = runner.make_split(job.manifest, job.card, 0, 0)
+    split = make_split(job.manifest, job.card, 0, 0)
     poisoned = np.array(clips.samples)
     for row in split.test:
         poisoned[clips.starts[row] : clips.starts[row] + clips.lengths[row]] = np.nan

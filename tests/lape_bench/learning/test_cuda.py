@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
+from lape_bench.evaluation.plan import load_system
+from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.cuda_graph import Graphed

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lape_bench.core.errors import UserError
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.plugins.class_source import SourceNotFound, source_of
 from lape_bench.plugins.registry import SYSTEMS, Registry
 from lape_bench.plugins.single_file import code_of

@@ -11,7 +11,7 @@ from tests.environments import Environment, make_environment
 LOAD = """
 import json, sys
 from lape_bench.core.errors import UserError
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 
 said = {}
 for name in sys.argv[1:]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lape_bench.core.errors import UserError
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.plugins import registry
 from lape_bench.plugins.registry import SYSTEMS, TASKS, Registry
 

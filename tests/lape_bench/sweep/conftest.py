@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import run_cells
-from lape_bench.sweep.grid import SweepConfig, SweepItem
+from lape_bench.sweep.grid import PlannedItem, SweepConfig, SweepItem, plan_sweep
 from lape_bench.sweep.local_engine import LocalEngine
 from lape_bench.sweep.run_cell import CellOutcome
 
@@ -38,6 +38,15 @@ UPSTREAM = {
     "finetune": BRIEF,
 }
 WAITS_SECONDS = 200.0
+
+SBATCH = """#!/bin/sh
+count=$(ls {folder} | grep -c '^submitted')
+cp "$1" {folder}/submitted-$((count + 1))
+echo "Submitted batch job $((count + 1))"
+"""
+SQUEUE = """#!/bin/sh
+cat {folder}/queue 2>/dev/null || true
+"""
 
 
 def grid_of(seeds: int) -> SweepConfig:
@@ -74,13 +83,20 @@ def options(tmp_path: Path) -> RunOptions:
     return RunOptions(out=tmp_path / "results", compute=compute)
 
 
+def planned(cells: Iterable[Cell | SweepItem]) -> list[PlannedItem]:
+    """Plan cells that can all be run."""
+    items = [SweepItem(cell) if isinstance(cell, Cell) else cell for cell in cells]
+    plan = plan_sweep(items, Progress(quiet=True))
+    assert all(isinstance(item, PlannedItem) for item in plan)
+    return plan
+
+
 def here(
-    cells: Sequence[Cell], options: RunOptions, jobs: int, progress: Progress
+    cells: Iterable[Cell], options: RunOptions, jobs: int, progress: Progress
 ) -> list[tuple[Cell, CellOutcome]]:
     """Run cells on this machine."""
-    return list(
-        run_cells([SweepItem(cell) for cell in cells], options, LocalEngine(jobs), progress)
-    )
+    plan = plan_sweep([SweepItem(cell) for cell in cells], progress)
+    return list(run_cells(plan, options, LocalEngine(jobs), progress))
 
 
 class Driver:
@@ -130,3 +146,15 @@ def local(grid: SweepConfig, folder: Path, progress: Progress) -> dict[str, RunR
     assert {record.status for record in records.values()} == {"finished"}
     assert len(records) == len(grid.cells())
     return records
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which what is given to `sbatch` is kept, and nothing runs."""
+    folder = tmp_path / "recorder"
+    folder.mkdir()
+    for name, text in {"sbatch": SBATCH, "squeue": SQUEUE, "srun": SBATCH}.items():
+        (folder / name).write_text(text.format(folder=folder))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.core.progress import Progress
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.runtime.device import Compute
-from lape_bench.sweep.engine import EngineSettings, Lost, as_asked, hand_out
-from lape_bench.sweep.grid import Resources, SweepItem
+from lape_bench.sweep.engine import EngineSettings, WorkerLost, dispatch, with_resources
+from lape_bench.sweep.grid import PlannedItem, Resources
 from lape_bench.sweep.run_cell import CellOutcome
-from tests.lape_bench.sweep.conftest import options
+from tests.lape_bench.sweep.conftest import options, planned
 
 
 def test_settings_of_an_engine_go_before_what_the_grid_says() -> None:
@@ -36,7 +35,7 @@ def test_a_cell_has_a_thread_a_core_and_without_a_gpu_keeps_off_it(
     device: str, threads: int | None, gpus: float | None, given: tuple[str, int]
 ) -> None:
     before = RunOptions(compute=Compute(device=device, threads=threads))
-    after = as_asked(before, Resources(cores=3), gpus).compute
+    after = with_resources(before, Resources(cores=3), gpus).compute
     assert (after.device, after.threads) == given
 
 
@@ -49,29 +48,26 @@ class Losing:
         self.losses, self.started = losses, Counter[int]()
         self._running: list[int] = []
 
-    def free(self) -> bool:
+    def has_room(self) -> bool:
         return len(self._running) < 2
 
-    def start(self, number: int, item: SweepItem) -> None:
+    def start(self, number: int, item: PlannedItem) -> None:
         self.started[number] += 1
         self._running.append(number)
 
-    def ended(self) -> list[tuple[int, CellOutcome | Lost]]:
+    def ended(self) -> list[tuple[int, CellOutcome | WorkerLost]]:
         number = self._running.pop(0)
         lost = self.started[number] <= self.losses.get(number, 0)
-        return [(number, Lost("its machine was lost") if lost else "it ran")]
+        return [(number, WorkerLost("its machine was lost") if lost else "it ran")]
 
 
-def test_a_lost_cell_is_run_again_and_fails_in_the_end(
-    synthetic: Path, tmp_path: Path, progress: Progress
-) -> None:
+def test_a_lost_cell_is_run_again_and_fails_in_the_end(synthetic: Path, tmp_path: Path) -> None:
     cells = [
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(4)
     ]
     workers = Losing({1: 2, 2: 9})
-    items = [SweepItem(cell) for cell in cells]
-    told = {c.seed: o for c, o in hand_out(items, options(tmp_path), workers, 3, progress)}
+    told = {c.seed: o for c, o in dispatch(planned(cells), options(tmp_path), workers, 3)}
     assert workers.started == {0: 1, 1: 3, 2: 3, 3: 1}
     failed = told.pop(2)
     assert told == {0: "it ran", 1: "it ran", 3: "it ran"}

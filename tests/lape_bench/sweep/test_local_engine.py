@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from lape_bench.core.progress import Progress
+from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import SweepConfig, SystemEntry
 from lape_bench.sweep.local_engine import LocalEngine
-from tests.lape_bench.sweep.conftest import here, options
+from tests.lape_bench.sweep.conftest import here, options, planned
 
 
 @pytest.mark.slow
@@ -70,7 +71,7 @@ def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
 def test_a_stopped_sweep_goes_on_where_it_was(
     grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    running = run_cells(grid.items(), options(tmp_path), LocalEngine(), progress)
+    running = run_cells(planned(grid.items()), options(tmp_path), LocalEngine(), progress)
     for _ in range(3):
         next(running)
     running.close()
@@ -81,20 +82,21 @@ def test_a_stopped_sweep_goes_on_where_it_was(
 
 
 class Suicidal:
-    """Stands for `_attempt_quietly` of a cell that takes its process with it."""
+    """Stands for `_run_quietly` of a cell that takes its process with it."""
 
-    def __call__(self, cell: Cell, options: RunOptions) -> str:
-        if cell.seed == 1:
+    def __call__(self, planned: PlannedCell, options: RunOptions) -> str:
+        seed = planned.cell.seed
+        if seed == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(2)  # so that neighbors are running while it dies
-        return f"seed {cell.seed} ran"
+        return f"seed {seed} ran"
 
 
 @pytest.mark.slow
 def test_a_dying_process_costs_its_own_cell_only(
     synthetic: Path, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lape_bench.sweep.local_engine._attempt_quietly", Suicidal())
+    monkeypatch.setattr("lape_bench.sweep.local_engine._run_quietly", Suicidal())
     cells = [
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(4)

@@ -11,7 +11,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
-from lape_bench.sweep.engine import refuse
+from lape_bench.sweep.engine import require_ready_machines
 from lape_bench.sweep.grid import SweepItem
 from lape_bench.sweep.local_engine import LocalEngine
 from lape_bench.sweep.machine import MARK, MachineReport, SweepSite
@@ -98,9 +98,9 @@ def test_a_sweep_is_refused_by_the_machines_that_lack_something() -> None:
         MachineReport(name="a"),
         MachineReport(name="b", problems=("it is full.", "and old")),
     )
-    refuse([good])
+    require_ready_machines([good])
     with pytest.raises(UserError, match="1 of 2 machines cannot run this sweep: b: it is full"):
-        refuse([good, bad])
+        require_ready_machines([good, bad])
 
 
 def test_this_machine_is_checked_too(tmp_path: Path, cache: Path, progress: Progress) -> None:

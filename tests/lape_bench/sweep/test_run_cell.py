@@ -5,7 +5,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import record_failure, resolve, run_cell
+from lape_bench.evaluation.plan import plan, resolve
+from lape_bench.evaluation.runner import RunOptions, record_failure, run_cell
 from lape_bench.records.record import LOCK, Cell, cell_folder, find_records
 from lape_bench.sweep.run_cell import state_of
 from tests.lape_bench.sweep.conftest import options
@@ -20,12 +21,13 @@ def test_every_cell_has_a_state_by_what_lies_in_the_folder(
     )
     own = options(tmp_path)
 
-    def state(cell: Cell) -> tuple[str, str]:
-        return state_of(cell, own, progress)
+    def state(cell: Cell, options: RunOptions = own) -> tuple[str, str]:
+        (planned,) = plan([cell], progress)
+        return state_of(planned, options)
 
     run_cell(done, own, progress)
-    record_failure(died, own, "the disk was full")
-    folder = cell_folder(own.out, busy, resolve(busy, progress).identity)
+    record_failure(resolve(died, progress).planned, own, "the disk was full")
+    folder = cell_folder(own.out, busy, resolve(busy, progress).planned.identity)
     folder.mkdir(parents=True)
     assert state(busy) == ("to run", "")
     with FileLock(folder / LOCK):
@@ -35,5 +37,5 @@ def test_every_cell_has_a_state_by_what_lies_in_the_folder(
     assert state(left) == ("to run", "")
     assert state(left.model_copy(update={"task": "esc10", "fold": 1}))[0] == "impossible"
     forced = own.model_copy(update={"force": True})
-    assert state_of(done, forced, progress) == ("to run", "")
+    assert state(done, forced) == ("to run", "")
     assert [r.cell for _, r in find_records(own.out)[0]] == [done, died]  # looking changes nothing

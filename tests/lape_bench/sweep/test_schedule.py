@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import resolve
+from lape_bench.evaluation.plan import resolve
 from lape_bench.records.record import Cell
-from lape_bench.sweep.schedule import Schedule, makers, order
+from lape_bench.sweep.schedule import Schedule, find_producers, producers_first
 
 CORPUS = {"corpus": ["synthetic-sounds"]}
 
@@ -77,9 +77,9 @@ def test_where_waiting_inside_helps_nobody_none_begins_that_needs_what_is_being_
 
 
 def test_the_first_that_needs_a_thing_makes_it_for_the_others() -> None:
-    made_by = makers([["own"], ["a"], ["a", "b"], ["b"], []])
-    assert made_by == [{}, {"a": 1}, {"a": 1, "b": 2}, {"b": 2}, {}]
-    assert order(makers([["b"], ["b"], ["a"], ["a"], ["a"]])) == [2, 0, 1, 3, 4]
+    producers = find_producers([["own"], ["a"], ["a", "b"], ["b"], []])
+    assert producers == [{}, {"a": 1}, {"a": 1, "b": 2}, {"b": 2}, {}]
+    assert producers_first(find_producers([["b"], ["b"], ["a"], ["a"], ["a"]])) == [2, 0, 1, 3, 4]
 
 
 NEEDS = st.lists(st.sets(st.sampled_from("abcd"), max_size=3).map(sorted), max_size=12)
@@ -117,7 +117,7 @@ def shares(system: str, settings: dict[str, Any] | None = None, **of: Any) -> se
         task="synthetic-sounds",
         **{"protocol": "finetune", **of},
     )
-    return set(resolve(cell, Progress(quiet=True)).shared_artifacts)
+    return set(resolve(cell, Progress(quiet=True)).planned.shared_artifacts)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Cells as jobs of Slurm: what is asked of it, and on a Slurm of this machine what comes out."""
 
-import os
 import re
 import subprocess
 import time
@@ -19,32 +18,12 @@ from lape_bench.sweep import slurm_engine
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import Resources, SweepItem
 from tests.lape_bench.sweep import slurm_nodes
-from tests.lape_bench.sweep.conftest import Driver, grid_of, hashes, local, options
+from tests.lape_bench.sweep.conftest import Driver, grid_of, hashes, local, options, planned
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
 from lape_bench.sweep.slurm_engine import SlurmEngine, SlurmSettings
 
 LACKING = slurm_nodes.missing()
-SBATCH = """#!/bin/sh
-count=$(ls {folder} | grep -c '^submitted')
-cp "$1" {folder}/submitted-$((count + 1))
-echo "Submitted batch job $((count + 1))"
-"""
-SQUEUE = """#!/bin/sh
-cat {folder}/queue 2>/dev/null || true
-"""
-
-
-@pytest.fixture
-def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which what is given to `sbatch` is kept, and nothing runs."""
-    folder = tmp_path / "recorder"
-    folder.mkdir()
-    for name, text in {"sbatch": SBATCH, "squeue": SQUEUE, "srun": SBATCH}.items():
-        (folder / name).write_text(text.format(folder=folder))
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
 
 
 def described(recorder: Path) -> list[dict[str, str]]:
@@ -63,7 +42,7 @@ def asked(settings: dict[str, object] | None = None) -> SlurmEngine:
 def test_makers_are_arrays_and_who_needs_them_waits_for_their_end(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    items = grid_of(seeds=2).items()
+    items = planned(grid_of(seeds=2).items())
     jobs = asked().submit(items, options(tmp_path), progress)
     assert sorted(jobs) == list(range(len(items)))
     ids = {number: job.job_id for number, job in jobs.items()}
@@ -92,10 +71,12 @@ def test_a_job_description_asks_for_what_the_cell_and_the_user_ask_for(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
-    items = [
-        SweepItem(cell, Resources(cores=4, memory_gib=2.5, gpus=1)),
-        SweepItem(cell.model_copy(update={"seed": 1}), Resources()),
-    ]
+    items = planned(
+        [
+            SweepItem(cell, Resources(cores=4, memory_gib=2.5, gpus=1)),
+            SweepItem(cell.model_copy(update={"seed": 1}), Resources()),
+        ]
+    )
     settings = {
         "partition": "gpu",
         "hours": 8,
@@ -121,7 +102,7 @@ def test_a_job_description_asks_for_what_the_cell_and_the_user_ask_for(
 def test_a_sweep_started_again_submits_nothing_that_is_in_the_queue(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    items = grid_of(seeds=1).items()
+    items = planned(grid_of(seeds=1).items())
     jobs = asked().submit(items, options(tmp_path), progress)
     ids = {number: job.job_id for number, job in jobs.items()}
     lost = next(number for number, item in enumerate(items) if item.cell.system == "supervised")
@@ -149,7 +130,7 @@ def test_an_array_is_never_longer_than_slurm_takes(
 ) -> None:
     monkeypatch.setattr(slurm_engine, "MOST_OF_AN_ARRAY", 3)
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
-    items = [SweepItem(cell.model_copy(update={"seed": seed})) for seed in range(7)]
+    items = planned(cell.model_copy(update={"seed": seed}) for seed in range(7))
     asked({"at_once": 2}).submit(items, options(tmp_path), progress)
     assert [each.get("array") for each in described(recorder)] == ["0-2%2", "0-2%2", None]
 
@@ -157,7 +138,7 @@ def test_an_array_is_never_longer_than_slurm_takes(
 def test_several_cells_may_be_one_job_but_none_for_which_others_wait(
     synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    items = grid_of(seeds=1).items()
+    items = planned(grid_of(seeds=1).items())
     jobs = asked({"cells_a_job": 3}).submit(items, options(tmp_path), progress)
     shared = Counter(job.job_id for job in jobs.values())
     assert sum(shared.values()) == len(items)
@@ -179,17 +160,17 @@ def test_what_slurm_cannot_give_is_said_in_a_sentence(
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
     own = options(tmp_path)
     with pytest.raises(UserError, match=r"asks for 0.5 GPUs, and Slurm gives whole ones"):
-        asked({"gpus": 0.5}).submit([SweepItem(cell)], own, progress)
+        asked({"gpus": 0.5}).submit(planned([cell]), own, progress)
     (recorder / "squeue").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(UserError, match="squeue does not answer"):
-        asked().submit([SweepItem(cell)], own, progress)
+        asked().submit(planned([cell]), own, progress)
     (recorder / "squeue").write_text("#!/bin/sh\n")
     (recorder / "sbatch").write_text("#!/bin/sh\necho 'invalid partition: gpux' >&2; exit 1\n")
     with pytest.raises(UserError, match=r"Slurm did not take the jobs .*invalid partition: gpux"):
-        asked({"partition": "gpux"}).submit([SweepItem(cell)], own, progress)
+        asked({"partition": "gpux"}).submit(planned([cell]), own, progress)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch, squeue, srun here"):
-        list(run_cells([SweepItem(cell)], own, asked(), progress))
+        list(run_cells(planned([cell]), own, asked(), progress))
 
 
 @pytest.fixture
@@ -261,7 +242,7 @@ def test_a_preempted_cell_is_queued_again_and_resumes_and_a_cancelled_one_is_tol
     engine = asked({"hours": 1})
 
     def run() -> list[tuple[Cell, object]]:
-        return list(run_cells([SweepItem(each) for each in cells], own, engine, progress))
+        return list(run_cells(planned(cells), own, engine, progress))
 
     def item(seed: int) -> list[Path]:
         return list(own.out.glob(f"synthetic-sounds/supervised/*-seed{seed}-*/{WORK}/*.pt"))

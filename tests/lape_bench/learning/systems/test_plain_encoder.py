@@ -13,7 +13,7 @@ from torch import nn
 from lape_bench.conformance.check import check_system
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import load_system
+from lape_bench.evaluation.plan import load_system
 from lape_bench.plugins import single_file
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.device import Compute

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import RunOptions, load_system, run_cell
+from lape_bench.evaluation.plan import load_system
+from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.cuda_graph import PLAIN_CALLS
 from lape_bench.learning.training.loop import TrainingLoop

@@ -1,0 +1,238 @@
+"""Plan cells: find and check everything that a cell names, once, before any cell runs.
+
+A `PlannedCell` is plain data, so another process or machine can take it. The process that runs it builds the system again
+and compares identities (see `runner.run_planned_cell`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, get_args
+
+from lape_bench.core.config import validate
+from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
+from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card
+from lape_bench.data.manifest import Manifest, load_manifest
+from lape_bench.data.prepare import ensure_prepared
+from lape_bench.data.splits import Split, make_split
+from lape_bench.learning.systems.plain_encoder import EXPECTED, is_system, system_of
+from lape_bench.plugins.registry import SYSTEMS
+from lape_bench.records.record import PROTOCOL_VERSION, Cell, ProtocolName, identity
+from lape_bench.system import System, TargetTask
+from lape_bench.task import TaskCard
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell that can be run, as plain data.
+
+    Attributes:
+        cell: what to run.
+        identity: the hash of everything that its score depends on; the record is found by it.
+        manifest_hash: of the prepared task.
+        settings: every setting of the system, defaults included.
+        system_version: of the system's class.
+        provenance: what else its result rests on, such as the SHA-256 of weights or of the system's own file.
+        shared_artifacts: names of the artifacts that other cells may need too; a sweep is scheduled by them.
+    """
+
+    cell: Cell
+    identity: str
+    manifest_hash: str
+    settings: Mapping[str, Any]
+    system_version: int
+    provenance: Mapping[str, str]
+    shared_artifacts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImpossibleCell:
+    """A cell that cannot be run, and the reason in a sentence."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResolvedCell:
+    """A cell with the objects that it names, in the process that built them.
+
+    Attributes:
+        planned: the same as plain data.
+        card: of the task.
+        manifest: of the prepared task.
+        system: untrained.
+    """
+
+    planned: PlannedCell
+    card: TaskCard
+    manifest: Manifest
+    system: System
+
+    @property
+    def split(self) -> Split:
+        """The clips that the cell trains, selects and tests on."""
+        cell = self.planned.cell
+        return make_split(
+            self.manifest,
+            self.card,
+            cell.fold,
+            cell.seed,
+            cell.label_fraction,
+            self.system.uses_validation,
+        )
+
+
+def load_system(name: str) -> type[System]:
+    """Import the class of a system, or make one of an encoder.
+
+    Args:
+        name: a registered name, `KIND:ARGUMENT` for a kind of system that takes an argument, or `file.py:Class`.
+    """
+    return system_of(SYSTEMS.load(name, is_system, EXPECTED))
+
+
+def resolve(cell: Cell, progress: Progress) -> ResolvedCell:
+    """Find and check everything a cell names; a generated task is prepared if it is not yet.
+
+    Raises:
+        UserError: unknown task, system or setting; a protocol that the system does not have; a task that is
+            not prepared; a fold that the task does not have.
+    """
+    card = load_card(cell.task)
+    kind = load_system(cell.system)
+    if cell.protocol not in kind.protocols:
+        raise _no_protocol(cell.system, kind, cell.protocol)
+    card.check_fold(cell.fold)
+    config = validate(cell.settings, kind.Settings, where=f"settings of {cell.system}")
+    target = TargetTask(
+        classes=card.classes, window_seconds=card.window_seconds, metric=card.metric
+    )
+    system = kind(config, target, cell.protocol)
+    manifest = ensure_prepared(card, progress)
+    settings: dict[str, Any] = config.model_dump(mode="json")
+    provenance, of_source = system.provenance, SYSTEMS.provenance(cell.system)
+    planned = PlannedCell(
+        cell,
+        identity(
+            {
+                "cell": cell.model_dump(mode="json", exclude={"settings"}),
+                "settings": settings,
+                "system_version": kind.version,
+                **({"system_versions": system.system_versions} if system.system_versions else {}),
+                **({"provenance": provenance} if provenance else {}),
+                **of_source,
+                "card_version": card.version,
+                # A user edits an own card more often than its version.
+                **({"target": [card.window_seconds, card.metric]} if card.state else {}),
+                # 1 could leave classes of such a card without a clip in validation.
+                **({"hold_out": 2} if card.state and card.group else {}),
+                "manifest": manifest.hash,
+                "protocol_version": PROTOCOL_VERSION,
+            }
+        ),
+        manifest.hash,
+        settings,
+        kind.version,
+        of_source | provenance,
+        _shared_artifacts(cell, system, manifest),
+    )
+    return ResolvedCell(planned, card, manifest, system)
+
+
+def plan(cells: Iterable[Cell], progress: Progress) -> list[PlannedCell | ImpossibleCell]:
+    """Resolve every cell, so that a mistake in one is known before another runs for hours."""
+    return [_plan(cell, progress) for cell in cells]
+
+
+def _plan(cell: Cell, progress: Progress) -> PlannedCell | ImpossibleCell:
+    try:
+        return resolve(cell, progress).planned
+    except FAILURES as error:  # a plug-in may fail in any way
+        return ImpossibleCell(cell, in_a_line(error))
+
+
+def _shared_artifacts(cell: Cell, system: System, manifest: Manifest) -> tuple[str, ...]:
+    """Name the artifacts that other cells may need too."""
+    holds_out = system.uses_validation or cell.label_fraction < 1
+    train = partial(_train_name, cell.task, manifest.hash, cell.fold, cell.seed, holds_out)
+    try:
+        artifacts = system.shared_artifacts(cell, train)
+        return tuple(json.dumps(artifact, sort_keys=True) for artifact in artifacts)
+    except FAILURES:  # they only affect scheduling, and the run reports what is wrong
+        return ()
+
+
+@lru_cache(maxsize=4096)
+def _train_name(task: str, manifest_hash: str, fold: int, seed: int, holds_out: bool) -> str:
+    """Name the train audio of cells by a hash of its clips."""
+    card = load_card(task)
+    rows = make_split(load_manifest(card), card, fold, seed, uses_validation=holds_out).train
+    return hashlib.sha256(manifest_hash.encode() + rows.tobytes()).hexdigest()
+
+
+def expand_grid(
+    systems: Sequence[tuple[str, dict[str, Any]]],
+    tasks: Sequence[str],
+    protocols: Sequence[str] = (),
+    label_fractions: Sequence[float] = (1.0,),
+    seeds: int = 1,
+    fold: int | None = None,
+) -> list[Cell]:
+    """Expand a grid into cells.
+
+    Args:
+        systems: names, each with the settings that differ from its defaults.
+        tasks: names, or name@variant.
+        protocols: what to run; none for each system's own. A system skips those it does not have, unless it
+            has none of them.
+        label_fractions: shares of the labels.
+        seeds: how many, from 0.
+        fold: the one fold to run; none for all.
+
+    Raises:
+        UserError: unknown protocol, system or task; a system that has none of the protocols; a fold that a
+            task does not have.
+    """
+    for protocol in protocols:
+        if protocol not in get_args(ProtocolName):
+            raise unknown("protocol", protocol, get_args(ProtocolName))
+    cells = []
+    for name, settings in systems:
+        kind = load_system(name)
+        own = kind.protocols
+        chosen = [own[0]] if not protocols else [p for p in own if p in protocols]
+        if not chosen:
+            raise _no_protocol(name, kind, ", ".join(protocols))
+        for task in tasks:
+            card = load_card(task)
+            if fold is not None:
+                card.check_fold(fold)
+            folds = card.folds if fold is None else (fold,)
+            cells += [
+                Cell(
+                    system=name,
+                    settings=settings,
+                    task=card.reference,
+                    protocol=protocol,
+                    label_fraction=fraction,
+                    seed=seed,
+                    fold=number,
+                )
+                for protocol in chosen
+                for fraction in label_fractions
+                for seed in range(seeds)
+                for number in folds
+            ]
+    return cells
+
+
+def _no_protocol(name: str, kind: type[System], protocol: str) -> UserError:
+    because = f" ({kind.frozen_because})" if kind.frozen_because else ""
+    return UserError(
+        f"the system '{name}' has no protocol '{protocol}'{because}",
+        allowed=f"it has {', '.join(kind.protocols)}",
+    )
