@@ -10,7 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -42,9 +42,6 @@ class Source(Config):
         True,
         description="whether a checksum the card does not know is fixed by the first download; not for an "
         "archive that its server makes anew on each request",
-    )
-    lists: bool = Field(
-        False, description="whether the file holds addresses, one a line, of the archives to fetch"
     )
     note: str = Field("", description="what a user should know of this file")
 
@@ -301,6 +298,27 @@ class Reader(ABC):
 
         Raises:
             UserError: the folder has not the layout of the data set.
+        """
+
+
+class IndexedReader(Reader):
+    """A reader whose data set comes in many small archives, which a file of the card's sources names.
+
+    Some of these archives may be missing or damaged. A folder that a user gives may hold them at any depth; where
+    an archive lay is a part of the path that the reader sees.
+    """
+
+    index: ClassVar[str]  # the source file that names the archives
+
+    @abstractmethod
+    def read_index(self, path: Path) -> dict[str, str]:
+        """Return the path of each archive, relative to the others, by its address.
+
+        Args:
+            path: the index as it was fetched.
+
+        Raises:
+            UserError: the file is not such an index.
         """
 
 

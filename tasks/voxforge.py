@@ -10,16 +10,41 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from lape_bench.task import ClipEntry, Reader, TaskCard
+from lape_bench.core.errors import UserError
+from lape_bench.task import ClipEntry, IndexedReader, TaskCard
 
 LANGUAGES = {name: name for name in ("de", "en", "es", "fr", "it", "ru")} | {"SpeechCorpus": "en"}
 SUBMISSION = re.compile(r"(?P<user>.+?)-(?P<date>\d{8})(?:-(?P<code>\w+))?")
 AUDIO = {"wav": ".wav", "flac": ".flac"}
 
 
-class VoxForge(Reader):
+class VoxForge(IndexedReader):
     """Languages by folder; sides are drawn, with all submissions of a user on one."""
+
+    index = "voxforge_urls.txt"
+
+    def read_index(self, path: Path) -> dict[str, str]:
+        """See `IndexedReader`; the file holds an address a line, perhaps quoted, perhaps without `http://`."""
+        archives = {}
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            address = line.strip().strip("\"'")
+            if not address:
+                continue
+            url = address if "://" in address else f"http://{address}"
+            try:
+                name = unquote(urlsplit(url).path).strip("/")
+            except ValueError:  # of brackets
+                name = ""
+            if not name or re.search(r"[\s<>\ufffd]", url):
+                raise UserError(
+                    f"{path}: line {number} is not the address of a file",
+                    next_step="delete the file and fetch it again; its server may have sent another page",
+                )
+            archives[url] = name
+        return archives
 
     def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the recordings of every submission, the FLAC files only where there is no WAV."""

@@ -2,19 +2,18 @@
 
 import hashlib
 import lzma
-import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import Staging, digest, home, sha256, staged_folders
+from lape_bench.data.catalog import load_reader
 from lape_bench.data.sources import checksum_pins
-from lape_bench.task import Source, TaskCard
+from lape_bench.task import IndexedReader, Source, TaskCard
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # What zipfile and tarfile raise, in their several ways, for an archive that ends early or was damaged.
@@ -64,12 +63,12 @@ class Download(NamedTuple):
     Attributes:
         source: the source.
         path: its file.
-        listed: whether its address came from a list rather than from the card.
+        is_optional: whether it is one of the many that an index names, of which some may be missing.
     """
 
     source: Source
     path: Path
-    listed: bool
+    is_optional: bool = False
 
     @property
     def place(self) -> str:
@@ -89,43 +88,37 @@ class Download(NamedTuple):
 
 
 def downloads(card: TaskCard) -> list[Download]:
-    """Return the card's fetchable sources, and what those of them list that are fetched already."""
-    known = checksum_pins.read()
+    """Return the card's fetchable sources, and the archives that a fetched index names.
+
+    Raises:
+        UserError: the index cannot be read, or an archive that it names would leave the folder.
+    """
+    pins = checksum_pins.read()
     found = []
     for source in card.sources:
         if source.url is None:
             continue
         folder = home() / "downloads" / hashlib.sha256(source.url.encode()).hexdigest()[:12]
         path = folder / source.file
-        found.append(Download(_with_pin(source, known), path, listed=False))
-        if source.lists and path.is_file():
-            for url, name in _listed(path).items():
-                item = _with_pin(Source(file=name, url=url), known)
-                found.append(Download(item, folder / name, listed=True))
-    return found
-
-
-def _listed(path: Path) -> dict[str, str]:
-    """Map each address of a list to its path there; the list may quote addresses, and leave `http://` out."""
-    found = {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
-        address = line.strip().strip("\"'")
-        if not address:
+        found.append(Download(_with_pin(source, pins), path))
+        if is_archive(path) or not path.is_file():
             continue
-        url = address if "://" in address else f"http://{address}"
-        try:
-            name = unquote(urlsplit(url).path).strip("/")
-        except ValueError:  # of brackets
-            name = ""
-        if not name or re.search(r"[\s<>\ufffd]", url):
-            raise UserError(
-                f"{path}: line {number} is no address of a file",
-                next_step="delete the list and fetch it again; its server may have sent another page",
-            )
-        _refuse_unsafe(path, name, is_special=False)
-        found[url] = name
+        reader = index_reader(card)
+        if reader is not None and source.file == reader.index:
+            for url, name in reader.read_index(path).items():
+                _refuse_unsafe(path, name, is_special=False)
+                archive = _with_pin(Source(file=name, url=url), pins)
+                found.append(Download(archive, folder / name, is_optional=True))
     return found
+
+
+def index_reader(card: TaskCard) -> IndexedReader | None:
+    """Return the card's reader if it reads an index of archives."""
+    try:
+        reader = load_reader(card)
+    except UserError:  # whoever reads the data set is told; listings go on
+        return None
+    return reader if isinstance(reader, IndexedReader) else None
 
 
 def is_fetched(card: TaskCard) -> bool:

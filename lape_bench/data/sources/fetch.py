@@ -8,7 +8,13 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.paths import sha256
 from lape_bench.core.progress import Progress, Stopped
 from lape_bench.data.sources import checksum_pins
-from lape_bench.data.sources.archives import Download, downloads, is_archive, opens
+from lape_bench.data.sources.archives import (
+    Download,
+    downloads,
+    index_reader,
+    is_archive,
+    opens,
+)
 from lape_bench.data.sources.checksum_pins import Pin
 from lape_bench.data.sources.http_download import download
 from lape_bench.task import TaskCard
@@ -17,7 +23,7 @@ NAMED = 5  # how many failures a message names; it counts them all
 
 
 def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
-    """Download every fetchable file of a task, lists of addresses first.
+    """Download every fetchable file of a task, an index of archives first.
 
     A file whose checksum the card does not know is pinned (`lape_bench.data.sources.checksum_pins`). A failure does not stop the others.
 
@@ -39,9 +45,12 @@ def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
             f"the recordings of {card.name} have no address to fetch them from",
             next_step=card.obtain or f"'bench tasks show {card.name}' says where they come from",
         )
-    _all([each for each in wanted if each.source.lists], parallel, progress)
-    wanted = downloads(card)
-    _all([each for each in wanted if not each.source.lists], parallel, progress)
+    reader = index_reader(card)
+    index = None if reader is None else reader.index
+    if index is not None:
+        _all([each for each in wanted if each.source.file == index], parallel, progress)
+        wanted = downloads(card)
+    _all([each for each in wanted if each.source.file != index], parallel, progress)
     return [each.path if each.path.is_file() else each.unpacked() or each.path for each in wanted]
 
 

@@ -65,13 +65,13 @@ class Archive(NamedTuple):
         path: its file.
         place: where its part stands among the others.
         check: holds it against the card or its pin, and returns its SHA-256.
-        is_listed: whether it is one of the many of a list, of which some may be left out.
+        is_optional: whether it is one of many, of which some may be left out.
     """
 
     path: Path
     place: str
     check: Callable[[], str]
-    is_listed: bool
+    is_optional: bool = False
 
 
 def gather(
@@ -84,7 +84,7 @@ def gather(
         given: archives and folders; a folder may hold the archives that the card names. Empty: the task is
             generated, was fetched, or its card says where its recordings are.
         progress: told of each unpacked archive and file.
-        skip_bad: leave out bad archives of a list, instead of stopping.
+        skip_bad: leave out bad archives if there are many of which some may be missing, instead of stopping.
 
     Raises:
         UserError: there is nothing, a part is missing, or an archive is unsafe, damaged or another.
@@ -98,16 +98,16 @@ def gather(
     if card.recordings is not None and not given:
         given = [_own_folder(card.name, card.recordings)]
     found = list(_given(card, given) if given else _fetched(card))
-    to_unpack = [each for each in found if isinstance(each, Archive)]
+    to_unpack = [part for part in found if isinstance(part, Archive)]
     unpacked = iter(_unpack(to_unpack, skip_bad, progress))
     parts, skipped = [], []
-    for each in found:
-        part = next(unpacked) if isinstance(each, Archive) else each
-        if isinstance(part, UnpackedPart):
-            parts.append(part)
+    for part in found:
+        result = next(unpacked) if isinstance(part, Archive) else part
+        if isinstance(result, UnpackedPart):
+            parts.append(result)
         else:
-            logger.warning(f"left out {each.place}: {part.what}")
-            skipped.append((each.place, part.what))
+            logger.warning(f"left out {part.place}: {result.what}")
+            skipped.append((part.place, result.what))
     if skipped and not parts:
         raise UserError(
             f"none of the {len(skipped)} archives of {card.name} can be used, such as {skipped[0][1]}",
@@ -150,63 +150,88 @@ def _own_folder(name: str, recordings: Recordings) -> Path:
 
 
 def _given(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
-    yield from _named(card, given)
-    # Lists and labels that were fetched need not be given once more.
-    told = {path.name for path in given} | {
-        each.name for path in given if path.is_dir() for each in path.iterdir()
-    }
-    for each in archives.downloads(card):
-        is_loose = not (each.listed or each.source.lists or archives.is_archive(each.path))
-        if is_loose and each.path.is_file() and each.path.name not in told:
-            archives.check_fetched(each)
-            yield UnpackedPart(each.path, each.source.file, each.source.file)
-
-
-def _named(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
-    named = {source.file for source in card.sources}
-    has_list = any(source.lists for source in card.sources)
+    """Yield the parts that a user gave, and the lists and labels that were fetched."""
     given = [existing(path, "the folder or archive") for path in given]
-    # Labels may have another name than the card's; but nothing except such files is a mistake.
-    is_foreign = {path: _is_foreign(path, named) for path in given}
-    for path in given:
-        if is_foreign[path] and (all(is_foreign.values()) or not path.is_file()):
+    _refuse_foreign(card, given)
+    if archives.index_reader(card) is None:
+        yield from _named_parts(card, given)
+    else:
+        for path in given:
+            yield from _parts_of_many(card, path)
+    names = {path.name for path in given} | {
+        inside.name for path in given if path.is_dir() for inside in path.iterdir()
+    }
+    for download in _without_index(card, archives.downloads(card)):
+        is_loose = not (download.is_optional or archives.is_archive(download.path))
+        if is_loose and download.path.is_file() and download.path.name not in names:
+            yield _fetched_file(download)
+
+
+def _refuse_foreign(card: TaskCard, given: Sequence[Path]) -> None:
+    """Refuse files that are neither archives nor named by the card.
+
+    Labels may have another name than the card's, so that beside other parts such a file is taken. If nothing else
+    was given, it is a mistake.
+    """
+    named = {source.file for source in card.sources}
+    foreign = [
+        path
+        for path in given
+        if not (path.is_dir() or archives.is_archive(path) or path.name in named)
+    ]
+    for path in foreign:
+        if len(foreign) == len(given) or not path.is_file():
             raise UserError(
                 f"{path} is neither a folder nor an archive",
                 allowed=f"archives end in {', '.join(archives.ARCHIVES)}",
             )
+
+
+def _named_parts(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
+    """Yield the parts of a data set whose archives the card names.
+
+    A folder that holds such archives stands for them and for the files beside them; another folder is a part.
+    """
+    named = {source.file for source in card.sources}
     beside: set[str] = set()  # names of files that nobody asked for
     for path in given:
-        if path.is_dir():
-            inside = sorted(path.rglob("*") if has_list else path.iterdir())
-            archived = [
-                each
-                for each in inside
-                if archives.is_archive(each) and (has_list or each.name in named)
-            ]
-            for each in archived:
-                # What a list names may lie deep, and the name of the folder given may be what tells the class.
-                start = path.parent if has_list else path
-                place = archives.bare_name(each.relative_to(start).as_posix())
-                yield Archive(each, place, partial(archives.check, each, card), has_list)
-            if not archived:
-                yield UnpackedPart(path, path.name, f"folder {path.name}")
-            elif not has_list:
-                for each in inside:
-                    if _is_loose(each) and each.name not in beside:
-                        if each.name not in named:
-                            beside.add(each.name)  # two folders may hold a README each
-                        archives.check(each, card)
-                        yield UnpackedPart(each, each.name, each.name)
-        elif archives.is_archive(path):
-            check = partial(archives.check, path, card)
-            yield Archive(path, archives.bare_name(path.name), check, is_listed=False)
-        else:
-            archives.check(path, card)
-            yield UnpackedPart(path, path.name, path.name)
+        if not path.is_dir():
+            yield _given_file(card, path)
+            continue
+        inside = sorted(path.iterdir())
+        archived = [file for file in inside if archives.is_archive(file) and file.name in named]
+        if not archived:
+            yield UnpackedPart(path, path.name, f"folder {path.name}")
+            continue
+        for file in archived:
+            yield _given_file(card, file)
+        for file in inside:
+            if _is_loose(file) and file.name not in beside:
+                if file.name not in named:
+                    beside.add(file.name)  # two folders may hold a README each
+                yield _given_file(card, file)
 
 
-def _is_foreign(path: Path, named: set[str]) -> bool:
-    return not (path.is_dir() or archives.is_archive(path) or path.name in named)
+def _parts_of_many(card: TaskCard, path: Path) -> Iterator[UnpackedPart | Archive]:
+    """Yield the parts at `path` of a data set in many archives; a folder may hold them at any depth."""
+    if not path.is_dir():
+        yield _given_file(card, path)
+        return
+    archived = sorted(file for file in path.rglob("*") if archives.is_archive(file))
+    for file in archived:
+        # The name of the given folder may be what tells the class.
+        place = archives.bare_name(file.relative_to(path.parent).as_posix())
+        yield Archive(file, place, partial(archives.check, file, card), is_optional=True)
+    if not archived:
+        yield UnpackedPart(path, path.name, f"folder {path.name}")
+
+
+def _given_file(card: TaskCard, path: Path) -> UnpackedPart | Archive:
+    if archives.is_archive(path):
+        check = partial(archives.check, path, card)
+        return Archive(path, archives.bare_name(path.name), check)
+    archives.check(path, card)
+    return UnpackedPart(path, path.name, path.name)
 
 
 def _is_loose(path: Path) -> bool:
@@ -214,12 +239,27 @@ def _is_loose(path: Path) -> bool:
 
 
 def _fetched(card: TaskCard) -> Iterator[UnpackedPart | Archive]:
+    """Yield the parts that `bench data fetch` has brought."""
     downloads = archives.downloads(card)
-    # Of what a list names some may be gone for good, but not all of it.
-    some_listed = any(each.listed and each.is_here() for each in downloads)
-    missing = [
-        each for each in downloads if not each.is_here() and not (each.listed and some_listed)
-    ]
+    _refuse_missing(card, downloads)
+    for download in _without_index(card, downloads):
+        folder, source = download.unpacked(), download.source
+        if folder is not None:
+            yield UnpackedPart(folder, download.place, f"{source.file} sha256:{source.sha256}")
+        elif not download.path.is_file():
+            continue  # one of many
+        elif archives.is_archive(download.path):
+            check = partial(archives.check_fetched, download)
+            yield Archive(download.path, download.place, check, download.is_optional)
+        else:
+            yield _fetched_file(download)
+
+
+def _refuse_missing(card: TaskCard, downloads: Sequence[archives.Download]) -> None:
+    """Refuse a data set of which a file is missing; of many archives some may be, but not all."""
+    absent = [download for download in downloads if not download.is_here()]
+    some = any(download.is_optional and download.is_here() for download in downloads)
+    missing = [download for download in absent if not (download.is_optional and some)]
     if len(missing) == len(downloads):
         files = ", ".join(source.file for source in card.sources)
         by_hand = card.obtain or f"run 'bench data fetch {card.name}' first"
@@ -234,27 +274,24 @@ def _fetched(card: TaskCard) -> Iterator[UnpackedPart | Archive]:
             f"{missing[0].source.file}",
             next_step=f"run 'bench data fetch {card.name}'",
         )
-    absent = sum(not each.is_here() for each in downloads)
     if absent:
         logger.warning(
-            f"{absent} of {len(downloads)} files of {card.name} are not fetched and left out; "
+            f"{len(absent)} of {len(downloads)} files of {card.name} are not fetched and left out; "
             f"'bench data fetch {card.name}' tries them again"
         )
-    for each in downloads:
-        folder = each.unpacked()
-        if each.source.lists:
-            continue
-        if folder is not None:
-            yield UnpackedPart(
-                folder, each.place, f"{each.source.file} sha256:{each.source.sha256}"
-            )
-        elif each.path.is_file():
-            if archives.is_archive(each.path):
-                check = partial(archives.check_fetched, each)
-                yield Archive(each.path, each.place, check, each.listed)
-            else:
-                archives.check_fetched(each)
-                yield UnpackedPart(each.path, each.source.file, each.source.file)
+
+
+def _without_index(
+    card: TaskCard, downloads: Sequence[archives.Download]
+) -> Iterator[archives.Download]:
+    reader = archives.index_reader(card)
+    index = None if reader is None else reader.index
+    return (download for download in downloads if download.source.file != index)
+
+
+def _fetched_file(download: archives.Download) -> UnpackedPart:
+    archives.check_fetched(download)
+    return UnpackedPart(download.path, download.source.file, download.source.file)
 
 
 def _unpack(
@@ -295,9 +332,9 @@ def _unpack_one(
                 archive.path, checksum, task.advance, stage if is_small else None
             )
     except archives.BadArchive as error:
-        if archive.is_listed and skip_bad:
+        if archive.is_optional and skip_bad:
             return error
-        if archive.is_listed:
+        if archive.is_optional:
             raise UserError(
                 error.what,
                 allowed=error.allowed,
@@ -313,8 +350,8 @@ def _together(card: TaskCard, parts: Sequence[UnpackedPart]) -> Path:
     twice = sorted(place for place, count in counts.items() if count > 1)
     if twice:
         raise UserError(f"two of the parts of {card.name} are called {twice[0]}")
-    told = "".join(f"{part.place}\n{within_home(part.path)}\n" for part in parts)
-    folder = home() / "data" / f"{card.name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    content = "".join(f"{part.place}\n{within_home(part.path)}\n" for part in parts)
+    folder = home() / "data" / f"{card.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
         with staged_folder(folder.parent) as staging:
             for part in parts:

@@ -24,7 +24,7 @@ from lape_bench.data.sources.archives import (  # fmt: skip
 )
 from lape_bench.data.sources.checksum_pins import Pin
 from lape_bench.task import Source
-from tests.lape_bench.data.archives import card_with
+from tests.lape_bench.data.archives import card_with, card_with_index
 
 FILES = {f"audio/{index}.wav": np.random.default_rng(index).bytes(3000) for index in range(6)}
 TAR_MODES = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
@@ -376,14 +376,14 @@ def pin(each: Download) -> None:
 
 def listing(text: str) -> list[Download]:
     """What a fetched list of this text adds to the card's downloads."""
-    card = card_with(Source(file="list.txt", url="http://one.example/list.txt", lists=True))
-    [the_list] = downloads(card)
-    the_list.path.parent.mkdir(parents=True)
-    the_list.path.write_text(text)
-    first, *listed = downloads(card)
-    assert first == the_list
-    assert all(each.listed for each in listed)
-    return listed
+    card = card_with_index("http://one.example/voxforge_urls.txt")
+    [index] = downloads(card)
+    index.path.parent.mkdir(parents=True)
+    index.path.write_text(text)
+    first, *named = downloads(card)
+    assert first == index
+    assert all(each.is_optional for each in named)
+    return named
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_only_the_ending_that_makes_an_archive_is_taken_off_a_name(
     name: str, expected: str
 ) -> None:
     assert bare_name(name) == expected
-    assert Download(Source(file=name), Path("anywhere"), listed=False).place == expected
+    assert Download(Source(file=name), Path("anywhere")).place == expected
 
 
 def test_a_download_is_here_while_its_archive_or_what_was_in_it_is() -> None:
@@ -531,4 +531,4 @@ def test_a_listed_address_that_leaves_the_folder_is_refused(line: str, cache: Pa
 def test_a_list_that_holds_something_else_is_said_by_name(text: str) -> None:
     with pytest.raises(UserError) as caught:
         listing(text)
-    assert "list.txt" in one_line(caught)
+    assert "voxforge_urls.txt" in one_line(caught)

@@ -17,7 +17,7 @@ from lape_bench.data.sources import fetch as module
 from lape_bench.data.sources.archives import downloads, unpack
 from lape_bench.data.sources.fetch import NAMED, fetch
 from lape_bench.task import Source, TaskCard
-from tests.lape_bench.data.archives import card_with, zip_of
+from tests.lape_bench.data.archives import card_with, card_with_index, zip_of
 from tests.lape_bench.http_server import CONTENT, HALF, OTHER, Server
 
 FILES = {f"/{name}.zip": zip_of({f"{name}.txt": name.encode() * 50}) for name in "abcd"}
@@ -91,7 +91,7 @@ def test_a_list_comes_first_and_then_what_it_lists(
     names = ["a", "b", "c", "d%20e"]
     server.more = {f"/en/16kHz/{name}.zip": zip_of({name: b""}) for name in names}
     server.more["/list.txt"] = "\r\n".join(lines).encode()
-    card = card_with(Source(file="list.txt", url=f"{server.address}/list.txt", lists=True))
+    card = card_with_index(f"{server.address}/list.txt")
     paths = fetch(card, 2, progress)
     assert server.paths[0] == "/list.txt"
     assert Counter(server.paths) == dict.fromkeys(server.more, 1)
@@ -109,7 +109,7 @@ def test_an_address_that_a_list_repeats_is_one_file(server: Server, progress: Pr
     address = f"{server.address}/a.zip"
     lines = [address, address.removeprefix("http://"), f'"{address}"']
     server.more = {"/list.txt": "\n".join(lines).encode(), "/a.zip": zip_of({})}
-    card = card_with(Source(file="list.txt", url=f"{server.address}/list.txt", lists=True))
+    card = card_with_index(f"{server.address}/list.txt")
     assert len(fetch(card, 2, progress)) == 2
     assert Counter(server.paths) == {"/list.txt": 1, "/a.zip": 1}
 
@@ -169,9 +169,7 @@ def test_of_many_failures_some_are_named_and_all_are_counted(
 def test_a_list_that_cannot_be_fetched_is_said_and_nothing_else_is_asked_for(
     server: Server, progress: Progress
 ) -> None:
-    card = card_with(
-        Source(file="list.txt", url=f"{server.address}/list.txt", lists=True), server.source()
-    )
+    card = card_with_index(f"{server.address}/list.txt", server.source())
     with pytest.raises(UserError, match="answered 404"):
         fetch(card, 1, progress)
     assert server.paths == ["/list.txt"]
@@ -311,8 +309,6 @@ def test_an_interrupted_fetch_ends_keeps_what_came_and_goes_on_from_there(
     progress, came, card = half_way
 
     def interrupted(waiting: Mapping[object, object]) -> tuple[()]:
-        if not waiting:  # there are no lists
-            return ()
         assert came.wait(5)
         raise KeyboardInterrupt
 

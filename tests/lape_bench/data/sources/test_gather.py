@@ -25,14 +25,14 @@ from lape_bench.data.sources.checksum_pins import Pin
 from lape_bench.data.sources.gather import NAMED, gather
 from lape_bench.runtime import cpu_cores
 from lape_bench.task import Source, TaskCard
-from tests.lape_bench.data.archives import card_with, zip_of
+from tests.lape_bench.data.archives import card_with, card_with_index, zip_of
 
 CLIPS, LABELS = zip_of({"clips/1.wav": b"one"}), b"1.wav,dog\n"
 BY_HAND = card_with(Source(file="a.zip"), Source(file="b.zip"), Source(file="labels.csv"))
 FETCHED = card_with(
     *(Source(file=name, url=f"http://one.example/{name}") for name in ("a.zip", "b.zip"))
 )
-LISTED = card_with(Source(file="list.txt", url="http://one.example/list.txt", lists=True))
+INDEXED = card_with_index("http://one.example/voxforge_urls.txt")
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -214,7 +214,7 @@ def test_of_a_list_every_archive_is_taken_as_deep_as_it_lies_below_the_folder_gi
 ) -> None:
     for name in ("en/one", "en/two"):
         archive(tmp_path / "mine" / f"{name}.zip", {"1.txt": name})
-    root = gather(LISTED, [tmp_path / "mine"], progress).root
+    root = gather(INDEXED, [tmp_path / "mine"], progress).root
     assert read(root) == {"mine/en/one/1.txt": "en/one", "mine/en/two/1.txt": "en/two"}
 
 
@@ -275,10 +275,10 @@ def test_of_very_many_parts_the_origin_is_told_in_one_checksum(
     count = NAMED + 1
     for number in range(count):
         archive(tmp_path / "mine" / f"{number:02d}.zip", {"1.txt": str(number)})
-    before = gather(LISTED, [tmp_path / "mine"], progress).origin
+    before = gather(INDEXED, [tmp_path / "mine"], progress).origin
     assert before.startswith(f"{count} parts, sha256")
     archive(tmp_path / "mine" / "00.zip", {"1.txt": "another"})
-    after = gather(LISTED, [tmp_path / "mine"], progress).origin
+    after = gather(INDEXED, [tmp_path / "mine"], progress).origin
     assert before != after
     assert max(len(before), len(after)) < 150
 
@@ -300,7 +300,7 @@ def some_bad(tmp_path: Path) -> Path:
 def test_a_bad_archive_of_a_list_stops_and_the_way_around_it_is_said(
     some_bad: Path, progress: Progress, cache: Path
 ) -> None:
-    said = refusal(LISTED, [some_bad], progress)
+    said = refusal(INDEXED, [some_bad], progress)
     assert f"{some_bad / 'en' / 'b.zip'} is truncated or damaged" in said
     assert "--skip-bad" in said
     assert list((cache / "data").iterdir()) == []
@@ -309,7 +309,7 @@ def test_a_bad_archive_of_a_list_stops_and_the_way_around_it_is_said(
 def test_bad_archives_of_a_list_are_left_out_on_request_and_told(
     some_bad: Path, progress: Progress, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = gather(LISTED, [some_bad], progress, skip_bad=True)
+    found = gather(INDEXED, [some_bad], progress, skip_bad=True)
     assert read(found.root) == {f"mine/en/{name}/clips/1.wav": "one" for name in "ad"}
     assert [place for place, _ in found.skipped] == ["mine/en/b", "mine/en/c"]
     assert "truncated or damaged" in found.skipped[0][1]
@@ -321,11 +321,11 @@ def test_fetched_archives_of_a_list_are_left_out_too_where_damaged_or_not_the_pi
     progress: Progress,
 ) -> None:
     addresses = b"".join(b"http://one.example/en/%d.zip\n" % number for number in range(4))
-    bring(LISTED, list=addresses)
-    *_, last = bring(LISTED, **{"0": CLIPS, "1": DAMAGED, "2": CLIPS, "3": CLIPS})
+    bring(INDEXED, voxforge_urls=addresses)
+    *_, last = bring(INDEXED, **{"0": CLIPS, "1": DAMAGED, "2": CLIPS, "3": CLIPS})
     write(last, CLIPS[:-1] + b"\1")
-    assert "--skip-bad" in refusal(LISTED, [], progress)
-    found = gather(LISTED, [], progress, skip_bad=True)
+    assert "--skip-bad" in refusal(INDEXED, [], progress)
+    found = gather(INDEXED, [], progress, skip_bad=True)
     assert read(found.root) == {f"en/{number}/clips/1.wav": "one" for number in (0, 2)}
     assert [place for place, _ in found.skipped] == ["en/1", "en/3"]
 
@@ -345,7 +345,7 @@ def test_where_all_archives_of_a_list_are_bad_that_is_said(
     for name in "ab":
         write(tmp_path / "mine" / f"{name}.zip", DAMAGED)
     with pytest.raises(UserError, match="none of the 2 archives"):
-        gather(LISTED, [tmp_path / "mine"], progress, skip_bad=True)
+        gather(INDEXED, [tmp_path / "mine"], progress, skip_bad=True)
 
 
 @pytest.mark.parametrize("small_bytes", [module.SMALL_BYTES, 0], ids=["small", "large"])
@@ -358,7 +358,7 @@ def test_a_full_disk_is_no_fault_of_the_archive(
     monkeypatch.setattr(zipfile.ZipFile, "extract", full)
     monkeypatch.setattr(module, "SMALL_BYTES", small_bytes)
     with pytest.raises(UserError, match=r"^the disk"):
-        gather(LISTED, [some_bad], progress, skip_bad=True)
+        gather(INDEXED, [some_bad], progress, skip_bad=True)
 
 
 @pytest.mark.parametrize("small_bytes", [module.SMALL_BYTES, 0], ids=["small", "large"])
@@ -399,7 +399,7 @@ def test_many_archives_are_flushed_together_and_abandoned_folders_looked_for_onc
         paths, "_remove_abandoned", lambda parent: done.append("look") or look(parent)
     )
     monkeypatch.setattr(module, "FLUSHED_TOGETHER", 5)
-    assert len(read(gather(LISTED, [tmp_path / "mine"], progress).root)) == 10 * (len(files) + 1)
+    assert len(read(gather(INDEXED, [tmp_path / "mine"], progress).root)) == 10 * (len(files) + 1)
     for_the_links = ["look"]
     assert done == ["look", "sync"] * 2 + for_the_links
 
@@ -445,7 +445,7 @@ def test_a_missing_part_is_named_with_the_next_command(progress: Progress, cache
     ("card", "advice"),
     [
         (FETCHED, "give --from, or run 'bench data fetch esc10' first"),
-        (LISTED, "give --from, or run 'bench data fetch esc10' first"),
+        (INDEXED, "give --from, or run 'bench data fetch voxforge' first"),
         (card_with(Source(file="a.zip"), obtain="write to the authors"), "write to the authors"),
     ],
     ids=["to fetch", "a list to fetch", "by hand"],
@@ -460,12 +460,12 @@ def test_where_there_is_nothing_the_next_step_is_said(
 
 def test_of_what_a_list_names_some_may_be_missing_but_not_all(progress: Progress) -> None:
     addresses = b"".join(b"http://one.example/en/%d.zip\n" % number for number in range(3))
-    bring(LISTED, list=addresses)
-    said = refusal(LISTED, [], progress)
+    bring(INDEXED, voxforge_urls=addresses)
+    said = refusal(INDEXED, [], progress)
     assert "3 of 4 files" in said
-    assert "run 'bench data fetch esc10'" in said
-    bring(LISTED, **{"0": CLIPS, "2": CLIPS})
-    root = gather(LISTED, [], progress).root
+    assert "run 'bench data fetch voxforge'" in said
+    bring(INDEXED, **{"0": CLIPS, "2": CLIPS})
+    root = gather(INDEXED, [], progress).root
     assert read(root) == {"en/0/clips/1.wav": "one", "en/2/clips/1.wav": "one"}
 
 
