@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lape_bench.data.labeled_audio import TaskSplit as TaskSplit
     from lape_bench.data.labeled_audio import get_task as get_task
     from lape_bench.data.labeled_audio import list_tasks as list_tasks
+    from lape_bench.evaluation.kept_model import predict as predict
     from lape_bench.learning.encoders.base import Encoder as Encoder
     from lape_bench.learning.encoders.log_mel import LogMelEncoder as LogMelEncoder
     from lape_bench.learning.systems.encoder_system import EncoderConfig as EncoderConfig
@@ -53,6 +54,7 @@ _PUBLIC = {
     "data.audio_store": ("Clips",),
     "data.labeled_audio": ("LabeledAudio", "Task", "TaskSplit", "get_task", "list_tasks"),
     "api": ("evaluate", "list_systems"),
+    "evaluation.kept_model": ("predict",),
     "learning.encoders.base": ("Encoder",),
     "learning.encoders.log_mel": ("LogMelEncoder",),
     "learning.systems.encoder_system": (

@@ -5,8 +5,7 @@ The module is not called `evaluate`: importing it would hide the function of tha
 Importing this module stays light: torch and pandas are imported when something runs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +110,7 @@ def evaluate(
         []
     """
     from lape_bench.evaluation.runner import RunOptions
-    from lape_bench.runtime.device import Compute
+    from lape_bench.runtime.device import Compute, torch_settings_restored
     from lape_bench.sweep.local_engine import LocalEngine
 
     chosen = choose_tasks(_as_list(tasks), suite, data)
@@ -120,7 +119,7 @@ def evaluate(
     show = Progress(quiet=not progress)
     if progress is None and show.console.is_terminal:
         show = Progress()
-    with _torch_settings_kept():
+    with torch_settings_restored():
         items = plan_items(
             systems,
             chosen.names,
@@ -320,20 +319,3 @@ def _check_jobs(jobs: int, systems: Iterable[str]) -> None:
                 f"{name} is a class that only this process knows, and jobs={jobs} starts others",
                 next_step=f"leave jobs out, or put the class into a file and name it 'file.py:{name}'",
             )
-
-
-@contextmanager
-def _torch_settings_kept() -> Iterator[None]:
-    """Restore torch's process-wide settings after the block: the caller's own code goes on in this process."""
-    import torch
-
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    tf32 = torch.backends.cudnn.allow_tf32
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.backends.cudnn.allow_tf32 = tf32

@@ -18,6 +18,7 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import prepare
 from lape_bench.plugins import single_file
+from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
@@ -51,6 +52,7 @@ def no_plug_in_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """Python forgets the folders of plug-ins of a single file, and the modules from this test's folder."""
     for name, empty in (("_folders", []), ("_imported_as", {}), ("_codes", {})):
         monkeypatch.setattr(single_file, name, empty)
+    monkeypatch.setattr(SYSTEMS, "_classes", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     for name, module in [*sys.modules.items()]:

@@ -360,6 +360,7 @@ def _test_results(
         folds=card.split.folds or 1,
         clips={name: len(side) for name, side in sides.items()},
         skipped=len(manifest.info.skipped),
+        window_seconds=card.window_seconds,
     )
     return {
         "status": "finished",

@@ -101,6 +101,7 @@ class TaskFacts(Frozen):
     folds: int
     clips: dict[str, int] = Field(description="clips of train, labeled, validation and test")
     skipped: int
+    window_seconds: float | None = Field(None, description="length of a training window")
 
 
 class ArtifactUse(Frozen):

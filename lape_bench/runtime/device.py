@@ -1,6 +1,8 @@
 """Where to compute and how precisely, chosen once at the command line and handed down."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -45,6 +47,21 @@ class Compute(Config):
         if self.precision == "auto":
             return device, "bf16" if _gains_from_bf16(device) else "float32"
         return device, "bf16" if self.precision == "bf16" else "float32"
+
+
+@contextmanager
+def torch_settings_restored() -> Iterator[None]:
+    """Restore after the block what `resolve` sets for the whole process, so that a caller's own code is not changed."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def stamp(device: torch.device, precision: Precision) -> dict[str, str]:
