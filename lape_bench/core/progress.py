@@ -10,15 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.progress import Progress as Bars
 from rich.progress import Task as Bar
@@ -49,7 +51,7 @@ class Running:
         self.progress, self.title, self.total, self.unit = progress, title, total, unit
         self.done = 0
         self.notes: dict[str, str] = {}
-        self.began = self._said = time.monotonic()
+        self.began = self._shown = time.monotonic()
         self._lock = threading.Lock()
         self._resumed_from = 0
 
@@ -102,9 +104,9 @@ class Running:
     def due(self) -> bool:
         """Tell whether it is time for another plain line."""
         now = time.monotonic()
-        if now - self._said < LINE_EVERY_SECONDS:
+        if now - self._shown < LINE_EVERY_SECONDS:
             return False
-        self._said = now
+        self._shown = now
         return True
 
 
@@ -230,16 +232,6 @@ def _shortened(title: str) -> str:
     return f"{title[: TITLE_COLUMNS - 1 - last]}…{title[-last:]}"
 
 
-class _Count(MofNCompleteColumn):
-    """What is done of the total: bytes in MiB, others as plain numbers."""
-
-    def render(self, task: Bar) -> Text:
-        running: Running = task.fields["running"]
-        if running.unit == "bytes":
-            return Text(running.count, style="progress.download")
-        return super().render(task)
-
-
 class _Rate(ProgressColumn):
     """Speed of a task, after its bar."""
 
@@ -247,13 +239,27 @@ class _Rate(ProgressColumn):
         return Text(task.fields["running"].rate, style="dim")
 
 
+class _ByUnit(ProgressColumn):
+    """One column for tasks that count bytes, another for the others."""
+
+    def __init__(
+        self, of_bytes: ProgressColumn, of_others: ProgressColumn, table_column: Column
+    ) -> None:
+        super().__init__(table_column)
+        self.of_bytes, self.of_others = of_bytes, of_others
+
+    def render(self, task: Bar) -> RenderableType:
+        counts_bytes = task.fields["running"].unit == "bytes"
+        return (self.of_bytes if counts_bytes else self.of_others).render(task)
+
+
 class _Notes(ProgressColumn):
     """Notes of a task, cut off where the line ends."""
 
     def render(self, task: Bar) -> Text:
         notes: dict[str, str] = task.fields["running"].notes
-        said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in notes.items())
-        return Text(said, style="dim", no_wrap=True, overflow="ellipsis")
+        text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in notes.items())
+        return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _bars(console: Console) -> Bars:
@@ -263,9 +269,9 @@ def _bars(console: Console) -> Bars:
         SpinnerColumn(table_column=whole),
         TextColumn("{task.description}", markup=False, table_column=whole),
         BarColumn(bar_width=BAR_COLUMNS, table_column=whole),
-        _Count(table_column=whole),
+        _ByUnit(DownloadColumn(binary_units=True), MofNCompleteColumn(), whole),
         TimeRemainingColumn(compact=True, table_column=whole),
-        _Rate(table_column=whole),
+        _ByUnit(TransferSpeedColumn(), _Rate(), whole),
         _Notes(),
         console=console,
         transient=True,

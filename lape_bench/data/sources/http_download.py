@@ -1,7 +1,8 @@
-"""One file over HTTP: gone on with after a break, tried again with growing pauses, from its mirrors in turn, and checked.
+"""One file over HTTP: resumed if the connection breaks, from its mirrors in turn, and checked.
 
-What came so far lies beside the file under a hidden name, with the server's mark of its version (RFC 9110: ETag or
-Last-Modified), and outlasts a kill. The file itself appears whole or not at all.
+urllib3 retries requests that get no answer, or a passing refusal. A body that breaks off is resumed here, since urllib3
+does not do that. What came so far lies beside the file under a hidden name, with the server's mark of its version (RFC
+9110: ETag or Last-Modified), and outlasts a kill. The file itself appears whole or not at all.
 """
 
 import json
@@ -10,13 +11,14 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 import urllib3
 from filelock import FileLock, Timeout
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from lape_bench.core.errors import UserError, writing
 from lape_bench.core.paths import digest, sha256, write_text
@@ -25,28 +27,16 @@ from lape_bench.data.sources import checksum_pins
 from lape_bench.task import Source
 
 TIMEOUT_SECONDS = 30.0  # without a byte
-TRIES = 5  # of an address, each after one that brought nothing new
-FIRST_PAUSE_SECONDS = 1.0  # doubled after each try
+TRIES = 5  # of a request; and of resuming, each after a try that brought nothing new
+BACKOFF_SECONDS = 1.0  # doubled with each retry
 LONGEST_PAUSE_SECONDS = 60.0
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that another try may better
+PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be better after a pause
 WHOLE, PART, NOTHING_MORE = 200, 206, 416
 CHUNK = 1 << 16
-# Another try would end the same way.
-HOPELESS = (
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidURL,
-    requests.exceptions.MissingSchema,
-    requests.exceptions.SSLError,
-    requests.exceptions.TooManyRedirects,
-)
 
 
 class _BrokenOff(Exception):
-    """A try that ended early, for a reason that may pass."""
-
-    def __init__(self, reason: str, pause: float | None = None) -> None:
-        super().__init__(reason)
-        self.pause = pause  # seconds the server asks for
+    """A body that ended early, for a reason that may pass."""
 
 
 class _Refused(Exception):
@@ -57,11 +47,46 @@ class _AnotherFile(_Refused):
     """An address that has another file than the card or the pin names."""
 
 
+class _Retry(Retry):
+    """urllib3's retries, whose pauses are shown and end with the download.
+
+    Args:
+        running: shows the pauses.
+        pause: waits for so many seconds.
+        how: see `Retry`.
+    """
+
+    def __init__(self, running: Running, pause: Callable[[float], None], **how: Any) -> None:
+        super().__init__(**how)
+        self.running, self.pause = running, pause
+
+    def new(self, **how: Any) -> Self:
+        """See `Retry`."""
+        return super().new(running=self.running, pause=self.pause, **how)
+
+    def sleep(self, response: urllib3.BaseHTTPResponse | None = None) -> None:
+        """Wait as long as the server asks for, or longer with each retry."""
+        seconds = None
+        with suppress(urllib3.exceptions.InvalidHeader):
+            seconds = self.get_retry_after(response) if response is not None else None
+        if seconds is None:
+            seconds = self.get_backoff_time()
+        error = self.history[-1].error
+        reason = _reason(error) if error else f"the server answered {self.history[-1].status}"
+        _wait(min(seconds, LONGEST_PAUSE_SECONDS), reason, self.running, self.pause)
+
+
+def _wait(seconds: float, reason: str, running: Running, pause: Callable[[float], None]) -> None:
+    running.note(waiting=f"{seconds:.0f} s, {reason}")
+    pause(seconds)
+    running.notes.pop("waiting")
+
+
 def download(
     source: Source,
     path: Path,
     running: Running,
-    sleep: Callable[[float], None] = time.sleep,
+    pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Download a source to `path`; what is there already, and is the card's, is not fetched again.
 
@@ -69,7 +94,7 @@ def download(
         source: a source with a url.
         path: where the file goes.
         running: told of each piece.
-        sleep: waits so many seconds before another try.
+        pause: waits for so many seconds before another try.
 
     Raises:
         UserError: no address has the card's file, or the connection keeps breaking off.
@@ -84,7 +109,8 @@ def download(
         _wait_for(lock, running)
         try:
             if not path.is_file() or not _is_the_cards(path, source):
-                _from_any_address(source, path, running, sleep)
+                with _session(running, pause) as session:
+                    _from_any_address(session, source, path, running, pause)
         finally:
             lock.release()
 
@@ -101,8 +127,30 @@ def _wait_for(lock: FileLock, running: Running) -> None:
         running.notes.clear()
 
 
+def _session(running: Running, pause: Callable[[float], None]) -> requests.Session:
+    """Return a session that retries requests without an answer, and passing refusals."""
+    retry = _Retry(
+        running,
+        pause,
+        total=TRIES - 1,
+        other=0,  # such as a certificate that is not trusted
+        status_forcelist=PASSING,
+        raise_on_status=False,  # the last answer is judged like others
+        backoff_factor=BACKOFF_SECONDS,
+        backoff_max=LONGEST_PAUSE_SECONDS,
+    )
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
 def _from_any_address(
-    source: Source, path: Path, running: Running, sleep: Callable[[float], None]
+    session: requests.Session,
+    source: Source,
+    path: Path,
+    running: Running,
+    pause: Callable[[float], None],
 ) -> None:
     part = _Part(path)
     if (
@@ -111,23 +159,23 @@ def _from_any_address(
         part.becomes(path)
         return
     addresses = [url for url in (source.url, *source.mirrors) if url is not None]
-    said: list[str] = []
+    failures: list[str] = []
     next_step = (
         "check the connection, or get the file by other means and give it to "
         "'bench data prepare TASK --from FILE'"
     )
     for url in addresses:
         try:
-            _from_address(url, source, part, running, sleep)
+            _from_address(session, url, source, part, running, pause)
             if part.pieced and not _is_the_cards(part.path, source):
                 part.drop()  # one of the pieces may be at fault
-                _from_address(url, source, part, running, sleep)
+                _from_address(session, url, source, part, running, pause)
             if not _is_the_cards(part.path, source):
                 part.drop()
                 claim = checksum_pins.claim(source.url, source.sha256)
                 raise _AnotherFile(f"it is not the file {claim}: size or checksum differ")
         except (_BrokenOff, _Refused) as error:
-            said.append(f"{url} could not be fetched ({error})")
+            failures.append(f"{url} could not be fetched ({error})")
             if isinstance(error, _AnotherFile) and str(checksum_pins.lock_file()) in str(error):
                 next_step = f"if the new file is right, remove the line of {source.url} there"
         else:
@@ -136,7 +184,7 @@ def _from_any_address(
     kept = ""
     if part.size and (_has_checksum(source) or any(part.mark(url) for url in addresses)):
         kept = f"; {part.size:,} bytes are kept, and the same command goes on from there"
-    raise UserError("; ".join(said) + kept, next_step=next_step)
+    raise UserError("; ".join(failures) + kept, next_step=next_step)
 
 
 def part_of(whole: Path) -> Path:
@@ -200,30 +248,29 @@ class _Part:
 
 
 def _from_address(
-    url: str, source: Source, part: _Part, running: Running, sleep: Callable[[float], None]
+    session: requests.Session,
+    url: str,
+    source: Source,
+    part: _Part,
+    running: Running,
+    pause: Callable[[float], None],
 ) -> None:
-    """Bring the part to its full size from one address."""
-    pause, tries, most = FIRST_PAUSE_SECONDS, TRIES, part.size
+    """Bring the part to its full size from one address, with another request after each break."""
+    tries, most = TRIES, part.size
     while True:
         try:
-            _one_try(url, source, part, running)
+            return _request(session, url, source, part, running)
         except _BrokenOff as error:
-            if part.size > most:  # something new: it is worth going on
-                pause, tries, most = FIRST_PAUSE_SECONDS, TRIES, part.size
-            else:
-                tries -= 1
+            tries = TRIES if part.size > most else tries - 1
+            most = max(most, part.size)
             if not tries:
                 raise
-            wait = min(pause if error.pause is None else error.pause, LONGEST_PAUSE_SECONDS)
-            running.note(waiting=f"{wait:.0f} s, {error}")
-            sleep(wait)
-            running.notes.pop("waiting")
-            pause *= 2
-        else:
-            return
+            _wait(BACKOFF_SECONDS, str(error), running, pause)
 
 
-def _one_try(url: str, source: Source, part: _Part, running: Running) -> None:
+def _request(
+    session: requests.Session, url: str, source: Source, part: _Part, running: Running
+) -> None:
     """Ask for what is missing, and write what comes."""
     headers = {"Accept-Encoding": "identity"}  # the file's own bytes, and their number
     mark = part.mark(url)
@@ -234,11 +281,9 @@ def _one_try(url: str, source: Source, part: _Part, running: Running) -> None:
         if mark:
             headers["If-Range"] = mark
     try:
-        response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
-    except HOPELESS as error:
-        raise _Refused(_reason(error)) from error
+        response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
-        raise _BrokenOff(_reason(error)) from error
+        raise _Refused(_reason(error)) from error
     except (ValueError, OSError) as error:  # a redirect to no address, certificates not there
         raise _Refused(str(error)) from error
     with response:
@@ -249,35 +294,48 @@ def _receive(
     response: requests.Response, url: str, source: Source, part: _Part, running: Running
 ) -> None:
     """Judge an answer, and write its bytes to the part."""
-    status = response.status_code
-    if status in PASSING:
-        pause = _asked_pause(response.headers.get("Retry-After"))
-        raise _BrokenOff(f"the server answered {status}", pause)
-    if status == NOTHING_MORE:
-        whole = response.headers.get("Content-Range") == f"bytes */{part.size}"
-        if not whole:
+    if response.status_code == NOTHING_MORE:
+        if response.headers.get("Content-Range") != f"bytes */{part.size}":
             part.drop()
             raise _BrokenOff("the server has less than what came before")
         return
-    if status not in (WHOLE, PART):
-        raise _Refused(f"the server answered {status}")
-    if response.headers.get("Content-Encoding", "identity") != "identity" and not _has_checksum(
-        source
-    ):
+    if response.status_code not in (WHOLE, PART):
+        raise _Refused(f"the server answered {response.status_code}")
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity" and not _has_checksum(source):
         raise _Refused("the server sends it compressed, and no checksum would tell the file by")
+    total = _total(response, url, source, part)
+    if response.status_code == WHOLE:
+        part.start(url, _mark(response), total)
+    _write_body(response, part, total, running)
+
+
+def _total(response: requests.Response, url: str, source: Source, part: _Part) -> int | None:
+    """Return the bytes of the whole file, as its server or the card says.
+
+    Raises:
+        _AnotherFile: the two differ.
+        _BrokenOff: see `_total_of_part`.
+    """
     total: int | None
-    if status == PART:
+    if response.status_code == PART:
         total = _total_of_part(response, url, part)
     else:
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
-    if None not in (total, source.bytes) and total != source.bytes:
+    if total is None or source.bytes is None:
+        return source.bytes if total is None else total
+    if total != source.bytes:
         # What came before is kept: the answer may be another page than the file.
         claim = checksum_pins.claim(source.url, source.sha256)
         raise _AnotherFile(f"it holds {total:,} bytes, but {claim} {source.bytes:,}")
-    total = source.bytes if total is None else total
-    if status == WHOLE:
-        part.start(url, _mark(response), total)
+    return total
+
+
+def _write_body(
+    response: requests.Response, part: _Part, total: int | None, running: Running
+) -> None:
+    """Add the bytes of an answer to the part."""
     running.total = total
     running.resume_at(part.size)
     part.pieced = part.size > 0
@@ -321,18 +379,6 @@ def _mark(response: requests.Response) -> str | None:
     return None if tag.startswith("W/") else tag  # a weak one may stand for other bytes
 
 
-def _asked_pause(after: str | None) -> float | None:
-    """Read Retry-After: seconds, or a date."""
-    if after is None:
-        return None
-    if after.isdecimal():
-        return float(after)
-    try:
-        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
 def _has_checksum(source: Source) -> bool:
     return bool(source.sha256 or source.md5)
 
@@ -348,10 +394,16 @@ def _is_the_cards(path: Path, source: Source) -> bool:
 
 def _reason(error: Exception) -> str:
     """Say in words why a request failed; the first kind that fits counts."""
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, urllib3.exceptions.MaxRetryError) and isinstance(
+        cause.reason, urllib3.exceptions.TimeoutError
+    ):
+        error = cause.reason  # requests tells of it as of another connection error
     kinds: list[tuple[type[Exception], str]] = [
         (requests.exceptions.SSLError, "its certificate is not trusted"),
         (requests.exceptions.ProxyError, "the proxy does not answer"),
         (requests.exceptions.TooManyRedirects, "it redirects without end"),
+        (urllib3.exceptions.NewConnectionError, "no connection to the server"),
         (requests.Timeout, f"no answer within {TIMEOUT_SECONDS:.0f} s"),
         (urllib3.exceptions.TimeoutError, f"no byte within {TIMEOUT_SECONDS:.0f} s"),
         (requests.ConnectionError, "no connection to the server"),

@@ -74,7 +74,7 @@ def test_a_bar_of_80_columns_holds_count_time_left_and_speed_of_a_file_with_a_lo
     start, end = name.split("…")
     assert title.startswith(start)
     assert title.endswith(end)
-    assert re.search(r" 12,000/23,815 MiB 00:02 6,000 MiB/s ", rest), line
+    assert re.search(r" 11\.7/23\.3 GiB 00:02 6\.3 GB/s ", rest), line
 
 
 def test_quiet_shows_nothing_and_results_keep_standard_output(
