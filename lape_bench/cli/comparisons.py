@@ -46,8 +46,8 @@ def compare(
         raise unknown("format", format, formats)
     # pandas waits until the options are known to be right.
     from lape_bench.report import compare as comparing
-    from lape_bench.report.comparison_text import as_text
-    from lape_bench.report.pair import find_pair
+    from lape_bench.report.comparison_view import as_text
+    from lape_bench.report.system_pair import find_pair
 
     results = finished(out or [Path("results")])
     pair = find_pair(results, a, b, task, protocol, label_fraction, data)
@@ -72,8 +72,8 @@ def ranks(
     """
     # scipy.stats and pandas are slow to import.
     from lape_bench.report import leaderboard as boards
+    from lape_bench.report.display_names import chosen_systems, shown_systems, shown_tasks
     from lape_bench.report.formatting import listed
-    from lape_bench.report.names import chosen_systems, shown_systems, shown_tasks
     from lape_bench.report.stats import average_ranks, label_curve
 
     board = boards.leaderboard(finished(out or [Path("results")]).cells)

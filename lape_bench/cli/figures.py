@@ -90,10 +90,10 @@ def _of_boards(
     systems: list[str],
     wanted: dict[str, list[str] | list[float] | None],
 ) -> "Figure":
+    from lape_bench.report.display_names import chosen_systems, shown_systems, shown_tasks
     from lape_bench.report.figures import cost, label_fractions
     from lape_bench.report.figures.style import marks
     from lape_bench.report.leaderboard import leaderboard
-    from lape_bench.report.names import chosen_systems, shown_systems, shown_tasks
 
     board = leaderboard(finished(sources).cells)
     board = board.assign(shown=shown_systems(board))
@@ -153,7 +153,7 @@ def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
     from lape_bench.report.figures.confusion import confusion_figure
     from lape_bench.report.figures.embedding_map import embedding_map
     from lape_bench.report.figures.learning_curves import learning_curves
-    from lape_bench.report.show import find_folder
+    from lape_bench.report.record_view import find_folder
 
     place = find_folder(folder)
     record = read_record(place)

@@ -23,7 +23,7 @@ def show(
     record: Annotated[Path, typer.Argument(help="A cell's folder, or its record.json.")],
 ) -> None:
     """Show a record: score, stages and their cost, learning curves, clusters, artifacts."""
-    from lape_bench.report import show as telling
+    from lape_bench.report import record_view as telling
 
     print_table(telling.show(telling.find_record(record)))
 
@@ -194,9 +194,9 @@ def show_paper(
         published: a user's own files of published figures; none: leave out every published figure.
     """
     from lape_bench.report.latex import latex
-    from lape_bench.report.papers.paper import Paper, load_paper
     from lape_bench.report.papers.paper_tables import paper_tables
     from lape_bench.report.papers.published import load_published
+    from lape_bench.report.papers.specification import Paper, load_paper
     from lape_bench.report.table import Terminal, as_csv, as_data, as_json, markdown
 
     described = load_paper(name)

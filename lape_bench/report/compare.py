@@ -15,9 +15,9 @@ from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import read_predicted_classes
 from lape_bench.records.record import read_record
 from lape_bench.report.formatting import listed
-from lape_bench.report.pair import Pair
 from lape_bench.report.stats.alignment import AlignedPredictions, BySeed, align, by_seed
 from lape_bench.report.stats.significance import half_interval, mcnemar, paired_bootstrap
+from lape_bench.report.system_pair import Pair
 from lape_bench.results.load import CellPredictions
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lape_bench.report.display_names import as_shown
 from lape_bench.report.formatting import count, percent
-from lape_bench.report.names import as_shown
 from lape_bench.report.stats.rank_intervals import MOST_RANKED, rank_boards
 from lape_bench.report.stats.significance import half_interval
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow, markdown

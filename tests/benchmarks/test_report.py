@@ -27,7 +27,7 @@ from lape_bench.records.record import (
     identity,
     write_record,
 )
-from tests.lape_bench.report.test_show import finished
+from tests.lape_bench.report.test_record_view import finished
 
 GRID = (range(20), range(25), (0.01, 0.05, 0.1, 1.0), range(10))  # systems, tasks, fractions, seeds
 CLIPS, CLASSES = 600, tuple(f"class {number}" for number in range(20))

@@ -8,7 +8,7 @@ from lape_bench.core.config import flatten
 from lape_bench.data.catalog import suite_tasks
 from lape_bench.evaluation.plan import load_system
 from lape_bench.plugins.registry import SYSTEMS
-from lape_bench.report.papers.paper import PaperSystem, load_paper
+from lape_bench.report.papers.specification import PaperSystem, load_paper
 
 PAPER = load_paper("unfused")
 ROWS = [*PAPER.systems, *PAPER.ablated]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import new_file
-from lape_bench.report.names import preparations
+from lape_bench.report.display_names import preparations
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 # Seven, so that with eight colors 56 marks in a row differ, and neighbors in both.

@@ -21,10 +21,10 @@ from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card
 from lape_bench.records.record import RunRecord, read_record
+from lape_bench.report.display_names import preparations, shown_systems
 from lape_bench.report.figures.style import numbered
 from lape_bench.report.formatting import percent
 from lape_bench.report.leaderboard import BOARD, ENTRY, counted, notes
-from lape_bench.report.names import preparations, shown_systems
 from lape_bench.results.load import CellPredictions, Preparation, Results
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB

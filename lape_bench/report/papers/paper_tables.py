@@ -16,9 +16,9 @@ from lape_bench.data.catalog import load_card, suite_tasks
 from lape_bench.data.readers.synthetic import SUFFIX
 from lape_bench.report.formatting import count, listed, percent
 from lape_bench.report.leaderboard import as_data, leaderboard
-from lape_bench.report.papers.paper import Paper, PaperSystem
-from lape_bench.report.papers.paper_cells import claimed_cells, newest_cells, row_label
 from lape_bench.report.papers.published import PublishedFigure
+from lape_bench.report.papers.row_assignment import claimed_cells, newest_cells, row_label
+from lape_bench.report.papers.specification import Paper, PaperSystem
 from lape_bench.report.table import NONE, Table, TableColumn, TableEntry, TableRow
 from lape_bench.task import TaskCard
 

@@ -15,8 +15,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from lape_bench.core.errors import UserError
 from lape_bench.report.compare import Comparison, compare
-from lape_bench.report.comparison_text import as_text
-from lape_bench.report.pair import find_pair
+from lape_bench.report.comparison_view import as_text
+from lape_bench.report.system_pair import find_pair
 from lape_bench.results.load import load_results
 from tests.lape_bench.report.stats.test_rank_intervals import labels_of, write_answers, write_right
 from tests.lape_bench.report.test_leaderboard import write
@@ -201,7 +201,7 @@ def test_a_comparison_stands_within_a_terminal_of_80_characters(
 def test_of_many_classes_the_most_one_sided_are_shown_and_the_rest_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lape_bench.report.comparison_text.CLASSES_SHOWN", 1)
+    monkeypatch.setattr("lape_bench.report.comparison_view.CLASSES_SHOWN", 1)
     labels = labels_of(0, 60)
     write_right(tmp_path, "a", labels == 1)
     write_right(tmp_path, "b", np.zeros(60, dtype=np.bool_))

@@ -18,7 +18,7 @@ from lape_bench.report.figures.embedding_map import embedding_map, project
 from lape_bench.report.figures.learning_curves import learning_curves, quantities
 from lape_bench.report.figures.style import styled
 from tests.lape_bench.report.test_leaderboard import write
-from tests.lape_bench.report.test_show import failed
+from tests.lape_bench.report.test_record_view import failed
 
 
 def run(*arguments: object) -> None:

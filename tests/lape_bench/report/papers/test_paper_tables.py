@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, suite_tasks
-from lape_bench.report.papers.paper import Paper
 from lape_bench.report.papers.paper_tables import paper_tables
 from lape_bench.report.papers.published import PublishedFigure
+from lape_bench.report.papers.specification import Paper
 from lape_bench.report.table import NONE, Table, TableEntry, TableRow, as_data, as_json
 from tests.lape_bench.report.test_leaderboard import write
 

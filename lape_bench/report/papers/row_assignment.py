@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lape_bench.report.names import HASH_SHOWN
-from lape_bench.report.papers.paper import Paper, PaperSystem
+from lape_bench.report.display_names import HASH_SHOWN
+from lape_bench.report.papers.specification import Paper, PaperSystem
 from lape_bench.results.load import Preparation, settings_text
 from lape_bench.task import TaskCard
 

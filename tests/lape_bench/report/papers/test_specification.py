@@ -10,7 +10,7 @@ import yaml
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError
 from lape_bench.plugins import registry
-from lape_bench.report.papers.paper import Paper, load_paper
+from lape_bench.report.papers.specification import Paper, load_paper
 
 PAPER: dict[str, Any] = {
     "title": "A paper",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
-from lape_bench.report.names import find_system, preparations, shown_systems
+from lape_bench.report.display_names import find_system, preparations, shown_systems
 from lape_bench.results.load import CellPredictions, Results
 
 BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lape_bench.core.errors import UserError
-from lape_bench.report.names import as_shown, find_system, preparations
+from lape_bench.report.display_names import as_shown, find_system, preparations
 
 ROW = {
     "task": "t",

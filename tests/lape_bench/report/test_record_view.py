@@ -18,7 +18,7 @@ from lape_bench.records.record import (
     TaskFacts,
     write_record,
 )
-from lape_bench.report.show import find_record, show, sparkline
+from lape_bench.report.record_view import find_record, show, sparkline
 
 NAN, INFINITY = float("nan"), float("inf")
 

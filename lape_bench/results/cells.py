@@ -1,0 +1,189 @@
+"""The table of cells: one row for each finished cell, with typed columns, kept as a CSV file.
+
+`COLUMNS` is the one description of the table: it types cells read from records, and checks cells read from a file.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lape_bench import metrics
+from lape_bench.core.errors import UserError
+
+SOURCES = "a folder of records, or a file that 'bench report --format cells' wrote"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Type and allowed values of a column.
+
+    Attributes:
+        dtype: as pandas has it.
+        low: least allowed number.
+        high: largest allowed number; infinity itself is not allowed.
+        pattern: regular expression that a whole text has to match.
+        is_json: whether a text has to be a JSON object.
+        may_lack: whether a number may be missing (NaN).
+    """
+
+    dtype: Literal["str", "int64", "float64"]
+    low: float = 0
+    high: float = math.inf
+    pattern: str = ".+"
+    is_json: bool = False
+    may_lack: bool = False
+
+
+TEXT, COUNT = Column("str"), Column("int64")
+COLUMNS = {
+    "system": TEXT,  # its name, with the settings that differ from its defaults in parentheses
+    "name": TEXT,
+    "settings": Column("str", is_json=True),  # those that differ from the defaults
+    "system_version": COUNT,
+    "provenance_hash": Column("str", pattern="[0-9a-f]*"),  # of weights and plug-ins; often empty
+    "task": TEXT,
+    "data": Column("str", pattern="real|synthetic"),
+    "metric": Column("str", pattern="|".join(metrics.METRICS)),  # that the task is ranked by
+    "folds_of_task": Column("int64", low=1),
+    "manifest_hash": Column("str", pattern=r"\w+"),
+    "card_version": COUNT,
+    "protocol": TEXT,
+    "protocol_version": COUNT,
+    "label_fraction": Column("float64", low=1e-9, high=1),
+    "seed": COUNT,
+    "fold": COUNT,
+    "parameters": COUNT,  # encoder and classifier
+    "encoder_parameters": COUNT,
+    "trained_parameters": COUNT,  # the most in any training stage
+    "seconds": Column("float64"),  # of learning, cached stages included
+    "validation": Column("float64", high=1, may_lack=True),  # score by the task's metric
+    **dict.fromkeys(metrics.METRICS, Column("float64", high=1)),
+}
+# A table may hold further columns: floats that help to explain a score, and that most systems lack.
+DIAGNOSIS = Column("float64", low=-math.inf, may_lack=True)
+
+
+class Preparation(NamedTuple):
+    """The versions that have to match before scores on a task may be compared; columns of the table."""
+
+    manifest_hash: str
+    card_version: int
+    protocol_version: int
+
+
+PREPARATION = [*Preparation._fields]
+SYSTEM_VERSION = ["system_version", "provenance_hash"]
+# Two rows that agree in these are the same cell.
+CELL = [
+    "system",
+    *SYSTEM_VERSION,
+    "task",
+    "data",
+    "protocol",
+    "label_fraction",
+    "seed",
+    "fold",
+    *PREPARATION,
+]
+
+
+def cells_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table with all columns, each of its type; keys that are no column are diagnoses."""
+    cells = pd.DataFrame(rows)
+    cells = cells.reindex(columns=[*dict.fromkeys([*COLUMNS, *cells.columns])])
+    return cells.astype({name: _column(name).dtype for name in cells.columns})
+
+
+def write_cells(cells: pd.DataFrame) -> str:
+    """Write a table of cells as CSV, unrounded."""
+    return cells.to_csv(index=False)
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """Read and check a CSV file that `write_cells` wrote.
+
+    Raises:
+        UserError: a column is missing, or a value is not allowed; the column or line is named.
+    """
+    try:
+        # As text, since pandas would read a system called None as a missing value.
+        texts = pd.read_csv(path, dtype="str", keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a table of cells: {reason}", allowed=SOURCES) from error
+    for name in COLUMNS:
+        if name not in texts:
+            raise UserError(f"{path} has no column '{name}'", allowed=SOURCES)
+    cells = pd.DataFrame({name: _checked(path, texts[name], _column(name)) for name in texts})
+    return cells[[*dict.fromkeys([*COLUMNS, *texts])]]
+
+
+def _column(name: str) -> Column:
+    return COLUMNS.get(name, DIAGNOSIS)
+
+
+def _checked(path: Path, texts: pd.Series, column: Column) -> pd.Series:
+    """Return a column of texts with the column's type."""
+    if column.is_json:
+        values, allowed = texts, texts.map(_is_json)
+    elif column.dtype == "str":
+        values, allowed = texts, texts.str.fullmatch(column.pattern)
+    else:
+        values = texts.map(_number).astype("float64")
+        allowed = values.between(column.low, column.high) & np.isfinite(values)
+        if column.dtype == "int64":
+            allowed &= values % 1 == 0
+        if column.may_lack:
+            allowed |= texts == ""
+    wrong = ~allowed.astype(bool).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(
+            f"{path}, line {row + 2}: '{texts.name}' is '{texts.iloc[row]}'", allowed=SOURCES
+        )
+    return values.astype(column.dtype)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def on_validation(cells: pd.DataFrame) -> pd.DataFrame:
+    """Replace test scores by validation scores, for choosing settings; cells without one are left out.
+
+    Raises:
+        UserError: no cell has a validation score; cells of `knn` never have one.
+    """
+    validated = cells[cells["validation"].notna()]
+    if validated.empty:
+        raise UserError(
+            "no cell has a score on validation",
+            allowed="cells of finetune and linear, of systems that use the validation split",
+        )
+    return validated.assign(**dict.fromkeys(validated["metric"].unique(), validated["validation"]))
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Write flattened settings as one line, such as `clusters=8, teacher.corpus=a,b`."""
+    return ", ".join(f"{key}={_setting_text(value)}" for key, value in settings.items())
+
+
+def _setting_text(value: Any) -> str:
+    """Write a setting as on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
