@@ -72,23 +72,27 @@ def ranks(
     """
     # scipy.stats and pandas are slow to import.
     from lape_bench.report import leaderboard as boards
-    from lape_bench.report.display_names import chosen_systems, shown_systems, shown_tasks
-    from lape_bench.report.formatting import listed
+    from lape_bench.report.display_names import (
+        select_systems,
+        system_display_names,
+        task_display_names,
+    )
+    from lape_bench.report.formatting import join_list
     from lape_bench.report.stats import average_ranks, label_curve
 
     board = boards.leaderboard(finished(out or [Path("results")]).cells)
-    board = chosen_systems(board.assign(shown=shown_systems(board)), system or [])
-    board = board.assign(task=shown_tasks(board), system=board["shown"])
+    board = select_systems(board.assign(display_name=system_display_names(board)), system or [])
+    board = board.assign(task=task_display_names(board), system=board["display_name"])
     board = only_complete(board)
     for (_, protocol, fraction), part in board.groupby(["data", "protocol", "label_fraction"]):
         where = f"{protocol}, {fraction:.3g} of the labels"
         some = average_ranks.with_common_tasks(part)
         if some and (others := sorted({*part["system"]} - {*some})):
             why = "too few tasks in common with the others"
-            print(f"left out: {where}, for {why}: {listed(others)}", file=sys.stderr)
+            print(f"left out: {where}, for {why}: {join_list(others)}", file=sys.stderr)
             part = part[part["system"].isin(some)]
         try:
-            found = average_ranks.over_tasks(part)
+            found = average_ranks.rank_over_tasks(part)
         except UserError as error:
             print(f"left out: {where}: {error}", file=sys.stderr)
             continue
@@ -98,7 +102,7 @@ def ranks(
         if found.left_out:
             tasks = ", ".join(found.left_out)
             print(f"left out: {where}: not every system has {tasks}", file=sys.stderr)
-    areas = label_curve.areas(board)
+    areas = label_curve.curve_areas(board)
     if not areas.table.empty:
         print_table(label_curve.as_table(areas))
     for lacking in areas.left_out:

@@ -90,23 +90,27 @@ def _of_boards(
     systems: list[str],
     wanted: dict[str, list[str] | list[float] | None],
 ) -> "Figure":
-    from lape_bench.report.display_names import chosen_systems, shown_systems, shown_tasks
+    from lape_bench.report.display_names import (
+        select_systems,
+        system_display_names,
+        task_display_names,
+    )
     from lape_bench.report.figures import cost, label_fractions
     from lape_bench.report.figures.style import marks
     from lape_bench.report.leaderboard import leaderboard
 
     board = leaderboard(finished(sources).cells)
-    board = board.assign(shown=shown_systems(board))
-    looks = marks(board["shown"])  # of all, so that a system looks the same in every choice
+    board = board.assign(display_name=system_display_names(board))
+    looks = marks(board["display_name"])  # of all, so that a system looks the same in every choice
     for column, values in wanted.items():
         board = _chosen(board, column, values)
-    board = chosen_systems(board, systems)
-    board = board.assign(system=board["shown"])
+    board = select_systems(board, systems)
+    board = board.assign(system=board["display_name"])
     board = only_complete(board)
     if kind == "label-fractions":
         return label_fractions.label_fraction_curves(board, looks)
     if kind == "critical-difference":
-        return _critical_difference(board.assign(task=shown_tasks(board)))
+        return _critical_difference(board.assign(task=task_display_names(board)))
     held_against = cost.parameters if kind == "parameters" else cost.seconds
     return cost.accuracy_against(board, held_against(board), looks)
 
@@ -114,7 +118,7 @@ def _of_boards(
 def _critical_difference(board: "pd.DataFrame") -> "Figure":
     from lape_bench.report.figures.critical_difference import critical_difference_diagram
     from lape_bench.report.figures.style import marks
-    from lape_bench.report.stats.average_ranks import over_tasks
+    from lape_bench.report.stats.average_ranks import rank_over_tasks
 
     kinds = board[["data", "protocol", "label_fraction"]].drop_duplicates()
     if len(kinds) > 1:
@@ -123,7 +127,7 @@ def _critical_difference(board: "pd.DataFrame") -> "Figure":
             f"these boards are of several kinds ({', '.join(known)}), and ranks are within one",
             next_step="choose by --protocol, --label-fraction and --out",
         )
-    found = over_tasks(board)
+    found = rank_over_tasks(board)
     if found.left_out:
         print(f"left out: not every system has {', '.join(found.left_out)}", file=sys.stderr)
     ((_, protocol, fraction),) = kinds.to_numpy()

@@ -90,6 +90,9 @@ def report(
         raise UserError(
             "--html writes a page, --format and --paper tables", next_step="give one of them"
         )
+    # Imports pandas, which is slow.
+    from lape_bench.results.cells import write_cells
+
     sources = out or [Path("results")]
     results = finished(sources)
     if html is not None:
@@ -97,7 +100,7 @@ def report(
     elif paper:
         show_paper(results.cells, format, paper, chosen, None if no_published else published or [])
     elif format == "cells":
-        print(results.cells.to_csv(index=False), end="")
+        print(write_cells(results.cells), end="")
     elif validation:
         show_validation(results, format)
     else:
@@ -137,26 +140,26 @@ def write_page(results: Any, sources: list[Path], path: Path) -> None:
     from lape_bench.report.leaderboard import leaderboard
     from lape_bench.report.page.html_page import page
 
-    write_text(path, page(results, leaderboard(results.cells, results.outcomes), sources))
+    write_text(path, page(results, leaderboard(results.cells, results.predictions), sources))
     print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", file=sys.stderr)
 
 
 def show_board(results: Any, format: str) -> None:
     """Print the leaderboard of results in one of the formats."""
-    from lape_bench.report.leaderboard import leaderboard, notes
+    from lape_bench.report.leaderboard import footnotes, leaderboard
 
-    board = leaderboard(results.cells, results.outcomes)
-    print_board(board, format, notes(board))
+    board = leaderboard(results.cells, results.predictions)
+    print_board(board, format, footnotes(board))
 
 
 def show_validation(results: Any, format: str) -> None:
     """Print the leaderboard by the scores on validation, without ranks."""
-    from lape_bench.report.leaderboard import leaderboard, notes
-    from lape_bench.results.load import on_validation
+    from lape_bench.report.leaderboard import footnotes, leaderboard
+    from lape_bench.results.cells import on_validation
 
     board = leaderboard(on_validation(results.cells))
     print_board(
-        board, format, [*notes(board), "scores are on validation, of what was chosen there"]
+        board, format, [*footnotes(board), "scores are on validation, of what was chosen there"]
     )
 
 
@@ -171,11 +174,11 @@ def print_board(board: Any, format: str, told: list[str]) -> None:
     elif format == "json":
         print(as_json({"rows": boards.as_data(board)}), end="")
     elif format == "markdown":
-        print(boards.as_markdown(*boards.columns(board)), end="")
+        print(boards.as_markdown(*boards.format_rows(board)), end="")
     elif format == "latex":
-        print(latex([boards.as_table(*boards.columns(board))]), end="")
+        print(latex([boards.as_table(*boards.format_rows(board))]), end="")
     else:
-        print_table(Terminal(boards.as_table(*boards.columns(board))))
+        print_table(Terminal(boards.as_table(*boards.format_rows(board))))
     if told:
         machine = format in FOR_PROGRAMS
         print("", *told, sep="\n", file=sys.stderr if machine else sys.stdout)
@@ -196,11 +199,13 @@ def show_paper(
     from lape_bench.report.latex import latex
     from lape_bench.report.papers.paper_tables import paper_tables
     from lape_bench.report.papers.published import load_published
-    from lape_bench.report.papers.specification import Paper, load_paper
+    from lape_bench.report.papers.specification import PaperSpecification, load_paper
     from lape_bench.report.table import Terminal, as_csv, as_data, as_json, markdown
 
     described = load_paper(name)
-    described = validate({**described.model_dump(), **chosen}, Paper, where=f"paper {name}")
+    described = validate(
+        {**described.model_dump(), **chosen}, PaperSpecification, where=f"paper {name}"
+    )
     figures = [] if published is None else load_published(published)
     tables = paper_tables(described, frame, figures)
     if format == "csv":

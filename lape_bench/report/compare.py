@@ -14,9 +14,14 @@ from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import read_predicted_classes
 from lape_bench.records.record import read_record
-from lape_bench.report.formatting import listed
-from lape_bench.report.stats.alignment import AlignedPredictions, BySeed, align, by_seed
-from lape_bench.report.stats.significance import half_interval, mcnemar, paired_bootstrap
+from lape_bench.report.formatting import join_list
+from lape_bench.report.stats.alignment import (
+    AlignedPredictions,
+    PredictionsBySeed,
+    align_predictions,
+    predictions_by_seed,
+)
+from lape_bench.report.stats.significance import interval_half_width, mcnemar, paired_bootstrap
 from lape_bench.report.system_pair import Pair
 from lape_bench.results.load import CellPredictions
 
@@ -37,7 +42,7 @@ class ComparedSystem(Frozen):
     stds: dict[str, float | None]
 
 
-class SeedFlips(Frozen):
+class SeedDisagreement(Frozen):
     """The clips of a seed that only one system has right, and McNemar's p."""
 
     seed: int
@@ -48,7 +53,7 @@ class SeedFlips(Frozen):
     p: float
 
 
-class ClassFlips(Frozen):
+class ClassDisagreement(Frozen):
     """The clips of a class that only one system has right, counted over seeds; accuracies are their means."""
 
     name: str
@@ -59,7 +64,7 @@ class ClassFlips(Frozen):
     only_b: int
 
 
-class ClipFlips(Frozen):
+class ClipDisagreement(Frozen):
     """In how many seeds only one system has a clip right."""
 
     clip: str
@@ -101,9 +106,9 @@ class Comparison(Frozen):
     interval: tuple[float, float]
     p: float
     seed_interval: tuple[float, float] | None
-    by_seed: tuple[SeedFlips, ...]
-    by_class: tuple[ClassFlips, ...]
-    flips: tuple[ClipFlips, ...]
+    by_seed: tuple[SeedDisagreement, ...]
+    by_class: tuple[ClassDisagreement, ...]
+    flips: tuple[ClipDisagreement, ...]
 
 
 def compare(pair: Pair, clips: int) -> Comparison:
@@ -119,7 +124,7 @@ def compare(pair: Pair, clips: int) -> Comparison:
         UserError: the two share no seed and fold, or none with the same test clips.
     """
     common = _common(pair)
-    aligned = align(common)
+    aligned = align_predictions(common)
     a, b = aligned.right
     found = paired_bootstrap(a, b, aligned.folds, np.random.default_rng(0))
     sides = [
@@ -149,13 +154,13 @@ def compare(pair: Pair, clips: int) -> Comparison:
     )
 
 
-def _common(pair: Pair) -> tuple[BySeed, BySeed]:
-    """Return both systems' outcomes where the other one has the same seed, fold and test clips."""
-    a, b = (by_seed(cells, pair.outcomes) for cells in pair.cells)
+def _common(pair: Pair) -> tuple[PredictionsBySeed, PredictionsBySeed]:
+    """Return both systems' predictions where the other one has the same seed, fold and test clips."""
+    a, b = (predictions_by_seed(cells, pair.predictions) for cells in pair.cells)
     kept = {seed: parts for seed in a if seed in b if (parts := a[seed].keys() & b[seed].keys())}
     if not kept:
         runs = "; ".join(
-            f"{name} has seeds {listed(sorted(each))} in folds {listed(sorted(set(cells['fold'])))}"
+            f"{name} has seeds {join_list(sorted(each))} in folds {join_list(sorted(set(cells['fold'])))}"
             for name, each, cells in zip(pair.names, (a, b), pair.cells, strict=True)
         )
         raise UserError(
@@ -195,7 +200,7 @@ def _seed_interval(pair: Pair, aligned: AlignedPredictions) -> tuple[float, floa
     if len(aligned.seeds) < 2:
         return None
     a, b = (_seed_scores(cells, aligned, "accuracy") for cells in pair.cells)
-    mean, half = (a - b).mean(), half_interval((a - b).std(ddof=1), len(aligned.seeds))
+    mean, half = (a - b).mean(), interval_half_width((a - b).std(ddof=1), len(aligned.seeds))
     return float(mean - half), float(mean + half)
 
 
@@ -219,13 +224,13 @@ def _only(aligned: AlignedPredictions) -> tuple[NDArray[np.int64], NDArray[np.in
     return (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
 
 
-def _flips_by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedFlips, ...]:
+def _flips_by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedDisagreement, ...]:
     accuracies = [_seed_scores(cells, aligned, "accuracy") for cells in pair.cells]
     rows = []
     for seed, a, b in zip(aligned.seeds, *aligned.right, strict=True):
         test = mcnemar(a, b)
         rows.append(
-            SeedFlips(
+            SeedDisagreement(
                 seed=seed,
                 accuracy_a=accuracies[0][seed],
                 accuracy_b=accuracies[1][seed],
@@ -237,14 +242,16 @@ def _flips_by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedFlips, 
     return tuple(rows)
 
 
-def _by_class(aligned: AlignedPredictions, classes: tuple[str, ...]) -> tuple[ClassFlips, ...]:
+def _by_class(
+    aligned: AlignedPredictions, classes: tuple[str, ...]
+) -> tuple[ClassDisagreement, ...]:
     a, b = aligned.right
     only_a, only_b = _only(aligned)
     rows = []
     for label in np.unique(aligned.labels):
         here = aligned.labels == label
         rows.append(
-            ClassFlips(
+            ClassDisagreement(
                 name=classes[label],
                 clips=int(here.sum()),
                 accuracy_a=float(a[:, here].mean()),
@@ -258,13 +265,13 @@ def _by_class(aligned: AlignedPredictions, classes: tuple[str, ...]) -> tuple[Cl
 
 def _flips(
     aligned: AlignedPredictions, ids: list[str], classes: tuple[str, ...], most: int
-) -> tuple[ClipFlips, ...]:
+) -> tuple[ClipDisagreement, ...]:
     only_a, only_b = _only(aligned)
     flips = only_a + only_b
     # Of equally many flips, the most one-sided first; then as they stand in the test set.
     order = np.lexsort((-abs(only_a - only_b), -flips))[:most]
     return tuple(
-        ClipFlips(
+        ClipDisagreement(
             clip=ids[n],
             label=classes[aligned.labels[n]],
             fold=int(aligned.folds[n]),

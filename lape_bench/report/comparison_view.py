@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 
 from lape_bench.report.compare import Comparison
-from lape_bench.report.formatting import listed, p_value, percent
+from lape_bench.report.formatting import join_list, p_value, percent
 from lape_bench.report.stats.significance import LEAST_P
 
 CLASSES_SHOWN = 20
@@ -45,7 +45,7 @@ def _paired(c: Comparison) -> str:
     rest = [f"{side.cells - cells} of {name}" for name, side in (("A", c.a), ("B", c.b))]
     more = [each for each in rest if not each.startswith("0 ")]
     alone = f"; cells without a partner: {', '.join(more)}" if more else ""
-    return f"{c.clips:,} clips, paired in {seeds} {listed(c.seeds)}{folds}{alone}"
+    return f"{c.clips:,} clips, paired in {seeds} {join_list(c.seeds)}{folds}{alone}"
 
 
 def _scores(c: Comparison) -> Table:

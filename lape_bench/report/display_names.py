@@ -1,92 +1,103 @@
-"""Names that tell apart what a report may not mix, where those of tasks and systems alone would not."""
+"""Names of tasks and systems in reports: extended by versions, sizes or preparations only if those differ."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
-from lape_bench.results.load import Preparation
+from lape_bench.results.cells import PREPARATION, Preparation
 
-HASH_SHOWN = 6  # characters of a manifest's hash
+HASH_CHARACTERS = 6  # shown of a hash
 
 
-def preparations(comparable: Iterable[str]) -> dict[str, str]:
-    """Name the ways in which one task was prepared and run, by what differs: manifest, card, protocol.
+def preparation_names(rows: pd.DataFrame) -> dict[Preparation, str]:
+    """Name each way in which one task was prepared and run, by what differs: manifest, card or protocol version.
 
     Args:
-        comparable: manifest's hash, version of the card and version of the protocol of each cell.
+        rows: of one task, with the columns `PREPARATION`.
 
     Returns:
-        A name for each of them; an empty one where there is only one.
+        A name for each preparation; an empty one if there is only one.
     """
-    parts = {each: Preparation.of(each) for each in sorted(set(comparable))}
-    manifests, cards, protocols = (set(part) for part in zip(*parts.values(), strict=True))
+    several = rows[PREPARATION].nunique() > 1
     names = {}
-    for each, (manifest, card, protocol) in parts.items():
-        told = [
-            manifest[:HASH_SHOWN] if len(manifests) > 1 else "",
-            f"card {card}" if len(cards) > 1 else "",
-            f"protocol {protocol}" if len(protocols) > 1 else "",
+    for preparation in sorted(_preparations(rows)):
+        parts = [
+            preparation.manifest_hash[:HASH_CHARACTERS] if several["manifest_hash"] else "",
+            f"card {preparation.card_version}" if several["card_version"] else "",
+            f"protocol {preparation.protocol_version}" if several["protocol_version"] else "",
         ]
-        names[each] = ", ".join(filter(None, told))
+        names[preparation] = ", ".join(filter(None, parts))
     return names
 
 
-def shown_tasks(frame: pd.DataFrame) -> pd.Series:
-    """Name the task of each row of a board or of cells: what is synthetic, and of two preparations which one."""
-    synthetic = (frame["data"] == "synthetic").map({True: " [synthetic]", False: ""})
-    told = {
-        (task, each): f" [{name}]" if name else ""
-        for task, rows in frame.groupby("task")["comparable"]
-        for each, name in preparations(rows).items()
+def _preparations(rows: pd.DataFrame) -> set[Preparation]:
+    distinct = rows[PREPARATION].drop_duplicates()
+    return set(map(Preparation._make, distinct.itertuples(index=False, name=None)))
+
+
+def task_display_names(rows: pd.DataFrame) -> pd.Series:
+    """Name the task of each row of a leaderboard or of cells; synthetic audio and other preparations are marked."""
+    synthetic = (rows["data"] == "synthetic").map({True: " [synthetic]", False: ""})
+    suffixes = {
+        (task, *preparation): f" [{name}]" if name else ""
+        for task, of_task in rows.groupby("task")
+        for preparation, name in preparation_names(of_task).items()
     }
-    keys = zip(frame["task"], frame["comparable"], strict=True)
-    return frame["task"] + synthetic + pd.Series([told[key] for key in keys], frame.index, str)
+    keys = rows[["task", *PREPARATION]].itertuples(index=False, name=None)
+    return rows["task"] + synthetic + pd.Series([suffixes[key] for key in keys], rows.index, str)
 
 
-def shown_systems(frame: pd.DataFrame) -> pd.Series:
-    """Name the system of each row of a board or of cells, with version and size where there are several."""
-    several = frame.groupby("system")["system_version"].transform("nunique") > 1
-    version = " [version " + frame["system_version"].astype(str) + "]"
-    names = frame["system"] + version.where(several, "")
-    place = [frame[key] for key in ("task", "data", "protocol", "label_fraction", "comparable")]
-    sizes = frame["parameters"].groupby([*place, names]).transform("nunique") > 1
-    size = " [" + frame["parameters"].map("{:,}".format) + " parameters]"
+def version_names(rows: pd.DataFrame) -> pd.Series:
+    """Write the version of each row's system, with the beginning of its provenance hash if it has one."""
+    provenance = "-" + rows["provenance_hash"].str[:HASH_CHARACTERS]
+    return rows["system_version"].astype(str) + provenance.where(rows["provenance_hash"] != "", "")
+
+
+def system_display_names(rows: pd.DataFrame) -> pd.Series:
+    """Name the system of each row of a leaderboard or of cells, with version and size if there are several."""
+    versions = version_names(rows)
+    several = versions.groupby(rows["system"]).transform("nunique") > 1
+    names = rows["system"] + (" [version " + versions + "]").where(several, "")
+    board = [rows[key] for key in ("task", "data", "protocol", "label_fraction", *PREPARATION)]
+    sizes = rows["parameters"].groupby([*board, names]).transform("nunique") > 1
+    size = " [" + rows["parameters"].map("{:,}".format) + " parameters]"
     return names + size.where(sizes, "")
 
 
-def as_shown(board: pd.DataFrame) -> pd.DataFrame:
-    """Name tasks and systems as above, so that names alone tell rows apart."""
-    return board.assign(task=shown_tasks(board), system=shown_systems(board))
+def with_display_names(board: pd.DataFrame) -> pd.DataFrame:
+    """Replace the names of tasks and systems by their display names, so that names alone tell rows apart."""
+    return board.assign(task=task_display_names(board), system=system_display_names(board))
 
 
-def find_system(frame: pd.DataFrame, name: str, where: str = "") -> str:
-    """Return a system's name as a report shows it.
+def find_system(rows: pd.DataFrame, name: str, context: str = "") -> str:
+    """Return the display name of a system.
 
     Args:
-        frame: rows with the shown names in the column `shown`, and those without version and size in `system`.
-        name: that, or a part of it: without version and size, or without settings where one variant was run.
-        where: on which task, for messages.
+        rows: with the columns `system` and `display_name`.
+        name: a display name, or one without version and size; also without settings if only one variant was run.
+        context: such as " on esc10", for messages.
 
     Raises:
-        UserError: the name fits none, or several.
+        UserError: no system has the name, or several have.
     """
-    shown = sorted(frame["shown"].unique())
-    if name in shown:
+    known = sorted(rows["display_name"].unique())
+    if name in known:
         return name
-    bare = frame["system"].str.partition(" (")[0]
-    variants = sorted(frame["shown"][(frame["system"] == name) | (bare == name)].unique())
+    without_settings = rows["system"].str.partition(" (")[0]
+    matches = (rows["system"] == name) | (without_settings == name)
+    variants = sorted(rows["display_name"][matches].unique())
     if len(variants) == 1:
         return str(variants[0])
     if variants:
         raise UserError(
-            f"'{name}' has {len(variants)} variants{where}",
+            f"'{name}' has {len(variants)} variants{context}",
             allowed="one of " + ", ".join(f"'{variant}'" for variant in variants),
         )
-    raise unknown(f"system with results{where}", name, shown)
+    raise unknown(f"system with results{context}", name, known)
 
 
-def chosen_systems(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Keep the rows of some systems, named as `find_system` takes them; of all where none is named."""
-    found = [find_system(frame, name) for name in names]
-    return frame[frame["shown"].isin(found)] if names else frame
+def select_systems(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Keep the rows of the named systems, as `find_system` takes them; without names keep all rows."""
+    chosen = [find_system(rows, name) for name in names]
+    return rows[rows["display_name"].isin(chosen)] if names else rows

@@ -38,7 +38,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def listed(names: Sequence[object]) -> str:
+def join_list(names: Sequence[object]) -> str:
     """Write a list, of one at least: a, b and c."""
     *others, last = map(str, names)
     return f"{', '.join(others)} and {last}" if others else last

@@ -1,4 +1,4 @@
-"""The leaderboard: mean and deviation over seeds, of the mean over folds, with what stands behind them."""
+"""The leaderboard: mean and standard deviation over seeds of the mean over folds, with seeds, folds and cost."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -7,69 +7,61 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lape_bench.report.display_names import as_shown
+from lape_bench.report.display_names import with_display_names
 from lape_bench.report.formatting import count, percent
 from lape_bench.report.stats.rank_intervals import MOST_RANKED, rank_boards
-from lape_bench.report.stats.significance import half_interval
+from lape_bench.report.stats.significance import interval_half_width
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow, markdown
-from lape_bench.results.load import CellPredictions, Preparation
+from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
+from lape_bench.results.load import CellPredictions
 
-BOARD = [
-    "task",
-    "data",
-    "protocol",
-    "label_fraction",
-    "comparable",
-    "metric",
-]  # figures that may be ranked
-ENTRY = [*BOARD, "system", "system_version", "parameters", "encoder_parameters"]
-
-
-PLACE = ("task", "protocol", "labels")  # the first columns: which board a row stands on
+# Scores that agree in these may be ranked together: they are one board.
+BOARD = ["task", "data", "protocol", "label_fraction", *PREPARATION, "metric"]
+# Cells that agree in these differ in seed and fold alone: they are one entry of a board.
+ENTRY = [*BOARD, "system", *SYSTEM_VERSION, "parameters", "encoder_parameters"]
+BOARD_HEADINGS = ("task", "protocol", "labels")
 RANKS = ["rank_best", "rank_worst"]
-MOST_NAMED = 3  # boards, systems or pairs in one note; more are counted
+MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 
 
 def leaderboard(
-    frame: pd.DataFrame, outcomes: Mapping[int, CellPredictions] | None = None
+    cells: pd.DataFrame, predictions: Mapping[int, CellPredictions] | None = None
 ) -> pd.DataFrame:
     """Summarize cells by board and system.
 
     Args:
-        frame: cells, as `load_results` gives them.
-        outcomes: theirs, from which systems are ranked; without them there are no ranks.
+        cells: as in `Results.cells`.
+        predictions: as in `Results.predictions`, for ranks; without them there are no ranks.
 
     Returns:
-        One row a system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
-        deviation (sample standard deviation over seeds, NaN for one seed or if none has every fold), interval
-        (half of the 95 % interval of the mean), seeds, seed_numbers (a tuple) and seeds_left_out (for they lack
-        folds that others have), folds, folds_of_task, complete (the seeds that count have every fold), parameters,
-        minutes a cell of learning, cached stages with what they took when they were made. With outcomes also
-        predictions (whether every cell has one) and, where a board has systems to rank, rank_best and rank_worst,
-        the ranks that a system may have by its accuracy.
+        One row for each system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
+        std (sample standard deviation over seeds, NaN for one seed or if no seed has every fold), interval (half
+        width of the 95 % interval of the mean), seeds, seed_numbers (a tuple), seeds_left_out (seeds that lack folds
+        which others have), folds, folds_of_task, complete (whether the seeds that count have every fold),
+        parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
+        With predictions also the columns predictions (whether every cell has them) and, if a board has systems to
+        rank, rank_best and rank_worst: the ranks that a system may have by its accuracy.
     """
-    # The same cell from two machines or result folders counts once.
-    cells = frame.drop_duplicates([*ENTRY, "seed", "fold"], keep="last").dropna(subset=ENTRY)
+    cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
     grouped = cells.groupby(ENTRY, sort=False)
     cells = cells.assign(entry=grouped.ngroup(), score=_scores(cells))
     by_entry = cells.groupby("entry")
-    board = by_entry[ENTRY].first().join(_summed_up(cells))
-    if outcomes is not None:
-        known = cells.index.isin(list(outcomes))
+    board = by_entry[ENTRY].first().join(_summarized(cells))
+    if predictions is not None:
+        known = cells.index.isin(list(predictions))
         board["predictions"] = pd.Series(known, cells.index).groupby(cells["entry"]).all()
-    if outcomes:
+    if predictions:
         members = dict(iter(cells[["entry", "seed", "fold"]].groupby("entry")))
-        entries = [each.index for _, each in board.groupby(BOARD)]
-        boards = [[members[number] for number in each] for each in entries]
-        for each, ranks in zip(entries, rank_boards(boards, outcomes), strict=True):
+        entries = [rows.index for _, rows in board.groupby(BOARD)]
+        boards = [[members[entry] for entry in of_board] for of_board in entries]
+        for of_board, ranks in zip(entries, rank_boards(boards, predictions), strict=True):
             if ranks is not None:
-                board.loc[each, RANKS] = ranks
+                board.loc[of_board, RANKS] = ranks
     if "rank_best" in board:
         board = board.astype(dict.fromkeys(RANKS, "Int64"))
+    keys = ["data", "task", "protocol", "label_fraction", *PREPARATION]
     return board.sort_values(
-        ["data", "task", "protocol", "label_fraction", "comparable", "score"],
-        ascending=[True, True, True, True, True, False],
-        ignore_index=True,
+        [*keys, "score"], ascending=[True] * len(keys) + [False], ignore_index=True
     )
 
 
@@ -81,11 +73,11 @@ def _scores(cells: pd.DataFrame) -> pd.Series:
     return scores
 
 
-def _summed_up(cells: pd.DataFrame) -> pd.DataFrame:
-    """Sum up cells by `entry`: over folds first, then over seeds, of the cells that count."""
+def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
+    """Summarize the contributing cells by `entry`: over folds first, then over seeds."""
     in_entry = cells.groupby("entry")
     folds = in_entry["folds_of_task"].first()
-    used = cells[counted(cells)]
+    used = cells[contributes(cells)]
     by_seed = used.groupby(["entry", "seed"]).agg(score=("score", "mean"), has=("fold", "size"))
     by_entry = by_seed.groupby("entry")
     complete = by_entry["has"].first() == folds
@@ -97,9 +89,11 @@ def _summed_up(cells: pd.DataFrame) -> pd.DataFrame:
             "seed_numbers": by_seed.reset_index("seed").groupby("entry")["seed"].agg(tuple),
         }
     )
-    interval = [half_interval(d, n) for d, n in zip(board["std"], board["seeds"], strict=True)]
+    interval = [
+        interval_half_width(d, n) for d, n in zip(board["std"], board["seeds"], strict=True)
+    ]
     board.insert(2, "interval", interval)
-    # Of seeds with other folds it would be the deviation over folds.
+    # Seeds with different folds would give the standard deviation over folds instead.
     board[["std", "interval"]] = board[["std", "interval"]].where(complete, axis=0)
     board["seeds_left_out"] = in_entry["seed"].nunique() - board["seeds"]
     board["folds"] = folds.where(complete, in_entry["fold"].nunique())
@@ -109,22 +103,22 @@ def _summed_up(cells: pd.DataFrame) -> pd.DataFrame:
     return board
 
 
-def counted(cells: pd.DataFrame) -> pd.Series:
-    """Tell which cells stand behind the score of their `entry`.
+def contributes(cells: pd.DataFrame) -> pd.Series:
+    """Return which cells contribute to the score of their `entry`.
 
     Returns:
-        True for those of seeds that have every fold, or for all where no seed has; indexed as the cells.
+        True for the cells of seeds that have every fold, or for all cells if no seed has; indexed as the cells.
     """
     folds = cells.groupby(["entry", "seed"])["fold"].transform("size")
     whole = folds == cells["folds_of_task"]
     return whole | ~whole.groupby(cells["entry"]).transform("any")
 
 
-def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Format a leaderboard as headings and rows of text; scores are percentages."""
+def format_rows(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return a leaderboard as headings and rows of text; scores are percentages."""
     ranked = "rank_best" in board
     headings = [
-        *PLACE,
+        *BOARD_HEADINGS,
         "system",
         *(["rank"] if ranked else []),
         "score %",
@@ -136,7 +130,7 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "minutes",
     ]
     rows = []
-    for row in as_shown(board).to_dict("records"):
+    for row in with_display_names(board).to_dict("records"):
         folds = f"{row['folds']}" + ("" if row["complete"] else f" of {row['folds_of_task']}")
         rows.append(
             [
@@ -157,30 +151,30 @@ def columns(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def notes(board: pd.DataFrame) -> list[str]:
-    """Say of a leaderboard what its figures do not: seeds left out, and over what ranks are or why there are none."""
+def footnotes(board: pd.DataFrame) -> list[str]:
+    """Return what a reader of a leaderboard should know: seeds left out, and how ranks were made or why there are none."""
     left_out: list[str] = []
-    of_ranks: dict[str, list[str]] = {}  # what is said -> of which boards
-    for _, entries in as_shown(board).groupby(BOARD):
+    boards_by_footnote: dict[str, list[str]] = {}
+    for _, entries in with_display_names(board).groupby(BOARD):
         first = entries.iloc[0]
-        where = _place(first["task"], first["protocol"], _labels(first["label_fraction"]))
+        name = _board_name(first["task"], first["protocol"], _labels(first["label_fraction"]))
         seeds = entries.set_index("system")["seeds_left_out"]
-        left_out += [f"{n} of {system} on {where}" for system, n in seeds[seeds > 0].items()]
-        for what in _of_ranks(entries):
-            of_ranks.setdefault(what, []).append(where)
-    lines = [f"seeds that lack folds are not counted: {_some(left_out)}"] if left_out else []
-    for what, boards in of_ranks.items():
+        left_out += [f"{n} of {system} on {name}" for system, n in seeds[seeds > 0].items()]
+        for footnote in _rank_footnotes(entries):
+            boards_by_footnote.setdefault(footnote, []).append(name)
+    lines = [f"seeds that lack folds are not counted: {_first_few(left_out)}"] if left_out else []
+    for footnote, boards in boards_by_footnote.items():
         few = len(boards) <= MOST_NAMED
-        lines.append(f"{'; '.join(boards) if few else count(len(boards), 'board')}: {what}")
+        lines.append(f"{'; '.join(boards) if few else count(len(boards), 'board')}: {footnote}")
     return lines
 
 
-def _of_ranks(entries: pd.DataFrame) -> list[str]:
-    """Say of a board with several systems what its ranks are of, or why it has none."""
+def _rank_footnotes(entries: pd.DataFrame) -> list[str]:
+    """Say of one board how its ranks were made, or why it has none."""
     if len(entries) > MOST_RANKED:
         return [f"no ranks among more than {MOST_RANKED} systems"]
     if len(entries) > 1 and not entries.get("predictions", pd.Series([True])).all():
-        return ["no ranks, for cells that are known from a table alone have no predictions"]
+        return ["no ranks, since cells from a table have no predictions"]
     if "rank_best" not in entries or entries["rank_best"].isna().all():
         return []
     ranked = entries[entries["rank_best"].notna()]
@@ -190,30 +184,34 @@ def _of_ranks(entries: pd.DataFrame) -> list[str]:
         lines.append(f"ranks are by accuracy, scores are {metric}")
     if (ranked["seeds"] == 1).all():
         lines.append("ranks are over clips alone: one seed")
-    ran = zip(ranked["system"], map(set, ranked["seed_numbers"]), strict=True)
-    apart = [f"{a} with {b}" for (a, of_a), (b, of_b) in combinations(ran, 2) if not of_a & of_b]
+    seeds = zip(ranked["system"], map(set, ranked["seed_numbers"]), strict=True)
+    apart = [
+        f"{a} with {b}"
+        for (a, seeds_a), (b, seeds_b) in combinations(seeds, 2)
+        if not seeds_a & seeds_b
+    ]
     if apart:
-        lines.append(f"never compared, for they share no seed: {_some(apart)}")
+        lines.append(f"not compared, since they share no seed: {_first_few(apart)}")
     return lines
 
 
-def _some(told: Sequence[str]) -> str:
-    """Join the first few of what is told, and count the rest."""
-    more = [f"{len(told) - MOST_NAMED} more"] if len(told) > MOST_NAMED else []
-    return "; ".join([*told[:MOST_NAMED], *more])
+def _first_few(items: Sequence[str]) -> str:
+    """Join the first few items, and count the rest."""
+    more = [f"{len(items) - MOST_NAMED} more"] if len(items) > MOST_NAMED else []
+    return "; ".join([*items[:MOST_NAMED], *more])
 
 
 def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Lay a leaderboard out: a block for each board, its systems below."""
-    # 80 characters have to do: seeds and folds share a column, and two headings are cut.
+    """Return a leaderboard as a table for the terminal: a block for each board, its systems below."""
+    # To fit 80 characters, seeds and folds share a column, and two headings are shortened.
     seeds = headings.index("seeds")
     headings = [*headings[:seeds], "runs", "params", "min"]
     rows = [
         [*r[:seeds], f"{r[seeds]}x{r[seeds + 1].replace(' of ', '/')}", *r[seeds + 2 :]]
         for r in rows
     ]
-    places = len(PLACE)
-    blocks = [_place(*row[:places]) for row in rows]
+    places = len(BOARD_HEADINGS)
+    blocks = [_board_name(*row[:places]) for row in rows]
     return Table(
         _columns(headings[places:]),
         tuple(
@@ -230,31 +228,27 @@ def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _columns(headings: Sequence[str]) -> tuple[TableColumn, ...]:
-    left = (*PLACE, "system")
+    left = (*BOARD_HEADINGS, "system")
     return tuple(TableColumn(heading, left=heading in left) for heading in headings)
 
 
 def as_csv(board: pd.DataFrame) -> str:
-    """Write a leaderboard as CSV, unrounded, scores in [0, 1]; numbers of seeds with spaces between them."""
-    seeds = [" ".join(map(str, each)) for each in board["seed_numbers"]]
+    """Write a leaderboard as CSV, unrounded, scores in [0, 1]; seed numbers are separated by spaces."""
+    seeds = [" ".join(map(str, numbers)) for numbers in board["seed_numbers"]]
     return board.assign(seed_numbers=seeds).to_csv(index=False)
 
 
 def as_data(board: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a leaderboard as plain data, unrounded, scores in [0, 1]; what may be compared, in its parts."""
-    rows = []
-    for line in board.to_dict("records"):
-        row = {str(name): value for name, value in line.items()}
-        rows.append(row | Preparation.of(row["comparable"])._asdict())
-    return rows
+    """Return a leaderboard as plain data, unrounded, scores in [0, 1]."""
+    return [{str(name): value for name, value in row.items()} for row in board.to_dict("records")]
 
 
 def _labels(fraction: float) -> str:
     return f"{fraction:.3g}"
 
 
-def _place(task: str, protocol: str, labels: str) -> str:
-    """Name a board by the first columns of its rows."""
+def _board_name(task: str, protocol: str, labels: str) -> str:
+    """Name a board by the entries of its rows below `BOARD_HEADINGS`."""
     return f"{task}, {protocol}" + ("" if labels == "1" else f", {labels} of the labels")
 
 

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
-from lape_bench.report.display_names import find_system, preparations, shown_systems
+from lape_bench.report.display_names import find_system, preparation_names, system_display_names
+from lape_bench.results.cells import PREPARATION, Preparation
 from lape_bench.results.load import CellPredictions, Results
 
-BOARD = ["data", "protocol", "label_fraction", "comparable"]  # of one task
+BOARD = ["data", "protocol", "label_fraction", *PREPARATION]  # of one task
 
 
 class Pair(NamedTuple):
@@ -18,12 +19,12 @@ class Pair(NamedTuple):
     Attributes:
         names: of both, as the leaderboard has them.
         cells: of both.
-        outcomes: by the index of the cells.
+        predictions: by the index of the cells.
     """
 
     names: tuple[str, str]
     cells: tuple[pd.DataFrame, pd.DataFrame]
-    outcomes: Mapping[int, CellPredictions]
+    predictions: Mapping[int, CellPredictions]
 
 
 def find_pair(
@@ -50,7 +51,7 @@ def find_pair(
         UserError: a name fits none or several; the two are one; what is left open has no answer or several;
             or a cell is known from a table alone.
     """
-    cells = results.cells.assign(shown=shown_systems(results.cells))
+    cells = results.cells.assign(display_name=system_display_names(results.cells))
     for column, value in {
         "task": task,
         "data": data,
@@ -66,16 +67,16 @@ def find_pair(
     names = (find_system(cells, a, f" on {task}"), find_system(cells, b, f" on {task}"))
     if names[0] == names[1]:
         raise UserError(f"'{a}' and '{b}' are one system, {names[0]}", next_step="name another one")
-    sides = [cells[cells["shown"] == name] for name in names]
+    sides = [cells[cells["display_name"] == name] for name in names]
     board = _common_board(names, sides)
     found = [side[(side[BOARD] == board).all(axis=1)] for side in sides]
     for name, side in zip(names, found, strict=True):
-        if any(index not in results.outcomes for index in side.index):
+        if any(index not in results.predictions for index in side.index):
             raise UserError(
                 f"cells of {name} are known from a table alone, without predictions",
                 next_step="give --out a folder of their records",
             )
-    return Pair(names, (found[0], found[1]), results.outcomes)
+    return Pair(names, (found[0], found[1]), results.predictions)
 
 
 def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Series:
@@ -99,9 +100,9 @@ def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Serie
 
 
 def _listed(boards: pd.DataFrame) -> str:
-    rows = boards.sort_values(BOARD).itertuples(index=False)
-    told = preparations(boards["comparable"])
-    return ", ".join(
-        f"{data} {protocol} {fraction:.3g}" + (f" [{told[comparable]}]" if told[comparable] else "")
-        for data, protocol, fraction, comparable in rows
-    )
+    names = preparation_names(boards)
+    texts = []
+    for data, protocol, fraction, *preparation in boards.sort_values(BOARD).itertuples(index=False):
+        name = names[Preparation(*preparation)]
+        texts.append(f"{data} {protocol} {fraction:.3g}" + (f" [{name}]" if name else ""))
+    return ", ".join(texts)

@@ -168,13 +168,13 @@ class Terminal:
                     drawn.add_row(*(Rule(style="") for _ in columns))
                 drawn.add_row(Text(block, "bold"))
             before = row.block
-            label = folded(_plain(row.entries[0], stacked), room, INDENT if row.block else "")
+            label = wrap_label(_plain(row.entries[0], stacked), room, INDENT if row.block else "")
             entries = [_text(row.entries[n], stacked) for n in columns[1:]]
             drawn.add_row(Text(label), *entries)
         return drawn
 
 
-def folded(label: str, room: int, indent: str) -> str:
+def wrap_label(label: str, room: int, indent: str) -> str:
     """Indent a label and break it between words, or where a word alone is too long, between the parts of a setting."""
     lines, further = [indent], indent + INDENT
     for word in re.findall(r"\S+\s*", label):

@@ -124,7 +124,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     return cells[[*dict.fromkeys([*COLUMNS, *texts])]]
 
 
-def _column(name: str) -> Column:
+def _column(name: Any) -> Column:
     return COLUMNS.get(name, DIAGNOSIS)
 
 

@@ -1,10 +1,9 @@
-"""Records as one table, every score recomputed from predictions."""
+"""Results from records and from tables of cells; scores of records are recomputed from their predictions."""
 
 import gc
 import hashlib
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -27,325 +26,148 @@ from lape_bench.records.record import (
     read_record,
     record_folders,
 )
+from lape_bench.results.cells import CELL, SOURCES, cells_table, read_cells, settings_text
 
-WRITTEN_BY = "a folder of records, or what 'bench report --format cells' writes"
-# What tells one cell from another.
-CELL = [
-    "system",
-    "system_version",
-    "task",
-    "data",
-    "protocol",
-    "label_fraction",
-    "seed",
-    "fold",
-    "comparable",
-]
-COLUMNS = [
-    *CELL,
-    "name",
-    "settings",
-    "metric",
-    "folds_of_task",
-    "parameters",
-    "encoder_parameters",
-    "seconds",
-]
-
-
-TEXTS = [
-    "system",
-    "system_version",
-    "task",
-    "data",
-    "protocol",
-    "comparable",
-    "name",
-    "settings",
-    "metric",
-]
-# Of a table of cells: what a number may be (else at least 0, and a score at most 1), and how a text must read.
-RANGES = {"label_fraction": (1e-9, 1.0), "folds_of_task": (1, np.inf)}
-PATTERNS = {
-    "comparable": r"[^/]+/\d+/\d+",
-    "data": "real|synthetic",
-    "system_version": r"\d+(-[0-9a-f]+)?",
-}
-VALIDATION = "validation"  # a column that tables of earlier releases lack
-FINISHED = "finished_at"  # a column while records are put in order
-PARALLEL_FROM = 2_000  # records; below, starting processes takes longer than reading
-CHUNK = 200  # records that a process is handed at a time
-TOGETHER = 50  # records that are read before the answers of any of them are
-
-
-class Preparation(NamedTuple):
-    """What must agree for two figures of a task to stand in one table; a cell's `comparable` in its parts."""
-
-    manifest_hash: str
-    card_version: int
-    protocol_version: int
-
-    @classmethod
-    def of(cls, comparable: str) -> "Preparation":
-        """Read what `__str__` wrote."""
-        manifest_hash, card, protocol = comparable.rsplit("/", 2)
-        return cls(manifest_hash, int(card), int(protocol))
-
-    def __str__(self) -> str:
-        return "/".join(map(str, self))
+FINISHED = "finished_at"  # a column only until cells are sorted by it
+PARALLEL_FROM = 2_000  # records; fewer are read before other processes have started
+CHUNK = 200  # records that a process is given at a time
+BATCH = 50  # records that are read before the predictions of any of them
 
 
 class CellPredictions(NamedTuple):
-    """What a cell's system took each test clip for.
+    """The classes that a cell's system predicted.
 
     Attributes:
         folder: of the record.
-        test: hash of the clips' ids and classes; only cells that share it can be paired clip by clip.
+        test_hash: hash of the clips' IDs and classes; only cells that share it can be paired clip by clip.
         labels: true classes, shape (clips,).
-        predicted: classes taken, same shape.
+        predicted: predicted classes, same shape.
     """
 
     folder: Path
-    test: str
+    test_hash: str
     labels: NDArray[np.int16]
     predicted: NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Results:
-    """What reports are made of.
+    """Everything that reports are made of.
 
     Attributes:
-        cells: one row a finished cell, every score recomputed from its predictions.
-        outcomes: the predictions themselves, by the index of `cells`; of a cell known from a table alone, none.
-        problems: a line for each record that is failed, damaged, unreadable, or there twice.
+        cells: one row for each finished cell, with the columns of `results.cells.COLUMNS`.
+        predictions: by the index of `cells`; cells that come from a table have none.
+        problems: one line for each record that is failed, damaged, unreadable or a duplicate.
     """
 
     cells: pd.DataFrame
-    outcomes: dict[int, CellPredictions]
+    predictions: dict[int, CellPredictions]
     problems: list[str]
 
 
 def load_results(sources: Sequence[Path]) -> Results:
     """Read folders of records, and tables of cells that a report has written.
 
-    Of a cell that stands in two sources, the later one counts, and a record before a line of a table; within a folder,
-    what was finished last.
+    If two sources hold the same cell, the later source counts, and a record counts before a row of a table. Within a
+    folder the cell that was finished last counts.
 
     Args:
-        sources: folders, or CSV files, whose scores stand as they were written.
+        sources: folders, or CSV files of `bench report --format cells`.
 
     Raises:
-        UserError: there is no such folder, or a file is no table of cells.
+        UserError: a folder does not exist, or a file is not a table of cells.
     """
     tables = [_read_table(source) for source in sources if source.is_file()]
     folders = [_read_folder(source) for source in sources if not source.is_file()]
-    return _joined([*tables, *folders])
+    return _without_duplicates(_concatenate([*tables, *folders]))
 
 
-def on_validation(cells: pd.DataFrame) -> pd.DataFrame:
-    """Let the score on validation stand for the one on test, to choose settings by; cells without one are left out.
-
-    Raises:
-        UserError: no cell has one; `knn` never has, and records of earlier releases have not.
-    """
-    known = cells[cells[VALIDATION].notna()] if VALIDATION in cells else cells[:0]
-    if known.empty:
-        raise UserError(
-            "no cell has a score on validation",
-            allowed="cells of finetune and linear, of systems that validate",
-            next_step="run cells of earlier releases again, with --force",
-        )
-    return known.assign(**dict.fromkeys(known["metric"].unique(), known[VALIDATION]))
-
-
-def results_of(found: Sequence[tuple[Path, RunRecord]]) -> Results:
-    """Do the same for records already read, each with its folder."""
-    return _joined([_in_order(_collected(_read(found)))])
+def results_of(records: Sequence[tuple[Path, RunRecord]]) -> Results:
+    """Return the results of records that are already read, each with its folder."""
+    return _without_duplicates(_sorted_by_finish(_collect(_score_records(records))))
 
 
 def _read_table(path: Path) -> Results:
-    try:
-        # Texts as they stand: a system may be called None, and a version is no number.
-        others = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXTS]
-        cells = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(TEXTS, str),
-            keep_default_na=False,
-            na_values={name: [""] for name in others},
-        )
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are of the first kind
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no table of cells: {reason}", allowed=WRITTEN_BY) from error
-    missing = [name for name in COLUMNS if name not in cells.columns]
-    missing += [name for name in cells.get("metric", ()) if name not in cells.columns]
-    if missing:
-        raise UserError(f"{path} has no column '{missing[0]}'", allowed=WRITTEN_BY)
-    numbers = [name for name in COLUMNS if name not in TEXTS]
-    scores = cells["metric"].unique()
-    for name in [*numbers, *scores]:
-        values = pd.to_numeric(cells[name], errors="coerce")
-        low, high = RANGES.get(name, (0, 1 if name in scores else np.inf))
-        _refuse(path, cells, name, ~(values.between(low, high) & np.isfinite(values)))
-    if VALIDATION in cells:
-        values = pd.to_numeric(cells[VALIDATION], errors="coerce")
-        _refuse(path, cells, VALIDATION, cells[VALIDATION].notna() & ~values.between(0, 1))
-    for name, pattern in PATTERNS.items():
-        _refuse(path, cells, name, ~cells[name].str.fullmatch(pattern).astype(bool))
-    _refuse(path, cells, "settings", ~cells["settings"].map(_is_json).astype(bool))
-    earlier = cells.duplicated(CELL, keep="last")
-    told = [
-        f"{path}, line {number + 2}: a cell that stands in a later line too"
-        for number in np.flatnonzero(earlier)
+    cells = read_cells(path)
+    duplicate = cells.duplicated(CELL, keep="last")
+    problems = [
+        f"{path}, line {row + 2}: a later line holds the same cell"
+        for row in np.flatnonzero(duplicate)
     ]
-    return Results(cells[~earlier], {}, told)
-
-
-def _refuse(path: Path, cells: pd.DataFrame, name: str, bad: pd.Series) -> None:
-    if bad.any():
-        line = int(bad.to_numpy().argmax())
-        raise UserError(
-            f"{path}, line {line + 2}: '{name}' is '{cells[name].iloc[line]}'", allowed=WRITTEN_BY
-        )
-
-
-def _is_json(text: object) -> bool:
-    try:
-        return isinstance(text, str) and isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
+    return Results(cells[~duplicate], {}, problems)
 
 
 def _read_folder(source: Path) -> Results:
     if not source.is_dir():
         raise UserError(
             f"there is no folder {source} to report on",
-            allowed=WRITTEN_BY,
+            allowed=SOURCES,
             next_step="run something first, such as 'bench run', or give --out",
         )
     folders = record_folders(source)
     if len(folders) < PARALLEL_FROM:
-        return _in_order(_read_records(folders))
+        return _sorted_by_finish(_read_records(folders))
     chunks = [folders[start : start + CHUNK] for start in range(0, len(folders), CHUNK)]
-    # A fork has pandas imported already, which takes a spawned process a second. Beside threads it is not safe; of the
-    # libraries that start some, a report has not imported torch.
-    forks = sys.platform == "linux" and "torch" not in sys.modules
-    context = get_context("fork" if forks else "spawn")
-    # What is read holds no cycles, and the search for some would take a tenth of the time.
+    # Records hold no reference cycles, and the search for some would take a tenth of the time.
+    context = get_context("spawn")
     with ProcessPoolExecutor(mp_context=context, initializer=gc.disable) as processes:
-        return _in_order(_side_by_side([*processes.map(_read_records, chunks)]))
+        return _sorted_by_finish(_concatenate([*processes.map(_read_records, chunks)]))
 
 
 def _read_records(folders: Sequence[Path]) -> Results:
-    return _collected(_read((folder, _record(folder)) for folder in folders))
+    return _collect(_score_records((folder, _read_record(folder)) for folder in folders))
 
 
-def _read(
-    found: Iterable[tuple[Path, RunRecord | str]],
-) -> Iterator[tuple[dict[str, Any], CellPredictions] | str]:
-    """Turn records into rows and outcomes; what is wrong with one stays what is said of it.
-
-    A few are taken together, all their records before all their answers: a step that comes again at once
-    finds its code in the processor's caches, which saves a fifth of the time.
-    """
-    found = iter(found)
-    while few := [*islice(found, TOGETHER)]:
-        answers = [_answers(folder, record) for folder, record in few]
-        for (folder, record), given in zip(few, answers, strict=True):
-            yield given if isinstance(given, str) else _cell(folder, record, given)
-
-
-def _record(folder: Path) -> RunRecord | str:
+def _read_record(folder: Path) -> RunRecord | str:
     try:
         return read_record(folder)
     except UserError as error:
         return str(error)
 
 
-def _answers(folder: Path, record: RunRecord | str) -> PredictedClasses | str:
+def _score_records(
+    records: Iterable[tuple[Path, RunRecord | str]],
+) -> Iterator[tuple[dict[str, Any], CellPredictions] | str]:
+    """Turn records into rows and predictions; a record with a problem becomes the line that names it.
+
+    All records of a batch are read before their predictions: repeating one step keeps its code in the processor's
+    caches, which saves a fifth of the time.
+    """
+    records = iter(records)
+    while batch := [*islice(records, BATCH)]:
+        predictions = [_read_predictions(folder, record) for folder, record in batch]
+        for (folder, record), predicted in zip(batch, predictions, strict=True):
+            yield predicted if isinstance(predicted, str) else _score(folder, record, predicted)
+
+
+def _read_predictions(folder: Path, record: RunRecord | str) -> PredictedClasses | str:
+    """Return a record's predictions, or the line that says why it has none to score."""
     if isinstance(record, str):
         return record
     if record.status == "failed":
         return f"{record.cell.title} failed: {record.error}"
     if record.task is None or record.parameters is None:
-        return f"{folder} holds a record that is finished and names no task or no parameters"
+        return f"{folder} holds a finished record without a task or without parameters"
     if record.task.metric not in metrics.METRICS:
-        return f"{folder} is ranked by '{record.task.metric}', a metric that this release does not know"
+        return (
+            f"{folder} is ranked by '{record.task.metric}', which is not a metric of this release"
+        )
     try:
         return read_predicted_classes(folder, record)
     except UserError as error:
         return str(error)
 
 
-def _cell(
-    folder: Path, record: Any, given: PredictedClasses
+def _score(
+    folder: Path, record: Any, predictions: PredictedClasses
 ) -> tuple[dict[str, Any], CellPredictions]:
-    """Score a record that has its task and its parameters."""
-    labels, predicted = given.labels, given.predicted
-    scores = metrics.score_classes(predicted, labels, len(given.classes))
-    outcome = CellPredictions(
-        folder, given.digest(), labels.astype(np.int16), predicted.astype(np.int16)
+    """Score a record that has a task and parameters."""
+    labels, predicted = predictions.labels, predictions.predicted
+    scores = metrics.score_classes(predicted, labels, len(predictions.classes))
+    of_cell = CellPredictions(
+        folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16)
     )
-    return _row(record, record.task, record.parameters) | scores, outcome
-
-
-def _collected(read: Iterable[tuple[dict[str, Any], CellPredictions] | str]) -> Results:
-    """Put rows into a table that has one column more, `FINISHED`."""
-    problems, rows, outcomes = [], [], []
-    labels: dict[str, NDArray[np.int16]] = {}  # one copy for all cells of a test set
-    for each in read:
-        if isinstance(each, str):
-            problems.append(each)
-        else:
-            row, outcome = each
-            rows.append(row)
-            outcomes.append(
-                outcome._replace(labels=labels.setdefault(outcome.test, outcome.labels))
-            )
-    return Results(pd.DataFrame(rows), dict(enumerate(outcomes)), problems)
-
-
-def _in_order(part: Results) -> Results:
-    """Sort cells by when they were finished."""
-    if part.cells.empty:
-        return part
-    order = part.cells[FINISHED].argsort(kind="stable")
-    return _taken(part, order.to_numpy(), columns=part.cells.columns.drop(FINISHED))
-
-
-def _joined(parts: Sequence[Results]) -> Results:
-    """Put parts together; of a cell that stands in them twice the later one stays, and the other is told."""
-    whole = _side_by_side(parts)
-    if whole.cells.empty:
-        return whole
-    earlier = whole.cells.duplicated(CELL, keep="last").to_numpy()
-    told = [
-        f"{whole.outcomes[number].folder} is a cell that stands in a later record too"
-        for number in np.flatnonzero(earlier).tolist()
-        if number in whole.outcomes
-    ]
-    kept = _taken(whole, np.flatnonzero(~earlier), columns=whole.cells.columns)
-    return Results(kept.cells, kept.outcomes, whole.problems + told)
-
-
-def _side_by_side(parts: Sequence[Results]) -> Results:
-    starts = np.cumsum([0, *(len(part.cells) for part in parts)])
-    outcomes = {
-        int(start) + number: outcome
-        for start, part in zip(starts[:-1], parts, strict=True)
-        for number, outcome in part.outcomes.items()
-    }
-    cells = pd.concat([part.cells for part in parts], ignore_index=True)
-    return Results(cells, outcomes, [problem for part in parts for problem in part.problems])
-
-
-def _taken(part: Results, numbers: NDArray[Any], columns: Iterable[str]) -> Results:
-    """Take some cells, in an order, and some columns."""
-    outcomes = {
-        new: part.outcomes[old] for new, old in enumerate(numbers.tolist()) if old in part.outcomes
-    }
-    cells = part.cells.loc[numbers, [*columns]].reset_index(drop=True)
-    return Results(cells, outcomes, part.problems)
+    return _row(record, record.task, record.parameters) | scores, of_cell
 
 
 def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dict[str, Any]:
@@ -358,40 +180,89 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
         "system": f"{cell.system_name} ({changed})" if changed else cell.system_name,
         "name": cell.system_name,
         "settings": json.dumps(settings),
+        "system_version": record.system_version,
+        "provenance_hash": _provenance_hash(record.provenance),
         "task": cell.task,
         "data": task.data,
         "metric": task.metric,
+        "folds_of_task": task.folds,
+        "manifest_hash": task.manifest_hash,
+        "card_version": task.card_version,
         "protocol": cell.protocol,
+        "protocol_version": record.protocol_version,
         "label_fraction": cell.label_fraction,
         "seed": cell.seed,
         "fold": cell.fold,
-        "folds_of_task": task.folds,
-        "comparable": str(
-            Preparation(task.manifest_hash, task.card_version, record.protocol_version)
-        ),
-        "system_version": _version(record),
         "parameters": parameters.inference,
         "encoder_parameters": parameters.encoder,
-        "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
-        + sum(made.seconds - made.waited for made in record.artifacts if made.found),
         "trained_parameters": parameters.training,
-        VALIDATION: np.nan if record.validation is None else record.validation,
+        "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
+        + sum(use.seconds - use.waited for use in record.artifacts if use.found),
+        "validation": np.nan if record.validation is None else record.validation,
     }
 
 
-def _version(record: RunRecord) -> str:
-    """Return the system's version, with a hash of what else it rests on: other weights are another system."""
-    if not record.provenance:
-        return str(record.system_version)
-    told = hashlib.sha256(json.dumps(record.provenance, sort_keys=True).encode()).hexdigest()
-    return f"{record.system_version}-{told[:6]}"
+def _provenance_hash(provenance: dict[str, str]) -> str:
+    """Hash what else a system rests on: the same system with other weights is another system."""
+    if not provenance:
+        return ""
+    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
 
 
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """Write flattened settings as one line, such as `clusters=8, teacher.corpus=a,b`."""
-    return ", ".join(f"{key}={_shown(value)}" for key, value in settings.items())
+def _collect(scored: Iterable[tuple[dict[str, Any], CellPredictions] | str]) -> Results:
+    """Put rows into a table, which has the column `FINISHED` too."""
+    problems, rows, predictions = [], [], []
+    labels: dict[str, NDArray[np.int16]] = {}  # one copy for all cells of a test set
+    for item in scored:
+        if isinstance(item, str):
+            problems.append(item)
+        else:
+            row, of_cell = item
+            rows.append(row)
+            shared = labels.setdefault(of_cell.test_hash, of_cell.labels)
+            predictions.append(of_cell._replace(labels=shared))
+    finished = pd.Series([row.pop(FINISHED) for row in rows], dtype="str")
+    cells = cells_table(rows).assign(**{FINISHED: finished})
+    return Results(cells, dict(enumerate(predictions)), problems)
 
 
-def _shown(value: Any) -> str:
-    """Write a setting as one would on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+def _sorted_by_finish(results: Results) -> Results:
+    """Sort cells by when they were finished, and drop that column."""
+    order = results.cells[FINISHED].argsort(kind="stable").to_numpy()
+    return _select(
+        Results(results.cells.drop(columns=FINISHED), results.predictions, results.problems), order
+    )
+
+
+def _without_duplicates(results: Results) -> Results:
+    """Keep the last row of each cell, and name the records that give way to it."""
+    duplicate = results.cells.duplicated(CELL, keep="last").to_numpy()
+    problems = [
+        f"{results.predictions[row].folder} holds a cell that a later record holds too"
+        for row in np.flatnonzero(duplicate).tolist()
+        if row in results.predictions
+    ]
+    kept = _select(results, np.flatnonzero(~duplicate))
+    return Results(kept.cells, kept.predictions, results.problems + problems)
+
+
+def _concatenate(parts: Sequence[Results]) -> Results:
+    starts = np.cumsum([0, *(len(part.cells) for part in parts)]).tolist()
+    predictions = {
+        start + row: of_cell
+        for start, part in zip(starts[:-1], parts, strict=True)
+        for row, of_cell in part.predictions.items()
+    }
+    cells = pd.concat([part.cells for part in parts], ignore_index=True)
+    return Results(cells, predictions, [problem for part in parts for problem in part.problems])
+
+
+def _select(results: Results, rows: NDArray[np.integer[Any]]) -> Results:
+    """Take some rows, in an order."""
+    predictions = {
+        new: results.predictions[old]
+        for new, old in enumerate(rows.tolist())
+        if old in results.predictions
+    }
+    cells = results.cells.iloc[rows].reset_index(drop=True)
+    return Results(cells, predictions, results.problems)

@@ -9,6 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from lape_bench.report.figures.style import Mark, board_title, interval_reach, legend_below, panels
 from lape_bench.report.leaderboard import BOARD
+from lape_bench.results.cells import SYSTEM_VERSION
 
 ASIDE = 1.05  # systems stand side by side by this factor, or their intervals would cover each other
 MOST_ASIDE = 1.3  # all of them together
@@ -30,9 +31,9 @@ def label_fraction_curves(board: pd.DataFrame, marks: Mapping[str, Mark]) -> Fig
         ticks = sorted(rows["label_fraction"].unique())
         axis.set_xscale("log")
         axis.set_xlim(100 * ticks[0] / 1.3, 100 * ticks[-1] * 1.3)
-        lines = rows.sort_values("label_fraction").groupby(["system", "system_version"])
+        lines = rows.sort_values("label_fraction").groupby(["system", *SYSTEM_VERSION])
         aside = min(ASIDE, MOST_ASIDE ** (1 / len(lines)))
-        for place, ((name, _), line) in enumerate(lines):
+        for place, ((name, *_), line) in enumerate(lines):
             system = str(name)
             color, marker = marks[system]
             drawn[system] = axis.errorbar(

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import new_file
-from lape_bench.report.display_names import preparations
+from lape_bench.report.display_names import preparation_names
+from lape_bench.results.cells import PREPARATION, Preparation
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 # Seven, so that with eight colors 56 marks in a row differ, and neighbors in both.
@@ -122,17 +123,17 @@ def board_title(where: Mapping[str, Any], board: pd.DataFrame) -> str:
     """Name the board above a panel.
 
     Args:
-        where: task, protocol, data, comparable, and label_fraction unless the panel is over it.
-        board: all rows; a task that was prepared in several ways is told apart.
+        where: task, protocol, data, the columns `PREPARATION`, and label_fraction unless it is the x-axis.
+        board: all rows; if a task was prepared in several ways, the title names the way.
     """
     title = f"{where['task']}, {where['protocol']}"
     if where.get("label_fraction", 1) < 1:
         title += f", {100 * where['label_fraction']:.3g} % of labels"
     if where["data"] == "synthetic":
         title += " [synthetic]"
-    of_task = board.loc[board["task"] == where["task"], "comparable"]
-    if told := preparations(of_task)[where["comparable"]]:
-        title += f" [{told}]"
+    names = preparation_names(board[board["task"] == where["task"]])
+    if name := names[Preparation(*(where[column] for column in PREPARATION))]:
+        title += f" [{name}]"
     return textwrap.fill(title, 46)
 
 

@@ -21,11 +21,12 @@ from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card
 from lape_bench.records.record import RunRecord, read_record
-from lape_bench.report.display_names import preparations, shown_systems
+from lape_bench.report.display_names import preparation_names, system_display_names
 from lape_bench.report.figures.style import numbered
 from lape_bench.report.formatting import percent
-from lape_bench.report.leaderboard import BOARD, ENTRY, counted, notes
-from lape_bench.results.load import CellPredictions, Preparation, Results
+from lape_bench.report.leaderboard import BOARD, ENTRY, contributes, footnotes
+from lape_bench.results.cells import PREPARATION, Preparation
+from lape_bench.results.load import CellPredictions, Results
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
 CURVE_POINTS = 100
@@ -89,23 +90,23 @@ def _data(
 ) -> dict[str, Any]:
     cells = _by_entry(results.cells)
     by_board = board.groupby(BOARD, sort=False)
-    board = board.assign(shown=shown_systems(board), board=by_board.ngroup())
-    looks = numbered(board["shown"])
+    board = board.assign(display_name=system_display_names(board), board=by_board.ngroup())
+    looks = numbered(board["display_name"])
     shared: dict[str, Interned] = {"settings": {}, "environments": {}, "classes": {}}
     entries, records = [], []
     for row in board.to_dict("records"):
         key = tuple(row[name] for name in ENTRY)
         own = cells[key]
-        behind = own[own["counted"]]
-        outcomes = {n: results.outcomes[n] for n in behind.index if n in results.outcomes}
-        read = {n: read_record(outcome.folder) for n, outcome in outcomes.items()}
-        records.append((outcomes, read))
+        behind = own[own["contributes"]]
+        predictions = {n: results.predictions[n] for n in behind.index if n in results.predictions}
+        read = {n: read_record(of_cell.folder) for n, of_cell in predictions.items()}
+        records.append((predictions, read))
         entries.append(
             {
                 "id": hashlib.sha256(_json(list(map(str, key))).encode()).hexdigest()[:8],
                 "board": row["board"],
-                "system": row["shown"],
-                "look": looks[row["shown"]],
+                "system": row["display_name"],
+                "look": looks[row["display_name"]],
                 "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
@@ -115,10 +116,10 @@ def _data(
                 "changed": json.loads(own["settings"].iloc[0]),
                 "by_seed": _listed(behind.groupby("seed")[row["metric"]].mean().reset_index()),
                 "cells": [
-                    [*cell, _told(results.outcomes.get(n), sources), counts]
+                    [*cell, _told(results.predictions.get(n), sources), counts]
                     for n, counts, cell in zip(
                         own.index,
-                        own["counted"].tolist(),
+                        own["contributes"].tolist(),
                         _listed(own[["seed", "fold", row["metric"]]]),
                         strict=True,
                     )
@@ -141,7 +142,7 @@ def _by_entry(cells: pd.DataFrame) -> dict[Any, pd.DataFrame]:
     # As on the board: a cell that two folders hold is there once.
     cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
     cells = cells.assign(entry=cells.groupby(ENTRY).ngroup()).sort_values(["seed", "fold"])
-    return dict(iter(cells.assign(counted=counted(cells)).groupby(ENTRY, sort=False)))
+    return dict(iter(cells.assign(contributes=contributes(cells)).groupby(ENTRY, sort=False)))
 
 
 def _listed(rows: pd.DataFrame) -> list[list[Any]]:
@@ -156,19 +157,17 @@ def _kept(texts: Interned, value: Any) -> int:
 
 def _board(rows: pd.DataFrame, board: pd.DataFrame) -> dict[str, Any]:
     """Tell of one board, given its rows and those of all, what it is and what is to be noted of it."""
-    where = {name: rows[name].iloc[0] for name in BOARD}
+    where: dict[str, Any] = dict(zip(BOARD, rows[BOARD].values.tolist()[0], strict=True))
     try:
         suite = load_card(where["task"]).suite
     except UserError:  # a task of another machine, or of a plug-in that is not installed here
         suite = OTHER
-    comparable = where.pop("comparable")
-    of_task = board.loc[board["task"] == where["task"], "comparable"]
+    names = preparation_names(board[board["task"] == where["task"]])
     return {
         **where,
         "suite": suite,
-        **Preparation.of(comparable)._asdict(),
-        "preparation": preparations(of_task)[comparable],
-        "notes": notes(rows),
+        "preparation": names[Preparation(*(where[name] for name in PREPARATION))],
+        "notes": footnotes(rows),
     }
 
 
@@ -178,14 +177,14 @@ def _rank(row: Mapping[Any, Any]) -> list[int] | None:
     return None if pd.isna(best) or pd.isna(worst) else [int(best), int(worst)]
 
 
-def _told(outcome: CellPredictions | None, sources: Sequence[Path]) -> str | None:
+def _told(of_cell: CellPredictions | None, sources: Sequence[Path]) -> str | None:
     """Name a record by its folder, relative to the folder of results."""
-    if outcome is None:
+    if of_cell is None:
         return None
     for source in sources:
-        if outcome.folder.is_relative_to(source):
-            return outcome.folder.relative_to(source).as_posix()
-    return outcome.folder.name
+        if of_cell.folder.is_relative_to(source):
+            return of_cell.folder.relative_to(source).as_posix()
+    return of_cell.folder.name
 
 
 def _details(records: list[RunRecord], shared: dict[str, Interned]) -> dict[str, Any]:
@@ -247,9 +246,11 @@ def _fill(
 ) -> None:
     """Add confusion matrices, then learning curves, every entry's first cell before a second, as far as room is left."""
     room = most_bytes - len(_json(data).encode())
-    for entry, (outcomes, _) in zip(data["entries"], records, strict=True):
-        if outcomes:
-            confusion = _confusion(outcomes.values(), data["classes"][entry["details"]["classes"]])
+    for entry, (predictions, _) in zip(data["entries"], records, strict=True):
+        if predictions:
+            confusion = _confusion(
+                predictions.values(), data["classes"][entry["details"]["classes"]]
+            )
             room -= len(_json(confusion))
             if room >= 0:
                 entry["details"]["confusion"] = confusion
@@ -279,11 +280,11 @@ def _in_turn(
                 yield entry, own[turn]
 
 
-def _confusion(outcomes: Iterable[CellPredictions], classes: Sequence[str]) -> list[int]:
+def _confusion(predictions: Iterable[CellPredictions], classes: Sequence[str]) -> list[int]:
     """Sum confusion matrices and return the entries that are not 0, as row, column, count, row, ..."""
     total = np.zeros((len(classes), len(classes)), np.int64)
-    for outcome in outcomes:
-        labels, taken = outcome.labels.astype(np.int64), outcome.predicted.astype(np.int64)
+    for of_cell in predictions:
+        labels, taken = of_cell.labels.astype(np.int64), of_cell.predicted.astype(np.int64)
         total += metrics.confusion_matrix(labels, taken, len(classes))
     rows, columns = np.nonzero(total)
     counts = total[rows, columns]

@@ -14,11 +14,11 @@ import pandas as pd
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, suite_tasks
 from lape_bench.data.readers.synthetic import SUFFIX
-from lape_bench.report.formatting import count, listed, percent
+from lape_bench.report.formatting import count, join_list, percent
 from lape_bench.report.leaderboard import as_data, leaderboard
 from lape_bench.report.papers.published import PublishedFigure
-from lape_bench.report.papers.row_assignment import claimed_cells, newest_cells, row_label
-from lape_bench.report.papers.specification import Paper, PaperSystem
+from lape_bench.report.papers.row_assignment import assign_rows, newest_versions, row_label
+from lape_bench.report.papers.specification import PaperSpecification, PaperSystem
 from lape_bench.report.table import NONE, Table, TableColumn, TableEntry, TableRow
 from lape_bench.task import TaskCard
 
@@ -39,7 +39,7 @@ class _Figure(NamedTuple):
 
 
 def paper_tables(
-    paper: Paper, cells: pd.DataFrame, published: Sequence[PublishedFigure] = ()
+    paper: PaperSpecification, cells: pd.DataFrame, published: Sequence[PublishedFigure] = ()
 ) -> list[Table]:
     """Lay out the tables of a paper.
 
@@ -56,8 +56,8 @@ def paper_tables(
     """
     groups = _groups(paper)
     cards = [card for group in groups.values() for card in group]
-    claimed, strangers = claimed_cells(paper, cells, cards)
-    main = _Sheet(paper, groups, claimed, paper.systems, [paper.label_fraction])
+    assigned, strangers = assign_rows(paper, cells, cards)
+    main = _Sheet(paper, groups, assigned, paper.systems, [paper.label_fraction])
     if not main.figures:
         raise UserError(
             f"there is no finished cell of the suite '{paper.suite}', {paper.protocol} with "
@@ -76,14 +76,14 @@ def paper_tables(
     if paper.ablations:
         base = paper.system(paper.ablations.base)
         rows = (base, *paper.ablated)
-        sheet = _Sheet(paper, groups, claimed, rows, [paper.label_fraction])
+        sheet = _Sheet(paper, groups, assigned, rows, [paper.label_fraction])
         sheet.fill(base=base)
         if any(sheet.has(spec) for spec in paper.ablated):
             sheets[f"{paper.title}, ablations of {base.label}: {asked}"] = sheet
         else:
             main.remarks.append("No ablation has a cell here.")
     if paper.label_fractions:
-        sheet = _Sheet(paper, groups, claimed, paper.systems, sorted(paper.label_fractions))
+        sheet = _Sheet(paper, groups, assigned, paper.systems, sorted(paper.label_fractions))
         sheet.fill()
         if len(sheet.blocks) > 1:
             sheets[f"{paper.title}, label fractions: {measured}, {suite}"] = sheet
@@ -105,23 +105,23 @@ class _Sheet:
 
     def __init__(
         self,
-        paper: Paper,
+        paper: PaperSpecification,
         groups: Groups,
-        claimed: pd.DataFrame,
+        assigned: pd.DataFrame,
         specs: Sequence[PaperSystem],
         fractions: Sequence[float],
     ) -> None:
         self.paper, self.groups, self.specs, self.fractions = paper, groups, specs, fractions
         self.cards = [card for group in groups.values() for card in group]
-        wanted = claimed["label"].isin([spec.label for spec in specs])
-        kept, self.remarks = newest_cells(
-            claimed[wanted & claimed["label_fraction"].isin(fractions)]
+        wanted = assigned["label"].isin([spec.label for spec in specs])
+        kept, self.remarks = newest_versions(
+            assigned[wanted & assigned["label_fraction"].isin(fractions)]
         )
         runs = kept[["system", "name", "settings"]].itertuples(index=False)
         self.runs = {label: {"name": name, "settings": text} for label, name, text in runs}
-        self.rests: dict[str, set[str]] = {}
-        for label, rest in zip(kept["label"], kept["rest"], strict=True):
-            self.rests.setdefault(label, set()).add(rest)
+        self.extra_settings: dict[str, set[str]] = {}
+        for label, extra in zip(kept["label"], kept["extra_settings"], strict=True):
+            self.extra_settings.setdefault(label, set()).add(extra)
         self.figures: dict[tuple[str, float], Figures] = {}
         for line in as_data(leaderboard(kept)) if len(kept) else ():
             key = (line["system"], line["label_fraction"])
@@ -141,8 +141,8 @@ class _Sheet:
 
     def labels(self, spec: PaperSystem) -> list[str]:
         """Return the labels of a system's rows: as described, and a row for each set of further settings."""
-        rests = sorted(self.rests.get(spec.label, {""}))
-        return [row_label(spec.label, rest) for rest in rests]
+        extra_settings = sorted(self.extra_settings.get(spec.label, {""}))
+        return [row_label(spec.label, extra) for extra in extra_settings]
 
     def fill(self, sizes: bool = False, base: PaperSystem | None = None) -> None:
         """Write the rows of our own figures.
@@ -197,7 +197,7 @@ class _Sheet:
 
     def table(self, title: str) -> Table:
         """Return the finished table."""
-        said = [f"{row} on {listed(tasks)}" for row, tasks in self.fewer.items()]
+        said = [f"{row} on {join_list(tasks)}" for row, tasks in self.fewer.items()]
         fewer = count(self.most_seeds, "seed")
         dagger = {FEWER: f"Fewer than {fewer}, or not every fold: {'; '.join(said)}."}
         notes = {mark: text for text, mark in self.notes.items()}
@@ -342,13 +342,13 @@ class _Sheet:
         return self.paper.headings.get(card.name.removesuffix(SUFFIX), card.name)
 
     def _names(self, row: Figures, cards: Sequence[TaskCard]) -> str:
-        return listed([self._heading(card) for card in cards if card.reference in row])
+        return join_list([self._heading(card) for card in cards if card.reference in row])
 
     def _note(self, text: str) -> str:
         return self.notes.setdefault(text, str(len(self.notes) + 1))
 
 
-def _groups(paper: Paper) -> Groups:
+def _groups(paper: PaperSpecification) -> Groups:
     """Return the suite's tasks by the paper's groups, in its order; groups without a task are left out."""
     cards = [load_card(task) for task in suite_tasks(paper.suite)]
     order = {name: place for place, name in enumerate(paper.headings)}
@@ -418,7 +418,7 @@ def _finished(cells: pd.DataFrame) -> str:
     told = zip(cells["protocol"], cells["label_fraction"], cells["task"], strict=True)
     for protocol, fraction, task in told:
         tasks.setdefault(f"{protocol} with {_labels(fraction)}", set()).add(task)
-    return "; ".join(f"{how} on {listed(sorted(names))}" for how, names in tasks.items())
+    return "; ".join(f"{how} on {join_list(sorted(names))}" for how, names in tasks.items())
 
 
 def _signed(difference: float, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""Which cells stand in which row of a paper's tables, and which of them may share a table."""
+"""Which row of a paper's tables each cell belongs to, and which cells may share a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,109 +6,113 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lape_bench.report.display_names import HASH_SHOWN
-from lape_bench.report.papers.specification import Paper, PaperSystem
-from lape_bench.results.load import Preparation, settings_text
+from lape_bench.report.display_names import HASH_CHARACTERS, version_names
+from lape_bench.report.formatting import count
+from lape_bench.report.papers.specification import PaperSpecification, PaperSystem
+from lape_bench.results.cells import SYSTEM_VERSION, settings_text
 from lape_bench.task import TaskCard
 
-
-class _Claim(NamedTuple):
-    """Whose row a cell belongs in: the number of a description, and what it was run with beyond that."""
-
-    spec: int
-    rest: str
+SIZES = ["parameters", "encoder_parameters"]
 
 
-def claimed_cells(
-    paper: Paper, cells: pd.DataFrame, cards: Sequence[TaskCard]
+class _RowMatch(NamedTuple):
+    """The row that a cell belongs to, and the settings that it was run with beyond those of the row."""
+
+    label: str
+    extra_settings: str
+
+
+def assign_rows(
+    paper: PaperSpecification, cells: pd.DataFrame, cards: Sequence[TaskCard]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Give every cell of the suite and protocol to the row that asks for most of its settings.
+    """Assign every cell of the suite and protocol to the row that matches most of its settings.
 
     Returns:
-        The cells, their `system` replaced by the label of their row, with `label` and `rest`; and systems that
-        no row asks for.
+        The cells, with the columns `label` and `extra_settings`, and `system` replaced by the label of their row; and
+        the systems that match no row.
     """
     data = {card.reference: card.data for card in cards}
     of_paper = (cells["protocol"] == paper.protocol) & (cells["data"] == cells["task"].map(data))
     cells = cells[of_paper]
-    specs = [*paper.systems, *paper.ablated]
-    claims = [
-        _claim(paper, specs, name, json.loads(settings))
+    matches = [
+        _match(paper, name, json.loads(settings))
         for name, settings in zip(cells["name"], cells["settings"], strict=True)
     ]
-    strangers = [
-        system for system, claim in zip(cells["system"], claims, strict=True) if claim is None
-    ]
-    kept = [claim for claim in claims if claim is not None]
-    labels = [specs[claim.spec].label for claim in kept]
-    rests = [claim.rest for claim in kept]
-    mask = pd.Series([claim is not None for claim in claims], cells.index, dtype=bool)
-    claimed = cells[mask].assign(
-        label=labels, rest=rests, system=list(map(row_label, labels, rests))
+    matched = pd.Series([match is not None for match in matches], cells.index, dtype=bool)
+    rows = [match for match in matches if match is not None]
+    assigned = cells[matched].assign(
+        label=[row.label for row in rows],
+        extra_settings=[row.extra_settings for row in rows],
+        system=[row_label(*row) for row in rows],
     )
-    return claimed, list(dict.fromkeys(strangers))
+    return assigned, list(dict.fromkeys(cells.loc[~matched, "system"]))
 
 
-def newest_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Keep what may share a table: one protocol version, of a task one preparation, of a system one version.
+def newest_versions(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Keep cells that may share a table: one protocol version, one preparation a task, one version a system.
 
-    Of each the newest counts: the highest number, and of equal ones what was finished last.
+    The newest counts: the highest version, and of equal versions the one that was finished last.
 
     Returns:
-        The cells that are kept, and a line that names what is not, if anything.
+        The cells that are kept, and a line that names the others, if there are any.
     """
     if cells.empty:
         return cells, []
-    parts = list(map(Preparation.of, cells["comparable"]))
-    versions = cells["system_version"]
     cells = cells.assign(
-        number=versions.str.partition("-")[0].astype(int),
-        card=[part.card_version for part in parts],
-        rules=[part.protocol_version for part in parts],
-        prepared=[part.manifest_hash[:HASH_SHOWN] for part in parts],
+        version=version_names(cells),
+        manifest=cells["manifest_hash"].str[:HASH_CHARACTERS],
         finished=range(len(cells)),
     )
     left_out = []
 
-    def keep(mask: "pd.Series[bool]", by: list[str], named: str) -> None:
+    def keep(mask: "pd.Series[bool]", by: list[str], template: str) -> None:
         nonlocal cells
         for key, dropped in cells[~mask].groupby(by):
-            what = named.format(*key)
-            left_out.append(f"{what} ({len(dropped)} cell{'s' if len(dropped) > 1 else ''})")
+            left_out.append(f"{template.format(*key)} ({count(len(dropped), 'cell')})")
         cells = cells[mask]
 
-    keep(cells["rules"] == cells["rules"].max(), ["rules"], "protocol version {}")
-    prepared = cells.sort_values(["card", "finished"]).groupby("task")["comparable"].last()
-    mask = cells["comparable"] == cells["task"].map(prepared)
-    keep(mask, ["task", "card", "prepared"], "{} of card version {}, manifest {}")
-    newest = cells.sort_values(["number", "finished"]).groupby("name")["system_version"].last()
-    mask = cells["system_version"] == cells["name"].map(newest)
-    keep(mask, ["name", "system_version"], "{} version {}")
-    sizes = cells.groupby(["system", "task", "label_fraction"])[
-        ["parameters", "encoder_parameters"]
-    ]
-    mask = (cells[["parameters", "encoder_parameters"]] == sizes.transform("last")).all(axis=1)
-    keep(mask, ["name", "task", "parameters"], "{} on {} with {} parameters")
+    newest_protocol = cells["protocol_version"].max()
+    keep(cells["protocol_version"] == newest_protocol, ["protocol_version"], "protocol version {}")
+    keep(
+        _is_newest(cells, "task", ["card_version", "manifest_hash"]),
+        ["task", "card_version", "manifest"],
+        "{} of card version {}, manifest {}",
+    )
+    keep(_is_newest(cells, "name", SYSTEM_VERSION), ["name", "version"], "{} version {}")
+    sizes = cells.groupby(["system", "task", "label_fraction"])[SIZES].transform("last")
+    keep(
+        (cells[SIZES] == sizes).all(axis=1),
+        ["name", "task", "parameters"],
+        "{} on {} with {} parameters",
+    )
     return cells, ([f"Left out, for the newest counts: {'; '.join(left_out)}."] if left_out else [])
 
 
-def row_label(label: str, rest: str) -> str:
-    """Return the label of a row whose cells were run with more than its description asks for."""
-    return f"{label} ({rest})" if rest else label
+def _is_newest(cells: pd.DataFrame, by: str, version: list[str]) -> "pd.Series[bool]":
+    """Return which cells have the newest version of each group; the first column of a version orders it."""
+    newest = cells.sort_values([version[0], "finished"]).groupby(by)[version].transform("last")
+    return (cells[version] == newest.loc[cells.index]).all(axis=1)
 
 
-def _claim(
-    paper: Paper, specs: Sequence[PaperSystem], name: str, settings: Mapping[str, Any]
-) -> _Claim | None:
+def row_label(label: str, extra_settings: str) -> str:
+    """Return the label of a row; settings beyond its specification stand in parentheses."""
+    return f"{label} ({extra_settings})" if extra_settings else label
+
+
+def _match(paper: PaperSpecification, name: str, settings: Mapping[str, Any]) -> _RowMatch | None:
+    """Find the row of a cell; a record names only the settings that differ from the system's defaults."""
     known = {**paper.defaults.get(name, {}), **settings}
     fitting = [
-        number
-        for number, spec in enumerate(specs)
-        if spec.name == name
-        and all(key in known and known[key] == value for key, value in spec.settings.items())
+        row
+        for row in (*paper.systems, *paper.ablated)
+        if row.name == name and _has_settings(known, row)
     ]
     if not fitting:
         return None
-    best = max(fitting, key=lambda number: len(specs[number].settings))
-    rest = {key: value for key, value in settings.items() if key not in specs[best].settings}
-    return _Claim(best, settings_text(rest))
+    best = max(fitting, key=lambda row: len(row.settings))
+    extra = {key: value for key, value in settings.items() if key not in best.settings}
+    return _RowMatch(best.label, settings_text(extra))
+
+
+def _has_settings(known: Mapping[str, Any], row: PaperSystem) -> bool:
+    return all(key in known and known[key] == value for key, value in row.settings.items())

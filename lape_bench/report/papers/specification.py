@@ -52,7 +52,7 @@ class PaperAblations(Config):
     rows: tuple[PaperAblation, ...] = Field(min_length=1)
 
 
-class Paper(Config):
+class PaperSpecification(Config):
     """The tables of a paper."""
 
     title: str
@@ -116,14 +116,14 @@ class Paper(Config):
         return next(system for system in self.systems if system.label == label)
 
 
-def load_paper(name: str) -> Paper:
+def load_paper(name: str) -> PaperSpecification:
     """Read a description: an installed one by its name, or a file.
 
     Raises:
         UserError: there is no such paper or file, or it does not hold.
     """
     if name.endswith((".yaml", ".yml")):
-        return read_yaml(Path(name), Paper)
+        return read_yaml(Path(name), PaperSpecification)
     if name not in PAPERS.names():
         raise unknown("paper", name, PAPERS.names(), "or give a YAML file, --paper my/paper.yaml")
-    return read_yaml(PAPERS.file_beside(name, "description"), Paper)
+    return read_yaml(PAPERS.file_beside(name, "description"), PaperSpecification)

@@ -1,4 +1,4 @@
-"""Several systems' outcomes brought clip beside clip, so that they can be compared."""
+"""Several systems' predictions brought clip beside clip, so that they can be compared."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lape_bench.results.load import CellPredictions
 
 Part = tuple[int, str]  # a fold and the hash of its test clips
-BySeed = dict[int, dict[Part, CellPredictions]]
+PredictionsBySeed = dict[int, dict[Part, CellPredictions]]
 
 
 class AlignedPredictions(NamedTuple):
@@ -34,22 +34,24 @@ class AlignedPredictions(NamedTuple):
     parts: tuple[Part, ...]
 
 
-def by_seed(cells: pd.DataFrame, outcomes: Mapping[int, CellPredictions]) -> BySeed:
-    """Sort the outcomes of one system's cells by seed, fold and test set."""
-    found: BySeed = {}
+def predictions_by_seed(
+    cells: pd.DataFrame, predictions: Mapping[int, CellPredictions]
+) -> PredictionsBySeed:
+    """Sort the predictions of one system's cells by seed, fold and test set."""
+    found: PredictionsBySeed = {}
     for index, seed, fold in zip(cells.index, cells["seed"], cells["fold"], strict=True):
-        outcome = outcomes[index]
-        found.setdefault(int(seed), {})[int(fold), outcome.test] = outcome
+        of_cell = predictions[index]
+        found.setdefault(int(seed), {})[int(fold), of_cell.test_hash] = of_cell
     return found
 
 
-def align(systems: Sequence[BySeed]) -> AlignedPredictions:
+def align_predictions(systems: Sequence[PredictionsBySeed]) -> AlignedPredictions:
     """Bring systems clip beside clip, on the folds of the seeds that have most of them.
 
     A seed that lacks one of these folds, or was tested on other clips, is left out.
 
     Args:
-        systems: outcomes of each, as `by_seed` sorts them; at least one.
+        systems: predictions of each, as `by_seed` sorts them; at least one.
     """
     # Of equally many folds, those that most seeds have; then any, but always the same.
     met = Counter(tuple(sorted(parts)) for system in systems for parts in system.values())

@@ -15,7 +15,7 @@ from rich.table import Table
 from scipy import stats
 
 from lape_bench.core.errors import UserError
-from lape_bench.report.formatting import count, listed, p_value
+from lape_bench.report.formatting import count, join_list, p_value
 from lape_bench.report.stats.significance import LEVEL
 
 FEWEST_SYSTEMS, FEWEST_TASKS = 3, 2  # Friedman's test knows no fewer systems
@@ -101,7 +101,7 @@ def _cliques(ranks: NDArray[np.float64], difference: float) -> tuple[tuple[int, 
     )
 
 
-class OverTasks(NamedTuple):
+class TaskRanking(NamedTuple):
     """Average ranks of the systems on boards that share a protocol and a label fraction.
 
     Attributes:
@@ -117,7 +117,7 @@ class OverTasks(NamedTuple):
     average: AverageRanks
 
 
-def over_tasks(board: pd.DataFrame) -> OverTasks:
+def rank_over_tasks(board: pd.DataFrame) -> TaskRanking:
     """Rank systems over the tasks of a leaderboard that every one of them has.
 
     Args:
@@ -138,19 +138,21 @@ def over_tasks(board: pd.DataFrame) -> OverTasks:
             if systems == 1
             else f"{systems} systems have {count(tasks, 'task')} in common",
             allowed=f"average ranks need {FEWEST_SYSTEMS} systems and {FEWEST_TASKS} tasks",
-            next_step=f"choose by --system those with the same tasks, such as {listed(some)}"
+            next_step=f"choose by --system those with the same tasks, such as {join_list(some)}"
             if some
             else "run more systems on the same tasks",
         )
     average = average_ranks(kept.to_numpy())
-    return OverTasks(tuple(kept.index), tuple(kept.columns), tuple(scores.columns[~whole]), average)
+    return TaskRanking(
+        tuple(kept.index), tuple(kept.columns), tuple(scores.columns[~whole]), average
+    )
 
 
 def with_common_tasks(board: pd.DataFrame) -> tuple[str, ...]:
     """Choose the systems of a board that can be ranked over tasks.
 
     Args:
-        board: as `over_tasks` takes it.
+        board: as `rank_over_tasks` takes it.
 
     Returns:
         All where they have enough tasks in common; else those of the choice with the most figures, systems times
@@ -184,7 +186,7 @@ def _scores(board: pd.DataFrame) -> pd.DataFrame:
     return board.pivot(index="system", columns="task", values="score")
 
 
-def as_table(found: OverTasks) -> Table:
+def as_table(found: TaskRanking) -> Table:
     """Draw average ranks for the terminal, best first; systems that share a letter are in one clique."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("system", overflow="fold")

@@ -1,4 +1,4 @@
-"""One figure for a system over all label fractions: the area under its curve."""
+"""One score for a system over all label fractions: the area under its label-fraction curve."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from lape_bench.report.formatting import percent
+from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
 
-CURVE = ["task", "data", "protocol", "comparable", "metric"]  # within which fractions are compared
-SYSTEM = ["system", "system_version", "parameters"]
+CURVE = ["task", "data", "protocol", *PREPARATION, "metric"]  # scores that share a curve
+SYSTEM = ["system", *SYSTEM_VERSION, "parameters"]
 
 
 def area_under_curve(
@@ -37,8 +38,8 @@ def area_under_curve(
     return np.asarray((heights * np.diff(places)).sum(axis=-1) / (places[-1] - places[0]))
 
 
-class Areas(NamedTuple):
-    """Areas under label-fraction curves.
+class CurveAreas(NamedTuple):
+    """CurveAreas under label-fraction curves.
 
     Attributes:
         table: a row for each system on a task (of one kind of data, protocol and preparation), best first:
@@ -51,11 +52,11 @@ class Areas(NamedTuple):
     left_out: list[str]
 
 
-def areas(board: pd.DataFrame) -> Areas:
-    """Sum up the label fractions of a leaderboard.
+def curve_areas(board: pd.DataFrame) -> CurveAreas:
+    """Compute the area under the label-fraction curve of each system on each task of a leaderboard.
 
-    Only systems that have every fraction of their task are comparable, so only they get an area; a task with
-    one fraction gives none.
+    Only systems that have every label fraction of their task can be compared, so only they get an area. A task with
+    one label fraction has no area.
     """
     rows, left_out = [], []
     for key, part in board.groupby(CURVE):
@@ -82,17 +83,17 @@ def areas(board: pd.DataFrame) -> Areas:
                 rows.append(entry | known)
     table = pd.DataFrame(rows, columns=[*CURVE, *SYSTEM, "fractions", "seeds", "area"])
     table = table.sort_values([*CURVE, "area"], ascending=[True] * len(CURVE) + [False])
-    return Areas(table.reset_index(drop=True), left_out)
+    return CurveAreas(table.reset_index(drop=True), left_out)
 
 
-def as_table(areas: Areas) -> Table:
+def as_table(curve_areas: CurveAreas) -> Table:
     """Draw areas for the terminal, as mean scores in percent."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("task", "system"):
         table.add_column(name, overflow="fold")
     for name in ("labels", "seeds", "area %"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in areas.table.to_dict("records"):
+    for row in curve_areas.table.to_dict("records"):
         labels = f"{row['fractions'][0]:.3g} to {row['fractions'][-1]:.3g}"
         seeds = " to ".join(map(str, dict.fromkeys(row["seeds"])))
         where = f"{row['task']}, {row['protocol']}"

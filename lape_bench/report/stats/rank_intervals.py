@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from lape_bench.report.stats.alignment import align, by_seed
+from lape_bench.report.stats.alignment import align_predictions, predictions_by_seed
 from lape_bench.report.stats.significance import (
     LEVEL,
     Resamples,
@@ -26,17 +26,17 @@ CORES = os.cpu_count() or 1
 
 
 def rank_boards(
-    boards: Sequence[Sequence[pd.DataFrame]], outcomes: Mapping[int, CellPredictions]
+    boards: Sequence[Sequence[pd.DataFrame]], predictions: Mapping[int, CellPredictions]
 ) -> list[NDArray[np.float64] | None]:
     """Rank the systems of several boards, each as `rank_systems` does, a board a core."""
     # Almost all of it is inside numpy, which lets other threads go on meanwhile; but not if each product of
     # matrices starts threads of its own.
     with threadpool_limits(1), ThreadPoolExecutor(CORES) as threads:
-        return [*threads.map(lambda systems: rank_systems(systems, outcomes), boards)]
+        return [*threads.map(lambda systems: rank_systems(systems, predictions), boards)]
 
 
 def rank_systems(
-    systems: Sequence[pd.DataFrame], outcomes: Mapping[int, CellPredictions]
+    systems: Sequence[pd.DataFrame], predictions: Mapping[int, CellPredictions]
 ) -> NDArray[np.float64] | None:
     """Rank the systems of one board.
 
@@ -44,21 +44,21 @@ def rank_systems(
 
     Args:
         systems: seed and fold of each one's cells.
-        outcomes: by the index of the cells.
+        predictions: by the index of the cells.
 
     Returns:
         First and last rank that each may have, shape (systems, 2); NaN for one that lacks a fold others have.
-        None where there are fewer than two systems to rank or more than `MOST_RANKED`, a cell has no outcome,
+        None where there are fewer than two systems to rank or more than `MOST_RANKED`, a cell has no predictions,
         or a fold was tested on other clips.
     """
-    known = all(index in outcomes for cells in systems for index in cells.index)
+    known = all(index in predictions for cells in systems for index in cells.index)
     if not known or not 2 <= len(systems) <= MOST_RANKED:
         return None
-    found = [by_seed(cells, outcomes) for cells in systems]
+    found = [predictions_by_seed(cells, predictions) for cells in systems]
     tests = {part for system in found for parts in system.values() for part in parts}
     if len(tests) > len({fold for fold, _ in tests}):
         return None
-    aligned = align(found)
+    aligned = align_predictions(found)
     ranked = np.flatnonzero(aligned.ran.any(axis=1))
     if len(ranked) < 2:
         return None

@@ -26,7 +26,7 @@ Right = NDArray[np.bool_]
 Resamples = list[NDArray[np.uint8]]
 
 
-def half_interval(std: float, seeds: int) -> float:
+def interval_half_width(std: float, seeds: int) -> float:
     """Half of the 95 % interval of a mean over seeds, by Student's t; NaN for one seed."""
     if seeds < 2:
         return math.nan
@@ -101,7 +101,7 @@ def clip_draws(
         yield [_times(int(size), count, generator) for size in sizes]
 
 
-class Pairwise(NamedTuple):
+class PairwiseComparison(NamedTuple):
     """Every pair of several systems.
 
     Attributes:
@@ -119,7 +119,7 @@ def pairwise_bootstrap(
     folds: NDArray[np.int64],
     draws: Sequence[Resamples],
     generator: np.random.Generator,
-) -> Pairwise:
+) -> PairwiseComparison:
     """Compare every pair of systems as `paired_bootstrap` does, over the same draws of clips.
 
     Args:
@@ -156,7 +156,7 @@ def pairwise_bootstrap(
     observed = _means(flat, folds).reshape(systems, seeds)
     sums = (observed[:, None] - observed[None, :]) * common  # (systems, systems, seeds)
     differences = sums.sum(axis=2) / np.maximum(count, 1)
-    return Pairwise(
+    return PairwiseComparison(
         differences, np.where(count > 0, _p_value(at_most, at_most.T, resamples), np.nan)
     )
 
@@ -177,7 +177,7 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def rank_intervals(pairwise: Pairwise) -> NDArray[np.int64]:
+def rank_intervals(pairwise: PairwiseComparison) -> NDArray[np.int64]:
     """Say which ranks each system may have, by the pairs that Holm's correction tells apart.
 
     Returns:
@@ -193,7 +193,7 @@ def rank_intervals(pairwise: Pairwise) -> NDArray[np.int64]:
     return np.stack([1 + better.sum(axis=0), systems - better.sum(axis=1)], axis=1)
 
 
-class McNemar(NamedTuple):
+class McNemarResult(NamedTuple):
     """How two systems differ on the clips that only one of them has right."""
 
     only_a: int
@@ -201,7 +201,7 @@ class McNemar(NamedTuple):
     p: float
 
 
-def mcnemar(a: Right, b: Right) -> McNemar:
+def mcnemar(a: Right, b: Right) -> McNemarResult:
     """Test whether two systems are right equally often, by the clips on which they differ: McNemar (1947).
 
     It is a test of one seed. Seeds are not pooled: they score the same clips, and a clip that flips in three
@@ -221,7 +221,7 @@ def mcnemar(a: Right, b: Right) -> McNemar:
         p = min(1.0, 2 * float(bdtr(min(only_a, only_b), flips, 0.5))) if flips else 1.0
     else:
         p = float(chdtrc(1, (abs(only_a - only_b) - 1) ** 2 / flips))
-    return McNemar(only_a, only_b, p)
+    return McNemarResult(only_a, only_b, p)
 
 
 def _means(values: NDArray[np.generic], folds: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -230,7 +230,10 @@ def test_versions_of_a_system_are_compared_by_the_names_of_the_leaderboard(tmp_p
     with pytest.raises(UserError, match=r"2 variants on t; one of 'a \[version 1-"):
         compared(tmp_path, "a", "a")
     cells = load_results([tmp_path]).cells
-    names = [f"a [version {version}]" for version in cells["system_version"]]
+    names = [
+        f"a [version 1-{provenance[:6]}]" if provenance else "a [version 1]"
+        for provenance in cells["provenance_hash"]
+    ]
     found = compared(tmp_path, *names)
     assert found.difference == pytest.approx(cells["accuracy"][0] - cells["accuracy"][1])
 

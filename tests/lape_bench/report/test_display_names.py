@@ -4,22 +4,25 @@ import pandas as pd
 import pytest
 
 from lape_bench.core.errors import UserError
-from lape_bench.report.display_names import as_shown, find_system, preparations
+from lape_bench.report.display_names import find_system, preparation_names, with_display_names
 
 ROW = {
     "task": "t",
     "data": "real",
     "protocol": "linear",
     "label_fraction": 1.0,
-    "comparable": "abcdef123/1/1",
+    "manifest_hash": "abcdef123",
+    "card_version": 1,
+    "protocol_version": 1,
     "system": "s",
-    "system_version": "1",
+    "system_version": 1,
+    "provenance_hash": "",
     "parameters": 1000,
 }
 
 
 def shown(*changes: dict[str, object]) -> list[tuple[str, str]]:
-    names = as_shown(pd.DataFrame([ROW | change for change in changes]))
+    names = with_display_names(pd.DataFrame([ROW | change for change in changes]))
     return list(zip(names["task"], names["system"], strict=True))
 
 
@@ -30,12 +33,29 @@ def test_names_are_plain_where_they_tell_rows_apart() -> None:
 @pytest.mark.parametrize(
     ("change", "first", "second"),
     [
-        ({"comparable": "987654321/1/1"}, ("t [abcdef]", "s"), ("t [987654]", "s")),
-        ({"comparable": "abcdef123/2/1"}, ("t [card 1]", "s"), ("t [card 2]", "s")),
-        ({"comparable": "abcdef123/1/3"}, ("t [protocol 1]", "s"), ("t [protocol 3]", "s")),
-        ({"comparable": "9/1/3"}, ("t [abcdef, protocol 1]", "s"), ("t [9, protocol 3]", "s")),
+        (
+            {"manifest_hash": "987654321", "card_version": 1, "protocol_version": 1},
+            ("t [abcdef]", "s"),
+            ("t [987654]", "s"),
+        ),
+        (
+            {"manifest_hash": "abcdef123", "card_version": 2, "protocol_version": 1},
+            ("t [card 1]", "s"),
+            ("t [card 2]", "s"),
+        ),
+        (
+            {"manifest_hash": "abcdef123", "card_version": 1, "protocol_version": 3},
+            ("t [protocol 1]", "s"),
+            ("t [protocol 3]", "s"),
+        ),
+        (
+            {"manifest_hash": "9", "card_version": 1, "protocol_version": 3},
+            ("t [abcdef, protocol 1]", "s"),
+            ("t [9, protocol 3]", "s"),
+        ),
         ({"data": "synthetic"}, ("t", "s"), ("t [synthetic]", "s")),
-        ({"system_version": "2"}, ("t", "s [version 1]"), ("t", "s [version 2]")),
+        ({"system_version": 2}, ("t", "s [version 1]"), ("t", "s [version 2]")),
+        ({"provenance_hash": "abcdef12"}, ("t", "s [version 1]"), ("t", "s [version 1-abcdef]")),
         ({"parameters": 2000}, ("t", "s [1,000 parameters]"), ("t", "s [2,000 parameters]")),
     ],
     ids=str,
@@ -51,11 +71,13 @@ def test_a_system_that_needs_another_classifier_on_another_task_keeps_its_name()
 
 
 def test_one_preparation_has_no_name() -> None:
-    assert preparations(["m/1/1", "m/1/1"]) == {"m/1/1": ""}
+    assert preparation_names(pd.DataFrame([ROW, ROW])) == {("abcdef123", 1, 1): ""}
 
 
 def systems(*names: str) -> pd.DataFrame:
-    return pd.DataFrame({"shown": names, "system": [name.partition(" [")[0] for name in names]})
+    return pd.DataFrame(
+        {"display_name": names, "system": [name.partition(" [")[0] for name in names]}
+    )
 
 
 def test_a_system_is_found_by_its_name_or_by_as_much_of_it_as_is_clear() -> None:

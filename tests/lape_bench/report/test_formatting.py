@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lape_bench.report.formatting import count, listed, p_value, percent
+from lape_bench.report.formatting import count, join_list, p_value, percent
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,6 @@ def test_one_is_singular_and_the_last_of_a_list_follows_and() -> None:
         "2 seeds",
         "10,000 seeds",
     ]
-    assert listed(["a"]) == "a"
-    assert listed([0, 1]) == "0 and 1"
-    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert join_list(["a"]) == "a"
+    assert join_list([0, 1]) == "0 and 1"
+    assert join_list(["a", "b", "c"]) == "a, b and c"

@@ -25,8 +25,16 @@ from lape_bench.records.record import (
     identity,
     write_record,
 )
-from lape_bench.report.leaderboard import as_csv, as_data, as_markdown, columns, leaderboard, notes
-from lape_bench.results.load import load_results, on_validation
+from lape_bench.report.leaderboard import (
+    as_csv,
+    as_data,
+    as_markdown,
+    footnotes,
+    format_rows,
+    leaderboard,
+)
+from lape_bench.results.cells import on_validation
+from lape_bench.results.load import load_results
 
 CLASSES = ("a", "b", "c")
 
@@ -124,10 +132,8 @@ def test_on_validation_settings_are_compared_by_the_scores_there_and_not_on_test
 
 def test_results_without_a_score_on_validation_say_so(tmp_path: Path) -> None:
     write(tmp_path, 0)
-    cells = load_results([tmp_path]).cells
-    for known in (cells, cells.drop(columns="validation")):
-        with pytest.raises(UserError, match="no cell has a score on validation"):
-            on_validation(known)
+    with pytest.raises(UserError, match="no cell has a score on validation"):
+        on_validation(load_results([tmp_path]).cells)
 
 
 def test_folds_are_averaged_within_a_seed_before_seeds_are_compared(tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_seeds_that_are_left_out_are_told_in_a_note_and_in_the_formats_of_machin
     write(tmp_path, 0, 1, 2, system="half")
     write(tmp_path, 1, 2, 2, system="half")
     board = board_of(tmp_path)
-    assert notes(board) == [
+    assert footnotes(board) == [
         "seeds that lack folds are not counted: 2 of s on t, linear, 0.1 of the labels"
     ]
     rows = {row["system"]: (row["seed_numbers"], row["seeds_left_out"]) for row in as_data(board)}
@@ -175,7 +181,7 @@ def test_seeds_with_other_folds_have_no_deviation(tmp_path: Path) -> None:
 
 def test_missing_folds_are_shown(tmp_path: Path) -> None:
     write(tmp_path, 0, 1, 5)
-    headings, rows = columns(board_of(tmp_path))
+    headings, rows = format_rows(board_of(tmp_path))
     assert dict(zip(headings, rows[0], strict=True))["folds"] == "1 of 5"
 
 
@@ -198,14 +204,14 @@ def test_what_cannot_be_compared_never_shares_a_row(
     write(tmp_path, 1, **difference)
     board = board_of(tmp_path)
     assert list(board["seeds"]) == [1, 1]
-    _, rows = columns(board)
+    _, rows = format_rows(board)
     assert rows[0][:4] != rows[1][:4]
 
 
 def test_other_weights_under_one_name_are_told_apart(tmp_path: Path) -> None:
     for seed, weights in enumerate(("old", "new")):
         write(tmp_path, seed, provenance={"weights": weights})
-    _, rows = columns(leaderboard(load_results([tmp_path]).cells))
+    _, rows = format_rows(leaderboard(load_results([tmp_path]).cells))
     assert len(rows) == 2
     assert all(row[3].startswith("s [version 1-") for row in rows)
 
@@ -222,7 +228,7 @@ def test_a_copied_cell_counts_once_and_is_named(tmp_path: Path) -> None:
     assert leaderboard(results.cells).iloc[0]["seeds"] == 1
     (problem,) = results.problems
     assert "here" in problem
-    assert "stands in a later record too" in problem
+    assert "that a later record holds too" in problem
 
 
 def test_failed_and_damaged_cells_are_named_and_left_out(tmp_path: Path) -> None:
@@ -287,7 +293,7 @@ def test_minutes_are_of_a_cell_and_not_of_all_cells_together(tmp_path: Path) -> 
         write(tmp_path, seed, stages=stages(train=seconds))
     board = board_of(tmp_path)
     assert board.iloc[0]["minutes"] == pytest.approx((1 + 2 + 6) / 3)
-    headings, rows = columns(board)
+    headings, rows = format_rows(board)
     assert dict(zip(headings, rows[0], strict=True))["minutes"] == "3.0"
     assert pd.read_csv(io.StringIO(as_csv(board)))["minutes"][0] == pytest.approx(3.0)
 
@@ -302,7 +308,7 @@ def test_minutes_are_of_the_cells_that_count(tmp_path: Path) -> None:
 def test_markdown_and_csv_hold_the_same_figures(tmp_path: Path) -> None:
     score = write(tmp_path, 0, system="a|b")
     board = board_of(tmp_path)
-    lines = as_markdown(*columns(board)).splitlines()
+    lines = as_markdown(*format_rows(board)).splitlines()
     assert f"{100 * score:.2f}" in lines[2]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert pd.read_csv(io.StringIO(as_csv(board)))["score"][0] == pytest.approx(score)

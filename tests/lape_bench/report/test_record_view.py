@@ -166,7 +166,7 @@ def test_where_no_record_is_the_next_step_is_said(name: str, tmp_path: Path) -> 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("{")
-    with pytest.raises(UserError, match=r"record.json is no readable record"):
+    with pytest.raises(UserError, match=r"record.json was changed after it was written"):
         find_record(tmp_path)
 
 

@@ -20,8 +20,8 @@ from lape_bench.report.table import (
     as_csv,
     as_data,
     as_json,
-    folded,
     markdown,
+    wrap_label,
 )
 
 WIDE = Table(
@@ -104,7 +104,7 @@ def test_a_folded_label_loses_nothing_but_spaces_and_is_too_wide_only_where_one_
     def without_spaces(text: str) -> str:
         return "".join(text.split())
 
-    lines = folded(label, room, "  ").split("\n")
+    lines = wrap_label(label, room, "  ").split("\n")
     assert without_spaces("".join(lines)) == without_spaces(label)
     assert all(len(line) <= room or len(re.findall("[^ ,.=]+", line)) <= 1 for line in lines)
 

@@ -11,9 +11,10 @@ from pandas.testing import assert_frame_equal
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import find_records, read_record, write_record
-from lape_bench.report.leaderboard import as_markdown, columns, leaderboard
+from lape_bench.report.leaderboard import as_markdown, format_rows, leaderboard
 from lape_bench.results import load
-from lape_bench.results.load import load_results, on_validation
+from lape_bench.results.cells import COLUMNS, on_validation, write_cells
+from lape_bench.results.load import load_results
 from tests.lape_bench.report.test_leaderboard import write
 
 BOARDS = Path(__file__).parents[3] / "results" / "boards"
@@ -23,7 +24,7 @@ def kept(out: Path, name: str) -> Path:
     """What `bench report --format cells` writes of a folder."""
     cells = load_results([out]).cells
     path = out.parent / name
-    cells.to_csv(path, index=False)
+    path.write_text(write_cells(cells))
     return path
 
 
@@ -86,7 +87,7 @@ def test_a_cell_that_stands_twice_in_a_table_counts_once_and_is_told_by_its_line
     pd.concat([cells.assign(accuracy=0.0), cells]).to_csv(path, index=False)
     results = load_results([path])
     assert results.cells["accuracy"].tolist() == [pytest.approx(accuracy)]
-    assert results.problems == [f"{path}, line 2: a cell that stands in a later line too"]
+    assert results.problems == [f"{path}, line 2: a later line holds the same cell"]
 
 
 def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path) -> None:
@@ -108,7 +109,12 @@ def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path
         ("encoder_parameters", ""),
         ("seconds", "inf"),
         ("metric", "luck"),
-        ("comparable", "m"),
+        ("manifest_hash", "m/1"),
+        ("card_version", ""),
+        ("protocol_version", "1.5"),
+        ("provenance_hash", "no hash"),
+        ("validation", "2"),
+        ("purity", "high"),
         ("settings", "width=3"),
         ("settings", ""),
         ("accuracy", "97.2"),
@@ -124,17 +130,34 @@ def test_a_cell_with_a_value_that_no_report_writes_is_refused_by_its_line(
     column: str, value: str, tmp_path: Path
 ) -> None:
     for seed in (0, 1):
-        write(tmp_path / "records", seed)
+        write(tmp_path / "records", seed, diagnosis={"purity": 0.5})
     path = kept(tmp_path / "records", "cells.csv")
     cells = pd.read_csv(path, dtype=str)
     cells.loc[1, column] = value
     cells.to_csv(path, index=False)
-    told = "no column 'luck'" if column == "metric" else f"line 3: '{column}' is"
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=f"line 3: '{column}' is"):
         load_results([path])
 
 
-def test_a_system_called_none_and_a_version_with_a_hash_come_back_as_they_were(
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_table_without_a_column_is_refused_by_its_name(column: str, tmp_path: Path) -> None:
+    write(tmp_path / "records", 0)
+    path = kept(tmp_path / "records", "cells.csv")
+    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(UserError, match=f"has no column '{column}'"):
+        load_results([path])
+
+
+def test_cells_of_records_and_of_tables_have_the_types_of_their_columns(tmp_path: Path) -> None:
+    write(tmp_path / "records", 0, diagnosis={"purity": 0.5})
+    write(tmp_path / "records", 1)
+    table = kept(tmp_path / "records", "cells.csv")
+    expected = {name: column.dtype for name, column in COLUMNS.items()} | {"purity": "float64"}
+    for source in (tmp_path / "records", table):
+        assert load_results([source]).cells.dtypes.astype(str).to_dict() == expected
+
+
+def test_a_system_called_none_and_a_provenance_come_back_as_they_were(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "records", 0, system="None")
@@ -142,7 +165,7 @@ def test_a_system_called_none_and_a_version_with_a_hash_come_back_as_they_were(
     table = kept(tmp_path / "records", "cells.csv")
     both = load_results([tmp_path / "records", table])
     assert sorted(both.cells["system"]) == ["None", "s"]  # each counts once
-    assert_frame_equal(both.cells, load_results([table]).cells, check_dtype=False)
+    assert_frame_equal(both.cells, load_results([table]).cells)
 
 
 @pytest.mark.parametrize("table", sorted(BOARDS.glob("*_cells.csv")), ids=lambda path: path.stem)
@@ -151,7 +174,7 @@ def test_a_board_that_the_repository_shows_is_what_its_cells_give(table: Path) -
     cells = load_results([table]).cells
     if "`bench report --validation" in board:
         cells = on_validation(cells)
-    rows = as_markdown(*columns(leaderboard(cells)))
+    rows = as_markdown(*format_rows(leaderboard(cells)))
     assert board[board.index("| task") :] == rows
 
 
@@ -167,19 +190,19 @@ def test_records_read_by_several_processes_are_those_read_by_one(
     several = load_results([tmp_path])
     assert_frame_equal(one.cells, several.cells)
     assert one.problems == several.problems
-    for number, outcome in one.outcomes.items():
-        assert several.outcomes[number][:2] == outcome[:2]
-        assert np.array_equal(several.outcomes[number].predicted, outcome.predicted)
+    for number, of_cell in one.predictions.items():
+        assert several.predictions[number][:2] == of_cell[:2]
+        assert np.array_equal(several.predictions[number].predicted, of_cell.predicted)
 
 
 def test_an_outcome_is_what_the_predictions_say_of_each_clip(tmp_path: Path) -> None:
     accuracy = write(tmp_path, 0)
     results = load_results([tmp_path])
-    (outcome,) = results.outcomes.values()
-    assert np.mean(outcome.labels == outcome.predicted) == pytest.approx(accuracy)
-    predictions = read_predictions(outcome.folder, read_record(outcome.folder))
-    assert np.array_equal(outcome.labels, predictions.labels)
-    assert np.array_equal(outcome.predicted, predictions.log_probabilities.argmax(axis=1))
+    (of_cell,) = results.predictions.values()
+    assert np.mean(of_cell.labels == of_cell.predicted) == pytest.approx(accuracy)
+    predictions = read_predictions(of_cell.folder, read_record(of_cell.folder))
+    assert np.array_equal(of_cell.labels, predictions.labels)
+    assert np.array_equal(of_cell.predicted, predictions.log_probabilities.argmax(axis=1))
 
 
 def test_of_a_cell_that_was_run_twice_the_later_one_counts(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def board(**columns: Any) -> pd.DataFrame:
     """Rows as `leaderboard` makes them, alike but for the columns given."""
     count = max([len(values) for values in columns.values()], default=1)
     plain = {
-        "task": "t", "data": "real", "protocol": "linear", "label_fraction": 1.0, "comparable": "m/1/1",
+        "task": "t", "data": "real", "protocol": "linear", "label_fraction": 1.0, "manifest_hash": "m", "card_version": 1, "protocol_version": 1,
         "metric": "balanced_accuracy", "system": [f"s{n}" for n in range(count)],
-        "system_version": 1, "parameters": 1000, "score": 0.5, "interval": 0.1, "minutes": 2.0,
+        "system_version": 1, "provenance_hash": "", "parameters": 1000, "score": 0.5, "interval": 0.1, "minutes": 2.0,
     }  # fmt: skip
     return pd.DataFrame(plain | columns, index=range(count))
 
@@ -105,7 +105,7 @@ def test_an_interval_alone_goes_through_its_marker() -> None:
         {"data": ["real", "synthetic"]},
         {"protocol": ["linear", "knn"]},
         {"label_fraction": [0.1, 1.0]},
-        {"comparable": ["m/1/1", "n/1/1"]},
+        {"manifest_hash": ["m", "n"]},
     ],
     ids=lambda difference: next(iter(difference)),
 )
@@ -149,9 +149,9 @@ def test_intervals_of_one_fraction_stand_apart_about_it() -> None:
     assert places == pytest.approx([10 / 1.05, 10, 10 * 1.05])
 
 
-@pytest.mark.parametrize("column", ["task", "data", "protocol", "comparable"])
+@pytest.mark.parametrize("column", ["task", "data", "protocol", "manifest_hash"])
 def test_curves_of_what_cannot_be_compared_have_their_own_panels(column: str) -> None:
-    values = ["m/1/1", "n/1/1"] if column == "comparable" else ["linear", "real"]
+    values = ["m", "n"] if column == "manifest_hash" else ["linear", "real"]
     rows = board(**{column: values})
     with styled():
         assert len(label_fraction_curves(rows, marks(rows["system"])).axes) == 2

@@ -114,7 +114,13 @@ def test_a_long_legend_makes_the_figure_higher_and_is_not_cut() -> None:
 
 
 def test_a_title_says_what_sets_boards_apart() -> None:
-    rows = board(data=["real", "synthetic"], comparable=["abcdefgh/1/1", "ijklmnop/1/1"])
+    rows = board(
+        data=["real", "synthetic"],
+        manifest_hash=["abcdefgh", "ijklmnop"],
+        card_version=[1, 1],
+        protocol_version=[1, 1],
+    )
     where = {"task": "t", "protocol": "linear", "label_fraction": 0.05, "data": "synthetic"}
-    title = board_title(where | {"comparable": "ijklmnop/1/1"}, rows)
+    preparation = {"manifest_hash": "ijklmnop", "card_version": 1, "protocol_version": 1}
+    title = board_title(where | preparation, rows)
     assert title == "t, linear, 5 % of labels [synthetic] [ijklmn]"

@@ -16,7 +16,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import read_record, record_folders, write_record
 from lape_bench.report.formatting import percent
-from lape_bench.report.leaderboard import leaderboard, notes
+from lape_bench.report.leaderboard import footnotes, leaderboard
 from lape_bench.report.page.html_page import page
 from lape_bench.results.load import load_results
 from tests.lape_bench.report.test_leaderboard import stages, write
@@ -168,10 +168,10 @@ def test_a_board_tells_what_its_own_ranks_do_not(tmp_path: Path) -> None:
     write(tmp_path, 0)
     write(tmp_path, 0, task="u")
     results = load_results([tmp_path])
-    board = leaderboard(results.cells, results.outcomes)
+    board = leaderboard(results.cells, results.predictions)
     told = data_of(page(results, board, [tmp_path]))["boards"]
     assert [each["notes"] for each in told] == [
-        notes(board[board["task"] == each["task"]]) for each in told
+        footnotes(board[board["task"] == each["task"]]) for each in told
     ]
 
 

@@ -14,6 +14,7 @@ import pytest
 from lape_bench.report.formatting import percent
 from lape_bench.report.leaderboard import leaderboard
 from lape_bench.report.page.html_page import page
+from lape_bench.results.cells import PREPARATION, read_cells
 from lape_bench.results.load import load_results
 from tests.lape_bench.report.page.test_html_page import CELLS, add, curve, data_of, page_of
 from tests.lape_bench.report.test_leaderboard import stages, write, write_scores
@@ -104,7 +105,7 @@ def test_boards_stand_apart_and_show_what_the_leaderboard_shows(opened: Any, res
     reader = opened()
     board = leaderboard(load_results([CELLS, results.parent / "results"]).cells)
     sizes = board.groupby(
-        ["task", "data", "protocol", "label_fraction", "comparable"], sort=False
+        ["task", "data", "protocol", "label_fraction", *PREPARATION], sort=False
     ).size()
     assert len(reader.boards()) == len(sizes)
     shown = [reader.column("accuracy", n) for n in range(len(sizes))]
@@ -122,7 +123,7 @@ def test_halves_are_rounded_as_in_every_other_report(browser: Any, tmp_path: Pat
         0.10005,
         0.00005,
     ]  # 92.245 in binary lies below the half, 74.625 on it
-    cells = pd.read_csv(CELLS, dtype={"system_version": str}).iloc[[0] * len(scores)]
+    cells = read_cells(CELLS).iloc[[0] * len(scores)]
     cells = cells.assign(system=[f"s{n}" for n in range(len(scores))], accuracy=scores)
     cells.to_csv(tmp_path / "cells.csv", index=False)
     (tmp_path / "page.html").write_text(page_of(tmp_path / "cells.csv"), encoding="utf-8")

@@ -16,7 +16,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, suite_tasks
 from lape_bench.report.papers.paper_tables import paper_tables
 from lape_bench.report.papers.published import PublishedFigure
-from lape_bench.report.papers.specification import Paper
+from lape_bench.report.papers.specification import PaperSpecification
 from lape_bench.report.table import NONE, Table, TableEntry, TableRow, as_data, as_json
 from tests.lape_bench.report.test_leaderboard import write
 
@@ -60,8 +60,11 @@ def cell(task: str = "esc10", accuracy: float = 0.5, **how: Any) -> dict[str, An
         "seed": 0,
         "fold": 0,
         "folds_of_task": 1,
-        "comparable": f"{'m' * 64}/1/1",
-        "system_version": "1",
+        "manifest_hash": "m" * 64,
+        "card_version": 1,
+        "protocol_version": 1,
+        "provenance_hash": "",
+        "system_version": 1,
         "parameters": 110,
         "encoder_parameters": 100,
         "seconds": 1.0,
@@ -70,7 +73,7 @@ def cell(task: str = "esc10", accuracy: float = 0.5, **how: Any) -> dict[str, An
 
 
 def tables(*cells: dict[str, Any], published: Any = (), **changes: Any) -> list[Table]:
-    paper = validate({**PAPER, **changes}, Paper, where="test")
+    paper = validate({**PAPER, **changes}, PaperSpecification, where="test")
     return paper_tables(paper, pd.DataFrame(cells), published)
 
 
@@ -262,11 +265,11 @@ def test_a_default_that_was_given_by_hand_is_the_same_row() -> None:
 
 def test_an_older_version_of_a_system_is_left_out_of_every_row_and_named() -> None:
     (main,) = tables(
-        cell("esc10", 0.9, system_version="3"),
-        cell("asc-keywords", 0.1, system_version="2"),
-        cell("esc10", 0.1, system_version="2", settings={"width": 512}),
-        cell("esc10", 0.2, system_version="2-abc", name="floor"),
-        cell("esc10", 0.3, system_version="2-def", name="floor"),
+        cell("esc10", 0.9, system_version=3),
+        cell("asc-keywords", 0.1, system_version=2),
+        cell("esc10", 0.1, system_version=2, settings={"width": 512}),
+        cell("esc10", 0.2, system_version=2, provenance_hash="abc", name="floor"),
+        cell("esc10", 0.3, system_version=2, provenance_hash="def", name="floor"),
     )
     found = rows(main)
     assert texts(found["Net"])["esc10"] == "90.0"
@@ -281,11 +284,20 @@ def test_an_older_version_of_a_system_is_left_out_of_every_row_and_named() -> No
 
 def test_of_a_task_one_preparation_counts_and_of_the_protocol_one_version() -> None:
     (main,) = tables(
-        cell("esc10", 0.1, comparable=f"{'b' * 64}/2/1", seed=1),
-        cell("esc10", 0.2, comparable=f"{'a' * 64}/1/1", name="floor"),
-        cell("asc-speaker", 0.3, comparable=f"{'c' * 64}/1/1"),
-        cell("asc-speaker", 0.4, comparable=f"{'d' * 64}/1/1", name="floor"),
-        cell("asc-keywords", 0.9, comparable=f"{'e' * 64}/9/0"),
+        cell("esc10", 0.1, manifest_hash="b" * 64, card_version=2, protocol_version=1, seed=1),
+        cell(
+            "esc10", 0.2, manifest_hash="a" * 64, card_version=1, protocol_version=1, name="floor"
+        ),
+        cell("asc-speaker", 0.3, manifest_hash="c" * 64, card_version=1, protocol_version=1),
+        cell(
+            "asc-speaker",
+            0.4,
+            manifest_hash="d" * 64,
+            card_version=1,
+            protocol_version=1,
+            name="floor",
+        ),
+        cell("asc-keywords", 0.9, manifest_hash="e" * 64, card_version=9, protocol_version=0),
     )
     found = rows(main)
     assert texts(found["Net"]) == {

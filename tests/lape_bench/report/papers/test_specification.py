@@ -10,7 +10,7 @@ import yaml
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError
 from lape_bench.plugins import registry
-from lape_bench.report.papers.specification import Paper, load_paper
+from lape_bench.report.papers.specification import PaperSpecification, load_paper
 
 PAPER: dict[str, Any] = {
     "title": "A paper",
@@ -78,4 +78,4 @@ def test_a_package_that_registers_a_paper_without_a_file_is_named(
 )
 def test_a_description_that_does_not_hold_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        validate({**PAPER, **change}, Paper, where="mine.yaml")
+        validate({**PAPER, **change}, PaperSpecification, where="mine.yaml")

@@ -16,7 +16,7 @@ from lape_bench.report.stats.average_ranks import (
     as_text,
     average_ranks,
     critical_difference,
-    over_tasks,
+    rank_over_tasks,
     with_common_tasks,
 )
 from tests.lape_bench.report.stats.test_rank_intervals import write_right
@@ -124,7 +124,7 @@ def board_of(scores: dict[str, list[float]]) -> pd.DataFrame:
 
 
 def test_tasks_that_a_system_lacks_are_left_out_by_name() -> None:
-    found = over_tasks(board_of({"x": [0.9, 0.8, 0.7], "y": [0.6, 0.7, 0.5], "z": [0.1, 0.2]}))
+    found = rank_over_tasks(board_of({"x": [0.9, 0.8, 0.7], "y": [0.6, 0.7, 0.5], "z": [0.1, 0.2]}))
     assert (found.systems, found.tasks, found.left_out) == (("a", "b", "c"), ("x", "y"), ("z",))
     assert found.average.ranks.tolist() == [1.5, 1.5, 3]
 
@@ -132,21 +132,21 @@ def test_tasks_that_a_system_lacks_are_left_out_by_name() -> None:
 def test_a_task_of_which_a_system_lacks_folds_is_left_out() -> None:
     board = board_of({name: [0.9, 0.8, 0.7] for name in "xyz"})
     board.loc[(board["task"] == "y") & (board["system"] == "b"), "complete"] = False
-    assert over_tasks(board).left_out == ("y",)
+    assert rank_over_tasks(board).left_out == ("y",)
 
 
 def test_systems_with_too_few_tasks_in_common_are_not_ranked() -> None:
     with pytest.raises(UserError, match=r"3 systems have 1 task in common; average ranks need 3 "):
-        over_tasks(board_of({"x": [0.9, 0.8, 0.7], "y": [0.6, 0.7]}))
+        rank_over_tasks(board_of({"x": [0.9, 0.8, 0.7], "y": [0.6, 0.7]}))
     with pytest.raises(UserError, match=r"^1 system has 2 tasks; .*run more systems on the same "):
-        over_tasks(board_of({"x": [0.9], "y": [0.6]}))
+        rank_over_tasks(board_of({"x": [0.9], "y": [0.6]}))
 
 
 def test_of_systems_with_too_few_common_tasks_it_is_said_which_could_be_ranked() -> None:
     board = board_of({"x": [0.9, 0.8, 0.7], "y": [0.6, 0.7, 0.5]})
     other = board_of({"z": [0.4]}).assign(system="d")
     with pytest.raises(UserError, match=r"0 tasks in common; .*same tasks, such as a, b and c"):
-        over_tasks(pd.concat([board, other]))
+        rank_over_tasks(pd.concat([board, other]))
 
 
 @settings(max_examples=60)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import auc
 
-from lape_bench.report.stats.label_curve import area_under_curve, areas, as_table
+from lape_bench.report.stats.label_curve import area_under_curve, as_table, curve_areas
 
 FRACTIONS = np.array([0.01, 0.1, 1.0])
 
@@ -18,10 +18,18 @@ def row(system: str, fraction: float, score: float, **how: object) -> dict[str, 
         "task": "t",
         "data": "real",
         "protocol": "linear",
-        "comparable": "m",
+        "manifest_hash": "m",
+        "card_version": 1,
+        "protocol_version": 1,
         "metric": "accuracy",
     }
-    entry = {"system": system, "system_version": 1, "parameters": 5, "seeds": 3}
+    entry = {
+        "system": system,
+        "system_version": 1,
+        "provenance_hash": "",
+        "parameters": 5,
+        "seeds": 3,
+    }
     return place | entry | {"label_fraction": fraction, "score": score} | how
 
 
@@ -58,7 +66,7 @@ def test_only_systems_with_every_fraction_get_an_area_and_the_others_are_named()
             row("a", 1.0, 0.9, task="once"),
         ]
     )
-    found = areas(board)
+    found = curve_areas(board)
     assert found.table["system"].tolist() == ["b", "a"]
     assert found.table["area"].tolist() == pytest.approx([0.6, 0.45])
     assert set(found.table["fractions"]) == {(0.01, 0.1, 1.0)}
@@ -69,7 +77,7 @@ def test_an_area_says_how_many_seeds_stand_behind_its_scores() -> None:
     board = pd.DataFrame(
         [row("a", 0.1, 0.5), row("a", 1.0, 0.9, seeds=1), row("b", 0.1, 0.4), row("b", 1.0, 0.8)]
     )
-    found = areas(board)
+    found = curve_areas(board)
     assert found.table["seeds"].tolist() == [(1, 3), (3, 3)]
     console = Console(width=80)
     with console.capture() as captured:
@@ -81,5 +89,5 @@ def test_an_area_says_how_many_seeds_stand_behind_its_scores() -> None:
 
 
 def test_fractions_of_what_cannot_be_compared_make_no_curve() -> None:
-    board = pd.DataFrame([row("a", 0.1, 0.5), row("a", 1.0, 0.9, comparable="n")])
-    assert areas(board).table.empty
+    board = pd.DataFrame([row("a", 0.1, 0.5), row("a", 1.0, 0.9, manifest_hash="n")])
+    assert curve_areas(board).table.empty

@@ -11,7 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from lape_bench.report.leaderboard import as_csv, as_markdown, as_table, columns, leaderboard, notes
+from lape_bench.report.leaderboard import (
+    as_csv,
+    as_markdown,
+    as_table,
+    footnotes,
+    format_rows,
+    leaderboard,
+)
 from lape_bench.report.table import Terminal
 from lape_bench.results.load import load_results
 from tests.lape_bench.report.test_leaderboard import write, write_scores
@@ -41,11 +48,11 @@ def write_answers(
 def board_of(out: Path) -> pd.DataFrame:
     results = load_results([out])
     assert not results.problems
-    return leaderboard(results.cells, results.outcomes)
+    return leaderboard(results.cells, results.predictions)
 
 
 def ranks_of(out: Path) -> dict[str, str]:
-    headings, rows = columns(board_of(out))
+    headings, rows = format_rows(board_of(out))
     return {row[headings.index("system")]: row[headings.index("rank")] for row in rows}
 
 
@@ -80,7 +87,7 @@ def test_ranks_stand_in_markdown_and_as_two_numbers_in_csv(tmp_path: Path) -> No
     for system, accuracy in [("good", 0.9), ("fine", 0.9), ("bad", 0.1)]:
         write_answers(tmp_path, system, accuracy)
     board = board_of(tmp_path)
-    assert "| 1\u20132 |" in as_markdown(*columns(board))
+    assert "| 1\u20132 |" in as_markdown(*format_rows(board))
     read = pd.read_csv(io.StringIO(as_csv(board))).set_index("system")
     assert read.loc["bad", ["rank_best", "rank_worst"]].tolist() == [3, 3]
 
@@ -96,8 +103,8 @@ def test_without_predictions_or_with_one_system_there_is_no_rank(tmp_path: Path)
     cells.to_csv(table, index=False)
     write_answers(tmp_path / "later", "new", 0.5)
     results = load_results([table, tmp_path / "later"])
-    assert len(results.outcomes) == 1
-    assert "rank_best" not in leaderboard(results.cells, results.outcomes)
+    assert len(results.predictions) == 1
+    assert "rank_best" not in leaderboard(results.cells, results.predictions)
 
 
 def test_a_system_that_lacks_a_fold_has_no_rank_and_takes_none(tmp_path: Path) -> None:
@@ -128,7 +135,7 @@ def test_where_the_metric_is_another_it_is_said_that_ranks_are_by_accuracy(tmp_p
             how = {"metric": "macro_f1", "label_fraction": 0.1}
             write_answers(tmp_path, system, accuracy, seed, **how)
             write_answers(tmp_path, system, accuracy, seed, task="u")
-    assert notes(board_of(tmp_path)) == [
+    assert footnotes(board_of(tmp_path)) == [
         "t, linear, 0.1 of the labels: ranks are by accuracy, scores are macro f1"
     ]
 
@@ -138,13 +145,13 @@ def test_ranks_over_one_seed_are_said_to_be_over_clips_alone(tmp_path: Path) -> 
         for task in ("t", "u"):
             write_answers(tmp_path, system, 0.5, task=task)
     said = "ranks are over clips alone: one seed"
-    assert notes(board_of(tmp_path)) == [f"t, linear; u, linear: {said}"]
+    assert footnotes(board_of(tmp_path)) == [f"t, linear; u, linear: {said}"]
     for task in ("v", "w"):
         for system in ("a", "b"):
             write_answers(tmp_path, system, 0.5, task=task)
-    assert notes(board_of(tmp_path)) == [f"4 boards: {said}"]
+    assert footnotes(board_of(tmp_path)) == [f"4 boards: {said}"]
     write_answers(tmp_path, "a", 0.5, seed=1)
-    assert notes(board_of(tmp_path)) == [f"u, linear; v, linear; w, linear: {said}"]
+    assert footnotes(board_of(tmp_path)) == [f"u, linear; v, linear; w, linear: {said}"]
 
 
 def test_systems_without_a_common_seed_are_said_to_be_never_compared(tmp_path: Path) -> None:
@@ -152,14 +159,14 @@ def test_systems_without_a_common_seed_are_said_to_be_never_compared(tmp_path: P
         for seed in seeds:
             write_answers(tmp_path, system, accuracy, seed)
     assert ranks_of(tmp_path)["c"] != "3", "it is not told apart from the best"
-    assert notes(board_of(tmp_path)) == [
-        "t, linear: never compared, for they share no seed: a with c"
+    assert footnotes(board_of(tmp_path)) == [
+        "t, linear: not compared, since they share no seed: a with c"
     ]
     write_answers(tmp_path, "c", 0.1, 0)
-    assert notes(board_of(tmp_path)) == []
+    assert footnotes(board_of(tmp_path)) == []
     for number in range(4):
         write_answers(tmp_path, f"s{number}", 0.01, 9 + number)
-    assert notes(board_of(tmp_path))[0].endswith("; 15 more")
+    assert footnotes(board_of(tmp_path))[0].endswith("; 15 more")
 
 
 def test_boards_without_ranks_for_want_of_predictions_are_told_in_one_line(tmp_path: Path) -> None:
@@ -171,8 +178,8 @@ def test_boards_without_ranks_for_want_of_predictions_are_told_in_one_line(tmp_p
     for record in sorted((tmp_path / "records").rglob("a/*/record.json")):
         record.unlink()
     results = load_results([tmp_path / "cells.csv", tmp_path / "records"])
-    assert notes(leaderboard(results.cells, results.outcomes)) == [
-        "t, linear; u, linear: no ranks, for cells that are known from a table alone have no predictions"
+    assert footnotes(leaderboard(results.cells, results.predictions)) == [
+        "t, linear; u, linear: no ranks, since cells from a table have no predictions"
     ]
 
 
@@ -185,7 +192,7 @@ def test_more_systems_than_can_be_ranked_are_said_to_be_too_many(
         write_answers(tmp_path, system, 0.5)
     board = board_of(tmp_path)
     assert "rank_best" not in board
-    assert notes(board) == ["t, linear: no ranks among more than 2 systems"]
+    assert footnotes(board) == ["t, linear: no ranks among more than 2 systems"]
 
 
 def test_a_board_with_ranks_stands_within_a_terminal_of_80_characters(tmp_path: Path) -> None:
@@ -195,7 +202,7 @@ def test_a_board_with_ranks_stands_within_a_terminal_of_80_characters(tmp_path: 
                 write_answers(tmp_path, system, 0.5, seed, fold=fold, folds=10)
     console = Console(width=80, markup=False, highlight=False)
     with console.capture() as captured:
-        console.print(Terminal(as_table(*columns(board_of(tmp_path)))))
+        console.print(Terminal(as_table(*format_rows(board_of(tmp_path)))))
     lines = captured.get().splitlines()
     assert max(map(len, lines)) <= 80
     (row,) = [line.split() for line in lines if "log-mel-statistics" in line]

@@ -11,10 +11,10 @@ from statsmodels.stats.multitest import multipletests
 
 from lape_bench.report.stats.significance import (
     Difference,
-    Pairwise,
+    PairwiseComparison,
     clip_draws,
-    half_interval,
     holm,
+    interval_half_width,
     mcnemar,
     paired_bootstrap,
     pairwise_bootstrap,
@@ -41,11 +41,11 @@ def mean_difference(a: Bools, b: Bools, axis: int = -1) -> NDArray[np.float64]:
 def test_the_interval_of_a_mean_is_student_s_t(seeds: int) -> None:
     values = np.random.default_rng(0).random(seeds)
     low, high = stats.t.interval(0.95, seeds - 1, values.mean(), stats.sem(values))
-    assert half_interval(values.std(ddof=1), seeds) == pytest.approx((high - low) / 2)
+    assert interval_half_width(values.std(ddof=1), seeds) == pytest.approx((high - low) / 2)
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert np.isnan(half_interval(0.0, 1))
+    assert np.isnan(interval_half_width(0.0, 1))
 
 
 def test_with_one_seed_it_is_scipy_s_paired_bootstrap_over_clips() -> None:
@@ -175,7 +175,7 @@ def test_ranks_count_who_is_told_to_be_better_and_worse() -> None:
     p = np.full((4, 4), 0.001)
     for i, j in [(0, 1), (1, 2)]:
         p[i, j] = p[j, i] = 0.5
-    ranks = rank_intervals(Pairwise(scores[:, None] - scores[None], p))
+    ranks = rank_intervals(PairwiseComparison(scores[:, None] - scores[None], p))
     assert ranks.tolist() == [[1, 2], [1, 3], [2, 3], [4, 4]]
 
 
@@ -183,9 +183,9 @@ def test_ranks_are_told_after_correction_for_the_number_of_pairs() -> None:
     p = np.array([[np.nan, 0.02, 0.9], [0.02, np.nan, 0.9], [0.9, 0.9, np.nan]])
     differences = np.array([[0, 0.1, 0.1], [-0.1, 0, 0], [-0.1, 0, 0]])
     # 3 x 0.02 is above 0.05; with the two pairs of a system that was run with other seeds left out it is not.
-    assert rank_intervals(Pairwise(differences, p)).tolist() == [[1, 3]] * 3
+    assert rank_intervals(PairwiseComparison(differences, p)).tolist() == [[1, 3]] * 3
     p[2], p[:, 2] = np.nan, np.nan
-    assert rank_intervals(Pairwise(differences, p)).tolist() == [[1, 2], [2, 3], [1, 3]]
+    assert rank_intervals(PairwiseComparison(differences, p)).tolist() == [[1, 2], [2, 3], [1, 3]]
 
 
 @pytest.mark.parametrize(
