@@ -231,7 +231,7 @@ class CompletedRun:
         from lape_bench.results.load import results_of
 
         found = results_of(self.records)
-        return ResultSet(found.cells, found.outcomes, [*problems, *found.problems])
+        return ResultSet(found.cells, found.predictions, [*problems, *found.problems])
 
 
 def run_items(

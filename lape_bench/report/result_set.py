@@ -9,8 +9,8 @@ import pandas as pd
 
 from lape_bench.core.errors import UserError
 from lape_bench.report import compare, leaderboard
-from lape_bench.report.names import as_shown
-from lape_bench.report.pair import find_pair
+from lape_bench.report.display_names import with_display_names
+from lape_bench.report.system_pair import find_pair
 from lape_bench.results import load
 from lape_bench.results.load import Results
 
@@ -27,7 +27,7 @@ class ResultSet(Results):
 
     Attributes:
         cells: one row a finished cell; scores are in [0, 1], recomputed from the predictions.
-        outcomes: the predictions, by the index of `cells`.
+        predictions: the predicted classes, by the index of `cells`.
         problems: a line for each cell or record that is not among them, and why.
 
     Example:
@@ -57,7 +57,7 @@ class ResultSet(Results):
             UserError: no cell has finished.
         """
         self._insist_on_cells()
-        board = as_shown(leaderboard.leaderboard(self.cells, self.outcomes))
+        board = with_display_names(leaderboard.leaderboard(self.cells, self.predictions))
         board[[*PERCENTAGES]] *= 100
         return board.rename(columns=PERCENTAGES).reindex(columns=COLUMNS)
 
@@ -140,4 +140,4 @@ def load_results(*sources: str | Path) -> ResultSet:
 
 def as_result_set(results: Results) -> ResultSet:
     """Return the same results with the methods of a `ResultSet`."""
-    return ResultSet(results.cells, results.outcomes, results.problems)
+    return ResultSet(results.cells, results.predictions, results.problems)
