@@ -22,7 +22,6 @@ from lape_bench.cli.options import (
 from lape_bench.conformance.claims import ClaimResult
 from lape_bench.core.config import apply_pairs, describe
 from lape_bench.core.errors import UserError
-from lape_bench.plugins.inspection import visible_fault
 from lape_bench.plugins.registry import SYSTEMS
 
 app = typer.Typer(
@@ -40,9 +39,7 @@ def _systems(context: typer.Context) -> None:
     table.add_column("what it is", overflow="fold")
     for name in SYSTEMS.names():
         try:
-            fault = visible_fault(SYSTEMS.entry(name))
-            broken = f"(broken, of {SYSTEMS.origin(name)}: {fault})" if fault else ""
-            table.add_row(name, broken or SYSTEMS.summary(name))
+            table.add_row(name, SYSTEMS.summary(name))
         except UserError as error:
             table.add_row(name, f"({error})")
     print_table(table)

@@ -214,11 +214,12 @@ class Registry:
         """Return the first line of the docstring of `name`'s module, read without importing it."""
         path = self.source(name)
         if path is None or path.suffix != ".py":
-            return f"(module {self.entry(name).value.partition(':')[0]} was not found)"
+            module = self.entry(name).value.partition(":")[0]
+            return f"(module {module} of {self.origin(name)} was not found)"
         try:
             docstring = ast.get_docstring(ast.parse(path.read_bytes()))
         except (SyntaxError, OSError, ValueError, RecursionError) as error:
-            return f"(cannot be read: {error})"
+            return f"({path.name} of {self.origin(name)} cannot be read: {error})"
         return docstring.splitlines()[0] if docstring else ""
 
 
