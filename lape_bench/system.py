@@ -96,8 +96,8 @@ class CorpusLoader(Callback):
         """
 
 
-def own_audio_only(entries: tuple[str, ...], train: Clips | None) -> Clips:
-    """Know no other audio than the task's own: the corpus where the harness gives none."""
+def target_audio_only(entries: tuple[str, ...], train: Clips | None) -> Clips:
+    """Return the task's own train audio: the only corpus if the harness gives no loader."""
     if entries != (TARGET_AUDIO,) or train is None:
         raise UserError(
             f"the corpus {', '.join(entries)} cannot be found here",
@@ -115,15 +115,15 @@ class RunContext:
         precision: of the encoder's arithmetic, for `autocast`.
         seeds: the run's named generators.
         progress: what the user sees.
-        work: a folder for checkpoints, kept while the cell is unfinished and deleted after.
-        meter: seconds and memory of the stages, by `stage`.
-        checkpoint_seconds: how far apart checkpoints are, at least; no result depends on it.
-        artifacts: what was taken from or added to the cache.
-        cache: the folder of artifacts.
-        depot: where machines that share no cache leave artifacts for each other, if they do not.
-        stamp: what a checkpoint must have been written under to be taken up: device, versions, code.
-        ranks: the processes that pre-train together; a cell is run by one alone.
-        corpus: finds the unlabeled audio that entries name; see `CorpusLoader`.
+        work_folder: for checkpoints; kept while the cell is unfinished and deleted after.
+        profiler: notes seconds and peak memory of the stages, by `stage`.
+        checkpoint_seconds: the least time between two checkpoints; no result depends on it.
+        artifacts: those that were taken from or added to the cache so far.
+        artifact_folder: the cache of artifacts.
+        artifact_store: how artifacts are exchanged with machines that have another cache; none if there are none.
+        checkpoint_stamp: device, versions and state of the code; a checkpoint with another stamp is not resumed.
+        process_group: the processes that pre-train together; a cell is run by one alone.
+        load_corpus: returns the unlabeled audio that entries name; see `CorpusLoader`.
         on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the model of
             that moment; the audit listens here, and it must not change what is learned.
     """
@@ -132,15 +132,15 @@ class RunContext:
     precision: Precision
     seeds: Seeds
     progress: Progress
-    work: Path
+    work_folder: Path
     profiler: StageProfiler
     checkpoint_seconds: float = 10.0
     artifacts: list[Artifact] = field(default_factory=list)
-    cache: Path = field(default_factory=cache)
+    artifact_folder: Path = field(default_factory=cache)
     artifact_store: ArtifactStore | None = None
-    stamp: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint_stamp: Mapping[str, Any] = field(default_factory=dict)
     process_group: ProcessGroup = ALONE
-    corpus: "CorpusLoader" = field(default=own_audio_only)
+    load_corpus: "CorpusLoader" = field(default=target_audio_only)
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -158,7 +158,7 @@ class RunContext:
     ) -> Artifact:
         """Find a stage's result in the cache, or compute it; either way the record will name it.
 
-        Ranks compute it together, and the first of them keeps it.
+        The processes of a group compute it together, and rank 0 keeps it.
 
         Args:
             kind: what is kept, such as "embeddings".
@@ -167,46 +167,46 @@ class RunContext:
             compute: fills the empty folder it is given; the context has a work folder of the artifact's own.
         """
         # The number of threads moves the last digits only, and a cache is shared between runs of any number.
-        here = {
+        environment = {
             "precision": self.precision,
             "device": self.device.type,
             "torch": torch.__version__,
             "torchaudio": version("torchaudio"),
         }
 
-        def together(folder: Path, work: Path) -> None:
+        def compute_together(folder: Path, work: Path) -> None:
             self.process_group.agree(work)
-            # What it uses itself is not named: a run that finds it does not know.
-            compute(folder, replace(self, work=work, artifacts=[]))
+            # Artifacts that it uses itself are not listed: a run that finds this one in the cache does not know them.
+            compute(folder, replace(self, work_folder=work, artifacts=[]))
 
         if self.process_group.rank == 0:
-            found = artifact(
+            result = artifact(
                 kind,
                 about,
-                {**determined_by, **here},
-                together,
-                self.cache,
-                self.stamp,
+                {**determined_by, **environment},
+                compute_together,
+                self.artifact_folder,
+                self.checkpoint_stamp,
                 lambda: logger.info(f"waiting for another run that makes this: {kind}, {about}"),
                 self.artifact_store,
             )
-            self.process_group.agree(found)
+            self.process_group.agree(result)
         else:
-            found = self._as_the_first(compute)
-        self.artifacts.append(found)
-        how = "computed" if found.computed else "found in the cache"
-        logger.debug(f"{kind} {found.hash[:12]} {how}")
-        return found
+            result = self._follow_rank_0(compute)
+        self.artifacts.append(result)
+        how = "computed" if result.computed else "found in the cache"
+        logger.debug(f"{kind} {result.hash[:12]} {how}")
+        return result
 
-    def _as_the_first(self, compute: Callable[[Path, "RunContext"], None]) -> Artifact:
-        """Take part in computing an artifact if the first rank has not found it, and return what it has then."""
-        told = self.process_group.agree(None)
-        if isinstance(told, Path):  # where the checkpoints of what is computed now lie
-            with TemporaryDirectory() as dropped:
-                compute(Path(dropped), replace(self, work=told, artifacts=[]))
-            told = self.process_group.agree(None)
-        assert isinstance(told, Artifact), "the first rank ends with it"
-        return told
+    def _follow_rank_0(self, compute: Callable[[Path, "RunContext"], None]) -> Artifact:
+        """Take part in computing an artifact, unless rank 0 found it in the cache; return what rank 0 returns."""
+        message = self.process_group.agree(None)
+        if isinstance(message, Path):  # the work folder of an artifact that is computed now
+            with TemporaryDirectory() as unused:
+                compute(Path(unused), replace(self, work_folder=message, artifacts=[]))
+            message = self.process_group.agree(None)
+        assert isinstance(message, Artifact), "rank 0 ends with the artifact"
+        return message
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -292,7 +292,7 @@ class System(ABC):
 
     @abstractmethod
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
-        """Learn the task, from scratch or on from what `context.work` holds of a killed run.
+        """Learn the task, from scratch or on from what `context.work_folder` holds of a killed run.
 
         The result must not depend on whether, or when, an earlier run was killed.
         """

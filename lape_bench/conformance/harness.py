@@ -81,7 +81,7 @@ class Harness:
         work.mkdir(exist_ok=True)
         seeds, profiler = Seeds(0, "check"), StageProfiler(device)
         context = RunContext(device, self.precision, seeds, Progress(quiet=True), work, profiler)
-        context.cache = (
+        context.artifact_folder = (
             work / "artifacts"
         )  # its own, or a second training would find the first one's
         context.checkpoint_seconds = 0.0  # a stopped run must find something to go on from

@@ -5,7 +5,6 @@ Kept as a Parquet file in the cache, one for a task and each of its variants.
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import home, manifest_path, new_file
+from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio import SHORTEST_SECONDS
 from lape_bench.data.audio_store import Clips, Recording
@@ -112,12 +112,12 @@ class Manifest:
             for clip_id, path, content, start, seconds in columns.itertuples(index=False, name=None)
         ]
 
-    def open_clips(self, rate: int, on_clip: Callable[[], None] = lambda: None) -> Clips:
-        """Open the clips' audio at a rate in Hz, in the manifest's order; decode it where it was not asked for yet.
+    def open_clips(self, rate: int, progress: Progress | None = None) -> Clips:
+        """Open the clips' audio at a rate in Hz, in the manifest's order; decode it if this rate is new.
 
         Args:
             rate: Hz.
-            on_clip: called after each clip that is decoded.
+            progress: shows how many clips are decoded; none: nothing is shown.
 
         Raises:
             UserError: the recordings are needed and no longer hold the audio they were prepared with.
@@ -126,7 +126,9 @@ class Manifest:
         pairs = list(zip(ids, self.clips["content"], strict=True))
         shared = audio_store.is_there(self.info.store_key, rate)
         key = self.info.store_key if shared else audio_store.audio_key(pairs)
-        clips = audio_store.open_store(key, rate, self.recordings, on_clip)
+        progress = progress or Progress(quiet=True)
+        with progress.task(f"decoding {self.reference}", len(self), "clips") as task:
+            clips = audio_store.open_store(key, rate, self.recordings, task.advance)
         if clips.ids == ids:
             return clips
         row = {clip_id: index for index, clip_id in enumerate(clips.ids)}

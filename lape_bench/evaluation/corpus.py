@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,28 +31,22 @@ NAMED = 3
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The cell that an upstream is learned for.
+class EvaluatedTask:
+    """The task of the cell that an upstream is learned for.
 
     Attributes:
         manifest: of the task.
-        held: rows of the manifest that validate or test.
+        held_out: rows of the manifest that validate or test; no upstream may learn from them.
     """
 
     manifest: Manifest
-    held: NDArray[np.int64]
-
-
-def open_manifest(manifest: Manifest, rate: int, progress: Progress) -> Clips:
-    """Open a manifest's clips at a rate in Hz, in the manifest's order."""
-    with progress.task(f"decoding {manifest.reference}", len(manifest), "clips") as task:
-        return manifest.open_clips(rate, task.advance)
+    held_out: NDArray[np.int64]
 
 
 def load_corpus(
     entries: Sequence[str],
     train: Clips | None,
-    evaluation: Evaluation | None,
+    evaluated: EvaluatedTask | None,
     rate: int,
     progress: Progress,
 ) -> Clips:
@@ -64,7 +59,7 @@ def load_corpus(
     Args:
         entries: "target", names of tasks, or folders, of which every audio file is taken.
         train: the train split of the task under evaluation.
-        evaluation: what must not be learned from; none where nothing is evaluated.
+        evaluated: the task whose held-out clips are refused; none if nothing is evaluated.
         rate: of the clips.
         progress: told of decoding, and of files that were left out.
 
@@ -72,7 +67,7 @@ def load_corpus(
         UserError: an entry is neither a task nor a folder, is not prepared, holds no audio, or holds a clip that
             validates or tests the task under evaluation.
     """
-    own = evaluation.manifest.reference if evaluation else None
+    own = evaluated.manifest.reference if evaluated else None
     names = [own if entry == TARGET_AUDIO and own else entry for entry in entries]
     parts = []
     for entry in names:
@@ -85,16 +80,16 @@ def load_corpus(
                 )
             parts.append(train)
             continue
-        clips, contents = _of_task(entry, rate, progress) or _of_folder(entry, rate, progress)
-        if evaluation is not None:
-            _refuse_held(entry, contents, evaluation)
+        clips, contents = _task_clips(entry, rate, progress) or _folder_clips(entry, rate, progress)
+        if evaluated is not None:
+            _refuse_held_out_clips(entry, contents, evaluated)
         parts.append(clips)
     if not parts:
         raise UserError("the corpus is empty", allowed="names of tasks, or folders of audio")
     return parts[0] if len(parts) == 1 else Clips.join(names, parts)
 
 
-def _of_task(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]] | None:
+def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]] | None:
     if entry.partition("@")[0] not in task_names():
         return None
     card = load_card(entry)
@@ -102,11 +97,11 @@ def _of_task(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str
     rows = np.arange(len(manifest))
     if not card.split.folds:
         rows = np.flatnonzero(manifest.clips["split"] == "train")
-    clips = open_manifest(manifest, rate, progress).select(rows)
+    clips = manifest.open_clips(rate, progress).select(rows)
     return clips, manifest.clips["content"].iloc[rows].tolist()
 
 
-def _of_folder(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]]:
+def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]]:
     """Open every audio file below a folder, decoded once for as long as no file changes."""
     root = Path(entry).expanduser().absolute()
     if not entry.strip() or not root.is_dir():  # an empty path would be the current folder
@@ -119,46 +114,56 @@ def _of_folder(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[s
     paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise UserError(f"the folder {root} holds no audio", allowed=", ".join(sorted(SUFFIXES)))
-    # By id, as `usable` lists them again: paths sort otherwise where a folder and a file begin alike.
+    # By id, as `recordings_again` lists them: paths sort otherwise if a folder and a file begin alike.
     recordings = sorted(Recording(path.relative_to(root).as_posix(), path) for path in paths)
     state = [(r.clip_id, r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
     name = hashlib.sha256(json.dumps([str(root), state]).encode()).hexdigest()[:32]
-    listing = home() / "corpora" / f"{name}.json"
-    if not listing.is_file():
-        with progress.task(f"decoding {root.name}", len(recordings), "clips") as task:
-            key, facts = audio_store.build(recordings, rate, task.advance)
-        pairs = list(zip(recordings, facts, strict=True))
-        contents = {each.clip_id: fact.content for each, fact in pairs if not fact.problem}
-        left_out = {str(each.path): fact.problem for each, fact in pairs if fact.problem}
-        if not contents:
-            raise UserError(f"no audio file below {root} can be read")
-        known = {"key": key, "contents": contents, "left_out": left_out}
-        write_text(listing, json.dumps(known))
-    known = json.loads(listing.read_text(encoding="utf-8"))
-    if known["left_out"]:
-        some = [f"{path} ({why})" for path, why in list(known["left_out"].items())[:NAMED]]
+    index_file = home() / "corpora" / f"{name}.json"
+    if not index_file.is_file():
+        write_text(index_file, json.dumps(_decode_folder(root, recordings, rate, progress)))
+    index = json.loads(index_file.read_text(encoding="utf-8"))
+    contents, left_out = index["contents"], index["left_out"]
+    if left_out:
+        examples = [f"{path} ({problem})" for path, problem in list(left_out.items())[:NAMED]]
         logger.warning(
-            f"left out of the corpus {root}: {len(known['left_out'])} files, such as {', '.join(some)}"
+            f"left out of the corpus {root}: {len(left_out)} files, such as {', '.join(examples)}"
         )
 
-    def usable() -> list[Recording]:
-        contents = known["contents"]
+    def recordings_again() -> list[Recording]:
         return [Recording(i, root / i, contents[i]) for i in sorted(contents)]
 
-    clips = open_store(known["key"], rate, usable)
-    return clips.select(np.arange(len(clips))), list(known["contents"].values())
+    clips = open_store(index["key"], rate, recordings_again)
+    return clips.select(np.arange(len(clips))), list(contents.values())
 
 
-def _refuse_held(entry: str, contents: Sequence[str], evaluation: Evaluation) -> None:
-    table = evaluation.manifest.clips.iloc[evaluation.held]
-    seen = set(contents)
-    found = [
-        i for i, content in zip(table["clip_id"], table["content"], strict=True) if content in seen
-    ]
-    if found:
-        own = evaluation.manifest.reference
+def _decode_folder(
+    root: Path, recordings: Sequence[Recording], rate: int, progress: Progress
+) -> dict[str, Any]:
+    """Decode the recordings of a folder into the store.
+
+    Returns:
+        "key" of the store; "contents", the hash of each clip's samples by its id; "left_out", why a file cannot be used,
+        by its path.
+    """
+    with progress.task(f"decoding {root.name}", len(recordings), "clips") as task:
+        key, facts = audio_store.build(recordings, rate, task.advance)
+    pairs = list(zip(recordings, facts, strict=True))
+    contents = {r.clip_id: fact.content for r, fact in pairs if not fact.problem}
+    if not contents:
+        raise UserError(f"no audio file below {root} can be read")
+    left_out = {str(r.path): fact.problem for r, fact in pairs if fact.problem}
+    return {"key": key, "contents": contents, "left_out": left_out}
+
+
+def _refuse_held_out_clips(entry: str, contents: Sequence[str], evaluated: EvaluatedTask) -> None:
+    """Raise a `UserError` if an entry holds the audio of a clip that validates or tests."""
+    table, corpus = evaluated.manifest.clips.iloc[evaluated.held_out], set(contents)
+    pairs = zip(table["clip_id"], table["content"], strict=True)
+    clip_ids = [clip_id for clip_id, content in pairs if content in corpus]
+    if clip_ids:
+        own = evaluated.manifest.reference
         raise UserError(
-            f"the corpus entry '{entry}' holds {len(found)} clips that validate or test {own}: "
-            f"{', '.join(found[:NAMED])}{', ...' if len(found) > NAMED else ''}",
+            f"the corpus entry '{entry}' holds {len(clip_ids)} clips that validate or test {own}: "
+            f"{', '.join(clip_ids[:NAMED])}{', ...' if len(clip_ids) > NAMED else ''}",
             next_step=f"leave the entry out, or name '{own}', of which the train split alone is taken",
         )

@@ -35,9 +35,9 @@ def learn_upstream(
     device, precision = compute.resolve()
     # The artifact's own folder keeps the checkpoints.
     with joined(device) as process_group, tempfile.TemporaryDirectory() as work:
-        here = stamp(device, precision)
+        stamp_here = stamp(device, precision)
         if process_group.size > 1:
-            here["ranks"] = str(process_group.size)
+            stamp_here["ranks"] = str(process_group.size)
         device = process_group.device or device
         context = RunContext(
             device,
@@ -46,8 +46,10 @@ def learn_upstream(
             progress,
             Path(work),
             StageProfiler(device),
-            stamp=here,
+            checkpoint_stamp=stamp_here,
             process_group=process_group,
-            corpus=partial(load_corpus, evaluation=None, rate=kind.sample_rate, progress=progress),
+            load_corpus=partial(
+                load_corpus, evaluated=None, rate=kind.sample_rate, progress=progress
+            ),
         )
         return kind.pretrained(config, None, context)

@@ -28,7 +28,7 @@ from lape_bench.data.manifest import Manifest
 from lape_bench.data.splits import Split, random_like
 from lape_bench.evaluation import cluster_agreement
 from lape_bench.evaluation.audit import EpochsOnTest, one_random_crop
-from lape_bench.evaluation.corpus import Evaluation, load_corpus, open_manifest
+from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus
 from lape_bench.evaluation.plan import PlannedCell, ResolvedCell, resolve
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.predictions import read_predictions, write_predictions
@@ -241,8 +241,8 @@ def _run(
     """Train, test and record; then audit, if that was asked for."""
     system, basis = resolved.system, _unfinished_record(resolved.planned)
     device, precision = options.compute.resolve()
-    here, work = stamp(device, precision), folder / WORK
-    conditions = {**here, **basis.environment, **basis.provenance, "audit": options.audit}
+    stamp_here, work = stamp(device, precision), folder / WORK
+    conditions = {**stamp_here, **basis.environment, **basis.provenance, "audit": options.audit}
     resumed = checkpoint_folder(work, conditions)
     context = RunContext(
         device,
@@ -253,16 +253,18 @@ def _run(
         StageProfiler(device),
         options.checkpoint_seconds,
         artifact_store=artifact_store,
-        stamp=here,
+        checkpoint_stamp=stamp_here,
     )
     if not SYSTEMS.has_source(resolved.planned.cell.system):
-        context.cache = work / "artifacts"  # another class of that name must not find what it makes
+        context.artifact_folder = (
+            work / "artifacts"
+        )  # another class of that name must not find what it makes
     with context.stage("audio"):
         data = _EvaluationData.open(resolved, progress)
     split = data.split
-    context.corpus = partial(
+    context.load_corpus = partial(
         load_corpus,
-        evaluation=Evaluation(resolved.manifest, np.concatenate([split.validation, split.test])),
+        evaluated=EvaluatedTask(resolved.manifest, np.concatenate([split.validation, split.test])),
         rate=system.sample_rate,
         progress=progress,
     )
@@ -320,7 +322,7 @@ class _EvaluationData:
     @classmethod
     def open(cls, resolved: ResolvedCell, progress: Progress) -> "_EvaluationData":
         split, labels = resolved.split, _labels(resolved.manifest, resolved.card)
-        clips = open_manifest(resolved.manifest, resolved.system.sample_rate, progress)
+        clips = resolved.manifest.open_clips(resolved.system.sample_rate, progress)
         training = _training_data(clips, labels, split)
         return cls(clips, labels, split, training, clips.select(split.test), labels[split.test])
 
@@ -404,7 +406,7 @@ class _Trained(Config):
 
 def _trained(system: System, data: TrainingData, context: RunContext) -> _Trained:
     """Train, or take up a model whose training an earlier, killed run had finished."""
-    model, path = context.work / MODEL, context.work / "trained.json"
+    model, path = context.work_folder / MODEL, context.work_folder / "trained.json"
     if path.is_file():
         system.load(model, context)
         trained = _Trained.model_validate_json(path.read_text(encoding="utf-8"))
@@ -462,9 +464,11 @@ def _audit(
     names = resolved.manifest.clips["label"].to_numpy(object)
     split = random_like(data.split, names, context.seeds.numpy("random split"))
     untrained = type(system)(system.settings, system.target, system.protocol)
-    work = context.work / "random-split"
+    work = context.work_folder / "random-split"
     work.mkdir(exist_ok=True)
-    own_context = replace(context, work=work, profiler=StageProfiler(context.device), artifacts=[])
+    own_context = replace(
+        context, work_folder=work, profiler=StageProfiler(context.device), artifacts=[]
+    )
     _trained(untrained, _training_data(data.clips, data.labels, split), own_context)
     log_probabilities = _scored(untrained, data.clips.select(split.test), own_context)
     scores["random_split"] = metrics.score(log_probabilities, data.labels[split.test])

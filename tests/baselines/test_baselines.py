@@ -89,9 +89,9 @@ def tensors(system: EncoderSystem) -> dict[str, Tensor]:
 
 
 def fresh(context: RunContext, name: str) -> RunContext:
-    work = context.work / name
+    work = context.work_folder / name
     work.mkdir()
-    return replace(context, work=work, cache=work / "artifacts")
+    return replace(context, work_folder=work, artifact_folder=work / "artifacts")
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_a_second_run_finds_the_embeddings_of_the_first_and_learns_the_same(
 ) -> None:
     found = []
     for name in ("first", "second"):
-        aside = replace(fresh(context, name), artifacts=[], cache=context.cache)
+        aside = replace(fresh(context, name), artifacts=[], artifact_folder=context.artifact_folder)
         system = build((Supervised, "linear"))
         system.train(training_data(clips), aside)
         found.append((tensors(system), [artifact.computed for artifact in aside.artifacts]))

@@ -305,9 +305,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def apart(context: RunContext, name: str) -> RunContext:
-    work = context.work / name
+    work = context.work_folder / name
     work.mkdir()
-    return replace(context, work=work, checkpoint_seconds=0.0)
+    return replace(context, work_folder=work, checkpoint_seconds=0.0)
 
 
 @pytest.mark.parametrize("redraw_steps", [1, 6])

@@ -324,7 +324,7 @@ def test_an_upstream_learns_from_audio_and_the_same_seed_gives_the_same_bytes(
     settings = kind.Settings.model_validate(given | {"pretrain": pretrain})
     found = []
     for name in ("one", "two"):
-        aside = replace(context, cache=context.work / name)
+        aside = replace(context, artifact_folder=context.work_folder / name)
         upstream = kind.pretrained(settings, clips, aside)
         assert upstream.artifact.computed
         assert upstream.parameters == held

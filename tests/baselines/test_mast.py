@@ -103,8 +103,12 @@ def test_mast_starts_from_random_weights_and_learns_from_labels_alone(context: R
     few = {"finetune": {"epochs": 2, "min_steps": 1, "batch_size": 6}}
     encoders = []
     for protocol in ("linear", "finetune"):
-        run = replace(context, work=context.work / protocol, cache=context.work / f"{protocol} a")
-        run.work.mkdir()
+        run = replace(
+            context,
+            work_folder=context.work_folder / protocol,
+            artifact_folder=context.work_folder / f"{protocol} a",
+        )
+        run.work_folder.mkdir()
         system = Mast(MastConfig.model_validate(SIZE | few), TARGET, protocol)
         system.train(data, run)
         encoders.append(dict(system.encoder.named_parameters()))

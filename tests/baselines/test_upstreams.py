@@ -63,7 +63,7 @@ def test_upstreams_are_kept_under_the_name_of_their_system(name: str) -> None:
 
 
 def aside(context: RunContext, name: str) -> RunContext:
-    return replace(context, cache=context.work / name, checkpoint_seconds=0.0)
+    return replace(context, artifact_folder=context.work_folder / name, checkpoint_seconds=0.0)
 
 
 def insist_same(one: Upstream, other: Upstream) -> None:

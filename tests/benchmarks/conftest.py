@@ -27,4 +27,4 @@ def here(tmp_path: Path) -> RunContext:
     """A run as `bench run` makes it on this CPU, which writes no checkpoint but the last."""
     device, precision = Compute(device="cpu").resolve()
     return RunContext(device, precision, Seeds(0), Progress(quiet=True), tmp_path, StageProfiler(device),
-                      checkpoint_seconds=1e9, cache=tmp_path / "cache")  # fmt: skip
+                      checkpoint_seconds=1e9, artifact_folder=tmp_path / "cache")  # fmt: skip

@@ -46,9 +46,11 @@ class Trained:
 
     def __call__(self, epochs: int) -> None:
         self.calls += 1
-        work = self.context.work / f"{self.calls}"
+        work = self.context.work_folder / f"{self.calls}"
         work.mkdir()
-        here = replace(self.context, work=work, cache=work / "cache", seeds=Seeds(self.calls))
+        here = replace(
+            self.context, work_folder=work, artifact_folder=work / "cache", seeds=Seeds(self.calls)
+        )
         stage = {"epochs": epochs, "min_steps": 1, "batch_size": BATCH}
         if self.name == "supervised":
             kind = load_system(self.name)

@@ -14,14 +14,14 @@ from lape_bench.core.progress import Progress, show_messages
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.runtime.artifacts import Artifact
-from lape_bench.system import RunContext, own_audio_only
+from lape_bench.system import RunContext, target_audio_only
 
 CLIPS = Clips.pack(["a"], [np.ones(3, np.float32)], 10)
 
 
 def make(context: RunContext, kind: str = "embeddings", **determined_by: object) -> Artifact:
     def compute(folder: Path, inside: RunContext) -> None:
-        (folder / "work").write_text(str(inside.work))
+        (folder / "work").write_text(str(inside.work_folder))
 
     return context.artifact(kind, "of a test", determined_by, compute)
 
@@ -39,7 +39,10 @@ def test_an_artifact_is_determined_by_its_inputs_and_by_the_arithmetic(context: 
     others = [make(replace(context, precision="bf16"), clips="a"), make(context, clips="b")]
     assert len({made.hash, *(other.hash for other in others)}) == 3
     again = make(
-        replace(context, stamp={"commit": "other"}, work=context.work / "other"), clips="a"
+        replace(
+            context, checkpoint_stamp={"commit": "other"}, work_folder=context.work_folder / "other"
+        ),
+        clips="a",
     )
     assert not again.computed
     assert again.hash == made.hash
@@ -48,9 +51,9 @@ def test_an_artifact_is_determined_by_its_inputs_and_by_the_arithmetic(context: 
 def test_an_artifact_is_made_in_a_work_folder_of_its_own(context: RunContext) -> None:
     made = [make(context, clips=name) for name in "ab"]
     folders = [Path((each.folder / "work").read_text()) for each in made]
-    assert len({context.work, *folders}) == 3
-    assert not any(folder.is_relative_to(context.work) for folder in folders)
-    assert context.work.is_dir()
+    assert len({context.work_folder, *folders}) == 3
+    assert not any(folder.is_relative_to(context.work_folder) for folder in folders)
+    assert context.work_folder.is_dir()
 
 
 def test_a_run_names_the_same_artifacts_whether_it_made_or_found_them(context: RunContext) -> None:
@@ -88,7 +91,7 @@ def test_artifacts_lie_in_the_cache_of_the_run(
     context: RunContext, cache: Path, tmp_path: Path
 ) -> None:
     assert make(context).folder.parent == cache / "artifacts" / "embeddings"
-    elsewhere = replace(context, cache=tmp_path / "x")
+    elsewhere = replace(context, artifact_folder=tmp_path / "x")
     assert make(elsewhere).folder.parent == tmp_path / "x" / "embeddings"
 
 
@@ -96,13 +99,13 @@ def test_a_killed_artifact_is_taken_up_under_the_run_s_stamp_alone(context: RunC
     seen: list[bool] = []
 
     def breaking(folder: Path, inside: RunContext) -> None:
-        seen.append((inside.work / "epoch").exists())
-        (inside.work / "epoch").touch()
+        seen.append((inside.work_folder / "epoch").exists())
+        (inside.work_folder / "epoch").touch()
         raise RuntimeError
 
     for commit in ("one", "one", "two"):
         with pytest.raises(RuntimeError):
-            replace(context, stamp={"commit": commit}).artifact("x", "", {}, breaking)
+            replace(context, checkpoint_stamp={"commit": commit}).artifact("x", "", {}, breaking)
     assert seen == [False, True, False]
     assert context.artifacts == []
 
@@ -121,8 +124,8 @@ def test_whether_an_artifact_was_found_is_told_where_details_are_asked_for(
 def test_where_the_harness_gives_no_corpus_the_task_s_own_audio_is_all_there_is(
     context: RunContext,
 ) -> None:
-    assert context.corpus is own_audio_only
-    assert own_audio_only(("target",), CLIPS) is CLIPS
+    assert context.load_corpus is target_audio_only
+    assert target_audio_only(("target",), CLIPS) is CLIPS
 
 
 @pytest.mark.parametrize(
@@ -134,4 +137,4 @@ def test_other_audio_is_refused_where_the_harness_gives_no_corpus(
     entries: tuple[str, ...], train: Clips | None
 ) -> None:
     with pytest.raises(UserError, match=r"cannot be found here; 'target', the train audio"):
-        own_audio_only(entries, train)
+        target_audio_only(entries, train)

@@ -115,9 +115,9 @@ def constant_clips(count: int) -> Clips:
 
 
 def fresh(context: RunContext, name: str) -> RunContext:
-    work = context.work / name
+    work = context.work_folder / name
     work.mkdir()
-    return replace(context, work=work)
+    return replace(context, work_folder=work)
 
 
 def run(context: RunContext, model: Student | None = None, **how: Any) -> tuple[Student, Curve]:

@@ -109,9 +109,9 @@ def data(labels: Tensor | None = None) -> TrainingData:
 
 def aside(context: RunContext, name: str) -> RunContext:
     """Return a context with a work folder, a cache and a list of artifacts of its own."""
-    folder = context.work / name
+    folder = context.work_folder / name
     folder.mkdir()
-    return replace(context, work=folder, cache=folder / "artifacts", artifacts=[])
+    return replace(context, work_folder=folder, artifact_folder=folder / "artifacts", artifacts=[])
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,16 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     device = torch.device("cpu")
     seeds, progress = Seeds(0, "test"), Progress(quiet=True)
     run = RunContext(
-        device, "float32", seeds, progress, folder, StageProfiler(device), cache=folder / "a"
+        device,
+        "float32",
+        seeds,
+        progress,
+        folder,
+        StageProfiler(device),
+        artifact_folder=folder / "a",
     )
     build().train(data(), run)
-    return run.cache
+    return run.artifact_folder
 
 
 def made(context: RunContext) -> list[tuple[str, bool]]:
@@ -378,7 +384,7 @@ def test_a_student_larger_than_its_teacher_is_the_most_that_is_held(
     context: RunContext, learned: Path
 ) -> None:
     system = build()
-    system.train(data(), replace(aside(context, "run"), cache=learned))
+    system.train(data(), replace(aside(context, "run"), artifact_folder=learned))
     teacher = encoder_by_hand(D_TEACHER) + D_TEACHER * 8 + 2 * 8 * 8 + 2 * 2 * 8
     held = student_by_hand(D_STUDENT, 4)
     assert teacher < held
@@ -405,7 +411,7 @@ def test_the_same_seed_trains_the_same_student_and_leaves_the_global_generator_a
 def test_another_seed_shares_the_upstream_and_draws_its_own_clusters_and_student(
     context: RunContext, learned: Path
 ) -> None:
-    run = replace(aside(context, "run"), cache=learned, seeds=Seeds(1, "test"))
+    run = replace(aside(context, "run"), artifact_folder=learned, seeds=Seeds(1, "test"))
     build().train(data(), run)
     assert made(run)[:4] == [
         ("upstream", False),
@@ -431,7 +437,7 @@ def test_another_seed_shares_the_upstream_and_draws_its_own_clusters_and_student
 def test_a_changed_setting_computes_its_own_stage_and_those_after_it(
     how: dict[str, Any], computed: list[str], context: RunContext, learned: Path
 ) -> None:
-    run = replace(aside(context, "run"), cache=learned)
+    run = replace(aside(context, "run"), artifact_folder=learned)
     build(**how).train(data(), run)
     stages = {"upstream", "pseudo-labels", "student"}
     found = dict(each for each in made(run) if each[0] in stages)

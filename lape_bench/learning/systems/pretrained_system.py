@@ -134,7 +134,7 @@ class UpstreamSystem(SpectrogramSystem):
             train: the audio of the task under evaluation, where the corpus may name it.
             context: of the run.
         """
-        corpus = context.corpus(settings.corpus, train)
+        corpus = context.load_corpus(settings.corpus, train)
         named = cls.named(settings, context.seeds.seed)
         seeds = Seeds(named["seed"], "upstream")
         with seeds.globally("overwritten"):  # random weights that those found or learned replace

@@ -260,7 +260,7 @@ class _Checkpoint:
     def __init__(self, loop: TrainingLoop, context: RunContext) -> None:
         self.parts: dict[str, Stateful] = {"model": loop.model, "optimizer": loop.optimizer}
         self.parts |= loop.extra_state
-        self.path = context.work / f"{loop.name}.pt"
+        self.path = context.work_folder / f"{loop.name}.pt"
         self.epoch = 0
         self.curve: list[dict[str, float]] = []
         self._saved, self._took = time.monotonic(), 0.0

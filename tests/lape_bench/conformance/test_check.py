@@ -709,7 +709,7 @@ class Forgetful(Floor):
 class AtHomeOnly(Floor):
     def load(self, folder: Path, context: Any) -> Any:
         super().load(folder, context)
-        if context.work.name == "elsewhere":
+        if context.work_folder.name == "elsewhere":
             self.head.weight.data.zero_()
         return self
 

@@ -18,7 +18,7 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared, prepare
 from lape_bench.data.splits import make_split
-from lape_bench.evaluation.corpus import Evaluation, load_corpus, open_manifest
+from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus
 
 WriteClip = Callable[..., Path]
 RATE = 16_000
@@ -77,9 +77,9 @@ def load(
     if manifest is None or held is None:
         return load_corpus(list(entries), None, None, rate, progress)
     rows = held(manifest)
-    train = open_manifest(manifest, rate, progress)
+    train = manifest.open_clips(rate, progress)
     train = train.select(np.setdiff1d(np.arange(len(manifest)), rows))
-    return load_corpus(list(entries), train, Evaluation(manifest, rows), rate, progress)
+    return load_corpus(list(entries), train, EvaluatedTask(manifest, rows), rate, progress)
 
 
 def fold_1(manifest: Manifest) -> np.ndarray:
@@ -108,8 +108,8 @@ def test_the_task_under_evaluation_gives_the_very_clips_of_its_train_split(
     card = load_card("synthetic-sounds")
     manifest = ensure_prepared(card, progress)
     split = make_split(manifest, card, 0, 0)
-    train = open_manifest(manifest, RATE, progress).select(split.train)
-    evaluation = Evaluation(manifest, np.concatenate([split.validation, split.test]))
+    train = manifest.open_clips(RATE, progress).select(split.train)
+    evaluation = EvaluatedTask(manifest, np.concatenate([split.validation, split.test]))
     clips = load_corpus([entry], train, evaluation, RATE, progress)
     assert clips.key == train.key
     assert clips.ids == train.ids
@@ -129,7 +129,7 @@ def test_a_task_with_official_sides_gives_its_train_split_alone(
 ) -> None:
     clips = load(progress, ["fsdd-digits@official"])
     assert clips.ids == tuple(f"0_{who}_5" for who in SPEAKERS)
-    everything = open_manifest(official, RATE, progress)
+    everything = official.open_clips(RATE, progress)
     for index, clip_id in enumerate(clips.ids):
         assert np.array_equal(clips[index], everything[everything.ids.index(clip_id)])
 

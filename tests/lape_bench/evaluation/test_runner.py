@@ -20,7 +20,6 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import load_manifest
 from lape_bench.data.splits import make_split
 from lape_bench.evaluation import runner
-from lape_bench.evaluation.corpus import open_manifest
 from lape_bench.evaluation.plan import expand_grid, load_system, resolve
 from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.records.predictions import read_predictions
@@ -216,7 +215,7 @@ def test_a_kept_model_scores_as_the_record_says(
     record = run_cell(brief_cell(), options(tmp_path, keep_model=True), progress)
     job = resolve(brief_cell(), progress)
     system = job.system.load(folder_of(record, tmp_path) / "model", context)
-    clips = open_manifest(job.manifest, 16_000, progress)
+    clips = job.manifest.open_clips(16_000, progress)
     rows = np.flatnonzero(job.manifest.clips["split"] == "test")
     log_probabilities = read_predictions(folder_of(record, tmp_path), record).log_probabilities
     assert np.array_equal(system.score(clips.select(rows), context).numpy(), log_probabilities)
@@ -341,7 +340,7 @@ def test_unlabeled_stages_see_all_train_audio_and_no_more(
 ) -> None:
     job = resolve(brief_cell(), progress)
     clips, labels = (
-        open_manifest(job.manifest, 16_000, progress),
+        job.manifest.open_clips(16_000, progress),
         runner._labels(job.manifest, job.card),
     )
     split = make_split(job.manifest, job.card, 0, 0, 0.1)
@@ -359,7 +358,7 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
 ) -> None:
     job = resolve(brief_cell(), progress)
     clips, labels = (
-        open_manifest(job.manifest, 16_000, progress),
+        job.manifest.open_clips(16_000, progress),
         runner._labels(job.manifest, job.card),
     )
     split = make_split(job.manifest, job.card, 0, 0)
@@ -372,8 +371,8 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
     for audio, truth in ((clips.samples, labels), (poisoned, wrong)):
         own = Clips(clips.ids, audio, clips.starts, clips.lengths, clips.rate, clips.key)
         system = resolve(brief_cell(), progress).system
-        context.work = tmp_path / f"work-{len(weights)}"
-        context.work.mkdir()
+        context.work_folder = tmp_path / f"work-{len(weights)}"
+        context.work_folder.mkdir()
         system.train(runner._training_data(own, truth, split), context)
         weights.append(system.encoder.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

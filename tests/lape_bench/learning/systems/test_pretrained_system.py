@@ -112,7 +112,7 @@ def with_seed(context: RunContext, seed: int) -> RunContext:
 
 def elsewhere(context: RunContext, name: str) -> RunContext:
     """A context with a cache of its own."""
-    return replace(context, cache=context.work / name, checkpoint_seconds=0.0)
+    return replace(context, artifact_folder=context.work_folder / name, checkpoint_seconds=0.0)
 
 
 def same(one: Upstream, other: Upstream) -> bool:
@@ -200,7 +200,7 @@ def test_what_comes_after_the_upstream_does_not_train_it_again(
 
 def test_how_a_corpus_is_named_does_not_matter_but_what_is_in_it_does(context: RunContext) -> None:
     audio = {("target",): clips(), ("twin",): clips(), ("other",): clips(seed=1)}
-    context = replace(context, corpus=lambda entries, train: audio[entries])
+    context = replace(context, load_corpus=lambda entries, train: audio[entries])
     first = learn(context)
     assert not learn(context, {"corpus": ["twin"]}).artifact.computed
     other = learn(context, {"corpus": ["other"]})
@@ -313,7 +313,7 @@ def test_the_encoder_of_a_system_has_the_feature_statistics_of_the_corpus_not_of
     context: RunContext,
 ) -> None:
     corpus, train = clips(seed=1), clips(seed=2)
-    context = replace(context, corpus=lambda entries, given: corpus)
+    context = replace(context, load_corpus=lambda entries, given: corpus)
     raw = AudioNTT(8)
     frames = torch.cat(
         [raw.features(torch.from_numpy(corpus[index])[None]).flatten() for index in range(5)]
@@ -335,7 +335,7 @@ def test_a_system_learns_its_upstream_from_train_audio_unless_told_otherwise(
         return clips()
 
     train = clips(seed=2)
-    context = replace(context, corpus=corpus)
+    context = replace(context, load_corpus=corpus)
     learned = system().learn_encoder(train, context)
     assert asked == [(("target",), train)]
     assert learned.summary.curves == {"pre-training": learn(context).curve}

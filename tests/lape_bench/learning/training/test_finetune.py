@@ -97,9 +97,9 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def fresh(context: RunContext, name: str) -> RunContext:
     """Return a context with a work folder of its own."""
-    work = context.work / name
+    work = context.work_folder / name
     work.mkdir()
-    return replace(context, work=work, on_epoch=None)
+    return replace(context, work_folder=work, on_epoch=None)
 
 
 def fit(

@@ -249,9 +249,9 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def apart(context: RunContext, name: str) -> RunContext:
-    work = context.work / name
+    work = context.work_folder / name
     work.mkdir()
-    return replace(context, work=work, checkpoint_seconds=0.0)
+    return replace(context, work_folder=work, checkpoint_seconds=0.0)
 
 
 @pytest.fixture
@@ -472,7 +472,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_with_advice(
     ) as error:
         bench.loop(loss=told).run(replace(context, checkpoint_seconds=0.0))
     assert error.value.next_step
-    content = torch.load(context.work / "lesson.pt", weights_only=True)
+    content = torch.load(context.work_folder / "lesson.pt", weights_only=True)
     assert content["epoch"] == 2
     assert all(torch.isfinite(tensor).all() for tensor in content["model"].values())
 
@@ -509,7 +509,7 @@ def resumed(context: RunContext, stop: Callable[[Bench], None]) -> tuple[dict[st
     stop(bench)
     with pytest.raises(Stopped):
         bench.loop().run(context)
-    bench = Bench(seed=0 if not (context.work / "lesson.pt").is_file() else 1)
+    bench = Bench(seed=0 if not (context.work_folder / "lesson.pt").is_file() else 1)
     curve = bench.loop().run(context)
     return bench.tensors(), curve
 
@@ -556,7 +556,7 @@ def test_a_finished_run_asks_for_no_order(
     context: RunContext, straight: tuple[dict[str, Tensor], Curve]
 ) -> None:
     asked: list[int] = []
-    aside = replace(context, work=context.work / "straight")
+    aside = replace(context, work_folder=context.work_folder / "straight")
     Bench(seed=1).loop(before_epoch=asked.append).run(aside)
     assert asked == []
 
@@ -611,7 +611,7 @@ def test_the_count_of_a_resumed_run_starts_where_the_stopped_one_was_saved(
 def test_a_finished_run_is_not_trained_again(
     context: RunContext, straight: tuple[dict[str, Tensor], Curve]
 ) -> None:
-    aside = replace(context, work=context.work / "straight")
+    aside = replace(context, work_folder=context.work_folder / "straight")
     again = Bench(seed=1)
     assert again.loop().run(aside) == straight[1]
     assert again.batches == []

@@ -181,9 +181,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def apart(context: RunContext, name: str) -> RunContext:
-    work = context.work / name
+    work = context.work_folder / name
     work.mkdir()
-    return replace(context, work=work, checkpoint_seconds=0.0)
+    return replace(context, work_folder=work, checkpoint_seconds=0.0)
 
 
 each = pytest.mark.parametrize("kind", [Twins, TwoWindows, Contrast, Grouped])
@@ -374,7 +374,7 @@ def test_an_objective_is_told_the_clips_of_each_step_in_the_order_it_asked_for(
 def adam_steps(objective: Objective, context: RunContext, epochs: int) -> dict[str, float]:
     """How many steps Adam has made with each parameter since it last forgot."""
     learn(objective, context, CONFIG.model_copy(update={"epochs": epochs}))
-    content = torch.load(context.work / "pre-training.pt", weights_only=True)
+    content = torch.load(context.work_folder / "pre-training.pt", weights_only=True)
     state = content["optimizer"]["state"]
     names = [name for name, _ in objective.named_parameters()]
     return {names[index]: float(values["step"]) for index, values in state.items()}
