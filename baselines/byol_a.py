@@ -22,7 +22,7 @@ from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.normalized_mse import normalized_mse
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
 from lape_bench.learning.systems.encoder_system import ProbeConfig
-from lape_bench.learning.training.momentum_encoder import follow, momentum_copy
+from lape_bench.learning.training.momentum_encoder import momentum_copy, momentum_update
 from lape_bench.learning.training.pretrain import Objective
 
 
@@ -69,7 +69,7 @@ class ByolAObjective(Objective):
         """The online encoder."""
         return self.online.encoder
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         """Return the predictions from both views, then the targets of both, each (batch, projector_features)."""
         with torch.no_grad():
             target_a, target_b = self.target(view_a), self.target(view_b)
@@ -83,7 +83,7 @@ class ByolAObjective(Objective):
 
     def after_step(self) -> None:
         """Move the momentum target."""
-        follow(self.target, self.online, self.momentum)
+        momentum_update(self.target, self.online, self.momentum)
 
 
 class ByolA(AudioNTTUpstream):

@@ -29,7 +29,7 @@ from lape_bench.learning.systems.adapter import (
     AdaptedEncoder,
     Adapter,
     LoadedConfig,
-    fingerprint,
+    path_checksum,
     refuse_missing,
 )
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
@@ -157,7 +157,7 @@ class Checkpoint(Adapter, AudioNTTSystem):
     path: ClassVar[Path]
 
     @classmethod
-    def find(cls, argument: str) -> dict[str, Any]:
+    def resolve_argument(cls, argument: str) -> dict[str, Any]:
         """Find the file."""
         path = Path(argument).expanduser().absolute()
         if not path.is_file():
@@ -167,9 +167,9 @@ class Checkpoint(Adapter, AudioNTTSystem):
             )
         return {"path": path}
 
-    def trace(self) -> dict[str, str]:
+    def read_provenance(self) -> dict[str, str]:
         """Return the SHA-256 of the file."""
-        return {"weights": fingerprint(self.path)}
+        return {"weights": path_checksum(self.path)}
 
     def build_encoder(self) -> CheckpointEncoder:
         """Return AudioNTT with the file's tensors."""

@@ -30,7 +30,7 @@ class ColaConfig(AudioNTTUpstreamConfig):
     """Bilinear contrast of two segments on AudioNTT."""
 
     projector_features: int = Field(512, ge=2, description="features that are compared")
-    similarity_deviation: float = Field(
+    similarity_std: float = Field(
         0.01,
         gt=0,
         description="of the similarity's first weights, which are normal; published 0.05",
@@ -40,7 +40,7 @@ class ColaConfig(AudioNTTUpstreamConfig):
 class ColaObjective(Siamese):
     """Projections of two segments, and the weights by which they are compared."""
 
-    windows: ClassVar[int] = 2
+    windows_per_clip: ClassVar[int] = 2
 
     def __init__(self, encoder: Encoder, settings: ColaConfig) -> None:
         features = settings.projector_features
@@ -48,9 +48,7 @@ class ColaObjective(Siamese):
             nn.Linear(encoder.embedding_size, features), nn.LayerNorm(features), nn.Tanh()
         )
         super().__init__(encoder, projector)
-        self.similarity = nn.Parameter(
-            settings.similarity_deviation * torch.randn(features, features)
-        )
+        self.similarity = nn.Parameter(settings.similarity_std * torch.randn(features, features))
 
     def loss(self, *projected: Tensor) -> Tensor:
         """Return the cross-entropy of finding each first segment's partner among the second ones."""

@@ -101,14 +101,14 @@ class DecarObjective(Siamese):
         self.settings = settings
         # A buffer, so that a checkpoint holds it: later epochs learn the same clusters.
         self.register_buffer("clusters", torch.full((clips,), -1))
-        self._drawn = False  # in this epoch
-        self._noted: dict[str, float] = {}
+        self._redrawn = False  # in this epoch
+        self._metrics: dict[str, float] = {}
 
-    def begin_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
+    def before_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         """Draw clusters and classifier anew if it is time, and take clips from every cluster equally often."""
-        epochs_kept = math.ceil(self.settings.redraw_steps / corpus.plan.batches)
-        self._drawn, self._noted = (epoch - 1) % epochs_kept == 0, {}
-        if self._drawn:
+        epochs_kept = math.ceil(self.settings.redraw_steps / corpus.plan.n_batches)
+        self._redrawn, self._metrics = (epoch - 1) % epochs_kept == 0, {}
+        if self._redrawn:
             self._redraw(corpus, seeds)
         return balanced_order(self.clusters.cpu(), seeds.torch("balanced order"))
 
@@ -121,13 +121,13 @@ class DecarObjective(Siamese):
         logits_a, logits_b, clusters = compared
         return cluster_cross_entropy(logits_a, logits_b, clusters)
 
-    def renewed(self) -> list[nn.Parameter]:
+    def reinitialized_parameters(self) -> list[nn.Parameter]:
         """Return the classifier's parameters if they were drawn anew."""
-        return list(self.projector.parameters()) if self._drawn else []
+        return list(self.projector.parameters()) if self._redrawn else []
 
-    def noted(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """Return how much the last clusters tell of the new ones, if there are both."""
-        return self._noted
+        return self._metrics
 
     @torch.no_grad()
     def _redraw(self, corpus: UnlabeledClips, seeds: Seeds) -> None:
@@ -141,7 +141,7 @@ class DecarObjective(Siamese):
             )
         last = self.clusters.cpu().numpy()
         if (last >= 0).all():
-            self._noted = {"nmi": float(normalized_mutual_info_score(last, found))}
+            self._metrics = {"nmi": float(normalized_mutual_info_score(last, found))}
         self.clusters.copy_(torch.from_numpy(found))
         # Drawn on the CPU, so that the draw does not depend on the device.
         weight, draw = self.projector.weight, seeds.torch("classifier")

@@ -29,15 +29,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lape_bench.core.errors import FAILURES, UserError, in_a_line
-from lape_bench.learning.encoders.base import as_embeddings, is_whole
+from lape_bench.learning.encoders.base import check_embeddings, is_positive_integer
 from lape_bench.learning.systems.adapter import (
     AdaptedEncoder,
     Adapter,
-    fingerprint,
-    fingerprint_of_code,
+    code_checksum,
+    path_checksum,
 )
 from lape_bench.learning.systems.encoder_system import EncoderConfig, ProbeConfig
-from lape_bench.learning.training.cached_embeddings import digest
+from lape_bench.learning.training.cached_embeddings import state_checksum
 from lape_bench.learning.training.finetune import FinetuneConfig
 
 FUNCTIONS = ("load_model", "get_scene_embeddings")
@@ -134,7 +134,9 @@ class HearEncoder(AdaptedEncoder):
         embeddings = found if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found))
         wanted = (len(features), self.embedding_size)
         whose = f"get_scene_embeddings of {self.module.__name__}"
-        return as_embeddings(embeddings, wanted, whose, "scene_embedding_size").to(features.device)
+        return check_embeddings(embeddings, wanted, whose, "scene_embedding_size").to(
+            features.device
+        )
 
 
 class Hear(Adapter):
@@ -145,7 +147,7 @@ class Hear(Adapter):
     tensors: ClassVar[str]
 
     @classmethod
-    def find(cls, argument: str) -> dict[str, Any]:
+    def resolve_argument(cls, argument: str) -> dict[str, Any]:
         """Import the module, load its model, and see what it is."""
         reference = ModuleReference.parse(argument)
         facts = _facts(reference, str(_trace(reference)))
@@ -158,7 +160,7 @@ class Hear(Adapter):
             body |= {"protocols": ("linear", "knn"), "frozen_because": facts.frozen_because}
         return body
 
-    def trace(self) -> dict[str, str]:
+    def read_provenance(self) -> dict[str, str]:
         """Return the SHA-256 of the module's files, of named weights, and of the tensors of an `nn.Module`."""
         return _trace(self.reference) | ({"tensors": self.tensors} if self.tensors else {})
 
@@ -170,7 +172,7 @@ class Hear(Adapter):
 def _trace(reference: ModuleReference) -> dict[str, str]:
     found = {"module": f"{reference.module}, {_code(reference.module)}"}
     if reference.weights is not None:
-        found["weights"] = fingerprint(reference.weights)
+        found["weights"] = path_checksum(reference.weights)
     return found
 
 
@@ -184,7 +186,7 @@ def _code(name: str) -> str:
     whole = sys.modules[name.partition(".")[0]]
     of_package = [Path(place) for place in getattr(whole, "__path__", [])]
     file = getattr(whole, "__file__", None)
-    return fingerprint_of_code(of_package or ([Path(file)] if file else [])) or "of no file"
+    return code_checksum(of_package or ([Path(file)] if file else [])) or "of no file"
 
 
 def _import(name: str) -> ModuleType:
@@ -230,7 +232,7 @@ def _load(reference: ModuleReference, trained: bool) -> HearEncoder:
         )
     for name in ATTRIBUTES:
         value = getattr(model, name)
-        if not is_whole(value):
+        if not is_positive_integer(value):
             raise UserError(
                 f"the model of '{reference.module}' says that its {name} is {value!r}",
                 allowed="a whole number above 0",
@@ -279,7 +281,7 @@ def _facts(reference: ModuleReference, trace: str) -> ModuleFacts:
         because = "its load_model returns no torch.nn.Module"
     elif not embeddings.requires_grad:
         because = "no gradient flows back from its embeddings"
-    tensors = digest(encoder.model) if isinstance(encoder.model, nn.Module) else ""
+    tensors = state_checksum(encoder.model) if isinstance(encoder.model, nn.Module) else ""
     return ModuleFacts(encoder.sample_rate, because, tensors)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lape_bench.core.errors import UserError, in_a_line
-from lape_bench.learning.systems.adapter import LoadedConfig, fingerprint, refuse_missing
+from lape_bench.learning.systems.adapter import LoadedConfig, path_checksum, refuse_missing
 from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.layered_transformer import (
     LayeredConfig,
@@ -157,7 +157,7 @@ class HuggingFace(LayeredSystem):
     blocks_in: ClassVar[str]  # the name of their list in the encoder
 
     @classmethod
-    def find(cls, argument: str) -> dict[str, Any]:
+    def resolve_argument(cls, argument: str) -> dict[str, Any]:
         """Find the model's configuration and feature extractor; its weights are not needed yet."""
         library = _transformers()
         with _quiet(library):
@@ -191,11 +191,11 @@ class HuggingFace(LayeredSystem):
                 next_step="choose a task with shorter windows, or another model",
             )
 
-    def trace(self) -> dict[str, str]:
+    def read_provenance(self) -> dict[str, str]:
         """Return the revision, or the SHA-256 of the folder, and the version of the library with the model's code."""
         found = {"transformers": _transformers().__version__}
         if self.source.revision is None:
-            return found | {"weights": fingerprint(Path(self.source.name), FILES)}
+            return found | {"weights": path_checksum(Path(self.source.name), FILES)}
         return found | {"weights": f"{self.source.name}, revision {self.source.revision}"}
 
     def build_encoder(self) -> HuggingFaceEncoder:

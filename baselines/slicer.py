@@ -97,7 +97,7 @@ class SlicerObjective(MomentumContrast):
         sizes = [encoder.embedding_size, settings.cluster_hidden, settings.clusters]
         self.cluster = mlp(sizes)
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         """Return both views' queries and keys, (batch, key_features), and cluster scores, (batch, clusters)."""
         with torch.no_grad():
             (key_a,), (key_b,) = self.teacher(view_a), self.teacher(view_b)
@@ -112,7 +112,7 @@ class SlicerObjective(MomentumContrast):
         p_a, p_b = (score.softmax(dim=1) for score in scores)
         clusters = cluster_contrast(p_a, p_b, settings.cluster_temperature)
         clusters = clusters + settings.balance * (imbalance(p_a) + imbalance(p_b))
-        instances = self.both_ways(query_a, query_b, key_a, key_b)
+        instances = self.symmetric_loss(query_a, query_b, key_a, key_b)
         return instances + settings.cluster_weight * clusters
 
 

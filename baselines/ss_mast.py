@@ -58,7 +58,9 @@ class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):
     )
 
 
-def undropped(clips: int, grid: tuple[int, int], share: float, device: torch.device) -> Tensor:
+def random_keep_mask(
+    clips: int, grid: tuple[int, int], share: float, device: torch.device
+) -> Tensor:
     """Draw which patches of each clip stay, the same number of each, from torch's global generator, as dropout does.
 
     Args:
@@ -87,18 +89,18 @@ class PatchDropBranch(MomentumBranch):
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         """Return the key, (batch, key_features), of what is left of the log-mels, (batch, n_mels, frames)."""
-        kept = None
+        keep_mask = None
         if self.share:
             batch, n_mels, frames = features.shape
             grid = self.encoder.grid(n_mels, frames)
-            kept = undropped(batch, grid, self.share, features.device)
-        return (self.key(self.encoder(features, kept)),)
+            keep_mask = random_keep_mask(batch, grid, self.share, features.device)
+        return (self.key(self.encoder(features, keep_mask)),)
 
 
 class SSMastObjective(MomentumContrast):
     """Momentum contrast in both directions."""
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         """Return the student's queries and the teacher's keys of both views, each (batch, key_features)."""
         with torch.no_grad():
             (key_a,), (key_b,) = self.teacher(view_a), self.teacher(view_b)
@@ -108,7 +110,7 @@ class SSMastObjective(MomentumContrast):
     def loss(self, *projected: Tensor) -> Tensor:
         """Return InfoNCE in both directions; the keys then join the queue."""
         query_a, query_b, key_a, key_b = projected
-        return self.both_ways(query_a, query_b, key_a, key_b)
+        return self.symmetric_loss(query_a, query_b, key_a, key_b)
 
 
 class SSMast(UpstreamSystem):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torchaudio import pipelines
 
 from lape_bench.core.errors import UserError, in_a_line, unknown
-from lape_bench.learning.systems.adapter import fingerprint
+from lape_bench.learning.systems.adapter import path_checksum
 from lape_bench.learning.systems.layered_transformer import LayeredEncoder, LayeredSystem
 
 TRANSFORMER = "encoder.transformer"
@@ -63,7 +63,7 @@ class TorchaudioBundle(LayeredSystem):
     bundle: ClassVar[Any]
 
     @classmethod
-    def find(cls, argument: str) -> dict[str, Any]:
+    def resolve_argument(cls, argument: str) -> dict[str, Any]:
         """Find the bundle of this name; its weights are not needed yet."""
         bundles = dict(
             inspect.getmembers(pipelines, lambda each: isinstance(each, pipelines.Wav2Vec2Bundle))
@@ -78,11 +78,11 @@ class TorchaudioBundle(LayeredSystem):
             "blocks": bundle._params["encoder_num_layers"],
         }
 
-    def trace(self) -> dict[str, str]:
+    def read_provenance(self) -> dict[str, str]:
         """Return the SHA-256 of the weights, which are downloaded where they are not on disk."""
         if not self._weights.is_file():
             self._model()
-        return {"weights": fingerprint(self._weights)}
+        return {"weights": path_checksum(self._weights)}
 
     def build_encoder(self) -> BundleEncoder:
         """Return the bundle's model with its weights."""

@@ -82,7 +82,7 @@ def distill(
         config.epoch_plan(clips),
         student,
         optimizer.build(student),
-        optimizer.factor,
+        optimizer.learning_rate_factor,
         inputs,
         loss,
         cuda_graphable=student.encoder.cuda_graphable,

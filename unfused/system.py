@@ -22,9 +22,9 @@ from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
 from lape_bench.learning.systems.encoder_system import PretrainedEncoder, ProbeConfig
-from lape_bench.learning.systems.pretrained_system import Upstream, load_upstream
+from lape_bench.learning.systems.pretrained_system import PretrainedUpstream, load_upstream
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
-from lape_bench.learning.training.batches import whole_clips
+from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.inference import average_by_clip
@@ -49,10 +49,10 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
         default_factory=dict, description="what differs from that system's defaults"
     )
     student_width: int = Field(2048, ge=8, description="d of the student's AudioNTT")
-    student_start: Literal["random", "teacher"] = Field(
+    student_init: Literal["random", "teacher"] = Field(
         "random", description="the student's weights before stage 3"
     )
-    stage_4: Literal["student", "teacher"] = Field(
+    downstream_encoder: Literal["student", "teacher"] = Field(
         "student", description="what is brought to the task with the labels; teacher skips 2 and 3"
     )
     distill: DistillConfig = Field(default_factory=DistillConfig)
@@ -79,17 +79,17 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
 
     @model_validator(mode="after")
     def _a_copy_fits(self) -> Self:
-        if self.student_start != "teacher":
+        if self.student_init != "teacher":
             return self
         if not issubclass(load_upstream(self.teacher), AudioNTTUpstream):
             raise ValueError(
-                f"student_start is teacher, and the student is an AudioNTT, which {self.teacher} is not: "
+                f"student_init is teacher, and the student is an AudioNTT, which {self.teacher} is not: "
                 "let it start from random"
             )
         width = self.teacher_settings["width"]
         if width != self.student_width:
             raise ValueError(
-                f"student_start is teacher, whose width is {width}, and student_width is {self.student_width}: "
+                f"student_init is teacher, whose width is {width}, and student_width is {self.student_width}: "
                 "make them equal"
             )
         return self
@@ -123,37 +123,37 @@ class Unfused(SpectrogramSystem):
     @property
     def provenance(self) -> dict[str, str]:
         """Return the code of a teacher that is a plug-in of a single file."""
-        code = load_upstream(self.settings.teacher).code()
+        code = load_upstream(self.settings.teacher).plugin_code()
         return {"teacher": "; ".join(code)} if code else {}
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Name the teacher, and the student whom stages 2 and 3 make of it."""
         kind = load_upstream(self.settings.teacher)
-        teacher = kind.planned(
+        teacher = kind.planned_artifact_key(
             kind.Settings.model_validate(self.settings.teacher_settings), cell, train
         )
         settings = self.settings.model_dump(mode="json", exclude=DOWNSTREAM)
         student = {"student": settings, "teacher": teacher, "train": train(), "seed": cell.seed}
-        made = (teacher,) if self.settings.stage_4 == "teacher" else (teacher, student)
+        made = (teacher,) if self.settings.downstream_encoder == "teacher" else (teacher, student)
         return (*super().shared_artifacts(cell, train), *made)
 
     def build_encoder(self) -> Encoder:
         """Return a new encoder like the one that stage 4 brings to the task: the student's, or the teacher's."""
         settings = self.settings
-        if settings.stage_4 == "student":
+        if settings.downstream_encoder == "student":
             return AudioNTT(settings.student_width)
         kind = load_upstream(settings.teacher)
         return kind.new_encoder(kind.Settings.model_validate(settings.teacher_settings))
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
+    def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Run stages 1 to 3."""
         kind = load_upstream(self.settings.teacher)
         teacher_settings = kind.Settings.model_validate(self.settings.teacher_settings)
-        teacher = kind.pretrained(teacher_settings, train, context)
+        teacher = kind.load_or_pretrain(teacher_settings, train, context)
         curves = {PRETRAINING: teacher.curve}
-        if self.settings.stage_4 == "teacher":
+        if self.settings.downstream_encoder == "teacher":
             return PretrainedEncoder(
-                teacher.encoder, TrainingSummary(curves=curves), teacher.parameters
+                teacher.encoder, TrainingSummary(curves=curves), teacher.n_parameters
             )
         labels, origin = self._pseudo_labels(teacher, train, context)
         student, taught = self._student(teacher, labels, origin, train, context)
@@ -166,11 +166,11 @@ class Unfused(SpectrogramSystem):
                 "student_agreement": taught["agreement"],
             },
         )
-        held = max(teacher.parameters, sum(p.numel() for p in student.parameters()))
+        held = max(teacher.n_parameters, sum(p.numel() for p in student.parameters()))
         return PretrainedEncoder(student.encoder, summary, held)
 
     def _pseudo_labels(
-        self, teacher: Upstream, train: Clips, context: RunContext
+        self, teacher: PretrainedUpstream, train: Clips, context: RunContext
     ) -> tuple[Tensor, Artifact]:
         """Stage 2: the cluster of each train clip, shape (clips,)."""
         config: PseudoLabelConfig = self.settings
@@ -209,7 +209,7 @@ class Unfused(SpectrogramSystem):
 
     def _student(
         self,
-        teacher: Upstream,
+        teacher: PretrainedUpstream,
         labels: Tensor,
         origin: Artifact,
         train: Clips,
@@ -230,10 +230,10 @@ class Unfused(SpectrogramSystem):
             with inside.stage(stage_3.STAGE):
                 student = new()
                 encoder = student.encoder
-                if settings.student_start == "teacher":
+                if settings.student_init == "teacher":
                     encoder.load_state_dict(teacher.encoder.state_dict())
                 else:
-                    batches = whole_clips(train, inside.device)
+                    batches = whole_clip_batches(train, inside.device)
                     encoder.fit_features(waveforms for _, waveforms in batches)
                 n_mels, frames = encoder.feature_shape(config.window_seconds)
                 views = Views((n_mels, frames), len(train)).to(inside.device)
@@ -248,7 +248,7 @@ class Unfused(SpectrogramSystem):
             {
                 "pseudo_labels": origin.made.sha256,
                 "teacher": teacher.artifact.made.sha256
-                if settings.student_start == "teacher"
+                if settings.student_init == "teacher"
                 else None,
                 "clips": train.key,
                 "student_width": settings.student_width,

@@ -18,9 +18,9 @@ from lape_bench.conformance.devices import (
 )
 from lape_bench.conformance.harness import Harness
 from lape_bench.core.errors import FAILURES, in_a_line
-from lape_bench.learning.encoders.base import Encoder, as_embeddings
+from lape_bench.learning.encoders.base import Encoder, check_embeddings
 from lape_bench.learning.systems.encoder_system import EncoderSystem
-from lape_bench.learning.training.batches import whole_clips
+from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.system import RunContext
 
 GROUP = "encoder"
@@ -125,7 +125,7 @@ def _embeds(subject: _Subject) -> str:
             f"{_some(lazy)} have no shape before the first batch, and what was saved cannot be loaded into them; give Lazy "
             "layers their input size"
         )
-    audio = whole_clips(subject.clips, subject.context.device)
+    audio = whole_clip_batches(subject.clips, subject.context.device)
     subject.encoder.fit_features(waveforms for _, waveforms in audio)
     windows = subject.windows()
     for batch in (windows, windows[:1]):
@@ -141,7 +141,7 @@ def _embeds(subject: _Subject) -> str:
             raise ClaimFailed(
                 f"one window alone raised {in_a_line(error)}; {OVER_THE_BATCH}"
             ) from error
-        as_embeddings(embeddings, (len(batch), subject.encoder.embedding_size), "it")
+        check_embeddings(embeddings, (len(batch), subject.encoder.embedding_size), "it")
         if embeddings.dtype not in (torch.float32, torch.bfloat16):
             raise ClaimFailed(f"they are {embeddings.dtype}; heads are float32: .float()")
         if not torch.isfinite(embeddings).all():
@@ -154,7 +154,7 @@ def _embeds(subject: _Subject) -> str:
 
 
 def _rate(subject: _Subject) -> str:
-    subject.system.insist_on_rate(subject.encoder)
+    subject.system.check_sample_rate(subject.encoder)
     return f"{subject.clips.rate:,} Hz"
 
 
@@ -177,7 +177,7 @@ def _lengths(subject: _Subject) -> None:
 def _shortest(subject: _Subject) -> None:
     try:
         found = subject.evaluate(subject.noise(SHORTEST, LEVELS[:1]))
-        embeddings = as_embeddings(found, (1, subject.encoder.embedding_size), "it")
+        embeddings = check_embeddings(found, (1, subject.encoder.embedding_size), "it")
     except FAILURES as error:  # a layer that does not fit says so in its own way
         raise ClaimNote(
             f"{in_a_line(error).rstrip('.')}: tasks with such clips are beyond it"

@@ -18,7 +18,7 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.data.splits import Split, make_split
-from lape_bench.learning.systems.plain_encoder import EXPECTED, is_system, system_of
+from lape_bench.learning.systems.plain_encoder import EXPECTED, as_system, is_system
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.record import PROTOCOL_VERSION, Cell, ProtocolName, identity
 from lape_bench.system import System, TargetTask
@@ -92,7 +92,7 @@ def load_system(name: str) -> type[System]:
     Args:
         name: a registered name, `KIND:ARGUMENT` for a kind of system that takes an argument, or `file.py:Class`.
     """
-    return system_of(SYSTEMS.load(name, is_system, EXPECTED))
+    return as_system(SYSTEMS.load(name, is_system, EXPECTED))
 
 
 def resolve(cell: Cell, progress: Progress) -> ResolvedCell:

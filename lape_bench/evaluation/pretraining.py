@@ -9,7 +9,7 @@ from lape_bench.core.config import validate
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.evaluation.corpus import load_corpus
-from lape_bench.learning.systems.pretrained_system import Upstream, load_upstream
+from lape_bench.learning.systems.pretrained_system import PretrainedUpstream, load_upstream
 from lape_bench.runtime.device import Compute, stamp
 from lape_bench.runtime.distributed import joined
 from lape_bench.runtime.profiling import StageProfiler
@@ -18,7 +18,7 @@ from lape_bench.system import RunContext
 
 def learn_upstream(
     system: str, settings: dict[str, Any], compute: Compute, progress: Progress
-) -> Upstream:
+) -> PretrainedUpstream:
     """Pre-train an upstream, or find it in the cache; under torchrun all its processes share the work.
 
     Args:
@@ -52,4 +52,4 @@ def learn_upstream(
                 load_corpus, evaluated=None, rate=kind.sample_rate, progress=progress
             ),
         )
-        return kind.pretrained(config, None, context)
+        return kind.load_or_pretrain(config, None, context)

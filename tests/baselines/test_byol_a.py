@@ -48,7 +48,7 @@ def by_hand(q: Tensor, z: Tensor) -> float:
 def test_both_views_are_predicted_from_and_are_targets_each_with_its_own_statistics() -> None:
     objective, apart = build(), build()
     a, b = two_views()
-    found = objective.project(a, b)
+    found = objective.forward_views(a, b)
     expected = [
         *(apart.predictor(apart.online.projector(apart.online.encoder(view))) for view in (a, b)),
         *(apart.target.projector(apart.target.encoder(view)) for view in (a, b)),
@@ -85,7 +85,7 @@ def test_no_gradient_reaches_the_target_and_every_online_parameter_gets_a_finite
     batch: int,
 ) -> None:
     objective = build()
-    projected = objective.project(*two_views(batch=batch))
+    projected = objective.forward_views(*two_views(batch=batch))
     assert [z.requires_grad for z in projected] == [True, True, False, False]
     objective.loss(*projected).backward()
     assert all(p.grad is None for p in objective.target.parameters())
@@ -100,7 +100,7 @@ def test_a_view_teaches_through_its_prediction_alone() -> None:
         views = [view.requires_grad_() for view in two_views()]
         projected = [
             z.detach() if place == blocked else z
-            for place, z in enumerate(objective.project(*views))
+            for place, z in enumerate(objective.forward_views(*views))
         ]
         objective.loss(*projected).backward()
         assert [view.grad is not None for view in views] == reached

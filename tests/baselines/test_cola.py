@@ -21,7 +21,7 @@ def build(**settings: Any) -> ColaObjective:
 
 
 def test_it_asks_for_two_windows_of_a_clip() -> None:
-    assert build().windows == 2
+    assert build().windows_per_clip == 2
 
 
 def test_a_projection_is_linear_then_layer_norm_then_tanh() -> None:
@@ -43,7 +43,7 @@ def test_its_loss_is_the_bilinear_contrast_by_its_own_weight() -> None:
 
 @pytest.mark.parametrize("deviation", [0.01, 0.05])
 def test_the_similarity_starts_normal_with_the_deviation_of_the_settings(deviation: float) -> None:
-    weight = build(projector_features=300, similarity_deviation=deviation).similarity.detach()
+    weight = build(projector_features=300, similarity_std=deviation).similarity.detach()
     assert float(weight.mean()) == pytest.approx(0, abs=0.02 * deviation)
     assert float(weight.std()) == pytest.approx(deviation, rel=0.02)
 

@@ -182,7 +182,7 @@ def begin(
 ) -> Tensor:
     plan = config.pretrain.epoch_plan(tones())
     seeds = context.seeds.within("epoch", epoch)
-    order = objective.begin_epoch(epoch, UnlabeledClips(objective.encoder, plan, context), seeds)
+    order = objective.before_epoch(epoch, UnlabeledClips(objective.encoder, plan, context), seeds)
     assert order is not None
     return order
 
@@ -205,9 +205,9 @@ def test_a_new_classifier_has_small_weights_and_the_optimizer_is_told_of_them(
 ) -> None:
     config = configured(clusters=20)
     objective = build(config)
-    assert list(objective.renewed()) == []
+    assert list(objective.reinitialized_parameters()) == []
     begin(objective, context, config)
-    weight, bias = objective.renewed()
+    weight, bias = objective.reinitialized_parameters()
     assert weight is objective.projector.weight
     assert weight.shape == (20, 8)
     assert weight.std().item() == pytest.approx(0.01, rel=0.2)
@@ -222,7 +222,7 @@ def test_both_views_teach_encoder_and_classifier(context: RunContext) -> None:
     objective.encoder.drop.p = 0.0
     views = torch.randn(2, BATCH, *SHAPE, generator=draw()).requires_grad_()
     targets = objective.targets(torch.arange(BATCH))
-    logits = objective.train().project(*views)
+    logits = objective.train().forward_views(*views)
     loss = objective.loss(*logits, *targets)
     assert_close(loss, cluster_cross_entropy(*logits, *targets), rtol=0, atol=0)
     assert loss.item() == pytest.approx(math.log(KINDS), rel=0.05)  # a new classifier knows nothing
@@ -255,7 +255,7 @@ def test_clusters_and_classifier_are_kept_for_so_many_steps_rounded_up_to_epochs
         before = objective.projector.weight.detach().clone()
         begin(objective, context, config, epoch)
         new = not torch.equal(objective.projector.weight, before)
-        assert bool(list(objective.renewed())) == new
+        assert bool(list(objective.reinitialized_parameters())) == new
         found += [epoch] if new else []
     assert found == drawn
 
@@ -284,10 +284,10 @@ def test_clusters_that_have_nothing_to_do_with_the_last_ones_have_an_nmi_near_no
     config = configured()
     objective = build(config)
     begin(objective, context, config)
-    assert objective.noted() == {}
+    assert objective.epoch_metrics() == {}
     objective.clusters.copy_(torch.arange(CLIPS) // KINDS % 3)
     begin(objective, context, config, 2)
-    assert objective.noted()["nmi"] < 0.1
+    assert objective.epoch_metrics()["nmi"] < 0.1
 
 
 def test_it_learns_to_tell_its_clusters(context: RunContext) -> None:
@@ -421,6 +421,6 @@ def test_by_default_a_small_corpus_is_clustered_ten_times_and_a_large_one_every_
         )
         for n in (1_800, 20_000)
     )
-    kept = math.ceil(config.redraw_steps / small.batches)
-    assert math.ceil(small.all_epochs / kept) == 10
-    assert config.redraw_steps < large.batches
+    kept = math.ceil(config.redraw_steps / small.n_batches)
+    assert math.ceil(small.total_epochs / kept) == 10
+    assert config.redraw_steps < large.n_batches

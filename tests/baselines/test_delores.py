@@ -72,7 +72,7 @@ def two_views(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def projections(seed: int = 0) -> list[Tensor]:
-    """What `DeloresMObjective.project` returns: a key and three layers, of student and of teacher."""
+    """What `DeloresMObjective.forward_views` returns: a key and three layers, of student and of teacher."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [KEY, PROJECTOR, PROJECTOR, PROJECTOR] * 2
     return [torch.randn(BATCH, size, generator=generator, dtype=torch.float64) for size in sizes]
@@ -151,7 +151,7 @@ def test_the_student_sees_the_first_view_and_the_teacher_the_second() -> None:
         for parameter in (*objective.teacher.parameters(), *apart.teacher.parameters()):
             parameter.mul_(1.5)  # so that the two can be told apart
     a, b = two_views()
-    found = objective.project(a, b)
+    found = objective.forward_views(a, b)
     expected = (*apart.student(a), *apart.teacher(b))
     assert [tuple(z.shape) for z in found] == [(BATCH, KEY), *[(BATCH, PROJECTOR)] * 3] * 2
     for z, z_expected in zip(found, expected, strict=True):
@@ -248,7 +248,7 @@ def test_the_queue_grows_by_the_batch_and_forgets_the_oldest() -> None:
 
 def test_keys_of_the_teacher_and_not_queries_join_the_queue() -> None:
     objective = momentum()
-    projected = objective.project(*two_views())
+    projected = objective.forward_views(*two_views())
     objective.loss(*projected)
     held = objective.queue.keys[: objective.queue.seen]
     assert_close(held, projected[4].detach().flip(0), rtol=0, atol=0)
@@ -261,9 +261,9 @@ def test_the_teacher_and_the_queue_get_no_gradient_and_every_parameter_of_the_st
     None
 ):
     objective = momentum()
-    objective.loss(*objective.project(*two_views(0)))
+    objective.loss(*objective.forward_views(*two_views(0)))
     view_a, view_b = (view.requires_grad_() for view in two_views(1))
-    projected = objective.project(view_a, view_b)
+    projected = objective.forward_views(view_a, view_b)
     assert [z.requires_grad for z in projected] == [True] * 4 + [False] * 4
     objective.loss(*projected).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, True)
@@ -283,7 +283,7 @@ def test_the_optimizer_holds_the_student_alone() -> None:
 def test_teacher_and_queue_travel_with_the_state_dict() -> None:
     objective = momentum()
     for seed in range(2):
-        objective.loss(*objective.project(*two_views(seed)))
+        objective.loss(*objective.forward_views(*two_views(seed)))
         with torch.no_grad():
             for parameter in objective.student.parameters():
                 parameter.add_(0.01)
@@ -292,7 +292,7 @@ def test_teacher_and_queue_travel_with_the_state_dict() -> None:
     assert {name.partition(".")[0] for name in kept} == {"student", "teacher", "queue"}
     other = momentum()
     other.load_state_dict(kept)
-    found = [each.loss(*each.project(*two_views(9))) for each in (objective, other)]
+    found = [each.loss(*each.forward_views(*two_views(9))) for each in (objective, other)]
     assert_close(*found, rtol=0, atol=0)
     assert torch.equal(
         other.queue.keys[: other.queue.seen], objective.queue.keys[: objective.queue.seen]
@@ -325,9 +325,9 @@ def test_an_upstream_learns_from_audio_and_the_same_seed_gives_the_same_bytes(
     found = []
     for name in ("one", "two"):
         aside = replace(context, artifact_folder=context.work_folder / name)
-        upstream = kind.pretrained(settings, clips, aside)
+        upstream = kind.load_or_pretrain(settings, clips, aside)
         assert upstream.artifact.computed
-        assert upstream.parameters == held
+        assert upstream.n_parameters == held
         assert [row["epoch"] for row in upstream.curve] == [1, 2]
         found.append(upstream)
     one, two = found

@@ -17,7 +17,7 @@ from lape_bench.core.paths import sha256
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
 from lape_bench.evaluation.runner import RunOptions, run_cell
-from lape_bench.learning.training.cached_embeddings import digest
+from lape_bench.learning.training.cached_embeddings import state_checksum
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.system import TargetTask
@@ -278,11 +278,11 @@ def test_a_model_that_its_module_keeps_is_the_same_for_every_run(write: Write) -
     kept = TORCH.replace("model = Filters()", "model = KEPT") + "\nKEPT = Filters()\n"
     system = load_system(f"hear:{write(kept)}")
     made = [system(system.Settings(), TARGET, "finetune").build_encoder() for _ in range(2)]
-    before = digest(made[1].model)
+    before = state_checksum(made[1].model)
     with torch.no_grad():
         made[0].model.filters.weight.zero_()  # as training would
     made.append(system(system.Settings(), TARGET, "finetune").build_encoder())
-    assert [digest(each.model) for each in made[1:]] == [before] * 2
+    assert [state_checksum(each.model) for each in made[1:]] == [before] * 2
     lock = "\n    def __deepcopy__(self, memo):\n        raise TypeError('no')\n\n    def forward"
     locked = load_system(f"hear:{write(kept.replace('    def forward', lock, 1))}")
     with pytest.raises(

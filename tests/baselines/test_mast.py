@@ -17,7 +17,7 @@ from lape_bench.baselines.ss_mast import (
     SSMast,
     SSMastConfig,
     SSMastObjective,
-    undropped,
+    random_keep_mask,
 )
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.multiscale_transformer import (
@@ -155,14 +155,14 @@ def test_operations_are_those_by_hand_and_attention_is_among_them(context: RunCo
     ("share", "stay"), [(0.0, 52), (0.1, 47), (0.5, 26), (0.98, 1), (0.999, 1)]
 )
 def test_the_same_number_of_patches_stays_of_every_clip(share: float, stay: int) -> None:
-    kept = undropped(64, (13, 4), share, CPU)
+    kept = random_keep_mask(64, (13, 4), share, CPU)
     assert (kept.shape, kept.dtype) == ((64, 13, 4), torch.bool)
     assert kept.sum(dim=(1, 2)).tolist() == [stay] * 64
 
 
 def test_each_patch_of_each_clip_is_as_likely_to_stay_as_any() -> None:
     torch.manual_seed(0)
-    kept = undropped(4000, (3, 4), 0.25, CPU).double()
+    kept = random_keep_mask(4000, (3, 4), 0.25, CPU).double()
     assert_close(kept.mean(dim=0), torch.full((3, 4), 0.75).double(), rtol=0, atol=0.03)
     assert len({tuple(each.flatten().tolist()) for each in kept}) > 150  # of 220 ways
 
@@ -171,7 +171,7 @@ def test_the_global_generator_alone_decides_which() -> None:
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        drawn.append(undropped(8, (13, 4), 0.5, CPU))
+        drawn.append(random_keep_mask(8, (13, 4), 0.5, CPU))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
@@ -184,14 +184,14 @@ def test_a_branch_sees_what_is_left_of_a_view_and_without_a_share_all_of_it() ->
         torch.manual_seed(7)
         (found,) = branch(view)
         torch.manual_seed(7)
-        kept = undropped(BATCH, (13, 3), 0.4, CPU) if share else None
+        kept = random_keep_mask(BATCH, (13, 3), 0.4, CPU) if share else None
         assert_close(found, branch.key(branch.encoder(view, kept)), rtol=0, atol=0)
 
 
 def test_no_patch_is_dropped_but_in_pre_training(context: RunContext) -> None:
     few = {"epochs": 1, "min_steps": 1, "batch_size": 6, "window_seconds": 0.2}
     config = SSMastConfig.model_validate(TINY | {"patch_drop": 0.5, "pretrain": few})
-    encoder = SSMast.pretrained(config, noises(), context).encoder
+    encoder = SSMast.load_or_pretrain(config, noises(), context).encoder
     view, _ = two_views()
     assert torch.equal(encoder.train()(view), encoder.eval()(view))
     plain = MultiscaleTransformer(config)
@@ -204,7 +204,7 @@ def test_another_share_is_another_upstream(context: RunContext) -> None:
     found = []
     for share in (0.0, 0.5):
         given = TINY | {"patch_drop": share, "pretrain": few}
-        upstream = SSMast.pretrained(SSMastConfig.model_validate(given), noises(), context)
+        upstream = SSMast.load_or_pretrain(SSMastConfig.model_validate(given), noises(), context)
         assert upstream.artifact.computed
         found.append(upstream.artifact.made.sha256)
     assert found[0] != found[1]
@@ -217,7 +217,7 @@ def test_student_and_teacher_each_see_both_views() -> None:
     objective = build(patch_drop=0.0)
     apart = copy.deepcopy(objective)
     views = two_views()
-    found = objective.project(*views)
+    found = objective.forward_views(*views)
     expected = [
         branch.key(branch.encoder(view))
         for branch in (apart.student, apart.teacher)
@@ -252,7 +252,7 @@ def test_the_loss_over_some_batches_agrees_with_a_loop_over_clips_directions_and
 def test_the_loss_is_symmetric_in_the_views_and_does_not_depend_on_lengths_or_order() -> None:
     def loss(*projected: Tensor) -> Tensor:
         objective = build().double()
-        objective.queue.put(projections(1)[0])
+        objective.queue.enqueue(projections(1)[0])
         return objective.loss(*projected)
 
     query_a, query_b, key_a, key_b = projections()
@@ -269,9 +269,9 @@ def test_no_gradient_reaches_the_teacher_and_every_parameter_of_the_student_gets
     batch: int,
 ) -> None:
     objective = build(patch_drop=0.5)
-    objective.loss(*objective.project(*two_views(0, batch)))
+    objective.loss(*objective.forward_views(*two_views(0, batch)))
     views = [view.requires_grad_() for view in two_views(1, batch)]
-    objective.loss(*objective.project(*views)).backward()
+    objective.loss(*objective.forward_views(*views)).backward()
     assert all(view.grad is not None and view.grad.abs().sum() > 0 for view in views)
     assert all(p.grad is None for p in objective.teacher.parameters())
     assert all(torch.isfinite(p.grad).all() for p in objective.student.parameters())

@@ -41,7 +41,7 @@ def test_it_is_delores_m_without_barlow_heads_to_the_bit() -> None:
     optimizers = [OptimizerConfig().build(objective) for objective in (layered, plain)]
     for seed in range(4):
         for objective, optimizer in zip((layered, plain), optimizers, strict=True):
-            loss = objective.loss(*objective.project(*two_views(seed)))
+            loss = objective.loss(*objective.forward_views(*two_views(seed)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -63,7 +63,7 @@ def test_the_student_sees_the_first_view_and_the_teacher_the_second() -> None:
         for parameter in (*objective.teacher.parameters(), *apart.teacher.parameters()):
             parameter.mul_(1.5)  # so that the two can be told apart
     a, b = two_views()
-    query, key = objective.project(a, b)
+    query, key = objective.forward_views(a, b)
     assert_close(query, apart.student.key(apart.student.encoder(a)))
     assert_close(key, apart.teacher.key(apart.teacher.encoder(b)))
     assert (query.requires_grad, key.requires_grad) == (True, False)
@@ -91,9 +91,9 @@ def test_no_gradient_reaches_the_teacher_or_the_queue_and_every_parameter_of_the
     None
 ):
     objective = build()
-    objective.loss(*objective.project(*two_views(0, batch=2)))
+    objective.loss(*objective.forward_views(*two_views(0, batch=2)))
     view_a, view_b = (view.requires_grad_() for view in two_views(1, batch=2))
-    objective.loss(*objective.project(view_a, view_b)).backward()
+    objective.loss(*objective.forward_views(view_a, view_b)).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, True)
     assert not objective.queue.keys[: objective.queue.seen].requires_grad
     assert all(p.grad is None for p in objective.teacher.parameters())

@@ -38,7 +38,7 @@ def two_views(batch: int = BATCH) -> tuple[Tensor, Tensor]:
 def test_each_view_is_projected_by_the_same_parts_with_its_own_batch_statistics(name: str) -> None:
     objective, apart = build(name), build(name)
     a, b = two_views()
-    z_a, z_b = objective.project(a, b)
+    z_a, z_b = objective.forward_views(a, b)
     assert z_a.shape == z_b.shape
     assert_close(z_a, apart.projector(apart.encoder(a)))
     assert_close(z_b, apart.projector(apart.encoder(b)))
@@ -51,7 +51,8 @@ def test_both_views_teach_every_parameter(name: str, batch: int, blocked: int | 
     objective = build(name)
     views = [view.requires_grad_() for view in two_views(batch)]
     projected = [
-        z.detach() if place == blocked else z for place, z in enumerate(objective.project(*views))
+        z.detach() if place == blocked else z
+        for place, z in enumerate(objective.forward_views(*views))
     ]
     objective.loss(*projected).backward()
     reached = [view.grad is not None and bool(view.grad.abs().sum() > 0) for view in views]

@@ -54,7 +54,7 @@ def two_views(seed: int = 0, batch: int = BATCH) -> tuple[Tensor, Tensor]:
 
 
 def projections(seed: int) -> list[Tensor]:
-    """What `project` returns: queries, keys and cluster scores of both views."""
+    """What `forward_views` returns: queries, keys and cluster scores of both views."""
     sizes = [KEY] * 4 + [CLUSTERS] * 2
     return [normal(BATCH, size, seed=10 * seed + place) for place, size in enumerate(sizes)]
 
@@ -172,7 +172,7 @@ def test_student_and_teacher_see_both_views_and_the_student_alone_tells_clusters
     with torch.no_grad():
         for parameter in (*objective.teacher.parameters(), *apart.teacher.parameters()):
             parameter.mul_(1.5)  # so that the two can be told apart
-    query_a, query_b, key_a, key_b, scores_a, scores_b = objective.project(*two_views())
+    query_a, query_b, key_a, key_b, scores_a, scores_b = objective.forward_views(*two_views())
     for view, query, key, scores in zip(
         two_views(), (query_a, query_b), (key_a, key_b), (scores_a, scores_b), strict=True
     ):
@@ -226,9 +226,9 @@ def test_neither_the_order_of_views_or_clips_nor_the_length_of_queries_and_keys_
 
 def test_no_gradient_reaches_teacher_or_queue_and_every_other_parameter_gets_one() -> None:
     objective = build()
-    objective.loss(*objective.project(*two_views(0)))
+    objective.loss(*objective.forward_views(*two_views(0)))
     view_a, view_b = (view.requires_grad_() for view in two_views(1))
-    objective.loss(*objective.project(view_a, view_b)).backward()
+    objective.loss(*objective.forward_views(view_a, view_b)).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, False)
     assert not objective.queue.keys[: objective.queue.seen].requires_grad
     assert all(p.grad is None for p in objective.teacher.parameters())

@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.systems.pretrained_system import Upstream, UpstreamSystem, load_upstream
+from lape_bench.learning.systems.pretrained_system import (
+    PretrainedUpstream,
+    UpstreamSystem,
+    load_upstream,
+)
 from lape_bench.learning.training import pretrain
 from lape_bench.runtime.artifacts import stable_name
 from lape_bench.system import RunContext
@@ -49,10 +53,10 @@ def colored_noise(count: int = 16) -> Clips:
     return Clips.pack([f"clip {index}" for index in range(count)], waveforms, RATE)
 
 
-def learn(name: str, context: RunContext, epochs: int, **changes: Any) -> Upstream:
+def learn(name: str, context: RunContext, epochs: int, **changes: Any) -> PretrainedUpstream:
     kind: type[UpstreamSystem] = load_upstream(name)
     given = SMALL | {"pretrain": SMALL["pretrain"] | {"epochs": epochs} | changes}
-    return kind.pretrained(
+    return kind.load_or_pretrain(
         kind.Settings.model_validate(kind.with_smoke_settings(given)), colored_noise(), context
     )
 
@@ -66,7 +70,7 @@ def aside(context: RunContext, name: str) -> RunContext:
     return replace(context, artifact_folder=context.work_folder / name, checkpoint_seconds=0.0)
 
 
-def insist_same(one: Upstream, other: Upstream) -> None:
+def insist_same(one: PretrainedUpstream, other: PretrainedUpstream) -> None:
     assert one.curve == other.curve
     assert one.artifact.made.sha256 == other.artifact.made.sha256
     assert_close(one.encoder.state_dict(), other.encoder.state_dict(), rtol=0, atol=0)

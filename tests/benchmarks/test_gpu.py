@@ -25,7 +25,10 @@ from tests.benchmarks.conftest import CLIPS
 
 EPOCHS = 5, 45  # of the shorter and the longer run
 BATCH = 64
-WATCHED = 2, 6  # the same under the profiler, which takes a millisecond to add up each kernel
+N_MONITORED_CLIPS = (
+    2,
+    6,
+)  # the same under the profiler, which takes a millisecond to add up each kernel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -61,7 +64,7 @@ class Trained:
         else:
             upstream = load_upstream(self.name)
             settings = upstream.Settings.model_validate({"pretrain": stage})
-            upstream.pretrained(settings, self.clips, here)
+            upstream.load_or_pretrain(settings, self.clips, here)
 
     def seconds_a_step(self) -> float:
         """Time a step."""
@@ -72,12 +75,12 @@ class Trained:
     def busy_seconds_a_step(self) -> float:
         """Add up what the device works in a step."""
         spent = []
-        for epochs in WATCHED:
+        for epochs in N_MONITORED_CLIPS:
             with profile(activities=[ProfilerActivity.CUDA]) as watched:
                 self(epochs)
                 torch.cuda.synchronize()
             spent.append(1e-6 * sum(each.self_device_time_total for each in watched.key_averages()))
-        return (spent[1] - spent[0]) / steps(WATCHED)
+        return (spent[1] - spent[0]) / steps(N_MONITORED_CLIPS)
 
     def _timed(self, epochs: int) -> float:
         torch.cuda.synchronize()

@@ -58,7 +58,7 @@ if work == "embedding":
 elif work == "scoring":
     run = lambda some: class_log_probabilities(encoder, mlp([WIDTH, 20]), some, 1.0, context)
 else:
-    run = lambda some: kind.pretrained(settings, some, context)
+    run = lambda some: kind.load_or_pretrain(settings, some, context)
 run(clips.view(range(min(count, 8))))
 before = most = held()
 threading.Thread(target=watch, daemon=True).start()

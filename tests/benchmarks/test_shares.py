@@ -51,7 +51,7 @@ def test_pre_training_is_mostly_steps(
     steps, save = timed(monkeypatch, TrainingLoop, "_update"), saving(monkeypatch)
     run = timed(monkeypatch, TrainingLoop, "run")
     settings = kind.Settings.model_validate({"pretrain": {"epochs": 2, "min_steps": 1}})
-    benchmark.pedantic(lambda: kind.pretrained(settings, clips, here), rounds=1)
+    benchmark.pedantic(lambda: kind.load_or_pretrain(settings, clips, here), rounds=1)
     hold(benchmark, "pre-training", steps.seconds / (run.seconds - save.seconds), 0.8)
 
 

@@ -186,10 +186,10 @@ def test_resolved_settings_are_settings_too() -> None:
         ({"teacher": "unfused"}, r"unfused.*an upstream"),
         ({"teacher": 3}, r"teacher"),
         (
-            {"student_start": "teacher"},
+            {"student_init": "teacher"},
             r"width is 8, and student_width is 16: make them equal",
         ),
-        ({"student_start": "pupil"}, r"student_start"),
+        ({"student_init": "pupil"}, r"student_init"),
         ({"clusters": 1}, r"clusters"),
     ],
     ids=str,
@@ -202,7 +202,7 @@ def test_settings_that_cannot_be_are_refused_by_what_is_wrong(
 
 
 def test_a_student_cannot_start_from_a_teacher_of_another_kind_whatever_its_width() -> None:
-    given = of_another_kind() | {"student_start": "teacher", "student_width": D_TEACHER}
+    given = of_another_kind() | {"student_init": "teacher", "student_width": D_TEACHER}
     with pytest.raises(
         UserError, match=r"the student is an AudioNTT, which ss-mast is not: let it start"
     ):
@@ -212,13 +212,13 @@ def test_a_student_cannot_start_from_a_teacher_of_another_kind_whatever_its_widt
 # --- no label before stage 4 ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage_4", ["student", "teacher"])
+@pytest.mark.parametrize("downstream_encoder", ["student", "teacher"])
 def test_other_labels_leave_the_encoder_of_the_first_three_stages_to_the_byte(
-    context: RunContext, stage_4: str
+    context: RunContext, downstream_encoder: str
 ) -> None:
     found = []
     for name, labels in (("true", None), ("wrong", torch.tensor([2, 2, 0, 1, 1, 0]))):
-        system = build(stage_4=stage_4)
+        system = build(downstream_encoder=downstream_encoder)
         summary = system.train(data(labels), aside(context, name))
         found.append((system.encoder.state_dict(), summary))
     (encoder, summary), (other, other_summary) = found
@@ -263,7 +263,7 @@ def test_the_windows_of_a_clip_are_averaged_before_clips_are_clustered(
     waveforms = [np.concatenate([short[(i + j) % 9] for j in range(1 + i % 3)]) for i in range(9)]
     train = Clips.pack(short.ids, waveforms, RATE)
     teacher_settings = DeloresS.Settings.model_validate(system.settings.teacher_settings)
-    teacher = DeloresS.pretrained(teacher_settings, train, run)
+    teacher = DeloresS.load_or_pretrain(teacher_settings, train, run)
     system._pseudo_labels(teacher, train, run)
     encoder = teacher.encoder.eval()
     with torch.no_grad():
@@ -280,7 +280,7 @@ def test_pseudo_labels_follow_the_order_of_the_clips_they_are_of(context: RunCon
     moved = replace(given, train=given.train.select(order))
     plain = build(teacher_settings={"corpus": "target"})
     one = aside(context, "one")
-    teacher = DeloresS.pretrained(
+    teacher = DeloresS.load_or_pretrain(
         DeloresS.Settings.model_validate(plain.settings.teacher_settings), given.train, one
     )
     labels, _ = plain._pseudo_labels(teacher, given.train, one)
@@ -297,8 +297,8 @@ def test_a_student_starts_from_the_teachers_weights_or_from_random_ones(
     start: str, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_3, "distill", lambda *_: ())
-    student = build(student_start=start, student_width=D_TEACHER)
-    teacher = build(stage_4="teacher")
+    student = build(student_init=start, student_width=D_TEACHER)
+    teacher = build(downstream_encoder="teacher")
     run = aside(context, "run")
     for system in (student, teacher):
         system.train(data(), run)
@@ -317,7 +317,7 @@ def test_a_student_that_starts_from_another_teacher_is_another_artifact(
     run = aside(context, "run")
     sha256 = []
     for start in ("random", "teacher"):
-        build(student_start=start, student_width=D_TEACHER).train(data(), run)
+        build(student_init=start, student_width=D_TEACHER).train(data(), run)
         sha256.append([a.made.sha256 for a in run.artifacts if a.kind == "student"][-1])
     assert sha256[0] != sha256[1]
 
@@ -325,7 +325,7 @@ def test_a_student_that_starts_from_another_teacher_is_another_artifact(
 def test_at_stage_4_the_teacher_is_the_encoder_of_the_teachers_own_system(
     context: RunContext,
 ) -> None:
-    system, run = build(stage_4="teacher"), aside(context, "unfused")
+    system, run = build(downstream_encoder="teacher"), aside(context, "unfused")
     summary = system.train(data(), run)
     own = DeloresS(DeloresS.Settings.model_validate(SMALL["teacher_settings"]), TARGET, "knn")
     alone = aside(context, "delores")
@@ -343,20 +343,24 @@ def test_at_stage_4_the_teacher_is_the_encoder_of_the_teachers_own_system(
     assert found[0].made.sha256 == found[1].made.sha256
 
 
-@pytest.mark.parametrize("stage_4", ["student", "teacher"])
+@pytest.mark.parametrize("downstream_encoder", ["student", "teacher"])
 def test_a_teacher_may_be_of_another_kind_than_the_student(
-    stage_4: str, context: RunContext, tmp_path: Path
+    downstream_encoder: str, context: RunContext, tmp_path: Path
 ) -> None:
-    given = validate(of_another_kind(stage_4=stage_4), UnfusedConfig, where="settings of unfused")
+    given = validate(
+        of_another_kind(downstream_encoder=downstream_encoder),
+        UnfusedConfig,
+        where="settings of unfused",
+    )
     system, run = Unfused(given, TARGET, "linear"), aside(context, "run")
     summary = system.train(data(), run)
     kind = load_system("ss-mast")
     teacher = kind.new_encoder(kind.Settings.model_validate(given.teacher_settings))
     held = sum(parameter.numel() for parameter in teacher.parameters())
     assert teacher.embedding_size == 2 * D_TEACHER
-    expected = held if stage_4 == "teacher" else encoder_by_hand(D_STUDENT)
+    expected = held if downstream_encoder == "teacher" else encoder_by_hand(D_STUDENT)
     assert system.count_parameters().encoder == expected
-    assert (summary.clusters is None) == (stage_4 == "teacher")
+    assert (summary.clusters is None) == (downstream_encoder == "teacher")
     scores = system.score(noises(5, 2), run)
     system.save(tmp_path)
     loaded = Unfused(given, TARGET, "linear").load(tmp_path, run)
@@ -364,7 +368,9 @@ def test_a_teacher_may_be_of_another_kind_than_the_student(
     assert torch.equal(loaded.score(noises(5, 2), run), scores)
 
 
-@pytest.mark.parametrize("how", [{}, {"stage_4": "teacher"}, {"student_width": 24}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{}, {"downstream_encoder": "teacher"}, {"student_width": 24}], ids=str
+)
 def test_what_is_brought_to_the_task_is_saved_loaded_and_scores_the_same(
     how: dict[str, Any], context: RunContext, tmp_path: Path
 ) -> None:
@@ -376,7 +382,7 @@ def test_what_is_brought_to_the_task_is_saved_loaded_and_scores_the_same(
     loaded = build("linear", **how).load(tmp_path, run)
     assert torch.equal(loaded.score(test, run), scores)
     assert loaded.count_parameters() == system.count_parameters()
-    expected = D_TEACHER if "stage_4" in how else how.get("student_width", D_STUDENT)
+    expected = D_TEACHER if "downstream_encoder" in how else how.get("student_width", D_STUDENT)
     assert loaded.count_parameters().encoder == encoder_by_hand(expected)
 
 

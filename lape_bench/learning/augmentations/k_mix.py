@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lape_bench.learning.augmentations.log_mixup_exp import at_random
+from lape_bench.learning.augmentations.log_mixup_exp import random_background
 from lape_bench.runtime.batch_random import BatchRandom
 
 ITERATIONS = 20
 
 
 class FarthestCluster(nn.Module):
-    """Choose as background a clip of the cluster farthest from the clip's own; a `Choice`.
+    """Choose as background a clip of the cluster farthest from the clip's own; a `BackgroundChoice`.
 
     A checkpoint holds the centroids and when they are due.
 
@@ -62,7 +62,7 @@ class FarthestCluster(nn.Module):
         """
         batch, held, clusters = len(log_mels), len(memory), len(self.centroids)
         if held < clusters:
-            return at_random(log_mels, memory, random)
+            return random_background(log_mels, memory, random)
         clips, others = mean_spectrum(log_mels), mean_spectrum(memory)
         if self.due <= 0:
             drawn = random.some(held, clusters).to(memory.device, non_blocking=True)

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from lape_bench.runtime.batch_random import BatchRandom
 
-Choice = Callable[[Tensor, Tensor, BatchRandom], Tensor]
+BackgroundChoice = Callable[[Tensor, Tensor, BatchRandom], Tensor]
 """Log-mels (batch, n_mels, frames), remembered ones (memory, n_mels, frames), and draws: each one's background, as a row of
 the memory, shape (batch,)."""
 
 
-def at_random(log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
-    """Choose any remembered log-mel as background, the published `Choice`."""
+def random_background(log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
+    """Choose any remembered log-mel as background, the published `BackgroundChoice`."""
     return random.integers(len(memory), len(log_mels))
 
 
@@ -38,7 +38,7 @@ class LogMixupExp(nn.Module):
         shape: tuple[int, int],
         memory: int,
         ratio: float = 0.4,
-        choose: Choice = at_random,
+        choose: BackgroundChoice = random_background,
     ) -> None:
         super().__init__()
         self.ratio, self.choose = ratio, choose

@@ -6,20 +6,20 @@ from torch import Tensor
 from lape_bench.runtime.batch_random import BatchRandom
 
 
-def random_gains(levels: int, waveforms: Tensor, most_db: float, random: BatchRandom) -> Tensor:
-    """Draw factors of waveforms that are uniform in [-most_db, most_db] decibels.
+def random_gains(levels: int, waveforms: Tensor, max_db: float, random: BatchRandom) -> Tensor:
+    """Draw factors of waveforms that are uniform in [-max_db, max_db] decibels.
 
     Args:
         levels: how many of each waveform.
         waveforms: shape (batch, samples).
-        most_db: 0 leaves them as they are, and draws nothing.
+        max_db: 0 leaves them as they are, and draws nothing.
         draws: of the batch.
 
     Returns:
         Shape (levels, batch), on the waveforms' device.
     """
     batch = len(waveforms)
-    if not most_db:
+    if not max_db:
         return waveforms.new_ones(levels, batch)
-    decibels = most_db * (2 * random.uniform(levels, batch) - 1)
+    decibels = max_db * (2 * random.uniform(levels, batch) - 1)
     return torch.pow(10, decibels / 20).to(waveforms.device, non_blocking=True)

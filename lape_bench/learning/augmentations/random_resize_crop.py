@@ -71,17 +71,17 @@ def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
         column = torch.where(
             (column >= 0) & (column < size), column, size
         )  # the spare column is cut off
-        add = by_scattering if matrices.device.type == "cpu" else by_comparing
+        add = add_by_scatter if matrices.device.type == "cpu" else add_by_comparison
         add(matrices, column[:, :, None], _cubic(distance)[:, :, None])
     return matrices[:, :, :size].float()
 
 
-def by_scattering(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
+def add_by_scatter(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
     """Add a weight in one column of every row; column and weight have the shape (batch, size, 1)."""
     matrices.scatter_add_(2, column, weight)
 
 
-def by_comparing(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
+def add_by_comparison(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
     """Do the same on a GPU: scattering, made to repeat exactly there, sorts, in many kernels."""
     columns = torch.arange(matrices.shape[2], device=matrices.device)
     matrices.add_(torch.where(columns == column, weight, 0))

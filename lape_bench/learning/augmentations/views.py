@@ -5,7 +5,11 @@ Random numbers are drawn on the CPU and copied to the device without waiting for
 
 from torch import Tensor, nn
 
-from lape_bench.learning.augmentations.log_mixup_exp import Choice, LogMixupExp, at_random
+from lape_bench.learning.augmentations.log_mixup_exp import (
+    BackgroundChoice,
+    LogMixupExp,
+    random_background,
+)
 from lape_bench.learning.augmentations.random_resize_crop import RandomResizeCrop
 from lape_bench.runtime.batch_random import BatchRandom
 
@@ -21,7 +25,9 @@ class Views(nn.Module):
 
     MEMORY = 2048
 
-    def __init__(self, shape: tuple[int, int], clips: int, choose: Choice = at_random) -> None:
+    def __init__(
+        self, shape: tuple[int, int], clips: int, choose: BackgroundChoice = random_background
+    ) -> None:
         super().__init__()
         self.mixup = LogMixupExp(shape, memory=min(self.MEMORY, clips), choose=choose)
         self.crop = RandomResizeCrop()

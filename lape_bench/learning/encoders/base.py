@@ -62,14 +62,14 @@ class Encoder(nn.Module, ABC):
         """Take normalization statistics from train waveforms, (batch, samples) each; by default none."""
 
 
-def is_whole(value: object) -> bool:
+def is_positive_integer(value: object) -> bool:
     """Tell whether a value that a stranger's encoder gives can be a rate or a size: a whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return False
     return bool(1 <= value < np.inf and int(value) == value)
 
 
-def as_embeddings(
+def check_embeddings(
     found: object, wanted: tuple[int, int], whose: str, size: str = "embedding_size"
 ) -> Tensor:
     """Take what a stranger's encoder gives, as float32.

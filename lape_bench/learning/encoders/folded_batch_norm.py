@@ -44,10 +44,10 @@ class FoldedBatchNorm(nn.Sequential):
         rows = convolution.weight.permute(0, 2, 3, 1)  # (channels, height, width, 1)
         weight = rows.flatten(1)  # (channels, patch)
         if norm.training:
-            count, mean, covariance = patch_statistics(x, self.process_group)
+            count, mean, covariance = patch_mean_and_covariance(x, self.process_group)
             mu = weight @ mean + convolution.bias
             variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
-            track(norm, mu, variance, count)
+            update_running_statistics(norm, mu, variance, count)
         else:
             mu, variance = norm.running_mean, norm.running_var
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
@@ -59,7 +59,9 @@ class FoldedBatchNorm(nn.Sequential):
         return x
 
 
-def patch_statistics(x: Tensor, process_group: ProcessGroup = ALONE) -> tuple[int, Tensor, Tensor]:
+def patch_mean_and_covariance(
+    x: Tensor, process_group: ProcessGroup = ALONE
+) -> tuple[int, Tensor, Tensor]:
     """Count the patches that the convolution sees and take their mean and covariance, in float32.
 
     Args:
@@ -98,7 +100,7 @@ def _patches(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+def update_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
     """Move the running statistics of a batch norm as it does itself, the variance without its bias.
 
     Args:

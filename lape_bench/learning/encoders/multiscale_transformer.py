@@ -102,23 +102,23 @@ class MultiscaleTransformer(LogMelEncoder):
         rows, columns = (1 + -(-each // self.patch_stride) for each in missing)
         return rows, columns
 
-    def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         """Embed log-mels of shape (batch, n_mels, frames).
 
         Args:
             features: the log-mels; zeros, their mean, complete the last patches.
-            kept: which patches are seen, shape (batch, rows, columns) of `grid`, at least one of each clip; none is all.
+            keep_mask: which patches are seen, shape (batch, rows, columns) of `grid`, at least one of each clip; none is all.
                 The others are as if they lay beyond the edge: no convolution, attention or average sees them. What they
                 share with a seen patch is seen there.
         """
         x = self._tokens(features)
         for block in self.blocks:
-            x, kept = block(x, kept)
+            x, keep_mask = block(x, keep_mask)
         tokens: Tensor = self.norm(x)
-        if kept is None:
+        if keep_mask is None:
             return tokens.mean(dim=(1, 2))
-        total = tokens.masked_fill(~kept.unsqueeze(-1), 0).sum(dim=(1, 2))
-        return total / kept.sum(dim=(1, 2)).unsqueeze(-1)
+        total = tokens.masked_fill(~keep_mask.unsqueeze(-1), 0).sum(dim=(1, 2))
+        return total / keep_mask.sum(dim=(1, 2)).unsqueeze(-1)
 
     def _tokens(self, features: Tensor) -> Tensor:
         """Return patches with their positions added, shape (batch, rows, columns, width)."""
@@ -130,7 +130,7 @@ class MultiscaleTransformer(LogMelEncoder):
         padded = F.pad(features, (0, length - frames, 0, height - n_mels))
         patches: Tensor = self.patches(padded.unsqueeze(1))[..., :columns].permute(0, 2, 3, 1)
         # The sum is in float32 whatever the precision around, and so is all that is added to it.
-        return patches + positions(rows, columns, patches.shape[3], patches.device)
+        return patches + sinusoidal_positions(rows, columns, patches.shape[3], patches.device)
 
 
 class Block(nn.Module):
@@ -159,20 +159,20 @@ class Block(nn.Module):
             nn.Linear(4 * outputs, outputs),
         )
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, keep_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the tokens after the block, and which of them are seen.
 
         Args:
             x: tokens, shape (batch, rows, columns, inputs).
-            kept: which of them are seen, shape (batch, rows, columns); none is all.
+            keep_mask: which of them are seen, shape (batch, rows, columns); none is all.
 
         Returns:
             Shapes (batch, rows / stride, columns / stride, outputs), rounded up, and the same without outputs.
         """
         normed = self.attention_norm(x)
         short = x if self.wider is None else self.wider(normed).to(x.dtype)
-        x = highest(short, kept, self.stride) + self.attention(normed, kept)
-        return x + self.mlp(x), coarser(kept, self.stride)
+        x = max_pool_tokens(short, keep_mask, self.stride) + self.attention(normed, keep_mask)
+        return x + self.mlp(x), downsample_mask(keep_mask, self.stride)
 
 
 class PoolingAttention(nn.Module):
@@ -187,19 +187,19 @@ class PoolingAttention(nn.Module):
         super().__init__()
         self.heads, self.keys_stride = heads, keys_stride
         self.in_projection = nn.Linear(inputs, 3 * outputs)
-        self.pool_queries = Pool(outputs // heads, stride)
-        self.pool_keys = Pool(outputs // heads, keys_stride)
-        self.pool_values = Pool(outputs // heads, keys_stride)
+        self.pool_queries = TokenPooling(outputs // heads, stride)
+        self.pool_keys = TokenPooling(outputs // heads, keys_stride)
+        self.pool_values = TokenPooling(outputs // heads, keys_stride)
         self.out_projection = nn.Linear(outputs, outputs)
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep_mask: Tensor | None = None) -> Tensor:
         """Return what the pooled queries attend to; shapes as of `Block`."""
         projected = self.in_projection(x)
-        if kept is not None:
-            projected = projected.masked_fill(~kept.unsqueeze(-1), 0)
+        if keep_mask is not None:
+            projected = projected.masked_fill(~keep_mask.unsqueeze(-1), 0)
         # each (batch, heads, outputs / heads, rows, columns)
         q, k, v = projected.unflatten(3, (3, self.heads, -1)).permute(3, 0, 4, 5, 1, 2)
-        seen = coarser(kept, self.keys_stride)
+        seen = downsample_mask(keep_mask, self.keys_stride)
         mask = None if seen is None else seen.flatten(1)[:, None, None]  # (batch, 1, 1, keys)
         # In float32 whatever the precision around: on a CPU, both steps are several times slower in bf16.
         with torch.autocast(x.device.type, enabled=False):
@@ -213,7 +213,7 @@ class PoolingAttention(nn.Module):
         return out
 
 
-class Pool(nn.Module):
+class TokenPooling(nn.Module):
     """A depthwise 3 x 3 convolution over the grid of tokens, the same for every head, and layer norm."""
 
     def __init__(self, channels: int, stride: int) -> None:
@@ -230,36 +230,36 @@ class Pool(nn.Module):
         return normed
 
 
-def highest(x: Tensor, kept: Tensor | None, stride: int) -> Tensor:
-    """Pool tokens, shape (batch, rows, columns, channels), by the maximum of 3 x 3 seen ones; stride 1 leaves them."""
+def max_pool_tokens(x: Tensor, keep_mask: Tensor | None, stride: int) -> Tensor:
+    """TokenPooling tokens, shape (batch, rows, columns, channels), by the maximum of 3 x 3 seen ones; stride 1 leaves them."""
     if stride == 1:
         return x
-    if kept is not None:
-        x = x.masked_fill(~kept.unsqueeze(-1), -torch.inf)
+    if keep_mask is not None:
+        x = x.masked_fill(~keep_mask.unsqueeze(-1), -torch.inf)
     pooled = F.max_pool2d(x.permute(0, 3, 1, 2), 3, stride, padding=1).permute(0, 2, 3, 1)
     # Where no token was seen the result is not seen either: any number will do, but infinity.
-    return pooled if kept is None else pooled.masked_fill(pooled == -torch.inf, 0)
+    return pooled if keep_mask is None else pooled.masked_fill(pooled == -torch.inf, 0)
 
 
-def coarser(kept: Tensor | None, stride: int) -> Tensor | None:
+def downsample_mask(keep_mask: Tensor | None, stride: int) -> Tensor | None:
     """Say which tokens of a coarser grid are seen: those of whose `stride` x `stride` square any token is.
 
     So a grid without its last columns is a shorter one. A 3 x 3 convolution reads not all of a square of 4 x 4: where most
     patches are dropped, a coarse token that is seen may have read none of those that stayed.
 
     Args:
-        kept: which tokens are seen, shape (batch, rows, columns); none is all.
+        keep_mask: which tokens are seen, shape (batch, rows, columns); none is all.
         stride: how much coarser.
 
     Returns:
         Shape (batch, rows / stride, columns / stride), rounded up.
     """
-    if kept is None or stride == 1:
-        return kept
-    return F.max_pool2d(kept.float(), stride, ceil_mode=True) > 0
+    if keep_mask is None or stride == 1:
+        return keep_mask
+    return F.max_pool2d(keep_mask.float(), stride, ceil_mode=True) > 0
 
 
-def positions(rows: int, columns: int, channels: int, device: torch.device) -> Tensor:
+def sinusoidal_positions(rows: int, columns: int, channels: int, device: torch.device) -> Tensor:
     """Tell places of a grid apart by sines and cosines, as of arXiv:1706.03762, Sec. 3.5.
 
     Returns:

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from lape_bench.learning.losses.pairs import insist_pairs
+from lape_bench.learning.losses.pairs import check_pairs
 
 CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
 TRADE_OFF = 0.0051  # lambda, of the paper and of DeLoRes' first code
@@ -22,7 +22,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ, or the batch holds fewer than two clips.
     """
-    insist_pairs(z_a, z_b)
+    check_pairs(z_a, z_b)
     a, b = _standardized(z_a), _standardized(z_b)
     return a.T @ b
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lape_bench.learning.losses.pairs import insist_pairs
+from lape_bench.learning.losses.pairs import check_pairs
 
 
 def info_nce(
@@ -54,7 +54,7 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> Tensor:
     Raises:
         ValueError: the shapes differ, or the batch holds fewer than two clips.
     """
-    insist_pairs(z_a, z_b)
+    check_pairs(z_a, z_b)
     batch = len(z_a)
     z = F.normalize(torch.cat([z_a, z_b]), dim=1)
     logits = z @ z.T / temperature
@@ -77,6 +77,6 @@ def bilinear_contrast(anchors: Tensor, positives: Tensor, weight: Tensor) -> Ten
     Raises:
         ValueError: the shapes differ, or the batch holds fewer than two clips.
     """
-    insist_pairs(anchors, positives)
+    check_pairs(anchors, positives)
     similarity = anchors @ weight @ positives.T
     return -similarity.log_softmax(dim=1).diagonal().mean()

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def insist_pairs(z_a: Tensor, z_b: Tensor) -> None:
+def check_pairs(z_a: Tensor, z_b: Tensor) -> None:
     """Refuse views that cannot be compared over the batch.
 
     Args:

@@ -72,13 +72,13 @@ class Adapter(EncoderSystem):
         """
         # What is looked at to find out may draw; the run's own weights are drawn again.
         with Seeds(0, "adapter").globally(argument):
-            found = cls.find(argument)
+            found = cls.resolve_argument(argument)
         body = {"argument": argument, "__module__": cls.__module__, "__doc__": cls.__doc__}
         return type(cls.__name__, (cls,), body | found)
 
     @classmethod
     @abstractmethod
-    def find(cls, argument: str) -> dict[str, Any]:
+    def resolve_argument(cls, argument: str) -> dict[str, Any]:
         """Find what an argument names, and return the class attributes that depend on it."""
 
     @abstractmethod
@@ -86,17 +86,17 @@ class Adapter(EncoderSystem):
         """Return the encoder as it was made elsewhere."""
 
     @abstractmethod
-    def trace(self) -> dict[str, str]:
+    def read_provenance(self) -> dict[str, str]:
         """Return what the argument stands for at this moment."""
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Return what the argument stood for when it was first asked."""
-        return self.trace()
+        return self.read_provenance()
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
+    def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Load the encoder, and note what was found of it."""
-        learned = super().learn_encoder(train, context)
+        learned = super().prepare_encoder(train, context)
         assert isinstance(learned.encoder, AdaptedEncoder)
         return replace(learned, summary=TrainingSummary(diagnosis=dict(learned.encoder.loaded)))
 
@@ -122,7 +122,7 @@ def refuse_missing(missing: Iterable[str], allowed: Sequence[str], where: str) -
         )
 
 
-def fingerprint(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
+def path_checksum(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
     """Return the name of a file, or of a folder, and the SHA-256 of what it holds.
 
     Args:
@@ -143,7 +143,7 @@ def fingerprint(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
     return f"{path.absolute().name}, SHA-256 {digest.hexdigest()}"
 
 
-def fingerprint_of_code(places: Sequence[Path]) -> str:
+def code_checksum(places: Sequence[Path]) -> str:
     """Return fingerprints of a module's file, or of the folders of its package, and of each file that they import beside them."""
     beside = [
         file
@@ -152,7 +152,7 @@ def fingerprint_of_code(places: Sequence[Path]) -> str:
             place.rglob("*.py") if place.is_dir() else [place], place.parent, sys.path
         )
     ]
-    return "; ".join(map(fingerprint, [*places, *beside]))
+    return "; ".join(map(path_checksum, [*places, *beside]))
 
 
 def _sha256(path: Path) -> str:

@@ -21,7 +21,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.heads import NearestNeighbors
 from lape_bench.learning.encoders.log_mel import LogMelEncoder
-from lape_bench.learning.training.batches import whole_clips
+from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.finetune import STAGE as FINETUNING
@@ -62,12 +62,12 @@ class PretrainedEncoder:
     Attributes:
         encoder: on the run's device, its features fitted.
         summary: curves, clusters and diagnosis of the stages.
-        parameters: the most held in any of the stages.
+        n_parameters: the most held in any of the stages.
     """
 
     encoder: Encoder
     summary: TrainingSummary = field(default_factory=TrainingSummary)
-    parameters: int = 0
+    n_parameters: int = 0
 
 
 class EncoderSystem(System):
@@ -90,7 +90,7 @@ class EncoderSystem(System):
         """Return the augmentation of fine-tuning, for so many clips of this feature shape; by default none."""
         return None
 
-    def insist_on_rate(self, encoder: Encoder) -> None:
+    def check_sample_rate(self, encoder: Encoder) -> None:
         """Refuse an encoder that works at another rate than that of the audio that its system is given."""
         if encoder.sample_rate != self.sample_rate:
             raise UserError(
@@ -113,7 +113,7 @@ class EncoderSystem(System):
         clips = cell.model_dump(mode="json", exclude={"protocol", "settings"})
         return ({"embeddings": settings, "of": clips},)
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
+    def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Bring an encoder as far as it gets without a label: by default, random weights.
 
         Args:
@@ -123,15 +123,17 @@ class EncoderSystem(System):
         with context.stage("features"):
             with context.seeds.globally("initial weights"):
                 encoder = self.build_encoder().to(context.device)
-            encoder.fit_features(waveforms for _, waveforms in whole_clips(train, context.device))
+            encoder.fit_features(
+                waveforms for _, waveforms in whole_clip_batches(train, context.device)
+            )
         return PretrainedEncoder(encoder)
 
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         """Learn the encoder without labels, and bring it to the task by the protocol."""
-        learned = self.learn_encoder(data.train, context)
-        self.insist_on_rate(learned.encoder)
-        self.encoder, self.n_training_parameters = learned.encoder, learned.parameters
-        summary = self._bring_to_task(data, context)
+        learned = self.prepare_encoder(data.train, context)
+        self.check_sample_rate(learned.encoder)
+        self.encoder, self.n_training_parameters = learned.encoder, learned.n_parameters
+        summary = self._fit_by_protocol(data, context)
         return learned.summary.model_copy(
             update={
                 "curves": learned.summary.curves | summary.curves,
@@ -140,7 +142,7 @@ class EncoderSystem(System):
             }
         )
 
-    def _bring_to_task(self, data: TrainingData, context: RunContext) -> TrainingSummary:
+    def _fit_by_protocol(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         if self.protocol == "finetune":
             with context.seeds.globally("initial head"):
                 head = nn.Linear(self.encoder.embedding_size, len(self.target.classes))
@@ -211,7 +213,7 @@ class EncoderSystem(System):
         content = load_tensors(path, context.device)
         with context.seeds.globally("overwritten"):  # random weights that the next lines replace
             encoder = self.build_encoder().to(context.device)
-            self.insist_on_rate(encoder)
+            self.check_sample_rate(encoder)
             head = self._empty_head(encoder, content.get("head")).to(context.device)
         load_strictly(encoder, content.get("encoder"), f"the encoder in {path}")
         load_strictly(head, content.get("head"), f"the classifier in {path}")

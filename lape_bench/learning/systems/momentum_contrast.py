@@ -9,7 +9,7 @@ from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.contrast import info_nce
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstreamConfig
 from lape_bench.learning.systems.pretrained_system import UpstreamConfig
-from lape_bench.learning.training.momentum_encoder import Queue, follow, momentum_copy
+from lape_bench.learning.training.momentum_encoder import Queue, momentum_copy, momentum_update
 from lape_bench.learning.training.pretrain import Objective
 
 
@@ -72,7 +72,7 @@ class MomentumContrast(Objective):
         """The student's encoder."""
         return self.student.encoder
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         """Return what the student makes of the first view and the teacher of the second."""
         with torch.no_grad():
             taught = self.teacher(view_b)
@@ -81,20 +81,22 @@ class MomentumContrast(Objective):
     def loss(self, *projected: Tensor) -> Tensor:
         """Return InfoNCE of a query and a key, each (batch, key_features); the keys then join the queue."""
         query, key = projected
-        loss = self._among_earlier(query, key)
-        self.queue.put(key)
+        loss = self._contrast_with_queue(query, key)
+        self.queue.enqueue(key)
         return loss
 
-    def both_ways(self, query_a: Tensor, query_b: Tensor, key_a: Tensor, key_b: Tensor) -> Tensor:
+    def symmetric_loss(
+        self, query_a: Tensor, query_b: Tensor, key_a: Tensor, key_b: Tensor
+    ) -> Tensor:
         """Return InfoNCE of each view's query and the other's key, summed; the keys then join the queue."""
-        loss = self._among_earlier(query_a, key_b) + self._among_earlier(query_b, key_a)
-        self.queue.put(torch.cat([key_a, key_b]))
+        loss = self._contrast_with_queue(query_a, key_b) + self._contrast_with_queue(query_b, key_a)
+        self.queue.enqueue(torch.cat([key_a, key_b]))
         return loss
 
     def after_step(self) -> None:
         """Move the momentum teacher."""
-        follow(self.teacher, self.student, self.settings.momentum)
+        momentum_update(self.teacher, self.student, self.settings.momentum)
 
-    def _among_earlier(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def _contrast_with_queue(self, queries: Tensor, keys: Tensor) -> Tensor:
         queue = self.queue
-        return info_nce(queries, keys, queue.keys, self.settings.temperature, queue.filled())
+        return info_nce(queries, keys, queue.keys, self.settings.temperature, queue.filled_mask())

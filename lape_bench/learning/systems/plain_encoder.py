@@ -25,8 +25,8 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from lape_bench.core.errors import FAILURES, UserError, in_a_line
-from lape_bench.learning.encoders.base import Encoder, as_embeddings, is_whole
-from lape_bench.learning.systems.adapter import fingerprint
+from lape_bench.learning.encoders.base import Encoder, check_embeddings, is_positive_integer
+from lape_bench.learning.systems.adapter import path_checksum
 from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, ProbeConfig
 from lape_bench.system import ProtocolName, System
 
@@ -36,7 +36,7 @@ EXPECTED = (
 )
 
 
-class _Plugged(Encoder):
+class _WrappedEncoder(Encoder):
     """A stranger's encoder in the harness's clothes: its features are the waveforms themselves."""
 
     kind: ClassVar[type]  # the stranger's class
@@ -52,22 +52,22 @@ class _Plugged(Encoder):
 
     def forward(self, features: Tensor) -> Tensor:
         wanted = (len(features), self.embedding_size)
-        return as_embeddings(self.inner(features), wanted, self.kind.__name__)
+        return check_embeddings(self.inner(features), wanted, self.kind.__name__)
 
 
-class _PluggedSystem(EncoderSystem):
+class _WrappedEncoderSystem(EncoderSystem):
     """What the harness makes of a stranger's encoder."""
 
-    encoder_kind: ClassVar[type[_Plugged]]
+    encoder_class: ClassVar[type[_WrappedEncoder]]
 
     def build_encoder(self) -> Encoder:
-        return self.encoder_kind(self._own_settings())
+        return self.encoder_class(self._own_settings())
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Return the SHA-256 of each file and folder that a setting of the encoder names."""
         return {
-            f"setting {name}": "; ".join(map(fingerprint, places))
+            f"setting {name}": "; ".join(map(path_checksum, places))
             for name, value in self._own_settings().items()
             if (places := _named(value))
         }
@@ -108,7 +108,7 @@ def _is_encoder(kind: type) -> bool:
     return called and (module or hasattr(kind, "embedding_size"))
 
 
-def system_of(loaded: type) -> type[System]:
+def as_system(loaded: type) -> type[System]:
     """Return a plug-in's system; of an encoder, the one that the harness makes of it.
 
     Args:
@@ -121,12 +121,12 @@ def system_of(loaded: type) -> type[System]:
         return loaded
     trained = issubclass(loaded, nn.Module)
     names = {"__module__": loaded.__module__, "__qualname__": loaded.__qualname__}
-    encoder = type(loaded.__name__, (_Plugged,), names | {"kind": loaded})
+    encoder = type(loaded.__name__, (_WrappedEncoder,), names | {"kind": loaded})
     protocols: tuple[ProtocolName, ...] = (
         ("finetune", "linear", "knn") if trained else ("linear", "knn")
     )
     body = names | {
-        "encoder_kind": encoder,
+        "encoder_class": encoder,
         "Settings": _settings(loaded, EncoderConfig if trained else ProbeConfig),
         "protocols": protocols,
         "version": _whole(loaded, "version", 1),
@@ -134,13 +134,13 @@ def system_of(loaded: type) -> type[System]:
         "smoke_settings": EncoderSystem.smoke_settings if trained else {},
         "__doc__": loaded.__doc__,
     }
-    return type(loaded.__name__, (_PluggedSystem,), body)
+    return type(loaded.__name__, (_WrappedEncoderSystem,), body)
 
 
 def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
     """Return a number that an encoder, or its class, says of itself."""
     value: Any = getattr(kind, name, otherwise)
-    if not is_whole(value):
+    if not is_positive_integer(value):
         of = kind.__name__ if isinstance(kind, type) else type(kind).__name__
         said = (
             "is a property, which no class can be asked"

@@ -14,7 +14,7 @@ from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.encoder_system import PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
-from lape_bench.learning.training.batches import whole_clips
+from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.pretrain import STAGE, Objective, PretrainConfig, pretrain
 from lape_bench.plugins.registry import SYSTEMS
@@ -44,20 +44,20 @@ class UpstreamConfig(SpectrogramConfig):
 
 
 @dataclass(frozen=True)
-class Upstream:
+class PretrainedUpstream:
     """A pre-trained encoder.
 
     Attributes:
         encoder: on the run's device, with the corpus's feature statistics.
         artifact: where it is kept.
         curve: of its training.
-        parameters: held while it was trained, heads and momentum teacher among them.
+        n_parameters: held while it was trained, heads and momentum teacher among them.
     """
 
     encoder: Encoder
     artifact: Artifact
     curve: Curve
-    parameters: int
+    n_parameters: int
 
 
 class UpstreamSystem(SpectrogramSystem):
@@ -94,12 +94,12 @@ class UpstreamSystem(SpectrogramSystem):
         """
 
     @classmethod
-    def code(cls) -> list[str]:
+    def plugin_code(cls) -> list[str]:
         """Return the code of the class where it is a plug-in of a single file; nothing for others, whose version says it."""
         return code_of(cls)
 
     @classmethod
-    def named(cls, settings: Any, seed: int) -> dict[str, Any]:
+    def artifact_key(cls, settings: Any, seed: int) -> dict[str, Any]:
         """Return what an upstream is determined by beside its corpus.
 
         Args:
@@ -111,22 +111,29 @@ class UpstreamSystem(SpectrogramSystem):
             "system_version": cls.version,
             "settings": settings.model_dump(mode="json", exclude=NAMED_OTHERWISE),
             "seed": seed if settings.pretrain.seed is None else settings.pretrain.seed,
-            **({"code": code} if (code := cls.code()) else {}),
+            **({"code": code} if (code := cls.plugin_code()) else {}),
         }
 
     @classmethod
-    def planned(cls, settings: Any, cell: Cell, train: Callable[[], str]) -> dict[str, Any]:
+    def planned_artifact_key(
+        cls, settings: Any, cell: Cell, train: Callable[[], str]
+    ) -> dict[str, Any]:
         """Return the same with a name of the corpus, for the plan of a sweep; see `System.shares`."""
         own = (TARGET_AUDIO, cell.task)
         corpus = [train() if entry in own else entry for entry in settings.corpus]
-        return cls.named(settings, cell.seed) | {"corpus": corpus}
+        return cls.artifact_key(settings, cell.seed) | {"corpus": corpus}
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Name the upstream too."""
-        return (*super().shared_artifacts(cell, train), self.planned(self.settings, cell, train))
+        return (
+            *super().shared_artifacts(cell, train),
+            self.planned_artifact_key(self.settings, cell, train),
+        )
 
     @classmethod
-    def pretrained(cls, settings: Any, train: Clips | None, context: RunContext) -> Upstream:
+    def load_or_pretrain(
+        cls, settings: Any, train: Clips | None, context: RunContext
+    ) -> PretrainedUpstream:
         """Find the upstream of these settings in the cache, or train it.
 
         Args:
@@ -135,7 +142,7 @@ class UpstreamSystem(SpectrogramSystem):
             context: of the run.
         """
         corpus = context.load_corpus(settings.corpus, train)
-        named = cls.named(settings, context.seeds.seed)
+        named = cls.artifact_key(settings, context.seeds.seed)
         seeds = Seeds(named["seed"], "upstream")
         with seeds.globally("overwritten"):  # random weights that those found or learned replace
             encoder = cls.new_encoder(settings)
@@ -150,7 +157,7 @@ class UpstreamSystem(SpectrogramSystem):
                 objective.to(inside.device)
                 learner = objective.encoder
                 learner.fit_features(
-                    waveforms for _, waveforms in whole_clips(corpus, inside.device)
+                    waveforms for _, waveforms in whole_clip_batches(corpus, inside.device)
                 )
                 shape = learner.feature_shape(settings.pretrain.window_seconds)
                 views = cls.new_views(settings, shape, len(corpus)).to(inside.device)
@@ -169,17 +176,17 @@ class UpstreamSystem(SpectrogramSystem):
         load_strictly(
             encoder.to(context.device), content["encoder"], f"the upstream in {found.folder}"
         )
-        return Upstream(encoder, found, tuple(content["curve"]), content["parameters"])
+        return PretrainedUpstream(encoder, found, tuple(content["curve"]), content["parameters"])
 
     def build_encoder(self) -> Encoder:
         """Return a new encoder of these settings."""
         return self.new_encoder(self.settings)
 
-    def learn_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
+    def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Pre-train the encoder, or find it."""
-        upstream = self.pretrained(self.settings, train, context)
+        upstream = self.load_or_pretrain(self.settings, train, context)
         summary = TrainingSummary(curves={STAGE: upstream.curve})
-        return PretrainedEncoder(upstream.encoder, summary, upstream.parameters)
+        return PretrainedEncoder(upstream.encoder, summary, upstream.n_parameters)
 
 
 def load_upstream(name: str) -> type[UpstreamSystem]:

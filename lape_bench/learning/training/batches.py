@@ -66,10 +66,10 @@ def random_windows(clips: DeviceClips, indices: Tensor, window: int, random: Bat
     offsets = torch.where(
         room >= 0, inside, room // 2
     )  # a negative offset is padding before the clip
-    return cut(clips, indices, offsets, window)
+    return cut_windows(clips, indices, offsets, window)
 
 
-def cut(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
+def cut_windows(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
     """Cut windows at given offsets; what lies outside a clip is zero.
 
     Args:
@@ -82,20 +82,20 @@ def cut(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Te
         Shape (batch, window), on the clips' device.
     """
     where = clips.samples.device
-    laid = by_copies if where.type == "cpu" else by_index
+    laid = cut_by_copying if where.type == "cpu" else cut_by_indexing
     windows = laid(clips, indices.to(where), offsets.to(where), window)
     return windows.to(clips.device, non_blocking=True)
 
 
-def by_index(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
-    """Cut all windows of a batch by one index, as an accelerator likes it; arguments as of `cut`."""
+def cut_by_indexing(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
+    """Cut all windows of a batch by one index, as an accelerator likes it; arguments as of `cut_windows`."""
     position = offsets[:, None] + torch.arange(window, device=offsets.device)
     inside = (position >= 0) & (position < clips.lengths[indices, None])
     source = (clips.starts[indices, None] + position).clamp_(0, len(clips.samples) - 1)
     return torch.where(inside, clips.samples[source], 0)
 
 
-def by_copies(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
+def cut_by_copying(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
     """Cut the same windows one by one: on a CPU an index for every sample takes twenty times as long as copying."""
     windows, samples = np.zeros((len(indices), window), np.float32), clips.samples.numpy()
     begins, lengths = clips.starts[indices].tolist(), clips.lengths[indices].tolist()
@@ -128,7 +128,9 @@ def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor
     return torch.from_numpy(clip), torch.from_numpy(offsets)
 
 
-def whole_clips(clips: Clips, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+def whole_clip_batches(
+    clips: Clips, device: torch.device
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """Go through whole clips without padding, in batches of one length.
 
     Yields:

@@ -49,7 +49,7 @@ def cached_embeddings(
         f"{type(encoder).__name__}, {encoder.embedding_size} numbers, {len(clips):,} clips",
         {
             "encoder": stable_name(type(encoder)),
-            "encoder_tensors": digest(encoder),
+            "encoder_tensors": state_checksum(encoder),
             **({"encoder_code": code} if (code := code_of(type(encoder))) else {}),
             "clips": clips.key,
             "window_seconds": None if encoder.whole_clip else window_seconds,
@@ -61,7 +61,7 @@ def cached_embeddings(
     return held["embeddings"], held["owner"]
 
 
-def digest(module: nn.Module) -> str:
+def state_checksum(module: nn.Module) -> str:
     """Hash the names, shapes and bytes of a module's tensors, and what else its state holds."""
     sha256 = hashlib.sha256()
     for name, value in _leaves("", module.state_dict()):

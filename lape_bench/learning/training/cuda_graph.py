@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PLAIN_CALLS = 3  # of each shape, in which libraries set themselves up and the optimizer its state
+WARM_UP_CALLS = 3  # of each shape, in which libraries set themselves up and the optimizer its state
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Graphed:
         """Return what the function does."""
         shapes = tuple(tensor.shape for tensor in inputs)
         self._calls[shapes] += 1
-        if self._calls[shapes] <= PLAIN_CALLS:
-            return self._plainly(inputs)
+        if self._calls[shapes] <= WARM_UP_CALLS:
+            return self._call_directly(inputs)
         if shapes not in self._recordings:
             self._recordings[shapes] = self._record(inputs)
         recording = self._recordings[shapes]
@@ -49,7 +49,7 @@ class Graphed:
         recording.graph.replay()
         return recording.output.clone()
 
-    def _plainly(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def _call_directly(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Call it on the stream of the recordings, which the nodes of its backward pass remember."""
         outside = torch.cuda.current_stream()
         self._stream.wait_stream(outside)

@@ -87,8 +87,8 @@ def fit_classifier(
     labels = data.labeled.labels.to(context.device)
     window = round(target.window_seconds * data.labeled.clips.rate)
     plan = EpochPlan(data.labeled.clips, window, config.batch_size, config.epochs, config.min_steps)
-    scored = _selection_epochs(plan.all_epochs, config.selections if data.validation else 0)
-    best = _Best(model)
+    scored = _selection_epochs(plan.total_epochs, config.selections if data.validation else 0)
+    best = _BestEpoch(model)
 
     def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         gains = random_gains(1, waveforms, config.gain_db, random)
@@ -107,7 +107,7 @@ def fit_classifier(
         if epoch in scored and data.validation is not None:
             value, nll = _validate(model, data.validation, target, context)
             row = {"validation": value, "validation_loss": nll}
-            best.offer(epoch, value, nll)
+            best.update(epoch, value, nll)
         if context.on_epoch is not None:
             context.on_epoch(epoch, _scorer(model, target, context))
         return row
@@ -127,11 +127,11 @@ def fit_classifier(
     if not best.epoch:
         return TrainingSummary(curves={STAGE: curve})
     best.restore()
-    selection = {f"epoch {best.epoch} of {plan.all_epochs}": "validation"}
+    selection = {f"epoch {best.epoch} of {plan.total_epochs}": "validation"}
     return TrainingSummary(curves={STAGE: curve}, selection=selection, validation=best.value)
 
 
-class _Best:
+class _BestEpoch:
     """The model as it was at its best epoch so far; epoch 0 is none."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -139,7 +139,7 @@ class _Best:
         self.epoch, self.value, self.nll = 0, 0.0, 0.0
         self.tensors: dict[str, Tensor] = {}
 
-    def offer(self, epoch: int, value: float, nll: float) -> None:
+    def update(self, epoch: int, value: float, nll: float) -> None:
         """Keep the model of this epoch if it is the best."""
         if not self.epoch or (value, -nll) > (self.value, -self.nll):
             self.epoch, self.value, self.nll = epoch, value, nll

@@ -7,12 +7,17 @@ from torch import Tensor, nn
 
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.training.batches import consecutive_windows, cut, to_device, whole_clips
+from lape_bench.learning.training.batches import (
+    consecutive_windows,
+    cut_windows,
+    to_device,
+    whole_clip_batches,
+)
 from lape_bench.system import RunContext
 
 SECONDS_A_BATCH = 64.0  # of audio
 
-Laid = tuple[Tensor, Iterable[tuple[Tensor, Tensor]]]
+WindowBatches = tuple[Tensor, Iterable[tuple[Tensor, Tensor]]]
 """The clip index of each window, shape (windows,), and, batch after batch, which windows and their waveforms."""
 
 
@@ -33,7 +38,7 @@ def embed(
             embeddings: Tensor = encoder(features)
         return embeddings.float()
 
-    return _each_window(encoder, embedded, clips, window_seconds, context, "embedding")
+    return _map_windows(encoder, embedded, clips, window_seconds, context, "embedding")
 
 
 @torch.no_grad()
@@ -55,7 +60,7 @@ def class_log_probabilities(
         scores: Tensor = head(embeddings.float())
         return scores.log_softmax(dim=1)
 
-    rows, owner = _each_window(encoder, scored, clips, window_seconds, context, "scoring")
+    rows, owner = _map_windows(encoder, scored, clips, window_seconds, context, "scoring")
     return average_by_clip(rows, owner, len(clips)).log_softmax(dim=1)
 
 
@@ -65,7 +70,7 @@ def average_by_clip(values: Tensor, owner: Tensor, clips: int) -> Tensor:
     return total / torch.bincount(owner, minlength=clips)[:, None]
 
 
-def _each_window(
+def _map_windows(
     encoder: Encoder,
     row: Callable[[Tensor], Tensor],
     clips: Clips,
@@ -96,16 +101,16 @@ def _each_window(
     return rows, owner
 
 
-def _whole(clips: Clips, context: RunContext) -> Laid:
+def _whole(clips: Clips, context: RunContext) -> WindowBatches:
     """Take each clip as one window."""
-    batches = whole_clips(clips, context.device)
+    batches = whole_clip_batches(clips, context.device)
     return torch.arange(len(clips)), ((torch.from_numpy(places), x) for places, x in batches)
 
 
-def _windows(clips: Clips, window_seconds: float, context: RunContext) -> Laid:
+def _windows(clips: Clips, window_seconds: float, context: RunContext) -> WindowBatches:
     """Lay windows of one length over each clip."""
     window = round(window_seconds * clips.rate)
     owner, offsets = consecutive_windows(clips.lengths, window)
     on_device = to_device(clips, context.device)
     batches = torch.split(torch.arange(len(owner)), max(1, int(SECONDS_A_BATCH / window_seconds)))
-    return owner, ((b, cut(on_device, owner[b], offsets[b], window)) for b in batches)
+    return owner, ((b, cut_windows(on_device, owner[b], offsets[b], window)) for b in batches)

@@ -23,7 +23,7 @@ from lape_bench.learning.training.inference import average_by_clip
 
 logger = logging.getLogger(__name__)
 
-MOST_ITERATIONS = 5000
+MAX_ITERATIONS = 5000
 
 
 class LinearConfig(Config):
@@ -104,14 +104,14 @@ def fit_linear(
     best: tuple[tuple[float, float], float, nn.Linear] | None = None
     with progress.task("logistic regression", len(config.C), "fits") as task:
         for value in sorted(config.C):
-            model = LogisticRegression(C=value, max_iter=MOST_ITERATIONS)
+            model = LogisticRegression(C=value, max_iter=MAX_ITERATIONS)
             # On one thread: more of them take longer, several times so where another process wants their cores.
             with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ConvergenceWarning)
                 model.fit(examples, targets, sample_weight=weights)
             if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
                 logger.warning(
-                    f"logistic regression with C = {value} stopped after {MOST_ITERATIONS} iterations"
+                    f"logistic regression with C = {value} stopped after {MAX_ITERATIONS} iterations"
                 )
             candidate = _as_layer(scaler, model, classes)
             task.advance()

@@ -69,7 +69,7 @@ class OptimizerConfig(Config):
             capturable=on_gpu,
         )
 
-    def factor(self, progress: float) -> float:
+    def learning_rate_factor(self, progress: float) -> float:
         """Return what the learning rate is multiplied by when `progress`, in [0, 1), of the steps are done."""
         if progress < self.warm_up:
             return progress / self.warm_up
@@ -103,7 +103,7 @@ class EpochPlan:
         batch_size: clips a batch, at most; batches are nearly equal, so that none is left with a single clip.
         epochs: passes through the clips, at least.
         min_steps: with few clips, more passes are made until so many steps are.
-        windows: random ones a clip and epoch, drawn independently.
+        windows_per_clip: random ones a clip and epoch, drawn independently.
     """
 
     clips: Clips
@@ -111,17 +111,17 @@ class EpochPlan:
     batch_size: int
     epochs: int
     min_steps: int = 1
-    windows: int = 1
+    windows_per_clip: int = 1
 
     @property
-    def batches(self) -> int:
+    def n_batches(self) -> int:
         """Steps of an epoch."""
         return math.ceil(len(self.clips) / self.batch_size)
 
     @property
-    def all_epochs(self) -> int:
+    def total_epochs(self) -> int:
         """Epochs that are really made."""
-        return max(self.epochs, math.ceil(self.min_steps / self.batches))
+        return max(self.epochs, math.ceil(self.min_steps / self.n_batches))
 
 
 class UnlabeledConfig(Config):
@@ -155,7 +155,7 @@ class TrainingLoop:
         plan: the clips and how often they are gone through.
         model: what is trained; put into training mode before every epoch.
         optimizer: of the model's parameters; the rates it has now are the highest.
-        factor: progress in [0, 1) to what the learning rates are multiplied by.
+        learning_rate_factor: progress in [0, 1) to what the learning rates are multiplied by.
         inputs: makes of a batch what the loss is computed from.
         loss: of the inputs, to lower.
         cuda_graphable: true where the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
@@ -171,7 +171,7 @@ class TrainingLoop:
     plan: EpochPlan
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    factor: Callable[[float], float]
+    learning_rate_factor: Callable[[float], float]
     inputs: Inputs
     loss: Callable[..., Tensor]
     cuda_graphable: bool
@@ -189,7 +189,7 @@ class TrainingLoop:
         Raises:
             UserError: the loss is no longer finite.
         """
-        plan, epochs = self.plan, self.plan.all_epochs
+        plan, epochs = self.plan, self.plan.total_epochs
         clips = to_device(plan.clips, context.device)
         highest = [float(group["lr"]) for group in self.optimizer.param_groups]
         on_gpu = context.device.type == "cuda"
@@ -210,14 +210,14 @@ class TrainingLoop:
                     order = torch.randperm(len(clips), generator=shuffling)
                 self.model.train()
                 random = BatchRandom(context.seeds.torch("views", epoch), process_group)
-                losses = torch.zeros(plan.batches, device=context.device)
-                batches = process_group.batches(order, plan.batches)
+                losses = torch.zeros(plan.n_batches, device=context.device)
+                batches = process_group.batches(order, plan.n_batches)
                 with context.seeds.globally("dropout", epoch, *process_group.name):
                     for step, batch in enumerate(batches):
-                        progress = ((epoch - 1) * plan.batches + step) / (epochs * plan.batches)
+                        progress = ((epoch - 1) * plan.n_batches + step) / (epochs * plan.n_batches)
                         for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
-                            _set_rate(group, rate * self.factor(progress))
-                        several = process_group.mine(batch).repeat(plan.windows)
+                            _set_rate(group, rate * self.learning_rate_factor(progress))
+                        several = process_group.mine(batch).repeat(plan.windows_per_clip)
                         waveforms = random_windows(clips, several, plan.window, random)
                         # Kept each by itself, they would hold the pages of all that was freed beside them.
                         losses[step] = update(*self.inputs(waveforms, batch, random))

@@ -16,7 +16,7 @@ def momentum_copy(student: ModuleT) -> ModuleT:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+def momentum_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     """Move the teacher's parameters: theta_k <- m theta_k + (1 - m) theta_q, Eq. (2).
 
     Buffers stay: the teacher's batch norm takes statistics of its own.
@@ -47,12 +47,12 @@ class Queue(nn.Module):
         self.register_buffer("keys", torch.zeros(size, features))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # keys ever put in
 
-    def filled(self) -> Tensor:
+    def filled_mask(self) -> Tensor:
         """Say which rows of `keys` hold one, shape (size,); none at first."""
         return torch.arange(len(self.keys), device=self.seen.device) < self.seen
 
     @torch.no_grad()
-    def put(self, keys: Tensor) -> None:
+    def enqueue(self, keys: Tensor) -> None:
         """Take in keys of shape (batch, features), in place of the oldest."""
         # Moving all costs little, and less than asking the device where the oldest lie.
         newest = keys.flip(0).to(self.keys.dtype)

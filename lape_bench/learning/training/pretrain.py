@@ -22,7 +22,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.random_gain import random_gains
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.training.batches import cut, random_windows, to_device
+from lape_bench.learning.training.batches import cut_windows, random_windows, to_device
 from lape_bench.learning.training.loop import (
     EpochPlan,
     OptimizerConfig,
@@ -36,9 +36,9 @@ from lape_bench.system import Curve, RunContext
 logger = logging.getLogger(__name__)
 
 STAGE = "pre-training"
-WATCHED = 128  # clips whose embeddings are looked at after each epoch
-COLLAPSED = 0.05  # a feature spread below which clips can hardly be told apart
-EMBEDDED_AT_ONCE = 64  # windows
+N_MONITORED_CLIPS = 128  # clips whose embeddings are looked at after each epoch
+COLLAPSE_SPREAD = 0.05  # a feature spread below which clips can hardly be told apart
+WINDOWS_PER_BATCH = 64  # windows
 
 
 class PretrainConfig(UnlabeledConfig):
@@ -90,7 +90,7 @@ class UnlabeledClips:
         clips, encoder = to_device(self.plan.clips, self.context.device), self.encoder.eval()
         rows = []
         with self.context.progress.task("embedding", len(clips), "clips") as task:
-            for batch in torch.split(torch.arange(len(clips)), EMBEDDED_AT_ONCE):
+            for batch in torch.split(torch.arange(len(clips)), WINDOWS_PER_BATCH):
                 waveforms = random_windows(clips, batch, self.plan.window, BatchRandom(draw))
                 rows.append(encoder(encoder.features(waveforms)).cpu())
                 task.advance(len(batch))
@@ -102,28 +102,28 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         encoder: what stays when the heads are dropped.
-        windows: of a clip that its two views are made from: 1 is one for both, 2 is one for each.
-        cuda_graphable: true where `project`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`). A subclass
+        windows_per_clip: of a clip that its two views are made from: 1 is one for both, 2 is one for each.
+        cuda_graphable: true where `forward_views`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`). A subclass
             in which Python decides anew each time says false.
     """
 
     encoder: Encoder
-    windows: ClassVar[int] = 1
+    windows_per_clip: ClassVar[int] = 1
     cuda_graphable: ClassVar[bool] = False
 
     @abstractmethod
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         """Turn two views' features, each (batch, ...), into what the loss compares, likewise; in the run's precision."""
 
     @abstractmethod
     def loss(self, *compared: Tensor) -> Tensor:
-        """Compare what `project` returned, of the whole batch and in float32, and then what `targets` did; a scalar to lower."""
+        """Compare what `forward_views` returned, of the whole batch and in float32, and then what `targets` did; a scalar to lower."""
 
     def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
         """Return what the loss needs to know of these clips, indices of shape (batch,); by default nothing."""
         return ()
 
-    def begin_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
+    def before_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         """Get ready for an epoch, such as by clustering the corpus anew; by default nothing.
 
         A resumed run goes on with the parameters and buffers of the last epoch it finished, and with nothing else:
@@ -140,14 +140,14 @@ class Objective(nn.Module, ABC):
         """
         return None
 
-    def renewed(self) -> Iterable[nn.Parameter]:
-        """Return the parameters that `begin_epoch` drew anew, of which the optimizer forgets what it knew."""
+    def reinitialized_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the parameters that `before_epoch` drew anew, of which the optimizer forgets what it knew."""
         return ()
 
     def after_step(self) -> None:
         """Move what is not trained by gradient, such as a momentum teacher; by default nothing."""
 
-    def noted(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """Return what the learning curve is to hold of this epoch beside loss, spread and rank; by default nothing."""
         return {}
 
@@ -161,7 +161,7 @@ class Siamese(Objective):
         super().__init__()
         self.encoder, self.projector = encoder, projector
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         """Return the projections of both views, each (batch, features)."""
         # One view at a time: batch norm takes each view's own statistics, as with Siamese branches.
         return self.projector(self.encoder(view_a)), self.projector(self.encoder(view_b))
@@ -204,27 +204,27 @@ def pretrain(
             f"the corpus holds {len(clips)} clips, and {size} processes share them",
             next_step="start fewer, or name more tasks or folders in the corpus",
         )
-    plan = replace(config.epoch_plan(clips), windows=objective.windows)
+    plan = replace(config.epoch_plan(clips), windows_per_clip=objective.windows_per_clip)
     if size > 1:
         share_statistics(objective, context.process_group)
     watched = _middle_windows(clips, plan.window, context.device)
     collapsed = False
 
     def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
-        gains = random_gains(2 // objective.windows, waveforms, config.gain_db, random)
+        gains = random_gains(2 // objective.windows_per_clip, waveforms, config.gain_db, random)
         both = views(objective.encoder.features_at(waveforms, gains), random)  # (2 * batch, ...)
         return *both.chunk(2), *objective.targets(batch)
 
     def loss(view_a: Tensor, view_b: Tensor, *targets: Tensor) -> Tensor:
         with context.autocast():
-            projected = objective.project(view_a, view_b)
+            projected = objective.forward_views(view_a, view_b)
         whole = (context.process_group.gathered(tensor.float()) for tensor in projected)
         return objective.loss(*whole, *targets)
 
     def before_epoch(epoch: int) -> Tensor | None:
         corpus = UnlabeledClips(objective.encoder, plan, context)
-        order = objective.begin_epoch(epoch, corpus, context.seeds.within("epoch", epoch))
-        for parameter in objective.renewed():
+        order = objective.before_epoch(epoch, corpus, context.seeds.within("epoch", epoch))
+        for parameter in objective.reinitialized_parameters():
             for remembered in optimizer.state.get(parameter, {}).values():
                 remembered.zero_()  # in place, as a recorded step wants it
         return order
@@ -235,13 +235,13 @@ def pretrain(
         with torch.no_grad(), context.autocast():
             embeddings = encoder(encoder.features(watched)).float().cpu()
         spread = feature_spread(embeddings)
-        if spread < COLLAPSED and not collapsed:
+        if spread < COLLAPSE_SPREAD and not collapsed:
             collapsed = True  # said once
             logger.warning(
                 f"{STAGE}: the features have collapsed (spread {spread:.3f} after epoch {epoch}); lower the "
                 "learning rate, or raise the weight that keeps features apart"
             )
-        return {"spread": spread, "rank": effective_rank(embeddings), **objective.noted()}
+        return {"spread": spread, "rank": effective_rank(embeddings), **objective.epoch_metrics()}
 
     optimizer = config.optimizer.build(objective)
     return TrainingLoop(
@@ -249,7 +249,7 @@ def pretrain(
         plan,
         objective,
         optimizer,
-        config.optimizer.factor,
+        config.optimizer.learning_rate_factor,
         inputs,
         loss,
         cuda_graphable=objective.cuda_graphable and objective.encoder.cuda_graphable and size == 1,
@@ -262,10 +262,10 @@ def pretrain(
 
 def _middle_windows(clips: Clips, window: int, device: torch.device) -> Tensor:
     """Cut the middle window of some clips, evenly chosen; shape (clips, window)."""
-    rows = np.linspace(0, len(clips) - 1, min(WATCHED, len(clips))).astype(np.int64)
+    rows = np.linspace(0, len(clips) - 1, min(N_MONITORED_CLIPS, len(clips))).astype(np.int64)
     some = clips.select(rows)
     offsets = torch.from_numpy((some.lengths - window) // 2)
-    return cut(to_device(some, device), torch.arange(len(some)), offsets, window)
+    return cut_windows(to_device(some, device), torch.arange(len(some)), offsets, window)
 
 
 def feature_spread(embeddings: Tensor) -> float:

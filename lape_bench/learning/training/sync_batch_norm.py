@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lape_bench.learning.encoders.folded_batch_norm import FoldedBatchNorm, track
+from lape_bench.learning.encoders.folded_batch_norm import (
+    FoldedBatchNorm,
+    update_running_statistics,
+)
 from lape_bench.runtime.distributed import ProcessGroup
 
 
@@ -62,7 +65,9 @@ class SyncedBatchNorm(_BatchNorm):
             mean = means.mean(dim=0)
             variance = (variances + (means - mean).square()).mean(dim=0)
             if self.track_running_stats:
-                track(self, mean, variance, self.process_group.size * x.numel() // x.shape[1])
+                update_running_statistics(
+                    self, mean, variance, self.process_group.size * x.numel() // x.shape[1]
+                )
             scale = torch.rsqrt(variance + self.eps)
             shift = -mean * scale
             if self.affine:

@@ -26,7 +26,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation.plan import load_system
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem
-from lape_bench.learning.systems.plain_encoder import system_of
+from lape_bench.learning.systems.plain_encoder import as_system
 from lape_bench.learning.training.checkpoints import save_tensors
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.record import ParameterCounts
@@ -178,7 +178,7 @@ class Undecided(EncoderSystem):
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
-        (system_of(InKilohertz), "is it in Hz"),
+        (as_system(InKilohertz), "is it in Hz"),
         (Fractional, "make it an int"),
         (Undecided, "a system says 8,000 and its class 16,000"),
     ],
@@ -198,7 +198,7 @@ def test_a_setting_that_does_not_say_what_it_is_is_noted_and_breaks_nothing(resu
         width: int = 8
         depth: int = Field(2, description="blocks")
 
-    kind = system_of(Filters)
+    kind = as_system(Filters)
     kind.Settings = Settings
     kind.build_encoder = lambda system: kind.encoder_kind({})
     said = before_training(results(kind))
@@ -614,7 +614,7 @@ def test_where_there_is_a_second_device_the_encoder_is_tried_on_it(
 # --- the system under a protocol ----------------------------------------------------------------------------
 
 
-class Floor(system_of(Filters)):
+class Floor(as_system(Filters)):
     """A system that keeps the contract; each of those below breaks one claim of it."""
 
     protocols = ("linear",)
@@ -773,7 +773,7 @@ class Hoarding(Floor):
 
 
 def of_module(kind: type[nn.Module]) -> type[System]:
-    system = system_of(kind)
+    system = as_system(kind)
     system.protocols = ("linear",)
     return system
 

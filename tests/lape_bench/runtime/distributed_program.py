@@ -63,14 +63,14 @@ class Stopped(Exception):
 
 def stop_after(last: int, objective: Objective) -> None:
     """Have an epoch after the last one not begin."""
-    begin = objective.begin_epoch
+    begin = objective.before_epoch
 
     def begin_or_stop(epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         if epoch > last:
             raise Stopped
         return begin(epoch, corpus, seeds)
 
-    objective.begin_epoch = begin_or_stop  # type: ignore[method-assign]  # of this one alone
+    objective.before_epoch = begin_or_stop  # type: ignore[method-assign]  # of this one alone
 
 
 def learn(name: str, out: Path, last: int, process_group: ProcessGroup) -> None:

@@ -15,8 +15,8 @@ from torch.testing import assert_close
 
 from lape_bench.learning.augmentations.random_resize_crop import (
     RandomResizeCrop,
-    by_comparing,
-    by_scattering,
+    add_by_comparison,
+    add_by_scatter,
     resize_matrices,
 )
 from lape_bench.runtime.batch_random import BatchRandom
@@ -139,7 +139,7 @@ def test_what_a_gpu_compares_adds_up_to_the_bit_to_what_a_cpu_scatters(
     scattered, compared = (torch.zeros(5, 8, 9, dtype=torch.float64) for _ in range(2))
     for _ in range(4):
         weight = torch.randn(5, 8, 1, generator=generator, dtype=torch.float64)
-        by_scattering(scattered, column, weight)
-        by_comparing(compared, column, weight)
+        add_by_scatter(scattered, column, weight)
+        add_by_comparison(compared, column, weight)
     assert scattered.count_nonzero() == 5 * 8
     assert torch.equal(scattered, compared)

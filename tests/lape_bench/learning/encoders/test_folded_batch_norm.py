@@ -9,7 +9,10 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
-from lape_bench.learning.encoders.folded_batch_norm import FoldedBatchNorm, patch_statistics
+from lape_bench.learning.encoders.folded_batch_norm import (
+    FoldedBatchNorm,
+    patch_mean_and_covariance,
+)
 
 SHAPE = (3, 1, 10, 13)
 
@@ -80,7 +83,7 @@ def test_patch_statistics_agree_with_patches_cut_one_by_one(x: Tensor) -> None:
             for column in range(SHAPE[3])
         ]
     )
-    count, mean, covariance = patch_statistics(x)
+    count, mean, covariance = patch_mean_and_covariance(x)
     assert count == len(patches)
     assert_close(mean, patches.mean(dim=0))
     assert_close(covariance, torch.cov(patches.T, correction=0), rtol=1e-4, atol=1e-5)
@@ -107,7 +110,7 @@ def test_statistics_are_to_the_bit_those_of_torchs_own_patches(x: Tensor) -> Non
     centered = patches - mean[:, None]
     count = 3 * 10 * 13
     covariance = (centered @ centered.transpose(1, 2)).sum(dim=0) / count
-    found = patch_statistics(x)
+    found = patch_mean_and_covariance(x)
     assert found[0] == count
     assert torch.equal(found[1], mean)
     assert torch.equal(found[2], covariance)

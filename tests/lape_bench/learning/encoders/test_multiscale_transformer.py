@@ -17,11 +17,11 @@ from lape_bench.learning.encoders.multiscale_transformer import (
     Block,
     MultiscaleTransformer,
     MultiscaleTransformerConfig,
-    Pool,
     PoolingAttention,
-    coarser,
-    highest,
-    positions,
+    TokenPooling,
+    downsample_mask,
+    max_pool_tokens,
+    sinusoidal_positions,
 )
 
 TINY: dict[str, Any] = {"width": 8, "depths": (1, 2, 1)}
@@ -178,7 +178,7 @@ def normed(x: NDArray[np.float64], norm: nn.LayerNorm) -> NDArray[np.float64]:
 
 
 def pooled_by_hand(
-    grid: NDArray[np.float64], pool: Pool, stride: int
+    grid: NDArray[np.float64], pool: TokenPooling, stride: int
 ) -> dict[tuple[int, int], NDArray[np.float64]]:
     """Slide a depthwise 3 x 3 kernel over a grid of vectors, (rows, columns, channels), and normalize what it gives."""
     kernel = pool.convolution.weight.detach().numpy()[:, 0]  # (channels, 3, 3)
@@ -275,7 +275,7 @@ def test_a_block_adds_attention_and_a_perceptron_to_the_highest_of_its_input() -
     x = noise(2, 5, 3, 4)
     found, _ = halving(x)
     given = halving.attention_norm(x)
-    between = highest(halving.wider(given), None, 2) + halving.attention(given)
+    between = max_pool_tokens(halving.wider(given), None, 2) + halving.attention(given)
     assert found.shape == (2, 3, 2, 8)
     assert_close(found, between + halving.mlp(between))
 
@@ -283,7 +283,7 @@ def test_a_block_adds_attention_and_a_perceptron_to_the_highest_of_its_input() -
 @pytest.mark.parametrize("kept", [None, mask(2, 5, 4, share=0.4)], ids=["all", "some"])
 def test_the_highest_is_the_maximum_of_what_is_seen_of_three_by_three(kept: Tensor | None) -> None:
     x = noise(2, 5, 4, 3)
-    found = highest(x, kept, 2)
+    found = max_pool_tokens(x, kept, 2)
     seen = torch.ones(2, 5, 4, dtype=torch.bool) if kept is None else kept
     assert found.shape == (2, 3, 2, 3)
     assert torch.isfinite(found).all()
@@ -301,7 +301,7 @@ def test_the_highest_is_the_maximum_of_what_is_seen_of_three_by_three(kept: Tens
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_a_coarser_token_is_seen_where_any_of_its_square_was(stride: int) -> None:
     kept = mask(3, 5, 7, share=0.2)
-    found = coarser(kept, stride)
+    found = downsample_mask(kept, stride)
     assert found is not None
     assert found.shape == (3, -(-5 // stride), -(-7 // stride))
     for clip, i, j in itertools.product(*map(range, found.shape)):
@@ -351,7 +351,7 @@ def test_gradients_are_finite_with_a_single_patch_of_a_clip() -> None:
 
 
 def test_positions_are_sines_and_cosines_of_the_row_and_of_the_column() -> None:
-    found = positions(3, 5, 16, torch.device("cpu"))
+    found = sinusoidal_positions(3, 5, 16, torch.device("cpu"))
     for i, j in itertools.product(range(3), range(5)):
         expected = [
             wave(place / 10_000 ** (k / 4))
@@ -364,8 +364,10 @@ def test_positions_are_sines_and_cosines_of_the_row_and_of_the_column() -> None:
 
 def test_a_place_has_the_same_position_in_a_window_of_any_length() -> None:
     device = torch.device("cpu")
-    assert torch.equal(positions(13, 101, 32, device)[:, :10], positions(13, 10, 32, device))
-    places = positions(13, 101, 32, device).flatten(0, 1)
+    assert torch.equal(
+        sinusoidal_positions(13, 101, 32, device)[:, :10], sinusoidal_positions(13, 10, 32, device)
+    )
+    places = sinusoidal_positions(13, 101, 32, device).flatten(0, 1)
     distance = torch.cdist(places, places) + 9 * torch.eye(len(places))
     assert distance.min() > 0.1  # no two places are alike
 

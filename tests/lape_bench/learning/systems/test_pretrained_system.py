@@ -15,9 +15,13 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.losses.barlow_twins import barlow_twins
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
-from lape_bench.learning.systems.pretrained_system import Upstream, UpstreamSystem, load_upstream
+from lape_bench.learning.systems.pretrained_system import (
+    PretrainedUpstream,
+    UpstreamSystem,
+    load_upstream,
+)
 from lape_bench.learning.training.inference import embed
-from lape_bench.learning.training.momentum_encoder import follow, momentum_copy
+from lape_bench.learning.training.momentum_encoder import momentum_copy, momentum_update
 from lape_bench.learning.training.pretrain import Objective, effective_rank, feature_spread
 from lape_bench.system import RunContext, TargetTask
 
@@ -44,7 +48,7 @@ class Twins(Objective):
         self.encoder, self.head = encoder, nn.Linear(8, 4)
         self.teacher = momentum_copy(self.head)
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         return self.head(self.encoder(view_a)), self.teacher(self.encoder(view_b))
 
     def loss(self, *projected: Tensor) -> Tensor:
@@ -54,7 +58,7 @@ class Twins(Objective):
         return barlow_twins(*projected)
 
     def after_step(self) -> None:
-        follow(self.teacher, self.head, 0.9)
+        momentum_update(self.teacher, self.head, 0.9)
 
 
 class Learned(AudioNTTUpstream):
@@ -102,8 +106,8 @@ def learn(
     changes: dict[str, Any] | None = None,
     train: Clips | None = None,
     kind: type[UpstreamSystem] = Learned,
-) -> Upstream:
-    return kind.pretrained(configured(changes), train or clips(), context)
+) -> PretrainedUpstream:
+    return kind.load_or_pretrain(configured(changes), train or clips(), context)
 
 
 def with_seed(context: RunContext, seed: int) -> RunContext:
@@ -115,7 +119,7 @@ def elsewhere(context: RunContext, name: str) -> RunContext:
     return replace(context, artifact_folder=context.work_folder / name, checkpoint_seconds=0.0)
 
 
-def same(one: Upstream, other: Upstream) -> bool:
+def same(one: PretrainedUpstream, other: PretrainedUpstream) -> bool:
     pairs = zip(one.encoder.state_dict().values(), other.encoder.state_dict().values(), strict=True)
     return one.curve == other.curve and all(torch.equal(*pair) for pair in pairs)
 
@@ -131,7 +135,7 @@ def test_it_is_trained_once_and_then_found_with_the_same_bytes(context: RunConte
     assert not second.artifact.computed
     assert Twins.losses == 4
     assert same(first, second)
-    assert second.parameters == first.parameters
+    assert second.n_parameters == first.n_parameters
     assert [found.hash for found in context.artifacts] == [first.artifact.hash] * 2
 
 
@@ -281,7 +285,7 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bytes(
 def test_parameters_count_heads_and_teacher(context: RunContext) -> None:
     upstream = learn(context)
     encoder = sum(parameter.numel() for parameter in upstream.encoder.parameters())
-    assert upstream.parameters == encoder + 2 * (8 * 4 + 4)
+    assert upstream.n_parameters == encoder + 2 * (8 * 4 + 4)
 
 
 def test_the_curve_has_a_row_an_epoch(context: RunContext) -> None:
@@ -319,7 +323,7 @@ def test_the_encoder_of_a_system_has_the_feature_statistics_of_the_corpus_not_of
         [raw.features(torch.from_numpy(corpus[index])[None]).flatten() for index in range(5)]
     ).double()
     for _ in range(2):  # trained, and found
-        encoder = system().learn_encoder(train, context).encoder
+        encoder = system().prepare_encoder(train, context).encoder
         clip = torch.from_numpy(corpus[2])[None]
         expected = (raw.features(clip).double() - frames.mean()) / frames.std()
         assert_close(encoder.features(clip).double(), expected, rtol=1e-3, atol=1e-3)
@@ -336,10 +340,10 @@ def test_a_system_learns_its_upstream_from_train_audio_unless_told_otherwise(
 
     train = clips(seed=2)
     context = replace(context, load_corpus=corpus)
-    learned = system().learn_encoder(train, context)
+    learned = system().prepare_encoder(train, context)
     assert asked == [(("target",), train)]
     assert learned.summary.curves == {"pre-training": learn(context).curve}
-    assert learned.parameters == learn(context).parameters
+    assert learned.n_parameters == learn(context).n_parameters
     assert torch.equal(
         learned.encoder.blocks[0][0].weight, learn(context).encoder.blocks[0][0].weight
     )

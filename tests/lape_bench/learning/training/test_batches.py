@@ -14,13 +14,13 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.training.batches import (
     SAMPLES_A_BATCH,
     DeviceClips,
-    by_copies,
-    by_index,
     consecutive_windows,
-    cut,
+    cut_by_copying,
+    cut_by_indexing,
+    cut_windows,
     random_windows,
     to_device,
-    whole_clips,
+    whole_clip_batches,
 )
 from lape_bench.runtime.batch_random import BatchRandom
 
@@ -73,7 +73,7 @@ def test_cut_agrees_with_a_loop_over_samples_and_is_zero_outside_a_clip(
     indices, offsets = (torch.tensor(column) for column in zip(*pairs, strict=True))
     expected = [slow_cut(coded(clip, lengths[clip]), offset, window) for clip, offset in pairs]
     clips = on_device(lengths)
-    for laid in (cut, by_copies, by_index):
+    for laid in (cut_windows, cut_by_copying, cut_by_indexing):
         assert laid(clips, indices, offsets, window).tolist() == expected
 
 
@@ -186,7 +186,7 @@ def test_many_clips_get_the_windows_each_would_get_alone_in_order(
 @given(lengths=lengths_of_clips)
 def test_whole_clips_yields_every_clip_once_unpadded(lengths: list[int]) -> None:
     found = {}
-    for indices, waveforms in whole_clips(clips_of(lengths), CPU):
+    for indices, waveforms in whole_clip_batches(clips_of(lengths), CPU):
         for index, waveform in zip(indices.tolist(), waveforms, strict=True):
             assert index not in found
             found[index] = waveform.tolist()
@@ -196,7 +196,7 @@ def test_whole_clips_yields_every_clip_once_unpadded(lengths: list[int]) -> None
 def test_a_batch_of_whole_clips_holds_a_bounded_number_of_samples() -> None:
     half, longer = SAMPLES_A_BATCH // 2, SAMPLES_A_BATCH + 1
     lengths = [half, longer, half, half, longer]
-    batches = [tuple(rows.shape) for _, rows in whole_clips(clips_of(lengths), CPU)]
+    batches = [tuple(rows.shape) for _, rows in whole_clip_batches(clips_of(lengths), CPU)]
     assert batches == [(2, half), (1, half), (1, longer), (1, longer)]
 
 
@@ -207,9 +207,9 @@ def everything(clips: Clips) -> list[Tensor]:
     held, indices = to_device(clips, CPU), torch.tensor([2, 0, 1, 2])
     windows = [
         random_windows(held, indices, 8, draw(3)),
-        cut(held, indices, torch.tensor([-3, 0, 4, 60]), 8),
+        cut_windows(held, indices, torch.tensor([-3, 0, 4, 60]), 8),
     ]
-    return windows + [waveforms for _, waveforms in whole_clips(clips, CPU)]
+    return windows + [waveforms for _, waveforms in whole_clip_batches(clips, CPU)]
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 1, 0]])
@@ -226,6 +226,6 @@ def test_memory_mapped_clips_give_the_same_as_resident_ones(
 def test_cutting_from_a_mapped_file_does_not_change_it(tmp_path: Path) -> None:
     clips = clips_of([12, 5])
     over_file = mapped(clips, tmp_path)
-    windows = cut(to_device(over_file, CPU), torch.tensor([0, 1]), torch.tensor([0, 0]), 12)
+    windows = cut_windows(to_device(over_file, CPU), torch.tensor([0, 1]), torch.tensor([0, 0]), 12)
     windows.zero_()
     assert np.fromfile(tmp_path / "samples.f32", np.float32).tolist() == clips.samples.tolist()

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.training.cached_embeddings import cached_embeddings, digest
+from lape_bench.learning.training.cached_embeddings import cached_embeddings, state_checksum
 from lape_bench.learning.training.inference import embed
 from lape_bench.system import RunContext
 
@@ -178,9 +178,9 @@ def test_the_digest_tells_modules_apart_by_names_types_and_bytes() -> None:
     with torch.no_grad():
         moved_one.bias[0].add_(1e-6)
     retyped = linear().double()
-    digests = [digest(each) for each in (same, renamed, moved_one, retyped)]
+    digests = [state_checksum(each) for each in (same, renamed, moved_one, retyped)]
     assert len(set(digests)) == 4
-    assert digest(linear()) == digests[0]
+    assert state_checksum(linear()) == digests[0]
 
 
 def test_the_digest_tells_shapes_apart_over_the_same_bytes() -> None:
@@ -188,19 +188,19 @@ def test_the_digest_tells_shapes_apart_over_the_same_bytes() -> None:
     for shape in ((2, 3), (3, 2), (6, 1)):
         module = nn.Linear(*shape[::-1], bias=False)
         nn.init.ones_(module.weight)
-        digests.add(digest(module))
+        digests.add(state_checksum(module))
     assert len(digests) == 3
 
 
 def test_the_digest_does_not_depend_on_how_a_tensor_lies_in_memory() -> None:
     torch.manual_seed(0)
     plain = nn.Conv2d(3, 4, 3)
-    before = digest(plain)
-    assert digest(plain.to(memory_format=torch.channels_last)) == before
+    before = state_checksum(plain)
+    assert state_checksum(plain.to(memory_format=torch.channels_last)) == before
 
 
 def test_a_digest_sees_every_kind_of_state() -> None:
-    found = {digest(each) for each in (Scaled(), Stateful(1), Stateful(2), Stateful(2))}
+    found = {state_checksum(each) for each in (Scaled(), Stateful(1), Stateful(2), Stateful(2))}
     assert len(found) == 3
 
 
@@ -220,5 +220,5 @@ def changed(place: int) -> Any:
     ],
 )
 def test_a_digest_sees_every_entry_of_a_state(state: Callable[[int], Any]) -> None:
-    found = [digest(Remembering(state(place))) for place in (196, 7, 7)]
+    found = [state_checksum(Remembering(state(place))) for place in (196, 7, 7)]
     assert found[0] != found[1] == found[2]

@@ -13,7 +13,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
 from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.learning.training import loop
-from lape_bench.learning.training.cuda_graph import PLAIN_CALLS
+from lape_bench.learning.training.cuda_graph import WARM_UP_CALLS
 from lape_bench.learning.training.loop import TrainingLoop
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
@@ -73,7 +73,7 @@ def test_a_step_that_may_be_recorded_does_the_same_each_time(
         assert not any(tensor.requires_grad for tensor in inputs)
         step = loop.name, tuple(tensor.shape for tensor in inputs)
         seen[step] += 1
-        if seen[step] <= PLAIN_CALLS:
+        if seen[step] <= WARM_UP_CALLS:
             return update(loop, *inputs)
         with Calls() as calls:
             loss = update(loop, *inputs)

@@ -169,6 +169,6 @@ def test_a_fit_leaves_global_randomness_alone_and_is_the_same_again() -> None:
 def test_a_regression_that_did_not_converge_is_said_by_its_penalty(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(linear_probe, "MOST_ITERATIONS", 1)
+    monkeypatch.setattr(linear_probe, "MAX_ITERATIONS", 1)
     fit_linear(windows([0, 1] * 9), None, 2, "accuracy", with_c(10.0), QUIET)
     assert "C = 10.0 stopped after 1 iterations" in caplog.text

@@ -47,7 +47,7 @@ def test_the_factor_of_the_learning_rate_agrees_with_values_by_hand(
     schedule: str, warm_up: float, expected: dict[float, float]
 ) -> None:
     config = OptimizerConfig(schedule=schedule, warm_up=warm_up)
-    found = {progress: config.factor(progress) for progress in expected}
+    found = {progress: config.learning_rate_factor(progress) for progress in expected}
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -57,7 +57,7 @@ def test_the_factor_stays_between_zero_and_one_and_turns_once(
 ) -> None:
     config = OptimizerConfig(schedule="cosine", warm_up=warm_up)
     later = min(progress + 0.01, 1.0)
-    now, then = config.factor(progress), config.factor(later)
+    now, then = config.learning_rate_factor(progress), config.learning_rate_factor(later)
     assert 0 <= now <= 1
     if later < warm_up:
         assert then > now
@@ -154,7 +154,7 @@ def test_a_pass_counts_its_batches_and_its_epochs(
     count: int, batch_size: int, epochs: int, min_steps: int, batches: int, all_epochs: int
 ) -> None:
     plan = EpochPlan(clips(count, 2), WINDOW, batch_size, epochs, min_steps)
-    assert (plan.batches, plan.all_epochs) == (batches, all_epochs)
+    assert (plan.n_batches, plan.total_epochs) == (batches, all_epochs)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------
@@ -195,7 +195,10 @@ class Bench:
         self.stop_after_epochs: set[int] = set()
         self.stop_at_step: int | None = None
         config = OptimizerConfig(name="sgd", learning_rate=0.1, schedule="cosine", warm_up=0.2)
-        self.optimizer, self.factor = config.build(self.model), config.factor
+        self.optimizer, self.learning_rate_factor = (
+            config.build(self.model),
+            config.learning_rate_factor,
+        )
 
     def inputs(self, waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         if len(self.batches) == self.stop_at_step:
@@ -229,7 +232,7 @@ class Bench:
             EpochPlan(clips(), WINDOW, 4, EPOCHS),
             self.model,
             self.optimizer,
-            self.factor,
+            self.learning_rate_factor,
             self.inputs,
             self.loss,
             cuda_graphable=False,
@@ -310,7 +313,9 @@ def test_with_several_windows_a_step_gets_the_first_of_every_clip_and_then_the_s
         return bench.inputs(first, batch, random)
 
     apart: list[bool] = []
-    bench.loop(plan=EpochPlan(clips(), WINDOW, 4, EPOCHS, windows=2), inputs=firsts).run(context)
+    bench.loop(plan=EpochPlan(clips(), WINDOW, 4, EPOCHS, windows_per_clip=2), inputs=firsts).run(
+        context
+    )
     assert len(apart) == EPOCHS * CLIPS
     assert sum(apart) > len(apart) / 2  # two may coincide, being drawn independently
 
@@ -413,7 +418,7 @@ def test_groups_keep_the_proportion_of_their_rates(context: RunContext) -> None:
         seen.append([group["lr"] for group in bench.optimizer.param_groups])
         return bench.loss(*inputs)
 
-    bench.loop(factor=lambda progress: 1 - progress, loss=told).run(context)
+    bench.loop(learning_rate_factor=lambda progress: 1 - progress, loss=told).run(context)
     for done, (first, second) in enumerate(seen):
         assert first == pytest.approx(0.1 * (1 - done / 10))
         assert second == pytest.approx(0.02 * (1 - done / 10))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lape_bench.learning.losses.contrast import info_nce
-from lape_bench.learning.training.momentum_encoder import Queue, follow, momentum_copy
+from lape_bench.learning.training.momentum_encoder import Queue, momentum_copy, momentum_update
 
 few_examples = settings(max_examples=60)
 
@@ -44,7 +44,7 @@ def test_after_some_steps_the_teacher_is_the_weighted_sum_of_what_the_student_wa
     for step in range(5):
         move(student, step)
         history.append(parameters(student))
-        follow(teacher, student, decay)
+        momentum_update(teacher, student, decay)
     # theta_k = m^n theta_0 + (1 - m) sum_t m^(n - t) theta_t
     shares = [decay**5] + [(1 - decay) * decay ** (5 - step) for step in range(1, 6)]
     for name, found in parameters(teacher).items():
@@ -57,16 +57,16 @@ def test_a_decay_of_one_leaves_the_teacher_to_the_last_bit_and_zero_makes_it_the
     teacher = momentum_copy(student)
     before = parameters(teacher)
     move(student, 0)
-    follow(teacher, student, 1.0)
+    momentum_update(teacher, student, 1.0)
     assert_close(parameters(teacher), before, rtol=0, atol=0)
-    follow(teacher, student, 0.0)
+    momentum_update(teacher, student, 0.0)
     assert_close(parameters(teacher), parameters(student), rtol=0, atol=0)
 
 
 def test_following_leaves_the_student_as_it_is() -> None:
     student, teacher = net(), momentum_copy(net(1))
     before = parameters(student)
-    follow(teacher, student, 0.3)
+    momentum_update(teacher, student, 0.3)
     assert_close(parameters(student), before, rtol=0, atol=0)
 
 
@@ -84,7 +84,7 @@ def test_no_gradient_reaches_the_teacher_and_following_is_no_part_of_a_gradient(
     teacher = momentum_copy(student)
     assert all(parameter.requires_grad for parameter in student.parameters())
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-    follow(teacher, student, 0.5)
+    momentum_update(teacher, student, 0.5)
     (student(x) - teacher(x)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     for parameter in teacher.parameters():
@@ -97,14 +97,14 @@ def test_the_teachers_batch_norm_keeps_statistics_of_its_own() -> None:
     student = net()
     teacher = momentum_copy(student)
     student(5 + torch.randn(6, 3, generator=torch.Generator().manual_seed(0)))
-    follow(teacher, student, 0.5)
+    momentum_update(teacher, student, 0.5)
     assert_close(teacher[1].running_mean, torch.zeros(4), rtol=0, atol=0)
     assert int(teacher[1].num_batches_tracked) == 0
 
 
 def test_a_teacher_of_another_architecture_is_not_followed_in_part() -> None:
     with pytest.raises(ValueError, match="zip"):
-        follow(net()[:1], net(), 0.5)
+        momentum_update(net()[:1], net(), 0.5)
 
 
 # --- the queue --------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_the_queue_holds_the_last_keys_as_a_list_that_forgets_would(
     queue, by_hand = Queue(size, 2), deque[list[float]](maxlen=size)
     seen = 0
     for count in batches:
-        queue.put(keys(seen, count))
+        queue.enqueue(keys(seen, count))
         by_hand.extend(keys(seen, count).tolist())
         seen += count
         assert sorted(queue.keys[: queue.seen].tolist()) == sorted(by_hand)
@@ -131,26 +131,26 @@ def test_the_queue_holds_the_last_keys_as_a_list_that_forgets_would(
 
 def test_the_newest_key_comes_first_and_the_oldest_is_dropped() -> None:
     queue = Queue(5, 2)
-    queue.put(keys(0, 4))
-    assert queue.filled().tolist() == [True] * 4 + [False]
+    queue.enqueue(keys(0, 4))
+    assert queue.filled_mask().tolist() == [True] * 4 + [False]
     assert queue.keys[:4, 0].tolist() == [4, 3, 2, 1]
-    queue.put(keys(4, 3))
-    assert queue.filled().all()
+    queue.enqueue(keys(4, 3))
+    assert queue.filled_mask().all()
     assert queue.keys[:, 0].tolist() == [7, 6, 5, 4, 3]
 
 
 def test_nothing_is_held_at_first() -> None:
-    assert not Queue(5, 3).filled().any()
+    assert not Queue(5, 3).filled_mask().any()
 
 
 def test_a_loss_of_the_keys_can_be_backed_through_after_others_came() -> None:
     def gradient(late: bool) -> Tensor:
         queue = Queue(3, 2)
-        queue.put(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]))
+        queue.enqueue(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]))
         query = torch.tensor([[1.0, 0.5]], requires_grad=True)
-        loss = info_nce(query, query.detach(), queue.keys, 0.2, queue.filled())
+        loss = info_nce(query, query.detach(), queue.keys, 0.2, queue.filled_mask())
         if late:
-            queue.put(keys(3, 3))
+            queue.enqueue(keys(3, 3))
         loss.backward()
         return query.grad
 
@@ -159,14 +159,14 @@ def test_a_loss_of_the_keys_can_be_backed_through_after_others_came() -> None:
 
 def test_the_queue_keeps_no_gradient_of_what_is_put_in() -> None:
     queue = Queue(3, 2)
-    queue.put(torch.ones(2, 2, requires_grad=True) * 3)
+    queue.enqueue(torch.ones(2, 2, requires_grad=True) * 3)
     assert not queue.keys[: queue.seen].requires_grad
     assert list(queue.parameters()) == []
 
 
 def test_keys_of_half_precision_are_held_in_float32() -> None:
     queue = Queue(3, 2)
-    queue.put(keys(0, 2).bfloat16())
+    queue.enqueue(keys(0, 2).bfloat16())
     assert queue.keys[: queue.seen].dtype == torch.float32
     assert queue.keys[:2, 0].tolist() == [2, 1]
 
@@ -174,10 +174,10 @@ def test_keys_of_half_precision_are_held_in_float32() -> None:
 @pytest.mark.parametrize("before", [0, 2, 5, 8])
 def test_a_saved_queue_goes_on_as_the_one_it_was_saved_from(before: int) -> None:
     first, second = Queue(5, 2), Queue(5, 2)
-    first.put(keys(0, before))
+    first.enqueue(keys(0, before))
     second.load_state_dict(first.state_dict())
     for step in range(3):
         assert torch.equal(second.keys[: second.seen], first.keys[: first.seen])
         for queue in (first, second):
-            queue.put(keys(before + 2 * step, 2))
+            queue.enqueue(keys(before + 2 * step, 2))
     assert torch.equal(second.keys[: second.seen], first.keys[: first.seen])

@@ -22,7 +22,7 @@ from lape_bench.learning.encoders.heads import mlp
 from lape_bench.learning.losses.barlow_twins import barlow_twins
 from lape_bench.learning.losses.contrast import info_nce
 from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig
-from lape_bench.learning.training.momentum_encoder import Queue, follow, momentum_copy
+from lape_bench.learning.training.momentum_encoder import Queue, momentum_copy, momentum_update
 from lape_bench.learning.training.pretrain import (
     Objective,
     PretrainConfig,
@@ -59,7 +59,7 @@ class Twins(Objective):
         self.losses = 0
         self.stop_at: int | None = None
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         return self.projector(self.encoder(view_a)), self.projector(self.encoder(view_b))
 
     def loss(self, *projected: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Twins(Objective):
 class TwoWindows(Twins):
     """Barlow Twins on two windows of a clip."""
 
-    windows = 2
+    windows_per_clip = 2
 
 
 class Contrast(Twins):
@@ -83,7 +83,7 @@ class Contrast(Twins):
         self.teacher = momentum_copy(self.encoder)
         self.queue = Queue(12, 8)
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
             keys = self.teacher(view_b)
         return self.encoder(view_a), keys
@@ -93,12 +93,12 @@ class Contrast(Twins):
         if self.losses == self.stop_at:
             raise Stopped
         queries, keys = projected
-        loss = info_nce(queries, keys, self.queue.keys, 0.2, self.queue.filled())
-        self.queue.put(keys)
+        loss = info_nce(queries, keys, self.queue.keys, 0.2, self.queue.filled_mask())
+        self.queue.enqueue(keys)
         return loss
 
     def after_step(self) -> None:
-        follow(self.teacher, self.encoder, 0.9)
+        momentum_update(self.teacher, self.encoder, 0.9)
 
 
 class Grouped(Twins):
@@ -111,25 +111,25 @@ class Grouped(Twins):
         self.dealt = False
         self.seen: list[Tensor] = []
 
-    def begin_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
+    def before_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         self.dealt = epoch % 2 == 1
         if self.dealt:
             embeddings = corpus.embeddings(seeds.torch("windows"))
             self.groups.copy_(embeddings.sum(dim=1).argsort().argsort() % 3)
             with torch.no_grad():
                 draw = seeds.torch("weights")
-                for parameter in self.renewed():
+                for parameter in self.reinitialized_parameters():
                     parameter.copy_(0.1 * torch.randn(parameter.shape, generator=draw))
         return torch.randint(20, (20,), generator=seeds.torch("some"))
 
-    def renewed(self) -> list[nn.Parameter]:
+    def reinitialized_parameters(self) -> list[nn.Parameter]:
         return list(self.classifier.parameters()) if self.dealt else []
 
     def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
         self.seen.append(batch)
         return (self.groups[batch],)
 
-    def project(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         return self.classifier(self.encoder(view_a)), self.classifier(self.encoder(view_b))
 
     def loss(self, *compared: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Grouped(Twins):
         assert groups.dtype == torch.int64
         return nn.functional.cross_entropy(logits_a + logits_b, groups)
 
-    def noted(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         return {"first_group": float(self.groups[0])} if self.dealt else {}
 
 
@@ -209,13 +209,13 @@ class Marked(nn.Module):
 
 def test_an_objective_gets_two_views_of_the_same_clips_in_one_order(context: RunContext) -> None:
     objective, seen = build(Twins), []
-    plain = objective.project
+    plain = objective.forward_views
 
-    def project(view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
+    def forward_views(view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
         seen.append((view_a, view_b))
         return plain(view_a, view_b)
 
-    objective.project = project
+    objective.forward_views = forward_views
     learn(objective, context, CONFIG.model_copy(update={"gain_db": 0.0}), views=Marked())
     assert [len(view_a) for view_a, _ in seen] == [7, 7, 6] * 4
     for view_a, view_b in seen:
@@ -305,10 +305,10 @@ def test_steps_have_the_rate_and_the_schedule_of_the_settings(context: RunContex
 
 def test_in_bf16_the_projection_is_in_bf16_and_the_loss_in_float32(context: RunContext) -> None:
     objective, seen = build(Twins), []
-    project, loss = objective.project, objective.loss
+    forward_views, loss = objective.forward_views, objective.loss
 
     def noted_project(view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
-        projected = project(view_a, view_b)
+        projected = forward_views(view_a, view_b)
         seen.append((view_a.dtype, *(z.dtype for z in projected)))
         return projected
 
@@ -317,7 +317,7 @@ def test_in_bf16_the_projection_is_in_bf16_and_the_loss_in_float32(context: RunC
         seen.append((*(z.dtype for z in projected), value.dtype))
         return value
 
-    objective.project, objective.loss = noted_project, noted_loss
+    objective.forward_views, objective.loss = noted_project, noted_loss
     learn(objective, replace(context, precision="bf16"))
     assert set(seen) == {
         (torch.float32, torch.bfloat16, torch.bfloat16),
@@ -509,7 +509,7 @@ def test_what_is_watched_does_not_change_what_is_learned(
 ) -> None:
     watched, unwatched = build(Twins), build(Twins)
     learn(watched, apart(context, "watched"))
-    monkeypatch.setattr("lape_bench.learning.training.pretrain.WATCHED", 2)
+    monkeypatch.setattr("lape_bench.learning.training.pretrain.N_MONITORED_CLIPS", 2)
     learn(unwatched, apart(context, "unwatched"))
     assert same(watched, unwatched)
 
