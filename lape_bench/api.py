@@ -290,12 +290,13 @@ def _named(
     Raises:
         UserError: something is not a system, or two classes have one name.
     """
-    given = [system] if isinstance(system, str | type | tuple) else list(system)
+    several = isinstance(system, Sequence) and not isinstance(system, str)
+    given: Any = system if several and not _has_settings(system) else [system]
     systems: list[tuple[str, dict[str, Any]]] = []
     classes: dict[str, type] = {}
     for one in given:
-        kind, own = one if isinstance(one, tuple) and len(one) == 2 else (one, {})
-        if not isinstance(kind, str | type) or not isinstance(own, Mapping):
+        kind, own = one if _has_settings(one) else (one, {})
+        if not isinstance(kind, str | type):
             raise UserError(
                 f"{kind!r} is not a system",
                 allowed="a name, an encoder class, a System class, or one of them with settings: (MyEncoder, {'width': 64})",
@@ -308,6 +309,11 @@ def _named(
     if not systems:
         raise UserError("no system is given", next_step="name one; list_systems() lists them")
     return systems
+
+
+def _has_settings(system: Any) -> bool:
+    """Tell whether something is a system with its settings, such as `(MyEncoder, {"width": 128})`."""
+    return isinstance(system, tuple) and len(system) == 2 and isinstance(system[1], Mapping)
 
 
 def _check_jobs(jobs: int, systems: Iterable[str]) -> None:

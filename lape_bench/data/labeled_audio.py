@@ -47,8 +47,8 @@ class LabeledAudio:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> LabeledClip:
-        """Return a clip and its label."""
-        return LabeledClip(self.clips[index], int(self.labels[index]))
+        """Return a copy of a clip, and its label."""
+        return LabeledClip(self.clips[index].copy(), int(self.labels[index]))
 
     def __iter__(self) -> Iterator[LabeledClip]:
         return (self[index] for index in range(len(self)))
@@ -60,7 +60,7 @@ class LabeledAudio:
 
     @property
     def waveforms(self) -> list[NDArray[np.float32]]:
-        """Every waveform, shape (samples,), float32."""
+        """Every waveform, shape (samples,), float32; read-only, and read from disk when it is used."""
         return [self.clips[index] for index in range(len(self))]
 
 

@@ -62,11 +62,14 @@ def source_of(kind: type) -> str:
 def _used_by(value: type | FunctionType) -> Iterator[tuple[str, Any]]:
     """Yield what a class or a function refers to, by names that say where."""
     if isinstance(value, type):
+        methods = _methods(value)
         yield from ((f"{value.__qualname__} base", base) for base in value.__bases__)
         for name, attribute in vars(value).items():
             function = _function(attribute)
-            if function is not None:
+            if function is not None and function in methods:
                 yield from _used_by(function)
+            elif function is not None:
+                yield f"{value.__qualname__}.{name}", function
             elif not name.startswith("__"):
                 yield f"{value.__qualname__}.{name}", attribute
         return
@@ -103,28 +106,16 @@ def _text(value: type | FunctionType) -> str:
     Not by `inspect.getsource` alone: it finds no class of a notebook, and after an edit it returns the new text of the
     file, which is not what was imported.
     """
-    if isinstance(value, FunctionType):
-        functions = [value]
-    else:
-        attributes = map(_function, vars(value).values())
-        functions = [
-            f for f in attributes if f and f.__qualname__.startswith(f"{value.__qualname__}.")
-        ]
-    if not functions:  # a class without a method
-        try:
-            return inspect.getsource(value)
-        except (OSError, TypeError) as error:
-            raise SourceNotFound(value.__qualname__) from error
+    functions = [value] if isinstance(value, FunctionType) else _methods(value)
+    if not functions:  # bases and attributes say all
+        return f"class {value.__qualname__}"
     code = functions[0].__code__
     lines = "".join(linecache.getlines(code.co_filename, functions[0].__globals__))
     try:
         tree = ast.parse(lines)
-        # A notebook's earlier cell may have imported it from __future__.
-        flags = code.co_flags & __future__.annotations.compiler_flag
-        module = compile(lines, code.co_filename, "exec", flags, dont_inherit=True)
+        compiled = _compiled(tree, code)
     except (SyntaxError, ValueError) as error:
         raise SourceNotFound(value.__qualname__) from error
-    compiled = {*_codes_within(module)}
     around = [
         node
         for node in ast.walk(tree)
@@ -136,6 +127,24 @@ def _text(value: type | FunctionType) -> str:
         raise SourceNotFound(value.__qualname__)
     node = around[-1]  # the innermost one
     return "\n".join(lines.splitlines()[_first_line(node) - 1 : node.end_lineno])
+
+
+def _methods(kind: type) -> list[FunctionType]:
+    """Return the functions that were defined in the body of a class."""
+    functions = filter(None, map(_function, vars(kind).values()))
+    return [f for f in functions if f.__qualname__.startswith(f"{kind.__qualname__}.")]
+
+
+def _compiled(tree: ast.Module, code: CodeType) -> set[CodeType]:
+    """Compile a file as Python does, whole, and as a notebook does, statement by statement.
+
+    The two differ: Python 3.11 calls `nn.Linear` in another way if the same text imports `nn`.
+    """
+    # A notebook's earlier cell may have imported it from __future__.
+    flags = code.co_flags & __future__.annotations.compiler_flag
+    texts = [tree, *(ast.Module([statement], []) for statement in tree.body)]
+    modules = (compile(text, code.co_filename, "exec", flags, dont_inherit=True) for text in texts)
+    return {each for module in modules for each in _codes_within(module)}
 
 
 def _first_line(node: Any) -> int:

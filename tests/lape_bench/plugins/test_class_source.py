@@ -1,3 +1,4 @@
+import ast
 import linecache
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +79,33 @@ def test_a_base_class_of_the_notebook_is_part_of_its_source() -> None:
         source_of(run_cell(each)["Wider"]) for each in (text, text.replace("mean(dim", "sum(dim"))
     ]
     assert wider[0] != wider[1]
+
+
+def test_a_class_of_attributes_alone_is_known_by_them() -> None:
+    sources = [
+        source_of(
+            run_cell(f"{ENCODER}\nclass Wider(MyEncoder):\n    embedding_size = {size}\n")["Wider"]
+        )
+        for size in (2, 2, 3)
+    ]
+    assert sources[0] == sources[1] != sources[2]
+
+
+def test_a_function_that_a_class_takes_from_outside_is_part_of_its_source() -> None:
+    text = ENCODER + "\nclass Taken(nn.Module):\n    embedding_size = 1\n    forward = amplify\n"
+    assert "return GAIN * waveforms" in source_of(run_cell(text)["Taken"])
+
+
+def test_a_cell_that_is_run_statement_by_statement_has_a_source() -> None:
+    file = "/tmp/ipykernel_1/by_statement.py"
+    text = ENCODER.replace(
+        "embedding_size = 1", "embedding_size = 1\n    front = lambda self: nn.Linear(1, 1)"
+    )
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for statement in ast.parse(text).body:  # as IPython does
+        exec(compile(ast.Module([statement], []), file, "exec"), namespace)
+    assert source_of(namespace["MyEncoder"]) == source(text)
 
 
 def test_code_made_by_exec_has_no_source() -> None:
