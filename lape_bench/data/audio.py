@@ -47,33 +47,11 @@ def read(
     """
     try:
         str(path).encode()
+        mono, rate = _decode_file(path, segment)
     except UnicodeEncodeError as error:
         raise AudioProblem("its name is not UTF-8; rename it") from error
-    try:
-        head = _head(path)
-        try:
-            with soundfile.SoundFile(path) as file:
-                rate, frames, log = file.samplerate, file.frames, file.extra_info
-                start, length = (round(seconds * rate) for seconds in segment or (0, 0))
-                # A long recording of many stretches is not decoded whole for each of them.
-                seeks = length > 0 and file.format in SEEKABLE and start + length <= frames
-                mono = _decode(file, start, length) if seeks else _decode(file)
-        except soundfile.SoundFileError as error:
-            reason = str(error).rpartition(": ")[2].strip().rstrip(".")
-            looks_like_text = _is_text(head) and not head.startswith(KNOWN_STARTS)
-            problem = (
-                "not audio: it looks like text" if looks_like_text else "not readable as audio"
-            )
-            raise AudioProblem(f"{problem} ({reason})") from error
-        expected = length if seeks else frames
-        if (len(mono) < expected < UNKNOWN_FRAMES) or _is_cut_off(path, log):
-            raise AudioProblem("truncated: it holds less audio than its header says")
     except OSError as error:
         raise AudioProblem(f"cannot be read ({error.strerror})") from error
-    if segment is not None and not seeks:
-        if start + length > len(mono):
-            raise AudioProblem(f"ends at {len(mono) / rate:.3f} s, before the stretch to take")
-        mono = mono[start : start + length]
     if not np.isfinite(mono).all():
         raise AudioProblem("holds NaN or infinite samples")
     if len(mono) < shortest_seconds * rate:
@@ -81,6 +59,31 @@ def read(
     if np.abs(mono).max() < SILENT_BELOW:
         raise AudioProblem("silent: no sample reaches one step of 16-bit audio")
     return mono, rate
+
+
+def _decode_file(path: Path, segment: tuple[float, float] | None) -> tuple[Samples, int]:
+    """Decode a file, or a stretch of it, to mono; return the samples and their rate in Hz."""
+    head = _head(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, frames, log = file.samplerate, file.frames, file.extra_info
+            start, length = (round(seconds * rate) for seconds in segment or (0, 0))
+            # A long recording of many stretches is not decoded whole for each of them.
+            seeks = length > 0 and file.format in SEEKABLE and start + length <= frames
+            mono = _decode(file, start, length) if seeks else _decode(file)
+    except soundfile.SoundFileError as error:
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+        looks_like_text = _is_text(head) and not head.startswith(KNOWN_STARTS)
+        problem = "not audio: it looks like text" if looks_like_text else "not readable as audio"
+        raise AudioProblem(f"{problem} ({reason})") from error
+    expected = length if seeks else frames
+    if (len(mono) < expected < UNKNOWN_FRAMES) or _is_cut_off(path, log):
+        raise AudioProblem("truncated: it holds less audio than its header says")
+    if segment is None or seeks:
+        return mono, rate
+    if start + length > len(mono):
+        raise AudioProblem(f"ends at {len(mono) / rate:.3f} s, before the stretch to take")
+    return mono[start : start + length], rate
 
 
 def resample(samples: Samples, rate: int, target: int) -> Samples:

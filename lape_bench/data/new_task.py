@@ -69,7 +69,7 @@ def new_task(
     columns: dict[str, str],
     audio: Path | None = None,
     window_seconds: float | None = None,
-    **told: str,
+    **keys: str,
 ) -> NewTask:
     """Draft a card for recordings.
 
@@ -80,7 +80,7 @@ def new_task(
             leaves an optional one out.
         audio: the folder of the recordings, where it is not that of the table.
         window_seconds: length of a training window; none: the median length of the clips, at most `LONGEST_WINDOW`.
-        told: other keys of the card, such as title and metric.
+        keys: other keys of the card, such as title and metric.
 
     Raises:
         UserError: the name is taken or no name, nothing can be read, a value is not allowed, or there are too few
@@ -93,43 +93,48 @@ def new_task(
     else:
         recordings, listing, notes = _table(source, columns, audio)
     classes = _classes(source, listing)
-    window_seconds, chosen = _window(listing, window_seconds)
-    columns_of = recordings.columns
-    group = columns_of.group or ("recording" if columns_of.start_seconds else None)
-    card = validate(
-        {
-            "name": name,
-            "version": 1,
-            "title": name,
-            "suite": "own",
-            "domain": "sound",
-            "classes": classes,
-            "window_seconds": window_seconds,
-            "metric": "accuracy",
-            "split": _split(listing, group),
-            "group": group,
-            "recordings": recordings.model_dump(),
-            "obtain": f"bench data prepare {name}, which takes your own recordings",
-            "license": "not stated",
-            "citation": "not stated",
-            "expected": {
-                "clips": len(listing),
-                "per_class": dict(Counter(clip.label for clip in listing)),
-                "per_side": _per_side(listing),
-            },
-            **told,
-        },
-        TaskCard,
-        where=f"the card of {name}",
-    )
+    window_seconds, window = _window(listing, window_seconds)
+    values = _card_values(name, listing, recordings) | {
+        "classes": classes,
+        "window_seconds": window_seconds,
+        **keys,
+    }
+    card = validate(values, TaskCard, where=f"the card of {name}")
     if card.split.rule == "drawn":
         listing = draw_sides(listing, card)
-    notes = [*notes, *_check_split(card, listing)]
+    _refuse_missing_sides(card, listing)
+    _refuse_shared_groups(card, listing)
+    notes = [*notes, *_check_classes(card, listing)]
     counts = _per_side(listing)
     places = (
         {f"fold {fold}": counts[str(fold)] for fold in card.folds} if card.split.folds else counts
     )
-    return NewTask(card, chosen, places, tuple(notes))
+    return NewTask(card, window, places, tuple(notes))
+
+
+def _card_values(name: str, listing: Sequence[ClipEntry], recordings: Recordings) -> dict[str, Any]:
+    """Return the keys of a card that its user has not been asked for."""
+    columns = recordings.columns
+    group = columns.group or ("recording" if columns.start_seconds else None)
+    return {
+        "name": name,
+        "version": 1,
+        "title": name,
+        "suite": "own",
+        "domain": "sound",
+        "metric": "accuracy",
+        "split": _split(listing, group),
+        "group": group,
+        "recordings": recordings.model_dump(),
+        "obtain": f"bench data prepare {name}, which takes your own recordings",
+        "license": "not stated",
+        "citation": "not stated",
+        "expected": {
+            "clips": len(listing),
+            "per_class": dict(Counter(clip.label for clip in listing)),
+            "per_side": _per_side(listing),
+        },
+    }
 
 
 def _refuse_name(name: str) -> None:
@@ -140,15 +145,15 @@ def _refuse_name(name: str) -> None:
     )
     if spelled != name or not is_name:
         hint = f": did you mean '{spelled}'?" if is_name else ""
-        raise UserError(f"'{name}' is no name for a task{hint}", allowed=allowed)
+        raise UserError(f"'{name}' is not a name for a task{hint}", allowed=allowed)
     if len(name) > LONGEST_NAME:
         raise UserError(
             f"the task's name has {len(name)} letters", allowed=f"{LONGEST_NAME} at most"
         )
     if name.endswith(SUFFIX):
         raise UserError(
-            f"'{name}' is no name for a task",
-            allowed=f"names that end in {SUFFIX} are those of generated twins",
+            f"'{name}' is not a name for a task",
+            allowed=f"names that end in {SUFFIX} are those of synthetic versions",
         )
     if name in own_names():
         raise UserError(
@@ -182,7 +187,7 @@ def _table(
         )
     root = _normal(existing(audio, "the folder")) if audio is not None else table.parent
     if not root.is_dir():
-        raise UserError(f"{root} is no folder", next_step="give the folder of the recordings")
+        raise UserError(f"{root} is not a folder", next_step="give the folder of the recordings")
     columns = _columns(table, given)
     listing = clip_table.list_clips(table, columns, root)
     if not listing:
@@ -210,9 +215,9 @@ def _columns(table: Path, given: dict[str, str]) -> Columns:
                 f"--column {key}= leaves out what every clip needs", allowed=f"{key}=NAME"
             )
     names = clip_table.column_names(table)
-    found = {key: key for key in known if key in names} | given
-    required = {key: found.get(key) or key for key in ("path", "label")}
-    columns = Columns(**{**{key: found.get(key) or None for key in known}, **required})
+    name_of = {key: key for key in known if key in names} | given
+    required = {key: name_of.get(key) or key for key in ("path", "label")}
+    columns = Columns(**{**{key: name_of.get(key) or None for key in known}, **required})
     if columns.split and columns.fold:
         raise UserError(
             f"{table} has sides in '{columns.split}' and folds in '{columns.fold}'",
@@ -276,44 +281,62 @@ def _per_side(listing: Sequence[ClipEntry]) -> dict[str, int]:
     return {side: sides[side] for side in SIDES if sides[side]} | dict(sorted(folds.items()))
 
 
-def _check_split(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
-    """Refuse a split that cannot be run or is not honest; return what should be looked at."""
-    drawn = card.split.rule == "drawn"
-    places = {clip.split or str(clip.fold) for clip in listing}
+def _place(clip: ClipEntry) -> str:
+    """Return the side or the fold of a clip."""
+    return clip.split or str(clip.fold)
+
+
+def _refuse_missing_sides(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
+    """Refuse an official split without train or test, or folds with a gap."""
+    if card.split.rule == "drawn":
+        return
     needed = set(map(str, card.folds)) if card.split.folds else {"train", "test"}
-    if not needed <= places and not drawn:
+    missing = sorted(needed - set(map(_place, listing)))
+    if missing and card.split.folds:
         raise UserError(
-            f"no clip of {card.name} is in {'fold ' * bool(card.split.folds)}{', '.join(sorted(needed - places))}",
-            allowed="folds are numbered without a gap, two at least"
-            if card.split.folds
-            else "train and test, and perhaps val",
-            next_step="mend the table, or leave its folds out with --column fold=, and sides are drawn"
-            if card.split.folds
-            else "put clips there, or leave the sides out, with --column split= or without folders of theirs, and they "
+            f"no clip of {card.name} is in fold {', '.join(missing)}",
+            allowed="folds are numbered without a gap, two at least",
+            next_step="fix the table, or leave its folds out with --column fold=, and sides are drawn",
+        )
+    if missing:
+        raise UserError(
+            f"no clip of {card.name} is in {', '.join(missing)}",
+            allowed="train and test, and perhaps val",
+            next_step="put clips there, or leave the sides out, with --column split= or without folders of theirs, and they "
             "are drawn",
         )
-    of_group: dict[str, set[str]] = defaultdict(set)
-    of_class: dict[str, set[str]] = defaultdict(set)
+
+
+def _refuse_shared_groups(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
+    """Refuse a split in which clips of one group stand on several sides."""
+    places: dict[str, set[str]] = defaultdict(set)
     for clip in listing:
-        of_class[clip.label].add(clip.split or str(clip.fold))
         if clip.group is not None:
-            of_group[clip.group].add(clip.split or str(clip.fold))
-    shared = sorted(group for group, found in of_group.items() if len(found) > 1)
+            places[clip.group].add(_place(clip))
+    shared = sorted(group for group in places if len(places[group]) > 1)
     if shared:
         raise UserError(
-            f"{len(shared)} of {len(of_group)} groups ({card.group}) stand on several sides: {_some(shared)}",
+            f"{len(shared)} of {len(places)} groups ({card.group}) stand on several sides: {_some(shared)}",
             allowed="all clips of a group on one side, or a score says too much",
-            next_step="leave the sides out with --column split= or --column fold=, and they are drawn anew; or leave "
+            next_step="leave the sides out with --column split= or --column fold=, and they are drawn again; or leave "
             "the groups out with --column group=",
         )
-    lacking = [name for name in card.classes if not _is_learned_and_tested(of_class[name], card)]
+
+
+def _check_classes(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
+    """Return notes on classes that are not both learned and tested; refuse them if the sides are drawn."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for clip in listing:
+        places[clip.label].add(_place(clip))
+    drawn = card.split.rule == "drawn"
+    lacking = [name for name in card.classes if not _is_learned_and_tested(places[name], card)]
     if not lacking:
         return [UNGROUPED] if drawn and card.group is None else []
-    said = f"{len(lacking)} of {len(card.classes)} classes are not both in train and in test: {_some(lacking)}"
+    note = f"{len(lacking)} of {len(card.classes)} classes are not both in train and in test: {_some(lacking)}"
     if not drawn:
-        return [said]
+        return [note]
     raise UserError(
-        said,
+        note,
         allowed=f"two clips of each class at least, of different {card.group}"
         if card.group
         else "two clips of each class at least",
@@ -344,12 +367,13 @@ def _window(listing: Sequence[ClipEntry], given: float | None) -> tuple[float, s
     median = statistics.median(lengths)
     window = max(0.1, round(min(median, LONGEST_WINDOW), 1))
     least, most = min(lengths), max(lengths)
-    said = (
+    if median > LONGEST_WINDOW:
+        return window, (
+            f"window_seconds is {LONGEST_WINDOW:g}, since the median of {len(lengths)} clips is {median:.1f} s"
+        )
+    return window, (
         f"window_seconds is the median length of {len(lengths)} clips ({least:.1f} to {most:.1f} s)"
     )
-    if median > LONGEST_WINDOW:
-        said = f"window_seconds is {LONGEST_WINDOW:g}, since the median of {len(lengths)} clips is {median:.1f} s"
-    return window, said
 
 
 def _length(clip: ClipEntry) -> float:

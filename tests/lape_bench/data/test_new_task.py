@@ -266,14 +266,14 @@ def test_a_table_that_is_no_task_is_refused(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Birds", "'Birds' is no name for a task: did you mean 'birds'?; small letters"),
+        ("Birds", "'Birds' is not a name for a task: did you mean 'birds'?; small letters"),
         ("my_birds", "did you mean 'my-birds'?"),
-        ("", "'' is no name for a task"),
-        ("-", "'-' is no name for a task"),
-        ("birds@home", "is no name for a task"),
-        ("../birds", "is no name for a task"),
-        ("V\u00f6gel", "is no name for a task"),
-        ("birds-synthetic", "names that end in -synthetic are those of generated twins"),
+        ("", "'' is not a name for a task"),
+        ("-", "'-' is not a name for a task"),
+        ("birds@home", "is not a name for a task"),
+        ("../birds", "is not a name for a task"),
+        ("V\u00f6gel", "is not a name for a task"),
+        ("birds-synthetic", "names that end in -synthetic are those of synthetic versions"),
         ("esc10", "there is a task 'esc10' already"),
     ],
 )
