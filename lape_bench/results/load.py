@@ -4,10 +4,8 @@ import gc
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +25,10 @@ from lape_bench.records.record import (
     record_folders,
 )
 from lape_bench.results.cells import CELL, SOURCES, cells_table, read_cells, settings_text
+from lape_bench.runtime.cpu_cores import available
 
 FINISHED = "finished_at"  # a column only until cells are sorted by it
-PARALLEL_FROM = 2_000  # records; fewer are read before other processes have started
+PARALLEL_FROM = 4_000  # records; fewer are read before other processes have started
 CHUNK = 200  # records that a process is given at a time
 BATCH = 50  # records that are read before the predictions of any of them
 
@@ -107,11 +106,22 @@ def _read_folder(source: Path) -> Results:
     folders = record_folders(source)
     if len(folders) < PARALLEL_FROM:
         return _sorted_by_finish(_read_records(folders))
+    from joblib import Parallel, delayed  # slow to import, and few reports need it
+
     chunks = [folders[start : start + CHUNK] for start in range(0, len(folders), CHUNK)]
-    # Records hold no reference cycles, and the search for some would take a tenth of the time.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(mp_context=context, initializer=gc.disable) as processes:
-        return _sorted_by_finish(_concatenate([*processes.map(_read_records, chunks)]))
+    # joblib starts new processes instead of forking, which is not safe beside the threads of a caller. They do not
+    # import the main module, so a user's script needs no `if __name__ == "__main__"`.
+    parts = Parallel(n_jobs=available(), backend="loky")(map(delayed(_read_chunk), chunks))
+    return _sorted_by_finish(_concatenate(parts))
+
+
+def _read_chunk(folders: Sequence[Path]) -> Results:
+    """Read records in a process of its own."""
+    gc.disable()  # records hold no reference cycles, and the search for some would take a tenth of the time
+    try:
+        return _read_records(folders)
+    finally:
+        gc.enable()
 
 
 def _read_records(folders: Sequence[Path]) -> Results:
