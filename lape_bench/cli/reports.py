@@ -167,7 +167,8 @@ def print_board(board: Any, format: str, told: list[str]) -> None:
     """Print a leaderboard in one of the formats, and what is told of it."""
     from lape_bench.report import leaderboard as boards
     from lape_bench.report.latex import latex
-    from lape_bench.report.table import Terminal, as_json
+    from lape_bench.report.table import as_json
+    from lape_bench.report.terminal import TerminalTable
 
     if format == "csv":
         print(boards.as_csv(board), end="")
@@ -178,7 +179,7 @@ def print_board(board: Any, format: str, told: list[str]) -> None:
     elif format == "latex":
         print(latex([boards.as_table(*boards.format_rows(board))]), end="")
     else:
-        print_table(Terminal(boards.as_table(*boards.format_rows(board))))
+        print_table(TerminalTable(boards.as_table(*boards.format_rows(board))))
     if told:
         machine = format in FOR_PROGRAMS
         print("", *told, sep="\n", file=sys.stderr if machine else sys.stdout)
@@ -200,7 +201,8 @@ def show_paper(
     from lape_bench.report.papers.paper_tables import paper_tables
     from lape_bench.report.papers.published import load_published
     from lape_bench.report.papers.specification import PaperSpecification, load_paper
-    from lape_bench.report.table import Terminal, as_csv, as_data, as_json, markdown
+    from lape_bench.report.table import as_csv, as_data, as_json, markdown
+    from lape_bench.report.terminal import TerminalTable
 
     described = load_paper(name)
     described = validate(
@@ -221,7 +223,7 @@ def show_paper(
         for number, table in enumerate(tables):
             if number:
                 print()
-            print_table(Terminal(table))
+            print_table(TerminalTable(table))
 
 
 def show_audit(records: list[Any]) -> None:

@@ -19,7 +19,7 @@ from lape_bench.report.leaderboard import (
     format_rows,
     leaderboard,
 )
-from lape_bench.report.table import Terminal
+from lape_bench.report.terminal import TerminalTable
 from lape_bench.results.load import load_results
 from tests.lape_bench.report.test_leaderboard import write, write_scores
 
@@ -202,7 +202,7 @@ def test_a_board_with_ranks_stands_within_a_terminal_of_80_characters(tmp_path: 
                 write_answers(tmp_path, system, 0.5, seed, fold=fold, folds=10)
     console = Console(width=80, markup=False, highlight=False)
     with console.capture() as captured:
-        console.print(Terminal(as_table(*format_rows(board_of(tmp_path)))))
+        console.print(TerminalTable(as_table(*format_rows(board_of(tmp_path)))))
     lines = captured.get().splitlines()
     assert max(map(len, lines)) <= 80
     (row,) = [line.split() for line in lines if "log-mel-statistics" in line]
