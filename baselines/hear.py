@@ -28,7 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lape_bench.core.errors import FAILURES, UserError, in_a_line
+from lape_bench.core.errors import FAILURES, UserError, summarize_error
 from lape_bench.learning.encoders.base import check_embeddings, is_positive_integer
 from lape_bench.learning.systems.adapter import (
     AdaptedEncoder,
@@ -286,4 +286,6 @@ def _facts(reference: ModuleReference, trace: str) -> ModuleFacts:
 
 
 def _failed(module: str, what: str, error: BaseException) -> UserError:
-    return UserError(f"the module '{module}' {what} ({in_a_line(error)})", next_step="mend it")
+    return UserError(
+        f"the module '{module}' {what} ({summarize_error(error)})", next_step="mend it"
+    )

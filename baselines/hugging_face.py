@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lape_bench.core.errors import UserError, in_a_line
+from lape_bench.core.errors import UserError, summarize_error
 from lape_bench.learning.systems.adapter import LoadedConfig, path_checksum, refuse_missing
 from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.layered_transformer import (
@@ -91,7 +91,7 @@ class ModelSource(NamedTuple):
                 return kind.from_pretrained(self.name, **how)
         except Exception as error:  # as many kinds as ways to fail
             raise UserError(
-                f"hf:{self.name} cannot be loaded ({in_a_line(error)})",
+                f"hf:{self.name} cannot be loaded ({summarize_error(error)})",
                 next_step="it takes config.json, preprocessor_config.json and weights of a model that "
                 "transformers itself knows",
             ) from error
@@ -258,7 +258,7 @@ def _source(argument: str) -> ModelSource:
             raise OSError("it has no config.json")
     except Exception as error:  # no network, no such model, one that asks for consent
         raise UserError(
-            f"hf:{argument} is neither on disk nor to be had from the hub ({in_a_line(error)})",
+            f"hf:{argument} is neither on disk nor to be had from the hub ({summarize_error(error)})",
             next_step="check the name; without a network, give a folder that a model was saved to",
         ) from error
     return ModelSource(name, Path(path).parent.name)  # snapshots/COMMIT/config.json

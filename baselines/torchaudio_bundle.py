@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio import pipelines
 
-from lape_bench.core.errors import UserError, in_a_line, unknown
+from lape_bench.core.errors import UserError, summarize_error, unknown
 from lape_bench.learning.systems.adapter import path_checksum
 from lape_bench.learning.systems.layered_transformer import LayeredEncoder, LayeredSystem
 
@@ -105,7 +105,7 @@ class TorchaudioBundle(LayeredSystem):
                 )
         except Exception as error:  # of the network, of a damaged file, of tensors that do not fit
             raise UserError(
-                f"torchaudio:{self.argument} cannot be loaded ({in_a_line(error)})",
+                f"torchaudio:{self.argument} cannot be loaded ({summarize_error(error)})",
                 next_step=f"connect this machine once, or put the bundle's weights at {self._weights}",
             ) from error
         return model

@@ -258,7 +258,7 @@ def run_items(
     from lape_bench.sweep.engine import run_cells
     from lape_bench.sweep.run_cell import is_finished
 
-    if distributed.several():
+    if distributed.is_distributed():
         raise UserError(
             "torchrun started several processes, and a cell is run by one",
             next_step="pre-train with 'torchrun --no-python bench pretrain', then run without it; cells side by side: bench "

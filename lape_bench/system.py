@@ -175,7 +175,7 @@ class RunContext:
         }
 
         def compute_together(folder: Path, work: Path) -> None:
-            self.process_group.agree(work)
+            self.process_group.broadcast(work)
             # Artifacts that it uses itself are not listed: a run that finds this one in the cache does not know them.
             compute(folder, replace(self, work_folder=work, artifacts=[]))
 
@@ -190,7 +190,7 @@ class RunContext:
                 lambda: logger.info(f"waiting for another run that makes this: {kind}, {about}"),
                 self.artifact_store,
             )
-            self.process_group.agree(result)
+            self.process_group.broadcast(result)
         else:
             result = self._follow_rank_0(compute)
         self.artifacts.append(result)
@@ -200,11 +200,11 @@ class RunContext:
 
     def _follow_rank_0(self, compute: Callable[[Path, "RunContext"], None]) -> Artifact:
         """Take part in computing an artifact, unless rank 0 found it in the cache; return what rank 0 returns."""
-        message = self.process_group.agree(None)
+        message = self.process_group.broadcast(None)
         if isinstance(message, Path):  # the work folder of an artifact that is computed now
             with TemporaryDirectory() as unused:
                 compute(Path(unused), replace(self, work_folder=message, artifacts=[]))
-            message = self.process_group.agree(None)
+            message = self.process_group.broadcast(None)
         assert isinstance(message, Artifact), "rank 0 ends with the artifact"
         return message
 

@@ -192,7 +192,7 @@ class Unfused(SpectrogramSystem):
             "pseudo-labels",
             f"{config.clusters} clusters of {len(train):,} clips, seed {context.seeds.seed}",
             {
-                "teacher": teacher.artifact.made.sha256,
+                "teacher": teacher.artifact.metadata.sha256,
                 "clips": train.key,
                 "window_seconds": window_seconds,
                 "settings": config.model_dump(include=set(PseudoLabelConfig.model_fields)),
@@ -246,8 +246,8 @@ class Unfused(SpectrogramSystem):
             "student",
             f"d = {settings.student_width}, {settings.clusters} clusters, seed {context.seeds.seed}",
             {
-                "pseudo_labels": origin.made.sha256,
-                "teacher": teacher.artifact.made.sha256
+                "pseudo_labels": origin.metadata.sha256,
+                "teacher": teacher.artifact.metadata.sha256
                 if settings.student_init == "teacher"
                 else None,
                 "clips": train.key,

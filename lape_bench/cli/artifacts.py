@@ -27,13 +27,13 @@ def list_artifacts() -> None:
         table.add_column(heading, justify="right")
     table.add_column("what", overflow="fold")
     total = 0
-    for each in artifacts.kept(artifacts.cache()):
+    for each in artifacts.list_artifacts(artifacts.cache()):
         total += each.bytes
         table.add_row(
             each.kind,
             each.hash[:12],
             f"{each.bytes / 2**20:.1f}",
-            f"{each.made.seconds:.0f}" if each.made else "",
+            f"{each.metadata.seconds:.0f}" if each.metadata else "",
             f"{each.unused_days:.1f}",
             each.about,
         )
@@ -52,7 +52,7 @@ def prune_artifacts(
     """Delete artifacts that no run has used for a while; a later run makes them again."""
     from lape_bench.runtime import artifacts
 
-    everything = list(artifacts.kept(artifacts.cache()))
+    everything = list(artifacts.list_artifacts(artifacts.cache()))
     kinds = sorted({each.kind for each in everything})
     if kind is not None and kind not in kinds:
         raise unknown("kind of artifact", kind, kinds)

@@ -155,7 +155,7 @@ def lock(
 @app.command(epilog="Example: bench data status")
 def status() -> None:
     """Show of every task what is on disk: missing, fetched, prepared or verified, its size and its license."""
-    from lape_bench.data.inventory import DiskUsage, measure, take_stock
+    from lape_bench.data.inventory import DiskUsage, disk_usage, measure
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", no_wrap=True)
@@ -163,16 +163,16 @@ def status() -> None:
     table.add_column("MiB", justify="right")
     table.add_column("license", overflow="fold")
     cards, problems = all_cards()
-    stocks: dict[str, DiskUsage] = {}
+    usages: dict[str, DiskUsage] = {}
     for card in cards:
         try:
-            stocks[card.name] = take_stock(card)
+            usages[card.name] = disk_usage(card)
         except UserError as problem:
             problems.append(problem)
-    each, total = measure(list(stocks.values()))
+    each, total = measure(list(usages.values()))
     licenses = {card.name: card.license for card in cards}
-    for (name, stock), size in zip(stocks.items(), each, strict=True):
-        table.add_row(name, stock.state, f"{size / 2**20:,.0f}", licenses[name])
+    for (name, usage), size in zip(usages.items(), each, strict=True):
+        table.add_row(name, usage.state, f"{size / 2**20:,.0f}", licenses[name])
     print_table(table)
     print(f"{total / 2**20:,.0f} MiB in {home()}; what tasks share stands with each of them")
     for error in problems:

@@ -309,18 +309,18 @@ def pretrain(
     if epochs is not None:
         given = merge(given, {"pretrain": {"epochs": epochs, "min_steps": 1}})
     compute = Compute(device=device, precision=precision, threads=threads)
-    progress = start_progress(quiet or not distributed.leads(), verbose)
+    progress = start_progress(quiet or not distributed.is_main_process(), verbose)
     try:
         upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
-        if distributed.leads():
+        if distributed.is_main_process():
             print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    if not distributed.leads():
+    if not distributed.is_main_process():
         return
     found, curve = upstream.artifact, upstream.curve
     how = "pre-trained" if found.computed else "found, pre-trained before"
-    print(f"upstream {found.hash[:12]} {how} in {found.made.seconds:.0f} s: {found.folder}")
+    print(f"upstream {found.hash[:12]} {how} in {found.metadata.seconds:.0f} s: {found.folder}")
     ends = [
         f"{name.replace('_', ' ')} {curve[0][name]:.4g} -> {curve[-1][name]:.4g}"
         for name in curve[0]
@@ -374,7 +374,7 @@ def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) ->
     from lape_bench.runtime import distributed
     from lape_bench.sweep.engine import run_cells
 
-    if distributed.several():
+    if distributed.is_distributed():
         raise UserError(
             "torchrun started several processes, and a cell is run by one",
             next_step="pre-train with 'torchrun --no-python bench pretrain', then run without it; cells side by side: bench "

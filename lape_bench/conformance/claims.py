@@ -7,7 +7,7 @@ when there is something else to say.
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
-from lape_bench.core.errors import FAILURES, UserError, in_a_line
+from lape_bench.core.errors import FAILURES, UserError, summarize_error
 
 ClaimStatus = Literal["ok", "FAILS", "skipped", "note"]
 
@@ -66,5 +66,5 @@ def hold(group: str, claim: str, check: Callable[[], str | None]) -> ClaimResult
     except UserError as error:
         return ClaimResult(group, claim, "FAILS", str(error).rstrip("."))
     except FAILURES as error:  # a plug-in may fail in any way; the check says how
-        return ClaimResult(group, claim, "FAILS", f"it raised {in_a_line(error)}")
+        return ClaimResult(group, claim, "FAILS", f"it raised {summarize_error(error)}")
     return ClaimResult(group, claim, "ok", remark or "")

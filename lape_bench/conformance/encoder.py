@@ -17,7 +17,7 @@ from lape_bench.conformance.devices import (
     unregistered,
 )
 from lape_bench.conformance.harness import Harness
-from lape_bench.core.errors import FAILURES, in_a_line
+from lape_bench.core.errors import FAILURES, summarize_error
 from lape_bench.learning.encoders.base import Encoder, check_embeddings
 from lape_bench.learning.systems.encoder_system import EncoderSystem
 from lape_bench.learning.training.batches import whole_clip_batches
@@ -139,7 +139,7 @@ def _embeds(subject: _Subject) -> str:
             if len(batch) > 1:
                 raise
             raise ClaimFailed(
-                f"one window alone raised {in_a_line(error)}; {OVER_THE_BATCH}"
+                f"one window alone raised {summarize_error(error)}; {OVER_THE_BATCH}"
             ) from error
         check_embeddings(embeddings, (len(batch), subject.encoder.embedding_size), "it")
         if embeddings.dtype not in (torch.float32, torch.bfloat16):
@@ -166,7 +166,7 @@ def _lengths(subject: _Subject) -> None:
         try:
             found = tuple(subject.evaluate(window).shape)
         except Exception as error:  # a layer that does not fit says so in its own way
-            said = in_a_line(error).rstrip(".")
+            said = summarize_error(error).rstrip(".")
             raise ClaimFailed(f"one of {seconds:g} s raised {said}; {cause}") from error
         if found != wanted:
             raise ClaimFailed(
@@ -180,7 +180,7 @@ def _shortest(subject: _Subject) -> None:
         embeddings = check_embeddings(found, (1, subject.encoder.embedding_size), "it")
     except FAILURES as error:  # a layer that does not fit says so in its own way
         raise ClaimNote(
-            f"{in_a_line(error).rstrip('.')}: tasks with such clips are beyond it"
+            f"{summarize_error(error).rstrip('.')}: tasks with such clips are beyond it"
         ) from error
     if not torch.isfinite(embeddings).all():
         raise ClaimFailed(
@@ -248,7 +248,7 @@ def _moves(subject: _Subject) -> str:
             with torch.no_grad():
                 found = moved.eval()(moved.features(windows.to(device)))
         except Exception as error:  # every operation has its own
-            said = in_a_line(error).rstrip(".")
+            said = summarize_error(error).rstrip(".")
             raise ClaimFailed(f"on {device} it raised {said}; {cause}") from error
         if found.device.type != device.type:
             raise ClaimFailed(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from lape_bench.core.errors import UserError, nearest
+from lape_bench.core.errors import UserError, did_you_mean
 
 
 class Frozen(BaseModel):
@@ -157,7 +157,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, first["loc"][:-1])
-        hint = nearest(str(first["loc"][-1]), known)
+        hint = did_you_mean(str(first["loc"][-1]), known)
         said = f"'{path}' is not a known key" + (f": {hint}" if hint else "")
         said += f"; known: {', '.join(known)}"
     else:

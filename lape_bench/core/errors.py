@@ -56,7 +56,7 @@ def _rebuild(what: str, allowed: str, next_step: str) -> UserError:
     return UserError(what, allowed=allowed, next_step=next_step)
 
 
-def in_a_line(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """Return the sentence of a user's mistake; of another error, its kind, the beginning of what it says, and where it was."""
     if isinstance(error, UserError):
         return str(error)
@@ -78,7 +78,7 @@ def _place_in_a_plug_in(error: BaseException) -> str:
     return place
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
@@ -89,7 +89,7 @@ def unknown(
 ) -> UserError:
     """Say that `name` is no known `kind`, which ones are, and which one may have been meant."""
     known = sorted(known)
-    hint = nearest(name, known)
+    hint = did_you_mean(name, known)
     return UserError(
         f"there is no {kind} '{name}'"
         + (f" in {where}" if where else "")
@@ -108,7 +108,7 @@ def _is_about(error: OSError, place: Path) -> bool:
 
 
 @contextmanager
-def writing(place: Path) -> Iterator[None]:
+def explain_write_errors(place: Path) -> Iterator[None]:
     """Turn a full disk or a place that cannot be written into a `UserError` that names it."""
     try:
         yield

@@ -13,7 +13,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 
 PART = ".part-"
 ABANDONED_SECONDS = 24 * 3600
@@ -43,7 +43,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written; nothing is left behind.
     """
-    with writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -87,7 +87,7 @@ def staged_folders(parent: Path) -> Iterator[Callable[[], Staging]]:
 
     They are flushed to the disk together when the block succeeds, and then appear one after the other.
     """
-    with writing(parent):
+    with explain_write_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent)
         stagings: list[Staging] = []
@@ -132,7 +132,7 @@ def checkpoint_folder(work: Path, stamp: Mapping[str, Any]) -> int:
             resumed = 0
     if not resumed:
         shutil.rmtree(work, ignore_errors=True)
-        with writing(work):
+        with explain_write_errors(work):
             work.mkdir(parents=True)
     write_text(path, json.dumps({**stamp, "resumed": resumed}))
     return resumed
@@ -149,7 +149,7 @@ def sha256(path: Path) -> str:
     return digest(path, "sha256")
 
 
-def existing(path: Path, what: str) -> Path:
+def require_exists(path: Path, what: str) -> Path:
     """Return `path` made absolute, or say that `what` is not there."""
     path = path.expanduser().absolute()
     if not path.exists():

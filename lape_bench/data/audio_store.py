@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import home, staged_folder
 from lape_bench.data import audio
 from lape_bench.runtime import cpu_cores
@@ -139,9 +139,9 @@ def _room(count: int) -> NDArray[np.float32]:
     if count * np.dtype(np.float32).itemsize <= RESIDENT_BYTES:
         return np.empty(count, np.float32)
     folder = home() / "store"
-    with writing(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+    with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
         # Reserved now: a full disk met later, while writing to the map, would kill the process.
         os.posix_fallocate(file.fileno(), 0, count * 4)
         return np.memmap(file, np.float32, mode="r+", shape=(count,))
@@ -163,7 +163,7 @@ def key_of(recordings: Sequence[Recording], facts: Sequence[ClipFacts]) -> str:
     )
 
 
-def build(
+def build_store(
     recordings: Sequence[Recording],
     rate: int,
     on_clip: Callable[[], None] = lambda: None,
@@ -201,7 +201,7 @@ def build(
     return key, facts
 
 
-def is_there(key: str, rate: int) -> bool:
+def is_built(key: str, rate: int) -> bool:
     """Tell whether a store was built at this rate in Hz."""
     return (home() / "store" / _folder(key, rate)).is_dir()
 
@@ -230,9 +230,9 @@ def open_store(
         UserError: the recordings are needed and no longer hold the audio they were prepared with.
     """
     folder = home() / "store" / _folder(key, rate)
-    if not is_there(key, rate):
+    if not is_built(key, rate):
         wanted = recordings()
-        build(wanted, rate, on_clip, lambda facts: _refuse_changed(key, wanted, facts))
+        build_store(wanted, rate, on_clip, lambda facts: _refuse_changed(key, wanted, facts))
     with np.load(folder / INDEX) as index:
         ids, lengths = index["ids"], index["lengths"]
     samples = np.memmap(folder / SAMPLES, np.float32, mode="r")

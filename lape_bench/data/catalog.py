@@ -64,7 +64,7 @@ def _registered(name: str) -> TaskCard:
     if name not in TASKS.names():
         twins = {card.name + SUFFIX for card in all_cards()[0] if card.data == "real"}
         raise unknown("task", name, twins.union(task_names()), LISTED)
-    return read_card(TASKS.file_beside(name, "card"))
+    return read_card(TASKS.yaml_file(name, "card"))
 
 
 def _read_own(path: Path) -> TaskCard:

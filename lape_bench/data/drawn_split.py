@@ -13,7 +13,7 @@ from lape_bench.task import SIDES, ClipEntry, SplitName, TaskCard
 Unit = tuple[str, list[ClipEntry]]  # clips that stay together, with what they share
 
 
-def draw_sides(listing: Sequence[ClipEntry], card: TaskCard) -> list[ClipEntry]:
+def draw_split(listing: Sequence[ClipEntry], card: TaskCard) -> list[ClipEntry]:
     """Give each clip its side, by the shares of a card whose split is drawn.
 
     Clips that share their group stay together where the card has groups; otherwise each goes its own way. Shares are

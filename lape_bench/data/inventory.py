@@ -25,7 +25,7 @@ class DiskUsage(NamedTuple):
     places: frozenset[Path]
 
 
-def take_stock(card: TaskCard) -> DiskUsage:
+def disk_usage(card: TaskCard) -> DiskUsage:
     """Look for a task's downloads, recordings, manifest and store below the cache folder.
 
     Recordings that a user keeps elsewhere are not counted.
@@ -50,11 +50,11 @@ def take_stock(card: TaskCard) -> DiskUsage:
     return DiskUsage(state, frozenset(place for place in places if place is not None))
 
 
-def measure(stocks: Sequence[DiskUsage]) -> tuple[list[int], int]:
+def measure(usages: Sequence[DiskUsage]) -> tuple[list[int], int]:
     """Return the bytes of each task's files below the cache folder, and of all, shared ones counted once."""
-    places = {place for stock in stocks for place in stock.places}
+    places = {place for usage in usages for place in usage.places}
     files = {place: _files(place) for place in places}
-    each = [_sum(files[place] for place in stock.places) for stock in stocks]
+    each = [_sum(files[place] for place in usage.places) for usage in usages]
     return each, _sum(files.values())
 
 

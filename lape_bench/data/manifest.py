@@ -124,7 +124,7 @@ class Manifest:
         """
         ids = tuple(self.clips["clip_id"])
         pairs = list(zip(ids, self.clips["content"], strict=True))
-        shared = audio_store.is_there(self.info.store_key, rate)
+        shared = audio_store.is_built(self.info.store_key, rate)
         key = self.info.store_key if shared else audio_store.audio_key(pairs)
         progress = progress or Progress(quiet=True)
         with progress.task(f"decoding {self.reference}", len(self), "clips") as task:

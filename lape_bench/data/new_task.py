@@ -15,10 +15,10 @@ import yaml
 
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError, unknown
-from lape_bench.core.paths import existing, write_text
+from lape_bench.core.paths import require_exists, write_text
 from lape_bench.data.audio import SUFFIXES, UNKNOWN_FRAMES
 from lape_bench.data.catalog import own_card, own_names, task_names
-from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.readers import class_folders, clip_table
 from lape_bench.data.readers.synthetic import SUFFIX
 from lape_bench.task import SIDES, ClipEntry, Columns, Recordings, SplitName, TaskCard
@@ -87,7 +87,7 @@ def new_task(
             classes or clips for a split.
     """
     _refuse_name(name)
-    source = _normal(existing(source, "the folder or table"))
+    source = _normal(require_exists(source, "the folder or table"))
     if source.is_dir():
         recordings, listing, notes = _folder(source, columns, audio)
     else:
@@ -101,7 +101,7 @@ def new_task(
     }
     card = validate(values, TaskCard, where=f"the card of {name}")
     if card.split.rule == "drawn":
-        listing = draw_sides(listing, card)
+        listing = draw_split(listing, card)
     _refuse_missing_sides(card, listing)
     _refuse_shared_groups(card, listing)
     notes = [*notes, *_check_classes(card, listing)]
@@ -185,7 +185,7 @@ def _table(
             f"{table} is neither a folder nor a table",
             allowed="a folder of class folders, or a CSV file; an archive has to be unpacked first",
         )
-    root = _normal(existing(audio, "the folder")) if audio is not None else table.parent
+    root = _normal(require_exists(audio, "the folder")) if audio is not None else table.parent
     if not root.is_dir():
         raise UserError(f"{root} is not a folder", next_step="give the folder of the recordings")
     columns = _columns(table, given)

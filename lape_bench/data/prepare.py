@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lape_bench.core.errors import UserError, nearest
+from lape_bench.core.errors import UserError, did_you_mean
 from lape_bench.core.paths import manifest_path, within_home
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio_store import ClipFacts, Recording
 from lape_bench.data.catalog import load_card, load_reader
-from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
 from lape_bench.data.sources.gather import Gathered, gather
 from lape_bench.task import ClipEntry, TaskCard
@@ -81,7 +81,7 @@ def prepare(
             manifests.append(_manifest(each, usable, left_out, facts_of, gathered, key))
 
     with progress.task(f"decoding {card.name}", len(recordings), "clips") as task:
-        audio_store.build(recordings, audio_store.STORE_RATE, task.advance, accept)
+        audio_store.build_store(recordings, audio_store.STORE_RATE, task.advance, accept)
     for manifest in manifests:
         manifest.save()
     return manifests
@@ -121,7 +121,7 @@ def _listing(
         twice.append((clip.clip_id, f"{_shown(clip.path)} is a second clip of this id"))
     listing = list(first.values())
     if card.split.rule == "drawn":
-        listing = sorted(draw_sides(listing, card))
+        listing = sorted(draw_split(listing, card))
     if card.state:  # of published data sets some share groups by design, and `verify` says so
         _refuse_shared_groups(card, listing)
     return listing, twice
@@ -234,7 +234,7 @@ def _of_two_classes(listing: list[ClipEntry], facts_of: dict[str, ClipFacts]) ->
 def _unfit(clip: ClipEntry, card: TaskCard) -> str:
     """Say why a clip's label or side does not fit the card; empty where both do."""
     if clip.label not in card.classes:
-        hint = nearest(clip.label, card.classes)
+        hint = did_you_mean(clip.label, card.classes)
         return f"label '{clip.label}' is no class of the card" + (f" ({hint})" if hint else "")
     placed = clip.fold in card.folds if card.split.folds else clip.split is not None
     return "" if placed else "the split has no side for it"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lape_bench.core.errors import UserError, nearest
+from lape_bench.core.errors import UserError, did_you_mean
 from lape_bench.core.paths import home, write_text
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
@@ -105,7 +105,7 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
     """Open every audio file below a folder, decoded once for as long as no file changes."""
     root = Path(entry).expanduser().absolute()
     if not entry.strip() or not root.is_dir():  # an empty path would be the current folder
-        hint = nearest(entry, task_names())
+        hint = did_you_mean(entry, task_names())
         raise UserError(
             f"the corpus names '{entry}', which is neither a task nor a folder"
             + (f": {hint}" if hint else ""),
@@ -146,7 +146,7 @@ def _decode_folder(
         by its path.
     """
     with progress.task(f"decoding {root.name}", len(recordings), "clips") as task:
-        key, facts = audio_store.build(recordings, rate, task.advance)
+        key, facts = audio_store.build_store(recordings, rate, task.advance)
     pairs = list(zip(recordings, facts, strict=True))
     contents = {r.clip_id: fact.content for r, fact in pairs if not fact.problem}
     if not contents:

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, get_args
 
 from lape_bench.core.config import validate
-from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
+from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
@@ -152,7 +152,7 @@ def _plan(cell: Cell, progress: Progress) -> PlannedCell | ImpossibleCell:
     try:
         return resolve(cell, progress).planned
     except FAILURES as error:  # a plug-in may fail in any way
-        return ImpossibleCell(cell, in_a_line(error))
+        return ImpossibleCell(cell, summarize_error(error))
 
 
 def _shared_artifacts(cell: Cell, system: System, manifest: Manifest) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.evaluation.corpus import load_corpus
 from lape_bench.learning.systems.pretrained_system import PretrainedUpstream, load_upstream
 from lape_bench.runtime.device import Compute, stamp
-from lape_bench.runtime.distributed import joined
+from lape_bench.runtime.distributed import join_process_group
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
@@ -34,7 +34,7 @@ def learn_upstream(
     config = validate(settings, kind.Settings, where=f"settings of {system}")
     device, precision = compute.resolve()
     # The artifact's own folder keeps the checkpoints.
-    with joined(device) as process_group, tempfile.TemporaryDirectory() as work:
+    with join_process_group(device) as process_group, tempfile.TemporaryDirectory() as work:
         stamp_here = stamp(device, precision)
         if process_group.size > 1:
             stamp_here["ranks"] = str(process_group.size)

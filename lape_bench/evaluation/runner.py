@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lape_bench import metrics
 from lape_bench.core.config import Config
-from lape_bench.core.errors import FAILURES, UserError, in_a_line, writing
+from lape_bench.core.errors import FAILURES, UserError, explain_write_errors, summarize_error
 from lape_bench.core.paths import checkpoint_folder, staged_folder, write_text
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
@@ -171,7 +171,7 @@ def _find_or_run(
     options.compute.resolve()
     planned = resolved.planned
     folder = cell_folder(options.out, planned.cell, planned.identity)
-    with writing(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # A second process on the same cell waits here and then finds it finished.
         with FileLock(folder / LOCK):
@@ -225,7 +225,7 @@ def _run_and_record(
         record = _run(resolved, options, folder, progress, artifact_store)
     except FAILURES as error:  # whatever a system raises, the record says so and other cells go on
         write_text(folder / ERROR, traceback.format_exc())
-        return _failed(resolved.planned, folder, in_a_line(error))
+        return _failed(resolved.planned, folder, summarize_error(error))
     (folder / ERROR).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return record
@@ -424,8 +424,8 @@ def _trained(system: System, data: TrainingData, context: RunContext) -> _Traine
             ArtifactUse(
                 kind=each.kind,
                 hash=each.hash,
-                sha256=each.made.sha256,
-                seconds=each.made.seconds,
+                sha256=each.metadata.sha256,
+                seconds=each.metadata.seconds,
                 found=not each.computed,
                 waited=each.waited,
             )

@@ -30,7 +30,7 @@ _codes: dict[str, str] = {}
 
 
 def describe(kind: type) -> LocalClass:
-    """Find out what the code of a class is, and keep that for `code_of`."""
+    """Find out what the code of a class is, and keep that for `class_code`."""
     name = kind.__name__
     try:
         digest = hashlib.sha256(source_of(kind).encode()).hexdigest()
@@ -42,7 +42,7 @@ def describe(kind: type) -> LocalClass:
     return described
 
 
-def code_of(kind: type) -> str | None:
+def class_code(kind: type) -> str | None:
     """Say what the code of such a class is, or of a system that was made of one; None for other classes."""
     return _codes.get(_place(kind))
 

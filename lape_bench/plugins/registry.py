@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
+from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.plugins import single_file
 from lape_bench.plugins.local_classes import LocalClass, describe
 
@@ -145,7 +145,7 @@ class Registry:
         except FAILURES as error:  # however it fails, it is named and ours goes on
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
-                f"{in_a_line(error)}",
+                f"{summarize_error(error)}",
                 next_step=f"mend or uninstall {_origin(point)}",
             ) from error
         if not accept(loaded):
@@ -172,7 +172,7 @@ class Registry:
     def source(self, name: str) -> Path | None:
         """Return the file of the module that `name` points to, without importing it."""
         if self.is_file(name):
-            return single_file.place(name)
+            return single_file.plugin_file(name)
         point = self.entry(name)
         try:
             spec = importlib.util.find_spec(point.module)
@@ -180,7 +180,7 @@ class Registry:
             return None
         return Path(spec.origin) if spec and spec.origin else None
 
-    def file_beside(self, name: str, what: str) -> Path:
+    def yaml_file(self, name: str, what: str) -> Path:
         """Return the file `<name>.yaml` beside the module that `name` points to.
 
         Raises:
@@ -207,7 +207,7 @@ class Registry:
         if local is not None:
             return local.code
         if self.is_file(name):
-            return f"file {single_file.code(name)}"
+            return f"file {single_file.describe_code(name)}"
         return _origin(self.entry(name))
 
     def summary(self, name: str) -> str:

@@ -11,8 +11,8 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
-from lape_bench.core.errors import FAILURES, UserError, in_a_line, unknown
-from lape_bench.core.paths import existing, sha256
+from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
+from lape_bench.core.paths import require_exists, sha256
 from lape_bench.plugins import local_classes
 from lape_bench.plugins.local_imports import imported_files, module_name
 
@@ -21,7 +21,7 @@ _folders: list[str] = []
 _imported_as: dict[Path, str] = {}
 """The SHA-256 of each file beside a plug-in, when this process imported it."""
 _codes: dict[str, str] = {}
-"""Of the module that a plug-in's file, or one beside it, is: what its code is, as `code` says it."""
+"""Of the module that a plug-in's file, or one beside it, is: what its code is, as `describe_code` says it."""
 
 
 class _Uncompiled(SourceFileLoader):
@@ -32,22 +32,22 @@ class _Uncompiled(SourceFileLoader):
         raise OSError
 
 
-def place(name: str) -> Path:
+def plugin_file(name: str) -> Path:
     """Return the file of `path/to/file.py:Class`."""
     # Resolved, so that one file has one spelling, and its folder is that of `python FILE`.
-    path = existing(Path(name.rpartition(":")[0]), "the plug-in file").resolve()
+    path = require_exists(Path(name.rpartition(":")[0]), "the plug-in file").resolve()
     if not path.is_file():
         raise UserError(f"{path} is no file", next_step="give a Python file with a class in it")
     return path
 
 
-def code(name: str) -> str:
+def describe_code(name: str) -> str:
     """Return name and SHA-256 of a plug-in's file, and of those that it imports from its folder.
 
     Raises:
         UserError: one of the latter is not what this process has imported under its name.
     """
-    path = place(name)
+    path = plugin_file(name)
     beside = _beside(path)
     for file in beside:
         held = sys.modules.get(module_name(file, path.parent))
@@ -66,7 +66,7 @@ def code(name: str) -> str:
     return _told([path, *beside])
 
 
-def code_of(kind: type) -> list[str]:
+def class_code(kind: type) -> list[str]:
     """Return the code of a class of this process, and of those files of plug-ins that it or a base is written in.
 
     What is computed by a class and kept is kept by this too: a class that a plug-in imports from beside it has a
@@ -74,7 +74,7 @@ def code_of(kind: type) -> list[str]:
     """
     modules = {each.__module__ for each in kind.__mro__}
     of_files = {_codes[module] for module in modules if module in _codes}
-    return sorted(of_files.union(filter(None, map(local_classes.code_of, kind.__mro__))))
+    return sorted(of_files.union(filter(None, map(local_classes.class_code, kind.__mro__))))
 
 
 def load(name: str) -> Any:
@@ -83,9 +83,11 @@ def load(name: str) -> Any:
     Raises:
         UserError: the file is missing, fails, or has no such class.
     """
-    path, wanted = place(name), name.rpartition(":")[2]
+    path, wanted = plugin_file(name), name.rpartition(":")[2]
     _look_beside(path)
-    unique = f"{path.stem}_{hashlib.sha256(f'{path}: {code(name)}'.encode()).hexdigest()[:12]}"
+    unique = (
+        f"{path.stem}_{hashlib.sha256(f'{path}: {describe_code(name)}'.encode()).hexdigest()[:12]}"
+    )
     module = sys.modules.get(unique)
     if module is None:
         spec = importlib.util.spec_from_file_location(unique, loader=_Uncompiled(unique, str(path)))
@@ -95,7 +97,7 @@ def load(name: str) -> Any:
         for each in (beside := _beside(path)):
             _imported_as[each] = sha256(each)
             _codes[module_name(each, path.parent)] = _told([each, *beside])
-        _codes[unique] = code(name)
+        _codes[unique] = describe_code(name)
         sys.modules[unique] = module  # before it runs: dataclasses and pydantic look there
         try:
             spec.loader.exec_module(module)
@@ -104,7 +106,7 @@ def load(name: str) -> Any:
             if not isinstance(error, FAILURES):
                 raise
             raise UserError(
-                f"{path} cannot be loaded: it raised {in_a_line(error)}",
+                f"{path} cannot be loaded: it raised {summarize_error(error)}",
                 next_step="mend the file",
             ) from error
     if not hasattr(module, wanted):

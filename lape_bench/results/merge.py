@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import new_file
 from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import (
@@ -76,7 +76,7 @@ def _merge_one(into: Path, folder: Path, merged: MergeResult) -> None:
     if target.resolve() == folder.resolve():
         merged.there.append(folder)
         return
-    with writing(target):
+    with explain_write_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         with FileLock(target / LOCK):  # a cell that runs there is waited for
             before = _there(target)

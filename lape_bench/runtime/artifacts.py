@@ -21,10 +21,10 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from lape_bench.core.config import Config
-from lape_bench.core.errors import writing
+from lape_bench.core.errors import explain_write_errors
 from lape_bench.core.paths import PART, checkpoint_folder, home, sha256, staged_folder, write_text
 
-DESCRIPTION, MADE = "artifact.json", "made.json"
+DESCRIPTION, METADATA = "artifact.json", "made.json"
 LOCK, WORK = ".lock-", ".work-"
 
 
@@ -54,7 +54,7 @@ class Artifact:
         kind: what it is, such as "embeddings".
         hash: names it.
         folder: holds it.
-        made: what making it took.
+        metadata: what making it took.
         computed: now, rather than found.
         waited: seconds until another process had made it, or until it was brought from another machine.
     """
@@ -62,7 +62,7 @@ class Artifact:
     kind: str
     hash: str
     folder: Path
-    made: ArtifactMetadata
+    metadata: ArtifactMetadata
     computed: bool
     waited: float = 0.0
 
@@ -115,29 +115,30 @@ def artifact(
         within: the folder of artifacts, such as `cache()`.
         stamp: what a checkpoint must have been written under to be taken up.
         on_wait: called when another process is making it.
-        depot: asked for what is not in the cache, and left what is.
+        artifact_store: asked for what is not in the cache, and given what is.
     """
     description = json.dumps({"kind": kind, **determined_by}, sort_keys=True, indent=1)
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
     parent = within / kind
     folder, work = parent / name, parent / f"{WORK}{name}"
-    made, computed, waited = intact(folder), False, 0.0
-    if made is None:
+    metadata, computed, waited = intact_metadata(folder), False, 0.0
+    if metadata is None:
         asked = time.perf_counter()
         with _held(parent / f"{LOCK}{name}", on_wait):
-            made = intact(folder) or _fetched(kind, name, parent, artifact_store)
-            if made is not None:
+            metadata = intact_metadata(folder) or _fetched(kind, name, parent, artifact_store)
+            if metadata is not None:
                 waited = time.perf_counter() - asked
             else:
                 shutil.rmtree(folder, ignore_errors=True)
                 checkpoint_folder(work, stamp)
-                made, computed = _computed(parent, name, about, description, compute, work), True
+                metadata = _computed(parent, name, about, description, compute, work)
+                computed = True
     if artifact_store is not None:
         artifact_store.leave(kind, name, folder)
     shutil.rmtree(work, ignore_errors=True)  # of a run, too, that was killed just before its end
     with suppress(OSError):  # a cache that may only be read
-        (folder / MADE).touch()  # it was used
-    return Artifact(kind, name, folder, made, computed, waited)
+        (folder / METADATA).touch()  # it was used
+    return Artifact(kind, name, folder, metadata, computed, waited)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class ArtifactInfo:
         folder: holds it.
         bytes: of its files.
         last_used: seconds since the epoch.
-        made: none where it is unfinished, or of an earlier release.
+        metadata: none where it is unfinished, or of an earlier release.
     """
 
     kind: str
@@ -158,7 +159,7 @@ class ArtifactInfo:
     folder: Path
     bytes: int
     last_used: float
-    made: ArtifactMetadata | None
+    metadata: ArtifactMetadata | None
 
     @property
     def unused_days(self) -> float:
@@ -168,13 +169,13 @@ class ArtifactInfo:
     @property
     def about(self) -> str:
         """What it is, in a line."""
-        if self.made is not None:
-            return self.made.about
+        if self.metadata is not None:
+            return self.metadata.about
         unfinished = self.folder.name.startswith(".")
         return "unfinished: a killed run, or one under way" if unfinished else "not readable"
 
 
-def kept(within: Path) -> Iterator[ArtifactInfo]:
+def list_artifacts(within: Path) -> Iterator[ArtifactInfo]:
     """Go through all that is kept, by kind and age."""
     for parent in sorted(path for path in within.glob("*") if path.is_dir()):
         found = []
@@ -182,13 +183,17 @@ def kept(within: Path) -> Iterator[ArtifactInfo]:
         # What is being written this moment belongs to its writer.
         for folder in (path for path in folders if not path.name.startswith(PART)):
             unfinished = folder.name.startswith(".")
-            made = None if unfinished else _read_made(folder)
+            metadata = None if unfinished else _read_metadata(folder)
             facts = dict(_facts(folder))
-            counted = [facts[folder / MADE]] if made and folder / MADE in facts else facts.values()
-            newest = max((each.st_mtime for each in counted), default=0.0)
+            counted = (
+                [facts[folder / METADATA]]
+                if metadata and folder / METADATA in facts
+                else facts.values()
+            )
+            newest = max((stat.st_mtime for stat in counted), default=0.0)
             size = sum(each.st_size for each in facts.values() if S_ISREG(each.st_mode))
             name = folder.name.removeprefix(WORK)
-            found.append(ArtifactInfo(parent.name, name, folder, size, newest, made))
+            found.append(ArtifactInfo(parent.name, name, folder, size, newest, metadata))
         yield from sorted(found, key=lambda each: each.last_used)
 
 
@@ -203,7 +208,7 @@ def remove(each: ArtifactInfo) -> None:
 def _held(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock during the block."""
     lock = FileLock(path)
-    with writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
@@ -230,16 +235,16 @@ def _computed(
         compute(staging.path, work)
         write_text(staging.path / DESCRIPTION, description)
         sha256, size = _digest(staging.path)
-        made = ArtifactMetadata(
+        metadata = ArtifactMetadata(
             seconds=round(time.perf_counter() - began, 3),
             sha256=sha256,
             bytes=size,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             about=about,
         )
-        write_text(staging.path / MADE, made.model_dump_json())
+        write_text(staging.path / METADATA, metadata.model_dump_json())
         staging.name = name
-    return made
+    return metadata
 
 
 def _fetched(
@@ -250,22 +255,22 @@ def _fetched(
         return None
     with staged_folder(parent) as staging:
         artifact_store.fetch(kind, name, staging.path)
-        made = intact(staging.path)
-        if made is not None:
+        metadata = intact_metadata(staging.path)
+        if metadata is not None:
             shutil.rmtree(parent / name, ignore_errors=True)  # one that was damaged
             staging.name = name
-    return made
+    return metadata
 
 
-def intact(folder: Path) -> ArtifactMetadata | None:
+def intact_metadata(folder: Path) -> ArtifactMetadata | None:
     """Return what making an artifact took, if its files are those it was made with."""
-    made = _read_made(folder)
-    return made if made is not None and _digest(folder)[0] == made.sha256 else None
+    metadata = _read_metadata(folder)
+    return metadata if metadata is not None and _digest(folder)[0] == metadata.sha256 else None
 
 
-def _read_made(folder: Path) -> ArtifactMetadata | None:
+def _read_metadata(folder: Path) -> ArtifactMetadata | None:
     try:
-        return ArtifactMetadata.model_validate_json((folder / MADE).read_text(encoding="utf-8"))
+        return ArtifactMetadata.model_validate_json((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
 
@@ -273,7 +278,9 @@ def _read_made(folder: Path) -> ArtifactMetadata | None:
 def _digest(folder: Path) -> tuple[str, int]:
     """Hash all files but the one that will hold the hash, and count their bytes."""
     digest, size = hashlib.sha256(), 0
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MADE):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != METADATA
+    ):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\0".encode())
         size += path.stat().st_size
     return digest.hexdigest(), size

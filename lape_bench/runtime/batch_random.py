@@ -23,19 +23,19 @@ class BatchRandom:
     def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Draw from [0, 1), of a shape whose last size is the rows."""
         *sizes, rows = shape
-        drawn = torch.rand(*sizes, self.whole(rows), generator=self.generator, dtype=dtype)
+        drawn = torch.rand(*sizes, self.global_rows(rows), generator=self.generator, dtype=dtype)
         return drawn[..., self.process_group.rank :: self.process_group.size]
 
     def integers(self, below: int, rows: int) -> Tensor:
         """Draw from 0, ..., below - 1, shape (rows,)."""
-        return self.process_group.mine(
-            torch.randint(below, (self.whole(rows),), generator=self.generator)
+        return self.process_group.local_rows(
+            torch.randint(below, (self.global_rows(rows),), generator=self.generator)
         )
 
-    def some(self, of: int, count: int) -> Tensor:
-        """Draw different ones of 0, ..., of - 1, the same for all ranks, shape (count,)."""
-        return torch.randperm(of, generator=self.generator)[:count]
+    def distinct(self, below: int, count: int) -> Tensor:
+        """Draw different numbers of 0, ..., below - 1, the same for all ranks, shape (count,)."""
+        return torch.randperm(below, generator=self.generator)[:count]
 
-    def whole(self, rows: int) -> int:
+    def global_rows(self, rows: int) -> int:
         """Return how many rows there are, of which this process has so many."""
         return rows * self.process_group.size

@@ -39,7 +39,7 @@ class Compute(Config):
         torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpu_cores.available()))
         device = _device(self.device)
         if device.type == "cpu":
-            malloc.keep_freed()
+            malloc.keep_freed_memory()
         else:
             _repeat_exactly()
         if self.precision not in PRECISIONS:

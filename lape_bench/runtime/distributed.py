@@ -60,25 +60,25 @@ class ProcessGroup:
         dealt = order[: len(order) - len(order) % self.size].view(-1, self.size)
         return [batch.flatten() for batch in dealt.tensor_split(count)]
 
-    def mine(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         """Return this rank's of the rows of a batch."""
         return rows[self.rank :: self.size]
 
-    def each(self, value: Tensor) -> Tensor:
+    def all_gather(self, value: Tensor) -> Tensor:
         """Return the value of every rank, shape (size, ...); gradients flow back to all."""
         if self._fabric is None:
             return value[None]
         everyone: Tensor = self._fabric.all_gather(value, sync_grads=True)
         return everyone
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def gather_rows(self, rows: Tensor) -> Tensor:
         """Return the rows of the whole batch, in its order, of which each rank gives its own; gradients flow back to all."""
-        return self.each(rows).transpose(0, 1).flatten(0, 1) if self.size > 1 else rows
+        return self.all_gather(rows).transpose(0, 1).flatten(0, 1) if self.size > 1 else rows
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give each parameter the mean of the ranks' gradients.
 
-        That is the gradient of a loss that every rank computed from gathered rows: what flowed back through `gathered` is the
+        That is the gradient of a loss that every rank computed from gathered rows: what flowed back through `gather_rows` is the
         sum over the losses of all.
         """
         if self._fabric is None:
@@ -91,12 +91,12 @@ class ProcessGroup:
         ):
             gradient.copy_(mean.view_as(gradient))
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Return what the first rank gives, whatever the others do."""
         return self._fabric.broadcast(value) if self._fabric else value
 
     @torch.no_grad()
-    def align(self, module: nn.Module) -> None:
+    def broadcast_module(self, module: nn.Module) -> None:
         """Give every rank the parameters and buffers of the first, wherever rounding has moved them apart."""
         if self.size > 1:
             for tensor in (*module.parameters(), *module.buffers()):
@@ -106,19 +106,19 @@ class ProcessGroup:
 ALONE = ProcessGroup()
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Tell whether torchrun started more than one process."""
     # Clusters set a world size too.
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Tell whether this process is alone or the first of several."""
-    return not several() or int(os.environ["RANK"]) == 0
+    return not is_distributed() or int(os.environ["RANK"]) == 0
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[ProcessGroup]:
+def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, if it did, for the block.
 
     Args:
@@ -127,7 +127,7 @@ def joined(device: torch.device) -> Iterator[ProcessGroup]:
     Raises:
         UserError: there are fewer GPUs than processes, one GPU was asked for, or the processes are on several machines.
     """
-    if not several():
+    if not is_distributed():
         yield ALONE
         return
     here = int(os.environ["LOCAL_WORLD_SIZE"])

@@ -10,13 +10,13 @@ from typing import Any
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-def keep_freed() -> bool:
+def keep_freed_memory() -> bool:
     """Keep what is freed for the next tensors; return whether the library could be told."""
     mallopt = _of_library("mallopt")
     return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
-def give_back() -> None:
+def release_freed_memory() -> None:
     """Give what is kept back to the system, such as between the stages of a run."""
     trim = _of_library("malloc_trim")
     if trim is not None:

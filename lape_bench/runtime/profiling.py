@@ -47,7 +47,7 @@ class StageProfiler:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             peak = _peak_resident_mib()
-            malloc.give_back()  # what one stage freed is not the next one's
+            malloc.release_freed_memory()  # what one stage freed is not the next one's
             # Linux forgets the process's peak on this; elsewhere it stays, and a stage shows the run's.
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from lape_bench.core.config import Frozen
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import home
 from lape_bench.data import audio_store
 from lape_bench.data.catalog import load_card
@@ -131,7 +131,7 @@ class SweepSite:
                 continue
             if expected is not None and manifest.hash != expected:
                 yield f"'{task}' was prepared otherwise than where the sweep starts; prepare it from the same source"
-            elif not audio_store.is_there(manifest.info.store_key, audio_store.STORE_RATE):
+            elif not audio_store.is_built(manifest.info.store_key, audio_store.STORE_RATE):
                 yield f"the audio of '{task}' is not in the cache; run 'bench data prepare {card.name}' again"
 
     def differing(self) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _manifest_hash(task: str) -> str | None:
 @contextmanager
 def _marked(path: Path) -> Iterator[None]:
     """Have a file that is locked during the block, and remove those that killed sweeps left beside it."""
-    with writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f"{MARK}*"):
             with suppress(OSError, Timeout), FileLock(old, timeout=0):

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 
 from lape_bench.core.paths import PART, new_file
 from lape_bench.core.progress import Progress, Running
-from lape_bench.runtime.artifacts import MADE, intact
+from lape_bench.runtime.artifacts import METADATA, intact_metadata
 
 CHUNK = 16 * 2**20  # bytes of a file that travel at once
 TELLS_EVERY_SECONDS = 1.0
@@ -55,7 +55,7 @@ class Coordinator:
 
     def has(self, kind: str, name: str) -> bool:
         """Tell whether an artifact is here."""
-        return (self._cache / kind / name / MADE).is_file()
+        return (self._cache / kind / name / METADATA).is_file()
 
     def files(self, kind: str, name: str) -> list[tuple[str, int]]:
         """Return the files of an artifact with their bytes; none if it is not here."""
@@ -89,7 +89,7 @@ class Coordinator:
         """Keep what was written, if it is whole and no other machine was first."""
         folder = Path(part)
         with suppress(OSError):
-            if intact(folder) is not None:
+            if intact_metadata(folder) is not None:
                 folder.chmod(0o755)
                 folder.rename(folder.parent / name)
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import home, new_file
 from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.plan import PlannedCell
@@ -255,7 +255,7 @@ def _run_there(
 def _receive(options: RunOptions, cell: Cell, record: RunRecord, files: dict[str, bytes]) -> None:
     """Write what was carried back: the record last, and no failed one over a finished one."""
     folder = cell_folder(options.out, cell, record.identity)
-    with writing(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK):
             if record.status == "failed" and _is_finished(folder):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from lape_bench.core.errors import FAILURES, UserError, in_a_line
+from lape_bench.core.errors import FAILURES, UserError, summarize_error
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell
 from lape_bench.evaluation.runner import (
@@ -31,7 +31,7 @@ def try_run(
     try:
         return run_planned_cell(planned, options, progress, artifact_store)
     except FAILURES as error:  # a plug-in may fail in any way, also before its cell begins
-        return in_a_line(error)
+        return summarize_error(error)
 
 
 def lost_outcome(planned: PlannedCell, options: RunOptions, reason: str) -> CellOutcome:

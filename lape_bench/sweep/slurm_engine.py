@@ -17,7 +17,7 @@ import submitit
 from pydantic import Field
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.runner import RunOptions, finished_record
@@ -165,7 +165,7 @@ class SlurmEngine(Engine):
                 f"a cell asks for {gpus:g} GPUs, and Slurm gives whole ones",
                 next_step="leave gpus out and, where the site has shards, --set sbatch.gres=shard:1",
             )
-        with writing(options.out):
+        with explain_write_errors(options.out):
             executor = submitit.SlurmExecutor(
                 folder=options.out / FOLDER, max_num_timeout=own.requeues
             )
@@ -291,7 +291,7 @@ class _Journal:
     def note(self, identity: str, options: RunOptions, job: str) -> None:
         """Add a cell's job."""
         line = json.dumps([identity, options.model_dump(mode="json"), job])
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+        with explain_write_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
 
 

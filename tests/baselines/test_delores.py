@@ -331,5 +331,5 @@ def test_an_upstream_learns_from_audio_and_the_same_seed_gives_the_same_bytes(
         assert [row["epoch"] for row in upstream.curve] == [1, 2]
         found.append(upstream)
     one, two = found
-    assert one.artifact.made.sha256 == two.artifact.made.sha256
+    assert one.artifact.metadata.sha256 == two.artifact.metadata.sha256
     assert_close(one.encoder.state_dict(), two.encoder.state_dict(), rtol=0, atol=0)

@@ -206,7 +206,7 @@ def test_another_share_is_another_upstream(context: RunContext) -> None:
         given = TINY | {"patch_drop": share, "pretrain": few}
         upstream = SSMast.load_or_pretrain(SSMastConfig.model_validate(given), noises(), context)
         assert upstream.artifact.computed
-        found.append(upstream.artifact.made.sha256)
+        found.append(upstream.artifact.metadata.sha256)
     assert found[0] != found[1]
 
 

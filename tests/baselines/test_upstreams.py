@@ -72,7 +72,7 @@ def aside(context: RunContext, name: str) -> RunContext:
 
 def insist_same(one: PretrainedUpstream, other: PretrainedUpstream) -> None:
     assert one.curve == other.curve
-    assert one.artifact.made.sha256 == other.artifact.made.sha256
+    assert one.artifact.metadata.sha256 == other.artifact.metadata.sha256
     assert_close(one.encoder.state_dict(), other.encoder.state_dict(), rtol=0, atol=0)
 
 

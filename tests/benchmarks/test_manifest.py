@@ -11,7 +11,7 @@ SCRIPT = """
 import resource, sys, time
 from pathlib import Path
 from lape_bench.data.catalog import load_card
-from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.core.progress import Progress
 from lape_bench.data.splits import make_split
 from lape_bench.task import Listed
@@ -24,7 +24,7 @@ listing = [
     for n in range(count)
 ]
 began = time.perf_counter()
-manifest = as_manifest(card, draw_sides(listing, card))
+manifest = as_manifest(card, draw_split(listing, card))
 manifest.hash
 make_split(manifest, card, 0, 0, 0.1)
 verify(card, manifest, False, Progress(quiet=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lape_bench.data.catalog import load_card, synthetic
-from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo
 from lape_bench.plugins.registry import TASKS
 from lape_bench.task import ClipEntry, TaskCard
@@ -43,7 +43,7 @@ def stand_in(card: TaskCard) -> Manifest:
             place = (None, int(side)) if card.split.folds else (side, None)
             listing.append(ClipEntry(clip_id, Path(clip_id), label, *place, group))
     if card.split.rule == "drawn":
-        listing = draw_sides(listing, card)
+        listing = draw_split(listing, card)
     return as_manifest(card, listing)
 
 

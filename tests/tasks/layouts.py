@@ -9,7 +9,7 @@ import pytest
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card, load_reader
-from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.prepare import prepare
 from lape_bench.task import ClipEntry, SplitName, TaskCard
 
@@ -54,7 +54,7 @@ def facts(
 
 
 def drawn(clips: Iterable[ClipEntry], task: str) -> dict[str, SplitName | None]:
-    return {clip.clip_id: clip.split for clip in draw_sides(list(clips), load_card(task))}
+    return {clip.clip_id: clip.split for clip in draw_split(list(clips), load_card(task))}
 
 
 def refusal(root: Path, task: str) -> str:

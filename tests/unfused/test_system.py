@@ -318,7 +318,7 @@ def test_a_student_that_starts_from_another_teacher_is_another_artifact(
     sha256 = []
     for start in ("random", "teacher"):
         build(student_init=start, student_width=D_TEACHER).train(data(), run)
-        sha256.append([a.made.sha256 for a in run.artifacts if a.kind == "student"][-1])
+        sha256.append([a.metadata.sha256 for a in run.artifacts if a.kind == "student"][-1])
     assert sha256[0] != sha256[1]
 
 
@@ -340,7 +340,7 @@ def test_at_stage_4_the_teacher_is_the_encoder_of_the_teachers_own_system(
         for each_run in (run, alone)
     ]
     assert found[0].hash == found[1].hash
-    assert found[0].made.sha256 == found[1].made.sha256
+    assert found[0].metadata.sha256 == found[1].metadata.sha256
 
 
 @pytest.mark.parametrize("downstream_encoder", ["student", "teacher"])
@@ -410,7 +410,7 @@ def test_the_same_seed_trains_the_same_student_and_leaves_the_global_generator_a
         build().train(data(), run)
         assert torch.equal(torch.get_rng_state(), state)
         assert all(each.computed for each in run.artifacts)
-        hashes.append([each.made.sha256 for each in run.artifacts])
+        hashes.append([each.metadata.sha256 for each in run.artifacts])
     assert hashes[0] == hashes[1]
 
 
@@ -472,7 +472,7 @@ def test_a_run_killed_after_stage_3_is_taken_up_and_ends_with_the_same_student(
         build().train(data(), stopped)
     assert not began
     ours, theirs = (
-        {each.kind: each.made.sha256 for each in run.artifacts if each.kind != "embeddings"}
+        {each.kind: each.metadata.sha256 for each in run.artifacts if each.kind != "embeddings"}
         for run in (stopped, straight)
     )
     assert ours == theirs

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from lape_bench.core.errors import UserError, nearest
+from lape_bench.core.errors import UserError, did_you_mean
 from lape_bench.task import SIDE_NAMES, ClipEntry, Columns, Reader, Segment, SplitName, TaskCard
 
 SEPARATORS = ",;\t"
@@ -174,7 +174,7 @@ def _rows(table: Path, columns: Columns) -> Iterator[CsvRow]:
     known = column_names(table)
     for name in filter(None, columns.model_dump().values()):
         if name not in known:
-            hint = nearest(name, known)
+            hint = did_you_mean(name, known)
             raise UserError(
                 f"{table} has no column '{name}'" + (f": {hint}" if hint else ""),
                 allowed=f"its columns are {', '.join(known)}",

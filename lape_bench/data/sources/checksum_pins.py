@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import home
 
 
@@ -50,7 +50,7 @@ def read() -> dict[str, Pin]:
 def add(url: str, pin: Pin) -> None:
     """Fix what an address gave, unless it is fixed already."""
     path = lock_file()
-    with writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             text = path.read_text(encoding="utf-8") if path.is_file() else ""

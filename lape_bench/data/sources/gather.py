@@ -16,8 +16,8 @@ from typing import NamedTuple
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import (
     Staging,
-    existing,
     home,
+    require_exists,
     staged_folder,
     staged_folders,
     within_home,
@@ -151,7 +151,7 @@ def _own_folder(name: str, recordings: Recordings) -> Path:
 
 def _given(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
     """Yield the parts that a user gave, and the lists and labels that were fetched."""
-    given = [existing(path, "the folder or archive") for path in given]
+    given = [require_exists(path, "the folder or archive") for path in given]
     _refuse_foreign(card, given)
     if archives.index_reader(card) is None:
         yield from _named_parts(card, given)

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from lape_bench.core.errors import UserError, writing
+from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import digest, sha256, write_text
 from lape_bench.core.progress import Running
 from lape_bench.data.sources import checksum_pins
@@ -103,7 +103,7 @@ def download(
     if path.is_file() and _is_the_cards(path, source):
         running.resume_at(path.stat().st_size)
         return
-    with writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
         _wait_for(lock, running)

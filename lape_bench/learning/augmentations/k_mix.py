@@ -65,10 +65,10 @@ class FarthestCluster(nn.Module):
             return random_background(log_mels, memory, random)
         clips, others = mean_spectrum(log_mels), mean_spectrum(memory)
         if self.due <= 0:
-            drawn = random.some(held, clusters).to(memory.device, non_blocking=True)
+            drawn = random.distinct(held, clusters).to(memory.device, non_blocking=True)
             self.centroids.copy_(spherical_k_means(others, others[drawn]))
             self.due = held
-        self.due -= random.whole(batch)
+        self.due -= random.global_rows(batch)
         of_others = nearest(others, self.centroids)
         sizes = F.one_hot(of_others, clusters).sum(dim=0)
         between = self.centroids @ self.centroids.T

@@ -35,6 +35,6 @@ class Views(nn.Module):
     def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
         """Turn normalized log-mels, shape (batch, n_mels, frames), into one view of each."""
         mixed = self.mixup(log_mels, random)
-        self.mixup.remember(random.process_group.gathered(log_mels))
+        self.mixup.remember(random.process_group.gather_rows(log_mels))
         cropped: Tensor = self.crop(mixed, random)
         return cropped

@@ -80,7 +80,7 @@ def patch_mean_and_covariance(
         if (
             process_group.size > 1
         ):  # the mean of the parts' means, and of their covariances about it
-            means, parts = process_group.each(mean), process_group.each(covariance)
+            means, parts = process_group.all_gather(mean), process_group.all_gather(covariance)
             mean = means.mean(dim=0)
             covariance = (parts + (means - mean)[:, :, None] * (means - mean)[:, None]).mean(dim=0)
     return process_group.size * count, mean, covariance

@@ -28,7 +28,7 @@ from lape_bench.learning.training.finetune import STAGE as FINETUNING
 from lape_bench.learning.training.finetune import Classifier, FinetuneConfig, fit_classifier
 from lape_bench.learning.training.inference import class_log_probabilities
 from lape_bench.learning.training.linear_probe import EmbeddedWindows, LinearConfig, fit_linear
-from lape_bench.plugins.single_file import code_of
+from lape_bench.plugins.single_file import class_code
 from lape_bench.system import (
     Cell,
     LabeledClips,
@@ -237,7 +237,7 @@ class EncoderSystem(System):
             "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
             "system_version": self.version,
             **({"provenance": self.provenance} if self.provenance else {}),
-            **({"code": code} if (code := code_of(type(self))) else {}),
+            **({"code": code} if (code := class_code(type(self))) else {}),
         }
         window_seconds = self.target.window_seconds
         embeddings, owner = cached_embeddings(

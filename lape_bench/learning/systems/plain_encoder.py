@@ -24,7 +24,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
-from lape_bench.core.errors import FAILURES, UserError, in_a_line
+from lape_bench.core.errors import FAILURES, UserError, summarize_error
 from lape_bench.learning.encoders.base import Encoder, check_embeddings, is_positive_integer
 from lape_bench.learning.systems.adapter import path_checksum
 from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, ProbeConfig
@@ -173,7 +173,7 @@ def _settings(kind: type, base: type[ProbeConfig]) -> type[ProbeConfig]:
             made: type[ProbeConfig] = create_model(f"{kind.__name__}Settings", __base__=base, **own)
     except (PydanticUserError, ValueError, TypeError, NameError) as error:
         raise UserError(
-            f"the arguments of the encoder {kind.__name__} cannot be settings ({in_a_line(error)})",
+            f"the arguments of the encoder {kind.__name__} cannot be settings ({summarize_error(error)})",
             next_step="annotate them with plain types, such as int, float, str, bool or Path, or not at all",
         ) from error
     return made

@@ -18,7 +18,7 @@ from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.pretrain import STAGE, Objective, PretrainConfig, pretrain
 from lape_bench.plugins.registry import SYSTEMS
-from lape_bench.plugins.single_file import code_of
+from lape_bench.plugins.single_file import class_code
 from lape_bench.runtime.artifacts import Artifact, stable_name
 from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSummary
 
@@ -96,7 +96,7 @@ class UpstreamSystem(SpectrogramSystem):
     @classmethod
     def plugin_code(cls) -> list[str]:
         """Return the code of the class where it is a plug-in of a single file; nothing for others, whose version says it."""
-        return code_of(cls)
+        return class_code(cls)
 
     @classmethod
     def artifact_key(cls, settings: Any, seed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.learning.training.inference import embed
-from lape_bench.plugins.single_file import code_of
+from lape_bench.plugins.single_file import class_code
 from lape_bench.runtime.artifacts import stable_name
 from lape_bench.system import RunContext
 
@@ -50,7 +50,7 @@ def cached_embeddings(
         {
             "encoder": stable_name(type(encoder)),
             "encoder_tensors": state_checksum(encoder),
-            **({"encoder_code": code} if (code := code_of(type(encoder))) else {}),
+            **({"encoder_code": code} if (code := class_code(type(encoder))) else {}),
             "clips": clips.key,
             "window_seconds": None if encoder.whole_clip else window_seconds,
             **determined_by,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lape_bench.core.errors import UserError, in_a_line
+from lape_bench.core.errors import UserError, summarize_error
 from lape_bench.core.paths import new_file
 
 NAMED = 3
@@ -38,7 +38,7 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
             allowed="a file of torch.save that holds tensors and plain values alone",
         ) from error
     except Exception as error:  # torch's readers fail in many ways on a damaged file
-        raise UserError(f"the checkpoint {path} is damaged ({in_a_line(error)})") from error
+        raise UserError(f"the checkpoint {path} is damaged ({summarize_error(error)})") from error
     if not isinstance(content, dict):
         raise UserError(
             f"the checkpoint {path} holds a {type(content).__name__}, not named tensors"

@@ -203,8 +203,8 @@ class TrainingLoop:
         with context.progress.task(self.name, epochs * len(clips), "clips") as task:
             task.resume_at(checkpoint.epoch * len(clips))
             for epoch in range(checkpoint.epoch + 1, epochs + 1):
-                order = process_group.agree(self.before_epoch(epoch))
-                process_group.align(self.model)
+                order = process_group.broadcast(self.before_epoch(epoch))
+                process_group.broadcast_module(self.model)
                 if order is None:
                     shuffling = context.seeds.torch("order", epoch)
                     order = torch.randperm(len(clips), generator=shuffling)
@@ -217,7 +217,7 @@ class TrainingLoop:
                         progress = ((epoch - 1) * plan.n_batches + step) / (epochs * plan.n_batches)
                         for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
                             _set_rate(group, rate * self.learning_rate_factor(progress))
-                        several = process_group.mine(batch).repeat(plan.windows_per_clip)
+                        several = process_group.local_rows(batch).repeat(plan.windows_per_clip)
                         waveforms = random_windows(clips, several, plan.window, random)
                         # Kept each by itself, they would hold the pages of all that was freed beside them.
                         losses[step] = update(*self.inputs(waveforms, batch, random))

@@ -218,7 +218,7 @@ def pretrain(
     def loss(view_a: Tensor, view_b: Tensor, *targets: Tensor) -> Tensor:
         with context.autocast():
             projected = objective.forward_views(view_a, view_b)
-        whole = (context.process_group.gathered(tensor.float()) for tensor in projected)
+        whole = (context.process_group.gather_rows(tensor.float()) for tensor in projected)
         return objective.loss(*whole, *targets)
 
     def before_epoch(epoch: int) -> Tensor | None:

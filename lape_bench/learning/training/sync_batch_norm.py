@@ -61,7 +61,9 @@ class SyncedBatchNorm(_BatchNorm):
             rest = [0, *range(2, x.dim())]
             variance, mean = torch.var_mean(exact, dim=rest, correction=0)
             # Of equal parts: the mean of the means, and of the parts' variances about it.
-            means, variances = self.process_group.each(torch.stack([mean, variance])).unbind(dim=1)
+            means, variances = self.process_group.all_gather(torch.stack([mean, variance])).unbind(
+                dim=1
+            )
             mean = means.mean(dim=0)
             variance = (variances + (means - mean).square()).mean(dim=0)
             if self.track_running_stats:

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lape_bench.core.config import Frozen
-from lape_bench.core.errors import UserError, nearest
-from lape_bench.core.paths import existing
+from lape_bench.core.errors import UserError, did_you_mean
+from lape_bench.core.paths import require_exists
 from lape_bench.data.catalog import load_card
 from lape_bench.records.record import ProtocolName
 
@@ -45,7 +45,7 @@ def load_published(own: Sequence[Path] = ()) -> list[PublishedFigure]:
     """
     paths = _csv_files(Path(str(files(INSTALLED))))
     for place in own:
-        place = existing(place, "the file of published figures")
+        place = require_exists(place, "the file of published figures")
         found = _csv_files(place) if place.is_dir() else [place]
         if not found:
             raise UserError(f"{place} holds no CSV file of published figures")
@@ -90,7 +90,7 @@ def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
             reader = csv.DictReader(file)
             for name in reader.fieldnames or ():
                 if name not in known:
-                    hint = nearest(name, known)
+                    hint = did_you_mean(name, known)
                     raise UserError(
                         f"{path}: there is no column '{name}'" + (f": {hint}" if hint else ""),
                         allowed=f"columns: {', '.join(known)}",

@@ -126,4 +126,4 @@ def load_paper(name: str) -> PaperSpecification:
         return read_yaml(Path(name), PaperSpecification)
     if name not in PAPERS.names():
         raise unknown("paper", name, PAPERS.names(), "or give a YAML file, --paper my/paper.yaml")
-    return read_yaml(PAPERS.file_beside(name, "description"), PaperSpecification)
+    return read_yaml(PAPERS.yaml_file(name, "description"), PaperSpecification)

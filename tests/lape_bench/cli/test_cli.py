@@ -318,7 +318,7 @@ def record_below(out: Path) -> dict[str, Any]:
 
 
 def kept_kinds() -> list[str]:
-    return [each.kind for each in artifacts.kept(artifacts.cache())]
+    return [each.kind for each in artifacts.list_artifacts(artifacts.cache())]
 
 
 def test_an_upstream_is_pre_trained_once_and_cells_with_its_settings_find_it(
@@ -329,7 +329,7 @@ def test_an_upstream_is_pre_trained_once_and_cells_with_its_settings_find_it(
     code, out, err = bench(*arguments)
     assert code == 0
     first, curve = out.splitlines()
-    (upstream,) = artifacts.kept(artifacts.cache())
+    (upstream,) = artifacts.list_artifacts(artifacts.cache())
     assert first.startswith(f"upstream {upstream.hash[:12]} pre-trained in ")
     assert first.endswith(f" s: {upstream.folder}")
     assert curve.startswith("1 epochs, loss ")
@@ -344,7 +344,7 @@ def test_an_upstream_is_pre_trained_once_and_cells_with_its_settings_find_it(
         assert code == 0
         used = record_below(tmp_path / name)["artifacts"][0]
         assert (used["kind"], used["hash"], used["found"]) == ("upstream", upstream.hash, True)
-        assert used["sha256"] == upstream.made.sha256 if upstream.made else False
+        assert used["sha256"] == upstream.metadata.sha256 if upstream.metadata else False
     assert kept_kinds().count("upstream") == 1
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError
 from lape_bench.data import audio_store
-from lape_bench.data.audio_store import ClipFacts, Clips, Recording, build, open_store
+from lape_bench.data.audio_store import ClipFacts, Clips, Recording, build_store, open_store
 
 WriteClip = Callable[..., Path]
 
@@ -28,7 +28,7 @@ def no_recordings() -> list[Recording]:
 
 
 def opened(recordings: list[Recording], rate: int = 16_000) -> Clips:
-    key, _ = build(recordings, rate)
+    key, _ = build_store(recordings, rate)
     return open_store(key, rate, no_recordings)
 
 
@@ -78,7 +78,7 @@ def test_many_clips_decoded_in_parallel_keep_their_order(tmp_path: Path) -> None
 
 
 def test_facts_are_of_the_files_and_not_of_the_store(recordings: list[Recording]) -> None:
-    _, facts = build(recordings, 16_000)
+    _, facts = build_store(recordings, 16_000)
     assert [(fact.seconds, fact.rate) for fact in facts] == [
         (0.3, 8000),
         (0.5, 16_000),
@@ -89,7 +89,7 @@ def test_facts_are_of_the_files_and_not_of_the_store(recordings: list[Recording]
 
 def test_bad_clips_are_told_and_left_out(recordings: list[Recording]) -> None:
     recordings[1].path.write_text("no audio")
-    key, facts = build(recordings, 16_000)
+    key, facts = build_store(recordings, 16_000)
     assert ["text" in fact.problem for fact in facts] == [False, True, False]
     clips = open_store(key, 16_000, no_recordings)
     assert clips.ids == ("clip-0", "clip-2")
@@ -106,14 +106,18 @@ def test_the_same_clips_have_the_same_key_wherever_they_lie(
         samples, rate = soundfile.read(recording.path, dtype="int16")
         soundfile.write(path, samples, rate)
         moved.append(Recording(recording.clip_id, path))
-    assert build(moved, 16_000)[0] == build(recordings, 16_000)[0] == build(moved, 8000)[0]
+    assert (
+        build_store(moved, 16_000)[0]
+        == build_store(recordings, 16_000)[0]
+        == build_store(moved, 8000)[0]
+    )
 
 
 @pytest.mark.parametrize("change", ["id", "content", "one more", "one less"])
 def test_other_clips_have_another_key(
     change: str, recordings: list[Recording], write_clip: WriteClip, tmp_path: Path
 ) -> None:
-    key, _ = build(recordings, 16_000)
+    key, _ = build_store(recordings, 16_000)
     if change == "id":
         recordings[0] = recordings[0]._replace(clip_id="other")
     elif change == "content":
@@ -122,18 +126,18 @@ def test_other_clips_have_another_key(
         recordings.append(Recording("more", write_clip(tmp_path / "more.wav", seed=9)))
     else:
         recordings.pop()
-    assert build(recordings, 16_000)[0] != key
+    assert build_store(recordings, 16_000)[0] != key
 
 
 def test_building_twice_keeps_one_store(recordings: list[Recording], cache: Path) -> None:
-    build(recordings, 16_000)
+    build_store(recordings, 16_000)
     kept = {path: path.stat().st_mtime_ns for path in files_below(cache)}
-    build(recordings, 16_000)
+    build_store(recordings, 16_000)
     assert {path: path.stat().st_mtime_ns for path in files_below(cache)} == kept
 
 
 def test_another_rate_is_built_when_it_is_first_asked_for(recordings: list[Recording]) -> None:
-    key, _ = build(recordings, 16_000)
+    key, _ = build_store(recordings, 16_000)
     clips = open_store(key, 8000, lambda: recordings)
     assert clips.rate == 8000
     assert clips.lengths.tolist() == [2400, 4000, 1600]
@@ -145,7 +149,7 @@ def test_another_rate_is_built_when_it_is_first_asked_for(recordings: list[Recor
 def test_changed_recordings_are_refused_and_the_changed_one_is_named(
     position: int, recordings: list[Recording], write_clip: WriteClip
 ) -> None:
-    key, facts = build(recordings, 16_000)
+    key, facts = build_store(recordings, 16_000)
     known = [r._replace(content=f.content) for r, f in zip(recordings, facts, strict=True)]
     write_clip(recordings[position].path, seed=9)
     with pytest.raises(UserError, match="recordings changed since they were prepared") as caught:
@@ -160,7 +164,7 @@ def test_changed_recordings_are_refused_and_the_changed_one_is_named(
 def test_a_recording_that_is_gone_or_broken_is_named(
     harm: Callable[[Path], object], recordings: list[Recording]
 ) -> None:
-    key, _ = build(recordings, 16_000)
+    key, _ = build_store(recordings, 16_000)
     harm(recordings[2].path)
     with pytest.raises(UserError) as caught:
         open_store(key, 8000, lambda: recordings)
@@ -285,7 +289,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
         audio_store, "SAMPLES", "/dev/full"
     )  # joined to a folder it stays what it is
     with pytest.raises(UserError, match=r"disk that holds .* is full") as caught:
-        build(recordings, 16_000)
+        build_store(recordings, 16_000)
     said = one_line(caught)
     assert str(cache) in said
     assert "LAPE_BENCH_HOME" in said
@@ -299,7 +303,7 @@ def test_a_cache_that_cannot_be_written_is_said(
     (tmp_path / "file").touch()
     monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="cannot be written") as caught:
-        build(recordings, 16_000)
+        build_store(recordings, 16_000)
     said = one_line(caught)
     assert str(tmp_path / "file") in said
     assert "LAPE_BENCH_HOME" in said
@@ -317,7 +321,7 @@ def test_a_build_that_is_interrupted_leaves_nothing_half(
             raise stop
 
     with pytest.raises(stop):
-        build(recordings, 16_000, on_clip)
+        build_store(recordings, 16_000, on_clip)
     assert not files_below(cache)
     assert not temporary_below(cache)
     assert opened(recordings).ids == ("clip-0", "clip-1", "clip-2")
@@ -331,6 +335,6 @@ def test_what_is_not_accepted_is_not_kept(recordings: list[Recording], cache: Pa
         raise UserError("not these")
 
     with pytest.raises(UserError, match="not these"):
-        build(recordings, 16_000, accept=accept)
+        build_store(recordings, 16_000, accept=accept)
     assert len(seen) == 3
     assert not files_below(cache)

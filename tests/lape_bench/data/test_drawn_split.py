@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lape_bench.data.catalog import load_card
-from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.task import ClipEntry, TaskCard
 
 BY_CLIP, BY_GROUP = load_card("librispeech-speaker"), load_card("librispeech-speaker@chapters")
@@ -25,7 +25,7 @@ def clips(sizes: dict[str, int], label: str = ONE_CLASS) -> list[ClipEntry]:
 
 
 def sides(listing: list[ClipEntry], card: TaskCard) -> dict[str, str | None]:
-    return {clip.clip_id: clip.split for clip in draw_sides(listing, card)}
+    return {clip.clip_id: clip.split for clip in draw_split(listing, card)}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_each_class_is_cut_by_the_shares_and_stands_on_every_side_it_can(
 
 def test_a_card_without_validation_draws_none() -> None:
     listing = clips({"a": 50}, "bird") + clips({"b": 100}, "no bird")
-    drawn = draw_sides(listing, NO_VALIDATION)
+    drawn = draw_split(listing, NO_VALIDATION)
     assert Counter((clip.label, clip.split) for clip in drawn) == {
         ("bird", "train"): 40,
         ("bird", "test"): 10,
@@ -65,7 +65,7 @@ def test_few_groups_however_unequal_give_each_side_one_in_the_order_train_test_v
     sizes: list[int],
 ) -> None:
     listing = clips({f"chapter{number}": size for number, size in enumerate(sizes)})
-    found = {clip.split for clip in draw_sides(listing, BY_GROUP)}
+    found = {clip.split for clip in draw_split(listing, BY_GROUP)}
     assert found >= {"train", "test"}
     assert ("val" in found) or len(sizes) == 2
 
@@ -78,10 +78,10 @@ def test_groups_stay_whole_and_shares_are_met_within_the_largest_group(
     listing = clips({f"chapter{number}": size for number, size in enumerate(sizes)})
     random.Random(seed).shuffle(listing)
     of_group = defaultdict(set)
-    for clip in draw_sides(listing, BY_GROUP):
+    for clip in draw_split(listing, BY_GROUP):
         of_group[clip.group].add(clip.split)
     assert all(len(found) == 1 for found in of_group.values())
-    counts = Counter(clip.split for clip in draw_sides(listing, BY_GROUP))
+    counts = Counter(clip.split for clip in draw_split(listing, BY_GROUP))
     assert set(counts) == {"train", "val", "test"}
     shares = BY_GROUP.split.shares
     assert shares is not None
@@ -108,7 +108,7 @@ def test_a_group_of_two_classes_stands_on_one_side() -> None:
     for number in range(40):
         listing += clips({f"user{number}": 3}, "de") + clips({f"user{number}": 2}, "en")
     of_user = defaultdict(set)
-    for clip in draw_sides(listing, voxforge):
+    for clip in draw_split(listing, voxforge):
         of_user[clip.group].add(clip.split)
     assert all(len(found) == 1 for found in of_user.values())
     assert set().union(*of_user.values()) == {"train", "val", "test"}

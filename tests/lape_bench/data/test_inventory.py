@@ -13,7 +13,7 @@ from lape_bench.cli import app as cli
 from lape_bench.cli import data
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card
-from lape_bench.data.inventory import measure, note_verified, take_stock
+from lape_bench.data.inventory import disk_usage, measure, note_verified
 from lape_bench.data.manifest import load_manifest
 from lape_bench.data.prepare import prepare
 from lape_bench.data.sources.archives import delete_unpacked, downloads
@@ -64,7 +64,7 @@ def clips(tmp_path: Path, write_clip: Callable[..., Path]) -> bytes:
 
 def size(card: TaskCard) -> int:
     """Bytes of a task's files."""
-    return measure([take_stock(card)])[1]
+    return measure([disk_usage(card)])[1]
 
 
 def disk_use(*folders: Path) -> int:
@@ -99,15 +99,15 @@ def test_a_task_goes_from_missing_to_verified_step_by_step(
     clips: bytes, progress: Progress, bench: Callable[..., str]
 ) -> None:
     card = card_of(clips, b"labels")
-    assert (take_stock(card).state, size(card)) == ("missing", 0)
+    assert (disk_usage(card).state, size(card)) == ("missing", 0)
     bring(card, clips)
-    assert (take_stock(card).state, size(card)) == ("1 of 2 fetched", len(clips))
+    assert (disk_usage(card).state, size(card)) == ("1 of 2 fetched", len(clips))
     bring(card, clips, b"labels")
-    assert (take_stock(card).state, size(card)) == ("fetched", len(clips) + len(b"labels"))
+    assert (disk_usage(card).state, size(card)) == ("fetched", len(clips) + len(b"labels"))
     bench(card, "prepare", card.name, "-q")
-    assert take_stock(card).state == "prepared"
+    assert disk_usage(card).state == "prepared"
     bench(card, "verify", card.name, "-q")
-    assert take_stock(card).state == "verified"
+    assert disk_usage(card).state == "verified"
 
 
 def test_a_task_that_fails_to_verify_stays_prepared(
@@ -118,7 +118,7 @@ def test_a_task_that_fails_to_verify_stays_prepared(
     prepare(card, None, progress)
     monkeypatch.setattr(data, "load_card", lambda _: card)
     assert CliRunner().invoke(cli.app, ["data", "verify", card.name, "-q"]).exit_code == 1
-    assert take_stock(card).state == "prepared"
+    assert disk_usage(card).state == "prepared"
 
 
 def test_prepared_anew_with_other_clips_a_task_is_no_longer_verified_and_with_the_same_it_is(
@@ -133,7 +133,7 @@ def test_prepared_anew_with_other_clips_a_task_is_no_longer_verified_and_with_th
         [manifest] = prepare(card, tmp_path / "mine", progress)
         if not states:
             note_verified(manifest)
-        states.append(take_stock(card).state)
+        states.append(disk_usage(card).state)
     assert states == ["verified", "prepared", "verified"]
 
 
@@ -145,7 +145,7 @@ def test_a_verified_task_whose_card_was_raised_is_as_far_as_its_files(
     [manifest] = prepare(card, None, progress)
     note_verified(manifest)
     raised = card.model_copy(update={"version": card.version + 1})
-    assert take_stock(raised).state == "fetched"
+    assert disk_usage(raised).state == "fetched"
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"manifest": 1}', "\xff"])
@@ -157,7 +157,7 @@ def test_a_damaged_note_is_no_verification(
     note_verified(prepare(card, None, progress)[0])
     [path] = (cache / "manifests").glob("*.verified.json")
     path.write_text(note, encoding="latin-1")
-    assert take_stock(card).state == "prepared"
+    assert disk_usage(card).state == "prepared"
 
 
 # --- bytes ------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_what_came_of_a_file_so_far_is_counted(clips: bytes) -> None:
     part = part_of(each.path)
     part.parent.mkdir(parents=True)
     part.write_bytes(clips[:1000])
-    assert (take_stock(card).state, size(card)) == ("0 of 1 fetched", 1000)
+    assert (disk_usage(card).state, size(card)) == ("0 of 1 fetched", 1000)
 
 
 def test_a_task_whose_audio_is_given_by_hand_is_not_fetched_with_its_list_alone() -> None:
@@ -293,11 +293,11 @@ def test_a_task_whose_audio_is_given_by_hand_is_not_fetched_with_its_list_alone(
     [each] = downloads(card)
     each.path.parent.mkdir(parents=True)
     each.path.write_bytes(b"1 id10001/video/00001.wav")
-    assert take_stock(card).state == "1 of 3 fetched"
+    assert disk_usage(card).state == "1 of 3 fetched"
 
 
 def test_what_two_tasks_share_stands_with_each_and_is_counted_once(clips: bytes) -> None:
     one = card_of(clips)
     other = one.model_copy(update={"name": "another"})
     bring(one, clips)
-    assert measure([take_stock(one), take_stock(other)]) == ([len(clips)] * 2, len(clips))
+    assert measure([disk_usage(one), disk_usage(other)]) == ([len(clips)] * 2, len(clips))

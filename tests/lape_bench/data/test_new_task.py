@@ -6,7 +6,7 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, load_reader, own_card
-from lape_bench.data.drawn_split import draw_sides
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.new_task import LONGEST_WINDOW, UNGROUPED, NewTask, new_task
 from lape_bench.task import TaskCard
 from tests.lape_bench.data.readers.test_class_folders import place
@@ -45,7 +45,7 @@ def refusal(source: Path, **how: object) -> str:
 
 def sides(card: TaskCard, root: Path) -> dict[tuple[str, str | None], int]:
     return Counter(
-        (clip.label, clip.split) for clip in draw_sides(load_reader(card).read(root, card), card)
+        (clip.label, clip.split) for clip in draw_split(load_reader(card).read(root, card), card)
     )
 
 
@@ -182,7 +182,7 @@ def test_a_table_becomes_a_card_that_keeps_groups_apart(tmp_path: Path) -> None:
     assert load_card("birds") == card
     assert card.group == "speaker"
     assert "all clips of one speaker on one side" in card.split.origin
-    drawn = draw_sides(load_reader(card).read(tmp_path, card), card)
+    drawn = draw_split(load_reader(card).read(tmp_path, card), card)
     assert len({(clip.group, clip.split) for clip in drawn}) == 6
     assert {clip.split for clip in drawn} == {"train", "val", "test"}
 

@@ -11,7 +11,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.evaluation.plan import load_system
 from lape_bench.plugins.class_source import SourceNotFound, source_of
 from lape_bench.plugins.registry import SYSTEMS, Registry
-from lape_bench.plugins.single_file import code_of
+from lape_bench.plugins.single_file import class_code
 
 ENCODER = """
 from torch import nn
@@ -151,7 +151,7 @@ def test_a_registered_class_is_found_by_its_name_and_says_what_its_code_is() -> 
     origin = SYSTEMS.origin("MyEncoder")
     assert origin.startswith("class MyEncoder, SHA-256 ")
     assert SYSTEMS.provenance("MyEncoder") == {"source": origin}
-    assert code_of(system) == code_of(kind) == [origin]
+    assert class_code(system) == class_code(kind) == [origin]
     SYSTEMS.register_class(run_cell(ENCODER.replace("GAIN = 2", "GAIN = 3"))["MyEncoder"])
     assert SYSTEMS.origin("MyEncoder") != origin
 

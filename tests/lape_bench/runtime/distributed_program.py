@@ -22,7 +22,7 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training.pretrain import Objective, UnlabeledClips, pretrain
-from lape_bench.runtime.distributed import ProcessGroup, joined
+from lape_bench.runtime.distributed import ProcessGroup, join_process_group
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 
@@ -109,6 +109,6 @@ def learn(name: str, out: Path, last: int, process_group: ProcessGroup) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")) as together:
+    with join_process_group(torch.device("cpu")) as together:
         for system in sys.argv[3:]:
             learn(system, Path(sys.argv[1]), int(sys.argv[2]), together)

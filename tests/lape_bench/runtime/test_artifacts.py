@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from lape_bench.runtime import artifacts
-from lape_bench.runtime.artifacts import Artifact, ArtifactInfo, artifact, kept, remove, stable_name
+from lape_bench.runtime.artifacts import (
+    Artifact,
+    ArtifactInfo,
+    artifact,
+    list_artifacts,
+    remove,
+    stable_name,
+)
 
 Compute = Callable[[Path, Path], None]
 STAMP = {"torch": "1"}
@@ -38,7 +45,7 @@ def make(
 
 
 def listed(within: Path) -> list[ArtifactInfo]:
-    return list(kept(within))
+    return list(list_artifacts(within))
 
 
 def results(within: Path) -> list[Path]:
@@ -88,7 +95,7 @@ def test_the_same_inputs_are_computed_once_and_others_anew(tmp_path: Path) -> No
     assert (again.folder / "result").read_text() == "1"
     assert first.hash == again.hash
     assert len({each.hash for each in made}) == 3
-    assert again.made == first.made
+    assert again.metadata == first.metadata
     assert len(calls) == 3
 
 
@@ -103,9 +110,9 @@ def test_an_artifact_says_what_determined_it_and_what_it_took(tmp_path: Path) ->
         "clips": "a",
         "width": 3,
     }
-    assert 0.05 <= made.made.seconds < 5
-    assert made.made.bytes == 8 + (made.folder / "artifact.json").stat().st_size
-    assert made.made.about == "of three clips"
+    assert 0.05 <= made.metadata.seconds < 5
+    assert made.metadata.bytes == 8 + (made.folder / "artifact.json").stat().st_size
+    assert made.metadata.about == "of three clips"
     assert made.folder == tmp_path / "embeddings" / made.hash
 
 
@@ -135,7 +142,7 @@ def test_a_damaged_artifact_is_noticed_and_made_again(
     damage(whole.folder)
     again = make(tmp_path)
     assert again.computed
-    assert again.made.sha256 == whole.made.sha256
+    assert again.metadata.sha256 == whole.metadata.sha256
     assert sorted(path.name for path in again.folder.iterdir()) == [
         "artifact.json", "below", "made.json", "result",
     ]  # fmt: skip
@@ -151,13 +158,13 @@ def test_the_hash_of_the_bytes_does_not_depend_on_when_where_or_how_often_they_w
         os.utime(path, (1e9, 1e9))
     again, elsewhere = make(tmp_path / "one"), make(tmp_path / "two", about="something else")
     assert not again.computed
-    assert first.made.sha256 == again.made.sha256 == elsewhere.made.sha256
+    assert first.metadata.sha256 == again.metadata.sha256 == elsewhere.metadata.sha256
 
     def otherwise(folder: Path, work: Path) -> None:
         fill(folder, work)
         (folder / "result").write_bytes(b"679")
 
-    assert make(tmp_path / "three", otherwise).made.sha256 != first.made.sha256
+    assert make(tmp_path / "three", otherwise).metadata.sha256 != first.metadata.sha256
 
 
 def test_a_stage_that_fails_leaves_its_checkpoints_and_nothing_else(
@@ -232,9 +239,9 @@ def test_a_listing_names_finished_unfinished_and_unreadable_ones(shelf: Path) ->
     assert {each.kind for each in found.values()} == {"embeddings", "student"}
     unfinished = found["unfinished: a killed run, or one under way"]
     assert unfinished.hash == make(shelf).hash
-    assert unfinished.made is None
-    assert found["not readable"].made is None
-    finished = [each for each in listed(shelf) if each.made]
+    assert unfinished.metadata is None
+    assert found["not readable"].metadata is None
+    finished = [each for each in listed(shelf) if each.metadata]
     assert {each.about for each in finished} == {"of three clips"}
     for each in listed(shelf):
         files = [path for path in each.folder.rglob("*") if path.is_file()]

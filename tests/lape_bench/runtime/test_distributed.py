@@ -17,9 +17,9 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training.pretrain import PretrainConfig, pretrain
-from lape_bench.runtime.artifacts import cache, kept
+from lape_bench.runtime.artifacts import cache, list_artifacts
 from lape_bench.runtime.batch_random import BatchRandom
-from lape_bench.runtime.distributed import ProcessGroup, joined, leads
+from lape_bench.runtime.distributed import ProcessGroup, is_main_process, join_process_group
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 from tests.baselines.test_upstreams import UPSTREAMS
@@ -93,7 +93,7 @@ def test_ranks_deal_every_batch_out_evenly_and_leave_fewer_rows_than_there_are_r
     assert len({len(batch) for batch in batches}) <= 2
     assert torch.equal(torch.cat(batches), order[: rows - rows % size])
     for batch in batches:
-        dealt = torch.stack([each.mine(batch) for each in process_group])
+        dealt = torch.stack([each.local_rows(batch) for each in process_group])
         assert torch.equal(dealt.T.flatten(), batch)
 
 
@@ -105,7 +105,7 @@ def test_ranks_draw_together_what_one_draws_alone() -> None:
             random.uniform(2, rows),
             random.uniform(rows),
             random.integers(9, rows),
-            random.some(5, 3),
+            random.distinct(5, 3),
         ]
 
     alone = drawn(0, 1)
@@ -142,7 +142,7 @@ def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one() -> None:
     assert "found, pre-trained before" in found.stdout
     again = torchrun(*PRETRAIN, *smoke_settings, check=True)
     assert again.stdout.count("found, pre-trained before") == 1
-    kinds = [each.kind for each in kept(cache())]
+    kinds = [each.kind for each in list_artifacts(cache())]
     assert kinds == ["upstream"]
 
 
@@ -162,7 +162,7 @@ def test_processes_without_a_gpu_each_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match=said), joined(torch.device(device)):
+    with pytest.raises(UserError, match=said), join_process_group(torch.device(device)):
         pass
 
 
@@ -170,15 +170,18 @@ def test_processes_on_several_machines_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="several machines"), joined(torch.device("cpu")):
+    with (
+        pytest.raises(UserError, match="several machines"),
+        join_process_group(torch.device("cpu")),
+    ):
         pass
 
 
 def test_a_world_size_that_a_cluster_sets_is_not_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "1")
-    with joined(torch.device("cpu")) as process_group:
-        assert (process_group.size, leads()) == (1, True)
+    with join_process_group(torch.device("cpu")) as process_group:
+        assert (process_group.size, is_main_process()) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 COUNT = """
 import resource, sys
 import torch
-from lape_bench.runtime.malloc import give_back, keep_freed
+from lape_bench.runtime.malloc import release_freed_memory, keep_freed_memory
 
 if sys.argv[1] == "kept":
-    assert keep_freed()
+    assert keep_freed_memory()
 
 def resident() -> int:
     return int(open("/proc/self/statm").read().split()[1])  # pages
@@ -26,13 +26,13 @@ def found(tensors: int) -> int:
 found(8)  # until the heap has its size
 print(found(12))
 before = resident()
-give_back()
+release_freed_memory()
 print(before - resident())
 """
 
 
 def pages(how: str) -> tuple[int, int]:
-    """Return how many were found anew for twelve tensors, and how many `give_back` gave back after them."""
+    """Return how many were found anew for twelve tensors, and how many `release_freed_memory` gave back after them."""
     ran = subprocess.run(
         [sys.executable, "-c", COUNT, how], check=True, capture_output=True, text=True
     )

@@ -52,7 +52,7 @@ def test_what_one_machine_made_another_fetches(
     assert len(made) == 1
     assert (first.computed, second.computed) == (True, False)
     assert second.waited > 0
-    assert first.made.sha256 == second.made.sha256
+    assert first.metadata.sha256 == second.metadata.sha256
     assert (second.folder / "weights").read_bytes() == bytes(range(23))
     assert (second.folder / "deep" / "empty").is_file()
 

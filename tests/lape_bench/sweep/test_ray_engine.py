@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lape_bench.core.progress import Progress
-from lape_bench.runtime.artifacts import cache, kept
+from lape_bench.runtime.artifacts import cache, list_artifacts
 from lape_bench.sweep.grid import SweepConfig
 from tests.lape_bench.sweep.conftest import Driver, grid_of, hashes, local
 from tests.lape_bench.sweep.ray_nodes import add_node, nodes, workers
@@ -83,7 +83,7 @@ def test_nodes_that_share_nothing_have_records_and_artifacts_carried(
         made = [use.hash for use in uses if use.kind == kind and not use.found]
         assert sorted(made) == sorted(set(hashes_of))  # each once
     # What the first node made went to the cache of the machine that started it, and from there to the second.
-    assert {each.kind for each in kept(cache())} == {"upstream", "embeddings"}
+    assert {each.kind for each in list_artifacts(cache())} == {"upstream", "embeddings"}
     for home in homes:
         assert len(list((home / "artifacts" / "upstream").glob("[0-9a-f]*"))) == 1
         assert len(list((home / "carried").rglob("record.json"))) == len(first.cells())
