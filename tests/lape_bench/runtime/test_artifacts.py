@@ -22,6 +22,8 @@ from lape_bench.runtime.artifacts import (
 )
 
 Compute = Callable[[Path, Path], None]
+# A forked process may inherit a lock that a thread of torch held.
+SPAWN = multiprocessing.get_context("spawn")
 STAMP = {"torch": "1"}
 
 
@@ -208,13 +210,12 @@ def _compute_slowly(within: Path, calls: Path, barrier: Any) -> bool:
         time.sleep(0.3)
         fill(folder, work)
 
-    barrier.wait(20)
+    barrier.wait(120)  # the other process may still import what it needs
     return make(within, compute).computed
 
 
 def test_two_processes_that_need_one_artifact_compute_it_once(tmp_path: Path) -> None:
-    methods = multiprocessing.get_context("fork")
-    with methods.Manager() as manager, methods.Pool(2) as pool:
+    with SPAWN.Manager() as manager, SPAWN.Pool(2) as pool:
         arguments = (tmp_path / "cache", tmp_path / "calls", manager.Barrier(2))
         computed = pool.starmap(_compute_slowly, [arguments, arguments], chunksize=1)
     assert sorted(computed) == [False, True]
@@ -298,15 +299,16 @@ def _compute_until_told(within: Path, told: Path) -> str:
 
 
 def test_what_another_process_is_making_is_not_pulled_from_under_it(tmp_path: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    with SPAWN.Pool(1) as pool:
         under_way = pool.apply_async(
             _compute_until_told, (tmp_path / "cache", tmp_path / "under way")
         )
         while not (tmp_path / "under way").exists():
+            assert not under_way.ready(), under_way.get()
             time.sleep(0.01)
         for each in listed(tmp_path / "cache"):
             remove(each)
-        folder = Path(under_way.get(timeout=20))
+        folder = Path(under_way.get(timeout=120))
     assert (folder / "result").read_bytes() == b"678"
     assert (folder / "below" / "numbers").read_bytes() == b"12345"
 

@@ -20,7 +20,7 @@ from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName
 from tests.lape_bench.learning.test_cuda import LEARNING
 
-STEPS = {"epochs": 4, "min_steps": 12}
+STEPS = {"epochs": 2, "min_steps": 1, "batch_size": 48, "window_seconds": 0.2}
 SMALL: dict[str, Any] = {"width": 16}
 LONGER: dict[str, Any] = {
     "supervised": SMALL,
@@ -87,7 +87,13 @@ def test_a_step_that_may_be_recorded_does_the_same_each_time(
         LONGER.get(system, SMALL | {"pretrain": STEPS})
     )
     protocol: ProtocolName = "linear" if "pretrain" in settings else "finetune"
-    cell = Cell(system=system, settings=settings, task="synthetic-sounds", protocol=protocol)
+    cell = Cell(
+        system=system,
+        settings=settings,
+        task="synthetic-sounds",
+        protocol=protocol,
+        label_fraction=0.5,
+    )
     options = RunOptions(out=tmp_path, compute=Compute(device="cpu"))
     record = run_cell(cell, options, Progress(quiet=True))
     assert record.status == "finished", record.error
