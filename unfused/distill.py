@@ -1,4 +1,4 @@
-"""Stage 3, unsupervised fine-tuning: a student learns pseudo-labels by self-distillation."""
+"""Stage 3, unsupervised fine-tuning: a student learns pseudo-labels by self-distillation (arXiv:2303.05668)."""
 
 from pydantic import Field
 from torch import Tensor
@@ -20,8 +20,8 @@ STAGE = "distillation"
 class DistillConfig(UnlabeledConfig):
     """Stage 3: self-distillation with pseudo-labels.
 
-    The weights are the paper's. It trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs; Adam, the
-    number of steps and the random level are ours; the steps were chosen on validation.
+    The loss weights are the paper's. The paper trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs.
+    Adam, the number of steps and the random gain are ours; the steps were chosen on validation.
     """
 
     shallow_heads: bool = Field(True, description="classifiers on the three blocks")
@@ -41,20 +41,21 @@ def distill(
     config: DistillConfig,
     context: RunContext,
 ) -> Curve:
-    """Train a student in place; no label is seen.
-
-    One random window a clip and epoch, one view of it.
+    """Train a student in place on pseudo-labels, without labels: one view of one random window a clip and epoch.
 
     Args:
-        student: on the context's device, its features fitted.
-        views: on the same device.
-        clips: the task's whole train audio.
-        pseudo_labels: of the clips, shape (clips,), in [0, clusters).
+        student: on the context's device; the normalization of its features is fitted.
+        views: the augmentation, on the same device.
+        clips: the audio of the whole train split.
+        pseudo_labels: cluster of each clip, shape (clips,), in [0, clusters).
         config: how to train.
         context: device, precision, seeds.
 
     Returns:
-        The loss of each epoch.
+        Number and loss of each epoch.
+
+    Raises:
+        UserError: the loss is not finite.
     """
     targets = pseudo_labels.to(context.device)
 
@@ -97,7 +98,18 @@ def agreement(
     window_seconds: float,
     context: RunContext,
 ) -> float:
-    """Share of clips, whole and without augmentation, that the student's classifier puts in their cluster."""
+    """Return the share of clips whose pseudo-label the student's classifier predicts.
+
+    Args:
+        student: a trained student.
+        clips: scored whole and without augmentation.
+        pseudo_labels: cluster of each clip, shape (clips,), on the CPU.
+        window_seconds: length of the windows laid over each clip.
+        context: device and precision.
+
+    Returns:
+        A number in [0, 1].
+    """
     scores = class_log_probabilities(
         student.encoder, student.classifier, clips, window_seconds, context
     )

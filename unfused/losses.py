@@ -24,13 +24,13 @@ def self_distillation(
 
     Args:
         z: logits of the classifier, shape (batch, clusters).
-        shallow: logits z_i of the shallow heads, same shape; may be none.
+        shallow: logits z_i of the shallow heads, each of the same shape; may be empty.
         labels: pseudo-labels y, shape (batch,).
         shallow_weight: of the shallow heads' cross-entropies.
         kl_weight: of the divergences.
         feature_weight: of the cosine terms.
-        stop_gradient: whether z is a fixed target in the last two terms, as self-distillation has it; the
-            published code lets their gradients reach it.
+        stop_gradient: true makes z a fixed target in the last two terms, as in self-distillation (arXiv:1905.08094). In the
+            published code of UnFuSeD their gradients reach z.
 
     Returns:
         The mean over the batch, a scalar.
@@ -45,6 +45,11 @@ def self_distillation(
 
 
 def kl_divergence(z: Tensor, z_i: Tensor) -> Tensor:
-    """KL(softmax z || softmax z_i), averaged over the rows of two tensors of logits."""
+    """Return KL(softmax z || softmax z_i) in nats, averaged over the batch.
+
+    Args:
+        z: logits of the target distribution, shape (batch, classes).
+        z_i: logits of the other distribution, same shape.
+    """
     p, q = z.log_softmax(dim=1), z_i.log_softmax(dim=1)
     return (p.exp() * (p - q)).sum(dim=1).mean()

@@ -1,7 +1,7 @@
 """Stage 2: the teacher's embeddings of the task's train audio become clusters, the pseudo-labels.
 
-PCA with whitening, rows brought to unit length, k-means; no label is seen. The published code takes the first
-layer's output here and k-means on a GPU; this is what its text describes.
+PCA with whitening, rows scaled to unit length, k-means; no label is used. This follows the paper's text (arXiv:2303.05668).
+The published code clusters the first layer's output instead, with k-means on a GPU.
 """
 
 import numpy as np
@@ -15,26 +15,25 @@ class PseudoLabelConfig(ClusteringConfig):
     """Stage 2: cluster the teacher's embeddings into pseudo-labels."""
 
     shuffle_pseudo_labels: bool = Field(
-        False, description="deal the pseudo-labels at random: a control that must cost accuracy"
+        False, description="permute the pseudo-labels at random: a control that must cost accuracy"
     )
 
 
 def pseudo_labels(
     embeddings: NDArray[np.float32], config: PseudoLabelConfig, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Cluster embeddings, and deal the clusters at random if asked.
+    """Cluster embeddings, and permute the clusters at random if `config` says so.
 
     Args:
         embeddings: of the train clips, shape (clips, features).
-        config: k, components, and whether to shuffle.
+        config: number of clusters and components, and whether to shuffle.
         random: seeds PCA and k-means, and shuffles.
 
     Returns:
-        Cluster of each clip, shape (clips,), in [0, k). A cluster may be empty where fewer than k embeddings
-        differ.
+        Cluster of each clip, shape (clips,), in [0, clusters). Some clusters are empty if fewer embeddings differ.
 
     Raises:
-        UserError: fewer clips than clusters.
+        UserError: there are fewer clips than clusters, or embeddings that are not finite.
     """
-    found = cluster(embeddings, config, random, held_by="the train split")
-    return random.permutation(found) if config.shuffle_pseudo_labels else found
+    clusters = cluster(embeddings, config, random, held_by="the train split")
+    return random.permutation(clusters) if config.shuffle_pseudo_labels else clusters

@@ -7,12 +7,12 @@ from lape_bench.learning.encoders.heads import mlp
 
 
 class Student(nn.Module):
-    """AudioNTT that learns pseudo-labels.
+    """AudioNTT with a classifier of pseudo-labels, and a shallow head on each of its three blocks.
 
     Args:
-        encoder: what stays when the heads are dropped.
+        encoder: what remains when the heads are dropped after stage 3.
         clusters: k, the width of the classifier and of all three layers of a shallow head.
-        shallow_heads: whether there are any.
+        shallow_heads: false leaves the classifier alone.
     """
 
     def __init__(self, encoder: AudioNTT, clusters: int, shallow_heads: bool = True) -> None:
@@ -23,7 +23,14 @@ class Student(nn.Module):
         self.shallow = nn.ModuleList(mlp([size] + [clusters] * 3) for size in sizes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the classifier's logits and those of the shallow heads, each (batch, clusters)."""
+        """Return the logits of the classifier and of each shallow head.
+
+        Args:
+            features: log-mel spectrograms, shape (batch, n_mels, frames).
+
+        Returns:
+            Each of shape (batch, clusters).
+        """
         embedding, layers = self.encoder.with_layers(features)
         heads = zip(self.shallow, layers, strict=False)  # without shallow heads, no layer is used
         return self.classifier(embedding), tuple(head(layer) for head, layer in heads)

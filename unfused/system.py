@@ -1,8 +1,11 @@
-"""UnFuSeD: a teacher's clusters of the task's own audio teach a fresh student, which then sees the labels.
+"""UnFuSeD: a teacher's clusters of the train audio become the pseudo-labels of a new student (arXiv:2303.05668).
 
-Stage 1 pre-trains a teacher, any upstream system. Stage 2 clusters its embeddings of the task's train audio. In stage 3
-a student with random weights learns these pseudo-labels by self-distillation. Stage 4 drops its heads and brings it
-to the task with the labels (arXiv:2303.05668). The first three see audio alone, and all of the train split's.
+1. A teacher, any upstream system, is pre-trained.
+2. Its embeddings of the train audio are clustered; the clusters are the pseudo-labels.
+3. A student with random weights learns the pseudo-labels by self-distillation.
+4. The student's heads are dropped, and its encoder is fine-tuned or probed with the labels.
+
+Stages 1 to 3 use the audio of the whole train split and no label.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from lape_bench.core.config import merge, validate
+from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
@@ -53,7 +57,8 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
         "random", description="the student's weights before stage 3"
     )
     downstream_encoder: Literal["student", "teacher"] = Field(
-        "student", description="what is brought to the task with the labels; teacher skips 2 and 3"
+        "student",
+        description="the encoder that is fine-tuned or probed with the labels; teacher skips stages 2 and 3",
     )
     distill: DistillConfig = Field(default_factory=DistillConfig)
 
@@ -108,7 +113,7 @@ class Unfused(SpectrogramSystem):
 
     @classmethod
     def with_smoke_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Lay settings over brief ones, those of the teacher's own system among them."""
+        """Return the settings on top of smoke settings, which include those of the teacher's system."""
         name = given.get("teacher", cls.Settings.model_fields["teacher"].default)
         teacher = {
             k: v for k, v in load_upstream(name).smoke_settings.items() if k not in DOWNSTREAM
@@ -122,23 +127,23 @@ class Unfused(SpectrogramSystem):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Return the code of a teacher that is a plug-in of a single file."""
+        """Return the checksums of the teacher's code if it is a plug-in of a single file."""
         code = load_upstream(self.settings.teacher).plugin_code()
         return {"teacher": "; ".join(code)} if code else {}
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
-        """Name the teacher, and the student whom stages 2 and 3 make of it."""
+        """Return the keys of the teacher and, unless stages 2 and 3 are skipped, of the student."""
         kind = load_upstream(self.settings.teacher)
         teacher = kind.planned_artifact_key(
             kind.Settings.model_validate(self.settings.teacher_settings), cell, train
         )
         settings = self.settings.model_dump(mode="json", exclude=DOWNSTREAM)
         student = {"student": settings, "teacher": teacher, "train": train(), "seed": cell.seed}
-        made = (teacher,) if self.settings.downstream_encoder == "teacher" else (teacher, student)
-        return (*super().shared_artifacts(cell, train), *made)
+        keys = (teacher,) if self.settings.downstream_encoder == "teacher" else (teacher, student)
+        return (*super().shared_artifacts(cell, train), *keys)
 
     def build_encoder(self) -> Encoder:
-        """Return a new encoder like the one that stage 4 brings to the task: the student's, or the teacher's."""
+        """Return a new encoder of the architecture that stage 4 uses: the student's or the teacher's."""
         settings = self.settings
         if settings.downstream_encoder == "student":
             return AudioNTT(settings.student_width)
@@ -156,39 +161,39 @@ class Unfused(SpectrogramSystem):
                 teacher.encoder, TrainingSummary(curves=curves), teacher.n_parameters
             )
         labels, origin = self._pseudo_labels(teacher, train, context)
-        student, taught = self._student(teacher, labels, origin, train, context)
+        student, training = self._student(teacher, labels, origin, train, context)
         sizes = torch.bincount(labels, minlength=self.settings.clusters)
         summary = TrainingSummary(
-            curves=curves | {stage_3.STAGE: tuple(taught["curve"])},
+            curves=curves | {stage_3.STAGE: tuple(training["curve"])},
             clusters=tuple(labels.tolist()),
             diagnosis={
                 "cluster_sizes": tuple(sorted(sizes.tolist(), reverse=True)),
-                "student_agreement": taught["agreement"],
+                "student_agreement": training["agreement"],
             },
         )
-        held = max(teacher.n_parameters, sum(p.numel() for p in student.parameters()))
-        return PretrainedEncoder(student.encoder, summary, held)
+        n_parameters = max(teacher.n_parameters, sum(p.numel() for p in student.parameters()))
+        return PretrainedEncoder(student.encoder, summary, n_parameters)
 
     def _pseudo_labels(
         self, teacher: PretrainedUpstream, train: Clips, context: RunContext
     ) -> tuple[Tensor, Artifact]:
-        """Stage 2: the cluster of each train clip, shape (clips,)."""
+        """Stage 2: return the cluster of each train clip, shape (clips,), and its artifact."""
         config: PseudoLabelConfig = self.settings
         window_seconds = self.target.window_seconds
-        # In float32: whitening would take the rounding of bf16 for directions of its own.
-        exactly = replace(context, precision="float32")
+        # In float32: whitening would scale the rounding errors of bf16 up to unit variance.
+        float32 = replace(context, precision="float32")
         with context.stage("embeddings"):
             embeddings, owner = cached_embeddings(
-                teacher.encoder, train, window_seconds, {}, exactly
+                teacher.encoder, train, window_seconds, {}, float32
             )
 
         def compute(folder: Path, inside: RunContext) -> None:
             with inside.stage("pseudo-labels"):
                 by_clip = average_by_clip(embeddings, owner, len(train)).numpy()
-                found = pseudo_labels(by_clip, config, inside.seeds.numpy("clusters"))
-            save_tensors(folder / PSEUDO_LABELS, {"clusters": torch.from_numpy(found)})
+                clusters = pseudo_labels(by_clip, config, inside.seeds.numpy("clusters"))
+            save_tensors(folder / PSEUDO_LABELS, {"clusters": torch.from_numpy(clusters)})
 
-        made = context.artifact(
+        artifact = context.artifact(
             "pseudo-labels",
             f"{config.clusters} clusters of {len(train):,} clips, seed {context.seeds.seed}",
             {
@@ -203,9 +208,9 @@ class Unfused(SpectrogramSystem):
             },
             compute,
         )
-        content = load_tensors(made.folder / PSEUDO_LABELS, torch.device("cpu"))
-        clusters: Tensor = content["clusters"]
-        return clusters, made
+        content = load_tensors(artifact.folder / PSEUDO_LABELS, torch.device("cpu"))
+        labels: Tensor = content["clusters"]
+        return labels, artifact
 
     def _student(
         self,
@@ -215,50 +220,59 @@ class Unfused(SpectrogramSystem):
         train: Clips,
         context: RunContext,
     ) -> tuple[Student, dict[str, Any]]:
-        """Stage 3: the student, its learning curve and how far it agrees with the pseudo-labels."""
-        settings, config = self.settings, self.settings.distill
+        """Stage 3: return the student, and a mapping with its learning curve and agreement with the pseudo-labels."""
+        settings = self.settings
+        from_teacher = settings.student_init == "teacher"
         seeds = context.seeds.within(stage_3.STAGE)
-
-        def new() -> Student:
-            with seeds.globally("initial weights"):
-                encoder = AudioNTT(settings.student_width)
-                student = Student(encoder, settings.clusters, config.shallow_heads)
-            return student.to(context.device)
-
-        def compute(folder: Path, inside: RunContext) -> None:
-            inside = replace(inside, seeds=seeds)
-            with inside.stage(stage_3.STAGE):
-                student = new()
-                encoder = student.encoder
-                if settings.student_init == "teacher":
-                    encoder.load_state_dict(teacher.encoder.state_dict())
-                else:
-                    batches = whole_clip_batches(train, inside.device)
-                    encoder.fit_features(waveforms for _, waveforms in batches)
-                n_mels, frames = encoder.feature_shape(config.window_seconds)
-                views = Views((n_mels, frames), len(train)).to(inside.device)
-                curve = stage_3.distill(student, views, train, labels, config, inside)
-                agreed = stage_3.agreement(student, train, labels, config.window_seconds, inside)
-            content = {"student": student.state_dict(), "curve": list(curve), "agreement": agreed}
-            save_tensors(folder / STUDENT, content)
-
-        made = context.artifact(
+        artifact = context.artifact(
             "student",
             f"d = {settings.student_width}, {settings.clusters} clusters, seed {context.seeds.seed}",
             {
                 "pseudo_labels": origin.metadata.sha256,
-                "teacher": teacher.artifact.metadata.sha256
-                if settings.student_init == "teacher"
-                else None,
+                "teacher": teacher.artifact.metadata.sha256 if from_teacher else None,
                 "clips": train.key,
                 "student_width": settings.student_width,
-                "settings": config.model_dump(mode="json"),
+                "settings": settings.distill.model_dump(mode="json"),
                 "system_version": self.version,
                 "seed": context.seeds.seed,
             },
-            compute,
+            lambda folder, inside: self._train_student(
+                folder, teacher, labels, train, replace(inside, seeds=seeds)
+            ),
         )
-        content = load_tensors(made.folder / STUDENT, context.device)
-        student = new()
-        load_strictly(student, content["student"], f"the student in {made.folder}")
+        content = load_tensors(artifact.folder / STUDENT, context.device)
+        student = self._new_student(seeds).to(context.device)
+        load_strictly(student, content["student"], f"the student in {artifact.folder}")
         return student, content
+
+    def _new_student(self, seeds: Seeds) -> Student:
+        """Return a student with random weights."""
+        settings = self.settings
+        with seeds.globally("initial weights"):
+            encoder = AudioNTT(settings.student_width)
+            return Student(encoder, settings.clusters, settings.distill.shallow_heads)
+
+    def _train_student(
+        self,
+        folder: Path,
+        teacher: PretrainedUpstream,
+        labels: Tensor,
+        train: Clips,
+        context: RunContext,
+    ) -> None:
+        """Distill a new student, and write it to the folder with its learning curve and agreement."""
+        config: DistillConfig = self.settings.distill
+        with context.stage(stage_3.STAGE):
+            student = self._new_student(context.seeds).to(context.device)
+            encoder = student.encoder
+            if self.settings.student_init == "teacher":
+                encoder.load_state_dict(teacher.encoder.state_dict())
+            else:
+                batches = whole_clip_batches(train, context.device)
+                encoder.fit_features(waveforms for _, waveforms in batches)
+            n_mels, frames = encoder.feature_shape(config.window_seconds)
+            views = Views((n_mels, frames), len(train)).to(context.device)
+            curve = stage_3.distill(student, views, train, labels, config, context)
+            agreement = stage_3.agreement(student, train, labels, config.window_seconds, context)
+        content = {"student": student.state_dict(), "curve": list(curve), "agreement": agreement}
+        save_tensors(folder / STUDENT, content)

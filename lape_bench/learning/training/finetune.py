@@ -1,4 +1,4 @@
-"""Supervised training: an encoder and a linear head learn labeled clips, selected on validation."""
+"""Fine-tuning: an encoder and a linear head learn from labeled clips, and validation selects the epoch."""
 
 import copy
 from collections.abc import Callable
@@ -25,9 +25,9 @@ STAGE = "fine-tuning"
 class FinetuneConfig(Config):
     """Fine-tuning of encoder and classifier with the labels.
 
-    Adam at 1e-3 in batches of 32 is LAPE's published downstream setting. The number of steps and the random level
-    are ours, chosen on validation: the one on asc-keywords with a tenth of the labels, the other on
-    fsdd-digits, whose speakers were recorded at levels up to 22 dB apart.
+    Adam at 1e-3 in batches of 32 is LAPE's published downstream setting. The number of steps and the random gain are ours,
+    chosen on validation: the steps on asc-keywords with a tenth of the labels, the gain on fsdd-digits, whose speakers were
+    recorded at levels up to 22 dB apart.
     """
 
     learning_rate: float = Field(1e-3, gt=0, description="of Adam, at the start of the cosine")
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         self.encoder, self.head = encoder, head
 
     def forward(self, features: Tensor) -> Tensor:
-        """Class scores of features, shape (batch, classes)."""
+        """Return class scores (logits) of features, shape (batch, classes)."""
         scores: Tensor = self.head(self.encoder(features))
         return scores
 
@@ -67,22 +67,26 @@ def fit_classifier(
     config: FinetuneConfig,
     context: RunContext,
 ) -> TrainingSummary:
-    """Train `model` in place and leave it as it was at its best epoch on validation.
+    """Train a model in place, and leave it as it was after its best epoch on validation.
 
-    Adam with a cosine from the learning rate to zero, cross-entropy, one random window a clip and epoch.
-    The best epoch has the highest of the target's metric, the lower loss between equals, the earlier between
-    those; without validation it is the last one.
+    Adam with a cosine schedule from the learning rate to zero, cross-entropy, one random window a clip and epoch. The best
+    epoch has the highest value of the target's metric; ties go to the lower validation loss, then to the earlier epoch.
+    Without validation clips the last epoch is kept.
 
     Args:
         model: on the context's device.
-        views: features and a generator in, features out; its buffers are part of a checkpoint.
-        data: labeled clips to train on, and validation.
+        views: the augmentation, from features and a `BatchRandom` to features of the same shape; None for no augmentation.
+            A checkpoint holds its buffers.
+        data: labeled clips to train on, and validation clips.
         target: classes, window and metric.
         config: how to train.
         context: device, precision, seeds, progress, and the folder of the checkpoint.
 
     Returns:
-        Loss and validation score by epoch, and which epoch was chosen.
+        Loss and validation score by epoch, and which epoch was selected.
+
+    Raises:
+        UserError: the loss is not finite.
     """
     labels = data.labeled.labels.to(context.device)
     window = round(target.window_seconds * data.labeled.clips.rate)
@@ -97,10 +101,10 @@ def fit_classifier(
             features = views(features, random)
         return features, labels[batch.to(context.device, non_blocking=True)]
 
-    def loss(features: Tensor, wanted: Tensor) -> Tensor:
+    def loss(features: Tensor, classes: Tensor) -> Tensor:
         with context.autocast():
             scores = model(features)
-        return F.cross_entropy(scores.float(), wanted)
+        return F.cross_entropy(scores.float(), classes)
 
     def after_epoch(epoch: int) -> dict[str, float]:
         row = {}
@@ -132,7 +136,7 @@ def fit_classifier(
 
 
 class _BestEpoch:
-    """The model as it was at its best epoch so far; epoch 0 is none."""
+    """The state of the model after its best epoch so far; epoch 0 means that no epoch was scored."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -140,28 +144,28 @@ class _BestEpoch:
         self.tensors: dict[str, Tensor] = {}
 
     def update(self, epoch: int, value: float, nll: float) -> None:
-        """Keep the model of this epoch if it is the best."""
+        """Keep the state of the model if this epoch is the best so far."""
         if not self.epoch or (value, -nll) > (self.value, -self.nll):
             self.epoch, self.value, self.nll = epoch, value, nll
             self.tensors = copy.deepcopy(self.model.state_dict())
 
     def restore(self) -> None:
-        """Bring the model back to its best epoch."""
+        """Load the state of the best epoch into the model."""
         self.model.load_state_dict(self.tensors)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
+        """Return plain values and tensors for a checkpoint."""
         names = ("epoch", "value", "nll", "tensors")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take it up again."""
+        """Continue from a checkpoint."""
         for name, value in state.items():
             setattr(self, name, value)
 
 
 def _selection_epochs(epochs: int, selections: int) -> set[int]:
-    """Evenly spaced epochs, the last among them."""
+    """Return evenly spaced epochs, the last epoch among them."""
     return {round(epochs * (k + 1) / selections) for k in range(selections)} - {0}
 
 

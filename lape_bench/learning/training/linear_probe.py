@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -32,17 +33,17 @@ class LinearConfig(Config):
     C: tuple[PositiveFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         min_length=1,
-        description="C of the logistic regression; of several, the best on validation is taken",
+        description="inverse strength of the L2 penalty; validation selects one if several are given",
     )
 
 
 @dataclass(frozen=True)
 class EmbeddedWindows:
-    """Embedded windows of clips.
+    """Embeddings of the windows of labeled clips.
 
     Attributes:
-        embeddings: shape (windows, features).
-        owner: the clip of each window, shape (windows,).
+        embeddings: shape (windows, features), float32, on the CPU.
+        owner: index of each window's clip, shape (windows,).
         labels: class of each clip, shape (clips,).
     """
 
@@ -52,12 +53,12 @@ class EmbeddedWindows:
 
 
 class FittedProbe(NamedTuple):
-    """A classifier and how it was chosen.
+    """A fitted classifier and how it was selected.
 
     Attributes:
-        layer: the scaler and the regression as one linear layer.
-        chosen: the penalty, in words.
-        validation: the metric on validation, if there is any.
+        layer: scaler and regression as one linear layer.
+        chosen: the selected C, such as "C = 0.01".
+        validation: the metric on the validation clips; None without them.
     """
 
     layer: nn.Linear
@@ -73,20 +74,20 @@ def fit_linear(
     config: LinearConfig,
     progress: Progress,
 ) -> FittedProbe:
-    """Fit the classifier, choosing its penalty on validation where there is a choice.
+    """Fit a logistic regression on standardized embeddings, and select its penalty on validation.
 
-    Every window of a clip is an example, weighted so that each clip counts once.
+    Every window is an example, weighted so that each clip counts once.
 
     Args:
-        train: labeled windows; the scaler is fitted on them too.
-        validation: windows to choose on; may be none where `config` names one value.
+        train: labeled windows; the scaler is fitted to them too.
+        validation: windows that select C; may be None if `config` has one value.
         classes: number of classes.
-        metric: what to choose by; between equals the higher mean log-likelihood, then the stronger penalty.
-        config: the values to try.
-        progress: told of each value.
+        metric: selects C; ties go to the higher mean log-likelihood, then to the stronger penalty.
+        config: the values of C.
+        progress: shows the fits.
 
     Raises:
-        UserError: several values to choose from and nothing to choose on, or labels of one class alone.
+        UserError: there are several values and no validation clips, or all labels are of one class.
     """
     if validation is None and len(config.C) > 1:
         raise UserError(
@@ -97,30 +98,43 @@ def fit_linear(
         raise UserError("the labeled clips are all of one class; a classifier needs two")
     targets = train.labels[train.owner].numpy()
     weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
-    # In float64: with float32 the solver stops a little elsewhere where sums round otherwise.
+    # In float64: in float32 the point where the solver stops depends on how sums are rounded.
     exact = train.embeddings.to(torch.float64, copy=True).numpy()
     scaler = StandardScaler(copy=False).fit(exact, sample_weight=weights)
-    examples = scaler.transform(exact)  # in place: of a large task it is the most that a run holds
+    examples = scaler.transform(
+        exact
+    )  # in place: for a large task this is most of the memory of a run
     best: tuple[tuple[float, float], float, nn.Linear] | None = None
     with progress.task("logistic regression", len(config.C), "fits") as task:
         for value in sorted(config.C):
-            model = LogisticRegression(C=value, max_iter=MAX_ITERATIONS)
-            # On one thread: more of them take longer, several times so where another process wants their cores.
-            with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ConvergenceWarning)
-                model.fit(examples, targets, sample_weight=weights)
-            if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-                logger.warning(
-                    f"logistic regression with C = {value} stopped after {MAX_ITERATIONS} iterations"
-                )
+            model = _fit_regression(value, examples, targets, weights)
             candidate = _as_layer(scaler, model, classes)
             task.advance()
             quality = _quality(candidate, validation, metric) if validation else (0.0, 0.0)
             if best is None or quality > best[0]:
                 best = quality, value, candidate
     assert best is not None
-    (value, _), penalty, layer = best
-    return FittedProbe(layer, f"C = {penalty:g}", value if validation else None)
+    (score, _), inverse_penalty, layer = best
+    return FittedProbe(layer, f"C = {inverse_penalty:g}", score if validation else None)
+
+
+def _fit_regression(
+    inverse_penalty: float,
+    examples: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> LogisticRegression:
+    """Fit one logistic regression, and report if it does not converge."""
+    model = LogisticRegression(C=inverse_penalty, max_iter=MAX_ITERATIONS)
+    # On one thread: more threads take longer, several times so if another process uses the cores.
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(examples, targets, sample_weight=weights)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        logger.warning(
+            f"logistic regression with C = {inverse_penalty} stopped after {MAX_ITERATIONS} iterations"
+        )
+    return model
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
-"""Upstream learning: one loop for every self-supervised objective.
+"""Pre-training without labels: one loop for every self-supervised objective.
 
-An objective brings the encoder, its heads, its loss and, where it has one, its momentum teacher; the views
-are given beside it.
+An objective holds the encoder, its heads, its loss and, if it has one, its momentum teacher. The views are passed beside it.
 """
 
 import logging
@@ -36,17 +35,17 @@ from lape_bench.system import Curve, RunContext
 logger = logging.getLogger(__name__)
 
 STAGE = "pre-training"
-N_MONITORED_CLIPS = 128  # clips whose embeddings are looked at after each epoch
-COLLAPSE_SPREAD = 0.05  # a feature spread below which clips can hardly be told apart
+N_MONITORED_CLIPS = 128  # embedded after each epoch, to see whether the features collapse
+COLLAPSE_SPREAD = 0.05  # clips can hardly be told apart if the feature spread is lower
 WINDOWS_PER_BATCH = 64  # windows
 
 
 class PretrainConfig(UnlabeledConfig):
     """How an upstream is trained.
 
-    Published: SGD at 0.03 with momentum 0.9 and weight decay 1e-4, no schedule, 50 epochs. On a corpus of 1,800 clips
-    that collapses the features; Adam, its rate, the number of steps and the random level are ours, chosen on validation.
-    Without the level, views of a clip are told from those of others by how loud its recording is.
+    LAPE publishes SGD at 0.03 with momentum 0.9 and weight decay 1e-4, no schedule, 50 epochs. On a corpus of 1,800 clips
+    these settings collapse the features. Adam, its learning rate, the number of steps and the random gain are ours, chosen
+    on validation. Without random gain, two views of a clip can be matched by the loudness of their recording.
     """
 
     optimizer: OptimizerConfig = Field(
@@ -56,18 +55,18 @@ class PretrainConfig(UnlabeledConfig):
         2400, ge=1, description="with a small corpus, more passes are made until so many steps are"
     )
     seed: int | None = Field(
-        0, ge=0, description="of the upstream, whatever the run's; null: the run's own"
+        0, ge=0, description="of the upstream, for runs of every seed; null: that of the run"
     )
 
 
 @dataclass(frozen=True)
 class UnlabeledClips:
-    """The unlabeled clips, as an objective sees them between epochs.
+    """The corpus as an objective sees it before an epoch.
 
     Attributes:
-        encoder: as it is then.
+        encoder: the encoder that is trained, in its present state.
         plan: the clips, their windows, and the steps of an epoch.
-        context: of the upstream.
+        context: device, seeds and progress of the upstream.
     """
 
     encoder: Encoder
@@ -76,15 +75,15 @@ class UnlabeledClips:
 
     @torch.no_grad()
     def embeddings(self, draw: torch.Generator) -> Tensor:
-        """Embed one random window of every clip, without views.
+        """Embed one random window of every clip, without augmentation.
 
-        In float32, whatever the run's precision: the rounding of bf16 would be told apart as if it were audio.
+        Always computed in float32: what clusters the embeddings would find the rounding of bf16.
 
         Args:
-            draw: of the windows, on the CPU.
+            draw: draws the windows, on the CPU.
 
         Returns:
-            Shape (clips, features), on the CPU.
+            Shape (clips, features), float32, on the CPU, in the order of the clips.
         """
         # Not whole clips: with long ones that would take as long as the epoch itself.
         clips, encoder = to_device(self.plan.clips, self.context.device), self.encoder.eval()
@@ -98,13 +97,16 @@ class UnlabeledClips:
 
 
 class Objective(nn.Module, ABC):
-    """An encoder with what it learns by, from two views of each clip.
+    """An encoder with its heads and its loss, trained on two views of each clip.
+
+    In each step the loop calls `targets` and `forward_views`, then `loss` with what both returned, updates the parameters,
+    and calls `after_step`.
 
     Attributes:
-        encoder: what stays when the heads are dropped.
-        windows_per_clip: of a clip that its two views are made from: 1 is one for both, 2 is one for each.
-        cuda_graphable: true where `forward_views`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`). A subclass
-            in which Python decides anew each time says false.
+        encoder: what remains when the heads are dropped after pre-training.
+        windows_per_clip: 1 makes both views of a clip from one random window, 2 from a window each.
+        cuda_graphable: true if `forward_views`, `loss` and `after_step` may be recorded as a CUDA graph (see `cuda_graph`).
+            It must be false if Python code in them takes a decision that may differ from step to step.
     """
 
     encoder: Encoder
@@ -113,47 +115,68 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
-        """Turn two views' features, each (batch, ...), into what the loss compares, likewise; in the run's precision."""
+        """Compute what the loss compares, such as a projection of each view.
+
+        Called in the run's precision, under autocast.
+
+        Args:
+            view_a: features of the first view, shape (batch, n_mels, frames).
+            view_b: features of the second view of the same clips, same shape.
+
+        Returns:
+            Tensors of shape (batch, ...), one row a clip.
+        """
 
     @abstractmethod
     def loss(self, *compared: Tensor) -> Tensor:
-        """Compare what `forward_views` returned, of the whole batch and in float32, and then what `targets` did; a scalar to lower."""
+        """Return the loss of a batch, a scalar.
+
+        Args:
+            compared: the tensors of `forward_views`, in float32 and gathered over all processes, then those of `targets`.
+        """
 
     def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """Return what the loss needs to know of these clips, indices of shape (batch,); by default nothing."""
+        """Return what the loss needs to know about these clips, such as their pseudo-labels; by default nothing.
+
+        Args:
+            batch: indices of all clips of the batch in the corpus, shape (batch,), on the CPU.
+
+        Returns:
+            Tensors of shape (batch, ...) on the device; `loss` gets them last.
+        """
         return ()
 
     def before_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
-        """Get ready for an epoch, such as by clustering the corpus anew; by default nothing.
+        """Prepare an epoch, such as by clustering the corpus again; by default nothing.
 
-        A resumed run goes on with the parameters and buffers of the last epoch it finished, and with nothing else:
-        what a later epoch needs of this one belongs in a buffer.
+        A resumed run has the parameters and buffers of the last finished epoch and nothing else. Keep in a buffer whatever a
+        later epoch needs.
 
         Args:
-            epoch: its number, from 1.
-            corpus: what is learned from.
-            seeds: those of the epoch.
+            epoch: number of the epoch, from 1.
+            corpus: the clips, with the encoder as it is now.
+            seeds: of this epoch.
 
         Returns:
-            The clips that the epoch goes through, in their order, as many as there are, on the CPU; None is each once,
-            at random.
+            Indices of the clips that the epoch goes through, in their order, shape (clips,), on the CPU. Clips may repeat.
+            None means every clip once, in random order.
         """
         return None
 
     def reinitialized_parameters(self) -> Iterable[nn.Parameter]:
-        """Return the parameters that `before_epoch` drew anew, of which the optimizer forgets what it knew."""
+        """Return the parameters that `before_epoch` has just drawn again; the optimizer resets its state for them."""
         return ()
 
     def after_step(self) -> None:
-        """Move what is not trained by gradient, such as a momentum teacher; by default nothing."""
+        """Update what no gradient trains, such as a momentum teacher, after each step; by default nothing."""
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Return what the learning curve is to hold of this epoch beside loss, spread and rank; by default nothing."""
+        """Return further numbers for this epoch's row of the learning curve, by name; by default none."""
         return {}
 
 
 class Siamese(Objective):
-    """An encoder and a projector, shared by both views."""
+    """An encoder and a projector that both views share; a subclass adds the loss."""
 
     cuda_graphable = True
 
@@ -162,53 +185,41 @@ class Siamese(Objective):
         self.encoder, self.projector = encoder, projector
 
     def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
-        """Return the projections of both views, each (batch, features)."""
-        # One view at a time: batch norm takes each view's own statistics, as with Siamese branches.
+        """Return the projections of both views, each of shape (batch, features)."""
+        # One view at a time, so that batch norm uses each view's own statistics, as in two Siamese branches.
         return self.projector(self.encoder(view_a)), self.projector(self.encoder(view_b))
 
 
 def pretrain(
     objective: Objective, views: Views, clips: Clips, config: PretrainConfig, context: RunContext
 ) -> Curve:
-    """Train an objective in place, without labels; the context's ranks share every batch.
+    """Train an objective in place, without labels.
 
-    One random window a clip and epoch, or two if the objective asks, and two views, each at a level of its own.
+    Each epoch cuts one random window a clip, or two if the objective asks for them, and makes two views with a random gain
+    each. The processes of the context share every batch.
 
     Args:
-        objective: on the context's device, its features fitted.
-        views: on the same device.
+        objective: on the context's device; the normalization of its features is fitted.
+        views: the augmentation, on the same device.
         clips: the corpus.
         config: how to train.
-        context: seeds are those of the upstream.
+        context: device, precision, progress, and the upstream's seeds.
 
     Returns:
-        For each epoch its loss, of embedded corpus clips the feature spread and rank (see below), and what the
-        objective notes.
+        For each epoch its number and loss, feature spread and effective rank of some clips' embeddings, and the objective's
+        `epoch_metrics`.
 
     Raises:
-        UserError: fewer than two clips, a batch that the ranks cannot share evenly, or a loss that is no longer finite.
+        UserError: there are fewer than two clips, the processes cannot share a batch evenly, or the loss is not finite.
     """
-    if len(clips) < 2:
-        raise UserError(
-            f"the corpus holds {len(clips)} clip, and an upstream learns by comparing clips",
-            next_step="name more tasks or folders in the corpus",
-        )
     size = context.process_group.size
-    if size > 1 and (config.batch_size % size or config.batch_size < 2 * size):
-        raise UserError(
-            f"pretrain.batch_size is {config.batch_size}, which {size} processes cannot share evenly",
-            allowed=f"a multiple of {size}, at least {2 * size}",
-        )
-    if len(clips) < size:
-        raise UserError(
-            f"the corpus holds {len(clips)} clips, and {size} processes share them",
-            next_step="start fewer, or name more tasks or folders in the corpus",
-        )
+    _check_corpus(len(clips), config.batch_size, size)
     plan = replace(config.epoch_plan(clips), windows_per_clip=objective.windows_per_clip)
     if size > 1:
         share_statistics(objective, context.process_group)
-    watched = _middle_windows(clips, plan.window, context.device)
-    collapsed = False
+    monitor = _EmbeddingMonitor(
+        objective.encoder, _middle_windows(clips, plan.window, context.device), context
+    )
 
     def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         gains = random_gains(2 // objective.windows_per_clip, waveforms, config.gain_db, random)
@@ -225,23 +236,9 @@ def pretrain(
         corpus = UnlabeledClips(objective.encoder, plan, context)
         order = objective.before_epoch(epoch, corpus, context.seeds.within("epoch", epoch))
         for parameter in objective.reinitialized_parameters():
-            for remembered in optimizer.state.get(parameter, {}).values():
-                remembered.zero_()  # in place, as a recorded step wants it
+            for state in optimizer.state.get(parameter, {}).values():
+                state.zero_()  # in place, because a recorded step reads it there
         return order
-
-    def after_epoch(epoch: int) -> dict[str, float]:
-        nonlocal collapsed
-        encoder = objective.encoder.eval()
-        with torch.no_grad(), context.autocast():
-            embeddings = encoder(encoder.features(watched)).float().cpu()
-        spread = feature_spread(embeddings)
-        if spread < COLLAPSE_SPREAD and not collapsed:
-            collapsed = True  # said once
-            logger.warning(
-                f"{STAGE}: the features have collapsed (spread {spread:.3f} after epoch {epoch}); lower the "
-                "learning rate, or raise the weight that keeps features apart"
-            )
-        return {"spread": spread, "rank": effective_rank(embeddings), **objective.epoch_metrics()}
 
     optimizer = config.optimizer.build(objective)
     return TrainingLoop(
@@ -255,13 +252,61 @@ def pretrain(
         cuda_graphable=objective.cuda_graphable and objective.encoder.cuda_graphable and size == 1,
         before_epoch=before_epoch,
         after_step=objective.after_step,
-        after_epoch=after_epoch,
+        after_epoch=lambda epoch: {**monitor(epoch), **objective.epoch_metrics()},
         extra_state={"views": views},
     ).run(context)
 
 
+def _check_corpus(n_clips: int, batch_size: int, size: int) -> None:
+    """Refuse a corpus that is too small, or batches that `size` processes cannot share."""
+    if n_clips < 2:
+        raise UserError(
+            f"the corpus holds {n_clips} clip, and an upstream learns by comparing clips",
+            next_step="name more tasks or folders in the corpus",
+        )
+    if size > 1 and (batch_size % size or batch_size < 2 * size):
+        raise UserError(
+            f"pretrain.batch_size is {batch_size}, which {size} processes cannot share evenly",
+            allowed=f"a multiple of {size}, at least {2 * size}",
+        )
+    if n_clips < size:
+        raise UserError(
+            f"the corpus holds {n_clips} clips, and {size} processes share them",
+            next_step="start fewer, or name more tasks or folders in the corpus",
+        )
+
+
+class _EmbeddingMonitor:
+    """Measure after each epoch how far the embeddings of some clips point apart, and warn once of a collapse.
+
+    Args:
+        encoder: what is trained.
+        windows: waveforms of the clips, shape (clips, samples).
+        context: device, precision and progress.
+    """
+
+    def __init__(self, encoder: Encoder, windows: Tensor, context: RunContext) -> None:
+        self.encoder, self.windows, self.context = encoder, windows, context
+        self.warned = False
+
+    @torch.no_grad()
+    def __call__(self, epoch: int) -> dict[str, float]:
+        """Return feature spread and effective rank; the encoder is left in evaluation mode."""
+        encoder = self.encoder.eval()
+        with self.context.autocast():
+            embeddings = encoder(encoder.features(self.windows)).float().cpu()
+        spread = feature_spread(embeddings)
+        if spread < COLLAPSE_SPREAD and not self.warned:
+            self.warned = True
+            logger.warning(
+                f"{STAGE}: the features have collapsed (spread {spread:.3f} after epoch {epoch}); lower the "
+                "learning rate, or raise the weight that keeps features apart"
+            )
+        return {"spread": spread, "rank": effective_rank(embeddings)}
+
+
 def _middle_windows(clips: Clips, window: int, device: torch.device) -> Tensor:
-    """Cut the middle window of some clips, evenly chosen; shape (clips, window)."""
+    """Cut the middle window of up to N_MONITORED_CLIPS evenly spaced clips, shape (clips, window)."""
     rows = np.linspace(0, len(clips) - 1, min(N_MONITORED_CLIPS, len(clips))).astype(np.int64)
     some = clips.select(rows)
     offsets = torch.from_numpy((some.lengths - window) // 2)
@@ -269,18 +314,27 @@ def _middle_windows(clips: Clips, window: int, device: torch.device) -> Tensor:
 
 
 def feature_spread(embeddings: Tensor) -> float:
-    """Say how far embeddings, shape (clips, features), point apart: 0 one direction, 1 all directions.
+    """Measure how far embeddings point apart.
 
-    The square root of their unit vectors' summed variance, 1 - |mean|^2.
+    Args:
+        embeddings: shape (clips, features).
+
+    Returns:
+        sqrt(1 - |m|^2) with the mean m of the unit vectors, in [0, 1]: 0 if all embeddings have one direction, 1 if their
+        directions cancel out.
     """
     mean = F.normalize(embeddings.double(), dim=1).mean(dim=0)
     return float((1 - mean.square().sum()).clamp(min=0).sqrt())
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    """Say in how many directions embeddings vary: the exponential of their singular values' entropy.
+    """Count the directions in which embeddings vary: RankMe, Eq. (1) of arXiv:2210.02885, on centered embeddings.
 
-    RankMe (arXiv:2210.02885), on centered embeddings of shape (clips, features); 1 is a line.
+    Args:
+        embeddings: shape (clips, features).
+
+    Returns:
+        The exponential of the entropy of the normalized singular values, at least 1; 1 if the embeddings lie on a line.
     """
     centered = embeddings.double() - embeddings.double().mean(dim=0)
     values = torch.linalg.svdvals(centered)

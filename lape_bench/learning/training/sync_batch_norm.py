@@ -1,6 +1,8 @@
-"""Batch norm over a batch whose rows lie on several ranks.
+"""Batch norm whose statistics are those of a batch that several processes share.
 
-torch's own `SyncBatchNorm` computes on GPUs alone, so it could not be tested without several of them.
+torch.nn.SyncBatchNorm is not used, for two reasons. It refuses tensors of a CPU, where the tests train two processes with
+gloo against one process alone. And `FoldedBatchNorm` takes its statistics from the patches before the convolution, so that
+it gathers them itself in any case.
 """
 
 import torch
@@ -15,7 +17,14 @@ from lape_bench.runtime.distributed import ProcessGroup
 
 
 def share_statistics(module: nn.Module, process_group: ProcessGroup) -> None:
-    """Let every batch norm within a module see the whole batch; names and tensors stay."""
+    """Make every batch norm within a module use the statistics of the whole batch.
+
+    Parameters, buffers and their names stay the same.
+
+    Args:
+        module: changed in place.
+        process_group: the processes that share each batch in equal parts.
+    """
     for name, child in module.named_children():
         if isinstance(child, FoldedBatchNorm):
             child.process_group = process_group
@@ -26,11 +35,11 @@ def share_statistics(module: nn.Module, process_group: ProcessGroup) -> None:
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """A batch norm with the statistics of all ranks.
+    """Batch norm (arXiv:1502.03167) with the statistics of all processes.
 
     Args:
-        plain: whose parameters and buffers it takes over.
-        ranks: who shares the batch, in equal parts.
+        plain: the batch norm whose parameters and buffers it takes over.
+        process_group: the processes that share each batch in equal parts.
     """
 
     def __init__(self, plain: _BatchNorm, process_group: ProcessGroup) -> None:
@@ -49,7 +58,7 @@ class SyncedBatchNorm(_BatchNorm):
         self.train(plain.training)
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Take any number of dimensions, as the plain one has checked none yet."""
+        """Accept any number of dimensions, because one class replaces the batch norms of all of them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each channel of shape (batch, channels, ...)."""
@@ -60,7 +69,7 @@ class SyncedBatchNorm(_BatchNorm):
             exact = x.float()
             rest = [0, *range(2, x.dim())]
             variance, mean = torch.var_mean(exact, dim=rest, correction=0)
-            # Of equal parts: the mean of the means, and of the parts' variances about it.
+            # The parts are equal, so the means of their means and of their variances about the common mean are exact.
             means, variances = self.process_group.all_gather(torch.stack([mean, variance])).unbind(
                 dim=1
             )
