@@ -63,7 +63,7 @@ def predict(
         >>> results = lb.evaluate("log-mel-statistics", tasks="synthetic-sounds", keep_model=True)
         >>> noise = np.random.default_rng(0).normal(0, 0.1, 22_050)
         >>> soundfile.write("noise.wav", noise, 22_050)
-        >>> table = lb.predict(results.predictions[0].folder, ["noise.wav", "missing.wav"])
+        >>> table = lb.predict(results.folders[0], ["noise.wav", "missing.wav"])
         >>> table[["file", "problem"]].to_dict("list")
         {'file': ['noise.wav', 'missing.wav'], 'problem': [None, 'cannot be read (No such file or directory)']}
     """

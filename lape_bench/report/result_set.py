@@ -37,6 +37,11 @@ class ResultSet(Results):
         [{'system': 'log-mel-statistics', 'seeds': 1}]
     """
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folder of each cell's record, in the order of `cells`; cells of a table have none."""
+        return [self.predictions[index].folder for index in sorted(self.predictions)]
+
     def leaderboard(self) -> pd.DataFrame:
         """Rank systems on each task, protocol and label fraction.
 

@@ -71,7 +71,7 @@ def here(own_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def records(results: lb.ResultSet) -> list[RunRecord]:
-    return [read_record(outcome.folder) for outcome in results.outcomes.values()]
+    return [read_record(folder) for folder in results.folders]
 
 
 def test_a_class_is_evaluated_on_every_label_fraction_and_seed() -> None:
@@ -239,10 +239,10 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_the_split_of_a_task_is_that_of_a_run() -> None:
     split = lb.get_task(TASK).load_split(seed=3, label_fraction=0.5)
-    (outcome,) = lb.evaluate(MyEncoder, TASK, label_fractions=0.5, protocol="knn").outcomes.values()
-    record = read_record(outcome.folder)
+    (folder,) = lb.evaluate(MyEncoder, TASK, label_fractions=0.5, protocol="knn").folders
+    record = read_record(folder)
     assert record.task is not None
-    predictions = read_predictions(outcome.folder, record)
+    predictions = read_predictions(folder, record)
     assert list(split.test.ids) == predictions.clip_ids.to_pylist()
     assert split.test.labels.tolist() == predictions.labels.tolist()
     assert split.classes == record.task.classes

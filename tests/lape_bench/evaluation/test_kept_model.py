@@ -44,7 +44,7 @@ def kept(tmp_path: Path, system: str | type = "log-mel-statistics", **options: o
         **options,  # type: ignore[arg-type]
     )
     assert results.problems == []
-    return results.predictions[0].folder
+    return results.folders[0]
 
 
 def test_the_files_of_the_test_split_get_the_predictions_of_the_run(
