@@ -1,4 +1,4 @@
-"""LibriSpeech train-clean-100: who reads (Panayotov et al., 2015).
+"""LibriSpeech train-clean-100: speaker identification (Panayotov et al., 2015).
 
 LibriSpeech/train-clean-100/{speaker}/{chapter}/{speaker}-{chapter}-{utterance}.flac
 """

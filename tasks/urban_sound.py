@@ -1,4 +1,4 @@
-"""UrbanSound8K: street sounds in ten official folds (Salamon et al., 2014).
+"""UrbanSound8K: urban sounds in ten official folds (Salamon et al., 2014).
 
 metadata/UrbanSound8K.csv                       slice_file_name, fsID, ..., fold, classID, class
 audio/fold{1-10}/{slice_file_name}

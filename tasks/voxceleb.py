@@ -1,4 +1,4 @@
-"""VoxCeleb1: who speaks, in videos (Nagrani et al., 2017).
+"""VoxCeleb1: speaker identification in videos (Nagrani et al., 2017).
 
 wav/{speaker}/{video}/{utterance}.wav         also below dev/ and test/, as the archives unpack
 iden_split.txt                                lines of `1 id10001/video/00001.wav`: 1 train, 2 val, 3 test

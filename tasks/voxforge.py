@@ -1,4 +1,4 @@
-"""VoxForge: which language is read, in recordings that volunteers submitted.
+"""VoxForge: language identification, from recordings that volunteers submitted.
 
     {...}/{language}/{...}/{submission}/wav/*.wav        or flac/*.flac; one archive a submission
 

@@ -54,7 +54,7 @@ def run(
         str | None, typer.Option(help="Every task of a suite: lape, open, lape-synthetic.")
     ] = None,
     data: Annotated[
-        str, typer.Option(help="real, or synthetic: generated twins of the tasks.")
+        str, typer.Option(help="real, or synthetic: generated versions of the tasks.")
     ] = "real",
     protocol: Annotated[
         str | None, typer.Option(help="finetune, linear or knn; default: the system's own.")

@@ -133,7 +133,11 @@ def show_task(task: TaskName) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     split = f"{card.split.folds} folds: " if card.split.folds else f"{card.split.rule}: "
-    twin = "" if card.data == "synthetic" else f"; its twin {card.name}-synthetic needs none"
+    synthetic = (
+        ""
+        if card.data == "synthetic"
+        else f"; the synthetic version, {card.name}-synthetic, needs no download"
+    )
     rows = {
         "task": f"{card.reference}, version {card.version}",
         "title": f"{card.title} ({card.domain}, {card.data} data, suite {card.suite})",
@@ -144,7 +148,7 @@ def show_task(task: TaskName) -> None:
         "metric": card.metric,
         "split": split + card.split.origin,
         "kept apart": card.group or "nothing",
-        "to get it": task_page.how_to_get(card).replace("`", "") + twin,
+        "to get it": task_page.how_to_get(card).replace("`", "") + synthetic,
         "license": card.license,
         "citation": card.citation,
         "prepared": "yes"

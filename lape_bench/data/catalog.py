@@ -1,6 +1,6 @@
-"""The tasks that can be asked for: registered and own ones, their variants, their synthetic twins, and suites of them.
+"""The tasks that can be asked for: registered and own ones, their variants, their synthetic versions, and suites of them.
 
-`name`, `name@variant`, and for the twin of either `name-synthetic`, `name-synthetic@variant`. A registered task is a
+`name`, `name@variant`, and for the synthetic version of either `name-synthetic`, `name-synthetic@variant`. A registered task is a
 plug-in's; an own one is a card that `bench tasks new` wrote to the cache folder, and a registered name goes before it.
 """
 
@@ -28,7 +28,7 @@ def load_card(reference: str) -> TaskCard:
 
 
 def task_names() -> list[str]:
-    """Return the name of every registered and every own task, sorted; twins have theirs by rule."""
+    """Return the name of every registered and every own task, sorted; synthetic versions are left out."""
     return sorted([*TASKS.names(), *own_names()])
 
 
@@ -62,8 +62,8 @@ def _registered(name: str) -> TaskCard:
     if _is_synthetic(name):
         return synthetic_card(_card(name.removesuffix(SUFFIX)))
     if name not in TASKS.names():
-        twins = {card.name + SUFFIX for card in all_cards()[0] if card.data == "real"}
-        raise unknown("task", name, twins.union(task_names()), LISTED)
+        synthetic_names = {card.name + SUFFIX for card in all_cards()[0] if card.data == "real"}
+        raise unknown("task", name, synthetic_names.union(task_names()), LISTED)
     return read_card(TASKS.yaml_file(name, "card"))
 
 
@@ -121,7 +121,7 @@ def load_reader(card: TaskCard) -> Reader:
 
 
 def synthetic(reference: str) -> str:
-    """Return the reference of a task's twin; a task that is generated anyway is its own."""
+    """Return the reference of the synthetic version of a task; a task that is generated anyway is its own."""
     card = load_card(reference)
     if card.data == "synthetic":
         return reference

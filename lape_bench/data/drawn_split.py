@@ -46,7 +46,7 @@ def draw_split(listing: Sequence[ClipEntry], card: TaskCard) -> list[ClipEntry]:
 
 
 def _position(unit: str, card: TaskCard) -> bytes:
-    # Not the variant: those of one card draw alike. Not the name of a twin, which is another task.
+    # Not the variant: those of one card draw alike. A synthetic version has another name, and so another draw.
     return hashlib.sha256(f"{card.name}/{card.split.seed}/{unit}".encode()).digest()
 
 

@@ -1,6 +1,6 @@
-"""Clips of two sides that sound nearly the same: the same recording at another level, or coded anew.
+"""Clips of two sides that sound nearly the same: the same recording with another gain, or encoded again.
 
-Each clip becomes a fingerprint, log energies in a few bands and stretches of time, without its level; two clips are
+Each clip becomes a fingerprint, log energies in a few bands and stretches of time, without its gain; two clips are
 called nearly the same where their fingerprints correlate. Copies that begin elsewhere are not found.
 """
 

@@ -9,8 +9,8 @@ MOST_NAMED = 40  # classes
 HEAD = """# Tasks
 
 Written from the task cards by `bench tasks page > tasks/README.md`. `bench data status` shows what is on disk; `bench data prepare
-TASK --from FOLDER_OR_ARCHIVE` takes recordings that are there already. The twin of a task, `TASK-synthetic`, has its classes, kind of
-split, folds and groups on generated clips and needs no download.
+TASK --from FOLDER_OR_ARCHIVE` takes recordings that are there already. The synthetic version of a task,
+`TASK-synthetic`, has the same classes, kind of split, folds and groups. Its clips are generated, so that it needs no download.
 """
 
 

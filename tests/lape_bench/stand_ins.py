@@ -16,7 +16,7 @@ MOST_CLIPS = 5_000
 
 
 def all_references() -> list[str]:
-    """Every registered task and each of its variants; of a large one, its twin."""
+    """Every registered task and each of its variants; of a large one, its synthetic version."""
     references = []
     for name in TASKS.names():
         card = load_card(name)

@@ -30,7 +30,7 @@ def render(
         of_group: gives the same draws to all clips of a group.
         of_clip: gives draws of this clip's own.
         seconds: its length.
-        noise: deviation of a background in units of the sound's; it differs by half between groups.
+        noise: standard deviation of a background in units of the sound's; it differs by half between groups.
 
     Returns:
         Shape (samples,) at `RATE`, unitless, at most `PEAK`.
@@ -45,7 +45,7 @@ def render(
 
 
 def _wind(samples: int, draw: Draw) -> Wave:
-    """Noise that falls with frequency, of unit deviation."""
+    """Noise that falls with frequency, of unit standard deviation."""
     noise = lfilter([1], [1, -0.9], draw.normal(size=samples))
     even: Wave = noise / noise.std()
     return even

@@ -1,8 +1,8 @@
-"""Synthetic twins: the classes, sides, folds and groups of a task on generated clips, to try a grid without a download.
+"""Synthetic versions of tasks: the same classes, splits, folds and groups on generated clips, with nothing to download.
 
     {class}/{side or fold}-{take}.wav
 
-The twin of `us8k` is the task `us8k-synthetic`. Its clips last about a second, whatever the recordings of the task do.
+The synthetic version of `us8k` is the task `us8k-synthetic`. All clips last about a second.
 """
 
 import itertools
@@ -25,12 +25,13 @@ GROUPS = 3  # on each side, in each fold
 DRAWN_GROUPS = 12  # of each class, where sides are drawn
 SECONDS = (0.7, 1.3)
 WINDOW_SECONDS = 1.0
-# Deviation of the background in units of the sound's, for four classes; less for more. It keeps the floor below 95 %.
+# Standard deviation of the background noise in units of the sound's, for four classes; less for more classes. It keeps
+# the log-mel baseline below 95 %.
 NOISE = {"speech": 0.6, "music": 0.8, "bioacoustics": 2.5, "sound": 4.0}
 
 
-class Planned(NamedTuple):
-    """A clip of a twin before it is generated."""
+class PlannedClip(NamedTuple):
+    """A clip before it is generated."""
 
     label: str
     side: SplitName | None
@@ -40,13 +41,13 @@ class Planned(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Its file, relative to the twin's folder."""
+        """The file, relative to the folder of the data set."""
         place = self.side or f"fold{self.fold or 0}"
         return f"{quote(self.label, safe=' ')}/{place}-{self.take:02d}.wav"
 
 
 def synthetic_card(card: TaskCard) -> TaskCard:
-    """Return the card of a task's twin."""
+    """Return the card of the synthetic version of a task."""
     split = card.split.model_copy(update={"origin": f"generated, as {card.name} has it"})
     variants = {}
     for name, variant in card.variants.items():
@@ -60,7 +61,7 @@ def synthetic_card(card: TaskCard) -> TaskCard:
     changes = {
         "name": card.name + SUFFIX,
         "version": card.version + VERSION - 1,
-        "title": f"{card.title}: its synthetic twin",
+        "title": f"{card.title}, synthetic version",
         "about": f"generated clips with the classes, sides and groups of {card.name}",
         "suite": card.suite + SUFFIX,
         "data": "synthetic",
@@ -79,11 +80,11 @@ def synthetic_card(card: TaskCard) -> TaskCard:
 
 
 class SyntheticReader(Generator):
-    """Generates the clips of a twin and lists them."""
+    """Generates the clips of a synthetic version and lists them."""
 
     def generate(self, root: Path, card: TaskCard) -> None:
         """Write 16-bit mono WAV files for the card and its variants."""
-        # Here, since listing the tasks, which knows their twins, must not wait for SciPy.
+        # Here, since SciPy is slow to import and listing the tasks does not need it.
         import soundfile
 
         from lape_bench.data.readers.synthesis import RATE, render
@@ -118,24 +119,24 @@ class SyntheticReader(Generator):
         ]
 
 
-def _plan(card: TaskCard) -> Iterator[Planned]:
+def _plan(card: TaskCard) -> Iterator[PlannedClip]:
     """Plan as many takes of each class, side by side or fold by fold, its groups in turn."""
     takes = min(MOST_TAKES, max(FEWEST_TAKES, round(CLIPS / len(card.classes))))
     for label in card.classes:
         if card.split.rule == "drawn":
             for take in range(takes):
-                yield Planned(label, None, None, f"{label}.{take % DRAWN_GROUPS}", take)
+                yield PlannedClip(label, None, None, f"{label}.{take % DRAWN_GROUPS}", take)
         elif card.split.folds:
             for fold, take in itertools.product(
                 card.folds, range(max(1, takes // len(card.folds)))
             ):
-                yield Planned(label, None, fold, f"fold{fold}.{take % GROUPS}", take)
+                yield PlannedClip(label, None, fold, f"fold{fold}.{take % GROUPS}", take)
         else:
             for side in (each for each in SIDES if each in (card.expected.per_side or SIDES)):
                 for take in range(max(1, int(SHARES[side] * takes))):
                     shared = card.split.may_share
                     place = " and ".join(shared) if side in shared else side
-                    yield Planned(label, side, None, f"{place}.{take % GROUPS}", take)
+                    yield PlannedClip(label, side, None, f"{place}.{take % GROUPS}", take)
 
 
 def _expected(card: TaskCard) -> Expected:

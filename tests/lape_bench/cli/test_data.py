@@ -1,4 +1,4 @@
-"""Suites, twins, and what is on disk, as a user meets them on the command line."""
+"""Suites, synthetic versions, and what is on disk, as a user meets them on the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ def prepared(esc_folder: Path, bench: Bench) -> Path:
     return esc_folder
 
 
-def test_a_task_runs_on_its_twin_without_a_download_and_the_board_says_so(
+def test_a_task_runs_on_its_synthetic_version_without_a_download_and_the_board_says_so(
     bench: Bench,
     tmp_path: Path,
 ) -> None:
@@ -40,7 +40,7 @@ def test_a_task_runs_on_its_twin_without_a_download_and_the_board_says_so(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["birdsong-synthetic"]
 
 
-def test_a_suite_of_twins_runs_every_task_of_it(
+def test_a_suite_of_synthetic_versions_runs_every_task_of_it(
     bench: Bench,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

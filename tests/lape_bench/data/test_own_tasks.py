@@ -82,7 +82,7 @@ def test_a_table_of_groups_is_on_the_board_after_three_commands(
     assert "pitch, linear" in bench("run", *how)[1]
 
 
-def test_an_own_task_is_listed_shown_suggested_and_has_a_twin(
+def test_an_own_task_is_listed_shown_suggested_and_has_a_synthetic_version(
     made: Path, bench: Bench, tmp_path: Path
 ) -> None:
     _, out, err = bench("tasks")
@@ -94,8 +94,12 @@ def test_an_own_task_is_listed_shown_suggested_and_has_a_twin(
     assert "did you mean 'tones'?" in bench("run", "--task", "tonse")[2]
     assert "tones" not in bench("tasks", "page")[1].split("`")
     assert suite_tasks("own") == ["tones"]
-    twin = load_card("tones-synthetic")
-    assert (twin.data, twin.suite, twin.recordings) == ("synthetic", "own-synthetic", None)
+    synthetic = load_card("tones-synthetic")
+    assert (synthetic.data, synthetic.suite, synthetic.recordings) == (
+        "synthetic",
+        "own-synthetic",
+        None,
+    )
     how = ["--task", "tones", "--data", "synthetic", "--system", "log-mel-statistics"]
     code, board, _ = bench("run", *how, "--out", str(tmp_path / "out"), "-q")
     assert code == 0

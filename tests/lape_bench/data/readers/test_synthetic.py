@@ -23,26 +23,32 @@ def every_variant(card: TaskCard) -> list[TaskCard]:
     return [card, *(card.with_variant(name) for name in card.variants)]
 
 
-def test_there_are_eleven_tasks_and_as_many_twins() -> None:
+def test_there_are_eleven_tasks_and_as_many_synthetic_versions() -> None:
     assert len(LAPE) == 11
     assert suite_tasks("lape-synthetic") == [f"{name}-synthetic" for name in LAPE]
 
 
 @LISTED
-def test_a_twin_has_the_classes_folds_sides_and_groups_of_its_task(name: str) -> None:
+def test_a_synthetic_version_has_the_classes_folds_sides_and_groups_of_its_task(name: str) -> None:
     for real in every_variant(load_card(name)):
-        twin = load_card(synthetic(real.reference))
-        assert (twin.classes, twin.folds, twin.group) == (real.classes, real.folds, real.group)
-        assert (twin.metric, twin.domain) == (real.metric, real.domain)
+        synthetic_card = load_card(synthetic(real.reference))
+        assert (synthetic_card.classes, synthetic_card.folds, synthetic_card.group) == (
+            real.classes,
+            real.folds,
+            real.group,
+        )
+        assert (synthetic_card.metric, synthetic_card.domain) == (real.metric, real.domain)
         same = {"origin"}
-        assert twin.split.model_dump(exclude=same) == real.split.model_dump(exclude=same)
-        assert twin.data == "synthetic"
-        assert set(twin.expected.per_side) == set(real.expected.per_side or twin.expected.per_side)
-        assert twin.license == "Apache-2.0"
+        assert synthetic_card.split.model_dump(exclude=same) == real.split.model_dump(exclude=same)
+        assert synthetic_card.data == "synthetic"
+        assert set(synthetic_card.expected.per_side) == set(
+            real.expected.per_side or synthetic_card.expected.per_side
+        )
+        assert synthetic_card.license == "Apache-2.0"
 
 
 @LISTED
-def test_a_twin_lists_what_its_card_expects(name: str, tmp_path: Path) -> None:
+def test_a_synthetic_version_lists_what_its_card_expects(name: str, tmp_path: Path) -> None:
     for card in every_variant(load_card(f"{name}-synthetic")):
         reader = load_reader(card)
         assert isinstance(reader, SyntheticReader)
@@ -58,7 +64,9 @@ def test_only_tasks_of_very_many_classes_have_more_than_some_hundred_clips() -> 
 
 
 @pytest.mark.parametrize("name", ["us8k", "iemocap", "voxforge"])
-def test_a_prepared_twin_holds_against_its_own_card(name: str, progress: Progress) -> None:
+def test_a_prepared_synthetic_version_holds_against_its_own_card(
+    name: str, progress: Progress
+) -> None:
     card = load_card(f"{name}-synthetic")
     for manifest in prepare(card, None, progress):
         own = card.with_variant(manifest.info.variant)
@@ -79,29 +87,31 @@ def test_the_same_card_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (roots[0] / name).read_bytes() == (roots[1] / name).read_bytes()
 
 
-def test_a_twin_takes_no_recordings(tmp_path: Path, progress: Progress) -> None:
+def test_a_synthetic_version_takes_no_recordings(tmp_path: Path, progress: Progress) -> None:
     with pytest.raises(UserError, match="us8k-synthetic is generated and takes no recordings"):
         prepare(load_card("us8k-synthetic"), tmp_path, progress)
 
 
-def test_a_generated_task_is_its_own_twin_and_has_no_other() -> None:
+def test_a_generated_task_is_its_own_synthetic_version_and_has_no_other() -> None:
     assert synthetic("synthetic-sounds") == "synthetic-sounds"
     with pytest.raises(UserError, match="no task 'synthetic-sounds-synthetic'"):
         load_card("synthetic-sounds-synthetic")
 
 
-def test_a_misspelled_twin_is_guessed() -> None:
+def test_a_misspelled_synthetic_version_is_guessed() -> None:
     with pytest.raises(UserError, match="did you mean 'us8k-synthetic'"):
         load_card("us8k-synthethic")
 
 
-def test_groups_of_a_drawn_twin_belong_to_one_class_each(tmp_path: Path) -> None:
+def test_groups_of_a_drawn_synthetic_version_belong_to_one_class_each(tmp_path: Path) -> None:
     card = load_card("voxforge-synthetic")
     clips = SyntheticReader().read(tmp_path, card)
     assert len({clip.group for clip in clips}) == len({(clip.group, clip.label) for clip in clips})
 
 
-def test_sides_that_share_groups_by_design_share_them_in_the_twin(tmp_path: Path) -> None:
+def test_sides_that_share_groups_by_design_share_them_in_the_synthetic_version(
+    tmp_path: Path,
+) -> None:
     card = load_card("nsynth-synthetic")
     groups: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for clip in SyntheticReader().read(tmp_path, card):
@@ -110,7 +120,7 @@ def test_sides_that_share_groups_by_design_share_them_in_the_twin(tmp_path: Path
     assert not groups["val"] & groups["train"]
 
 
-def test_a_variant_has_a_twin_too() -> None:
+def test_a_variant_has_a_synthetic_version_too() -> None:
     assert synthetic("iemocap@excited") == "iemocap-synthetic@excited"
 
 
