@@ -46,7 +46,7 @@ def compare(
         raise unknown("format", format, formats)
     # pandas waits until the options are known to be right.
     from lape_bench.report import compare as comparing
-    from lape_bench.report.comparison_view import as_text
+    from lape_bench.report.comparison_view import comparison_view
     from lape_bench.report.system_pair import find_pair
 
     results = finished(out or [Path("results")])
@@ -55,7 +55,7 @@ def compare(
     if format == "json":
         print(comparison.model_dump_json(indent=2))
     else:
-        print_table(as_text(comparison))
+        print_table(comparison_view(comparison))
 
 
 @app.command(epilog="Example: bench ranks --system unfused --system delores-s --system supervised")

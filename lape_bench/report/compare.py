@@ -1,6 +1,6 @@
-"""Two systems on one task: how far apart they are, whether it is chance, and on which clips they differ.
+"""Two systems on one task: the difference of their accuracies, its significance, and the clips on which they differ.
 
-What is compared is accuracy, over the seeds, folds and test clips that both have.
+The comparison is over the seeds, folds and test clips that both have.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ class ComparedSystem(Frozen):
 
     Attributes:
         system: its name, as the leaderboard has it.
-        cells: how many it has on this board, compared or not.
+        cells: number of its cells on this board, compared or not.
         scores: accuracy and the task's metric, means over seeds of the mean over folds, in [0, 1].
-        stds: of these, sample standard deviation over seeds; of one seed none.
+        stds: sample standard deviations of these over seeds; None for one seed.
     """
 
     system: str
@@ -43,7 +43,7 @@ class ComparedSystem(Frozen):
 
 
 class SeedDisagreement(Frozen):
-    """The clips of a seed that only one system has right, and McNemar's p."""
+    """The clips that only one system classifies correctly with a seed, and McNemar's p."""
 
     seed: int
     accuracy_a: float
@@ -54,7 +54,7 @@ class SeedDisagreement(Frozen):
 
 
 class ClassDisagreement(Frozen):
-    """The clips of a class that only one system has right, counted over seeds; accuracies are their means."""
+    """The clips of a class that only one system classifies correctly, counted over seeds; accuracies are means."""
 
     name: str
     clips: int
@@ -65,7 +65,7 @@ class ClassDisagreement(Frozen):
 
 
 class ClipDisagreement(Frozen):
-    """In how many seeds only one system has a clip right."""
+    """The number of seeds with which only one system classifies a clip correctly."""
 
     clip: str
     label: str
@@ -78,17 +78,17 @@ class Comparison(Frozen):
     """Two systems, compared.
 
     Attributes:
-        metric: the task's own; where it is not accuracy, accuracy is what is compared all the same.
-        clips: how many test clips, all folds together.
+        metric: the task's own; accuracy is compared even if this is another metric.
+        clips: number of test clips, all folds together.
         seeds: those compared.
         folds: those compared, 0 for an official split; of `folds_of_task`.
         difference: accuracy of a minus that of b, in [-1, 1].
         interval: its 95 % interval by paired bootstrap over clips and seeds.
-        p: two-sided, of the same bootstrap; `LEAST_P` where no resample contradicts the difference.
-        seed_interval: 95 % interval of the difference over seeds alone, Student's t; of one seed none.
-        by_seed: one a seed.
-        by_class: one a class that occurs.
-        flips: the clips that flip most often.
+        p: two-sided, of the same bootstrap; `LEAST_P` if no resample contradicts the difference.
+        seed_interval: 95 % interval of the difference over seeds alone, by Student's t; None for one seed.
+        by_seed: one for each seed.
+        by_class: one for each class that occurs.
+        by_clip: the clips on which the systems differ with the most seeds.
     """
 
     task: str
@@ -108,27 +108,27 @@ class Comparison(Frozen):
     seed_interval: tuple[float, float] | None
     by_seed: tuple[SeedDisagreement, ...]
     by_class: tuple[ClassDisagreement, ...]
-    flips: tuple[ClipDisagreement, ...]
+    by_clip: tuple[ClipDisagreement, ...]
 
 
 def compare(pair: Pair, clips: int) -> Comparison:
-    """Compare two systems, and name the clips that flip most often.
+    """Compare two systems, and name the clips on which they differ most often.
 
-    The same cells give the same interval and p: the draws are seeded by a constant.
+    The same cells give the same interval and p, since the draws have a constant seed.
 
     Args:
         pair: as `find_pair` gives it.
-        clips: how many clips to name at most.
+        clips: most clips to name.
 
     Raises:
         UserError: the two share no seed and fold, or none with the same test clips.
     """
     common = _common(pair)
     aligned = align_predictions(common)
-    a, b = aligned.right
-    found = paired_bootstrap(a, b, aligned.folds, np.random.default_rng(0))
+    a, b = aligned.correct
+    bootstrap = paired_bootstrap(a, b, aligned.folds, np.random.default_rng(0))
     sides = [
-        _side(name, cells, aligned) for name, cells in zip(pair.names, pair.cells, strict=True)
+        _system(name, cells, aligned) for name, cells in zip(pair.names, pair.cells, strict=True)
     ]
     ids, classes = _clip_ids(common[0][aligned.seeds[0]], aligned)
     first = pair.cells[0].iloc[0]
@@ -142,26 +142,26 @@ def compare(pair: Pair, clips: int) -> Comparison:
         b=sides[1],
         clips=len(aligned.labels),
         seeds=aligned.seeds,
-        folds=tuple(fold for fold, _ in aligned.parts),
+        folds=tuple(fold for fold, _ in aligned.test_folds),
         folds_of_task=int(first["folds_of_task"]),
-        difference=found.value,
-        interval=(found.low, found.high),
-        p=found.p,
+        difference=bootstrap.value,
+        interval=(bootstrap.low, bootstrap.high),
+        p=bootstrap.p,
         seed_interval=_seed_interval(pair, aligned),
-        by_seed=_flips_by_seed(pair, aligned),
+        by_seed=_by_seed(pair, aligned),
         by_class=_by_class(aligned, classes),
-        flips=_flips(aligned, ids, classes, clips),
+        by_clip=_by_clip(aligned, ids, classes, clips),
     )
 
 
 def _common(pair: Pair) -> tuple[PredictionsBySeed, PredictionsBySeed]:
-    """Return both systems' predictions where the other one has the same seed, fold and test clips."""
+    """Return the predictions of both systems for the seeds, folds and test clips that both have."""
     a, b = (predictions_by_seed(cells, pair.predictions) for cells in pair.cells)
     kept = {seed: parts for seed in a if seed in b if (parts := a[seed].keys() & b[seed].keys())}
     if not kept:
         runs = "; ".join(
-            f"{name} has seeds {join_list(sorted(each))} in folds {join_list(sorted(set(cells['fold'])))}"
-            for name, each, cells in zip(pair.names, (a, b), pair.cells, strict=True)
+            f"{name} has seeds {join_list(sorted(seeds))} in folds {join_list(sorted(set(cells['fold'])))}"
+            for name, seeds, cells in zip(pair.names, (a, b), pair.cells, strict=True)
         )
         raise UserError(
             f"{pair.names[0]} and {pair.names[1]} share no seed and fold with the same test clips",
@@ -176,22 +176,23 @@ def _common(pair: Pair) -> tuple[PredictionsBySeed, PredictionsBySeed]:
 
 
 def _seed_scores(cells: pd.DataFrame, aligned: AlignedPredictions, metric: str) -> pd.Series:
-    """Return a score of each seed that is compared, mean over the folds that are."""
-    folds = [fold for fold, _ in aligned.parts]
+    """Return the score of each compared seed, mean over the compared folds."""
+    folds = [fold for fold, _ in aligned.test_folds]
     compared = cells[cells["seed"].isin(aligned.seeds) & cells["fold"].isin(folds)]
     return compared.groupby("seed")[metric].mean()
 
 
-def _side(name: str, cells: pd.DataFrame, aligned: AlignedPredictions) -> ComparedSystem:
+def _system(name: str, cells: pd.DataFrame, aligned: AlignedPredictions) -> ComparedSystem:
     metrics = dict.fromkeys(["accuracy", cells["metric"].iloc[0]])
     scores = {metric: _seed_scores(cells, aligned, metric) for metric in metrics}
     several = len(aligned.seeds) > 1
     return ComparedSystem(
         system=name,
         cells=len(cells),
-        scores={metric: float(each.mean()) for metric, each in scores.items()},
+        scores={metric: float(by_seed.mean()) for metric, by_seed in scores.items()},
         stds={
-            metric: float(each.std(ddof=1)) if several else None for metric, each in scores.items()
+            metric: float(by_seed.std(ddof=1)) if several else None
+            for metric, by_seed in scores.items()
         },
     )
 
@@ -207,27 +208,27 @@ def _seed_interval(pair: Pair, aligned: AlignedPredictions) -> tuple[float, floa
 def _clip_ids(
     parts: Mapping[Any, CellPredictions], aligned: AlignedPredictions
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Read the ids of the clips, in their order, and the names of the classes."""
+    """Read the IDs of the clips, in their order, and the names of the classes."""
     ids: list[str] = []
     classes: tuple[str, ...] = ()
-    for part in aligned.parts:
+    for part in aligned.test_folds:
         folder = parts[part].folder
-        answers = read_predicted_classes(folder, read_record(folder))
-        ids += answers.clip_ids.to_pylist()
-        classes = answers.classes
+        predictions = read_predicted_classes(folder, read_record(folder))
+        ids += predictions.clip_ids.to_pylist()
+        classes = predictions.classes
     return ids, classes
 
 
-def _only(aligned: AlignedPredictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """In how many seeds only the first and only the second has a clip right, each of shape (clips,)."""
-    a, b = aligned.right
+def _disagreements(aligned: AlignedPredictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the seeds with which only the first and only the second system is correct, each of shape (clips,)."""
+    a, b = aligned.correct
     return (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
 
 
-def _flips_by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedDisagreement, ...]:
+def _by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedDisagreement, ...]:
     accuracies = [_seed_scores(cells, aligned, "accuracy") for cells in pair.cells]
     rows = []
-    for seed, a, b in zip(aligned.seeds, *aligned.right, strict=True):
+    for seed, a, b in zip(aligned.seeds, *aligned.correct, strict=True):
         test = mcnemar(a, b)
         rows.append(
             SeedDisagreement(
@@ -245,31 +246,31 @@ def _flips_by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedDisagre
 def _by_class(
     aligned: AlignedPredictions, classes: tuple[str, ...]
 ) -> tuple[ClassDisagreement, ...]:
-    a, b = aligned.right
-    only_a, only_b = _only(aligned)
+    a, b = aligned.correct
+    only_a, only_b = _disagreements(aligned)
     rows = []
     for label in np.unique(aligned.labels):
-        here = aligned.labels == label
+        in_class = aligned.labels == label
         rows.append(
             ClassDisagreement(
                 name=classes[label],
-                clips=int(here.sum()),
-                accuracy_a=float(a[:, here].mean()),
-                accuracy_b=float(b[:, here].mean()),
-                only_a=int(only_a[here].sum()),
-                only_b=int(only_b[here].sum()),
+                clips=int(in_class.sum()),
+                accuracy_a=float(a[:, in_class].mean()),
+                accuracy_b=float(b[:, in_class].mean()),
+                only_a=int(only_a[in_class].sum()),
+                only_b=int(only_b[in_class].sum()),
             )
         )
     return tuple(rows)
 
 
-def _flips(
+def _by_clip(
     aligned: AlignedPredictions, ids: list[str], classes: tuple[str, ...], most: int
 ) -> tuple[ClipDisagreement, ...]:
-    only_a, only_b = _only(aligned)
-    flips = only_a + only_b
-    # Of equally many flips, the most one-sided first; then as they stand in the test set.
-    order = np.lexsort((-abs(only_a - only_b), -flips))[:most]
+    only_a, only_b = _disagreements(aligned)
+    disagreements = only_a + only_b
+    # Of equal counts the most one-sided come first, then the order of the test set.
+    order = np.lexsort((-abs(only_a - only_b), -disagreements))[:most]
     return tuple(
         ClipDisagreement(
             clip=ids[n],
@@ -279,5 +280,5 @@ def _flips(
             only_b=int(only_b[n]),
         )
         for n in order
-        if flips[n]
+        if disagreements[n]
     )

@@ -1,4 +1,4 @@
-"""A comparison of two systems, laid out for the terminal."""
+"""A comparison of two systems as tables for the terminal."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from lape_bench.report.stats.significance import LEAST_P
 CLASSES_SHOWN = 20
 
 
-def as_text(comparison: Comparison) -> Group:
-    """Lay a comparison out for the terminal."""
+def comparison_view(comparison: Comparison) -> Group:
+    """Return a comparison as text and tables that rich can print."""
     c = comparison
     part = "" if c.label_fraction == 1 else f", {c.label_fraction:.3g} of the labels"
     task = c.task + (" [synthetic]" if c.data == "synthetic" else "")
@@ -30,10 +30,10 @@ def as_text(comparison: Comparison) -> Group:
     ]
     if len(c.by_class) > CLASSES_SHOWN:
         parts.append(f"... of {len(c.by_class)} classes, the most one-sided; --format json has all")
-    if c.flips:
-        parts += ["", _flips_table(c)]
+    if c.by_clip:
+        parts += ["", _by_clip_table(c)]
     if c.metric != "accuracy":
-        note = f"The task's metric is {_words(c.metric)}; differences, p and flips are of accuracy."
+        note = f"The task's metric is {_words(c.metric)}; differences, p and clips are by accuracy."
         parts += ["", note]
     return Group(*parts)
 
@@ -43,7 +43,7 @@ def _paired(c: Comparison) -> str:
     seeds = "seed" if len(c.seeds) == 1 else "seeds"
     cells = len(c.seeds) * len(c.folds)
     rest = [f"{side.cells - cells} of {name}" for name, side in (("A", c.a), ("B", c.b))]
-    more = [each for each in rest if not each.startswith("0 ")]
+    more = [text for text in rest if not text.startswith("0 ")]
     alone = f"; cells without a partner: {', '.join(more)}" if more else ""
     return f"{c.clips:,} clips, paired in {seeds} {join_list(c.seeds)}{folds}{alone}"
 
@@ -70,7 +70,7 @@ def _difference(c: Comparison) -> Table:
     if c.seed_interval:
         rows.append(("over seeds alone, Student's t", c.seed_interval, ""))
     for how, (low, high), p in rows:
-        value, start, end = (percent(each, signed=True) for each in (c.difference, low, high))
+        value, start, end = (percent(share, signed=True) for share in (c.difference, low, high))
         table.add_row(how, value, f"{start} to {end}", p)
     return table
 
@@ -95,12 +95,12 @@ def _by_class_table(c: Comparison) -> Table:
     return table
 
 
-def _flips_table(c: Comparison) -> Table:
+def _by_clip_table(c: Comparison) -> Table:
     folds = [] if c.folds == (0,) else ["fold"]
     table = _table("clip", "class", figures=[*folds, "only A right", "only B right"])
-    for each in c.flips:
-        fold = [str(each.fold)] if folds else []
-        table.add_row(each.clip, each.label, *fold, str(each.only_a), str(each.only_b))
+    for clip in c.by_clip:
+        fold = [str(clip.fold)] if folds else []
+        table.add_row(clip.clip, clip.label, *fold, str(clip.only_a), str(clip.only_b))
     return table
 
 

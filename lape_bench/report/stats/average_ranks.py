@@ -1,4 +1,4 @@
-"""Systems over several tasks: average ranks, and how far apart they have to be.
+"""Systems over several tasks: average ranks, and the critical difference between them.
 
 After Demsar (2006), "Statistical Comparisons of Classifiers over Multiple Data Sets", Journal of Machine Learning
 Research 7: Friedman's test says whether any system differs, Nemenyi's critical difference which ones.
@@ -18,10 +18,10 @@ from lape_bench.core.errors import UserError
 from lape_bench.report.formatting import count, join_list, p_value
 from lape_bench.report.stats.significance import LEVEL
 
-FEWEST_SYSTEMS, FEWEST_TASKS = 3, 2  # Friedman's test knows no fewer systems
-CHI_SQUARED_FROM = 4, 5  # systems, tasks: of fewer its distribution is a poor approximation
+FEWEST_SYSTEMS, FEWEST_TASKS = 3, 2  # Friedman's test needs 3 systems
+CHI_SQUARED_FROM = 4, 5  # systems, tasks; for fewer the approximation is poor
 ORDERS = 99_999
-LEAST_P = 1 / (ORDERS + 1)  # of orders that were drawn
+LEAST_P = 1 / (ORDERS + 1)  # from drawn orders
 
 
 class AverageRanks(NamedTuple):
@@ -30,10 +30,10 @@ class AverageRanks(NamedTuple):
     Attributes:
         ranks: mean over tasks, 1 the best, ties shared; shape (systems,).
         statistic: Friedman's chi-squared.
-        p: of the hypothesis that all systems are alike: from chi-squared, or of fewer systems or tasks than
-            `CHI_SQUARED_FROM` from the orders that systems may have on each task, all of them or `ORDERS` drawn.
-        critical_difference: what two average ranks must differ by at the level of 5 %.
-        cliques: systems within less than that, by position, best first; the largest such sets of at least two.
+        p: of the hypothesis that all systems are equal: from chi-squared, or, for fewer systems or tasks than
+            `CHI_SQUARED_FROM`, from permuted ranks (all permutations, or `ORDERS` of them).
+        critical_difference: least significant difference of two average ranks, at the level of 5 %.
+        cliques: positions of systems within less than that, best first; the largest such sets of at least two.
     """
 
     ranks: NDArray[np.float64]
@@ -57,7 +57,7 @@ def average_ranks(scores: NDArray[np.float64]) -> AverageRanks:
         raise ValueError(f"scores have shape {scores.shape}, need at least 3 systems on 2 tasks")
     by_task = stats.rankdata(-scores, axis=0)
     ranks = by_task.mean(axis=1)
-    # Where every task ranks all systems alike, the statistic is 0 / 0.
+    # If all systems have the same scores, the statistic is 0 / 0.
     differ = (scores != scores[0]).any()
     statistic, p = stats.friedmanchisquare(*scores) if differ else (0.0, 1.0)
     if differ and (systems < CHI_SQUARED_FROM[0] or tasks < CHI_SQUARED_FROM[1]):
@@ -67,11 +67,11 @@ def average_ranks(scores: NDArray[np.float64]) -> AverageRanks:
 
 
 def _permuted_p(ranks: NDArray[np.float64]) -> float:
-    """Return how often systems that are alike have ranks as far apart as these, shape (systems, tasks)."""
+    """Return how often equal systems have ranks, shape (systems, tasks), that differ as much as these."""
     systems, tasks = ranks.shape
     exact = math.factorial(systems) ** (tasks - 1) <= ORDERS
     generator = np.random.default_rng(0)  # so that the same scores give the same p
-    # What counts is how the orders on the other tasks lie to that on the first, which can stay.
+    # Only the orders relative to the first task matter, so that one stays.
     sums = ranks[None, :, 0]  # (orders, systems)
     for task in ranks.T[1:]:
         if exact:
@@ -79,8 +79,8 @@ def _permuted_p(ranks: NDArray[np.float64]) -> float:
         else:
             sums = sums + generator.permuted(np.tile(task, (ORDERS, 1)), axis=1)
     # Friedman's statistic of the same ranks in another order grows with the sum of squares alone.
-    apart = (sums**2).sum(axis=1) >= (ranks.sum(axis=1) ** 2).sum()
-    return float(apart.mean() if exact else (apart.sum() + 1) / (ORDERS + 1))
+    extreme = (sums**2).sum(axis=1) >= (ranks.sum(axis=1) ** 2).sum()
+    return float(extreme.mean() if exact else (extreme.sum() + 1) / (ORDERS + 1))
 
 
 def critical_difference(systems: int, tasks: int) -> float:
@@ -91,13 +91,13 @@ def critical_difference(systems: int, tasks: int) -> float:
 
 def _cliques(ranks: NDArray[np.float64], difference: float) -> tuple[tuple[int, ...], ...]:
     order = np.argsort(ranks, kind="stable")
-    # One clique begins at each system and ends before the first that is too far from it.
+    # A clique begins at each system and ends before the first system that is too far away.
     ends = np.searchsorted(ranks[order], ranks[order] + difference, side="left")
-    before = np.concatenate([[0], ends[:-1]])
+    previous_ends = np.concatenate([[0], ends[:-1]])
     return tuple(
-        tuple(int(each) for each in order[start:end])
+        tuple(order[start:end].tolist())
         for start, end in enumerate(ends)
-        if end - start > 1 and end > before[start]  # else it lies within the clique before
+        if end - start > 1 and end > previous_ends[start]  # else the previous clique contains it
     )
 
 
@@ -128,24 +128,23 @@ def rank_over_tasks(board: pd.DataFrame) -> TaskRanking:
         UserError: there are fewer than three systems, or fewer than two tasks that all have.
     """
     scores = _scores(board)
-    whole = scores.notna().all(axis=0)
-    kept = scores.loc[:, whole]
-    systems, tasks = kept.shape
+    complete = scores.notna().all(axis=0)
+    common = scores.loc[:, complete]
+    systems, tasks = common.shape
     if systems < FEWEST_SYSTEMS or tasks < FEWEST_TASKS:
-        some = with_common_tasks(board)
+        rankable = with_common_tasks(board)
         raise UserError(
             f"1 system has {count(tasks, 'task')}"
             if systems == 1
             else f"{systems} systems have {count(tasks, 'task')} in common",
             allowed=f"average ranks need {FEWEST_SYSTEMS} systems and {FEWEST_TASKS} tasks",
-            next_step=f"choose by --system those with the same tasks, such as {join_list(some)}"
-            if some
+            next_step=f"choose by --system those with the same tasks, such as {join_list(rankable)}"
+            if rankable
             else "run more systems on the same tasks",
         )
-    average = average_ranks(kept.to_numpy())
-    return TaskRanking(
-        tuple(kept.index), tuple(kept.columns), tuple(scores.columns[~whole]), average
-    )
+    average = average_ranks(common.to_numpy())
+    left_out = tuple(scores.columns[~complete])
+    return TaskRanking(tuple(common.index), tuple(common.columns), left_out, average)
 
 
 def with_common_tasks(board: pd.DataFrame) -> tuple[str, ...]:
@@ -155,29 +154,33 @@ def with_common_tasks(board: pd.DataFrame) -> tuple[str, ...]:
         board: as `rank_over_tasks` takes it.
 
     Returns:
-        All where they have enough tasks in common; else those of the choice with the most figures, systems times
-        tasks, and of equal choices the most tasks. None where no choice has enough of both.
+        All systems if they have enough tasks in common. Otherwise the choice with the most scores (systems times
+        tasks), and of equal choices the one with the most tasks. Empty if no choice has enough of both.
     """
-    has = _scores(board).notna()
-    done = {
-        str(name): frozenset(has.columns[row])
-        for name, row in zip(has.index, has.to_numpy(), strict=True)
+    has_score = _scores(board).notna()
+    tasks_of = {
+        str(name): frozenset(has_score.columns[row])
+        for name, row in zip(has_score.index, has_score.to_numpy(), strict=True)
     }
-    shared = frozenset.intersection(*done.values())
-    if len(done) >= FEWEST_SYSTEMS and len(shared) >= FEWEST_TASKS:
-        return tuple(done)
+    shared = frozenset.intersection(*tasks_of.values())
+    if len(tasks_of) >= FEWEST_SYSTEMS and len(shared) >= FEWEST_TASKS:
+        return tuple(tasks_of)
     choices: set[frozenset[str]] = set()  # tasks that some systems have in common
-    for tasks in set(done.values()):
+    for tasks in set(tasks_of.values()):
         choices |= {tasks} | {tasks & others for others in choices}
-        # They could be as many as there are sets of systems; most of those share next to nothing.
-        choices = {each for each in choices if len(each) >= FEWEST_TASKS}
-    members = {tasks: [s for s, its in done.items() if tasks <= its] for tasks in choices}
-    enough = {tasks: each for tasks, each in members.items() if len(each) >= FEWEST_SYSTEMS}
+        # There could be as many choices as sets of systems; most sets share hardly any task.
+        choices = {choice for choice in choices if len(choice) >= FEWEST_TASKS}
+    systems_of = {
+        tasks: [system for system, own in tasks_of.items() if tasks <= own] for tasks in choices
+    }
+    enough = {
+        tasks: systems for tasks, systems in systems_of.items() if len(systems) >= FEWEST_SYSTEMS
+    }
 
-    def merit(tasks: frozenset[str]) -> tuple[int, int, list[str]]:
+    def size(tasks: frozenset[str]) -> tuple[int, int, list[str]]:
         return len(enough[tasks]) * len(tasks), len(tasks), sorted(tasks)
 
-    return tuple(enough[max(enough, key=merit)]) if enough else ()
+    return tuple(enough[max(enough, key=size)]) if enough else ()
 
 
 def _scores(board: pd.DataFrame) -> pd.DataFrame:
@@ -186,24 +189,24 @@ def _scores(board: pd.DataFrame) -> pd.DataFrame:
     return board.pivot(index="system", columns="task", values="score")
 
 
-def as_table(found: TaskRanking) -> Table:
-    """Draw average ranks for the terminal, best first; systems that share a letter are in one clique."""
+def as_table(ranking: TaskRanking) -> Table:
+    """Return average ranks as a table for the terminal, best first; systems of one clique share a letter."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("system", overflow="fold")
     table.add_column("average rank", justify="right", no_wrap=True)
     table.add_column("alike")
-    average = found.average
+    average = ranking.average
     for number in np.argsort(average.ranks, kind="stable"):
         letters = [
             chr(ord("a") + n) for n, clique in enumerate(average.cliques) if number in clique
         ]
-        table.add_row(found.systems[number], f"{average.ranks[number]:.2f}", "".join(letters))
+        table.add_row(ranking.systems[number], f"{average.ranks[number]:.2f}", "".join(letters))
     return table
 
 
 def as_text(average: AverageRanks) -> str:
-    """Say of average ranks what the tests say, in a line."""
-    told = f"Friedman p: {p_value(average.p, LEAST_P)}"
+    """Summarize the tests in one line."""
+    summary = f"Friedman p: {p_value(average.p, LEAST_P)}"
     if average.p > LEVEL:
-        told += f", above {LEVEL}, so no system is told apart, whatever the letters"
-    return f"{told}; critical difference {average.critical_difference:.2f}"
+        summary += f", above {LEVEL}, so no difference is significant, whatever the letters"
+    return f"{summary}; critical difference {average.critical_difference:.2f}"

@@ -1,6 +1,5 @@
-"""Ranks on a leaderboard, shared by systems that cannot be told apart."""
+"""Ranks on a leaderboard, shared by systems that do not differ significantly."""
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -19,19 +18,18 @@ from lape_bench.report.stats.significance import (
     rank_intervals,
 )
 from lape_bench.results.load import CellPredictions
+from lape_bench.runtime.cpu_cores import available
 
 MOST_RANKED = 40  # systems of a board: 780 pairs, which take some seconds
 FEWEST_RESAMPLES = 1_000
-CORES = os.cpu_count() or 1
 
 
 def rank_boards(
     boards: Sequence[Sequence[pd.DataFrame]], predictions: Mapping[int, CellPredictions]
 ) -> list[NDArray[np.float64] | None]:
-    """Rank the systems of several boards, each as `rank_systems` does, a board a core."""
-    # Almost all of it is inside numpy, which lets other threads go on meanwhile; but not if each product of
-    # matrices starts threads of its own.
-    with threadpool_limits(1), ThreadPoolExecutor(CORES) as threads:
+    """Rank the systems of several boards as `rank_systems` does, one board on each core."""
+    # Almost all of the time is spent in numpy, which releases the GIL. Matrix products must not start more threads.
+    with threadpool_limits(1), ThreadPoolExecutor(available()) as threads:
         return [*threads.map(lambda systems: rank_systems(systems, predictions), boards)]
 
 
@@ -47,25 +45,25 @@ def rank_systems(
         predictions: by the index of the cells.
 
     Returns:
-        First and last rank that each may have, shape (systems, 2); NaN for one that lacks a fold others have.
-        None where there are fewer than two systems to rank or more than `MOST_RANKED`, a cell has no predictions,
-        or a fold was tested on other clips.
+        Best and worst rank that each may have, shape (systems, 2); NaN for a system that lacks a fold others have.
+        None if there are fewer than two systems to rank or more than `MOST_RANKED`, if a cell has no predictions, or
+        if a fold was tested on different clips.
     """
     known = all(index in predictions for cells in systems for index in cells.index)
     if not known or not 2 <= len(systems) <= MOST_RANKED:
         return None
-    found = [predictions_by_seed(cells, predictions) for cells in systems]
-    tests = {part for system in found for parts in system.values() for part in parts}
-    if len(tests) > len({fold for fold, _ in tests}):
+    by_seed = [predictions_by_seed(cells, predictions) for cells in systems]
+    test_folds = {test for system in by_seed for parts in system.values() for test in parts}
+    if len(test_folds) > len({fold for fold, _ in test_folds}):
         return None
-    aligned = align_predictions(found)
-    ranked = np.flatnonzero(aligned.ran.any(axis=1))
+    aligned = align_predictions(by_seed)
+    ranked = np.flatnonzero(aligned.was_run.any(axis=1))
     if len(ranked) < 2:
         return None
     pairs = len(ranked) * (len(ranked) - 1) // 2
     pairwise = pairwise_bootstrap(
-        aligned.right[ranked],
-        aligned.ran[ranked],
+        aligned.correct[ranked],
+        aligned.was_run[ranked],
         aligned.folds,
         # The least p is 2 / (resamples + 1), and the first step of Holm's correction asks for LEVEL / pairs.
         _draws(tuple(aligned.folds.tolist()), max(FEWEST_RESAMPLES, round(2 * pairs / LEVEL))),
@@ -76,7 +74,7 @@ def rank_systems(
     return ranks
 
 
-@lru_cache(CORES)
+@lru_cache(8)  # boards of a task come one after the other
 def _draws(folds: tuple[int, ...], resamples: int) -> list[Resamples]:
-    """Draw clips once for the boards of a task, which come one after the other: it takes most of the time."""
+    """Draw clips once for all boards of a task, since drawing takes most of the time."""
     return list(clip_draws(np.array(folds), np.random.default_rng(1), resamples))

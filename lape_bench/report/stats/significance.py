@@ -1,8 +1,8 @@
-"""Whether systems can be told apart, from which clips each took for their class.
+"""Tests of whether two systems differ, from the clips that each classified correctly.
 
-The unit is the clip: two systems scored the same ones. With several seeds a difference has to survive another
-draw of seeds too, so both are resampled, each on its own: the pigeonhole bootstrap of Owen (2007), "The
-pigeonhole bootstrap", Annals of Applied Statistics 1(2). What is compared is accuracy, whatever a task's metric.
+The unit is the clip, since both systems were tested on the same clips. With several seeds a difference has to survive
+another draw of seeds too, so clips and seeds are both resampled, independently: the pigeonhole bootstrap of Owen (2007),
+"The pigeonhole bootstrap", Annals of Applied Statistics 1(2). The tests compare accuracy, whatever the task's metric.
 """
 
 import math
@@ -17,12 +17,12 @@ from scipy.special import bdtr, chdtrc, stdtrit
 
 LEVEL = 0.05
 RESAMPLES = 10_000
-LEAST_P = 2 / (RESAMPLES + 1)  # that of a bootstrap of which no resample contradicts the difference
+LEAST_P = 2 / (RESAMPLES + 1)  # if no resample contradicts the difference
 STEP = 1_000  # resamples at a time: with 8,000 clips 32 MB
 EXACT_BELOW = 25  # discordant clips, below which McNemar's chi-squared is a poor approximation
-ROUNDING = 1e-9  # a smaller difference is none: sums of the same clips in another order
+ROUNDING = 1e-9  # smaller differences are rounding errors of sums in another order
 
-Right = NDArray[np.bool_]
+Correct = NDArray[np.bool_]
 Resamples = list[NDArray[np.uint8]]
 
 
@@ -43,8 +43,8 @@ class Difference(NamedTuple):
 
 
 def paired_bootstrap(
-    a: Right,
-    b: Right,
+    a: Correct,
+    b: Correct,
     folds: NDArray[np.int64],
     generator: np.random.Generator,
     resamples: int = RESAMPLES,
@@ -58,7 +58,7 @@ def paired_bootstrap(
     Student's t over the seeds' own differences beside it.
 
     Args:
-        a: whether each clip was right, shape (seeds, clips).
+        a: whether each clip was classified correctly, shape (seeds, clips).
         b: the same of the other system, same seeds and clips.
         folds: fold of each clip, shape (clips,).
         generator: draws clips and seeds.
@@ -98,15 +98,15 @@ def clip_draws(
     sizes = np.unique(folds, return_counts=True)[1]
     for start in range(0, resamples, STEP):
         count = min(STEP, resamples - start)
-        yield [_times(int(size), count, generator) for size in sizes]
+        yield [_draw_counts(int(size), count, generator) for size in sizes]
 
 
 class PairwiseComparison(NamedTuple):
-    """Every pair of several systems.
+    """The comparison of every pair of systems.
 
     Attributes:
         differences: row minus column, accuracies over their common seeds, shape (systems, systems).
-        p: two-sided, not corrected, same shape; NaN where two systems have no seed in common.
+        p: two-sided, not corrected, same shape; NaN if two systems have no seed in common.
     """
 
     differences: NDArray[np.float64]
@@ -114,8 +114,8 @@ class PairwiseComparison(NamedTuple):
 
 
 def pairwise_bootstrap(
-    right: Right,
-    ran: NDArray[np.bool_],
+    correct: Correct,
+    was_run: NDArray[np.bool_],
     folds: NDArray[np.int64],
     draws: Sequence[Resamples],
     generator: np.random.Generator,
@@ -123,41 +123,41 @@ def pairwise_bootstrap(
     """Compare every pair of systems as `paired_bootstrap` does, over the same draws of clips.
 
     Args:
-        right: whether each clip was right, shape (systems, seeds, clips); ignored where a seed was not run.
-        ran: whether a system ran a seed, shape (systems, seeds). A pair is compared over its common seeds.
+        correct: whether each clip was classified correctly, shape (systems, seeds, clips); ignored where a seed was not run.
+        was_run: whether a system ran a seed, shape (systems, seeds). A pair is compared over its common seeds.
         folds: fold of each clip, shape (clips,).
         draws: of clips, as `clip_draws` gives them; what is tested on the same clips may share them.
         generator: draws seeds.
     """
-    systems, seeds, clips = right.shape
+    systems, seeds, clips = correct.shape
     resamples = sum(len(fold[0]) for fold in draws)
-    common = ran[:, None] & ran[None, :]  # (systems, systems, seeds)
-    shared_by_some = [each for each in np.unique(common.reshape(-1, seeds), axis=0) if each.any()]
-    # A seed that is not shared weighs nothing.
-    drawn = np.zeros((len(shared_by_some), resamples, seeds))
-    for weights, shared in zip(drawn, shared_by_some, strict=True):
+    common = was_run[:, None] & was_run[None, :]  # (systems, systems, seeds)
+    seed_sets = [shared for shared in np.unique(common.reshape(-1, seeds), axis=0) if shared.any()]
+    # A seed that is not shared has no weight.
+    seed_weights = np.zeros((len(seed_sets), resamples, seeds))
+    for weights, shared in zip(seed_weights, seed_sets, strict=True):
         weights[:, shared] = _seed_weights(shared.sum(), generator, resamples)
     at_most = np.zeros((systems, systems), dtype=np.int64)
-    flat = right.reshape(-1, clips)
+    flat = correct.reshape(-1, clips)
     start = 0
     for means in _resampled_means(flat, folds, draws):
         by_seed = means.reshape(-1, systems, seeds)
         here = slice(start, start + len(means))
-        for weights, shared in zip(drawn, shared_by_some, strict=True):
-            members = np.flatnonzero(ran[:, shared].all(axis=1))
+        for weights, shared in zip(seed_weights, seed_sets, strict=True):
+            members = np.flatnonzero(was_run[:, shared].all(axis=1))
             pairs = np.ix_(members, members)
             scores = np.einsum("rms,rs->rm", by_seed, weights[here])[:, members]
-            no_better = scores[:, :, None] <= (scores + ROUNDING)[:, None, :]
-            # As whole numbers of 16 bits, which STEP of them fit: truth values are summed at a quarter of the pace.
-            times = no_better.view(np.uint8).sum(axis=0, dtype=np.uint16)
-            at_most[pairs] += (common[pairs] == shared).all(axis=2) * times
+            not_better = scores[:, :, None] <= (scores + ROUNDING)[:, None, :]
+            # Sums of at most STEP ones fit 16 bits; summing booleans would take four times as long.
+            counts = not_better.view(np.uint8).sum(axis=0, dtype=np.uint16)
+            at_most[pairs] += (common[pairs] == shared).all(axis=2) * counts
         start = here.stop
-    count = common.sum(axis=2)
+    n_common = common.sum(axis=2)
     observed = _means(flat, folds).reshape(systems, seeds)
     sums = (observed[:, None] - observed[None, :]) * common  # (systems, systems, seeds)
-    differences = sums.sum(axis=2) / np.maximum(count, 1)
+    differences = sums.sum(axis=2) / np.maximum(n_common, 1)
     return PairwiseComparison(
-        differences, np.where(count > 0, _p_value(at_most, at_most.T, resamples), np.nan)
+        differences, np.where(n_common > 0, _p_value(at_most, at_most.T, resamples), np.nan)
     )
 
 
@@ -178,11 +178,11 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def rank_intervals(pairwise: PairwiseComparison) -> NDArray[np.int64]:
-    """Say which ranks each system may have, by the pairs that Holm's correction tells apart.
+    """Return the ranks that each system may have, by the pairs that differ after Holm's correction.
 
     Returns:
-        Shape (systems, 2), from 1: one more than the systems that are told to be better, and as many as there
-        are less those told to be worse. Two systems that cannot be told apart need not have the same ranks.
+        Shape (systems, 2), from 1: one more than the number of better systems, and the number of all systems less the
+        worse ones. Two systems that do not differ significantly need not have the same ranks.
     """
     systems = len(pairwise.p)
     pairs = np.triu(np.isfinite(pairwise.p), k=1)
@@ -194,21 +194,21 @@ def rank_intervals(pairwise: PairwiseComparison) -> NDArray[np.int64]:
 
 
 class McNemarResult(NamedTuple):
-    """How two systems differ on the clips that only one of them has right."""
+    """The clips that only one of two systems classified correctly: both counts, and the two-sided p."""
 
     only_a: int
     only_b: int
     p: float
 
 
-def mcnemar(a: Right, b: Right) -> McNemarResult:
-    """Test whether two systems are right equally often, by the clips on which they differ: McNemar (1947).
+def mcnemar(a: Correct, b: Correct) -> McNemarResult:
+    """Test whether two systems are equally accurate, by the clips on which they differ: McNemar (1947).
 
-    It is a test of one seed. Seeds are not pooled: they score the same clips, and a clip that flips in three
-    seeds is no three independent clips, so a pooled p would be far too small.
+    The test is for one seed. Seeds are not pooled: they score the same clips, and a clip that differs in three seeds
+    is not three independent clips, so a pooled p would be far too small.
 
     Args:
-        a: whether each clip was right, shape (clips,).
+        a: whether each clip was classified correctly, shape (clips,).
         b: the same of the other system.
 
     Returns:
@@ -216,11 +216,11 @@ def mcnemar(a: Right, b: Right) -> McNemarResult:
         continuity correction.
     """
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    flips = only_a + only_b
-    if flips < EXACT_BELOW:
-        p = min(1.0, 2 * float(bdtr(min(only_a, only_b), flips, 0.5))) if flips else 1.0
+    discordant = only_a + only_b
+    if discordant < EXACT_BELOW:
+        p = min(1.0, 2 * float(bdtr(min(only_a, only_b), discordant, 0.5))) if discordant else 1.0
     else:
-        p = float(chdtrc(1, (abs(only_a - only_b) - 1) ** 2 / flips))
+        p = float(chdtrc(1, (abs(only_a - only_b) - 1) ** 2 / discordant))
     return McNemarResult(only_a, only_b, p)
 
 
@@ -234,26 +234,26 @@ def _means(values: NDArray[np.generic], folds: NDArray[np.int64]) -> NDArray[np.
 def _resampled_means(
     values: NDArray[np.generic], folds: NDArray[np.int64], draws: Iterable[Resamples]
 ) -> Iterator[NDArray[np.float64]]:
-    """Do the same for clips drawn again; yields shape (at most STEP, rows)."""
-    # Whole numbers below 2**24 lose nothing as float32, and its matrix product takes half the time.
+    """Yield the means of `_means` over resampled clips, shape (at most STEP, rows)."""
+    # Integers below 2**24 are exact in float32, and its matrix product takes half the time.
     parts = [values[:, folds == fold].T.astype(np.float32) for fold in np.unique(folds)]
-    for drawn in draws:
-        means = np.zeros((len(drawn[0]), len(values)))
-        for times, part in zip(drawn, parts, strict=True):
+    for resample in draws:
+        means = np.zeros((len(resample[0]), len(values)))
+        for times, part in zip(resample, parts, strict=True):
             sums = times.astype(np.float32) @ part
             means += sums.astype(np.float64) / (len(part) * len(parts))
         yield means
 
 
-def _times(
-    several: int, count: int, generator: np.random.Generator, taken: int | None = None
+def _draw_counts(
+    population: int, count: int, generator: np.random.Generator, sample: int | None = None
 ) -> NDArray[np.uint8]:
-    """Draw with replacement from several, by default as many as they are: how often each is taken, (count, several)."""
-    drawn = generator.integers(0, several, (count, taken or several))
-    drawn += several * np.arange(count)[:, None]
-    times = np.bincount(drawn.ravel(), minlength=count * several)
-    # That one of 256 or more is taken 256 times has a chance below 1e-500.
-    return times.reshape(count, several).astype(np.uint8)
+    """Draw samples with replacement, by default as large as the population; count draws, shape (count, population)."""
+    drawn = generator.integers(0, population, (count, sample or population))
+    drawn += population * np.arange(count)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=count * population)
+    # The probability of 256 draws of one member is below 1e-500.
+    return times.reshape(count, population).astype(np.uint8)
 
 
 def _seed_weights(
@@ -262,7 +262,7 @@ def _seed_weights(
     """Weights of the seeds in each resample, shape (resamples, seeds), each row of sum 1."""
     if seeds == 1:
         return np.ones((resamples, 1))
-    return _times(seeds, resamples, generator, taken=seeds - 1) / (seeds - 1)
+    return _draw_counts(seeds, resamples, generator, sample=seeds - 1) / (seeds - 1)
 
 
 def _p_value(

@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from lape_bench.core.errors import UserError
 from lape_bench.report.compare import Comparison, compare
-from lape_bench.report.comparison_view import as_text
+from lape_bench.report.comparison_view import comparison_view
 from lape_bench.report.system_pair import find_pair
 from lape_bench.results.load import load_results
 from tests.lape_bench.report.stats.test_rank_intervals import labels_of, write_answers, write_right
@@ -32,7 +32,7 @@ def compared(out: Path, a: str = "a", b: str = "b", clips: int = 10, **how: Any)
 def text_of(comparison: Comparison, width: int = 80) -> str:
     console = Console(width=width, markup=False, highlight=False)
     with console.capture() as captured:
-        console.print(as_text(comparison))
+        console.print(comparison_view(comparison))
     return captured.get()
 
 
@@ -112,7 +112,7 @@ def test_the_clips_that_flip_most_often_are_named_and_those_that_never_flip_are_
     for seed in SEEDS:
         write_right(tmp_path, "a", a[seed], seed)
         write_right(tmp_path, "b", b[seed], seed)
-    flips = compared(tmp_path).flips
+    flips = compared(tmp_path).by_clip
     assert [(f.clip, f.only_a, f.only_b) for f in flips] == [
         ("4", 0, 3),
         ("3", 2, 0),
@@ -120,7 +120,7 @@ def test_the_clips_that_flip_most_often_are_named_and_those_that_never_flip_are_
         ("1", 1, 0),
     ]
     assert [f.label for f in flips] == ["abc"[labels_of(0, 5)[int(f.clip)]] for f in flips]
-    assert compared(tmp_path, clips=2).flips == flips[:2]
+    assert compared(tmp_path, clips=2).by_clip == flips[:2]
 
 
 def test_only_seeds_and_folds_that_both_have_are_paired(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_folds_count_alike_and_their_clips_keep_ids_and_folds(tmp_path: Path) ->
         right[clip] = False
         write_right(tmp_path, "b", right, fold=fold, folds=2)
     found = compared(tmp_path)
-    assert [(f.fold, f.clip, f.only_a) for f in found.flips] == [(1, "3", 1), (2, "1", 1)]
+    assert [(f.fold, f.clip, f.only_a) for f in found.by_clip] == [(1, "3", 1), (2, "1", 1)]
     accuracy = pytest.approx((4 / 5 + 9 / 10) / 2)
     assert found.b.scores["accuracy"] == found.by_seed[0].accuracy_b == accuracy
     assert 1 - found.difference == accuracy
@@ -168,8 +168,8 @@ def test_the_other_order_tells_the_same(right: NDArray[np.bool_], tmp_path: Path
     there, back = compared(tmp_path), compared(tmp_path, "b", "a")
     assert back.p == there.p
     assert back.interval == pytest.approx((-there.interval[1], -there.interval[0]))
-    assert [(f.clip, f.only_b, f.only_a) for f in back.flips] == [
-        (f.clip, f.only_a, f.only_b) for f in there.flips
+    assert [(f.clip, f.only_b, f.only_a) for f in back.by_clip] == [
+        (f.clip, f.only_a, f.only_b) for f in there.by_clip
     ]
 
 
@@ -183,7 +183,7 @@ def test_where_the_metric_is_another_both_scores_and_what_is_compared_are_told(
     labels = labels_of(0, 60)
     f1 = f1_score(labels, np.where(right[0], labels, (labels + 1) % 3), average="macro")
     assert found.a.scores == {"accuracy": pytest.approx(right[0].mean()), "macro_f1": f1}
-    assert "differences, p and flips are of accuracy" in text_of(found)
+    assert "differences, p and clips are by accuracy" in text_of(found)
 
 
 def test_a_comparison_stands_within_a_terminal_of_80_characters(

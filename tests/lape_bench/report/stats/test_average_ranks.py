@@ -65,7 +65,7 @@ def test_of_more_orders_than_can_be_listed_some_are_drawn_always_the_same() -> N
 
 def test_letters_are_said_to_mean_nothing_where_friedman_s_test_finds_nothing() -> None:
     found = average_ranks(np.array([[0.9, 0.5, 0.3], [0.8, 0.6, 0.2], [0.7, 0.9, 0.5]]))
-    told = "above 0.05, so no system is told apart, whatever the letters"
+    told = "above 0.05, so no difference is significant, whatever the letters"
     assert told in as_text(found)
     assert told not in as_text(average_ranks(np.tile(np.arange(3.0)[:, None], 9)))
 
