@@ -83,7 +83,7 @@ def check(
             group = result.group
             print(group)
         print(_in_lines(result), flush=True)
-        outcomes[result.outcome] += 1
+        outcomes[result.status] += 1
     skipped = f"; claims not tried here: {outcomes['skipped']}" if outcomes["skipped"] else ""
     if outcomes["FAILS"]:
         print(f"{system}: {outcomes['FAILS']} of the contract's claims do not hold{skipped}")
@@ -94,9 +94,9 @@ def check(
 def _in_lines(result: ClaimResult) -> str:
     """Lay out a claim and what came of it; what went wrong gets lines of its own."""
     said = [f"{result.claim}: {result.detail}" if result.detail else result.claim]
-    if result.outcome in ("FAILS", "skipped"):
+    if result.status in ("FAILS", "skipped"):
         said = [result.claim, result.detail]
-    mark = f"  {result.outcome:<9}"
+    mark = f"  {result.status:<9}"
     wrap = textwrap.TextWrapper(80 - len(mark), break_long_words=False, break_on_hyphens=False).wrap
     return mark + f"\n{' ' * len(mark)}".join(line for text in said for line in wrap(text))
 

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lape_bench.conformance.claims import ClaimFailed, ClaimNote, ClaimResult, hold
+from lape_bench.conformance.claims import ClaimFailed, ClaimNote, ClaimResult, check_claim
 from lape_bench.conformance.encoder import EMBEDS, check_encoder
-from lape_bench.conformance.harness import Harness, material, target
+from lape_bench.conformance.harness import Harness, load_check_data, target_task
 from lape_bench.conformance.trained import TRAINS, check_trained
 from lape_bench.core.config import Config, describe, validate
 from lape_bench.core.progress import Progress
@@ -43,17 +43,17 @@ def check_system(
     config = validate(
         kind.with_smoke_settings(settings), kind.Settings, where=f"settings of {name}"
     )
-    rate = hold(GROUP, "says the rate of its audio in Hz", partial(_rate, kind, config))
+    rate = check_claim(GROUP, "says the rate of its audio in Hz", partial(_rate, kind, config))
     yield rate
-    yield hold(GROUP, "says what each setting is", partial(_described, kind))
+    yield check_claim(GROUP, "says what each setting is", partial(_described, kind))
     if not rate.holds:
         return
-    clips = material(kind.sample_rate, progress)
+    clips = load_check_data(kind.sample_rate, progress)
 
     @contextmanager
     def harness(protocol: ProtocolName) -> Iterator[Harness]:
         with tempfile.TemporaryDirectory() as folder:
-            make = partial(kind, config, target(), protocol)
+            make = partial(kind, config, target_task(), protocol)
             yield Harness(make, clips, compute, Path(folder))
 
     embeds = True
@@ -75,7 +75,7 @@ def _rate(kind: type[System], config: Config) -> str:
         raise ClaimFailed(f"sample_rate of the class is {rate!r}; make it an int, such as 16_000")
     if not SLOWEST_HZ <= rate <= FASTEST_HZ:
         raise ClaimFailed(f"sample_rate is {rate:,}; is it in Hz, such as 16_000?")
-    own = kind(config, target(), kind.protocols[0]).sample_rate
+    own = kind(config, target_task(), kind.protocols[0]).sample_rate
     if own != rate:
         raise ClaimFailed(
             f"a system says {own:,} and its class {rate:,}; audio is read before a system is built, so the class must "

@@ -1,7 +1,6 @@
-"""A claim of the contract, and what came of holding a system against it.
+"""A claim of the contract, and the result of checking it on a system.
 
-A check is a function that returns when its claim holds, with a remark if there is one to make, and raises a `Verdict`
-when there is something else to say.
+A check is a function that returns if its claim holds, perhaps with a remark, and else raises a `Verdict`.
 """
 
 from collections.abc import Callable
@@ -13,56 +12,56 @@ ClaimStatus = Literal["ok", "FAILS", "skipped", "note"]
 
 
 class ClaimResult(NamedTuple):
-    """Outcome of one check.
+    """Result of one check.
 
     Attributes:
         group: what the claim is about: "system", "encoder" or a protocol.
         claim: what must hold.
-        outcome: "skipped" where it could not be tried here, "note" where nothing was claimed.
+        status: "skipped" if it could not be tried here, "note" if nothing was claimed.
         detail: what was seen, with the usual cause of a failure; may be empty.
     """
 
     group: str
     claim: str
-    outcome: ClaimStatus
+    status: ClaimStatus
     detail: str = ""
 
     @property
     def holds(self) -> bool:
         """Whether the contract is kept, as far as could be tried."""
-        return self.outcome != "FAILS"
+        return self.status != "FAILS"
 
 
 class Verdict(Exception):
     """Ends a check; the message is the result's detail."""
 
-    outcome: ClassVar[ClaimStatus]
+    status: ClassVar[ClaimStatus]
 
 
 class ClaimFailed(Verdict):
     """What was seen, and its usual cause."""
 
-    outcome = "FAILS"
+    status = "FAILS"
 
 
 class ClaimSkipped(Verdict):
     """Why the claim cannot be tried here."""
 
-    outcome = "skipped"
+    status = "skipped"
 
 
 class ClaimNote(Verdict):
     """Something worth knowing that breaks no claim."""
 
-    outcome = "note"
+    status = "note"
 
 
-def hold(group: str, claim: str, check: Callable[[], str | None]) -> ClaimResult:
-    """Run one check."""
+def check_claim(group: str, claim: str, check: Callable[[], str | None]) -> ClaimResult:
+    """Run one check and return its result, whatever it raises."""
     try:
         remark = check()
     except Verdict as verdict:
-        return ClaimResult(group, claim, verdict.outcome, str(verdict))
+        return ClaimResult(group, claim, verdict.status, str(verdict))
     except UserError as error:
         return ClaimResult(group, claim, "FAILS", str(error).rstrip("."))
     except FAILURES as error:  # a plug-in may fail in any way; the check says how

@@ -1,7 +1,9 @@
-"""Whether an encoder can move to another device: tried on one where there is one, and on a stand-in where there is none.
+"""Whether an encoder can move to another device, and, on a machine with one device only, to a pretended GPU.
 
-The stand-in is torch's fake tensors (`torch.compiler_fake_tensor` in its documentation): they have a shape and a device,
-here a GPU that need not exist, and no numbers; an operation refuses tensors of two devices as the real one would.
+The pretended GPU is torch's fake tensors (`torch.compiler_fake_tensor` in its documentation): they have a shape and a device,
+but no numbers. An operation refuses tensors of two devices, as a real GPU would. This is the only check that finds a tensor
+made without a device on a machine without a GPU. torch's "meta" device is public and needs less code, but mixes with CPU tensors
+in cat(), linear() and convolutions without an error, and cannot run a log-mel spectrogram.
 """
 
 from collections.abc import Iterator
@@ -10,19 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lape_bench.learning.encoders.base import Encoder
 
-OF_MODULES = frozenset(vars(nn.Module()))  # where torch keeps what is registered
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # where torch keeps what is registered
 
 
-class LeftBehind(Exception):
+class DeviceMismatch(Exception):
     """Tensors of two devices met; the message is torch's."""
 
 
-class CannotTell(Exception):
-    """The stand-in cannot go through this encoder, for a reason that need not be a mistake."""
+class CannotPretend(Exception):
+    """The encoder cannot run on a pretended GPU, for a reason that need not be a mistake."""
 
 
 def other_device(device: torch.device) -> torch.device | None:
@@ -33,75 +34,78 @@ def other_device(device: torch.device) -> torch.device | None:
 
 
 def devices_differ(error: Exception) -> bool:
-    """Tell whether torch complains of tensors on two devices, which it says in several ways."""
+    """Return True if torch complains of tensors on two devices, which it says in several ways."""
     return "same device" in str(error)
 
 
 @torch.no_grad()
-def embed_on_stand_in(encoder: Encoder, waveforms: Tensor) -> None:
-    """Go through an encoder as if it and its input had been moved to a GPU; the encoder is of no use afterwards.
+def embed_on_fake_gpu(encoder: Encoder, waveforms: Tensor) -> None:
+    """Run an encoder as if it and its input were on a GPU; the encoder cannot be used afterwards.
 
     Raises:
-        LeftBehind: something stayed, or was made, on the CPU.
-        CannotTell: what the encoder does depends on numbers, which fake tensors have not, or torch cannot pretend it.
+        DeviceMismatch: a tensor stayed, or was made, on the CPU.
+        CannotPretend: what the encoder does depends on numbers, which fake tensors have not, or torch cannot pretend it.
     """
     try:
+        # Here, not above: the module is torch's own, and a version without it must only skip this check.
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
         # cuDNN, which recurrent layers would call, looks for a real GPU.
         with FakeTensorMode(allow_non_fake_inputs=True), torch.backends.cudnn.flags(enabled=False):
             _pretend_moved(encoder)
             embeddings = encoder.eval()(encoder.features(_fake(waveforms)))
     except Exception as error:  # every operation has its own
-        said = str(error).strip().partition("\n")[0]
+        message = str(error).strip().partition("\n")[0]
         if devices_differ(error):
-            raise LeftBehind(said) from error
-        raise CannotTell(f"{type(error).__name__}: {said}") from error
+            raise DeviceMismatch(message) from error
+        raise CannotPretend(f"{type(error).__name__}: {message}") from error
     if embeddings.device.type == "cpu":
-        raise LeftBehind("the embeddings of waveforms on a GPU are on the CPU")
+        raise DeviceMismatch("the embeddings of waveforms on a GPU are on the CPU")
 
 
-def _pretend_moved(module: nn.Module) -> None:
-    for each in module.modules():
-        for name, parameter in each._parameters.items():
+def _pretend_moved(encoder: nn.Module) -> None:
+    for module in encoder.modules():
+        for name, parameter in module._parameters.items():
             if parameter is not None:
-                each._parameters[name] = nn.Parameter(_fake(parameter), parameter.requires_grad)
-        for name, buffer in each._buffers.items():
+                module._parameters[name] = nn.Parameter(_fake(parameter), parameter.requires_grad)
+        for name, buffer in module._buffers.items():
             if buffer is not None:
-                each._buffers[name] = _fake(buffer)
+                module._buffers[name] = _fake(buffer)
 
 
 def _fake(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
 
 
-def unregistered(module: nn.Module) -> list[str]:
-    """Name the tensors and modules that a freshly built module holds as plain attributes, out of sight of torch."""
-    seen = {id(each) for each in (*module.modules(), *module.parameters(), *module.buffers())}
+def unregistered_tensors(module: nn.Module) -> list[str]:
+    """Name the tensors and modules that a freshly built module keeps as plain attributes, where `to()` does not find them."""
+    seen = {id(part) for part in (*module.modules(), *module.parameters(), *module.buffers())}
     return [
-        f"{path}.{where}".removeprefix(".")
-        for path, each in module.named_modules()
-        for name, value in vars(each).items()
-        if name not in OF_MODULES
-        for where in _within(name, value, seen)
+        f"{path}.{place}".removeprefix(".")
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if name not in MODULE_ATTRIBUTES
+        for place in _tensors_within(name, value, seen)
     ]
 
 
-def _within(path: str, value: Any, seen: set[int]) -> Iterator[str]:
-    """Walk lists, dictionaries and plain objects; what was seen is passed by."""
+def _tensors_within(path: str, value: Any, seen: set[int]) -> Iterator[str]:
+    """Walk lists, dictionaries and plain objects; skip what was seen."""
     if id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
-        if value.is_leaf:  # else it is computed anew, as by weight normalization
+        if value.is_leaf:  # else it is computed again, as by weight normalization
             yield path
     elif isinstance(value, nn.Module):
         if next(value.parameters(), next(value.buffers(), None)) is not None:
             yield path
     elif isinstance(value, (list, tuple)):
-        for index, each in enumerate(value):
-            yield from _within(f"{path}[{index}]", each, seen)
+        for index, item in enumerate(value):
+            yield from _tensors_within(f"{path}[{index}]", item, seen)
     elif isinstance(value, dict):
-        for key, each in value.items():
-            yield from _within(f"{path}[{key!r}]", each, seen)
+        for key, item in value.items():
+            yield from _tensors_within(f"{path}[{key!r}]", item, seen)
     elif hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType)):
-        for name, each in vars(value).items():
-            yield from _within(f"{path}.{name}", each, seen)
+        for name, item in vars(value).items():
+            yield from _tensors_within(f"{path}.{name}", item, seen)

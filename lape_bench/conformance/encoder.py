@@ -1,4 +1,4 @@
-"""What must hold of an encoder before anything is learned: of its rate, its embeddings, its gradients and its tensors."""
+"""Claims about an encoder before training: its rate, its embeddings, its gradients and its tensors."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,14 +7,20 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from lape_bench.conformance.claims import ClaimFailed, ClaimNote, ClaimResult, ClaimSkipped, hold
+from lape_bench.conformance.claims import (
+    ClaimFailed,
+    ClaimNote,
+    ClaimResult,
+    ClaimSkipped,
+    check_claim,
+)
 from lape_bench.conformance.devices import (
-    CannotTell,
-    LeftBehind,
+    CannotPretend,
+    DeviceMismatch,
     devices_differ,
-    embed_on_stand_in,
+    embed_on_fake_gpu,
     other_device,
-    unregistered,
+    unregistered_tensors,
 )
 from lape_bench.conformance.harness import Harness
 from lape_bench.core.errors import FAILURES, summarize_error
@@ -35,19 +41,19 @@ OVER_THE_BATCH = "is batch norm still training, or is something normalized over 
 
 
 def check_encoder(harness: Harness, finetuned: bool) -> Iterator[ClaimResult]:
-    """Build the encoder of a system and hold it against every claim.
+    """Build the encoder of a system and check every claim.
 
     Args:
-        bench: of any of the system's protocols.
+        harness: of any of the system's protocols.
         finetuned: whether one of them trains the encoder.
     """
     system = harness.make()
     if not isinstance(system, EncoderSystem):
-        said = "the system is no EncoderSystem, so that nothing is known of its inside"
-        yield ClaimResult(GROUP, EMBEDS, "skipped", said)
+        reason = "the system is not an EncoderSystem, so nothing is known of its inside"
+        yield ClaimResult(GROUP, EMBEDS, "skipped", reason)
         return
     subject = _Subject(system, harness)
-    result = hold(GROUP, EMBEDS, partial(_embeds, subject))
+    result = check_claim(GROUP, EMBEDS, partial(_embeds, subject))
     yield result
     if not result.holds:
         return
@@ -65,7 +71,7 @@ def check_encoder(harness: Harness, finetuned: bool) -> Iterator[ClaimResult]:
             ("its gradients are finite, with a silent window too", _finite_gradients),
         ]
     for claim, check in checks:
-        yield hold(GROUP, claim, partial(check, subject))
+        yield check_claim(GROUP, claim, partial(check, subject))
 
 
 class _Subject:
@@ -106,7 +112,7 @@ class _Subject:
         return self.embed(waveforms)
 
     def alike(self, one: Tensor, other: Tensor) -> bool:
-        """Tell whether embeddings agree but for rounding."""
+        """Return True if embeddings agree up to rounding."""
         return _difference(one, other) < ALIKE_WITHIN[self.context.precision]
 
 
@@ -159,25 +165,25 @@ def _rate(subject: _Subject) -> str:
 
 
 def _lengths(subject: _Subject) -> None:
-    wanted = (1, subject.encoder.embedding_size)
+    expected = (1, subject.encoder.embedding_size)
     cause = "is the number of frames built into a layer? pool over time before it"
     for seconds in SECONDS:
         window = subject.noise(seconds, LEVELS[:1])
         try:
-            found = tuple(subject.evaluate(window).shape)
+            shape = tuple(subject.evaluate(window).shape)
         except Exception as error:  # a layer that does not fit says so in its own way
-            said = summarize_error(error).rstrip(".")
-            raise ClaimFailed(f"one of {seconds:g} s raised {said}; {cause}") from error
-        if found != wanted:
+            message = summarize_error(error).rstrip(".")
+            raise ClaimFailed(f"one of {seconds:g} s raised {message}; {cause}") from error
+        if shape != expected:
             raise ClaimFailed(
-                f"one of {seconds:g} s gave a tensor of shape {found}, not {wanted}; {cause}"
+                f"one of {seconds:g} s gave a tensor of shape {shape}, not {expected}; {cause}"
             )
 
 
 def _shortest(subject: _Subject) -> None:
     try:
-        found = subject.evaluate(subject.noise(SHORTEST, LEVELS[:1]))
-        embeddings = check_embeddings(found, (1, subject.encoder.embedding_size), "it")
+        output = subject.evaluate(subject.noise(SHORTEST, LEVELS[:1]))
+        embeddings = check_embeddings(output, (1, subject.encoder.embedding_size), "it")
     except FAILURES as error:  # a layer that does not fit says so in its own way
         raise ClaimNote(
             f"{summarize_error(error).rstrip('.')}: tasks with such clips are beyond it"
@@ -191,9 +197,9 @@ def _shortest(subject: _Subject) -> None:
 def _steady(subject: _Subject) -> None:
     windows = subject.windows()
     before = {name: tensor.clone() for name, tensor in _tensors(subject.encoder)}
-    given = windows.clone()
+    original = windows.clone()
     first = subject.evaluate(windows)
-    if not torch.equal(windows, given):
+    if not torch.equal(windows, original):
         raise ClaimFailed(
             "it changes the waveforms that it is given; is there an x.mul_() or x -= in it?"
         )
@@ -213,7 +219,7 @@ def _steady(subject: _Subject) -> None:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors hold the same, with NaN the same as NaN."""
+    """Return True if two tensors are equal, NaN included."""
     if one.shape != other.shape:
         return False
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
@@ -240,43 +246,49 @@ def _independent(subject: _Subject) -> None:
 
 def _moves(subject: _Subject) -> str:
     moved, windows = subject.build(), subject.windows()
-    held, cause = unregistered(moved), _why_left(moved)
+    plain, cause = unregistered_tensors(moved), _why_left(moved)
     device = other_device(subject.context.device)
     if device is not None:
-        try:
-            moved.to(device).load_state_dict(subject.encoder.state_dict())
-            with torch.no_grad():
-                found = moved.eval()(moved.features(windows.to(device)))
-        except Exception as error:  # every operation has its own
-            said = summarize_error(error).rstrip(".")
-            raise ClaimFailed(f"on {device} it raised {said}; {cause}") from error
-        if found.device.type != device.type:
-            raise ClaimFailed(
-                f"the embeddings of waveforms on {device} are on {found.device}; {cause}"
-            )
-        off = _difference(found, subject.evaluate(windows))
-        if not off < max(ALIKE_WITHIN.values()):
-            raise ClaimFailed(
-                f"on {device} embeddings differ by {off:.1%} of their largest number; {cause}"
-            )
-        return f"on {device} as on {subject.context.device}"
+        return _moves_to(device, moved, windows, cause, subject)
     try:
-        embed_on_stand_in(moved, windows)
-    except LeftBehind as error:
+        embed_on_fake_gpu(moved, windows)
+    except DeviceMismatch as error:
         raise ClaimFailed(f"{error}; {cause}") from error
-    except CannotTell as error:
-        doubt = f"; plain attributes may stay behind: {_some(held)}" if held else ""
+    except CannotPretend as error:
+        doubt = f"; plain attributes may stay behind: {_some(plain)}" if plain else ""
         raise ClaimSkipped(
-            f"no second device is here, and a stand-in stops at {error}{doubt}"
+            f"torch finds no second device here, and pretending a GPU stops at {error}{doubt}"
         ) from error
-    return "no second device is here; tried on a stand-in for a GPU"
+    return "torch finds no second device here; tried on a pretended GPU"
+
+
+def _moves_to(
+    device: torch.device, moved: Encoder, windows: Tensor, cause: str, subject: _Subject
+) -> str:
+    try:
+        moved.to(device).load_state_dict(subject.encoder.state_dict())
+        with torch.no_grad():
+            embeddings = moved.eval()(moved.features(windows.to(device)))
+    except Exception as error:  # every operation has its own
+        message = summarize_error(error).rstrip(".")
+        raise ClaimFailed(f"on {device} it raised {message}; {cause}") from error
+    if embeddings.device.type != device.type:
+        raise ClaimFailed(
+            f"the embeddings of waveforms on {device} are on {embeddings.device}; {cause}"
+        )
+    off = _difference(embeddings, subject.evaluate(windows))
+    if not off < max(ALIKE_WITHIN.values()):
+        raise ClaimFailed(
+            f"on {device} embeddings differ by {off:.1%} of their largest number; {cause}"
+        )
+    return f"on {device} as on {subject.context.device}"
 
 
 def _why_left(encoder: Encoder) -> str:
     """Say why tensors of two devices meet in a freshly built encoder that was moved."""
-    held = unregistered(encoder)
-    if held:
-        return f"plain attributes stay behind: {_some(held)}; use register_buffer, nn.Parameter or nn.ModuleList"
+    plain = unregistered_tensors(encoder)
+    if plain:
+        return f"plain attributes stay behind: {_some(plain)}; use register_buffer, nn.Parameter or nn.ModuleList"
     return "is a tensor made without a device? x.new_zeros(), or device=x.device"
 
 
@@ -300,7 +312,7 @@ def _trainable(subject: _Subject) -> str:
     left = [f"{len(parameters) - len(free)} frozen"] * (len(free) < len(parameters))
     if len(reached) < len(free):
         left += [f"without a gradient: {_some([name for name in free if name not in reached])}"]
-    return f"{len(reached)} of {len(parameters)} tensors" + "".join(f"; {each}" for each in left)
+    return f"{len(reached)} of {len(parameters)} tensors" + "".join(f"; {part}" for part in left)
 
 
 def _finite_gradients(subject: _Subject) -> None:
@@ -322,7 +334,7 @@ def _finite_gradients(subject: _Subject) -> None:
 
 
 def _backward(subject: _Subject, windows: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """Embed as in fine-tuning; the gradient of each parameter that is not frozen, none where none reaches it."""
+    """Embed as in fine-tuning; return the gradient of each parameter that is not frozen, None if none reaches it."""
     parameters = {n: p for n, p in subject.encoder.named_parameters() if p.requires_grad}
     seeds = subject.context.seeds
     subject.encoder.train()
@@ -331,10 +343,10 @@ def _backward(subject: _Subject, windows: Tensor) -> tuple[Tensor, dict[str, Ten
     if not parameters or not embeddings.requires_grad:
         return embeddings, dict.fromkeys(parameters)
     weights = torch.randn(embeddings.shape, generator=seeds.torch("weights")).to(embeddings)
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         (embeddings * weights).sum(), list(parameters.values()), allow_unused=True
     )
-    return embeddings.detach(), dict(zip(parameters, found, strict=True))
+    return embeddings.detach(), dict(zip(parameters, gradients, strict=True))
 
 
 def _some(names: list[str]) -> str:

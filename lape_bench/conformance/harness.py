@@ -1,4 +1,4 @@
-"""What a system is checked on: a few clips of the synthetic task, a seed, and a folder that goes away."""
+"""The harness of the checks: a few clips of the synthetic task, a seed, and a temporary folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,14 +34,14 @@ class CheckData:
     test: LabeledClips
 
 
-def target() -> TargetTask:
+def target_task() -> TargetTask:
     """Return the synthetic task as a system sees it."""
     card = load_card(TASK)
     return TargetTask(classes=card.classes, window_seconds=card.window_seconds, metric=card.metric)
 
 
-def material(rate: int, progress: Progress) -> CheckData:
-    """Take some clips of each class and side of the synthetic task, at so many Hz."""
+def load_check_data(rate: int, progress: Progress) -> CheckData:
+    """Return some clips of each class and side of the synthetic task, at a rate in Hz."""
     card = load_card(TASK)
     manifest = ensure_prepared(card, progress)
     clips, table = manifest.open_clips(rate), manifest.clips
@@ -62,7 +62,7 @@ class Harness:
 
     Args:
         make: builds the system, untrained.
-        clips: what it learns from and scores.
+        clips: the clips that it learns from and scores.
         compute: device, precision and threads.
         folder: for all that it writes.
     """
@@ -81,9 +81,8 @@ class Harness:
         work.mkdir(exist_ok=True)
         seeds, profiler = Seeds(0, "check"), StageProfiler(device)
         context = RunContext(device, self.precision, seeds, Progress(quiet=True), work, profiler)
-        context.artifact_folder = (
-            work / "artifacts"
-        )  # its own, or a second training would find the first one's
+        # A folder of its own, or a second training would find the artifacts of the first.
+        context.artifact_folder = work / "artifacts"
         context.checkpoint_seconds = 0.0  # a stopped run must find something to go on from
         return context
 
@@ -104,26 +103,26 @@ class Harness:
         """Score clips, shape (clips, classes)."""
         return system.score(clips, self.context("score"))
 
-    def same(self, one: Tensor, other: Tensor) -> bool:
-        """Tell whether scores are equal, to the bit on a CPU; other devices may add in any order."""
+    def equal_scores(self, one: Tensor, other: Tensor) -> bool:
+        """Return True if scores are equal: to the bit on a CPU, closely on devices that may add in any order."""
         within = 0.0 if self.device.type == "cpu" else SAME_WITHIN
         return one.shape == other.shape and torch.allclose(
             one, other, rtol=0, atol=within, equal_nan=True
         )
 
-    def insist_same(self, one: System, other: System, otherwise: str) -> None:
-        """Fail, saying `otherwise`, unless two systems score the test clips alike."""
+    def require_same_scores(self, one: System, other: System, message: str) -> None:
+        """Raise `ClaimFailed` with `message` unless two systems give the test clips the same scores."""
         scores = self.scores(other, self.test.clips)
-        if self.same(self.scores(one, self.test.clips), scores):
+        if self.equal_scores(self.scores(one, self.test.clips), scores):
             return
-        if not self.same(self.scores(other, self.test.clips), scores):
+        if not self.equal_scores(self.scores(other, self.test.clips), scores):
             raise ClaimSkipped("one system's own scores differ from call to call, which hides it")
-        raise ClaimFailed(otherwise)
+        raise ClaimFailed(message)
 
-    def insist_trained_alike(self, one: System, other: System, otherwise: str) -> None:
-        """Fail, saying `otherwise`, unless two trainings came to the same scores."""
+    def require_same_training(self, one: System, other: System, message: str) -> None:
+        """Raise `ClaimFailed` with `message` unless two trainings led to the same scores."""
         try:
-            self.insist_same(one, other, otherwise)
+            self.require_same_scores(one, other, message)
         except ClaimFailed:
             if self.device.type == "cpu":
                 raise

@@ -1,4 +1,4 @@
-"""What must hold of a system under a protocol: of its training, its scores, what it saves and what it counts."""
+"""Claims about a system under a protocol: its training, its scores, the files it saves and the numbers it counts."""
 
 import gc
 import pickle
@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lape_bench.conformance.claims import ClaimFailed, ClaimNote, ClaimResult, ClaimSkipped, hold
+from lape_bench.conformance.claims import (
+    ClaimFailed,
+    ClaimNote,
+    ClaimResult,
+    ClaimSkipped,
+    check_claim,
+)
 from lape_bench.conformance.devices import other_device
 from lape_bench.conformance.harness import SAME_WITHIN, Harness
 from lape_bench.core.errors import UserError
@@ -29,7 +35,7 @@ class _Stopped(Exception):
 
 
 def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
-    """Train a system and hold it against every claim."""
+    """Train a system and check every claim."""
     system: System | None = None
 
     def train() -> None:
@@ -44,7 +50,7 @@ def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
                 "System draws from context.seeds, or with torch inside its globally()"
             )
 
-    yield hold(protocol, TRAINS, train)
+    yield check_claim(protocol, TRAINS, train)
     if system is None:
         return
     checks: list[tuple[str, Callable[[Harness, System], str | None]]] = [
@@ -64,7 +70,7 @@ def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
         ("speed", _speed),
     ]
     for claim, check in checks:
-        yield hold(protocol, claim, partial(check, harness, system))
+        yield check_claim(protocol, claim, partial(check, harness, system))
 
 
 def _global_state() -> dict[str, Any]:
@@ -89,7 +95,7 @@ def _log_probabilities(harness: Harness, system: System) -> None:
 
 def _steady(harness: Harness, system: System) -> None:
     scores, again = (harness.scores(system, harness.test.clips) for _ in range(2))
-    if not harness.same(scores, again):
+    if not harness.equal_scores(scores, again):
         off = float((scores - again).abs().max())
         raise ClaimFailed(
             f"they differ by {off:.3g}; is dropout left on? call eval() before scoring"
@@ -103,7 +109,7 @@ def _independent(harness: Harness, system: System) -> None:
         alone = harness.scores(system, clips.select([index]))[0]
         off = float((alone - together[index]).abs().max())
         if not off < SAME_WITHIN:
-            if not harness.same(harness.scores(system, clips), together):
+            if not harness.equal_scores(harness.scores(system, clips), together):
                 raise ClaimSkipped("its scores differ from call to call, which hides it")
             raise ClaimFailed(
                 f"clip {index} scored alone differs by {off:.3g}; is batch norm still training, or is "
@@ -115,7 +121,7 @@ def _lengths(harness: Harness, system: System) -> None:
     rate, window = harness.test.clips.rate, _window(harness, system)
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * window + 7).astype(np.float32)
     clips = {"short": noise[: rate // 10], "window-long": noise[:window], "long": noise}
-    _insist_finite(
+    _require_finite(
         harness, system, clips, "is something divided by the number of windows or frames?"
     )
 
@@ -125,16 +131,16 @@ def _extremes(harness: Harness, system: System) -> None:
     noise = np.random.default_rng(0).normal(0, 1, window)
     phase = np.arange(window) / rate * 440
     nothing = "is there a logarithm of 0, or a division by a deviation or norm of 0? add a little"
-    _insist_finite(
+    _require_finite(
         harness, system, {"silent": np.zeros(window), "constant": 0.5 + noise * 0}, nothing
     )
     square = np.where(phase % 1 < 0.5, 1.0, -1.0)
     too_small = "is the square of a small number divided by, or its logarithm taken? add a little"
-    _insist_finite(harness, system, {"quiet": 1e-10 * noise}, too_small)
-    _insist_finite(harness, system, {"loud": square}, "does a power or an exp() overflow?")
+    _require_finite(harness, system, {"quiet": 1e-10 * noise}, too_small)
+    _require_finite(harness, system, {"loud": square}, "does a power or an exp() overflow?")
 
 
-def _insist_finite(
+def _require_finite(
     harness: Harness, system: System, waveforms: dict[str, NDArray[Any]], cause: str
 ) -> None:
     samples = [waveform.astype(np.float32) for waveform in waveforms.values()]
@@ -149,7 +155,7 @@ def _window(harness: Harness, system: System) -> int:
 
 
 def _repeatable(harness: Harness, system: System) -> None:
-    harness.insist_trained_alike(
+    harness.require_same_training(
         harness.trained("second"),
         system,
         "two trainings differ; does something draw from NumPy or random? draw by torch, in a System from context.seeds",
@@ -172,14 +178,14 @@ def _resumable(harness: Harness, system: System) -> None:
         resumed.train(harness.data, context)
     else:
         raise ClaimSkipped("nothing called context.on_epoch, so that there was nowhere to stop it")
-    harness.insist_trained_alike(
+    harness.require_same_training(
         resumed, system, "the resumed run differs; name generators by the epoch, save every state"
     )
 
 
 def _saved(harness: Harness, system: System) -> None:
     loaded = harness.make().load(harness.saved(system, "saved"), harness.context("load"))
-    harness.insist_same(
+    harness.require_same_scores(
         loaded, system, "the loaded system differs; are normalization statistics saved too?"
     )
 
@@ -209,7 +215,9 @@ def _strict(harness: Harness, system: System) -> None:
         harness.make().load(folder, harness.context("load"))
     except UserError:
         return
-    raise ClaimFailed("files of nonsense were loaded without a UserError; use learning.weights")
+    raise ClaimFailed(
+        "files of nonsense were loaded without a UserError; use lape_bench.learning.training.checkpoints"
+    )
 
 
 def _counted(harness: Harness, system: System) -> str:
@@ -220,8 +228,8 @@ def _counted(harness: Harness, system: System) -> str:
             "must not fall"
         )
     if isinstance(system, EncoderSystem):
-        _insist_count("the encoder", counts.encoder, system.encoder)
-        _insist_count("encoder and classifier", counts.inference, system.encoder, system.head)
+        _require_count("the encoder", counts.encoder, system.encoder)
+        _require_count("encoder and classifier", counts.inference, system.encoder, system.head)
     macs = system.count_macs()
     if macs <= 0:
         raise ClaimFailed("count_macs() is not positive")
@@ -231,21 +239,21 @@ def _counted(harness: Harness, system: System) -> str:
     )
 
 
-def _insist_count(what: str, said: int, *modules: nn.Module) -> None:
+def _require_count(part: str, count: int, *modules: nn.Module) -> None:
     # By memory, not by name: what two layers share is counted once.
     parameters = {
         (p.data_ptr(), p.numel()) for module in modules for p in module.parameters() if p.numel()
     }
-    held = sum(count for _, count in parameters)
-    if said != held:
+    counted = sum(size for _, size in parameters)
+    if count != counted:
         raise ClaimFailed(
-            f"count_parameters() says {said:,} of {what}, where {held:,} are held; frozen ones count, buffers do not, "
+            f"count_parameters() says {count:,} for {part}, which has {counted:,}; frozen ones count, buffers do not, "
             "shared ones count once"
         )
 
 
 def _learns(harness: Harness, system: System) -> str:
-    chance, said = 1 / len(system.target.classes), ""
+    chance, duration = 1 / len(system.target.classes), ""
     accuracy = _accuracy(harness, system)
     settings = system.settings
     if accuracy <= chance and system.protocol == "finetune" and isinstance(settings, EncoderConfig):
@@ -255,38 +263,38 @@ def _learns(harness: Harness, system: System) -> str:
         patient = settings.model_copy(update={"finetune": longer})
         system = type(system)(patient, system.target, system.protocol)
         system.train(harness.data, harness.context("patient"))
-        accuracy, said = _accuracy(harness, system), f" in {epochs} epochs"
+        accuracy, duration = _accuracy(harness, system), f" in {epochs} epochs"
     if not accuracy > chance:
-        slow = " or is finetune.learning_rate too low for it?" if said else ""
+        slow = " or is finetune.learning_rate too low for it?" if duration else ""
         raise ClaimFailed(
-            f"accuracy is {accuracy:.1%}{said}, chance {chance:.1%}; are labels and clips in one order?{slow}"
+            f"accuracy is {accuracy:.1%}{duration}, chance {chance:.1%}; are labels and clips in one order?{slow}"
         )
-    return f"{accuracy:.1%}{said}, where chance is {chance:.1%}"
+    return f"{accuracy:.1%}{duration}, where chance is {chance:.1%}"
 
 
 def _accuracy(harness: Harness, system: System) -> float:
     labeled = harness.data.labeled
-    found = harness.scores(system, labeled.clips).argmax(dim=1)
-    return float((found == labeled.labels).float().mean())
+    predicted = harness.scores(system, labeled.clips).argmax(dim=1)
+    return float((predicted == labeled.labels).float().mean())
 
 
 def _forgets(harness: Harness, system: System) -> None:
     few = harness.test.clips.select([0, 1])
 
-    def held() -> int:
-        """Bytes of all tensors of this process, after scoring once more."""
+    def tensor_bytes() -> int:
+        """Score once more, and return the bytes of all tensors of this process."""
         harness.scores(system, few)
         # Not isinstance(), which would ask lazy objects for their class.
         tensors = (each for each in gc.get_objects() if issubclass(type(each), Tensor))
         return sum(tensor.nbytes for tensor in tensors)
 
-    first = held()
-    if held() <= first:
+    first = tensor_bytes()
+    if tensor_bytes() <= first:
         return
     gc.collect()  # a cycle may hold tensors for a while, which is no leak
-    before = held()
+    before = tensor_bytes()
     gc.collect()
-    grown = held() - before
+    grown = tensor_bytes() - before
     if grown > 0:
         raise ClaimFailed(
             f"each scoring leaves {grown:,} bytes in tensors; does a list grow, or keep what forward() computed?"

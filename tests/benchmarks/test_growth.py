@@ -16,7 +16,7 @@ WORK = """
 import json, sys, threading, time
 from pathlib import Path
 import numpy as np
-from lape_bench.runtime.profiling import Meter
+from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.runtime.device import Compute
 from lape_bench.learning.encoders import AudioNTT
 from lape_bench.learning.encoders.heads import mlp
@@ -49,7 +49,7 @@ samples = np.memmap(here / "samples", np.float32, mode="r+")
 starts = np.arange(count) * length
 clips = Clips(tuple(map(str, range(count))), samples, starts, np.full(count, length), RATE, "noise")
 device, precision = Compute(device="cpu").resolve()
-context = RunContext(device, precision, Seeds(0), Progress(quiet=True), here, Meter(device), 1e9, artifact_folder=here / "cache")
+context = RunContext(device, precision, Seeds(0), Progress(quiet=True), here, StageProfiler(device), 1e9, artifact_folder=here / "cache")
 kind = load_upstream("simclr")
 settings = kind.Settings.model_validate({"width": WIDTH, "pretrain": {"epochs": 1, "min_steps": 1}})
 encoder = kind.new_encoder(settings)

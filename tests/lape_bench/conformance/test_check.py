@@ -19,8 +19,7 @@ from torch.nn import functional as F
 
 from lape_bench.conformance.check import check_system
 from lape_bench.conformance.claims import ClaimResult
-from lape_bench.conformance.devices import unregistered
-from lape_bench.conformance.harness import CLIPS_A_CLASS
+from lape_bench.conformance.devices import unregistered_tensors
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
@@ -36,7 +35,7 @@ from lape_bench.system import RunContext, System, TrainingData, TrainingSummary
 from tests.lape_bench.plugins.test_registry import ADAPTERS
 
 CPU = Compute(device="cpu", precision="float32")
-Harness = Callable[..., tuple[int, str, str]]
+Bench = Callable[..., tuple[int, str, str]]
 Check = Callable[..., Iterator[ClaimResult]]
 
 
@@ -100,7 +99,7 @@ def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
     said = list(check_system(f"{tmp_path}/my_encoder.py:MyEncoder", {}, CPU, progress))
     assert failing(said) == []
     protocols = ["finetune", "linear", "knn"]
-    assert [result.group for result in said if result.outcome == "note"] == protocols
+    assert [result.group for result in said if result.status == "note"] == protocols
     told = {(result.group, result.claim): result.detail for result in said}
     assert told["system", "says the rate of its audio in Hz"] == "16,000 Hz"
     assert told["encoder", "fine-tuning reaches its parameters"] == "2 of 2 tensors"
@@ -110,7 +109,7 @@ def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
 
 
 def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one_fails(
-    synthetic: Path, harness: Harness, tmp_path: Path
+    synthetic: Path, bench: Bench, tmp_path: Path
 ) -> None:
     code = """
         import torch
@@ -130,7 +129,7 @@ def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one
     """
     (tmp_path / "mine.py").write_text(textwrap.dedent(code))
     how = ("--device", "cpu", "--precision", "float32", "--quiet")
-    passed, said, _ = harness("systems", "check", f"{tmp_path}/mine.py:Good", *how)
+    passed, said, _ = bench("systems", "check", f"{tmp_path}/mine.py:Good", *how)
     lines = said.splitlines()
     assert (passed, [line for line in lines[:-1] if line[0] != " "]) == (
         0,
@@ -140,7 +139,7 @@ def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one
     if not torch.cuda.is_available():
         assert "  skipped  loaded on another device, it scores alike" in lines
         assert lines[-1].endswith("mine.py:Good keeps the contract; claims not tried here: 4")
-    passed, said, _ = harness("systems", "check", f"{tmp_path}/mine.py:Bad", *how)
+    passed, said, _ = bench("systems", "check", f"{tmp_path}/mine.py:Bad", *how)
     at = said.splitlines().index("  FAILS    a window's embedding does not depend on its neighbors")
     assert passed == 1
     assert said.splitlines()[at + 1].startswith(" " * 11 + "alone, a window's embedding differs by")
@@ -214,7 +213,7 @@ def test_a_setting_that_does_not_say_what_it_is_is_noted_and_breaks_nothing(resu
     kind.Settings = Settings
     kind.build_encoder = lambda system: kind.encoder_kind({})
     said = before_training(results(kind))
-    (note,) = [result for result in said if result.outcome == "note"]
+    (note,) = [result for result in said if result.status == "note"]
     assert note.detail.startswith("without a description: width;")
     assert failing(said) == []
 
@@ -508,7 +507,7 @@ def test_short_windows_that_are_refused_are_noted_with_the_place_and_break_no_cl
     said = before_training(results(of_encoder(NeedsASecond)))
     assert failing(said) == []
     (note,) = [result for result in said if result.claim == SHORT]
-    assert note.outcome == "note"
+    assert note.status == "note"
     assert note.detail.startswith("ValueError: too short, at test_check.py:")
     assert note.detail.endswith(" in forward: tasks with such clips are beyond it")
 
@@ -521,12 +520,12 @@ class Leaves(Sound):
 def test_a_system_that_leaves_is_told_and_the_check_goes_on(results: Check) -> None:
     said = [result for result in results(of_encoder(Leaves)) if result.group != "system"]
     assert said[0].detail.startswith("it raised SystemExit: no license, at test_check.py:")
-    assert {result.outcome for result in said[1:]} == {"skipped"}
+    assert {result.status for result in said[1:]} == {"skipped"}
 
 
 def test_training_waits_for_an_encoder_that_embeds(results: Check) -> None:
     said = [result for result in results(of_encoder(Unpooled)) if result.group != "system"]
-    assert [(result.group, result.outcome) for result in said] == [
+    assert [(result.group, result.status) for result in said] == [
         ("encoder", "FAILS"),
         ("finetune", "skipped"),
         ("linear", "skipped"),
@@ -546,8 +545,8 @@ class Mixed(Sound):
 
 
 def test_what_is_registered_counts_as_such_wherever_else_it_is_held() -> None:
-    assert unregistered(Mixed()) == []
-    assert unregistered(PlainTensor()) == ["scales['bands']"]
+    assert unregistered_tensors(Mixed()) == []
+    assert unregistered_tensors(PlainTensor()) == ["scales['bands']"]
 
 
 class ByItsLoudness(Sound):
@@ -565,9 +564,11 @@ class ByItsLoudness(Sound):
 def test_what_cannot_be_tried_here_is_said_with_the_reason_and_the_doubt(results: Check) -> None:
     said = before_training(results(of_encoder(ByItsLoudness)))
     assert failing(said) == []
-    (skipped,) = [result for result in said if result.outcome == "skipped"]
+    (skipped,) = [result for result in said if result.status == "skipped"]
     assert skipped.claim == MOVES
-    assert skipped.detail.startswith("no second device is here, and a stand-in stops at DataDep")
+    assert skipped.detail.startswith(
+        "torch finds no second device here, and pretending a GPU stops at DataDep"
+    )
     assert skipped.detail.endswith("; plain attributes may stay behind: scale")
 
 
@@ -597,7 +598,7 @@ def test_an_encoder_without_parameters_has_nothing_that_fine_tuning_could_reach(
     said = before_training(results(of_encoder(WithoutParameters)))
     assert failing(said) == []
     (told,) = [result for result in said if result.claim == TRAINED]
-    assert (told.outcome, told.detail[:21]) == ("skipped", "it has no parameters:")
+    assert (told.status, told.detail[:21]) == ("skipped", "it has no parameters:")
 
 
 SECOND = torch.device("cpu", 0)  # stands for a second device: the CPU by another name
@@ -823,9 +824,13 @@ COUNTED = "parameters and operations are counted"
         (of_module(DividedByAPower), EXTREMES, "the quiet clip is scored nan; is the square of a"),
         (of_module(Exponential), EXTREMES, "the loud clip is scored nan; does a power or an exp()"),
         (Forgetful, "what is saved and loaded scores the same", "statistics saved too?"),
-        (Trusting, "a checkpoint that does not fit is refused", "use learning.weights"),
+        (
+            Trusting,
+            "a checkpoint that does not fit is refused",
+            "use lape_bench.learning.training.checkpoints",
+        ),
         (LessInTraining, COUNTED, "must not fall"),
-        (CountingSharedOnesTwice, COUNTED, "says 6,416 of the encoder, where 3,208 are held"),
+        (CountingSharedOnesTwice, COUNTED, "says 6,416 for the encoder, which has 3,208"),
         (Effortless, COUNTED, "count_macs() is not positive"),
         (OutOfOrder, "learns: better than chance on its own training clips", "in one order?"),
         (Hoarding, "keeps nothing of the clips that it scores", "does a list grow"),
@@ -856,7 +861,7 @@ def test_training_by_draws_without_a_seed_does_not_repeat_itself(results: Check)
 
 def test_a_training_that_cannot_be_stopped_is_not_said_to_resume(results: Check) -> None:
     (skipped,) = (each for each in results(Floor) if each.claim.startswith("a run stopped"))
-    assert (skipped.outcome, skipped.detail) == (
+    assert (skipped.status, skipped.detail) == (
         "skipped",
         "nothing called context.on_epoch, so that there was nowhere to stop it",
     )
@@ -866,7 +871,7 @@ def test_scores_that_change_from_call_to_call_are_told_once_and_not_taken_for_ot
     results: Check,
 ) -> None:
     skipped = {
-        each.claim: each.detail for each in results(RandomlyScoring) if each.outcome == "skipped"
+        each.claim: each.detail for each in results(RandomlyScoring) if each.status == "skipped"
     }
     hidden = "own scores differ from call to call, which hides it"
     assert hidden in skipped["the same seed gives the same scores"]
@@ -907,7 +912,7 @@ def test_a_system_that_is_no_encoder_is_checked_from_outside_alone(results: Chec
     said = list(results(Foreign))
     assert failing(said) == []
     (inside,) = [result for result in said if result.group == "encoder"]
-    assert (inside.outcome, inside.detail[:35]) == (
+    assert (inside.status, inside.detail[:35]) == (
         "skipped",
         "the system is no EncoderSystem, so ",
     )
