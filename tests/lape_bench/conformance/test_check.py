@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from lape_bench.conformance.check import check_system
 from lape_bench.conformance.claims import ClaimResult
 from lape_bench.conformance.devices import unregistered_tensors
+from lape_bench.conformance.harness import CLIPS_A_CLASS
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
