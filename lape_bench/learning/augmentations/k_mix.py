@@ -1,15 +1,22 @@
-"""k-mix: the background of log-mixup-exp comes from the cluster that sounds least like the clip (SLICER, arXiv:2211.01519).
+"""k-mix: the background of log-mixup-exp comes from the cluster that sounds least_similar like the clip (SLICER, arXiv:2211.01519).
 
-As in the authors' code, a clip is known by its log-mel averaged over time; four clusters are fitted by spherical k-means (20
-iterations, from clips drawn at random); a clip, and each remembered one, belongs to the nearest centroid; of the
-clusters that have anything remembered, the one whose centroid lies farthest from that of the clip's own is taken; and one
-of 128 of its clips is drawn.
+As in the authors' code:
 
-Three things differ. The authors fit the clusters once, to a random twentieth of the corpus, and to log-mels that are not
-normalized, while those they sort into them are; here it is the remembered log-mels, normalized as all are, and anew whenever
-as many clips have been mixed as are remembered. The authors' 128 are the oldest; here they are those least like the
-clip. And they take any background while fewer than 128 are remembered; here a corpus may be smaller than that.
-A log-mel's average is much of it level, so clusters are in part clusters by level.
+1. A clip is described by its log-mel spectrogram averaged over time.
+2. Four clusters are fitted by spherical k-means: 20 iterations from random clips.
+3. Each clip, and each clip of the memory bank, belongs to the nearest centroid.
+4. The cluster whose centroid is farthest from that of the clip's own cluster is chosen, among clusters with clips in the bank.
+5. One of 128 of its clips is starts as the background.
+
+Three things differ:
+
+- The authors fit the clusters once, to a random twentieth of the corpus, and to log-mels that are not normalized although the
+  clips sorted into them are. Here the clusters are fitted to the bank's normalized log-mels, again each time as many clips
+  have been mixed as the bank holds.
+- The authors' 128 clips are the oldest. Here they are those least similar to the clip.
+- The authors take any background until the bank holds 128 clips. A corpus may be smaller than that here.
+
+The average of a log-mel spectrogram depends much on its gain, so the clusters are in part clusters of gain.
 """
 
 import torch
@@ -25,12 +32,12 @@ ITERATIONS = 20
 class FarthestCluster(nn.Module):
     """Choose as background a clip of the cluster farthest from the clip's own; a `BackgroundChoice`.
 
-    A checkpoint holds the centroids and when they are due.
+    A checkpoint holds the centroids, and how many clips remain until the next fit.
 
     Args:
-        n_mels: mel bands of a log-mel.
+        n_mels: mel bands of a log-mel spectrogram.
         clusters: k of k-means.
-        candidates: how many of the cluster's clips, those least like the clip, one is drawn from; at most.
+        candidates: the background is starts from at most so many clips of the cluster, those least similar to the clip.
     """
 
     centroids: Tensor
@@ -39,68 +46,74 @@ class FarthestCluster(nn.Module):
         super().__init__()
         self.candidates = candidates
         self.register_buffer("centroids", torch.zeros(clusters, n_mels))
-        self.due = 0  # clips to the next fit
+        self.clips_until_fit = 0
 
     def get_extra_state(self) -> int:
-        """Return what a checkpoint holds beside the centroids."""
-        return self.due
+        """Return the state that is not a buffer, for a checkpoint."""
+        return self.clips_until_fit
 
     def set_extra_state(self, state: int) -> None:
-        """Take it up again."""
-        self.due = state
+        """Continue from a checkpoint."""
+        self.clips_until_fit = state
 
     @torch.no_grad()
     def forward(self, log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
-        """Return a row of the memory for each log-mel, shape (batch,).
+        """Choose a background for each log-mel spectrogram.
 
-        While the memory holds fewer clips than there are clusters, any of them is drawn.
+        As long as the memory holds fewer clips than there are clusters, any of its clips is starts.
 
         Args:
             log_mels: shape (batch, n_mels, frames).
-            memory: shape (memory, n_mels, frames).
-            draws: of the batch.
+            memory: log-mels to choose from, shape (memory, n_mels, frames).
+            random: draws for the rows of the batch.
+
+        Returns:
+            A row of the memory for each clip, shape (batch,), int64.
         """
-        batch, held, clusters = len(log_mels), len(memory), len(self.centroids)
-        if held < clusters:
+        batch, stored, clusters = len(log_mels), len(memory), len(self.centroids)
+        if stored < clusters:
             return random_background(log_mels, memory, random)
-        clips, others = mean_spectrum(log_mels), mean_spectrum(memory)
-        if self.due <= 0:
-            drawn = random.distinct(held, clusters).to(memory.device, non_blocking=True)
-            self.centroids.copy_(spherical_k_means(others, others[drawn]))
-            self.due = held
-        self.due -= random.global_rows(batch)
-        of_others = nearest(others, self.centroids)
-        sizes = F.one_hot(of_others, clusters).sum(dim=0)
-        between = self.centroids @ self.centroids.T
-        farthest = between.masked_fill(sizes == 0, torch.inf).argmin(dim=1)  # of each cluster
-        chosen = farthest[nearest(clips, self.centroids)]  # of each clip
-        likeness = (clips @ others.T).masked_fill(of_others != chosen[:, None], torch.inf)
-        least = likeness.topk(min(self.candidates, held), largest=False).indices
+        spectra, stored_spectra = mean_spectrum(log_mels), mean_spectrum(memory)
+        if self.clips_until_fit <= 0:
+            starts = random.distinct(stored, clusters).to(memory.device, non_blocking=True)
+            self.centroids.copy_(spherical_k_means(stored_spectra, stored_spectra[starts]))
+            self.clips_until_fit = stored
+        self.clips_until_fit -= random.global_rows(batch)
+        cluster_of_stored = nearest(stored_spectra, self.centroids)
+        sizes = F.one_hot(cluster_of_stored, clusters).sum(dim=0)
+        centroid_similarity = self.centroids @ self.centroids.T
+        # For each cluster, the one farthest from it; then, for each clip, the one farthest from its own.
+        farthest = centroid_similarity.masked_fill(sizes == 0, torch.inf).argmin(dim=1)
+        chosen = farthest[nearest(spectra, self.centroids)]
+        similarity = (spectra @ stored_spectra.T).masked_fill(
+            cluster_of_stored != chosen[:, None], torch.inf
+        )
+        least_similar = similarity.topk(min(self.candidates, stored), largest=False).indices
         count = sizes[chosen].clamp(max=self.candidates)
         place = (random.uniform(batch).to(count.device, non_blocking=True) * count).long()
-        return least.gather(1, place[:, None])[:, 0]
+        return least_similar.gather(1, place[:, None])[:, 0]
 
 
 def mean_spectrum(log_mels: Tensor) -> Tensor:
-    """Average log-mels (batch, n_mels, frames) over time, to unit length; shape (batch, n_mels)."""
+    """Average log-mels of shape (batch, n_mels, frames) over time, and scale to unit length: shape (batch, n_mels)."""
     return F.normalize(log_mels.mean(dim=2), dim=1)
 
 
 def nearest(rows: Tensor, centroids: Tensor) -> Tensor:
-    """Return the centroid of the largest cosine for each unit row, shape (rows,)."""
+    """Return the index of the centroid with the largest cosine for each row of unit length, shape (rows,)."""
     return (rows @ centroids.T).argmax(dim=1)
 
 
 def spherical_k_means(rows: Tensor, starts: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Move centroids to the mean direction of the rows nearest to them, so many times.
+    """Cluster directions by Lloyd's algorithm with the cosine as similarity.
 
     Args:
         rows: of unit length, shape (rows, features).
-        starts: the first centroids, likewise, shape (clusters, features).
-        iterations: of assigning and moving.
+        starts: the first centroids, of unit length, shape (clusters, features).
+        iterations: how often rows are assigned and centroids moved to the mean direction of their rows.
 
     Returns:
-        Centroids of unit length, shape (clusters, features). One without rows stays where it is.
+        Centroids of unit length, shape (clusters, features). A centroid without rows stays where it is.
     """
     centroids = starts
     for _ in range(iterations):

@@ -8,27 +8,27 @@ from torch import Tensor, nn
 from lape_bench.runtime.batch_random import BatchRandom
 
 BackgroundChoice = Callable[[Tensor, Tensor, BatchRandom], Tensor]
-"""Log-mels (batch, n_mels, frames), remembered ones (memory, n_mels, frames), and draws: each one's background, as a row of
-the memory, shape (batch,)."""
+"""Chooses a background for each clip: from log-mels (batch, n_mels, frames), a memory of log-mels (memory, n_mels, frames) and
+draws for the batch to rows of the memory, shape (batch,)."""
 
 
 def random_background(log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
-    """Choose any remembered log-mel as background, the published `BackgroundChoice`."""
+    """Choose any log-mel of the memory as background: the published `BackgroundChoice`."""
     return random.integers(len(memory), len(log_mels))
 
 
 class LogMixupExp(nn.Module):
-    """Mix each log-mel with one seen earlier, as background sound (Sec. III-B of arXiv:2103.06695).
+    """Mix each log-mel spectrogram with an earlier one as background sound (Sec. III-B of arXiv:2103.06695).
 
-    x' = log((1 - a) exp(x) + a exp(z)), with a uniform in [0, ratio] and z drawn from a memory bank of
-    the last log-mels. A checkpoint holds the bank and how many it has seen, which is kept on the host: a GPU that
-    was asked would have to finish first.
+    x' = log((1 - a) exp(x) + a exp(z)), with a uniform in [0, ratio] and z from a memory bank of the last log-mels.
+    A checkpoint holds the bank and the number of log-mels ever stored. That number is newest on the host, so that reading it
+    does not wait for the GPU.
 
     Args:
-        shape: bands and frames of a log-mel.
-        memory: log-mels in the bank, 2,048 as published.
+        shape: bands and frames of a log-mel spectrogram.
+        memory: capacity of the bank; published 2,048.
         ratio: largest share of the background.
-        choose: which of the remembered log-mels is the background.
+        choose: chooses the background of each clip.
     """
 
     bank: Tensor
@@ -43,38 +43,43 @@ class LogMixupExp(nn.Module):
         super().__init__()
         self.ratio, self.choose = ratio, choose
         self.register_buffer("bank", torch.zeros(memory, *shape))
-        self.seen = 0  # clips ever put in
+        self.seen = 0  # log-mels ever stored
 
     def get_extra_state(self) -> int:
-        """Return what a checkpoint holds beside the bank."""
+        """Return the state that is not a buffer, for a checkpoint."""
         return self.seen
 
     def set_extra_state(self, state: int) -> None:
-        """Take it up again."""
+        """Continue from a checkpoint."""
         self.seen = state
 
     @torch.no_grad()
     def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
-        """Mix log-mels of shape (batch, n_mels, frames).
+        """Mix log-mels with backgrounds.
 
-        While nothing is remembered there is no background to draw from, and they are returned as they are.
+        Args:
+            log_mels: shape (batch, n_mels, frames).
+            random: draws for the rows of the batch.
+
+        Returns:
+            Same shape. If the bank is empty, the log-mels are returned unchanged.
         """
-        batch, held = len(log_mels), min(self.seen, len(self.bank))
-        if not held:
+        batch, stored = len(log_mels), min(self.seen, len(self.bank))
+        if not stored:
             return log_mels
-        where = log_mels.device
-        drawn = self.choose(log_mels, self.bank[:held], random).to(where, non_blocking=True)
-        a = self.ratio * random.uniform(batch).to(where, non_blocking=True)
+        device = log_mels.device
+        background = self.choose(log_mels, self.bank[:stored], random).to(device, non_blocking=True)
+        a = self.ratio * random.uniform(batch).to(device, non_blocking=True)
         a = a[:, None, None]
         # a = 0 gives log 0 = -inf, which logaddexp takes as no background at all.
-        return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[drawn] + a.log())
+        return torch.logaddexp(log_mels + torch.log1p(-a), self.bank[background] + a.log())
 
     @torch.no_grad()
     def remember(self, log_mels: Tensor) -> None:
-        """Put log-mels into the bank, unmixed, in place of the oldest."""
-        memory, kept = len(self.bank), log_mels[-len(self.bank) :]
+        """Store log-mels of shape (batch, n_mels, frames), unmixed, in place of the oldest."""
+        memory, newest = len(self.bank), log_mels[-len(self.bank) :]
         self.seen += len(log_mels)
-        start = (self.seen - len(kept)) % memory
-        before_end = kept[: memory - start]
+        start = (self.seen - len(newest)) % memory
+        before_end = newest[: memory - start]
         self.bank[start : start + len(before_end)] = before_end
-        self.bank[: len(kept) - len(before_end)] = kept[len(before_end) :]
+        self.bank[: len(newest) - len(before_end)] = newest[len(before_end) :]

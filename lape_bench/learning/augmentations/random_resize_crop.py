@@ -11,17 +11,17 @@ CUBIC_A = -0.75  # of the cubic convolution kernel, as torch's own bicubic inter
 class RandomResizeCrop(nn.Module):
     """Crop a random box from a canvas around each log-mel and resize it back (Sec. III-C).
 
-    The canvas is as high as the log-mel and `canvas` times as long, zero beside it (which is the mean of
-    normalized log-mels). Height and width of the box are the log-mel's, each times a scale uniform in its
-    range, and at most the canvas. Resizing is bicubic with aligned corners.
+    The canvas is as high as the log-mel and `canvas` times as long. Its margins are zero, the mean of normalized log-mels.
+    Height and width of the box are those of the log-mel times a scale that is uniform in its range, and at most those of
+    the canvas. Resizing is bicubic with aligned corners.
 
-    Cubic interpolation is linear and separable, so a clip's crop and resize is one matrix for frequency and
-    one for time, and a batch of them two batched products.
+    Cubic interpolation is linear and separable. So the crop and resize of a clip is a product with one matrix for frequency
+    and one for time, and that of a batch is two batched products.
 
     Args:
-        canvas: length of the canvas in lengths of the log-mel.
-        frequency_scale: range of the box's height.
-        time_scale: range of the box's width.
+        canvas: length of the canvas, relative to the log-mel.
+        frequency_scale: range of the height of the box, relative to the log-mel.
+        time_scale: range of its width, relative to the log-mel.
     """
 
     def __init__(
@@ -35,7 +35,15 @@ class RandomResizeCrop(nn.Module):
 
     @torch.no_grad()
     def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
-        """Crop and resize log-mels of shape (batch, n_mels, frames); the shape stays."""
+        """Crop and resize log-mels.
+
+        Args:
+            log_mels: normalized, shape (batch, n_mels, frames).
+            random: draws for the rows of the batch.
+
+        Returns:
+            Same shape.
+        """
         batch, n_mels, frames = log_mels.shape
         length = int(frames * self.canvas)
         top, height = _draw_boxes(batch, n_mels, n_mels, self.frequency_scale, random)
@@ -52,13 +60,13 @@ def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Build the matrices that cut a range from a signal and resize it back to the signal's size.
 
     Args:
-        start: first sample of each range, may lie before the signal, shape (batch,), int64.
+        start: first sample of each range, shape (batch,), int64; it may be negative.
         length: samples of each range, at least 1, same shape.
         size: samples of the signal, and of the result.
 
     Returns:
-        Shape (batch, size, size), on the device of the arguments: row i holds the weights of output i. Samples
-        outside the signal are zero; at the edges of a range its outermost sample is repeated.
+        Shape (batch, size, size), float32, on the device of the arguments; row i holds the weights of output i. Samples
+        outside the signal are zero. At the edges of a range its outermost sample is repeated.
     """
     step = (length - 1) / max(size - 1, 1)
     position = torch.arange(size, device=start.device) * step[:, None].double()  # (batch, size)
@@ -77,18 +85,24 @@ def resize_matrices(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 
 def add_by_scatter(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
-    """Add a weight in one column of every row; column and weight have the shape (batch, size, 1)."""
+    """Add a weight to one column of every row of matrices (batch, size, columns), in place.
+
+    Args:
+        matrices: shape (batch, size, columns).
+        column: index of the column, shape (batch, size, 1).
+        weight: same shape.
+    """
     matrices.scatter_add_(2, column, weight)
 
 
 def add_by_comparison(matrices: Tensor, column: Tensor, weight: Tensor) -> None:
-    """Do the same on a GPU: scattering, made to repeat exactly there, sorts, in many kernels."""
+    """Do what `add_by_scatter` does, on a GPU: a scatter that repeats exactly there sorts, in many kernels."""
     columns = torch.arange(matrices.shape[2], device=matrices.device)
     matrices.add_(torch.where(columns == column, weight, 0))
 
 
 def _cubic(distance: Tensor) -> Tensor:
-    """Cubic convolution kernel of Keys (1981) at distances in [0, 2]."""
+    """Return the cubic convolution kernel of Keys (1981) at distances in [0, 2]."""
     a, d = CUBIC_A, distance
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
@@ -98,6 +112,7 @@ def _cubic(distance: Tensor) -> Tensor:
 def _draw_boxes(
     batch: int, size: int, room: int, scale: tuple[float, float], random: BatchRandom
 ) -> tuple[Tensor, Tensor]:
+    """Draw start and length of a range within [0, room) for each clip, both of shape (batch,), int64."""
     low, high = scale
     factor = low + (high - low) * random.uniform(batch, dtype=torch.float64)
     length = (size * factor).long().clamp(1, room)

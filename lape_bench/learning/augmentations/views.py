@@ -15,12 +15,12 @@ from lape_bench.runtime.batch_random import BatchRandom
 
 
 class Views(nn.Module):
-    """The published view: log-mixup-exp, then random resize crop.
+    """The published view of BYOL-A: log-mixup-exp, then random resize crop.
 
     Args:
-        shape: bands and frames of a log-mel.
-        clips: how many different clips are trained on; a memory bank beyond that would hold copies.
-        choose: which of the remembered log-mels is mixed in.
+        shape: bands and frames of a log-mel spectrogram.
+        clips: number of clips in the corpus; a larger memory bank would hold copies.
+        choose: chooses the background of each clip.
     """
 
     MEMORY = 2048
@@ -33,7 +33,15 @@ class Views(nn.Module):
         self.crop = RandomResizeCrop()
 
     def forward(self, log_mels: Tensor, random: BatchRandom) -> Tensor:
-        """Turn normalized log-mels, shape (batch, n_mels, frames), into one view of each."""
+        """Make one view of each log-mel spectrogram.
+
+        Args:
+            log_mels: normalized, shape (batch, n_mels, frames).
+            random: draws for the rows of the batch.
+
+        Returns:
+            Same shape. The log-mels are then stored in the memory bank.
+        """
         mixed = self.mixup(log_mels, random)
         self.mixup.remember(random.process_group.gather_rows(log_mels))
         cropped: Tensor = self.crop(mixed, random)

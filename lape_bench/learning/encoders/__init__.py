@@ -1,1 +1,1 @@
-"""Encoders: waveforms in, one embedding a clip out."""
+"""Encoders, their front ends and their heads."""

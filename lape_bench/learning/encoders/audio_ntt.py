@@ -10,13 +10,13 @@ from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig, LogMelEnc
 class AudioNTT(LogMelEncoder):
     """The encoder of BYOL-A v1 (arXiv:2103.06695) and LAPE.
 
-    Three blocks of 3x3 convolution with 64 channels, batch norm, ReLU and 2x2 max-pooling; each time step
-    then passes two linear layers of `width`, and time is pooled by maximum plus mean.
+    Three blocks of a 3 x 3 convolution with 64 channels, batch norm, ReLU and 2 x 2 max-pooling. Each time step then passes
+    two linear layers of `width`, and the steps are pooled by maximum plus mean.
 
     Args:
         width: d, the size of the embedding.
-        log_mel: the front end; bands must be a multiple of 8.
-        dropout: between the two linear layers.
+        log_mel: settings of the front end; the number of bands must be a multiple of 8.
+        dropout: probability of dropout between the two linear layers.
     """
 
     artifact_name = "audio-ntt"
@@ -32,7 +32,7 @@ class AudioNTT(LogMelEncoder):
         self.sample_rate = self.log_mel.config.sample_rate
         self.embedding_size = width
         channels = self.CHANNELS
-        # The published order is ReLU, max-pool: the same function, and four times the work for ReLU.
+        # Published is ReLU before max-pooling: the same function, and four times the work for ReLU.
         self.blocks = nn.ModuleList([FoldedBatchNorm(channels, nn.MaxPool2d(2), nn.ReLU())])
         self.blocks.extend(
             nn.Sequential(
@@ -43,7 +43,7 @@ class AudioNTT(LogMelEncoder):
             )
             for _ in range(2)
         )
-        # What convolutions are fast in on a CPU, and on a GPU in bf16.
+        # Convolutions are fastest in this layout on a CPU, and on a GPU in bf16.
         self.blocks.to(memory_format=torch.channels_last)
         self.steps = nn.Sequential(
             nn.Linear(channels * self.log_mel.config.n_mels // 8, width),
@@ -54,15 +54,18 @@ class AudioNTT(LogMelEncoder):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed log-mels of shape (batch, n_mels, frames), of at least 8 frames."""
+        """Embed log-mels of shape (batch, n_mels, frames) with at least 8 frames: shape (batch, width)."""
         return self._pooled(self._blocks(features)[-1])
 
     def with_layers(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Embed log-mels and keep what the blocks saw.
+        """Embed log-mels, and return the outputs of the blocks too.
+
+        Args:
+            features: log-mels, shape (batch, n_mels, frames).
 
         Returns:
-            The embedding, as of `forward`, and each block's output averaged over time, shapes
-            (batch, size) with the sizes of `layer_sizes`.
+            The embeddings of `forward`, and each block's output averaged over time, shape (batch, size) with the sizes of
+            `layer_sizes`.
         """
         outputs = self._blocks(features)
         layers = tuple(output.mean(dim=3).flatten(1) for output in outputs)
@@ -70,7 +73,7 @@ class AudioNTT(LogMelEncoder):
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
-        """Channels times bands after each block: 2048, 1024 and 512 with 64 bands."""
+        """Channels times bands of each block's output: 2048, 1024 and 512 with 64 bands."""
         n_mels = self.log_mel.config.n_mels
         return tuple(self.CHANNELS * (n_mels >> k) for k in range(1, len(self.blocks) + 1))
 

@@ -1,4 +1,4 @@
-"""Encoders: log-mel spectrograms in, one embedding a clip out."""
+"""The interface of encoders: waveforms to features, features to one embedding a window."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -12,17 +12,16 @@ from lape_bench.core.errors import UserError
 
 
 class Encoder(nn.Module, ABC):
-    """What a protocol needs of an encoder: waveforms to features to embeddings.
-
-    Views work on the features in between.
+    """An encoder in two steps: waveforms to features, and features to embeddings. Augmentation works on the features.
 
     Attributes:
-        sample_rate: Hz, of the waveforms.
+        sample_rate: of the waveforms, in Hz.
         embedding_size: numbers in an embedding.
-        whole_clip: true where clips are embedded whole and unpadded, whatever the task's window.
-        cuda_graphable: true where its training may be recorded as a CUDA graph (see `cuda_graph`): Python decides nothing in
-            `forward`, and `features` has no parameter.
-        artifact_name: what cached embeddings of exactly this class are named by; without one, its module and name.
+        whole_clip: true if clips are embedded whole and unpadded, whatever the task's window.
+        cuda_graphable: true if a training step may be recorded as a CUDA graph (see `cuda_graph`): `forward` takes no
+            decision in Python, and `features` has no trainable parameter.
+        artifact_name: the name of exactly this class in the keys of cached embeddings, so that it may move; by default module
+            and class name.
     """
 
     artifact_name: ClassVar[str]
@@ -33,17 +32,17 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def features(self, waveforms: Tensor) -> Tensor:
-        """Turn waveforms of shape (batch, samples) into features (batch, ...)."""
+        """Turn waveforms of shape (batch, samples) into features of shape (batch, ...)."""
 
     def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
-        """Turn each waveform, at several levels, into features.
+        """Turn each waveform into features at several gains.
 
         Args:
             waveforms: shape (batch, samples).
-            gains: factors of them, shape (levels, batch).
+            gains: factors of the amplitude, shape (gains, batch).
 
         Returns:
-            Shape (levels * batch, ...), all of the first level first.
+            Shape (gains * batch, ...): all clips at their first gain, then all at the second, and so on.
         """
         return self.features((gains[:, :, None] * waveforms).flatten(0, 1))
 
@@ -53,50 +52,50 @@ class Encoder(nn.Module, ABC):
 
     @torch.no_grad()
     def feature_shape(self, window_seconds: float) -> tuple[int, ...]:
-        """Return the shape of one window's features, without the batch."""
+        """Return the shape of one window's features, without the batch dimension."""
         device = next(self.buffers(), next(self.parameters(), torch.empty(0))).device
         samples = round(window_seconds * self.sample_rate)
         return tuple(self.features(torch.zeros(1, samples, device=device)).shape[1:])
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Take normalization statistics from train waveforms, (batch, samples) each; by default none."""
+        """Fit the normalization of the features to train waveforms, each of shape (batch, samples); by default nothing."""
 
 
 def is_positive_integer(value: object) -> bool:
-    """Tell whether a value that a stranger's encoder gives can be a rate or a size: a whole number above 0."""
+    """Return True if a plug-in's value can be a sample rate or a size: a whole number above 0, of any numeric type."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return False
     return bool(1 <= value < np.inf and int(value) == value)
 
 
 def check_embeddings(
-    found: object, wanted: tuple[int, int], whose: str, size: str = "embedding_size"
+    output: object, shape: tuple[int, int], source: str, size: str = "embedding_size"
 ) -> Tensor:
-    """Take what a stranger's encoder gives, as float32.
+    """Check the embeddings that a plug-in's encoder returned, and return them as float32.
 
     Args:
-        found: what it gave for some windows.
-        wanted: windows and embedding size.
-        whose: what gave it, in messages.
-        size: what the embedding size is called there.
+        output: what the encoder returned.
+        shape: the expected shape, (windows, embedding size).
+        source: what returned it, for the error message.
+        size: the name of the embedding size there.
 
     Raises:
-        UserError: it is no tensor, or of another shape; the usual cure is told.
+        UserError: it is not a tensor, or has another shape; the message says what usually helps.
     """
-    allowed = f"a tensor of shape {wanted}, (batch, {size})"
-    if not isinstance(found, Tensor):
-        raise UserError(f"{whose} turned windows into a {type(found).__name__}", allowed=allowed)
-    shape = tuple(found.shape)
-    if shape != wanted:
-        if len(shape) < 2:
-            cure = "leave out squeeze(), which drops a batch of one"
-        elif len(shape) > 2:
-            cure = "pool over time, such as by .mean(dim=-1)"
+    allowed = f"a tensor of shape {shape}, (batch, {size})"
+    if not isinstance(output, Tensor):
+        raise UserError(f"{source} turned windows into a {type(output).__name__}", allowed=allowed)
+    returned = tuple(output.shape)
+    if returned != shape:
+        if len(returned) < 2:
+            next_step = "leave out squeeze(), which drops a batch of one"
+        elif len(returned) > 2:
+            next_step = "pool over time, such as by .mean(dim=-1)"
         else:
-            cure = f"make {size} the number that it gives, and keep batch and time apart"
+            next_step = f"make {size} the number that it gives, and keep batch and time apart"
         raise UserError(
-            f"{whose} turned {wanted[0]} windows into a tensor of shape {shape}",
+            f"{source} turned {shape[0]} windows into a tensor of shape {returned}",
             allowed=allowed,
-            next_step=cure,
+            next_step=next_step,
         )
-    return found.float()
+    return output.float()

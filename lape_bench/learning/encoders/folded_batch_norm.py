@@ -1,9 +1,9 @@
-"""Batch norm of a convolution of one channel, without a pass over its output.
+"""Batch norm folded into a convolution of one input channel, without a pass over the convolution's output.
 
-A convolution is linear in its weights, so mean and variance of its output follow from those of the input's patches:
-mu = w . m + b and sigma^2 = w' C w, with the patches' mean m and covariance C. Normalizing is then a convolution with other
-weights and another bias. Of AudioNTT's first block, whose output is by far its largest tensor, that saves most of what
-batch norm costs, forward and backward. It is the same function with the same gradients.
+A convolution is linear in its weights. So the mean and variance of its output follow from the mean m and covariance C of the
+input's patches: mu = w . m + b and sigma^2 = w' C w. Batch norm is then a convolution with other weights and another bias:
+the same function with the same gradients. The output of AudioNTT's first block is by far its largest tensor, so this saves
+most of the cost of its batch norm, forward and backward.
 """
 
 import itertools
@@ -19,16 +19,16 @@ KERNEL, PADDING = 3, 1
 
 
 class FoldedBatchNorm(nn.Sequential):
-    """A 3x3 convolution of one channel, its batch norm folded in, and what follows them.
+    """A 3 x 3 convolution of one input channel with its batch norm folded in, and further modules.
 
-    Parameters and buffers have the names, and a checkpoint the content, of the plain sequence.
+    Parameters and buffers have the names that they have in `nn.Sequential(nn.Conv2d, nn.BatchNorm2d, *after)`.
 
     Args:
-        channels: out of the convolution.
-        after: what follows the norm.
+        channels: output channels of the convolution.
+        after: the modules behind the batch norm.
 
     Attributes:
-        ranks: who shares a batch, in equal parts.
+        process_group: the processes that share a batch in equal parts.
     """
 
     process_group: ProcessGroup = ALONE
@@ -38,7 +38,7 @@ class FoldedBatchNorm(nn.Sequential):
         super().__init__(convolution, nn.BatchNorm2d(channels), *after)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn shape (batch, 1, height, width) into what the plain sequence would make of it."""
+        """Turn (batch, 1, height, width) into (batch, channels, height, width), then into the output of the further modules."""
         layers: list[Any] = list(self)
         convolution, norm, *after = layers
         rows = convolution.weight.permute(0, 2, 3, 1)  # (channels, height, width, 1)
@@ -62,14 +62,14 @@ class FoldedBatchNorm(nn.Sequential):
 def patch_mean_and_covariance(
     x: Tensor, process_group: ProcessGroup = ALONE
 ) -> tuple[int, Tensor, Tensor]:
-    """Count the patches that the convolution sees and take their mean and covariance, in float32.
+    """Compute the mean and covariance of the patches that the convolution sees, in float32.
 
     Args:
         x: shape (batch, 1, height, width).
-        ranks: who has other parts of the batch, as large.
+        process_group: the processes that share the batch in equal parts.
 
     Returns:
-        How many; their mean, shape (patch,); their covariance, over n and not n - 1, shape (patch, patch).
+        Number of patches; their mean, shape (patch,); their population covariance (divided by n), shape (patch, patch).
     """
     with torch.autocast(x.device.type, enabled=False):
         patches = _patches(x.float())  # (batch, patch, places)
@@ -87,9 +87,9 @@ def patch_mean_and_covariance(
 
 
 def _patches(x: Tensor) -> Tensor:
-    """Lay the patches of (batch, 1, height, width) out as `torch.nn.functional.unfold` does, with one copy.
+    """Lay out the patches of (batch, 1, height, width) like `torch.nn.functional.unfold`: (batch, patch, places).
 
-    That takes two to three times as long on a CPU, and on a GPU starts a kernel for every clip.
+    `unfold` takes two to three times as long on a CPU, and on a GPU starts a kernel for every clip.
     """
     height, width = x.shape[2:]
     padded = F.pad(x.squeeze(1), [PADDING] * 4)
@@ -101,13 +101,13 @@ def _patches(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def update_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Move the running statistics of a batch norm as it does itself, the variance without its bias.
+    """Update the running statistics of a batch norm as torch does, with the unbiased variance.
 
     Args:
-        norm: keeps them, with a momentum.
-        mean: of a batch, shape (channels,).
-        variance: with its bias, same shape.
-        count: of the values a channel that they were taken from.
+        norm: a batch norm with running statistics and a momentum.
+        mean: of the batch, shape (channels,).
+        variance: biased variance of the batch, same shape.
+        count: values in each channel of the batch.
     """
     norm.num_batches_tracked += 1
     norm.running_mean.lerp_(mean, norm.momentum)

@@ -1,4 +1,4 @@
-"""Heads: embeddings in; projections, or class scores, out."""
+"""Heads on embeddings: projectors, and a k-NN classifier."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NEIGHBORS = 10
-CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
+CONSTANT = 1e-6  # a feature with a standard deviation below this share of its mean is constant but for rounding
 
 
 def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:
@@ -25,14 +25,14 @@ def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:
 
 
 class NearestNeighbors(nn.Module):
-    """k nearest train embeddings by cosine similarity, each voting for its class by its similarity.
+    """A k-NN classifier: the nearest train embeddings by cosine vote for their class, weighted by similarity.
 
-    Nothing is fitted and nothing chosen: k is 10, or the number of train embeddings if that is less. Features
-    are standardized by the train set's mean and deviation first, so that no large one drowns the rest.
+    No setting is chosen: k is 10, or the number of train embeddings if that is less. Features are standardized with the
+    mean and standard deviation of the train embeddings, so that none dominates by its scale.
 
     Args:
-        embeddings: of the labeled train clips, shape (clips, features).
-        labels: their classes, shape (clips,).
+        embeddings: of labeled train windows, shape (windows, features).
+        labels: their classes, shape (windows,).
         classes: number of classes.
     """
 
@@ -47,7 +47,7 @@ class NearestNeighbors(nn.Module):
         exact = embeddings.double()
         mean = exact.mean(dim=0)
         std = exact.sub(mean).square().mean(dim=0).sqrt()
-        # A feature that is constant on the train clips says nothing; dividing by its rounding would let it shout.
+        # A constant feature says nothing; divided by its rounding error it would dominate.
         constant = std <= CONSTANT * mean.abs().clamp(min=CONSTANT)
         std = torch.where(constant, 1.0, std)
         self.register_buffer("mean", mean.float())
@@ -56,9 +56,9 @@ class NearestNeighbors(nn.Module):
         self.register_buffer("labels", labels)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Return logarithms of the classes' share of the vote, shape (batch, classes).
+        """Return the logarithm of each class's share of the votes, shape (batch, classes).
 
-        A class without a vote gets a hundredth of one, shared by all classes.
+        A hundredth of a vote is spread over all classes, so that every logarithm is finite.
         """
         queries = self._standardized(embeddings)
         similarity, nearest = (queries @ self.embeddings.T).topk(
@@ -69,5 +69,5 @@ class NearestNeighbors(nn.Module):
         return torch.log((votes + 0.01 / self.classes) / (votes.sum(1, keepdim=True) + 0.01))
 
     def _standardized(self, embeddings: Tensor) -> Tensor:
-        """Unit vectors of standardized embeddings, so that a product is a cosine."""
+        """Standardize embeddings and scale them to unit length, so that products are cosines."""
         return F.normalize((embeddings.float() - self.mean) / self.std, dim=1)

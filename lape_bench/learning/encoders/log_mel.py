@@ -1,8 +1,7 @@
-"""Waveforms (batch, samples) become log-mel spectrograms (batch, n_mels, frames).
+"""Log-mel spectrograms: waveforms (batch, samples) become features (batch, n_mels, frames).
 
-The settings are those of AudioNTT (BYOL-A v1, arXiv:2103.06695) and of LAPE: 16 kHz, 64 ms windows every
-10 ms, 64 bands from 60 to 7,800 Hz. The bands are torchaudio's, as in BYOL-A's code; LAPE's, and those that BYOL-A's published
-weights were trained with, are librosa's.
+The default settings are those of BYOL-A v1 (arXiv:2103.06695) and LAPE: 16 kHz, 64 ms windows every 10 ms, 64 bands from 60
+to 7,800 Hz. The bands are torchaudio's, as in BYOL-A's code. LAPE, and BYOL-A's published weights, use librosa's bands.
 """
 
 from collections.abc import Iterable
@@ -20,11 +19,16 @@ AT_ONCE = 8 * 16_000  # samples, on a CPU: their frames and spectra stay in a co
 
 
 class LogMelConfig(Config):
-    """A log-mel spectrogram; the defaults are the family's published front end.
+    """Settings of a log-mel spectrogram; the defaults are those of BYOL-A and LAPE.
 
     Attributes:
-        mel_scale: of the bands: `htk`, with triangles of height 1, torchaudio's; or `slaney`, with triangles of area 1 over
-            Hz, librosa's.
+        sample_rate: of the waveforms, in Hz.
+        n_fft: samples of a Hann window, and of its Fourier transform.
+        hop_length: samples from one frame to the next.
+        n_mels: number of mel bands.
+        fmin_hz: lower edge of the lowest band.
+        fmax_hz: upper edge of the highest band.
+        mel_scale: `htk`, triangles of height 1, torchaudio's default; or `slaney`, triangles of area 1 over Hz, librosa's.
         log_offset: added to the power before the logarithm.
     """
 
@@ -39,10 +43,10 @@ class LogMelConfig(Config):
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram, normalized by one mean and one deviation.
+    """A log-mel spectrogram, normalized by one mean and one standard deviation over all bands and frames.
 
-    Until `fit` is called, mean is 0 and deviation 1: nothing is normalized. Both are buffers, so they
-    are saved with the model.
+    Until `fit` is called, the mean is 0 and the standard deviation 1: nothing is normalized. Both are buffers, so they are
+    saved with the model.
     """
 
     mean: Tensor
@@ -63,26 +67,26 @@ class LogMel(nn.Module):
             mel_scale=config.mel_scale,
             norm="slaney" if config.mel_scale == "slaney" else None,
         )
-        self.mel.spectrogram.power = None  # complex, whose power is taken below
+        self.mel.spectrogram.power = None  # complex; `_power` takes its power
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
     def forward(self, waveforms: Tensor, gains: Tensor | None = None) -> Tensor:
-        """Compute normalized log-mels, in float32 whatever the precision around.
+        """Compute normalized log-mels, always in float32.
 
         Args:
-            waveforms: shape (batch, samples), mono at the config's rate.
-            gains: factors of each waveform, shape (levels, batch); None is its own level alone. The spectra are computed
-                once for all.
+            waveforms: shape (batch, samples), mono, at the rate of the config.
+            gains: factors of the amplitude, shape (gains, batch); None leaves the waveforms as they are. The spectra are
+                computed once for all gains.
 
         Returns:
-            Shape (levels * batch, n_mels, frames), all of the first level first: natural logarithm of power, less mean, over
-            deviation.
+            Shape (gains * batch, n_mels, frames), all clips at their first gain first: the natural logarithm of the power,
+            minus the mean, divided by the standard deviation.
         """
         on_cpu = waveforms.device.type == "cpu"
         at_once = max(1, AT_ONCE // max(1, waveforms.shape[-1])) if on_cpu else len(waveforms)
         with torch.autocast(waveforms.device.type, enabled=False):
-            # Joined anew, they lie frame beside frame, which all that follows is faster on.
+            # The concatenation is contiguous along frames, which makes all that follows faster.
             power = torch.cat(
                 [self._power(some) for some in torch.split(waveforms.float(), at_once)]
             )
@@ -98,17 +102,17 @@ class LogMel(nn.Module):
         if missing:
             waveforms = F.pad(waveforms, (missing // 2, (missing + 1) // 2))
         spectrum = self.mel.spectrogram(waveforms)
-        # A power of 2 would be the square of a root, which takes longer than all the rest.
+        # power=2 would take the square of a square root, which takes longer than all the rest.
         real, imaginary = spectrum.real, spectrum.imag
         power: Tensor = self.mel.mel_scale(torch.addcmul(real.square(), imaginary, imaginary))
         return power
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Take mean and deviation over all frames and bands: of the train clips, no others.
+        """Fit mean and standard deviation over all frames and bands; only train clips may be passed.
 
         Args:
-            batches: waveforms, each of shape (batch, samples), together every train clip once.
+            batches: waveforms, each of shape (batch, samples), every train clip once.
         """
         self.mean.zero_()
         self.std.fill_(1)
@@ -129,15 +133,15 @@ class LogMelEncoder(Encoder):
     log_mel: LogMel
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return normalized log-mels."""
+        """Return normalized log-mels of waveforms (batch, samples)."""
         log_mels: Tensor = self.log_mel(waveforms)
         return log_mels
 
     def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
-        """Return normalized log-mels at several levels, from one spectrum of each waveform."""
+        """Return normalized log-mels at several gains, from one spectrum of each waveform."""
         log_mels: Tensor = self.log_mel(waveforms, gains)
         return log_mels
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Normalize by the mean and deviation of all train frames."""
+        """Fit the mean and standard deviation of the log-mels to train waveforms."""
         self.log_mel.fit(batches)

@@ -35,7 +35,7 @@ SLOWEST = 10_000  # patches to a radian of the slowest sine, about
 
 
 class MultiscaleTransformerConfig(Config):
-    """The size of a multiscale spectrogram transformer."""
+    """Size of a multiscale spectrogram transformer."""
 
     width: int = Field(
         32,
@@ -97,7 +97,7 @@ class MultiscaleTransformer(LogMelEncoder):
         self.embedding_size = channels
 
     def grid(self, n_mels: int, frames: int) -> tuple[int, int]:
-        """Return how many patches of a log-mel stand above and beside each other."""
+        """Return the rows and columns of the grid of patches over a log-mel spectrogram."""
         missing = (max(0, size - self.patch) for size in (n_mels, frames))
         rows, columns = (1 + -(-each // self.patch_stride) for each in missing)
         return rows, columns
@@ -107,9 +107,12 @@ class MultiscaleTransformer(LogMelEncoder):
 
         Args:
             features: the log-mels; zeros, their mean, complete the last patches.
-            keep_mask: which patches are seen, shape (batch, rows, columns) of `grid`, at least one of each clip; none is all.
-                The others are as if they lay beyond the edge: no convolution, attention or average sees them. What they
-                share with a seen patch is seen there.
+            keep_mask: True for patches that are kept, shape (batch, rows, columns) of `grid`, at least one of each clip; None
+                keeps all. A dropped patch is treated as lying beyond the edge: no convolution, attention or average sees it.
+                Kept patches that overlap it are unchanged.
+
+        Returns:
+            Shape (batch, embedding_size).
         """
         x = self._tokens(features)
         for block in self.blocks:
@@ -121,25 +124,25 @@ class MultiscaleTransformer(LogMelEncoder):
         return total / keep_mask.sum(dim=(1, 2)).unsqueeze(-1)
 
     def _tokens(self, features: Tensor) -> Tensor:
-        """Return patches with their positions added, shape (batch, rows, columns, width)."""
+        """Return the embedded patches plus their positions, shape (batch, rows, columns, width)."""
         n_mels, frames = features.shape[1:]
         rows, columns = self.grid(n_mels, frames)
-        # A column more than one: in bf16 on CPUs with AMX, oneDNN reads beyond an input that is one patch wide.
+        # At least two columns: in bf16 on CPUs with AMX, oneDNN reads beyond an input that is one patch wide.
         computed = max(columns, 2)
         height, length = (self.patch + self.patch_stride * (n - 1) for n in (rows, computed))
         padded = F.pad(features, (0, length - frames, 0, height - n_mels))
         patches: Tensor = self.patches(padded.unsqueeze(1))[..., :columns].permute(0, 2, 3, 1)
-        # The sum is in float32 whatever the precision around, and so is all that is added to it.
+        # The sum is in float32 even under autocast, and so is all that is added to it.
         return patches + sinusoidal_positions(rows, columns, patches.shape[3], patches.device)
 
 
 class Block(nn.Module):
-    """Pooling attention and a perceptron of one hidden layer, each normalized before and added to its input.
+    """A transformer block with pooling attention (arXiv:2104.11227), normalized before each part.
 
     Args:
         inputs: channels of a token.
         outputs: channels after the block.
-        heads: of the attention.
+        heads: attention heads.
         stride: 2 halves the grid of tokens, 1 keeps it.
         keys_stride: how much coarser than the input's grid that of keys and values is.
     """
@@ -160,14 +163,15 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, keep_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the tokens after the block, and which of them are seen.
+        """Return the tokens after the block, and the mask of those that are kept.
 
         Args:
             x: tokens, shape (batch, rows, columns, inputs).
-            keep_mask: which of them are seen, shape (batch, rows, columns); none is all.
+            keep_mask: True for tokens that are kept, shape (batch, rows, columns); None keeps all.
 
         Returns:
-            Shapes (batch, rows / stride, columns / stride, outputs), rounded up, and the same without outputs.
+            Tokens, shape (batch, rows / stride, columns / stride, outputs) with sizes rounded up, and the mask in the first
+            three of these dimensions, or None.
         """
         normed = self.attention_norm(x)
         short = x if self.wider is None else self.wider(normed).to(x.dtype)
@@ -193,7 +197,7 @@ class PoolingAttention(nn.Module):
         self.out_projection = nn.Linear(outputs, outputs)
 
     def forward(self, x: Tensor, keep_mask: Tensor | None = None) -> Tensor:
-        """Return what the pooled queries attend to; shapes as of `Block`."""
+        """Return the attended values plus the pooled queries; shapes as of `Block`."""
         projected = self.in_projection(x)
         if keep_mask is not None:
             projected = projected.masked_fill(~keep_mask.unsqueeze(-1), 0)
@@ -201,7 +205,7 @@ class PoolingAttention(nn.Module):
         q, k, v = projected.unflatten(3, (3, self.heads, -1)).permute(3, 0, 4, 5, 1, 2)
         seen = downsample_mask(keep_mask, self.keys_stride)
         mask = None if seen is None else seen.flatten(1)[:, None, None]  # (batch, 1, 1, keys)
-        # In float32 whatever the precision around: on a CPU, both steps are several times slower in bf16.
+        # In float32 even under autocast: on a CPU, both steps are several times slower in bf16.
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = (each.to(x.dtype) for each in (q, k, v))
             q, k, v = self.pool_queries(q), self.pool_keys(k), self.pool_values(v)
@@ -231,28 +235,37 @@ class TokenPooling(nn.Module):
 
 
 def max_pool_tokens(x: Tensor, keep_mask: Tensor | None, stride: int) -> Tensor:
-    """TokenPooling tokens, shape (batch, rows, columns, channels), by the maximum of 3 x 3 seen ones; stride 1 leaves them."""
+    """Max-pool kept tokens over 3 x 3 neighbors; stride 1 returns the tokens unchanged.
+
+    Args:
+        x: tokens, shape (batch, rows, columns, channels).
+        keep_mask: True for tokens that are kept, shape (batch, rows, columns); None keeps all.
+        stride: from one pooled token to the next.
+
+    Returns:
+        Shape (batch, rows / stride, columns / stride, channels) with sizes rounded up.
+    """
     if stride == 1:
         return x
     if keep_mask is not None:
         x = x.masked_fill(~keep_mask.unsqueeze(-1), -torch.inf)
     pooled = F.max_pool2d(x.permute(0, 3, 1, 2), 3, stride, padding=1).permute(0, 2, 3, 1)
-    # Where no token was seen the result is not seen either: any number will do, but infinity.
+    # Where no token was kept, the result is masked too: any finite number will do.
     return pooled if keep_mask is None else pooled.masked_fill(pooled == -torch.inf, 0)
 
 
 def downsample_mask(keep_mask: Tensor | None, stride: int) -> Tensor | None:
-    """Say which tokens of a coarser grid are seen: those of whose `stride` x `stride` square any token is.
+    """Keep a token of a coarser grid if any token of its `stride` x `stride` square is kept.
 
-    So a grid without its last columns is a shorter one. A 3 x 3 convolution reads not all of a square of 4 x 4: where most
-    patches are dropped, a coarse token that is seen may have read none of those that stayed.
+    So a grid without its last columns becomes a shorter grid. A 3 x 3 convolution does not read all of a 4 x 4 square: if most
+    patches are dropped, a coarse token may be kept without having read a kept patch.
 
     Args:
-        keep_mask: which tokens are seen, shape (batch, rows, columns); none is all.
-        stride: how much coarser.
+        keep_mask: True for tokens that are kept, shape (batch, rows, columns); None keeps all.
+        stride: how much coarser the grid becomes.
 
     Returns:
-        Shape (batch, rows / stride, columns / stride), rounded up.
+        Shape (batch, rows / stride, columns / stride) with sizes rounded up, or None.
     """
     if keep_mask is None or stride == 1:
         return keep_mask
@@ -260,7 +273,7 @@ def downsample_mask(keep_mask: Tensor | None, stride: int) -> Tensor | None:
 
 
 def sinusoidal_positions(rows: int, columns: int, channels: int, device: torch.device) -> Tensor:
-    """Tell places of a grid apart by sines and cosines, as of arXiv:1706.03762, Sec. 3.5.
+    """Return fixed position embeddings of a grid: sines and cosines (arXiv:1706.03762, Sec. 3.5) of row and column.
 
     Returns:
         Shape (rows, columns, channels): a quarter of the channels each for sines and cosines of the row, then of the

@@ -1,11 +1,11 @@
-"""Barlow Twins: two views' features agree, and different features tell different things (arXiv:2103.03230)."""
+"""Barlow Twins (arXiv:2103.03230): each feature agrees over two views, and different features are uncorrelated."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from lape_bench.learning.losses.pairs import check_pairs
 
-CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
+CONSTANT = 1e-6  # a feature with a standard deviation below this share of its mean is constant but for rounding
 TRADE_OFF = 0.0051  # lambda, of the paper and of DeLoRes' first code
 
 
@@ -49,10 +49,10 @@ def barlow_twins(z_a: Tensor, z_b: Tensor, trade_off: float = TRADE_OFF) -> Tens
 
 
 def _standardized(z: Tensor) -> Tensor:
-    """Center each feature over the batch and bring it to unit length; a constant one becomes 0.
+    """Center each feature over the batch and scale it to unit length; a constant feature becomes 0.
 
-    What centring leaves of a constant is rounding: brought to unit length it would correlate perfectly, and
-    its gradient would be enormous. A dead unit is to cost its term, not the run.
+    A centered constant is rounding error. Scaled to unit length it would correlate perfectly, and its gradient would be
+    enormous. This way a dead unit costs its term and not the run.
     """
     mean = z.mean(dim=0)
     centered = z - mean

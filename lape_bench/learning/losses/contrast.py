@@ -21,11 +21,11 @@ def info_nce(
     """Classify each query's own key among the negatives: Eq. (1) of arXiv:1911.05722.
 
     Args:
-        queries: shape (batch, features); the length of a row does not matter.
-        keys: the other view of each clip, same shape, likewise.
-        negatives: keys of other clips, shape (negatives, features), likewise.
+        queries: shape (batch, features); rows are normalized here.
+        keys: keys of the other view of each clip, same shape.
+        negatives: keys of other clips, shape (negatives, features).
         temperature: tau, divides the cosines.
-        present: which rows of `negatives` count, shape (negatives,); None is all.
+        present: True for rows of `negatives` that count, shape (negatives,); None counts all.
 
     Returns:
         Mean of -log(exp(q.k+ / tau) / (exp(q.k+ / tau) + sum exp(q.k- / tau))), a scalar.
@@ -43,8 +43,8 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> Tensor:
     """Classify each view's own partner among all other views of the batch: Eq. (1) of arXiv:2002.05709.
 
     Args:
-        z_a: projections of the first view, shape (batch, features); the length of a row does not matter.
-        z_b: projections of the second view, same shape, likewise.
+        z_a: projections of the first view, shape (batch, features); rows are normalized here.
+        z_b: projections of the second view, same shape.
         temperature: tau, divides the cosines.
 
     Returns:

@@ -1,17 +1,17 @@
-"""The squared distance of unit vectors, by which one projection predicts another (BYOL, arXiv:2006.07733)."""
+"""The normalized mean squared error of BYOL (arXiv:2006.07733): squared distance of unit vectors."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def normalized_mse(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Bring predictions to the direction of their targets: Eq. (2) of arXiv:2006.07733.
+    """Pull predictions towards the direction of their targets: Eq. (2) of arXiv:2006.07733.
 
-    Gradients reach both: a caller whose targets are fixed detaches them.
+    Gradients reach both arguments: detach targets that are fixed.
 
     Args:
-        predictions: q, shape (batch, features); the length of a row does not matter.
-        targets: z', same shape, likewise.
+        predictions: q, shape (batch, features); rows are normalized here.
+        targets: z', same shape.
 
     Returns:
         Mean of |q / |q| - z' / |z'||^2 = 2 - 2 cos(q, z'), a scalar in [0, 4].

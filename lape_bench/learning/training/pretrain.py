@@ -328,7 +328,7 @@ def feature_spread(embeddings: Tensor) -> float:
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    """Count the directions in which embeddings vary: RankMe, Eq. (1) of arXiv:2210.02885, on centered embeddings.
+    """Count the directions in which embeddings vary: RankMe (arXiv:2210.02885), on centered embeddings.
 
     Args:
         embeddings: shape (clips, features).

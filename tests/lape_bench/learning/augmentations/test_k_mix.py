@@ -147,7 +147,7 @@ def test_each_background_is_one_of_the_least_similar_clips_of_the_farthest_clust
     choose = FarthestCluster(N_MELS, clusters, candidates)
     memory, x = log_mels(40, N_MELS, FRAMES), log_mels(8, N_MELS, FRAMES, seed=1)
     choose(x, memory, draw(0))
-    choose.due = 10_000  # the clusters stay
+    choose.clips_until_fit = 10_000  # the clusters stay
     drawn = [choose(x, memory, draw(seed)).tolist() for seed in range(90)]
     for clip, found in zip(x, zip(*drawn, strict=True), strict=True):
         allowed = candidates_by_hand(clip, memory, choose.centroids, candidates)
@@ -173,7 +173,7 @@ def test_a_batch_chooses_as_its_clips_would_alone() -> None:
     choose = FarthestCluster(N_MELS, candidates=1)  # nothing is left to chance
     memory, x = log_mels(40, N_MELS, FRAMES), log_mels(12, N_MELS, FRAMES, seed=1)
     together = choose(x, memory, draw(0))
-    choose.due = 1000
+    choose.clips_until_fit = 1000
     assert torch.equal(torch.cat([choose(clip[None], memory, draw(1)) for clip in x]), together)
 
 
@@ -188,7 +188,7 @@ def test_clusters_without_a_remembered_clip_are_passed_over() -> None:
     choose = FarthestCluster(N_MELS, clusters=3)
     axes = torch.eye(N_MELS)
     choose.centroids.copy_(torch.stack([axes[0], axes[1], -axes[0]]))
-    choose.due = 1000
+    choose.clips_until_fit = 1000
     memory = axes[[0, 1, 1]][:, :, None].expand(-1, -1, FRAMES)
     # The farthest from the first is the last, which has nothing; of what is left it is the second.
     found = choose(memory[:1].expand(40, -1, -1), memory, draw(0))
