@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lape_bench.cli.options import ChosenSystems, Sources, print_table
-from lape_bench.cli.reports import finished, only_complete
+from lape_bench.cli.reports import load_finished, only_complete
 from lape_bench.core.errors import UserError, unknown
 
 app = typer.Typer()
@@ -49,7 +49,7 @@ def compare(
     from lape_bench.report.comparison_view import comparison_view
     from lape_bench.report.system_pair import find_pair
 
-    results = finished(out or [Path("results")])
+    results = load_finished(out or [Path("results")])
     pair = find_pair(results, a, b, task, protocol, label_fraction, data)
     comparison = comparing.compare(pair, clips)
     if format == "json":
@@ -80,7 +80,7 @@ def ranks(
     from lape_bench.report.formatting import join_list
     from lape_bench.report.stats import average_ranks, label_curve
 
-    board = boards.leaderboard(finished(out or [Path("results")]).cells)
+    board = boards.leaderboard(load_finished(out or [Path("results")]).cells)
     board = select_systems(board.assign(display_name=system_display_names(board)), system or [])
     board = board.assign(task=task_display_names(board), system=board["display_name"])
     board = only_complete(board)
@@ -92,15 +92,15 @@ def ranks(
             print(f"left out: {where}, for {why}: {join_list(others)}", file=sys.stderr)
             part = part[part["system"].isin(some)]
         try:
-            found = average_ranks.rank_over_tasks(part)
+            ranking = average_ranks.rank_over_tasks(part)
         except UserError as error:
             print(f"left out: {where}: {error}", file=sys.stderr)
             continue
-        print(f"{where}: {', '.join(found.tasks)}")
-        print_table(average_ranks.as_table(found))
-        print(f"{average_ranks.as_text(found.average)}\n")
-        if found.left_out:
-            tasks = ", ".join(found.left_out)
+        print(f"{where}: {', '.join(ranking.tasks)}")
+        print_table(average_ranks.as_table(ranking))
+        print(f"{average_ranks.as_text(ranking.average)}\n")
+        if ranking.left_out:
+            tasks = ", ".join(ranking.left_out)
             print(f"left out: {where}: not every system has {tasks}", file=sys.stderr)
     areas = label_curve.curve_areas(board)
     if not areas.table.empty:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lape_bench.cli.options import ChosenSystems, Sources
-from lape_bench.cli.reports import finished, only_complete
+from lape_bench.cli.reports import load_finished, only_complete
 from lape_bench.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -47,48 +47,41 @@ def figure(
 ) -> None:
     """Draw accuracy against cost or labels, one board a panel, or ranks; or a record's confusions, curves, embeddings."""
     # Slow to import, as pandas is, and no other command draws.
-    from lape_bench.report.figures import style
+    from lape_bench.report.figures.style import check_suffix, write_figure
 
     if kind not in OF_BOARDS + OF_RECORDS:
         raise unknown("kind of figure", kind, OF_BOARDS + OF_RECORDS)
-    style.check_suffix(file)
+    check_suffix(file)
     if tsne and kind != "embeddings":
         raise UserError("--tsne goes with 'bench figure embeddings RECORD' alone")
-    wanted = {
-        "task": task,
-        "protocol": protocol,
-        "label_fraction": label_fraction,
-    }
+    chosen = {"task": task, "protocol": protocol, "label_fraction": label_fraction}
     if kind in OF_BOARDS:
         if record is not None:
             raise UserError(
-                f"'bench figure {kind}' is of boards, and takes no record",
+                f"'bench figure {kind}' shows boards, and takes no record",
                 next_step=f"give the folder of records by --out {record}",
             )
-        style.write_figure(
-            lambda: _of_boards(kind, out or [Path("results")], system or [], wanted), file
-        )
+        sources, systems = out or [Path("results")], system or []
+        write_figure(lambda: _board_figure(kind, sources, systems, chosen), file)
         return
-    if out or system or any(wanted.values()):
+    next_step = f"name a cell's folder: bench figure {kind} FOLDER --file {file}"
+    if out or system or any(chosen.values()):
         raise UserError(
-            f"'bench figure {kind}' is of one record; --out, --system, --task, --protocol and "
+            f"'bench figure {kind}' shows one record; --out, --system, --task, --protocol and "
             "--label-fraction choose from boards",
-            next_step=f"name a cell's folder: bench figure {kind} FOLDER --file {file}",
+            next_step=next_step,
         )
     if record is None:
-        raise UserError(
-            f"'bench figure {kind}' needs a record",
-            next_step=f"name a cell's folder: bench figure {kind} FOLDER --file {file}",
-        )
+        raise UserError(f"'bench figure {kind}' needs a record", next_step=next_step)
     folder = record
-    style.write_figure(lambda: _of_record(kind, folder, tsne), file)
+    write_figure(lambda: _record_figure(kind, folder, tsne), file)
 
 
-def _of_boards(
+def _board_figure(
     kind: str,
     sources: list[Path],
     systems: list[str],
-    wanted: dict[str, list[str] | list[float] | None],
+    chosen: dict[str, list[str] | list[float] | None],
 ) -> "Figure":
     from lape_bench.report.display_names import (
         select_systems,
@@ -99,20 +92,21 @@ def _of_boards(
     from lape_bench.report.figures.style import marks
     from lape_bench.report.leaderboard import leaderboard
 
-    board = leaderboard(finished(sources).cells)
+    board = leaderboard(load_finished(sources).cells)
     board = board.assign(display_name=system_display_names(board))
-    looks = marks(board["display_name"])  # of all, so that a system looks the same in every choice
-    for column, values in wanted.items():
-        board = _chosen(board, column, values)
+    # Marks of all systems, so that a system looks the same whatever is chosen.
+    system_marks = marks(board["display_name"])
+    for column, values in chosen.items():
+        board = _select_rows(board, column, values)
     board = select_systems(board, systems)
     board = board.assign(system=board["display_name"])
     board = only_complete(board)
     if kind == "label-fractions":
-        return label_fractions.label_fraction_curves(board, looks)
+        return label_fractions.label_fraction_curves(board, system_marks)
     if kind == "critical-difference":
         return _critical_difference(board.assign(task=task_display_names(board)))
-    held_against = cost.parameters if kind == "parameters" else cost.seconds
-    return cost.accuracy_against(board, held_against(board), looks)
+    cost_of = cost.parameters if kind == "parameters" else cost.seconds
+    return cost.accuracy_against(board, cost_of(board), system_marks)
 
 
 def _critical_difference(board: "pd.DataFrame") -> "Figure":
@@ -127,30 +121,31 @@ def _critical_difference(board: "pd.DataFrame") -> "Figure":
             f"these boards are of several kinds ({', '.join(known)}), and ranks are within one",
             next_step="choose by --protocol, --label-fraction and --out",
         )
-    found = rank_over_tasks(board)
-    if found.left_out:
-        print(f"left out: not every system has {', '.join(found.left_out)}", file=sys.stderr)
+    ranking = rank_over_tasks(board)
+    if ranking.left_out:
+        print(f"left out: not every system has {', '.join(ranking.left_out)}", file=sys.stderr)
     ((_, protocol, fraction),) = kinds.to_numpy()
-    title = f"{protocol}, {100 * fraction:.3g} % of labels: {', '.join(found.tasks)}"
-    looks = marks(found.systems)
-    return critical_difference_diagram(found.systems, found.average, looks, title)
+    title = f"{protocol}, {100 * fraction:.3g} % of labels: {', '.join(ranking.tasks)}"
+    return critical_difference_diagram(
+        ranking.systems, ranking.average, marks(ranking.systems), title
+    )
 
 
-def _chosen(
-    cells: "pd.DataFrame", column: str, values: list[str] | list[float] | None
+def _select_rows(
+    board: "pd.DataFrame", column: str, values: list[str] | list[float] | None
 ) -> "pd.DataFrame":
-    """Keep the cells that have one of the values; each value must occur."""
+    """Keep the rows that have one of the values; each value must occur."""
     if not values:
-        return cells
-    there = set(cells[column])
+        return board
+    known = set(board[column])
     for value in values:
-        if value not in there:
-            what = column.replace("_", " ")
-            raise unknown(f"{what} among these cells", str(value), map(str, there))
-    return cells[cells[column].isin(values)]
+        if value not in known:
+            noun = column.replace("_", " ")
+            raise unknown(f"{noun} among these cells", str(value), map(str, known))
+    return board[board[column].isin(values)]
 
 
-def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
+def _record_figure(kind: str, folder: Path, tsne: bool) -> "Figure":
     from lape_bench import metrics
     from lape_bench.records.predictions import read_predicted_classes
     from lape_bench.records.record import read_record
@@ -159,8 +154,8 @@ def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
     from lape_bench.report.figures.learning_curves import learning_curves
     from lape_bench.report.record_view import find_folder
 
-    place = find_folder(folder)
-    record = read_record(place)
+    folder = find_folder(folder)
+    record = read_record(folder)
     title = record.cell.title
     if record.status == "failed":
         raise UserError(f"{title} failed ({record.error}), so there is nothing to draw")
@@ -179,7 +174,7 @@ def _of_record(kind: str, folder: Path, tsne: bool) -> "Figure":
             f"{title}: {clips.about}",
             "tsne" if tsne else "pca",
         )
-    answers = read_predicted_classes(place, record)
-    classes = answers.classes
-    confusion = metrics.confusion_matrix(answers.labels, answers.predicted, len(classes))
+    predictions = read_predicted_classes(folder, record)
+    classes = predictions.classes
+    confusion = metrics.confusion_matrix(predictions.labels, predictions.predicted, len(classes))
     return confusion_figure(confusion, classes, title)

@@ -13,7 +13,7 @@ from lape_bench.core.paths import write_text
 from lape_bench.report.formatting import percent
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
-FOR_PROGRAMS = ("csv", "latex", "json")  # such a table holds nothing else
+FOR_PROGRAMS = ("csv", "latex", "json")  # standard output holds the table alone
 
 app = typer.Typer()
 
@@ -23,9 +23,9 @@ def show(
     record: Annotated[Path, typer.Argument(help="A cell's folder, or its record.json.")],
 ) -> None:
     """Show a record: score, stages and their cost, learning curves, clusters, artifacts."""
-    from lape_bench.report import record_view as telling
+    from lape_bench.report.record_view import find_record, record_view
 
-    print_table(telling.show(telling.find_record(record)))
+    print_table(record_view(find_record(record)))
 
 
 @app.command(epilog="Example: bench report --paper unfused --format latex > tables.tex")
@@ -70,31 +70,19 @@ def report(
 
     Of cells that were kept as a table only (--format cells), the scores stand as they were written.
     """
-    formats = FORMATS if paper else (*FORMATS, "cells")
-    if format not in formats:
-        raise unknown("format", format, formats)
-    asked = {"suite": suite, "protocol": protocol, "label_fraction": label_fraction}
-    chosen = {key: value for key, value in asked.items() if value is not None}
-    given = [*chosen, *(["published"] if published else []), *(["no_published"] * no_published)]
-    if given and not paper:
-        option = f"--{given[0].replace('_', '-')}"
-        raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
-    if validation and (paper or html is not None or format == "cells"):
-        raise UserError(
-            "--validation is for the leaderboard",
-            next_step="leave out --paper, --html and --format cells; the latter has it as a column",
-        )
-    if published and no_published:
-        raise UserError("--published and --no-published exclude each other", next_step="give one")
-    if html is not None and (paper or format != "terminal"):
-        raise UserError(
-            "--html writes a page, --format and --paper tables", next_step="give one of them"
-        )
+    of_paper = {"suite": suite, "protocol": protocol, "label_fraction": label_fraction}
+    chosen = {key: value for key, value in of_paper.items() if value is not None}
+    paper_options = [
+        *chosen,
+        *(["published"] * bool(published)),
+        *(["no_published"] * no_published),
+    ]
+    _check_options(format, validation, html, paper, paper_options)
     # Imports pandas, which is slow.
     from lape_bench.results.cells import write_cells
 
     sources = out or [Path("results")]
-    results = finished(sources)
+    results = load_finished(sources)
     if html is not None:
         write_page(results, sources, html)
     elif paper:
@@ -107,8 +95,39 @@ def report(
         show_board(results, format)
 
 
-def finished(sources: list[Path]) -> Any:
-    """Load the results in these sources, say what is left out, and insist that something is there."""
+def _check_options(
+    format: str, validation: bool, html: Path | None, paper: str | None, paper_options: list[str]
+) -> None:
+    """Refuse an unknown format, and options that exclude each other.
+
+    Args:
+        format: one of `FORMATS`, or "cells".
+        validation: whether --validation was given.
+        html: the page to write.
+        paper: name or file of a paper.
+        paper_options: names of the given options that need --paper.
+    """
+    formats = FORMATS if paper else (*FORMATS, "cells")
+    if format not in formats:
+        raise unknown("format", format, formats)
+    if paper_options and not paper:
+        option = f"--{paper_options[0].replace('_', '-')}"
+        raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
+    if validation and (paper or html is not None or format == "cells"):
+        raise UserError(
+            "--validation is for the leaderboard",
+            next_step="leave out --paper, --html and --format cells; the latter has it as a column",
+        )
+    if {"published", "no_published"} <= {*paper_options}:
+        raise UserError("--published and --no-published exclude each other", next_step="give one")
+    if html is not None and (paper or format != "terminal"):
+        raise UserError(
+            "--html writes a page, --format and --paper tables", next_step="give one of them"
+        )
+
+
+def load_finished(sources: list[Path]) -> Any:
+    """Load results and name the problems; raise a `UserError` if there is no finished record."""
     from lape_bench.results.load import load_results
 
     results = load_results(sources)
@@ -123,7 +142,7 @@ def finished(sources: list[Path]) -> Any:
 
 
 def only_complete(board: Any) -> Any:
-    """Leave out of a leaderboard, and name, what has not been run in every fold."""
+    """Drop the rows of a leaderboard that lack folds, and name them."""
     for row in board[~board["complete"]].itertuples():
         folds = f"{row.folds} of {row.folds_of_task} folds"
         print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
@@ -158,13 +177,11 @@ def show_validation(results: Any, format: str) -> None:
     from lape_bench.results.cells import on_validation
 
     board = leaderboard(on_validation(results.cells))
-    print_board(
-        board, format, [*footnotes(board), "scores are on validation, of what was chosen there"]
-    )
+    print_board(board, format, [*footnotes(board), "scores are on the validation split"])
 
 
-def print_board(board: Any, format: str, told: list[str]) -> None:
-    """Print a leaderboard in one of the formats, and what is told of it."""
+def print_board(board: Any, format: str, footnotes: list[str]) -> None:
+    """Print a leaderboard in one of the formats, and its footnotes."""
     from lape_bench.report import leaderboard as boards
     from lape_bench.report.latex import latex
     from lape_bench.report.table import as_json
@@ -180,22 +197,22 @@ def print_board(board: Any, format: str, told: list[str]) -> None:
         print(latex([boards.as_table(*boards.format_rows(board))]), end="")
     else:
         print_table(TerminalTable(boards.as_table(*boards.format_rows(board))))
-    if told:
-        machine = format in FOR_PROGRAMS
-        print("", *told, sep="\n", file=sys.stderr if machine else sys.stdout)
+    if footnotes:
+        for_programs = format in FOR_PROGRAMS
+        print("", *footnotes, sep="\n", file=sys.stderr if for_programs else sys.stdout)
 
 
 def show_paper(
-    frame: Any, format: str, name: str, chosen: dict[str, Any], published: list[Path] | None
+    cells: Any, format: str, name: str, chosen: dict[str, Any], published: list[Path] | None
 ) -> None:
     """Print a paper's tables.
 
     Args:
-        frame: cells.
+        cells: as in `Results.cells`.
         format: one of FORMATS.
         name: of the paper, or its file.
         chosen: fields of the paper that were given on the command line.
-        published: a user's own files of published figures; none: leave out every published figure.
+        published: a user's own files of published figures; None: show no published figures.
     """
     from lape_bench.report.latex import latex
     from lape_bench.report.papers.paper_tables import paper_tables
@@ -204,16 +221,16 @@ def show_paper(
     from lape_bench.report.table import as_csv, as_data, as_json, markdown
     from lape_bench.report.terminal import TerminalTable
 
-    described = load_paper(name)
-    described = validate(
-        {**described.model_dump(), **chosen}, PaperSpecification, where=f"paper {name}"
+    installed = load_paper(name)
+    specification = validate(
+        {**installed.model_dump(), **chosen}, PaperSpecification, where=f"paper {name}"
     )
     figures = [] if published is None else load_published(published)
-    tables = paper_tables(described, frame, figures)
+    tables = paper_tables(specification, cells, figures)
     if format == "csv":
         print(as_csv(tables), end="")
     elif format == "json":
-        head = {"paper": described.title, "source": described.source}
+        head = {"paper": specification.title, "source": specification.source}
         print(as_json({**head, "tables": list(map(as_data, tables))}), end="")
     elif format == "markdown":
         print("\n".join(map(markdown, tables)), end="")
@@ -239,6 +256,11 @@ def show_audit(records: list[Any]) -> None:
             if shortcut in record.audit
         ]
         if pairs:
-            honest, told = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-            name, more = shortcut.replace("_", " "), percent(told - honest, signed=True)
-            print(f"  {name:<20}{percent(told):>6} % instead of {percent(honest):>6} % ({more})")
+            honest, shortcut_score = (
+                sum(scores) / len(pairs) for scores in zip(*pairs, strict=True)
+            )
+            name = shortcut.replace("_", " ")
+            more = percent(shortcut_score - honest, signed=True)
+            print(
+                f"  {name:<20}{percent(shortcut_score):>6} % instead of {percent(honest):>6} % ({more})"
+            )

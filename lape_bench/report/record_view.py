@@ -1,4 +1,4 @@
-"""One record, told in full: score, stages and their cost, curves, clusters, artifacts."""
+"""One record for the terminal: score, stages and their cost, curves, clusters, artifacts."""
 
 import math
 import statistics
@@ -12,11 +12,11 @@ from rich.table import Table
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.records.record import RECORD, RunRecord, read_record
-from lape_bench.report.formatting import percent
+from lape_bench.report.formatting import count, percent
 
 BARS = "▁▂▃▄▅▆▇█"
-CURVE_WIDTH = 24
-NAMED = 3
+CURVE_WIDTH = 24  # characters
+MOST_NAMED = 3  # records in an error
 
 
 def find_record(path: Path) -> RunRecord:
@@ -25,28 +25,30 @@ def find_record(path: Path) -> RunRecord:
 
 
 def find_folder(path: Path) -> Path:
-    """Return the folder of the record at `path`: a cell's folder, its `record.json`, or a folder that holds one cell.
+    """Return the folder of a record, given that folder, its `record.json`, or a folder around it.
 
     Raises:
-        UserError: nothing is there, or several records are.
+        UserError: the path holds no record, or several.
     """
     if path.is_file():
         return path.parent
-    found = sorted(path.rglob(RECORD)) if path.is_dir() else []
-    if not found:
+    records = sorted(path.rglob(RECORD)) if path.is_dir() else []
+    if not records:
         raise UserError(
             f"{path} holds no record",
             allowed="a cell's folder, or the record.json in it",
             next_step="'bench run' makes one; it lies below --out, which is 'results' by default",
         )
-    if len(found) > 1:
-        some = ", ".join(str(each.parent) for each in found[:NAMED])
-        raise UserError(f"{path} holds {len(found)} records", next_step=f"name one, such as {some}")
-    return found[0].parent
+    if len(records) > 1:
+        examples = ", ".join(str(record.parent) for record in records[:MOST_NAMED])
+        raise UserError(
+            f"{path} holds {len(records)} records", next_step=f"name one, such as {examples}"
+        )
+    return records[0].parent
 
 
-def show(record: RunRecord) -> Group:
-    """Lay a record out for the terminal."""
+def record_view(record: RunRecord) -> Group:
+    """Return a record as text and tables that rich can print."""
     parts: list[Any] = [record.cell.title, _facts(record)]
     if record.stages:
         parts += ["", _stages(record)]
@@ -60,6 +62,16 @@ def show(record: RunRecord) -> Group:
 
 
 def _facts(record: RunRecord) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in (_result(record) | _origin(record)).items():
+        if text:
+            table.add_row(name, text)
+    return table
+
+
+def _result(record: RunRecord) -> dict[str, str]:
     rows: dict[str, str] = {}
     if record.status == "failed":
         rows["failed"] = record.error or "for an unknown reason"
@@ -71,29 +83,29 @@ def _facts(record: RunRecord) -> Table:
     if record.parameters:
         counts = record.parameters.model_dump().items()
         rows["parameters"] = ", ".join(f"{name} {count:,}" for name, count in counts)
-    rows["selection"] = ", ".join(f"{what} on {side}" for what, side in record.selection.items())
+    selection = record.selection.items()
+    rows["selection"] = ", ".join(f"{choice} on {split}" for choice, split in selection)
     if record.validation is not None and record.task:
         metric = record.task.metric.replace("_", " ")
         rows["validation"] = f"{metric} {percent(record.validation)} %"
+    return rows
+
+
+def _origin(record: RunRecord) -> dict[str, str]:
+    """Return what the result was computed from: settings, provenance, machine and time."""
     changed = flatten(record.cell.settings).items()
-    rows["settings"] = ", ".join(f"{key}={value}" for key, value in changed) or "defaults"
-    if record.provenance:
-        rows["rests on"] = "; ".join(record.provenance.values())
-    machine = record.environment
-    where = [machine.get(key, "") for key in ("device", "precision")]
-    where += [f"{machine['threads']} threads"] if "threads" in machine else []
-    where += [f"torch {machine.get('torch', '?')}", f"commit {machine.get('commit', '?')[:12]}"]
-    rows["ran on"] = ", ".join(filter(None, where))
-    rows["finished"] = record.finished_at
-    if record.resumed:
-        rows["resumed"] = f"{record.resumed} times after a kill"
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in rows.items():
-        if text:
-            table.add_row(name, text)
-    return table
+    environment = record.environment
+    machine = [environment.get(key, "") for key in ("device", "precision")]
+    machine += [f"{environment['threads']} threads"] if "threads" in environment else []
+    machine.append(f"torch {environment.get('torch', '?')}")
+    machine.append(f"commit {environment.get('commit', '?')[:12]}")
+    return {
+        "settings": ", ".join(f"{key}={value}" for key, value in changed) or "defaults",
+        "provenance": "; ".join(record.provenance.values()),
+        "machine": ", ".join(filter(None, machine)),
+        "finished": record.finished_at,
+        "resumed": f"{count(record.resumed, 'time')} after a kill" if record.resumed else "",
+    }
 
 
 def _stages(record: RunRecord) -> Table:
@@ -105,9 +117,9 @@ def _stages(record: RunRecord) -> Table:
 
 def _artifacts(record: RunRecord) -> Table:
     table = _table("artifact", ("hash", "left"), ("seconds", "right"), ("", "left"))
-    for each in record.artifacts:
-        how = "found in the cache" if each.found else "computed"
-        table.add_row(each.kind, each.hash[:12], f"{each.seconds:.1f}", how)
+    for artifact in record.artifacts:
+        origin = "found in the cache" if artifact.found else "computed"
+        table.add_row(artifact.kind, artifact.hash[:12], f"{artifact.seconds:.1f}", origin)
     return table
 
 
@@ -138,7 +150,7 @@ def _diagnosis(diagnosis: dict[str, float | tuple[int, ...]]) -> Iterable[str]:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Draw values as bars between their lowest and highest; what is not finite is a gap."""
+    """Draw values as bars between their lowest and highest; a value that is not finite is a gap."""
     bars = min(len(values), CURVE_WIDTH)
     picked = [values[round(k * (len(values) - 1) / max(bars - 1, 1))] for k in range(bars)]
     finite = [value for value in picked if math.isfinite(value)]
@@ -150,7 +162,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _table(first: str, *columns: tuple[str, Any]) -> Table:
-    """Make an empty table; a column is a heading and how it is justified."""
+    """Return an empty table; a column is a heading and its justification."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(first, no_wrap=True)
     for name, justify in columns:

@@ -18,7 +18,7 @@ from lape_bench.records.record import (
     TaskFacts,
     write_record,
 )
-from lape_bench.report.record_view import find_record, show, sparkline
+from lape_bench.report.record_view import find_record, record_view, sparkline
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -120,7 +120,7 @@ def finished(epochs: int = 30) -> RunRecord:
 def lines_of(record: RunRecord, width: int = 200) -> list[str]:
     console = Console(width=width, markup=False, highlight=False)
     with console.capture() as captured:
-        console.print(show(record))
+        console.print(record_view(record))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -181,7 +181,7 @@ def test_scores_counts_and_origin_are_told() -> None:
     assert said(record, "validation") == "accuracy 54.50 %"
     assert said(record, "settings").endswith("distill.epochs=2, teacher_settings.width=64")
     ran_on = "NVIDIA H200, bf16, 16 threads, torch 2.11.0, commit 0123456789ab"
-    assert said(record, "ran on") == ran_on
+    assert said(record, "machine") == ran_on
     assert said(record, "resumed") == "2 times after a kill"
 
 
