@@ -12,6 +12,7 @@ import soundfile
 import torch
 from hypothesis import HealthCheck, settings
 
+from lape_bench.conformance.harness import CLIPS_A_CLASS
 from lape_bench.core.paths import home
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
@@ -91,6 +92,13 @@ def own_artifacts(synthetic_home: Path, cache: Path) -> Path:
     for room in ("data", "manifests", "store"):
         (cache / room).symlink_to(synthetic_home / room)
     return cache
+
+
+@pytest.fixture
+def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check systems on half as many clips of each class."""
+    for side, clips in CLIPS_A_CLASS.items():
+        monkeypatch.setitem(CLIPS_A_CLASS, side, clips // 2)
 
 
 @pytest.fixture

@@ -271,7 +271,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
         Checkpoint.from_argument("nowhere/x.pt")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("few_clips")
 def test_a_checkpoint_keeps_the_contract(file: Path, synthetic: Path, progress: Progress) -> None:
     results = list(check_system(f"checkpoint:{file}", {}, CPU, progress))
     assert [result for result in results if not result.holds] == []

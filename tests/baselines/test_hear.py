@@ -310,7 +310,7 @@ def test_a_record_names_code_and_weights_by_their_hashes_and_other_weights_are_a
     }
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("few_clips")
 @pytest.mark.parametrize("code", [TORCH, NUMPY], ids=["module", "numpy"])
 def test_both_kinds_keep_the_contract(
     code: str, write: Write, synthetic: Path, progress: Progress

@@ -429,7 +429,7 @@ def test_the_weights_of_a_folder_are_named_by_their_hash_and_others_are_another_
     assert second.provenance["weights"] != first.provenance["weights"]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("few_clips")
 @pytest.mark.parametrize("settings", [{}, {"layer": "mean"}], ids=["last", "mean"])
 def test_a_model_of_transformers_keeps_the_contract(
     settings: dict[str, Any], speech: Path, synthetic: Path, progress: Progress

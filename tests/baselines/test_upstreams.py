@@ -76,7 +76,6 @@ def insist_same(one: PretrainedUpstream, other: PretrainedUpstream) -> None:
     assert_close(one.encoder.state_dict(), other.encoder.state_dict(), rtol=0, atol=0)
 
 
-@pytest.mark.slow
 @every_upstream
 def test_the_loss_falls(name: str, context: RunContext) -> None:
     optimizer = {"learning_rate": 1e-3, "warm_up": 0.0, "schedule": "constant"}

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from lape_bench.conformance.check import check_system
 from lape_bench.conformance.claims import ClaimResult
 from lape_bench.conformance.devices import unregistered_tensors
-from lape_bench.conformance.harness import CLIPS_A_CLASS
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
@@ -51,13 +50,6 @@ def results(synthetic: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
     return check
 
 
-@pytest.fixture
-def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check systems on half as many clips of each class."""
-    for side, clips in CLIPS_A_CLASS.items():
-        monkeypatch.setitem(CLIPS_A_CLASS, side, clips // 2)
-
-
 def before_training(results: Iterator[ClaimResult]) -> list[ClaimResult]:
     """What is said of the class and of its encoder."""
     return list(takewhile(lambda result: result.group in ("system", "encoder"), results))
@@ -79,9 +71,10 @@ def failures(name: str, settings: dict[str, Any], progress: Progress) -> list[st
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_clips")
 @pytest.mark.parametrize("name", [name for name in SYSTEMS.names() if name not in ADAPTERS])
 def test_every_registered_system_keeps_the_contract(
-    name: str, synthetic: Path, progress: Progress, few_clips: None
+    name: str, synthetic: Path, progress: Progress
 ) -> None:
     settings: dict[str, Any] = {}
     if "width" in (fields := load_system(name).Settings.model_fields):

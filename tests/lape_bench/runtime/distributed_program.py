@@ -1,6 +1,6 @@
-"""Pre-train upstreams for a few steps, alone or under torchrun: a program for `test_ranks.py`.
+"""Pre-train upstreams for a few steps, alone or under torchrun: a program for `test_distributed.py`.
 
-usage: ranks_program.py OUT LAST SYSTEM...
+usage: distributed_program.py OUT LAST SYSTEM...
 
 Of each system it writes curve and objective, as this rank has them, to OUT/SYSTEM-RANK.pt; what each rank draws for itself
 (dropout, dropped patches) is off. With LAST above 0 it stops after that epoch instead, and a second call goes on.
@@ -33,7 +33,7 @@ PRETRAIN = {
     "epochs": 2,
     "min_steps": 1,
     "batch_size": 16,
-    "window_seconds": 0.4,
+    "window_seconds": 0.2,
     "optimizer": SGD,
 }
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -44,6 +44,7 @@ def content(folder: Path, system: str, rank: int = 0) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", UPSTREAMS)
 def test_two_processes_learn_what_one_does(system: str, learned: dict[str, Path]) -> None:
     alone, shared = (content(learned[name], system) for name in ("alone", "shared"))
@@ -60,6 +61,7 @@ def test_two_processes_learn_what_one_does(system: str, learned: dict[str, Path]
         )  # a bias before batch norm moves by rounding alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", UPSTREAMS)
 def test_both_hold_the_same_to_the_byte(system: str, learned: dict[str, Path]) -> None:
     first, second = (content(learned["shared"], system, rank) for rank in (0, 1))
@@ -69,6 +71,7 @@ def test_both_hold_the_same_to_the_byte(system: str, learned: dict[str, Path]) -
     assert torch.equal(first["bank"], second["bank"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", UPSTREAMS)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_processes_that_were_stopped_go_on_and_end_with_the_same_bytes(
@@ -132,6 +135,7 @@ def torchrun(*words: str, **how: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, *TWO, *words], capture_output=True, text=True, **how)
 
 
+@pytest.mark.slow
 def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one() -> None:
     smoke_settings = ["--epochs", "1"]
     made = torchrun(*PRETRAIN, *smoke_settings, check=True)
@@ -146,6 +150,7 @@ def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one() -> None:
     assert kinds == ["upstream"]
 
 
+@pytest.mark.slow
 def test_a_cell_is_refused_to_several_processes() -> None:
     refused = torchrun("-m", "lape_bench", "run", "--device", "cpu")
     assert refused.returncode != 0

@@ -25,7 +25,7 @@ systems:
   - {name: supervised, settings: {width: 16, finetune: {epochs: 1, min_steps: 1}}}
 tasks: [synthetic-sounds]
 protocols: [linear, finetune]
-label_fractions: [0.2, 1.0]
+label_fractions: [0.1, 0.4]
 seeds: 2
 """
 
@@ -51,7 +51,7 @@ cat {folder}/queue 2>/dev/null || true
 
 def grid_of(seeds: int) -> SweepConfig:
     """Return a grid of 12 cells a seed: six share an upstream, and of those, twice, two share embeddings."""
-    common = {"tasks": ["synthetic-sounds"], "label_fractions": [0.2, 1.0]}
+    common = {"tasks": ["synthetic-sounds"], "label_fractions": [0.1, 0.4]}
     supervised = {"width": 16, "finetune": BRIEF | {"epochs": 2}}
     return SweepConfig.model_validate(
         {
