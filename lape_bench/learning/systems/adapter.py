@@ -1,7 +1,7 @@
-"""Adapters: systems for encoders that were made elsewhere, one for whatever their name's argument names.
+"""Adapters: systems for encoders that were trained elsewhere, such as `hear:my_module`.
 
-`hear:my_module` is the class registered as `hear`, bound to the argument `my_module`. A record says what the argument
-stood for: weights on disk by their SHA-256, code by its own, a published model by its revision.
+The part before the colon is the registered class, the part after it an argument that names the encoder. A record says what
+the argument stood for: weights and code by their SHA-256, a published model by its revision.
 """
 
 import hashlib
@@ -32,29 +32,31 @@ NAMED = 3
 
 
 class LoadedConfig(EncoderConfig):
-    """Settings of an encoder whose tensors come from a file of someone else's."""
+    """Settings of an encoder whose tensors come from a file."""
 
     allow_missing: tuple[str, ...] = Field(
         (),
-        description="tensors of the encoder that the file may lack, by name; they start from random values",
+        description="names of tensors that may be missing from the file; they start from random values",
     )
 
 
 class AdaptedEncoder(Encoder):
-    """An encoder made elsewhere.
+    """An encoder that was trained elsewhere.
 
     Attributes:
-        loaded: how many of its tensors were found, and the like, for the record.
+        loaded: numbers for the record, such as how many of its tensors were found in the file, by name.
     """
 
     loaded: dict[str, float]
 
 
 class Adapter(EncoderSystem):
-    """A system for each argument that it can be given.
+    """A family of systems, one for each argument.
+
+    A subclass defines `resolve_argument`, `build_encoder` and `read_provenance`.
 
     Attributes:
-        argument: what stands behind the colon of the name; set by `from_argument`.
+        argument: the part of the name after the colon; set by `from_argument`.
     """
 
     # So few steps need a higher rate than a whole fine-tuning.
@@ -65,52 +67,59 @@ class Adapter(EncoderSystem):
 
     @classmethod
     def from_argument(cls, argument: str) -> type[Self]:
-        """Return the system of one argument.
+        """Return the system of one argument, a subclass.
 
         Raises:
-            UserError: it names nothing that can be found, or something that is no encoder.
+            UserError: the argument names nothing that can be found, or something that is not an encoder.
         """
-        # What is looked at to find out may draw; the run's own weights are drawn again.
+        # Looking at an encoder may draw random weights; the run draws its own later.
         with Seeds(0, "adapter").globally(argument):
-            found = cls.resolve_argument(argument)
+            attributes = cls.resolve_argument(argument)
         body = {"argument": argument, "__module__": cls.__module__, "__doc__": cls.__doc__}
-        return type(cls.__name__, (cls,), body | found)
+        return type(cls.__name__, (cls,), body | attributes)
 
     @classmethod
     @abstractmethod
     def resolve_argument(cls, argument: str) -> dict[str, Any]:
-        """Find what an argument names, and return the class attributes that depend on it."""
+        """Find what an argument names.
+
+        Returns:
+            Class attributes of the argument's system, such as `sample_rate` and `protocols`.
+
+        Raises:
+            UserError: it cannot be found, or is not an encoder.
+        """
 
     @abstractmethod
     def build_encoder(self) -> AdaptedEncoder:
-        """Return the encoder as it was made elsewhere."""
+        """Return the encoder with its trained weights."""
 
     @abstractmethod
     def read_provenance(self) -> dict[str, str]:
-        """Return what the argument stands for at this moment."""
+        """Return what the argument stands for now, such as the SHA-256 of its weights, by name."""
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """Return what the argument stood for when it was first asked."""
+        """Return what the argument stood for when it was first read."""
         return self.read_provenance()
 
     def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
-        """Load the encoder, and note what was found of it."""
+        """Load the encoder; the summary says which of its tensors were found."""
         learned = super().prepare_encoder(train, context)
         assert isinstance(learned.encoder, AdaptedEncoder)
         return replace(learned, summary=TrainingSummary(diagnosis=dict(learned.encoder.loaded)))
 
 
 def refuse_missing(missing: Iterable[str], allowed: Sequence[str], where: str) -> None:
-    """Insist that nothing of an encoder is missing but what a setting names.
+    """Refuse missing tensors of an encoder unless a setting allows them.
 
     Args:
         missing: names of tensors that were not found.
         allowed: the setting `allow_missing`.
-        where: what they are missing from.
+        where: the file or model that lacks them, for the error message.
 
     Raises:
-        UserError: more is missing; the first few are named.
+        UserError: other tensors are missing too; the first few are named.
     """
     wrong = sorted(set(missing) - set(allowed))
     if wrong:
@@ -123,11 +132,11 @@ def refuse_missing(missing: Iterable[str], allowed: Sequence[str], where: str) -
 
 
 def path_checksum(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
-    """Return the name of a file, or of a folder, and the SHA-256 of what it holds.
+    """Return the name and the SHA-256 of a file, or of a folder's files with their relative paths.
 
     Args:
-        path: must exist.
-        patterns: which files of a folder count; by default all, also those of folders below.
+        path: an existing file or folder.
+        patterns: glob patterns of the files in a folder that count; by default all, in subfolders too.
     """
     if path.is_file():
         return f"{path.name}, SHA-256 {_sha256(path)}"
@@ -144,7 +153,7 @@ def path_checksum(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
 
 
 def code_checksum(places: Sequence[Path]) -> str:
-    """Return fingerprints of a module's file, or of the folders of its package, and of each file that they import beside them."""
+    """Return the checksums of a module's file, or of its package's folders, and of each file that they import beside them."""
     beside = [
         file
         for place in places
@@ -156,7 +165,7 @@ def code_checksum(places: Sequence[Path]) -> str:
 
 
 def _sha256(path: Path) -> str:
-    """Hash a file once for as long as it does not change: a grid asks for it in every cell."""
+    """Hash a file once as long as it does not change: a sweep asks for it in every cell."""
     facts = path.stat()
     return _known_sha256(path.resolve(), facts.st_size, facts.st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""Systems of the family: AudioNTT, from random weights or pre-trained without labels."""
+"""Systems whose encoder is AudioNTT, with random weights or pre-trained without labels."""
 
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ class AudioNTTConfig(SpectrogramConfig):
 
 
 class AudioNTTSystem(SpectrogramSystem):
-    """AudioNTT (BYOL-A v1, arXiv:2103.06695), from random weights unless a subclass learns them."""
+    """AudioNTT (BYOL-A v1, arXiv:2103.06695), by default with random weights."""
 
     Settings: ClassVar[type[ProbeConfig]] = AudioNTTConfig
 
@@ -27,11 +27,11 @@ class AudioNTTSystem(SpectrogramSystem):
 
 
 class AudioNTTUpstreamConfig(UpstreamConfig, AudioNTTConfig):
-    """Settings of an AudioNTT that learns from unlabeled audio first."""
+    """Settings of an AudioNTT that is pre-trained on unlabeled audio."""
 
 
 class AudioNTTUpstream(UpstreamSystem):
-    """AudioNTT, pre-trained by an objective."""
+    """AudioNTT, pre-trained by the objective that a subclass defines."""
 
     Settings: ClassVar[type[ProbeConfig]] = AudioNTTUpstreamConfig
     smoke_settings: ClassVar[dict[str, Any]] = UpstreamSystem.smoke_settings | {"width": 128}

@@ -1,6 +1,6 @@
-"""EncoderSystem: a system that is an encoder, under the protocols `finetune`, `linear` and `knn`.
+"""EncoderSystem: a system with an encoder, under the protocols `finetune`, `linear` and `knn`.
 
-What an encoder learns before it sees a label is the system's own; what follows is the same for all.
+How the encoder is built and pre-trained differs between systems. What follows with the labels is the same for all.
 """
 
 from abc import abstractmethod
@@ -44,25 +44,26 @@ WEIGHTS = "weights.pt"
 
 
 class ProbeConfig(Config):
-    """Settings of an encoder that is never trained with the labels."""
+    """Settings of an encoder that is only used frozen."""
 
     linear: LinearConfig = Field(default_factory=LinearConfig)
 
 
 class EncoderConfig(ProbeConfig):
-    """Settings of an encoder that may be frozen or fine-tuned."""
+    """Settings of an encoder that is used frozen or fine-tuned."""
 
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
 
 
 @dataclass(frozen=True)
 class PretrainedEncoder:
-    """What was learned before any label.
+    """An encoder as it is before any label is used.
 
     Attributes:
-        encoder: on the run's device, its features fitted.
-        summary: curves, clusters and diagnosis of the stages.
-        n_parameters: the most held in any of the stages.
+        encoder: on the run's device; the normalization of its features is fitted.
+        summary: learning curves, clusters and diagnosis of the stages so far.
+        n_parameters: the largest number of parameters in any stage so far, heads and teachers included; 0 if no stage
+            trained anything.
     """
 
     encoder: Encoder
@@ -71,7 +72,15 @@ class PretrainedEncoder:
 
 
 class EncoderSystem(System):
-    """A system that learns, or loads, an encoder."""
+    """A system whose encoder is pre-trained, loaded, or drawn at random.
+
+    A subclass defines `build_encoder`; `prepare_encoder` and `build_views` may be overridden.
+
+    Attributes:
+        encoder: the trained encoder, after `train` or `load`.
+        head: the classifier on its embeddings, after `train` or `load`.
+        n_training_parameters: the largest number of parameters in any stage without labels; 0 if there was none.
+    """
 
     Settings: ClassVar[type[ProbeConfig]] = EncoderConfig
     protocols: ClassVar[tuple[ProtocolName, ...]] = ("finetune", "linear", "knn")
@@ -80,18 +89,30 @@ class EncoderSystem(System):
     }
     encoder: Encoder
     head: nn.Module
-    n_training_parameters: int  # parameters, at most, in any stage without labels
+    n_training_parameters: int
 
     @abstractmethod
     def build_encoder(self) -> Encoder:
-        """Return the encoder with the weights it starts from; random ones are seeded by the caller."""
+        """Return a new encoder with its initial weights; the caller seeds random weights."""
 
     def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module | None:
-        """Return the augmentation of fine-tuning, for so many clips of this feature shape; by default none."""
+        """Return the augmentation for fine-tuning; by default none.
+
+        Args:
+            shape: of one window's features, without the batch dimension.
+            clips: number of labeled train clips.
+
+        Returns:
+            A module from features and a `BatchRandom` to features of the same shape, or None.
+        """
         return None
 
     def check_sample_rate(self, encoder: Encoder) -> None:
-        """Refuse an encoder that works at another rate than that of the audio that its system is given."""
+        """Check that an encoder works at the sample rate of the audio that its system gets.
+
+        Raises:
+            UserError: the rates differ.
+        """
         if encoder.sample_rate != self.sample_rate:
             raise UserError(
                 f"the encoder works at {encoder.sample_rate:,} Hz and is given audio at {self.sample_rate:,} Hz",
@@ -100,13 +121,13 @@ class EncoderSystem(System):
 
     @property
     def uses_validation(self) -> bool:
-        """Fine-tuning chooses an epoch, linear evaluation a penalty if there are several."""
+        """Return True for fine-tuning, which selects an epoch, and for linear evaluation with several penalties."""
         if self.protocol == "linear":
             return len(self.settings.linear.C) > 1
         return self.protocol == "finetune"
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
-        """Name the embeddings of the labeled clips, which `linear` and `knn` fit."""
+        """Return the key of the labeled clips' embeddings, which `linear` and `knn` share."""
         if self.protocol == "finetune":
             return ()
         settings = self.settings.model_dump(mode="json", exclude={"finetune", "linear"})
@@ -114,11 +135,11 @@ class EncoderSystem(System):
         return ({"embeddings": settings, "of": clips},)
 
     def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
-        """Bring an encoder as far as it gets without a label: by default, random weights.
+        """Return the encoder before any label is used: by default with its initial weights.
 
         Args:
             train: the audio of the whole train split.
-            context: of the run.
+            context: device, seeds, progress and cache of the run.
         """
         with context.stage("features"):
             with context.seeds.globally("initial weights"):
@@ -129,7 +150,7 @@ class EncoderSystem(System):
         return PretrainedEncoder(encoder)
 
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
-        """Learn the encoder without labels, and bring it to the task by the protocol."""
+        """Prepare the encoder without labels, then fit it or a probe to the labels by the protocol."""
         learned = self.prepare_encoder(data.train, context)
         self.check_sample_rate(learned.encoder)
         self.encoder, self.n_training_parameters = learned.encoder, learned.n_parameters
@@ -172,13 +193,13 @@ class EncoderSystem(System):
         return summary
 
     def score(self, clips: Clips, context: RunContext) -> Tensor:
-        """Average class log-probabilities over consecutive windows of each clip."""
+        """Return class log-probabilities averaged over consecutive windows of each clip, shape (clips, classes)."""
         return class_log_probabilities(
             self.encoder, self.head, clips, self.target.window_seconds, context
         )
 
     def count_parameters(self) -> ParameterCounts:
-        """Count parameters; the train embeddings that k-NN keeps are not parameters."""
+        """Count parameters; the train embeddings of k-NN are not parameters."""
         encoder = sum(p.numel() for p in self.encoder.parameters())
         inference = encoder + sum(p.numel() for p in self.head.parameters())
         training = max(inference, self.n_training_parameters)
@@ -186,29 +207,33 @@ class EncoderSystem(System):
 
     @torch.no_grad()
     def count_macs(self) -> int:
-        """Count products of convolutions and matrices in one window, brought to a second."""
+        """Count the multiply-accumulates of convolutions and matrix products in one window, for a second of audio."""
         self.encoder.eval()
         device = next(self.head.buffers(), next(self.head.parameters(), torch.empty(0))).device
         samples = round(self.target.window_seconds * self.encoder.sample_rate)
-        # The counter knows attention as products of matrices, and not the CPU's own kernel for it.
+        # The counter counts attention as matrix products, but not in the fused kernel of the CPU.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             self.head(self.encoder(self.encoder.features(torch.zeros(1, samples, device=device))))
         operations: int = counter.get_total_flops()  # two a multiply-accumulate
         return round(operations / 2 / self.target.window_seconds)
 
     def save(self, folder: Path) -> None:
-        """Write encoder, its normalization statistics, and head to one file of tensors."""
+        """Write the encoder, its normalization statistics and the head to one file of tensors."""
         content: dict[str, Any] = {
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
             "n_training_parameters": self.n_training_parameters,
         }
-        if isinstance(self.encoder, LogMelEncoder):  # what no tensor says of what it hears
+        if isinstance(self.encoder, LogMelEncoder):  # no tensor tells the front end
             content["log_mel"] = self.encoder.log_mel.config.model_dump()
         save_tensors(folder / WEIGHTS, content)
 
     def load(self, folder: Path, context: RunContext) -> Self:
-        """Fill a new encoder and head, strictly."""
+        """Fill a new encoder and head with the tensors of a file.
+
+        Raises:
+            UserError: the file does not hold exactly the tensors of this system.
+        """
         path = folder / WEIGHTS
         content = load_tensors(path, context.device)
         with context.seeds.globally("overwritten"):  # random weights that the next lines replace
@@ -231,9 +256,9 @@ class EncoderSystem(System):
             return fit_classifier(model, views, data, self.target, self.settings.finetune, context)
 
     def _windows(self, labeled: LabeledClips, context: RunContext) -> EmbeddedWindows:
-        """Embed clips, or find their embeddings in the cache."""
+        """Embed the windows of labeled clips, or find their embeddings in the cache."""
         determined_by = {
-            # A setting may act without a tensor, such as a pooling.
+            # A setting, such as a kind of pooling, may change embeddings without changing a tensor.
             "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
             "system_version": self.version,
             **({"provenance": self.provenance} if self.provenance else {}),
@@ -256,6 +281,8 @@ class EncoderSystem(System):
         classes = len(self.target.classes)
         if self.protocol != "knn":
             return nn.Linear(encoder.embedding_size, classes)
-        held = len(saved["embeddings"]) if isinstance(saved, dict) and "embeddings" in saved else 0
-        nothing = torch.zeros(held, encoder.embedding_size)
-        return NearestNeighbors(nothing, torch.zeros(held, dtype=torch.long), classes)
+        n_windows = (
+            len(saved["embeddings"]) if isinstance(saved, dict) and "embeddings" in saved else 0
+        )
+        empty = torch.zeros(n_windows, encoder.embedding_size)
+        return NearestNeighbors(empty, torch.zeros(n_windows, dtype=torch.long), classes)

@@ -1,4 +1,4 @@
-"""Momentum contrast (MoCo, arXiv:1911.05722): a student's queries find a momentum teacher's keys among a queue of earlier ones."""
+"""Momentum contrast (MoCo, arXiv:1911.05722): a student's queries find a momentum teacher's keys in a queue of earlier keys."""
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from lape_bench.learning.training.pretrain import Objective
 
 
 class MomentumConfig(UpstreamConfig):
-    """InfoNCE against a momentum encoder and a queue, on any encoder."""
+    """Settings of InfoNCE against a momentum encoder and a queue, for any encoder."""
 
     key_features: int = Field(128, ge=2, description="features of a query and a key")
     key_hidden: int = Field(
@@ -45,7 +45,7 @@ class MomentumBranch(nn.Module):
         self.key = mlp([encoder.embedding_size, *hidden, settings.key_features])
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return the key, (batch, key_features); a subclass may add other projections."""
+        """Return a tuple whose first tensor is the key, shape (batch, key_features); a subclass may add projections."""
         return (self.key(self.encoder(features)),)
 
 
@@ -53,9 +53,9 @@ class MomentumContrast(Objective):
     """A student that learns from the first view, and a momentum teacher that sees the second.
 
     Args:
-        student: what learns; its first output is the query.
-        settings: of the head, the queue and the teacher.
-        clips: of the corpus. The queue is shorter than an epoch, so that few clips meet an older key of their own.
+        student: the trained branch; its first output is the query.
+        settings: of key head, queue and teacher.
+        clips: number of clips in the corpus. The queue is shorter than an epoch, so that few clips meet a key of their own.
     """
 
     cuda_graphable = True
@@ -73,13 +73,13 @@ class MomentumContrast(Objective):
         return self.student.encoder
 
     def forward_views(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, ...]:
-        """Return what the student makes of the first view and the teacher of the second."""
+        """Return the student's outputs for the first view, then the teacher's for the second."""
         with torch.no_grad():
-            taught = self.teacher(view_b)
-        return *self.student(view_a), *taught
+            teacher_outputs = self.teacher(view_b)
+        return *self.student(view_a), *teacher_outputs
 
     def loss(self, *projected: Tensor) -> Tensor:
-        """Return InfoNCE of a query and a key, each (batch, key_features); the keys then join the queue."""
+        """Return InfoNCE of queries and keys, each of shape (batch, key_features); the keys then join the queue."""
         query, key = projected
         loss = self._contrast_with_queue(query, key)
         self.queue.enqueue(key)
@@ -88,13 +88,16 @@ class MomentumContrast(Objective):
     def symmetric_loss(
         self, query_a: Tensor, query_b: Tensor, key_a: Tensor, key_b: Tensor
     ) -> Tensor:
-        """Return InfoNCE of each view's query and the other's key, summed; the keys then join the queue."""
+        """Return InfoNCE of each view's queries and the other's keys, summed; all keys then join the queue.
+
+        Each argument has the shape (batch, key_features).
+        """
         loss = self._contrast_with_queue(query_a, key_b) + self._contrast_with_queue(query_b, key_a)
         self.queue.enqueue(torch.cat([key_a, key_b]))
         return loss
 
     def after_step(self) -> None:
-        """Move the momentum teacher."""
+        """Update the momentum teacher."""
         momentum_update(self.teacher, self.student, self.settings.momentum)
 
     def _contrast_with_queue(self, queries: Tensor, keys: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The simplest door for a stranger's encoder: a rate, an embedding size, and waveforms to embeddings.
+"""The simplest plug-in: an encoder with a sample rate, an embedding size, and waveforms to embeddings.
 
-    class MyEncoder(nn.Module):                # or any class; what is no module is never trained
+    class MyEncoder(nn.Module):                # or any callable class; only an nn.Module can be fine-tuned
         sample_rate = 16_000                   # Hz
         embedding_size = 128
 
@@ -37,9 +37,9 @@ EXPECTED = (
 
 
 class _WrappedEncoder(Encoder):
-    """A stranger's encoder in the harness's clothes: its features are the waveforms themselves."""
+    """A plug-in's encoder as an `Encoder`: its features are the waveforms themselves."""
 
-    kind: ClassVar[type]  # the stranger's class
+    kind: ClassVar[type]  # the plug-in's class
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class _WrappedEncoder(Encoder):
         return waveforms
 
     def forward(self, features: Tensor) -> Tensor:
-        wanted = (len(features), self.embedding_size)
-        return check_embeddings(self.inner(features), wanted, self.kind.__name__)
+        shape = (len(features), self.embedding_size)
+        return check_embeddings(self.inner(features), shape, self.kind.__name__)
 
 
 class _WrappedEncoderSystem(EncoderSystem):
-    """What the harness makes of a stranger's encoder."""
+    """The system that the harness makes of a plug-in's encoder."""
 
     encoder_class: ClassVar[type[_WrappedEncoder]]
 
@@ -78,26 +78,30 @@ class _WrappedEncoderSystem(EncoderSystem):
 
 
 def _named(value: Any) -> list[Path]:
-    """Return the files and folders that a setting names, or that lists and mappings in it do."""
+    """Return the files and folders that a setting names, in lists and mappings too."""
     if isinstance(value, Mapping):
         value = [*value.values()]
     if isinstance(value, list | tuple):
-        return [place for each in value for place in _named(each)]
+        return [path for item in value for path in _named(item)]
     if not isinstance(value, str | Path):
         return []
     try:
         path = Path(value).expanduser()
-        # The current folder and those above it are no weights; "" and "." would be the first.
+        # The current folder, "" or ".", and its parents are not weights.
         is_place = path.is_file() or (
             path.is_dir() and not Path.cwd().is_relative_to(path.resolve())
         )
-    except (OSError, RuntimeError, ValueError):  # of a string that can be no path, or of no user
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # a string that cannot be a path, or "~" of an unknown user
         return []
     return [path] if is_place else []
 
 
 def is_system(loaded: Any) -> bool:
-    """Tell whether a plug-in's object is a system, or an encoder that can be made one."""
+    """Return True if a plug-in's object is a system, or an encoder that `as_system` accepts."""
     return isinstance(loaded, type) and (issubclass(loaded, System) or _is_encoder(loaded))
 
 
@@ -109,13 +113,14 @@ def _is_encoder(kind: type) -> bool:
 
 
 def as_system(loaded: type) -> type[System]:
-    """Return a plug-in's system; of an encoder, the one that the harness makes of it.
+    """Return a plug-in's system, or make one of a plug-in's encoder.
 
     Args:
-        loaded: what `is_system` accepts.
+        loaded: a class that `is_system` accepts.
 
     Raises:
-        UserError: the encoder cannot be built without arguments, or says of itself or of its arguments what the harness cannot use.
+        UserError: the encoder has an argument without a default or one that cannot be a setting, or its rate, size or version
+            is not a whole number.
     """
     if issubclass(loaded, System):
         return loaded
@@ -138,24 +143,24 @@ def as_system(loaded: type) -> type[System]:
 
 
 def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
-    """Return a number that an encoder, or its class, says of itself."""
+    """Return a whole number that is an attribute of an encoder or of its class."""
     value: Any = getattr(kind, name, otherwise)
     if not is_positive_integer(value):
         of = kind.__name__ if isinstance(kind, type) else type(kind).__name__
-        said = (
+        description = (
             "is a property, which no class can be asked"
             if isinstance(value, property)
             else f"is {value!r}"
         )
         raise UserError(
-            f"{name} of the encoder {of} {said if value is not None else 'is not there'}",
+            f"{name} of the encoder {of} {description if value is not None else 'is not there'}",
             allowed="a whole number above 0" + (", on the class" if isinstance(kind, type) else ""),
         )
     return int(value)
 
 
 def _settings(kind: type, base: type[ProbeConfig]) -> type[ProbeConfig]:
-    """Make the keyword arguments of an encoder's constructor settings of its system."""
+    """Return a settings class with the keyword arguments of an encoder's constructor."""
     own: dict[str, Any] = {}
     for parameter in _signature(kind).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -170,17 +175,19 @@ def _settings(kind: type, base: type[ProbeConfig]) -> type[ProbeConfig]:
             warnings.simplefilter(
                 "ignore", UserWarning
             )  # of names that pydantic uses itself, such as copy
-            made: type[ProbeConfig] = create_model(f"{kind.__name__}Settings", __base__=base, **own)
+            settings: type[ProbeConfig] = create_model(
+                f"{kind.__name__}Settings", __base__=base, **own
+            )
     except (PydanticUserError, ValueError, TypeError, NameError) as error:
         raise UserError(
             f"the arguments of the encoder {kind.__name__} cannot be settings ({summarize_error(error)})",
             next_step="annotate them with plain types, such as int, float, str, bool or Path, or not at all",
         ) from error
-    return made
+    return settings
 
 
 def _signature(kind: type) -> inspect.Signature:
-    """Return what a constructor takes, with annotations as types also where they are kept as text."""
+    """Return the signature of a constructor, with annotations as types if they can be evaluated."""
     try:
         return inspect.signature(kind, eval_str=True)
     except FAILURES:

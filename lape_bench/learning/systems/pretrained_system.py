@@ -1,4 +1,4 @@
-"""Upstream systems: an encoder learns from unlabeled audio, and is kept as an artifact."""
+"""Upstream systems: an encoder is pre-trained on unlabeled audio and cached as an artifact."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from lape_bench.runtime.artifacts import Artifact, stable_name
 from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSummary
 
 FILE = "upstream.pt"
-# Settings that act later, or whose effect stands in the artifact's name as seed and corpus.
-NAMED_OTHERWISE = {"finetune": True, "linear": True, "corpus": True, "pretrain": {"seed"}}
+# Settings that act after pre-training, or whose effect is in the key as seed and corpus.
+NOT_IN_KEY = {"finetune": True, "linear": True, "corpus": True, "pretrain": {"seed"}}
 
 
 class UpstreamConfig(SpectrogramConfig):
-    """Settings of an encoder that learns from unlabeled audio first."""
+    """Settings of an encoder that is pre-trained on unlabeled audio."""
 
     corpus: tuple[str, ...] = Field(
         (TARGET_AUDIO,),
@@ -45,13 +45,13 @@ class UpstreamConfig(SpectrogramConfig):
 
 @dataclass(frozen=True)
 class PretrainedUpstream:
-    """A pre-trained encoder.
+    """A pre-trained encoder with its artifact.
 
     Attributes:
-        encoder: on the run's device, with the corpus's feature statistics.
-        artifact: where it is kept.
-        curve: of its training.
-        n_parameters: held while it was trained, heads and momentum teacher among them.
+        encoder: on the run's device; its features are normalized with the statistics of the corpus.
+        artifact: the cache entry that holds it.
+        curve: the learning curve of pre-training.
+        n_parameters: number of parameters during pre-training, with heads and momentum teacher.
     """
 
     encoder: Encoder
@@ -61,10 +61,13 @@ class PretrainedUpstream:
 
 
 class UpstreamSystem(SpectrogramSystem):
-    """A system whose encoder is pre-trained by an objective.
+    """A system whose encoder is pre-trained by a self-supervised objective.
+
+    A subclass defines `new_encoder` and `build_objective`.
 
     Attributes:
-        artifact_name: what upstreams of exactly this class are named by; without one, its module and name.
+        artifact_name: the name of exactly this class in the keys of its upstreams, so that it may move; by default module and
+            class name.
     """
 
     artifact_name: ClassVar[str]
@@ -77,20 +80,33 @@ class UpstreamSystem(SpectrogramSystem):
     @classmethod
     @abstractmethod
     def new_encoder(cls, settings: Any) -> Encoder:
-        """Return an encoder with random weights, which are seeded by the caller."""
+        """Return an encoder with random weights; the caller seeds them.
+
+        Args:
+            settings: an instance of the class's `Settings`.
+        """
 
     @classmethod
     def new_views(cls, settings: Any, shape: tuple[int, ...], clips: int) -> Views:
-        """Return what turns features into the views that are compared, for a corpus of so many clips."""
+        """Return the augmentation that makes the views; by default log-mixup-exp and random resize crop.
+
+        Args:
+            settings: an instance of the class's `Settings`.
+            shape: bands and frames of one window's log-mel spectrogram.
+            clips: number of clips in the corpus.
+        """
         n_mels, frames = shape
         return Views((n_mels, frames), clips)
 
     @classmethod
     @abstractmethod
     def build_objective(cls, encoder: Any, settings: Any, clips: int) -> Objective:
-        """Give a new encoder the heads and the loss it learns by, from a corpus of so many clips.
+        """Return the objective: the encoder with its heads and its loss. The caller seeds random weights.
 
-        Random weights are seeded by the caller.
+        Args:
+            encoder: a new encoder, on the CPU.
+            settings: an instance of the class's `Settings`.
+            clips: number of clips in the corpus.
         """
 
     @classmethod
@@ -100,16 +116,16 @@ class UpstreamSystem(SpectrogramSystem):
 
     @classmethod
     def artifact_key(cls, settings: Any, seed: int) -> dict[str, Any]:
-        """Return what an upstream is determined by beside its corpus.
+        """Return the part of an upstream's cache key that does not depend on the corpus.
 
         Args:
             settings: an instance of the class's `Settings`.
-            seed: of the run.
+            seed: of the run; used if `settings.pretrain.seed` is None.
         """
         return {
             "system": stable_name(cls),
             "system_version": cls.version,
-            "settings": settings.model_dump(mode="json", exclude=NAMED_OTHERWISE),
+            "settings": settings.model_dump(mode="json", exclude=NOT_IN_KEY),
             "seed": seed if settings.pretrain.seed is None else settings.pretrain.seed,
             **({"code": code} if (code := cls.plugin_code()) else {}),
         }
@@ -124,7 +140,7 @@ class UpstreamSystem(SpectrogramSystem):
         return cls.artifact_key(settings, cell.seed) | {"corpus": corpus}
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
-        """Name the upstream too."""
+        """Return the key of the upstream too."""
         return (
             *super().shared_artifacts(cell, train),
             self.planned_artifact_key(self.settings, cell, train),
@@ -134,17 +150,20 @@ class UpstreamSystem(SpectrogramSystem):
     def load_or_pretrain(
         cls, settings: Any, train: Clips | None, context: RunContext
     ) -> PretrainedUpstream:
-        """Find the upstream of these settings in the cache, or train it.
+        """Load the upstream of these settings from the cache, or pre-train it.
 
         Args:
             settings: an instance of the class's `Settings`.
-            train: the audio of the task under evaluation, where the corpus may name it.
-            context: of the run.
+            train: the train audio of the task under evaluation, for a corpus with the entry "target"; None without a task.
+            context: device, seeds, progress and cache of the run.
+
+        Raises:
+            UserError: the corpus cannot be found or is too small, or the loss is not finite.
         """
         corpus = context.load_corpus(settings.corpus, train)
-        named = cls.artifact_key(settings, context.seeds.seed)
-        seeds = Seeds(named["seed"], "upstream")
-        with seeds.globally("overwritten"):  # random weights that those found or learned replace
+        key = cls.artifact_key(settings, context.seeds.seed)
+        seeds = Seeds(key["seed"], "upstream")
+        with seeds.globally("overwritten"):  # random weights that are replaced below
             encoder = cls.new_encoder(settings)
 
         def compute(folder: Path, inside: RunContext) -> None:
@@ -162,38 +181,42 @@ class UpstreamSystem(SpectrogramSystem):
                 shape = learner.feature_shape(settings.pretrain.window_seconds)
                 views = cls.new_views(settings, shape, len(corpus)).to(inside.device)
                 curve = pretrain(objective, views, corpus, settings.pretrain, inside)
-            held = sum(parameter.numel() for parameter in objective.parameters())
-            content = {"encoder": learner.state_dict(), "curve": list(curve), "parameters": held}
+            n_parameters = sum(parameter.numel() for parameter in objective.parameters())
+            content = {
+                "encoder": learner.state_dict(),
+                "curve": list(curve),
+                "parameters": n_parameters,
+            }
             save_tensors(folder / FILE, content)
 
-        found = context.artifact(
+        artifact = context.artifact(
             "upstream",
             f"{cls.__name__}, d = {encoder.embedding_size}, on {', '.join(settings.corpus)}: {len(corpus):,} clips",
-            named | {"corpus": corpus.key},
+            key | {"corpus": corpus.key},
             compute,
         )
-        content = load_tensors(found.folder / FILE, context.device)
+        content = load_tensors(artifact.folder / FILE, context.device)
         load_strictly(
-            encoder.to(context.device), content["encoder"], f"the upstream in {found.folder}"
+            encoder.to(context.device), content["encoder"], f"the upstream in {artifact.folder}"
         )
-        return PretrainedUpstream(encoder, found, tuple(content["curve"]), content["parameters"])
+        return PretrainedUpstream(encoder, artifact, tuple(content["curve"]), content["parameters"])
 
     def build_encoder(self) -> Encoder:
         """Return a new encoder of these settings."""
         return self.new_encoder(self.settings)
 
     def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
-        """Pre-train the encoder, or find it."""
+        """Load the encoder from the cache, or pre-train it."""
         upstream = self.load_or_pretrain(self.settings, train, context)
         summary = TrainingSummary(curves={STAGE: upstream.curve})
         return PretrainedEncoder(upstream.encoder, summary, upstream.n_parameters)
 
 
 def load_upstream(name: str) -> type[UpstreamSystem]:
-    """Import the class of an upstream system.
+    """Import the class of an upstream system by its name.
 
     Raises:
-        UserError: no such system, or one that learns nothing without labels.
+        UserError: there is no such system, or it is not an `UpstreamSystem`.
     """
     system: type[UpstreamSystem] = SYSTEMS.load(
         name,

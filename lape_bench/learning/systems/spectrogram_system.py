@@ -1,4 +1,4 @@
-"""Systems whose encoder reads log-mel spectrograms: BYOL-A's views are their augmentation."""
+"""Systems whose encoder reads log-mel spectrograms, with BYOL-A's views as augmentation."""
 
 from typing import ClassVar
 
@@ -11,13 +11,13 @@ from lape_bench.learning.training.finetune import FinetuneConfig
 
 
 class SpectrogramFinetuneConfig(FinetuneConfig):
-    """Fine-tuning on log-mels, which views can be made of."""
+    """Fine-tuning on log-mel spectrograms."""
 
     augment: bool = Field(True, description="train on views instead of the plain log-mels")
 
 
 class SpectrogramConfig(EncoderConfig):
-    """Settings of an encoder of log-mels."""
+    """Settings of an encoder of log-mel spectrograms."""
 
     finetune: SpectrogramFinetuneConfig = Field(default_factory=SpectrogramFinetuneConfig)
 
@@ -28,7 +28,7 @@ class SpectrogramSystem(EncoderSystem):
     Settings: ClassVar[type[ProbeConfig]] = SpectrogramConfig
 
     def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module | None:
-        """Return log-mixup-exp and random resize crop, unless a setting says otherwise."""
+        """Return log-mixup-exp and random resize crop, or None if `finetune.augment` is false."""
         if not self.settings.finetune.augment:
             return None
         n_mels, frames = shape
