@@ -1,4 +1,4 @@
-"""Clips become batches of waveforms on the device; windows are cut there, for a whole batch at once."""
+"""Batches of waveforms on the device: random windows, consecutive windows, and whole clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from torch import Tensor
 from lape_bench.data.audio_store import Clips
 from lape_bench.runtime.batch_random import BatchRandom
 
-REMAINDER = 0.1  # a rest of at most this share of a window gets no window of its own
+REMAINDER = 0.1  # a remainder of at most this share of a window gets no window of its own
 SAMPLES_A_BATCH = 64 * 16_000  # of whole clips of one length, which bounds the memory of a batch
 
 
 @dataclass(frozen=True)
 class DeviceClips:
-    """Clips whose audio is on the device where it fits, and is gathered from the store where it does not.
+    """Clips whose audio is on the device if it fits there, and otherwise stays in a memory-mapped file.
 
     Attributes:
-        samples: all audio, shape (total samples,).
-        starts: first sample of each clip, shape (clips,), on the samples' device.
+        samples: all audio, shape (total samples,), float32.
+        starts: index of each clip's first sample, shape (clips,), on the device of the samples.
         lengths: samples of each clip, same shape and device.
-        device: where batches go.
+        device: the device of the batches.
     """
 
     samples: Tensor
@@ -36,13 +36,13 @@ class DeviceClips:
 
 
 def to_device(clips: Clips, device: torch.device) -> DeviceClips:
-    """Move clips to the device if they fit; else leave them mapped and move each batch."""
-    held = torch.from_numpy(clips.samples)
+    """Move clips to the device, unless they are memory-mapped: then each batch is moved."""
+    samples = torch.from_numpy(clips.samples)
     if not isinstance(clips.samples, np.memmap):
-        held = held.to(device)
-    where = held.device
+        samples = samples.to(device)
+    where = samples.device
     starts, lengths = (torch.from_numpy(a).to(where) for a in (clips.starts, clips.lengths))
-    return DeviceClips(held, starts, lengths, device)
+    return DeviceClips(samples, starts, lengths, device)
 
 
 def random_windows(clips: DeviceClips, indices: Tensor, window: int, random: BatchRandom) -> Tensor:
@@ -50,18 +50,18 @@ def random_windows(clips: DeviceClips, indices: Tensor, window: int, random: Bat
 
     Args:
         clips: the clips.
-        indices: which of them, shape (batch,).
+        indices: clips of the batch, shape (batch,).
         window: samples of a window.
-        draws: of the batch.
+        random: draws for the rows of the batch.
 
     Returns:
-        Shape (batch, window), on the clips' device.
+        Shape (batch, window), float32, on the device of the clips.
     """
-    where = clips.lengths.device
-    indices = indices.to(where, non_blocking=True)
+    device_of_clips = clips.lengths.device
+    indices = indices.to(device_of_clips, non_blocking=True)
     room = clips.lengths[indices] - window
     uniform = random.uniform(len(indices), dtype=torch.float64)
-    uniform = uniform.to(where, non_blocking=True)
+    uniform = uniform.to(device_of_clips, non_blocking=True)
     inside = (uniform * (room + 1).clamp(min=1)).long()
     offsets = torch.where(
         room >= 0, inside, room // 2
@@ -70,25 +70,25 @@ def random_windows(clips: DeviceClips, indices: Tensor, window: int, random: Bat
 
 
 def cut_windows(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
-    """Cut windows at given offsets; what lies outside a clip is zero.
+    """Cut windows at given offsets; samples outside a clip are zero.
 
     Args:
         clips: the clips.
-        indices: which of them, shape (batch,).
-        offsets: first sample of each window in its clip, may be negative, shape (batch,).
+        indices: the clip of each window, shape (batch,).
+        offsets: first sample of each window within its clip, shape (batch,); it may be negative.
         window: samples of a window.
 
     Returns:
-        Shape (batch, window), on the clips' device.
+        Shape (batch, window), float32, on the device of the clips.
     """
-    where = clips.samples.device
-    laid = cut_by_copying if where.type == "cpu" else cut_by_indexing
-    windows = laid(clips, indices.to(where), offsets.to(where), window)
+    device_of_clips = clips.samples.device
+    cut = cut_by_copying if device_of_clips.type == "cpu" else cut_by_indexing
+    windows = cut(clips, indices.to(device_of_clips), offsets.to(device_of_clips), window)
     return windows.to(clips.device, non_blocking=True)
 
 
 def cut_by_indexing(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
-    """Cut all windows of a batch by one index, as an accelerator likes it; arguments as of `cut_windows`."""
+    """Cut all windows of a batch with one index operation, which is fast on a GPU; arguments as of `cut_windows`."""
     position = offsets[:, None] + torch.arange(window, device=offsets.device)
     inside = (position >= 0) & (position < clips.lengths[indices, None])
     source = (clips.starts[indices, None] + position).clamp_(0, len(clips.samples) - 1)
@@ -96,7 +96,7 @@ def cut_by_indexing(clips: DeviceClips, indices: Tensor, offsets: Tensor, window
 
 
 def cut_by_copying(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
-    """Cut the same windows one by one: on a CPU an index for every sample takes twenty times as long as copying."""
+    """Cut windows one by one: on a CPU an index for every sample takes twenty times as long as copying."""
     windows, samples = np.zeros((len(indices), window), np.float32), clips.samples.numpy()
     begins, lengths = clips.starts[indices].tolist(), clips.lengths[indices].tolist()
     for row, begin, length, offset in zip(windows, begins, lengths, offsets.tolist(), strict=True):
@@ -107,17 +107,17 @@ def cut_by_copying(clips: DeviceClips, indices: Tensor, offsets: Tensor, window:
 
 
 def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor, Tensor]:
-    """Lay windows over whole clips: evenly spaced, the first at the start, the last at the end.
+    """Lay evenly spaced windows over whole clips, the first at the start, the last at the end.
 
-    A clip gets as many as it holds, rounded up unless the rest is at most a tenth of a window;
-    a clip of about one window or less gets one, in its middle.
+    The number of windows is length / window, rounded up unless the remainder is at most a tenth of a window. A clip of about
+    one window or less gets one window in its middle.
 
     Args:
         lengths: samples of each clip, shape (clips,).
         window: samples of a window.
 
     Returns:
-        Clip index and offset of each window, both of shape (windows,), in the clips' order.
+        Clip index and offset of each window, both of shape (windows,), int64, in the order of the clips.
     """
     counts = np.maximum(1, np.ceil(lengths / window - REMAINDER)).astype(np.int64)
     clip = np.repeat(np.arange(len(lengths)), counts)
@@ -131,10 +131,10 @@ def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor
 def whole_clip_batches(
     clips: Clips, device: torch.device
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Go through whole clips without padding, in batches of one length.
+    """Go through whole clips without padding, in batches of equal length.
 
     Yields:
-        Clip indices, shape (batch,), and waveforms, shape (batch, samples).
+        Clip indices, shape (batch,), and waveforms on the device, shape (batch, samples), float32.
     """
     order = np.argsort(clips.lengths, kind="stable")
     edges = np.flatnonzero(np.diff(clips.lengths[order])) + 1

@@ -1,4 +1,4 @@
-"""Embeddings of clips by a frozen encoder, computed once and kept."""
+"""Embeddings of clips by a frozen encoder, computed once and cached."""
 
 import hashlib
 import pickle
@@ -27,24 +27,24 @@ def cached_embeddings(
     determined_by: Mapping[str, Any],
     context: RunContext,
 ) -> tuple[Tensor, Tensor]:
-    """Embed every window of whole clips, or find their embeddings in the cache.
+    """Embed every window of whole clips, or load their embeddings from the cache.
 
     Args:
         encoder: on the context's device.
         clips: the clips.
-        window_seconds: of the windows laid over each clip.
-        determined_by: what acts on an embedding beside the encoder's tensors, such as a kind of pooling.
-        context: of the run.
+        window_seconds: length of the windows laid over each clip.
+        determined_by: further parts of the cache key, such as a kind of pooling that no tensor shows.
+        context: device, precision, progress and cache of the run.
 
     Returns:
-        As `inference.embed`.
+        Embeddings and clip index of each window, as of `inference.embed`.
     """
 
     def compute(folder: Path, inside: RunContext) -> None:
         embeddings, owner = embed(encoder, clips, window_seconds, inside)
         save_tensors(folder / FILE, {"embeddings": embeddings, "owner": owner})
 
-    found = context.artifact(
+    artifact = context.artifact(
         "embeddings",
         f"{type(encoder).__name__}, {encoder.embedding_size} numbers, {len(clips):,} clips",
         {
@@ -57,12 +57,12 @@ def cached_embeddings(
         },
         compute,
     )
-    held = load_tensors(found.folder / FILE, torch.device("cpu"))
-    return held["embeddings"], held["owner"]
+    content = load_tensors(artifact.folder / FILE, torch.device("cpu"))
+    return content["embeddings"], content["owner"]
 
 
 def state_checksum(module: nn.Module) -> str:
-    """Hash the names, shapes and bytes of a module's tensors, and what else its state holds."""
+    """Return the SHA-256 of a module's state: names, shapes, types and bytes of its tensors, and other values."""
     sha256 = hashlib.sha256()
     for name, value in _leaves("", module.state_dict()):
         if isinstance(value, Tensor):
@@ -75,13 +75,13 @@ def state_checksum(module: nn.Module) -> str:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Tensor | bytes]]:
-    """Go through a state's tensors and the bytes of other values, whose names are joined by dots where they are nested."""
+    """Yield the tensors of a nested state, and other values as bytes, with names joined by dots."""
     if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _leaves(f"{name}.{key}" if name else str(key), each)
+        for key, item in value.items():
+            yield from _leaves(f"{name}.{key}" if name else str(key), item)
     elif isinstance(value, list | tuple):
-        for place, each in enumerate(value):
-            yield from _leaves(f"{name}.{place}", each)
+        for place, item in enumerate(value):
+            yield from _leaves(f"{name}.{place}", item)
     elif isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, set | frozenset):

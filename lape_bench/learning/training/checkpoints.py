@@ -1,4 +1,4 @@
-"""Tensors on disk: written whole, read without running code, fitted to the last one."""
+"""Files of tensors: written atomically, read without running code, loaded strictly."""
 
 import pickle
 import sys
@@ -16,10 +16,10 @@ NAMED = 3
 
 
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors, and plain values around them, to one file: whole, or not at all."""
+    """Write tensors, and plain values around them, to one file, atomically."""
     # Through a file of ours: torch's own writer turns a full disk into a RuntimeError.
     with new_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(_one_string_each(dict(content)), file)
+        torch.save(_intern_keys(dict(content)), file)
 
 
 def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
@@ -47,7 +47,12 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def load_strictly(module: nn.Module, tensors: object, where: str) -> None:
-    """Fill every tensor of `module`, and leave none over.
+    """Load tensors into a module that has exactly these tensors.
+
+    Args:
+        module: changed in place.
+        tensors: a state dict; any other object counts as an empty one.
+        where: the source of the tensors, for the error message.
 
     Raises:
         UserError: a tensor is missing, left over or of another shape; the first few are named.
@@ -70,14 +75,14 @@ def load_strictly(module: nn.Module, tensors: object, where: str) -> None:
     module.load_state_dict(given)
 
 
-def _one_string_each(value: Any) -> Any:
-    """Make equal keys one object: pickle writes a second mention of the same string shorter than an equal one."""
+def _intern_keys(value: Any) -> Any:
+    """Make equal keys one object, so that equal content has equal bytes: pickle refers to an object that it has seen."""
     if isinstance(value, dict):
         return {
-            sys.intern(key) if isinstance(key, str) else key: _one_string_each(each)
-            for key, each in value.items()
+            sys.intern(key) if isinstance(key, str) else key: _intern_keys(item)
+            for key, item in value.items()
         }
-    return [_one_string_each(each) for each in value] if type(value) is list else value
+    return [_intern_keys(item) for item in value] if type(value) is list else value
 
 
 def _shape(value: object) -> tuple[int, ...] | str:

@@ -1,7 +1,8 @@
-"""Training steps recorded as CUDA graphs: a GPU starts a thousand kernels at once, where Python starts them one by one.
+"""Training steps recorded as CUDA graphs, so that a GPU starts all kernels of a step at once.
 
-What is recorded are kernels and the addresses they work on, and no Python: a step may be recorded if it does the same each
-time, asks the device for no value, and changes in place what outlives it. Dropout draws anew in every replay.
+A recording holds kernels and the addresses that they work on, and no Python code. A step may be recorded if it does the same
+each time, reads no value back from the device, and changes in place whatever outlives it. Dropout draws new numbers in every
+replay.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-WARM_UP_CALLS = 3  # of each shape, in which libraries set themselves up and the optimizer its state
+WARM_UP_CALLS = 3  # with each shape, so that libraries and the optimizer initialize their state
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class _Recording:
 
 
 class Graphed:
-    """A function of tensors on a GPU that is recorded for each shape of them, and from then on replayed.
+    """A function on a GPU that is recorded once for each combination of input shapes, and replayed from then on.
 
     Args:
-        function: of tensors to one tensor; see the module for what it may do.
+        function: from tensors to one tensor; the module's docstring says what it may do.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -36,7 +37,7 @@ class Graphed:
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return what the function does."""
+        """Return a copy of the function's output."""
         shapes = tuple(tensor.shape for tensor in inputs)
         self._calls[shapes] += 1
         if self._calls[shapes] <= WARM_UP_CALLS:
@@ -44,13 +45,13 @@ class Graphed:
         if shapes not in self._recordings:
             self._recordings[shapes] = self._record(inputs)
         recording = self._recordings[shapes]
-        for ours, given in zip(recording.inputs, inputs, strict=True):
-            ours.copy_(given)
+        for static, value in zip(recording.inputs, inputs, strict=True):
+            static.copy_(value)
         recording.graph.replay()
         return recording.output.clone()
 
     def _call_directly(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Call it on the stream of the recordings, which the nodes of its backward pass remember."""
+        """Call the function on the stream of the recordings, which its backward pass then uses too."""
         outside = torch.cuda.current_stream()
         self._stream.wait_stream(outside)
         with torch.cuda.stream(self._stream):
@@ -59,9 +60,9 @@ class Graphed:
         return output
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
-        graph, held = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in inputs)
+        graph, static_inputs = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in inputs)
         # Other threads may go on using the device: the one that moves a batch, say.
         mode = "thread_local"
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
-            output = self.function(*held)
-        return _Recording(graph, held, output)
+            output = self.function(*static_inputs)
+        return _Recording(graph, static_inputs, output)

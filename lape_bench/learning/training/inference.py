@@ -1,4 +1,4 @@
-"""Whole clips through a model: windows in, one row of numbers a clip out."""
+"""Inference on whole clips: embeddings of windows, and class log-probabilities of clips."""
 
 from collections.abc import Callable, Iterable
 
@@ -18,18 +18,24 @@ from lape_bench.system import RunContext
 SECONDS_A_BATCH = 64.0  # of audio
 
 WindowBatches = tuple[Tensor, Iterable[tuple[Tensor, Tensor]]]
-"""The clip index of each window, shape (windows,), and, batch after batch, which windows and their waveforms."""
+"""The clip index of each window, shape (windows,), and batches of window indices and waveforms (batch, samples)."""
 
 
 @torch.no_grad()
 def embed(
     encoder: Encoder, clips: Clips, window_seconds: float, context: RunContext
 ) -> tuple[Tensor, Tensor]:
-    """Embed every window of whole clips.
+    """Embed every window of whole clips; the encoder is left in evaluation mode.
+
+    Args:
+        encoder: on the context's device.
+        clips: the clips.
+        window_seconds: length of the windows; ignored if the encoder takes whole clips.
+        context: device, precision and progress.
 
     Returns:
-        Embeddings, shape (windows, features), float32, on the CPU, and the clip index of each, shape
-        (windows,), in the clips' order.
+        Embeddings, shape (windows, features), float32, on the CPU, and the clip index of each window, shape (windows,), in the
+        order of the clips.
     """
     encoder.eval()
 
@@ -47,6 +53,13 @@ def class_log_probabilities(
 ) -> Tensor:
     """Score whole clips: class log-probabilities of consecutive windows, averaged over each clip.
 
+    Args:
+        encoder: on the context's device.
+        head: from embeddings to class scores, on the same device.
+        clips: the clips.
+        window_seconds: length of the windows; ignored if the encoder takes whole clips.
+        context: device, precision and progress.
+
     Returns:
         Shape (clips, classes), float32, on the CPU; each row is normalized again after averaging.
     """
@@ -56,7 +69,7 @@ def class_log_probabilities(
     def scored(features: Tensor) -> Tensor:
         with context.autocast():
             embeddings = encoder(features)
-        # The head stays in float32: it costs nothing, and rounding would move a probe's decisions.
+        # The head stays in float32: it costs little, and rounding would change the decisions of a probe.
         scores: Tensor = head(embeddings.float())
         return scores.log_softmax(dim=1)
 
@@ -65,7 +78,16 @@ def class_log_probabilities(
 
 
 def average_by_clip(values: Tensor, owner: Tensor, clips: int) -> Tensor:
-    """Average rows of shape (windows, n) over the windows of each clip: (clips, n)."""
+    """Average rows over the windows of each clip.
+
+    Args:
+        values: shape (windows, n).
+        owner: clip index of each window, shape (windows,).
+        clips: number of clips; each has at least one window.
+
+    Returns:
+        Shape (clips, n).
+    """
     total = values.new_zeros(clips, values.shape[1]).index_add_(0, owner, values)
     return total / torch.bincount(owner, minlength=clips)[:, None]
 
@@ -78,7 +100,7 @@ def _map_windows(
     context: RunContext,
     title: str,
 ) -> tuple[Tensor, Tensor]:
-    """Turn the features of every window, (batch, ...), into rows, (batch, n).
+    """Apply a function from features (batch, ...) to rows (batch, n) to every window.
 
     Returns:
         The rows, shape (windows, n), on the CPU, and the clip index of each, shape (windows,), in the clips' order.
@@ -90,25 +112,24 @@ def _map_windows(
     rows: Tensor | None = None
     with context.progress.task(title, len(owner), unit) as task:
         for places, waveforms in batches:
-            made = row(encoder.features(waveforms)).cpu()
-            if (
-                rows is None
-            ):  # put together at the end, those of a large data set would lie there twice
-                rows = made.new_empty(len(owner), made.shape[1])
-            rows[places] = made
+            output = row(encoder.features(waveforms)).cpu()
+            if rows is None:
+                # Filled in place: a list of batches would need twice the memory when it is concatenated.
+                rows = output.new_empty(len(owner), output.shape[1])
+            rows[places] = output
             task.advance(len(places))
     assert rows is not None, "there are clips"
     return rows, owner
 
 
 def _whole(clips: Clips, context: RunContext) -> WindowBatches:
-    """Take each clip as one window."""
+    """Return each clip as one window."""
     batches = whole_clip_batches(clips, context.device)
     return torch.arange(len(clips)), ((torch.from_numpy(places), x) for places, x in batches)
 
 
 def _windows(clips: Clips, window_seconds: float, context: RunContext) -> WindowBatches:
-    """Lay windows of one length over each clip."""
+    """Return consecutive windows of one length over each clip."""
     window = round(window_seconds * clips.rate)
     owner, offsets = consecutive_windows(clips.lengths, window)
     on_device = to_device(clips, context.device)

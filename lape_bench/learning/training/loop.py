@@ -1,7 +1,7 @@
-"""The training loop: epochs of random windows, a schedule, checkpoints. What a step learns from, and what, are its arguments.
+"""The training loop: epochs of random windows, a learning rate schedule, checkpoints. Inputs and loss are arguments.
 
-A killed run goes on from its last checkpoint and ends with the same bytes: every epoch draws from
-generators named by the epoch, so a checkpoint holds tensors and no generator's state.
+A killed run resumes from its last checkpoint and ends with the same bytes. Every epoch draws from generators named after the
+epoch, so a checkpoint needs no state of a generator.
 """
 
 import logging
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class OptimizerConfig(Config):
-    """An optimizer and how its learning rate moves."""
+    """An optimizer and its learning rate schedule."""
 
     name: Literal["sgd", "adam"] = Field("adam", description="sgd or adam")
     learning_rate: float = Field(1e-3, gt=0, description="the highest")
@@ -50,11 +50,11 @@ class OptimizerConfig(Config):
     )
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer of a module's parameters."""
+        """Return an optimizer of the module's trainable parameters."""
         parameters = [p for p in module.parameters() if p.requires_grad]
         device = parameters[0].device
         on_gpu = device.type == "cuda"
-        # A number would be recorded with the step, and never change.
+        # In a tensor, because a CUDA graph would record a number and never change it.
         rate = torch.tensor(self.learning_rate, device=device) if on_gpu else self.learning_rate
         if self.name == "sgd":
             return torch.optim.SGD(
@@ -70,7 +70,7 @@ class OptimizerConfig(Config):
         )
 
     def learning_rate_factor(self, progress: float) -> float:
-        """Return what the learning rate is multiplied by when `progress`, in [0, 1), of the steps are done."""
+        """Return the factor of the learning rate after a share `progress`, in [0, 1), of the steps."""
         if progress < self.warm_up:
             return progress / self.warm_up
         if self.schedule == "constant":
@@ -79,31 +79,31 @@ class OptimizerConfig(Config):
 
 
 def cosine(progress: float) -> float:
-    """Fall from 1 to 0 along half a cosine."""
+    """Return a factor that falls from 1 to 0 along half a cosine as `progress` goes from 0 to 1."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 
 class Stateful(Protocol):
-    """What a checkpoint can hold."""
+    """An object whose state a checkpoint can hold."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values."""
+        """Return the state as tensors and plain values."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> object:
-        """Take them up again."""
+        """Continue from a saved state."""
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What is gone through, and how often.
+    """The clips of a training, and the number of passes through them.
 
     Attributes:
         clips: the audio.
         window: samples of a window.
-        batch_size: clips a batch, at most; batches are nearly equal, so that none is left with a single clip.
-        epochs: passes through the clips, at least.
-        min_steps: with few clips, more passes are made until so many steps are.
-        windows_per_clip: random ones a clip and epoch, drawn independently.
+        batch_size: the largest number of clips in a batch; batches are nearly equal, so that none has a single clip.
+        epochs: the smallest number of passes through the clips.
+        min_steps: further passes are made until there are so many steps.
+        windows_per_clip: random windows of each clip in an epoch, drawn independently.
     """
 
     clips: Clips
@@ -115,17 +115,17 @@ class EpochPlan:
 
     @property
     def n_batches(self) -> int:
-        """Steps of an epoch."""
+        """Number of batches, and steps, in an epoch."""
         return math.ceil(len(self.clips) / self.batch_size)
 
     @property
     def total_epochs(self) -> int:
-        """Epochs that are really made."""
+        """Number of epochs, with those that `min_steps` adds."""
         return max(self.epochs, math.ceil(self.min_steps / self.n_batches))
 
 
 class UnlabeledConfig(Config):
-    """How long, on what windows and by what optimizer a stage without labels is trained."""
+    """Length, windows and optimizer of a training stage without labels."""
 
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     batch_size: int = Field(64, ge=3, description="clips a step, at most")
@@ -141,30 +141,30 @@ class UnlabeledConfig(Config):
     )
 
     def epoch_plan(self, clips: Clips) -> EpochPlan:
-        """Return the passes through these clips."""
+        """Return the plan for these clips."""
         window = round(self.window_seconds * clips.rate)
         return EpochPlan(clips, window, self.batch_size, self.epochs, self.min_steps)
 
 
 @dataclass
 class TrainingLoop:
-    """One training.
+    """One training stage.
 
     Attributes:
-        name: of the stage, for the user, and of its checkpoint.
-        plan: the clips and how often they are gone through.
-        model: what is trained; put into training mode before every epoch.
-        optimizer: of the model's parameters; the rates it has now are the highest.
-        learning_rate_factor: progress in [0, 1) to what the learning rates are multiplied by.
-        inputs: makes of a batch what the loss is computed from.
-        loss: of the inputs, to lower.
-        cuda_graphable: true where the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
+        name: of the stage, for progress and messages, and of the checkpoint file.
+        plan: the clips and the number of passes.
+        model: the trained module; put into training mode before every epoch.
+        optimizer: of the model's parameters; its present learning rates are the highest.
+        learning_rate_factor: from progress in [0, 1) to the factor of the learning rates.
+        inputs: computes the arguments of the loss from a batch; see `Inputs`.
+        loss: from the inputs to a scalar.
+        cuda_graphable: true if the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
             has a part in the inputs.
         before_epoch: called with the epoch's number before it; returns the clips it goes through, shape (clips,), in their
             order, of which some may come twice and some not; None is each once, in random order.
-        after_step: called after each update, such as for a momentum teacher.
-        after_epoch: called with the epoch's number after it, for values to add to the curve.
-        extra_state: what a checkpoint must hold beside model and optimizer, by name.
+        after_step: called after each update, for example to move a momentum teacher.
+        after_epoch: called with the number of the epoch after it; returns numbers for the learning curve.
+        extra_state: further objects whose state a checkpoint holds, by name.
     """
 
     name: str
@@ -181,13 +181,13 @@ class TrainingLoop:
     extra_state: Mapping[str, Stateful] = field(default_factory=dict)
 
     def run(self, context: RunContext) -> Curve:
-        """Train to the end, from the checkpoint of a killed run if there is one.
+        """Train to the end, resuming from the checkpoint of a killed run if there is one.
 
         Returns:
             For each epoch its number, its mean loss, and what `after_epoch` adds.
 
         Raises:
-            UserError: the loss is no longer finite.
+            UserError: the loss is not finite.
         """
         plan, epochs = self.plan, self.plan.total_epochs
         clips = to_device(plan.clips, context.device)
@@ -219,7 +219,7 @@ class TrainingLoop:
                             _set_rate(group, rate * self.learning_rate_factor(progress))
                         several = process_group.local_rows(batch).repeat(plan.windows_per_clip)
                         waveforms = random_windows(clips, several, plan.window, random)
-                        # Kept each by itself, they would hold the pages of all that was freed beside them.
+                        # In one tensor: many small ones would keep the freed memory around them from the system.
                         losses[step] = update(*self.inputs(waveforms, batch, random))
                         task.advance(len(batch))
                 mean = float(losses.mean())
@@ -238,7 +238,7 @@ class TrainingLoop:
         return tuple(checkpoint.curve)
 
     def _update(self, *inputs: Tensor) -> Tensor:
-        """Make one step and return the loss before it."""
+        """Take one optimizer step, and return the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(*inputs)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
@@ -255,7 +255,7 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
 
 
 class _Checkpoint:
-    """The state of a loop after an epoch, in memory and on disk."""
+    """The state of a loop after its last epoch, in memory and on disk."""
 
     def __init__(self, loop: TrainingLoop, context: RunContext) -> None:
         self.parts: dict[str, Stateful] = {"model": loop.model, "optimizer": loop.optimizer}

@@ -11,20 +11,20 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def momentum_copy(student: ModuleT) -> ModuleT:
-    """Return a copy that no gradient reaches."""
+    """Return a copy whose parameters take no gradient."""
     return copy.deepcopy(student).requires_grad_(False)
 
 
 @torch.no_grad()
 def momentum_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
-    """Move the teacher's parameters: theta_k <- m theta_k + (1 - m) theta_q, Eq. (2).
+    """Update the teacher's parameters in place: theta_k <- m theta_k + (1 - m) theta_q, Eq. (2) of arXiv:1911.05722.
 
-    Buffers stay: the teacher's batch norm takes statistics of its own.
+    Buffers stay as they are: the teacher's batch norm has statistics of its own.
 
     Args:
         teacher: of the student's architecture.
-        student: what it follows.
-        decay: m; 1 leaves the teacher as it is, 0 makes it the student.
+        student: the trained module.
+        decay: m in [0, 1]; 1 leaves the teacher as it is, 0 copies the student.
     """
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
     pairs = [*zip(teacher.parameters(), student.parameters(), strict=True)]
@@ -32,11 +32,11 @@ def momentum_update(teacher: nn.Module, student: nn.Module, decay: float) -> Non
 
 
 class Queue(nn.Module):
-    """The keys of the last batches, newest first; a checkpoint holds them.
+    """A queue of the last batches' keys, newest first; a checkpoint holds it.
 
     Args:
-        size: how many.
-        features: of a key.
+        size: capacity in keys.
+        features: size of a key.
     """
 
     keys: Tensor
@@ -45,16 +45,16 @@ class Queue(nn.Module):
     def __init__(self, size: int, features: int) -> None:
         super().__init__()
         self.register_buffer("keys", torch.zeros(size, features))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # keys ever put in
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # keys ever stored
 
     def filled_mask(self) -> Tensor:
-        """Say which rows of `keys` hold one, shape (size,); none at first."""
+        """Return True for each row of `keys` that holds a key, shape (size,); none does at first."""
         return torch.arange(len(self.keys), device=self.seen.device) < self.seen
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Take in keys of shape (batch, features), in place of the oldest."""
-        # Moving all costs little, and less than asking the device where the oldest lie.
+        """Store keys of shape (batch, features) in place of the oldest."""
+        # Moving all keys costs less than reading a position back from the device.
         newest = keys.flip(0).to(self.keys.dtype)
         self.keys.copy_(torch.cat([newest, self.keys])[: len(self.keys)])
         self.seen += len(keys)
