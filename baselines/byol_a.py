@@ -1,14 +1,13 @@
-"""BYOL-A: one view's projection predicts what a momentum target makes of the other (arXiv:2103.06695, v1), then the labels.
+"""BYOL-A (arXiv:2103.06695, v1): from one view, predict the projection of the other view by a momentum target.
 
-There are no negatives: what keeps all clips from one answer is that the target is slow, gets no gradient and has no
-predictor.
+There are no negatives. A slow target without gradient and without predictor keeps the embeddings from collapsing.
 
 The published setting is AudioNTT of 2048 features on 0.95 s, projector and predictor with a hidden layer of 4096 (batch
 norm, ReLU) and 256 features out, a decay of 0.99, Adam at 3e-4, batches of 256, 100 epochs; log-mixup-exp and random
-resize crop. All of these are the defaults here but the length of training, the batches of 64, the windows of 1 s, the
-schedule (warm-up and cosine, where the authors keep the rate) and the random level of each view, which are those of
-every upstream. The authors also normalize each batch of views to mean 0 and deviation 1; here the log-mels are
-normalized once, by the corpus. The sum over both directions is kept, so the loss lies in [0, 8].
+resize crop. The defaults here are the same, except for the length of training, batches of 64, windows of 1 s, the schedule
+(warm-up and cosine; the authors keep the rate constant) and the random gain of each view, which are those of every upstream.
+The authors also normalize each batch of views to mean 0 and standard deviation 1; here log-mels are normalized once, with
+the statistics of the corpus. The loss is summed over both directions, so it lies in [0, 8].
 """
 
 from typing import Any, ClassVar
@@ -27,7 +26,7 @@ from lape_bench.learning.training.pretrain import Objective
 
 
 class ByolAConfig(AudioNTTUpstreamConfig):
-    """BYOL on AudioNTT."""
+    """Settings of BYOL on AudioNTT."""
 
     projector_hidden: int = Field(
         4096, ge=2, description="hidden features of the projector, and of the predictor"
@@ -37,7 +36,7 @@ class ByolAConfig(AudioNTTUpstreamConfig):
 
 
 class Online(nn.Module):
-    """An encoder with its projector: what learns, or, as a momentum copy, the target."""
+    """An encoder with its projector: the online network, or, as a momentum copy, the target."""
 
     def __init__(self, encoder: AudioNTT, settings: ByolAConfig) -> None:
         super().__init__()
@@ -46,13 +45,13 @@ class Online(nn.Module):
         self.projector = mlp(sizes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return projections, (batch, projector_features)."""
+        """Return projections of log-mels (batch, n_mels, frames), shape (batch, projector_features)."""
         projections: Tensor = self.projector(self.encoder(features))
         return projections
 
 
 class ByolAObjective(Objective):
-    """An online network that predicts, from each view, what the target makes of the other."""
+    """An online network that predicts from each view the target's projection of the other."""
 
     cuda_graphable = True
 
@@ -77,12 +76,12 @@ class ByolAObjective(Objective):
         return *predicted, target_a, target_b
 
     def loss(self, *projected: Tensor) -> Tensor:
-        """Return 2 - 2 cos of each prediction and the other view's target, summed over both directions."""
+        """Return 2 - 2 cos(prediction, target of the other view), summed over both directions, in [0, 8]."""
         q_a, q_b, target_a, target_b = projected
         return normalized_mse(q_a, target_b) + normalized_mse(q_b, target_a)
 
     def after_step(self) -> None:
-        """Move the momentum target."""
+        """Update the momentum target."""
         momentum_update(self.target, self.online, self.momentum)
 
 

@@ -1,4 +1,4 @@
-"""checkpoint:FILE: an AudioNTT that somebody has trained, by BYOL-A, LAPE or this project, frozen or fine-tuned.
+"""checkpoint:FILE: an AudioNTT trained by BYOL-A, LAPE or this project, frozen or fine-tuned.
 
 Three layouts are known: BYOL-A's (`features.0`, `features.4`, `features.8`, `fc.0`, `fc.3`), LAPE's, which has three lists of
 features (`features_1.0` ...), and our own. On the same log-mels they compute the same function. The tensors may stand at any
@@ -86,7 +86,7 @@ class CheckpointTensors(NamedTuple):
     layout: Mapping[str, str]
     tensors: Mapping[str, Tensor]
 
-    def theirs(self, name: str) -> str:
+    def name_in_file(self, name: str) -> str:
         """Return the file's name, without prefix, of one of our tensors."""
         part, _, last = name.rpartition(".")
         return f"{self.layout.get(part, part)}.{last}"
@@ -96,51 +96,59 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
     """AudioNTT with tensors from elsewhere.
 
     Args:
-        found: where they are.
-        log_mel: what it was trained on.
+        checkpoint: the tensors and their layout.
+        log_mel: settings of the front end that it was trained with.
         allowed: names of tensors, as in the file, that may be missing.
-        where: the file, in messages.
+        where: the file, for error messages.
     """
 
     artifact_name = "checkpoint"
 
     def __init__(
-        self, found: CheckpointTensors, log_mel: LogMelConfig, allowed: tuple[str, ...], where: str
+        self,
+        checkpoint: CheckpointTensors,
+        log_mel: LogMelConfig,
+        allowed: tuple[str, ...],
+        where: str,
     ) -> None:
-        given = found.prefix + found.theirs("steps.0.weight")
-        if given not in found.tensors or found.tensors[given].dim() != 2:
-            raise UserError(f"{where} has no matrix {given}, which gives the encoder's width")
-        super().__init__(len(found.tensors[given]), log_mel)
+        matrix = checkpoint.prefix + checkpoint.name_in_file("steps.0.weight")
+        if matrix not in checkpoint.tensors or checkpoint.tensors[matrix].dim() != 2:
+            raise UserError(f"{where} has no matrix {matrix}, which gives the encoder's width")
+        super().__init__(len(checkpoint.tensors[matrix]), log_mel)
         own = self.state_dict()
-        wanted = {name for name in own if not name.startswith("log_mel.")}
+        required = {name for name in own if not name.startswith("log_mel.")}
         taken = {
-            name: found.tensors[found.prefix + found.theirs(name)]
-            for name in wanted | set(STATISTICS)
-            if found.prefix + found.theirs(name) in found.tensors
+            name: checkpoint.tensors[checkpoint.prefix + checkpoint.name_in_file(name)]
+            for name in required | set(STATISTICS)
+            if checkpoint.prefix + checkpoint.name_in_file(name) in checkpoint.tensors
         }
         self.has_statistics = set(STATISTICS) <= taken.keys()
-        missing = wanted - taken.keys()
-        refuse_missing(map(found.theirs, missing), allowed, where)
-        self._refuse_left_over(found, wanted, where)
+        missing = required - taken.keys()
+        refuse_missing(map(checkpoint.name_in_file, missing), allowed, where)
+        self._refuse_left_over(checkpoint, required, where)
         load_strictly(self, own | taken, where)
         self.loaded = {
-            "encoder_tensors": float(len(wanted)),
-            "encoder_tensors_matched": float(len(wanted - missing)),
-            "file_tensors_not_of_encoder": float(len(found.tensors) - len(taken)),
+            "encoder_tensors": float(len(required)),
+            "encoder_tensors_matched": float(len(required - missing)),
+            "file_tensors_not_of_encoder": float(len(checkpoint.tensors) - len(taken)),
         }
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Normalize by the train clips, unless the file says by what."""
+        """Fit the normalization to train clips, unless the file holds one."""
         if not self.has_statistics:
             super().fit_features(batches)
 
     @staticmethod
-    def _refuse_left_over(found: CheckpointTensors, wanted: set[str], where: str) -> None:
+    def _refuse_left_over(checkpoint: CheckpointTensors, required: set[str], where: str) -> None:
         """Refuse a deeper network, of which the first layers alone would fit."""
-        known = {found.prefix + found.theirs(name) for name in wanted}
-        groups = {found.prefix + part.partition(".")[0] + "." for part in found.layout.values()}
+        known = {checkpoint.prefix + checkpoint.name_in_file(name) for name in required}
+        groups = {
+            checkpoint.prefix + part.partition(".")[0] + "." for part in checkpoint.layout.values()
+        }
         over = sorted(
-            name for name in found.tensors if name.startswith(tuple(groups)) and name not in known
+            name
+            for name in checkpoint.tensors
+            if name.startswith(tuple(groups)) and name not in known
         )
         if over:
             raise UserError(
@@ -175,17 +183,17 @@ class Checkpoint(Adapter, AudioNTTSystem):
         """Return AudioNTT with the file's tensors."""
         settings = self.settings
         content = load_tensors(self.path, torch.device("cpu"))
-        found = _find(content, settings.prefix, self.path)
-        log_mel = _log_mel(found, content.get("log_mel"), settings.mel_scale)
-        return CheckpointEncoder(found, log_mel, settings.allow_missing, str(self.path))
+        checkpoint = _find(content, settings.prefix, self.path)
+        log_mel = _log_mel(checkpoint, content.get("log_mel"), settings.mel_scale)
+        return CheckpointEncoder(checkpoint, log_mel, settings.allow_missing, str(self.path))
 
 
-def _log_mel(found: CheckpointTensors, said: Any, mel_scale: str | None) -> LogMelConfig:
-    """Return what an encoder was trained on, as far as a file of ours says it, by its layout, or by a setting."""
-    if found.layout is not OURS:
-        said = {"mel_scale": "slaney", "log_offset": EPSILON}
+def _log_mel(checkpoint: CheckpointTensors, saved: Any, mel_scale: str | None) -> LogMelConfig:
+    """Return the front end that an encoder was trained with: from our file, from the layout, or from a setting."""
+    if checkpoint.layout is not OURS:
+        saved = {"mel_scale": "slaney", "log_offset": EPSILON}
     named = {} if mel_scale is None else {"mel_scale": mel_scale}
-    known = said if isinstance(said, dict) else {}
+    known = saved if isinstance(saved, dict) else {}
     return validate(known | named, LogMelConfig, where="the log-mels of the checkpoint")
 
 
@@ -218,7 +226,7 @@ def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Checkpo
         raise UserError(
             f"{path} {wrong}",
             next_step="name one of "
-            + ", ".join(f"--set prefix={each or repr('')}" for each in candidates),
+            + ", ".join(f"--set prefix={prefix or repr('')}" for prefix in candidates),
         )
     return CheckpointTensors(prefix, candidates[prefix], tensors)
 

@@ -1,15 +1,14 @@
-"""COLA: two segments of one clip find each other among those of the batch (arXiv:2010.10915), then the labels.
+"""COLA (arXiv:2010.10915): contrast of two segments of a clip by a learned bilinear similarity.
 
 The published setting is segments of 960 ms, a linear projector to 512 features with layer norm and tanh, a bilinear
-similarity whose weights start normal with deviation 0.05, cross-entropy over batches of 1,024, and Adam, on
-EfficientNet-B0 and AudioSet. There the segments are two random windows of a clip, with no augmentation but a little
-noise. Here, too, each view has a window of its own; but windows are 1 s long, batches 64, and encoder and optimizer
-those of every upstream, and so are the views: log-mixup-exp and random resize crop at a random level. They are needed,
-because a clip that is not longer than the window gives the same audio twice, and then its two segments differ by
-augmentation alone; on a task of such clips COLA is SimCLR with another head and another similarity. The published code
-also takes batch norm's statistics over anchors and positives together; here each has its own. The similarity starts
-with smaller weights: with the published ones the loss begins far above chance (10 where chance is 4), and much of a
-short training is spent on coming down.
+similarity whose weights start normal with standard deviation 0.05, cross-entropy over batches of 1,024, and Adam, on
+EfficientNet-B0 and AudioSet. The segments are two random windows of a clip, with a little noise as the only augmentation.
+Here, too, each view has a window of its own. Windows are 1 s long, batches 64, and encoder, optimizer and views (random gain,
+log-mixup-exp, random resize crop) are those of every upstream. The views are needed: a clip that is not longer than the
+window gives the same audio twice, so that its two segments differ by augmentation alone. On a task of such clips COLA is
+SimCLR with another head and another similarity. The published code computes batch norm statistics over anchors and positives
+together; here each has its own. The similarity starts with smaller weights. With the published ones the loss begins far above
+chance (10 instead of 4), and a short training spends much of its time on coming down.
 """
 
 from typing import Any, ClassVar
@@ -27,13 +26,13 @@ from lape_bench.learning.training.pretrain import Siamese
 
 
 class ColaConfig(AudioNTTUpstreamConfig):
-    """Bilinear contrast of two segments on AudioNTT."""
+    """Settings of COLA on AudioNTT."""
 
     projector_features: int = Field(512, ge=2, description="features that are compared")
     similarity_std: float = Field(
         0.01,
         gt=0,
-        description="of the similarity's first weights, which are normal; published 0.05",
+        description="standard deviation of the similarity's initial weights; published 0.05",
     )
 
 

@@ -1,23 +1,22 @@
-"""DECAR: the encoder learns to tell its own clusters apart, drawn anew as it changes (arXiv:2110.08895), then the labels.
+"""DECAR (arXiv:2110.08895): the encoder learns to classify clusters of its own embeddings, which are drawn again as it changes.
 
-It is DeepCluster (arXiv:1807.05520) on audio. A random window of each clip is embedded without views; k-means on whitened
-components of unit length gives every clip its pseudo-label. A classifier with new weights, of which the optimizer knows
-nothing yet, learns them from clips that are taken from every cluster equally often.
+It is DeepCluster (arXiv:1807.05520) on audio. A random window of each clip is embedded without augmentation. k-means on
+whitened principal components of unit length gives every clip a pseudo-label. A new classifier learns the pseudo-labels from
+clips that are taken from every cluster equally often; the optimizer's state for it is reset.
 
 The published code draws clusters anew every epoch, by one k-means of 20 iterations on 128 components; the classifier's
 weights start normal with deviation 0.01. Its other settings are SGD at 0.05 with momentum 0.9 (the classifier without) and
 weight decay 1e-5, batches of 32, 200 epochs, one view of each clip (log-mixup-exp and random resize crop), and 256
 clusters of a balanced part of AudioSet. What is clustered there is the last of two hidden layers of 512, with dropout of
-0.5, between encoder and classifier, before its ReLU. Here it is the encoder's own embedding, and the classifier stands on
-that. Encoder, views and optimizer are those of every upstream. Both views of a clip are to tell its cluster, and the loss
-is the mean over both.
+0.5, between encoder and classifier, before its ReLU. Here the encoder's embedding is clustered, and the classifier is on top
+of it. Encoder, views and optimizer are those of every upstream. Both views of a clip are classified, and the loss is the mean
+over both.
 
 An epoch of DeepCluster is 5,000 steps; one of 1,800 clips is 29, in which a new classifier learns little. So the same
 clusters are kept for `redraw_steps` steps, rounded up to whole epochs: by default a tenth of the shortest training. A
 corpus whose epochs are longer is clustered every epoch, as published, and `redraw_steps=1` does so for any; on those 1,800
-a probe of the encoder is then below one of random weights (`results/boards/decar.md`; see also arXiv:2207.11839). The curve
-tells what became of the clusters: `nmi`, the normalized mutual information of new and last ones, in the epochs that drew
-any.
+a probe of the encoder then scores below a probe of random weights (`results/boards/decar.md`; see also arXiv:2207.11839).
+In epochs that draw new clusters, the learning curve holds `nmi`, the normalized mutual information of new and previous ones.
 """
 
 import math
@@ -38,22 +37,24 @@ from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.training.clustering import ClusteringConfig, cluster
 from lape_bench.learning.training.pretrain import Siamese, UnlabeledClips
 
-DEVIATION = 0.01  # of a new classifier's weights, as published
+CLASSIFIER_STD = 0.01  # standard deviation of a new classifier's weights, as published
 
 
 class DecarConfig(ClusteringConfig, AudioNTTUpstreamConfig):
-    """Clusters of the encoder's own embeddings on AudioNTT."""
+    """Settings of DECAR on AudioNTT."""
 
-    restarts: int = Field(1, ge=1, description="of k-means, from other centers; the best is taken")
+    restarts: int = Field(
+        1, ge=1, description="runs of k-means from different centers; the best is kept"
+    )
     redraw_steps: int = Field(
         240,
         ge=1,
-        description="that clusters are kept for, at least; 1 is every epoch, as published",
+        description="steps until clusters are drawn again, at least; 1 is every epoch, as published",
     )
 
 
 def cluster_cross_entropy(logits_a: Tensor, logits_b: Tensor, clusters: Tensor) -> Tensor:
-    """Tell each clip's cluster from each of its views: the loss of arXiv:1807.05520, Eq. (1), over two views.
+    """Classify each clip's cluster from each of its views: the loss of arXiv:1807.05520, Eq. (1), over two views.
 
     Args:
         logits_a: of the first view, shape (batch, clusters).
@@ -67,21 +68,21 @@ def cluster_cross_entropy(logits_a: Tensor, logits_b: Tensor, clusters: Tensor) 
 
 
 def balanced_order(clusters: Tensor, draw: torch.Generator) -> Tensor:
-    """Go through as many clips as there are, equally many of each cluster that has any.
+    """Draw an order of clips in which all non-empty clusters are equally frequent.
 
     Args:
-        clusters: of the clips, shape (clips,), on the CPU.
+        clusters: cluster of each clip, shape (clips,), on the CPU.
         draw: on the CPU.
 
     Returns:
-        Clips, shape (clips,), in random order. Of all clusters there are equally many, to within one, and of a cluster's
-        clips each comes equally often, to within one.
+        Indices of clips, shape (clips,), in random order. The frequencies of two clusters differ by at most one, and so do
+        those of two clips of one cluster.
     """
-    found = clusters.bincount().nonzero()[:, 0]
-    share, rest = divmod(len(clusters), len(found))
-    one_more = torch.randperm(len(found), generator=draw) < rest
+    nonempty = clusters.bincount().nonzero()[:, 0]
+    share, rest = divmod(len(clusters), len(nonempty))
+    extra_clips = torch.randperm(len(nonempty), generator=draw) < rest
     drawn = []
-    for kind, extra in zip(found, one_more.tolist(), strict=True):
+    for kind, extra in zip(nonempty, extra_clips.tolist(), strict=True):
         members = (clusters == kind).nonzero()[:, 0]
         rounds = math.ceil((share + extra) / len(members))
         shuffled = [members[torch.randperm(len(members), generator=draw)] for _ in range(rounds)]
@@ -91,21 +92,21 @@ def balanced_order(clusters: Tensor, draw: torch.Generator) -> Tensor:
 
 
 class DecarObjective(Siamese):
-    """An encoder with a linear classifier of the clusters that its embeddings lie in."""
+    """An encoder with a linear classifier of the clusters of its embeddings."""
 
-    projector: nn.Linear  # the classifier, of both views
+    projector: nn.Linear  # the classifier, for both views
     clusters: Tensor
 
     def __init__(self, encoder: Encoder, settings: DecarConfig, clips: int) -> None:
         super().__init__(encoder, nn.Linear(encoder.embedding_size, settings.clusters))
         self.settings = settings
-        # A buffer, so that a checkpoint holds it: later epochs learn the same clusters.
+        # A buffer, because later epochs of a resumed run need it.
         self.register_buffer("clusters", torch.full((clips,), -1))
         self._redrawn = False  # in this epoch
         self._metrics: dict[str, float] = {}
 
     def before_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
-        """Draw clusters and classifier anew if it is time, and take clips from every cluster equally often."""
+        """Draw clusters and classifier again if they are due, and return a balanced order of the clips."""
         epochs_kept = math.ceil(self.settings.redraw_steps / corpus.plan.n_batches)
         self._redrawn, self._metrics = (epoch - 1) % epochs_kept == 0, {}
         if self._redrawn:
@@ -113,39 +114,39 @@ class DecarObjective(Siamese):
         return balanced_order(self.clusters.cpu(), seeds.torch("balanced order"))
 
     def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """Return the clusters of these clips."""
+        """Return the clusters of these clips, shape (batch,)."""
         return (self.clusters[batch.to(self.clusters.device, non_blocking=True)],)
 
     def loss(self, *compared: Tensor) -> Tensor:
-        """Return the cross-entropy of both views' clusters."""
+        """Return the cross-entropy of the clusters, over both views."""
         logits_a, logits_b, clusters = compared
         return cluster_cross_entropy(logits_a, logits_b, clusters)
 
     def reinitialized_parameters(self) -> list[nn.Parameter]:
-        """Return the classifier's parameters if they were drawn anew."""
+        """Return the classifier's parameters if they have just been drawn again."""
         return list(self.projector.parameters()) if self._redrawn else []
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Return how much the last clusters tell of the new ones, if there are both."""
+        """Return the normalized mutual information of new and previous clusters, if there are both."""
         return self._metrics
 
     @torch.no_grad()
     def _redraw(self, corpus: UnlabeledClips, seeds: Seeds) -> None:
         embeddings = corpus.embeddings(seeds.torch("windows")).numpy()
-        found = cluster(embeddings, self.settings, seeds.numpy("clusters"), held_by="the corpus")
-        if (found == found[0]).all():
+        clusters = cluster(embeddings, self.settings, seeds.numpy("clusters"), held_by="the corpus")
+        if (clusters == clusters[0]).all():
             raise UserError(
-                f"the encoder tells none of the corpus's {len(found)} clips from another, and DECAR learns from "
+                f"the encoder tells none of the corpus's {len(clusters)} clips from another, and DECAR learns from "
                 "their clusters",
                 next_step="lower pretrain.optimizer.learning_rate, or name a corpus whose clips differ",
             )
-        last = self.clusters.cpu().numpy()
-        if (last >= 0).all():
-            self._metrics = {"nmi": float(normalized_mutual_info_score(last, found))}
-        self.clusters.copy_(torch.from_numpy(found))
+        previous = self.clusters.cpu().numpy()
+        if (previous >= 0).all():
+            self._metrics = {"nmi": float(normalized_mutual_info_score(previous, clusters))}
+        self.clusters.copy_(torch.from_numpy(clusters))
         # Drawn on the CPU, so that the draw does not depend on the device.
         weight, draw = self.projector.weight, seeds.torch("classifier")
-        weight.copy_(DEVIATION * torch.randn(weight.shape, generator=draw))
+        weight.copy_(CLASSIFIER_STD * torch.randn(weight.shape, generator=draw))
         self.projector.bias.zero_()
 
 

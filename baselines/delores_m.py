@@ -1,4 +1,4 @@
-"""DeLoRes-M: InfoNCE against a momentum encoder, and Barlow Twins on three layers (arXiv:2203.13628), then the labels.
+"""DeLoRes-M (arXiv:2203.13628): InfoNCE against a momentum encoder, and Barlow Twins on three layers.
 
 The published setting is a key of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of 0.999, Barlow heads from
 the time-averaged blocks (2048, 1024, 512) to 2048 features, all terms weighted 1, SGD at 3e-4, batches of 128 on each of
@@ -65,10 +65,10 @@ class DeloresMObjective(MomentumContrast):
     def loss(self, *projected: Tensor) -> Tensor:
         """Return InfoNCE plus a Barlow Twins loss for each layer; the keys then join the queue."""
         half = len(projected) // 2
-        (query, *layers), (key, *taught) = projected[:half], projected[half:]
+        (query, *layers), (key, *teacher_layers) = projected[:half], projected[half:]
         settings = self.settings
         loss = super().loss(query, key)
-        for ours, theirs in zip(layers, taught, strict=True):
+        for ours, theirs in zip(layers, teacher_layers, strict=True):
             loss = loss + settings.barlow_weight * barlow_twins(ours, theirs, settings.trade_off)
         return loss
 

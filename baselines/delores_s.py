@@ -1,4 +1,4 @@
-"""DeLoRes-S: Barlow Twins on two views of a clip (arXiv:2203.13628), then the labels.
+"""DeLoRes-S (arXiv:2203.13628): Barlow Twins on two views of a clip.
 
 The published setting is a projector of three layers of 2048 without biases, SGD at 0.03 with momentum 0.9 and weight
 decay 1e-4, batches of 32 on each of four GPUs, 50 epochs. LAPE's code scales both terms of the loss by 5e-5, which is no
@@ -21,7 +21,7 @@ from lape_bench.learning.training.pretrain import Siamese
 
 
 class DeloresSConfig(AudioNTTUpstreamConfig):
-    """Barlow Twins on AudioNTT."""
+    """Settings of Barlow Twins on AudioNTT."""
 
     projector: int = Field(2048, ge=2, description="features of the projector's three layers")
     trade_off: float = Field(
@@ -30,7 +30,7 @@ class DeloresSConfig(AudioNTTUpstreamConfig):
 
 
 class BarlowTwins(Siamese):
-    """Both views' projections, of features that agree and tell different things."""
+    """An encoder and a projector, trained by the Barlow Twins loss."""
 
     def __init__(self, encoder: Encoder, features: int, trade_off: float) -> None:
         super().__init__(encoder, mlp([encoder.embedding_size] + [features] * 3, bias=False))

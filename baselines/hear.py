@@ -130,11 +130,11 @@ class HearEncoder(AdaptedEncoder):
         # What answers in NumPy knows nothing of bf16.
         enabled = self.trained and torch.is_autocast_enabled(features.device.type)
         with torch.autocast(features.device.type, dtype=torch.bfloat16, enabled=enabled):
-            found = self.module.get_scene_embeddings(features, self.model)
-        embeddings = found if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found))
-        wanted = (len(features), self.embedding_size)
-        whose = f"get_scene_embeddings of {self.module.__name__}"
-        return check_embeddings(embeddings, wanted, whose, "scene_embedding_size").to(
+            output = self.module.get_scene_embeddings(features, self.model)
+        embeddings = output if isinstance(output, Tensor) else torch.from_numpy(np.asarray(output))
+        shape = (len(features), self.embedding_size)
+        source = f"get_scene_embeddings of {self.module.__name__}"
+        return check_embeddings(embeddings, shape, source, "scene_embedding_size").to(
             features.device
         )
 
@@ -170,10 +170,10 @@ class Hear(Adapter):
 
 
 def _trace(reference: ModuleReference) -> dict[str, str]:
-    found = {"module": f"{reference.module}, {_code(reference.module)}"}
+    provenance = {"module": f"{reference.module}, {_code(reference.module)}"}
     if reference.weights is not None:
-        found["weights"] = path_checksum(reference.weights)
-    return found
+        provenance["weights"] = path_checksum(reference.weights)
+    return provenance
 
 
 @cache
@@ -258,9 +258,10 @@ def _untrained(model: Any, module: str) -> Any:
 
 def _needs_a_path(load_model: Any) -> bool:
     parameters = inspect.signature(load_model).parameters.values()
-    named = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
+    named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     return any(
-        each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in named
+        parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+        for parameter in named
     )
 
 
@@ -287,5 +288,5 @@ def _facts(reference: ModuleReference, trace: str) -> ModuleFacts:
 
 def _failed(module: str, what: str, error: BaseException) -> UserError:
     return UserError(
-        f"the module '{module}' {what} ({summarize_error(error)})", next_step="mend it"
+        f"the module '{module}' {what} ({summarize_error(error)})", next_step="fix the module"
     )

@@ -193,10 +193,10 @@ class HuggingFace(LayeredSystem):
 
     def read_provenance(self) -> dict[str, str]:
         """Return the revision, or the SHA-256 of the folder, and the version of the library with the model's code."""
-        found = {"transformers": _transformers().__version__}
+        library = {"transformers": _transformers().__version__}
         if self.source.revision is None:
-            return found | {"weights": path_checksum(Path(self.source.name), FILES)}
-        return found | {"weights": f"{self.source.name}, revision {self.source.revision}"}
+            return library | {"weights": path_checksum(Path(self.source.name), FILES)}
+        return library | {"weights": f"{self.source.name}, revision {self.source.revision}"}
 
     def build_encoder(self) -> HuggingFaceEncoder:
         """Return the model with its weights."""
@@ -216,8 +216,8 @@ class HuggingFace(LayeredSystem):
         part = model.get_submodule(prefix.rstrip("."))
         layer = self.settings.layer
         encoder = HuggingFaceEncoder(part, self.blocks_in, self.extractor, layer, self.window)
-        held = {prefix + name for name in part.state_dict()}
-        encoder.loaded["encoder_tensors_matched"] -= len(held.intersection(missing))
+        names = {prefix + name for name in part.state_dict()}
+        encoder.loaded["encoder_tensors_matched"] -= len(names.intersection(missing))
         return encoder
 
 

@@ -1,7 +1,7 @@
-"""Mean and deviation of the log-mel spectrogram, logistic regression: the floor, in seconds on a CPU.
+"""Mean and standard deviation of the log-mel spectrogram under a logistic regression: a baseline of seconds on a CPU.
 
-128 numbers a clip, over the whole clip without padding; C = 1 and nothing tuned, so no clip of train is held
-out. Says how far a task goes without learning a representation.
+128 numbers for each whole, unpadded clip. C is 1 and nothing is tuned, so no train clip is held out. The baseline shows how
+far a task goes without a learned representation.
 """
 
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from lape_bench.system import ProtocolName
 
 
 class StatisticsEncoder(Encoder):
-    """Mean and population deviation over time of each band, of whole clips."""
+    """Mean and population standard deviation of each band over the time of a whole clip."""
 
     artifact_name = "log-mel-statistics"
 
@@ -35,7 +35,7 @@ class StatisticsEncoder(Encoder):
         return log_mels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return means and deviations, shape (batch, 2 * n_mels)."""
+        """Return means and standard deviations, shape (batch, 2 * n_mels)."""
         return torch.cat([features.mean(dim=2), features.std(dim=2, correction=0)], dim=1)
 
 

@@ -1,6 +1,6 @@
-"""MoCo: InfoNCE against a momentum encoder and a queue of its keys (arXiv:1911.05722, v2: arXiv:2003.04297), then the labels.
+"""MoCo (arXiv:1911.05722, v2: arXiv:2003.04297): InfoNCE against a momentum encoder and a queue of its keys.
 
-It is `delores-m` without the Barlow heads, with the same settings, and so says what those heads add.
+It is `delores-m` without the Barlow heads, with the same settings, so that a comparison shows what those heads add.
 
 The published setting is a key of 128 features, a queue of 65,536 keys and a momentum of 0.999; a linear key head and
 temperature 0.07 in the first version, a hidden layer of 2048 and 0.2 in the second; SGD at 0.03 with momentum 0.9 and

@@ -1,9 +1,9 @@
-"""SimCLR: each view finds its partner among all other views of the batch (arXiv:2002.05709), then the labels.
+"""SimCLR (arXiv:2002.05709): each view finds its partner among all other views of the batch.
 
 The published setting is a projector with one hidden layer of 2048 and 128 features out, temperature 0.1, LARS with
 weight decay 1e-6, a rate of 0.3 for each 256 images, ten epochs of warm-up and then a cosine to zero, batches of 4,096,
 and up to 1,000 epochs of crops and colors on ResNet-50. Here the encoder, the views and the optimizer are those of
-every upstream: AudioNTT, log-mixup-exp and random resize crop at a random level, and Adam. Batches of 64 leave 126
+every upstream: AudioNTT, random gain, log-mixup-exp and random resize crop, and Adam. Batches of 64 leave 126
 negatives where the paper has 8,190, and LARS is made for batches that we do not have. The hidden layer has a batch
 norm, as in the authors' code, which has one on the output too; here the output has none. That code takes the batch norm's
 statistics over both views; here each view has its own.
@@ -24,7 +24,7 @@ from lape_bench.learning.training.pretrain import Siamese
 
 
 class SimCLRConfig(AudioNTTUpstreamConfig):
-    """NT-Xent on AudioNTT."""
+    """Settings of SimCLR on AudioNTT."""
 
     projector_hidden: int = Field(2048, ge=2, description="hidden features of the projector")
     projector_features: int = Field(128, ge=2, description="features that are compared")
@@ -32,7 +32,7 @@ class SimCLRConfig(AudioNTTUpstreamConfig):
 
 
 class SimCLRObjective(Siamese):
-    """Both views' projections, each of which is to find the other."""
+    """An encoder and a projector, trained by NT-Xent."""
 
     def __init__(self, encoder: Encoder, settings: SimCLRConfig) -> None:
         sizes = [encoder.embedding_size, settings.projector_hidden, settings.projector_features]

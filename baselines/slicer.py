@@ -1,4 +1,4 @@
-"""SLICER: contrast of clips, both ways, and of clusters, on views by k-mix (arXiv:2211.01519), then the labels.
+"""SLICER (arXiv:2211.01519): symmetric contrast of clips, and contrast of clusters, on views by k-mix.
 
 Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, as in `moco` but in both
 directions. Beside it a head assigns every view softly to clusters, and each cluster finds itself in the other view: what is
@@ -75,13 +75,13 @@ def cluster_contrast(p_a: Tensor, p_b: Tensor, temperature: float) -> Tensor:
 
 
 def imbalance(shares: Tensor) -> Tensor:
-    """Say how unequal clusters are in size: log(clusters) minus the entropy of the batch's mean shares.
+    """Measure how unequal clusters are in size: log(clusters) minus the entropy of the batch's mean shares, in nats.
 
     Args:
         shares: shape (batch, clusters); each row sums to 1.
 
     Returns:
-        A scalar: 0 where all clusters are equally large, log(clusters) where one has all clips.
+        A scalar: 0 if all clusters are equally large, log(clusters) if one has all clips.
     """
     mean = shares.mean(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)
     return (mean * (mean * len(mean)).log()).sum()

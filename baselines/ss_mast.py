@@ -1,6 +1,6 @@
-"""SS-MAST: a multiscale spectrogram transformer learns by symmetric contrast of views with dropped patches, then the labels.
+"""SS-MAST (arXiv:2211.01515): symmetric momentum contrast on a multiscale spectrogram transformer, with dropped patches.
 
-Of arXiv:2211.01515. Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, and
+Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, and
 some patches of every view are left out of the transformer (`lape_bench/learning/encoders/multiscale_transformer.py`), of student
 and teacher alike. Patches are dropped while pre-training alone.
 
@@ -61,16 +61,16 @@ class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):
 def random_keep_mask(
     clips: int, grid: tuple[int, int], share: float, device: torch.device
 ) -> Tensor:
-    """Draw which patches of each clip stay, the same number of each, from torch's global generator, as dropout does.
+    """Draw which patches are kept, equally many of each clip, from torch's global generator, as dropout does.
 
     Args:
-        clips: how many.
+        clips: number of clips.
         grid: rows and columns of patches.
-        share: of the patches that are dropped, rounded to a whole number; one stays at least.
-        device: where they are drawn.
+        share: share of the patches that are dropped, rounded to whole patches; at least one is kept.
+        device: of the result, and of the draws.
 
     Returns:
-        True where a patch stays, shape (clips, rows, columns).
+        True for patches that are kept, shape (clips, rows, columns).
     """
     patches = grid[0] * grid[1]
     stay = max(1, round((1 - share) * patches))

@@ -1,7 +1,7 @@
-"""Random start, fine-tuned with the labels: the line every claim of pre-training is measured from.
+"""AudioNTT from random weights, fine-tuned with the labels: the baseline of every claim about pre-training.
 
-AudioNTT (BYOL-A v1, arXiv:2103.06695) from random weights, Adam at 1e-3 with a cosine, the family's views as
-augmentation. Under `linear` and `knn` the encoder stays random, which is the floor of a frozen encoder.
+The encoder is that of BYOL-A v1 (arXiv:2103.06695), trained by Adam at 1e-3 with a cosine schedule and BYOL-A's views as
+augmentation. Under `linear` and `knn` the encoder keeps its random weights: the baseline of a frozen encoder.
 """
 
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
