@@ -4,8 +4,8 @@ usage: killed_runs.py SYSTEM OUT TRIALS KILLS_A_TRIAL SEED
 
 Runs the system's cell once undisturbed into OUT/reference, then TRIALS times into OUT/trial-N, each killed with
 SIGKILL at KILLS_A_TRIAL random moments before it is left to end. Each of these keeps artifacts of its own. A fork has
-torch imported already, so a kill lands in the run and not in its imports. Prints, for each trial, how often the
-record says it was taken up.
+torch imported already, so a kill lands in the run and not in its imports. Forking is safe here because torch has not
+computed anything yet, so none of its threads runs. Prints, for each trial, how often the record says it was resumed.
 """
 
 import os

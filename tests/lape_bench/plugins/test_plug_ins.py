@@ -48,8 +48,8 @@ BROKEN = {
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Environment:
-    return make_environment(tmp_path / "env", tmp_path / "env-cache")
+def environment(own_artifacts: Path, tmp_path: Path) -> Environment:
+    return make_environment(tmp_path / "env", own_artifacts)
 
 
 @pytest.fixture

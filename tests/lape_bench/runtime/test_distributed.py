@@ -136,7 +136,7 @@ def torchrun(*words: str, **how: Any) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one() -> None:
+def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one(own_artifacts: Path) -> None:
     smoke_settings = ["--epochs", "1"]
     made = torchrun(*PRETRAIN, *smoke_settings, check=True)
     assert made.stdout.count("pre-trained in") == 1

@@ -37,7 +37,7 @@ UPSTREAM = {
     "pretrain": BRIEF | {"window_seconds": 0.2},
     "finetune": BRIEF,
 }
-WAITS_SECONDS = 200.0
+WAITS_SECONDS = 600.0  # a busy machine takes minutes
 
 SBATCH = """#!/bin/sh
 count=$(ls {folder} | grep -c '^submitted')

@@ -275,7 +275,7 @@ def half_way(server: Server) -> tuple[Watched, threading.Event, TaskCard]:
 
     def hang() -> None:
         came.set()
-        progress.ended.wait(5)
+        progress.ended.wait(60)
 
     server.meanwhile = hang
     server.more = {"/b.zip": OTHER}
@@ -309,7 +309,7 @@ def test_an_interrupted_fetch_ends_keeps_what_came_and_goes_on_from_there(
     progress, came, card = half_way
 
     def interrupted(waiting: Mapping[object, object]) -> tuple[()]:
-        assert came.wait(5)
+        assert came.wait(60)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -326,7 +326,7 @@ def test_a_fetch_that_another_thread_stops_says_so_keeps_what_came_and_goes_on_f
     progress, came, card = half_way
 
     def stop() -> None:
-        assert came.wait(5)
+        assert came.wait(60)
         progress.stop()
 
     other = threading.Thread(target=stop)

@@ -371,7 +371,7 @@ def test_parts_keep_their_order_whichever_archive_is_unpacked_first(
 
     def second_first(path: Path, *how: Any) -> Path:
         if path.name == "c.zip":
-            assert second_is_done.wait(10), "they are not unpacked side by side"
+            assert second_is_done.wait(60), "they are not unpacked side by side"
         folder = unpack(path, *how)
         if path.name == "a.zip":
             second_is_done.set()

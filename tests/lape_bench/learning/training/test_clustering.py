@@ -193,7 +193,7 @@ def rounded_elsewhere(embeddings: Floats, random: np.random.Generator) -> Floats
     return (embeddings.astype(np.float64) * noise).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     kinds=st.integers(2, 6),
     copies=st.integers(2, 12),
