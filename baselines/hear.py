@@ -1,16 +1,16 @@
 """hear:MODULE[@WEIGHTS]: a module that follows the HEAR 2021 API (hearbenchmark.com/hear-api.html), frozen or fine-tuned.
 
-MODULE is imported as Python does it, from what is installed or from the current folder; WEIGHTS is a file or a folder for
-its `load_model`, which is called without one where none is named. The model says its `sample_rate` and
-`scene_embedding_size`, and `get_scene_embeddings` embeds windows, (sounds, samples) within [-1, 1].
+MODULE is imported by Python, from installed packages or from the current folder. WEIGHTS is a file or folder that is passed to
+its `load_model`; without it, `load_model` is called without an argument. The model has the attributes `sample_rate` and
+`scene_embedding_size`, and `get_scene_embeddings` embeds windows of shape (sounds, samples) within [-1, 1].
 
-Fine-tuned is a model that is a `torch.nn.Module` and whose embeddings gradients can flow back from; others, such as one that
-detaches them or answers in NumPy, are frozen. A module may switch its model to evaluation by itself, and then has no
-dropout in fine-tuning. What is no `nn.Module` computes in the precision and on the device that it was written for, and
-its parameters are not counted. TensorFlow is not supported.
+A model can be fine-tuned if it is a `torch.nn.Module` and gradients flow back from its embeddings. Other models, such as those
+that detach embeddings or return NumPy arrays, are frozen. If a module switches its model to evaluation mode by itself, there is
+no dropout in fine-tuning. A model that is not an `nn.Module` computes in the precision and on the device that it was written
+for, and its parameters are not counted. TensorFlow is not supported.
 
-A record holds the SHA-256 of the module's files, of what they import from the folder that they lie in, and of named weights,
-and of the tensors of an `nn.Module`. What another model reads by itself is not traced.
+A record holds the SHA-256 of the module's files, of the files that they import from their own folder, of named weights, and of
+the tensors of an `nn.Module`. Files that another model reads by itself are not recorded.
 """
 
 import copy
@@ -50,8 +50,8 @@ _returned: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
 class HearConfig(EncoderConfig):
     """Settings of a HEAR module.
 
-    A rate for encoders that have learned before, of kinds that we do not know; levels are not moved, since audio beyond
-    [-1, 1] would have to be clipped.
+    The learning rate suits pre-trained encoders of unknown kinds. There is no random gain by default, because audio beyond
+    [-1, 1] would be clipped.
     """
 
     finetune: FinetuneConfig = Field(
@@ -60,11 +60,11 @@ class HearConfig(EncoderConfig):
 
 
 class ModuleReference(NamedTuple):
-    """What an argument names.
+    """The parts of an argument.
 
     Attributes:
-        module: its name.
-        weights: for `load_model`; none where it brings its own.
+        module: name of the module.
+        weights: file or folder for `load_model`; None if the module has its own.
     """
 
     module: str
@@ -90,12 +90,12 @@ class ModuleReference(NamedTuple):
 
 
 class ModuleFacts(NamedTuple):
-    """What is known of a model once it was loaded and asked.
+    """Facts about a model that are known after loading it.
 
     Attributes:
-        sample_rate: Hz.
-        frozen_because: why it cannot be fine-tuned; empty where it can.
-        tensors: a hash of those of an `nn.Module`, wherever it has them from; empty for others.
+        sample_rate: in Hz.
+        frozen_because: why it cannot be fine-tuned; empty if it can.
+        tensors: SHA-256 of the tensors of an `nn.Module`; empty for other models.
     """
 
     sample_rate: int
@@ -122,12 +122,12 @@ class HearEncoder(AdaptedEncoder):
         self.loaded = {}
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return the waveforms, clipped to what the API promises: resampling may overshoot."""
+        """Return the waveforms, clipped to the range of the API: resampling may overshoot."""
         return waveforms.clamp(-1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed windows by the module's own function."""
-        # What answers in NumPy knows nothing of bf16.
+        """Embed windows by the module's own function, shape (batch, embedding_size)."""
+        # Functions that return NumPy arrays cannot handle bf16.
         enabled = self.trained and torch.is_autocast_enabled(features.device.type)
         with torch.autocast(features.device.type, dtype=torch.bfloat16, enabled=enabled):
             output = self.module.get_scene_embeddings(features, self.model)
@@ -148,7 +148,7 @@ class Hear(Adapter):
 
     @classmethod
     def resolve_argument(cls, argument: str) -> dict[str, Any]:
-        """Import the module, load its model, and see what it is."""
+        """Import the module, load its model, and find out its rate and whether it can be fine-tuned."""
         reference = ModuleReference.parse(argument)
         facts = _facts(reference, str(_trace(reference)))
         body = {
@@ -165,7 +165,7 @@ class Hear(Adapter):
         return _trace(self.reference) | ({"tensors": self.tensors} if self.tensors else {})
 
     def build_encoder(self) -> HearEncoder:
-        """Load the model anew."""
+        """Load the model again."""
         return _load(self.reference, trained="finetune" in self.protocols)
 
 

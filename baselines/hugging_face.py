@@ -1,14 +1,14 @@
 """hf:NAME_OR_FOLDER[@REVISION]: an audio model of transformers, from its hub or from a folder, frozen or fine-tuned.
 
-Models of waveforms (wav2vec 2.0, HuBERT, WavLM, data2vec, UniSpeech, SEW: what Wav2Vec2FeatureExtractor prepares) are
-embedded by the average of a layer over time. Of three models of spectrograms the model's own feature extractor computes
-the input, in NumPy and clip by clip: the spectrogram transformer AST is embedded by its class and distillation tokens, as
-its own pooler does it, Whisper by its encoder, averaged over the part of its 30 s that a window fills, and CLAP without fusion
-by the output of its audio model. A window longer than such a model's span is refused, not cut.
+For models of waveforms (wav2vec 2.0, HuBERT, WavLM, data2vec, UniSpeech, SEW: those with Wav2Vec2FeatureExtractor), the
+embedding is the average of a layer over time. Three models read spectrograms, which their own feature extractor computes in
+NumPy, clip by clip. The embedding of AST is the mean of its class and distillation tokens, as in its own pooler. That of
+Whisper is the average of its encoder's output over the part of its 30 s that a window fills. That of CLAP without fusion is
+the average output of its audio model. A window longer than the span of such a model is refused, not cut.
 
-The hub is asked only for what is not on disk, and the revision that was found is recorded. Code from the hub is never run. A
-tensor that a file lacks is refused unless `allow_missing` names it. SpecAugment and LayerDrop are off in fine-tuning: the
-one draws from NumPy's global generator and needs longer windows than some tasks have, the other hides layers.
+The hub is asked only for files that are not on disk, and the revision is recorded. Code from the hub is never run. A missing
+tensor is an error unless `allow_missing` names it. SpecAugment and LayerDrop are off in fine-tuning: SpecAugment draws from
+NumPy's global generator and needs longer windows than some tasks have, LayerDrop hides layers.
 """
 
 from collections.abc import Iterator
@@ -68,18 +68,18 @@ class ModelSource(NamedTuple):
     """Where a model comes from.
 
     Attributes:
-        name: of the hub, or a folder.
-        revision: the commit of the hub; none of a folder.
+        name: a name on the hub, or a folder.
+        revision: the commit on the hub; None for a folder.
     """
 
     name: str
     revision: str | None
 
     def load(self, kind: Any, **how: Any) -> Any:
-        """Call `kind.from_pretrained`, from the disk if it can be.
+        """Call `kind.from_pretrained`, with files on disk if there are any.
 
         Raises:
-            UserError: it is on no disk and the hub cannot be reached, or cannot be loaded.
+            UserError: the files are not on disk and the hub cannot be reached, or they cannot be loaded.
         """
         how |= {"revision": self.revision, "trust_remote_code": False}
         try:
@@ -98,12 +98,12 @@ class ModelSource(NamedTuple):
 
 
 class HuggingFaceEncoder(LayeredEncoder):
-    """A model of transformers on one window after the other.
+    """The audio encoder of a model of transformers.
 
     Args:
-        model: its encoder of audio.
-        blocks: the name of their list in it.
-        extractor: prepares its input.
+        model: the encoder.
+        blocks: name of its list of blocks.
+        extractor: the feature extractor that prepares its input.
         layer: as `LayeredConfig.layer`.
         window: samples of a window.
     """
@@ -121,7 +121,7 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     @torch.no_grad()
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return waveforms, normalized where the extractor says so, or what it makes of them."""
+        """Return waveforms, normalized if the extractor says so, or the spectrograms that it computes."""
         if self.kind == WAVEFORMS:
             return _normalized(waveforms) if self.extractor.do_normalize else waveforms
         batch = self.extractor(
@@ -133,11 +133,11 @@ class HuggingFaceEncoder(LayeredEncoder):
         return torch.from_numpy(prepared).to(waveforms.device)
 
     def output(self, features: Tensor) -> Tensor:
-        """Return what the model puts out."""
+        """Return the output of the model, shape (batch, time, size)."""
         return self.sequence(self.model(features).last_hidden_state)
 
     def sequence(self, states: Tensor) -> Tensor:
-        """Return the vectors of which the embedding is the average, shape (batch, time, size)."""
+        """Return the vectors whose average is the embedding, shape (batch, time, size)."""
         if self.kind == AST:  # class and distillation; the patches behind them cover padding too
             return states[:, :2]
         if self.kind == WHISPER:
@@ -222,13 +222,13 @@ class HuggingFace(LayeredSystem):
 
 
 def _normalized(waveforms: Tensor) -> Tensor:
-    """Bring each window to mean 0 and variance 1, as Wav2Vec2FeatureExtractor does it, on the device."""
+    """Normalize each window to mean 0 and variance 1 as Wav2Vec2FeatureExtractor does, but on the device."""
     variance, mean = torch.var_mean(waveforms, dim=1, correction=0, keepdim=True)
     return (waveforms - mean) / (variance + 1e-7).sqrt()
 
 
 def _longest(extractor: Any) -> int | None:
-    """Return how many samples an extractor takes before it cuts; none where there is no end."""
+    """Return the number of samples at which an extractor cuts its input; None if it does not."""
     kind = type(extractor).__name__
     if kind == AST:  # frames of 25 ms every 10 ms
         step, frame = extractor.sampling_rate // 100, extractor.sampling_rate // 40
@@ -239,7 +239,7 @@ def _longest(extractor: Any) -> int | None:
 
 
 def _source(argument: str) -> ModelSource:
-    """Find out whether a folder is meant or a name of the hub, and which commit of that."""
+    """Return the folder or the name and commit on the hub that an argument means."""
     from transformers.utils.hub import cached_file  # an extra, and slow to import
 
     folder = Path(argument).expanduser()
@@ -278,7 +278,7 @@ def _transformers() -> ModuleType:
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Keep the notes and bars of transformers and its hub out of ours; what matters of them is an error here."""
+    """Silence messages and progress bars of transformers and its hub; whatever matters is an error here."""
     from huggingface_hub.utils import logging as hub  # comes with transformers
 
     log = library.utils.logging

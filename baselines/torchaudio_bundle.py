@@ -1,11 +1,11 @@
 """torchaudio:BUNDLE: a speech transformer of torchaudio.pipelines, such as WAV2VEC2_BASE, frozen or fine-tuned.
 
-The weights are those that torchaudio itself finds: in the folder of torch.hub, or downloaded to it. Of a bundle for speech
-recognition the head is dropped.
+torchaudio itself finds the weights in the folder of torch.hub, or downloads them. The head of a bundle for speech recognition
+is dropped.
 
-torchaudio normalizes a batch as a whole where a bundle asks for normalized waveforms, so that a clip's embedding would
-depend on its neighbors; here every window is normalized by itself, as in the models' training. LayerDrop is off in
-fine-tuning, so that every step sees all layers.
+If a bundle asks for normalized waveforms, torchaudio normalizes a batch as a whole, so that a clip's embedding would depend on
+its neighbors. Here every window is normalized by itself, as in the training of these models. LayerDrop is off in fine-tuning,
+so that every step uses all layers.
 """
 
 import inspect
@@ -30,10 +30,10 @@ class BundleEncoder(LayeredEncoder):
     """A bundle's wav2vec 2.0, HuBERT or WavLM on waveforms.
 
     Args:
-        model: with a feature extractor and an encoder, as torchaudio builds it.
-        normalize: bring every window to mean 0 and deviation 1 first.
+        model: a `torchaudio.models.Wav2Vec2Model`.
+        normalize: normalize every window to mean 0 and standard deviation 1 first.
         layer: as `LayeredConfig.layer`.
-        sample_rate: Hz, of the waveforms.
+        sample_rate: of the waveforms, in Hz.
     """
 
     artifact_name = "torchaudio"
@@ -48,11 +48,11 @@ class BundleEncoder(LayeredEncoder):
         transformer.layer_drop = 0.0
 
     def features(self, waveforms: Tensor) -> Tensor:
-        """Return the waveforms, normalized where the bundle asks for it."""
+        """Return the waveforms, normalized if the bundle asks for it."""
         return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
 
     def output(self, features: Tensor) -> Tensor:
-        """Return what the transformer puts out."""
+        """Return the output of the transformer, shape (batch, time, size)."""
         output: Tensor = self.model.encoder(self.model.feature_extractor(features, None)[0])
         return output
 
@@ -66,7 +66,7 @@ class TorchaudioBundle(LayeredSystem):
     def resolve_argument(cls, argument: str) -> dict[str, Any]:
         """Find the bundle of this name; its weights are not needed yet."""
         bundles = dict(
-            inspect.getmembers(pipelines, lambda each: isinstance(each, pipelines.Wav2Vec2Bundle))
+            inspect.getmembers(pipelines, lambda value: isinstance(value, pipelines.Wav2Vec2Bundle))
         )
         if argument not in bundles:
             raise unknown("bundle of wav2vec 2.0, HuBERT or WavLM in torchaudio", argument, bundles)
@@ -79,7 +79,7 @@ class TorchaudioBundle(LayeredSystem):
         }
 
     def read_provenance(self) -> dict[str, str]:
-        """Return the SHA-256 of the weights, which are downloaded where they are not on disk."""
+        """Return the SHA-256 of the weights, after downloading them if they are not on disk."""
         if not self._weights.is_file():
             self._model()
         return {"weights": path_checksum(self._weights)}

@@ -1,11 +1,11 @@
-"""Transformers that were pre-trained elsewhere: which of their layers is the embedding, and how it is fine-tuned.
+"""Transformers that were pre-trained elsewhere: which layer is the embedding.
 
-A layer is counted as in SUPERB (arXiv:2105.01051): 0 is what the first block is given, k what block k puts out, before
-any normalization that the model applies to the last. Each is averaged over time. Blocks behind a layer that is asked for by its
-number are left out: they are neither computed nor counted, but for the first, whose input layer 0 is.
+Layers are numbered as in SUPERB (arXiv:2105.01051): layer 0 is the input of the first block, layer k the output of block k,
+before any normalization that the model applies to the last block. Each is averaged over time. If a layer is given by its
+number, the blocks behind it are removed: they are neither computed nor counted. For layer 0 the first block stays.
 
-The sum weighted by learned numbers, which SUPERB trains with its probe, is an option of fine-tuning alone: linear evaluation
-here is a logistic regression on embeddings that no label has touched.
+The learned weighted sum of layers, which SUPERB trains with its probe, is only available in fine-tuning: linear evaluation here
+is a logistic regression on embeddings that do not depend on labels.
 """
 
 from abc import abstractmethod
@@ -27,14 +27,14 @@ LAST, MEAN, WEIGHTED = "last", "mean", "weighted"
 class LayeredConfig(EncoderConfig):
     """Settings of a transformer that was pre-trained elsewhere.
 
-    3e-5 is the rate at which the examples of transformers fine-tune wav2vec 2.0 on keywords. Such models are level with
-    their input, or were trained on the levels of their corpus: by default none is moved.
+    The learning rate of 3e-5 is that of transformers' own example of fine-tuning wav2vec 2.0 on keywords. Such models normalize
+    their input, or were trained at the loudness of their corpus: by default there is no random gain.
     """
 
     layer: int | str = Field(
         LAST,
-        description="last: what the model puts out; a number: that block's output, 0 for what the first is given; "
-        "mean: of all of these; weighted: a learned weighted sum of them, under finetune alone",
+        description="last: the output of the model; a number: the output of that block, 0 for the input of the first; "
+        "mean: the mean of all of these; weighted: their learned weighted sum, only with finetune",
     )
     finetune: FinetuneConfig = Field(
         default_factory=lambda: FinetuneConfig(learning_rate=3e-5, gain_db=0.0)
@@ -50,14 +50,14 @@ class LayeredConfig(EncoderConfig):
 
 
 class LayeredEncoder(AdaptedEncoder):
-    """A stack of blocks, each of which puts out a sequence of vectors.
+    """An encoder with a stack of blocks, each of which returns a sequence of vectors.
 
     Args:
-        model: has the blocks.
-        blocks: the name of their list in the model.
+        model: the module that holds the blocks.
+        blocks: name of their `nn.ModuleList` in the model.
         layer: as `LayeredConfig.layer`.
-        size: numbers in a vector.
-        sample_rate: Hz, of the waveforms.
+        size: size of a vector.
+        sample_rate: of the waveforms, in Hz.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LayeredEncoder(AdaptedEncoder):
         self.blocks, self.layer = blocks, layer
         self.embedding_size, self.sample_rate = size, sample_rate
         if isinstance(layer, int):
-            del self._stack()[max(1, layer) :]  # what the first is given is seen where it is asked
+            del self._stack()[max(1, layer) :]  # layer 0 needs the first block, whose input it is
         tensors = float(len(model.state_dict()))
         self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
         if layer == WEIGHTED:
@@ -76,31 +76,31 @@ class LayeredEncoder(AdaptedEncoder):
 
     @abstractmethod
     def output(self, features: Tensor) -> Tensor:
-        """Return what the model puts out, shape (batch, time, size)."""
+        """Return the output of the model, shape (batch, time, size)."""
 
     def sequence(self, states: Tensor) -> Tensor:
-        """Return, of what the model or a block puts out, what is averaged, shape (batch, time, size)."""
+        """Return the vectors that are averaged, shape (batch, time, size), from an output of the model or a block."""
         return states
 
     def layers(self, features: Tensor) -> list[Tensor]:
-        """Return what the first block is given and what each puts out, (batch, time, size) each."""
-        found: list[Tensor] = []
+        """Return the input of the first block and the output of each block, each of shape (batch, time, size)."""
+        states: list[Tensor] = []
 
-        def note_given(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            found.append(given[0])
+        def note_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            states.append(inputs[0])
 
         def note_output(_: nn.Module, __: Any, output: Any) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
+            states.append(output[0] if isinstance(output, tuple) else output)
 
         stack = self._stack()
         hooks = [block.register_forward_hook(note_output) for block in stack]
-        hooks.append(stack[0].register_forward_pre_hook(note_given))
+        hooks.append(stack[0].register_forward_pre_hook(note_input))
         try:
             self.output(features)
         finally:
             for hook in hooks:
                 hook.remove()
-        return [self.sequence(states) for states in found]
+        return [self.sequence(layer) for layer in states]
 
     def _stack(self) -> nn.ModuleList:
         stack = self.model.get_submodule(self.blocks)
@@ -108,11 +108,11 @@ class LayeredEncoder(AdaptedEncoder):
         return stack
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed features, shape (batch, size)."""
+        """Embed features: shape (batch, size)."""
         if self.layer == LAST:
             return self.output(features).mean(dim=1)
-        # Averages over time and over layers may change places, and this one leaves less to hold.
-        layers = torch.stack([each.mean(dim=1) for each in self.layers(features)])
+        # The mean over time comes first: the order does not matter, and this one needs less memory.
+        layers = torch.stack([layer.mean(dim=1) for layer in self.layers(features)])
         if self.layer == MEAN:
             return layers.mean(dim=0)
         if self.layer == WEIGHTED:
@@ -125,7 +125,7 @@ class LayeredSystem(Adapter):
     """A transformer that was pre-trained elsewhere, under the protocols.
 
     Attributes:
-        blocks: of the model; 0 where it has no layers of one size.
+        blocks: number of blocks of the model; 0 if its layers have different sizes.
     """
 
     Settings: ClassVar[type[ProbeConfig]] = LayeredConfig
