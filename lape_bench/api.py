@@ -20,11 +20,10 @@ from lape_bench.plugins.registry import SYSTEMS
 if TYPE_CHECKING:
     from lape_bench.evaluation.plan import ImpossibleCell
     from lape_bench.evaluation.runner import RunOptions
-    from lape_bench.records.record import Cell, RunRecord
+    from lape_bench.records.record import RunRecord
     from lape_bench.report.result_set import ResultSet
     from lape_bench.sweep.engine import Engine
     from lape_bench.sweep.grid import PlannedItem
-    from lape_bench.sweep.run_cell import CellOutcome
 
 SystemLike = str | type | tuple[str | type, Mapping[str, Any]]
 """A system's name, an encoder or System class, or one of these with settings."""
@@ -163,7 +162,7 @@ def choose_tasks(named: Sequence[str], suite: str | None, data: str) -> ChosenTa
     if not named and suite is None:
         raise UserError("no task is given", next_step="name one, such as synthetic-sounds")
     in_suite = suite_tasks(suite) if suite else []
-    left_out = [str(problem) for problem in all_cards()[1]] if suite else []
+    left_out = [f"left out: {problem}" for problem in all_cards()[1]] if suite else []
     if data == "synthetic":
         return ChosenTasks(list(dict.fromkeys(map(synthetic, [*named, *in_suite]))), left_out)
     ready, missing = [], []
@@ -176,13 +175,13 @@ def choose_tasks(named: Sequence[str], suite: str | None, data: str) -> ChosenTa
         except UserError as error:
             missing.append(name)
             if manifest_path(name).is_file():  # of another version of the card, or damaged
-                left_out.append(str(error))
+                left_out.append(f"left out: {error}")
     if missing:
-        left_out.append(f"not prepared: {', '.join(missing)}")
+        left_out.append(f"left out, not prepared: {', '.join(missing)}")
     if not named and not ready:
         raise UserError(
             f"no task of the suite '{suite}' is prepared",
-            next_step="'bench data status' says what is on disk; or try synthetic data",
+            next_step="'bench data status' says what is on disk; or try its synthetic version, --data synthetic or data='synthetic'",
         )
     return ChosenTasks(list(dict.fromkeys([*named, *ready])), left_out)
 
@@ -239,7 +238,8 @@ def run_items(
     options: "RunOptions",
     engine: "Engine",
     progress: Progress,
-    on_cell: "Callable[[Cell, CellOutcome], None]" = lambda cell, outcome: None,
+    on_record: "Callable[[RunRecord], None]" = lambda record: None,
+    on_failure: Callable[[str], None] = lambda line: None,
 ) -> CompletedRun:
     """Run cells by an engine.
 
@@ -248,7 +248,8 @@ def run_items(
         options: how they are run.
         engine: runs them, here or elsewhere.
         progress: shows how far they are.
-        on_cell: called with each cell and its outcome when it ends.
+        on_record: called with the record of each cell that finishes.
+        on_failure: called with a line for each cell that does not, and why.
 
     Raises:
         UserError: this machine lacks the device, or torchrun started several processes.
@@ -270,10 +271,11 @@ def run_items(
     for cell, outcome in run_cells(items, options, engine, progress):
         if not isinstance(outcome, str) and is_finished(outcome):
             run.records.append((cell_folder(options.out, cell, outcome.identity), outcome))
+            on_record(outcome)
         else:
             reason = outcome if isinstance(outcome, str) else outcome.error
             run.failures.append(f"{cell.title} failed: {reason}")
-        on_cell(cell, outcome)
+            on_failure(run.failures[-1])
     return run
 
 

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from lape_bench.api import choose_tasks, plan_items, run_items
 from lape_bench.cli.options import (
     Audit,
     Device,
@@ -28,10 +29,8 @@ from lape_bench.cli.options import (
 )
 from lape_bench.cli.reports import show_audit, show_board
 from lape_bench.core.config import apply_pairs, flatten, merge, read_yaml
-from lape_bench.core.errors import UserError, unknown
-from lape_bench.core.paths import manifest_path
+from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.data.catalog import all_cards, load_card, suite_tasks, synthetic
 from lape_bench.report.formatting import percent
 
 logger = logging.getLogger(__name__)
@@ -80,33 +79,26 @@ def run(
     Without --task and --suite it runs a generated task, which needs no download. Tasks of a suite that are not
     prepared are named and left out.
     """
-    from lape_bench.evaluation.plan import expand_grid, resolve
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute
-    from lape_bench.sweep.grid import PlannedItem
     from lape_bench.sweep.local_engine import LocalEngine
 
-    if not 0 < label_fraction <= 1:
-        raise UserError(f"--label-fraction is {label_fraction}", allowed="above 0, at most 1")
+    chosen = choose_tasks(task or ([] if suite else ["synthetic-sounds"]), suite, data)
+    for line in chosen.left_out:
+        print(line, file=sys.stderr)
+    progress = start_progress(quiet, verbose)
     changed = apply_pairs(settings or [])
-    cells = expand_grid(
+    items = plan_items(
         [(name, changed) for name in dict.fromkeys(system or ["supervised"])],
-        _tasks_to_run(task or [], suite, data),
+        chosen.names,
         [protocol] if protocol else [],
         [label_fraction],
         seeds,
         fold,
+        progress,
     )
-    options = RunOptions(
-        out=out,
-        compute=Compute(device=device, precision=precision, threads=threads),
-        force=force,
-        audit=audit,
-        keep_model=keep_model,
-    )
-    progress = start_progress(quiet, verbose)
-    # A mistake is reported before the first cell runs, not hours later.
-    items = [PlannedItem(resolve(cell, progress).planned) for cell in cells]
+    compute = Compute(device=device, precision=precision, threads=threads)
+    options = RunOptions(out=out, compute=compute, force=force, audit=audit, keep_model=keep_model)
     _run_all(items, options, LocalEngine(), progress)
 
 
@@ -333,87 +325,34 @@ def pretrain(
     logger.info(f"next: bench run --system {system} {pairs} --task TASK")
 
 
-def _tasks_to_run(named: list[str], suite: str | None, data: str) -> list[str]:
-    """Return the tasks that --task, --suite and --data ask for."""
-    if data not in (kinds := ("real", "synthetic")):
-        raise unknown("kind of data", data, kinds)
-    from lape_bench.data.manifest import load_manifest
-
-    in_suite = suite_tasks(suite) if suite else []
-    for problem in all_cards()[1] if suite else []:
-        print(f"left out: {problem}", file=sys.stderr)
-    if not named and not in_suite:
-        return ["synthetic-sounds"]
-    if data == "synthetic":
-        return list(dict.fromkeys(map(synthetic, [*named, *in_suite])))
-    ready, missing = [], []
-    for name in in_suite:
-        card = load_card(name)
-        try:
-            if card.data == "real":
-                load_manifest(card)
-            ready.append(name)
-        except UserError as error:
-            missing.append(name)
-            if manifest_path(name).is_file():  # of another version of the card, or damaged
-                print(f"left out: {error}", file=sys.stderr)
-    if missing:
-        print(f"left out, not prepared: {', '.join(missing)}", file=sys.stderr)
-    if not named and not ready:
-        raise UserError(
-            f"no task of the suite '{suite}' is prepared",
-            next_step="'bench data status' says what is on disk; or try --data synthetic",
-        )
-    return list(dict.fromkeys([*named, *ready]))
-
-
 def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) -> None:
     """Run cells, say what failed, and show the board of what is finished."""
-    from lape_bench.records.record import RunRecord, cell_folder
-    from lape_bench.results.load import results_of
-    from lape_bench.runtime import distributed
-    from lape_bench.sweep.engine import run_cells
-
-    if distributed.is_distributed():
-        raise UserError(
-            "torchrun started several processes, and a cell is run by one",
-            next_step="pre-train with 'torchrun --no-python bench pretrain', then run without it; cells side by side: bench "
-            "sweep --jobs",
-        )
-    finished, failed = [], 0
-    if engine.jobs is not None:  # on this machine: a device that it lacks ends the command
-        options.compute.resolve()
-    for cell, outcome in _until_stopped(
-        run_cells(items, options, engine, progress), engine.stopped
-    ):
-        if isinstance(outcome, RunRecord) and outcome.status == "finished":
-            finished.append((cell_folder(options.out, cell, outcome.identity), outcome))
-            score = outcome.metrics[outcome.task.metric] if outcome.task else 0.0
-            logger.info(f"{cell.title}: {percent(score)} %")
-        else:
-            failed += 1
-            reason = outcome if isinstance(outcome, str) else outcome.error
-            print(f"{cell.title} failed: {reason}", file=sys.stderr)
-    results = results_of(finished)
+    try:
+        run = run_items(items, options, engine, progress, _log_score, _print_failure)
+    except KeyboardInterrupt:
+        print(engine.stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
+    results = run.results()
     if not results.cells.empty:
         show_board(results, "terminal")
-        show_audit([record for _, record in finished])
+        show_audit([record for _, record in run.records])
         logger.info(f"records in {options.out}; 'bench report' shows them all")
-    if failed:
+    if run.failures:
         print(
-            f"{failed} of {len(items)} cells failed; run again to retry them; tracebacks, if there are any, are in error.txt "
-            "beside the records",
+            f"{len(run.failures)} of {len(items)} cells failed; run again to retry them; tracebacks, if there are any, are in "
+            "error.txt beside the records",
             file=sys.stderr,
         )
         raise typer.Exit(1)
 
 
-def _until_stopped(outcomes: Iterator[Any], said: str) -> Iterator[Any]:
-    try:
-        yield from outcomes
-    except KeyboardInterrupt:
-        print(said, file=sys.stderr)
-        raise typer.Exit(130) from None
+def _log_score(record: Any) -> None:
+    score = record.metrics[record.task.metric] if record.task else 0.0
+    logger.info(f"{record.cell.title}: {percent(score)} %")
+
+
+def _print_failure(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _show_plan(plan: list[Any], options: Any) -> None:

@@ -115,7 +115,7 @@ class ResultSet(Results):
         line_end: str,
         quoted: Callable[[str], str] = str,
     ) -> str:
-        parts = [f"not here: {quoted(problem)}" for problem in self.problems]
+        parts = [quoted(problem) for problem in self.problems]
         if not self.cells.empty:
             board = self.leaderboard().dropna(axis="columns", how="all").round(2)
             parts.insert(0, table(board))

@@ -29,6 +29,14 @@ def seconds(*program: str) -> float:
     return min(took)
 
 
+def test_importing_the_package_takes_less_than_a_tenth_of_importing_torch(benchmark: Any) -> None:
+    took = benchmark.pedantic(seconds, ("-c", "import lape_bench"), rounds=1)
+    share = took / seconds("-c", "import torch")
+    benchmark.extra_info["seconds"] = round(took, 3)
+    benchmark.extra_info["share of importing torch"] = round(share, 2)
+    assert share < 0.1
+
+
 @pytest.mark.parametrize("listing", ["tasks", "systems"])
 def test_a_listing_takes_less_than_half_of_importing_torch(listing: str, benchmark: Any) -> None:
     took = benchmark.pedantic(seconds, ("-m", "lape_bench", listing), rounds=1)

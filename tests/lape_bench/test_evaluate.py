@@ -222,7 +222,9 @@ def test_a_suite_leaves_out_what_is_not_prepared_and_says_so() -> None:
     with pytest.raises(lb.UserError, match="no task of the suite 'open' is prepared"):
         lb.evaluate("log-mel-statistics", suite="open")
     results = lb.evaluate("log-mel-statistics", TASK, suite="open")
-    assert results.problems == ["not prepared: asc-keywords, asc-speaker, esc10, fsdd-digits"]
+    assert results.problems == [
+        "left out, not prepared: asc-keywords, asc-speaker, esc10, fsdd-digits"
+    ]
     assert results.cells["task"].tolist() == [TASK]
 
 
