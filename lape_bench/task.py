@@ -41,7 +41,7 @@ class Source(Config):
     pinned: bool = Field(
         True,
         description="whether a checksum the card does not know is fixed by the first download; not for an "
-        "archive that its server makes anew on each request",
+        "archive that its server makes again on each request",
     )
     note: str = Field("", description="what a user should know of this file")
 
@@ -176,9 +176,7 @@ class TaskCard(Config):
     recordings: Recordings | None = Field(
         None, description="where they are, for a card that `bench tasks new` wrote"
     )
-    obtain: str = Field(
-        "", description="what a user has to do by hand, where nothing may be fetched"
-    )
+    obtain: str = Field("", description="what a user has to do by hand if nothing may be fetched")
     license: str
     citation: str
     expected: Expected
@@ -228,7 +226,7 @@ class TaskCard(Config):
 
     @property
     def state(self) -> str:
-        """A hash of what decides clips and split of a user's own card, who may edit it; empty for the others."""
+        """A hash of what decides the clips and the split of an own card, which its user may edit; empty for other cards."""
         if self.recordings is None:
             return ""
         decides = self.model_dump_json(include={"recordings", "split", "group", "shortest_seconds"})
@@ -363,10 +361,10 @@ def locate(root: Path, marker: str) -> Path:
     Raises:
         UserError: none does.
     """
-    found = next(folders(root, marker), None)
-    if found is None:
+    folder = next(folders(root, marker), None)
+    if folder is None:
         raise UserError(
             f"{root} has not the expected layout: no {marker} in it, nor up to {DEPTH} folders further down",
             next_step="give the folder or archive as the data set's authors publish it",
         )
-    return found
+    return folder

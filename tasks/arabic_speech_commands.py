@@ -68,7 +68,7 @@ def _official_sides(folder: Path) -> dict[str, SplitName]:
         try:
             rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{path} is no readable list ({error})") from error
+            raise UserError(f"{path} is not a readable list ({error})") from error
         for row in rows:
             listed = Path(row.get("file") or "")
             clip_id = f"{listed.parent.name}/{listed.stem}"

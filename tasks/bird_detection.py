@@ -3,7 +3,7 @@
     {archive}/wav/{item}.wav
     ff1010bird_metadata.csv  warblrb10k_public_metadata.csv          columns itemid, hasbird, perhaps others
 
-Which wav/ belongs to which set is told by the items: numbers in freefield1010, UUIDs in warblrb10k.
+Which wav/ belongs to which set shows in the items: numbers in freefield1010, UUIDs in warblrb10k.
 """
 
 import csv
@@ -47,7 +47,7 @@ class BirdDetection(Reader):
                     next_step=f"unpack the archive of {name} beside its metadata, or give both: --from A --from B",
                 )
             for item, label in labels.items():
-                # A recording that is nowhere is listed beside another, so that it is told as missing.
+                # A recording that is nowhere is listed beside another, so that it is reported as missing.
                 clip = audio.get(f"{item}.wav", here[0].with_name(f"{item}.wav"))
                 listing.append(ClipEntry(f"{name}/{item}", clip, label, None, None, None))
         return listing

@@ -27,9 +27,9 @@ class Iemocap(Reader):
         listing = []
         for path in sorted(folder.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):
             text = path.read_text(encoding="utf-8", errors="replace")
-            for found in filter(None, map(LINE.fullmatch, text.splitlines())):
-                name = NAME.fullmatch(found["name"])
-                emotion = found["emotion"]
+            for line in filter(None, map(LINE.fullmatch, text.splitlines())):
+                name = NAME.fullmatch(line["name"])
+                emotion = line["emotion"]
                 if emotion == "exc" and card.variant == "excited":
                     emotion = "hap"
                 if name is None or emotion not in card.classes:
@@ -38,12 +38,12 @@ class Iemocap(Reader):
                     continue
                 session = int(name["session"])
                 sentences = folder / f"Session{session}" / "sentences" / "wav"
-                clip = sentences / name["dialogue"] / f"{found['name']}.wav"
+                clip = sentences / name["dialogue"] / f"{line['name']}.wav"
                 if not sentences.is_dir():
                     raise UserError(
-                        f"{path} names {found['name']}, but {sentences} is missing",
+                        f"{path} names {line['name']}, but {sentences} is missing",
                         next_step="unpack the full release, which has sentences/wav in every session",
                     )
                 speaker = f"{session}{name['letter']}"
-                listing.append(ClipEntry(found["name"], clip, emotion, None, session, speaker))
+                listing.append(ClipEntry(line["name"], clip, emotion, None, session, speaker))
         return listing

@@ -37,7 +37,7 @@ class TutUrban2018(Reader):
                     continue
                 if file_name not in facts:
                     raise UserError(f"{path} lists '{file_name}', which {meta.name} does not have")
-                # A segment that is nowhere is listed where it would be, so that it is told as missing.
+                # A segment that is nowhere is listed where it would be, so that it is reported as missing.
                 clip = audio.get(file_name, meta.parent / "audio" / file_name)
                 scene, place = facts[file_name]
                 listing.append(ClipEntry(clip.stem, clip, scene, side, None, place))

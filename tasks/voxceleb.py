@@ -42,7 +42,7 @@ class VoxCeleb1(Reader):
             speaker, video, utterance = parts
             if speaker in speakers:
                 clips = [place / video / utterance for place in speakers[speaker]]
-                clip = next((each for each in clips if each.is_file()), clips[0])
+                clip = next((path for path in clips if path.is_file()), clips[0])
                 clip_id = f"{speaker}/{video}/{clip.stem}"
                 group = f"{speaker}/{video}"
                 listing.append(ClipEntry(clip_id, clip, speaker, SIDES[side], None, group))

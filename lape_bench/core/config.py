@@ -158,14 +158,14 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, first["loc"][:-1])
         hint = did_you_mean(str(first["loc"][-1]), known)
-        said = f"'{path}' is not a known key" + (f": {hint}" if hint else "")
-        said += f"; known: {', '.join(known)}"
+        message_text = f"'{path}' is not a known key" + (f": {hint}" if hint else "")
+        message_text += f"; known: {', '.join(known)}"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        said = f"'{path}': {message}" if path else message
+        message_text = f"'{path}': {message}" if path else message
         if not isinstance(first["input"], Mapping):
-            said += f" (it is {first['input']!r})"
-    return said + (f"; and {len(others)} more" if others else "")
+            message_text += f" (it is {first['input']!r})"
+    return message_text + (f"; and {len(others)} more" if others else "")
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

@@ -35,7 +35,7 @@ ELSEWHERE = "LAPE_BENCH_HOME for data, the command's --out, --file or --html for
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
     Args:
         what: what is wrong and where, without a full stop.
@@ -57,17 +57,17 @@ def _rebuild(what: str, allowed: str, next_step: str) -> UserError:
 
 
 def summarize_error(error: BaseException) -> str:
-    """Return the sentence of a user's mistake; of another error, its kind, the beginning of what it says, and where it was."""
+    """Return a user's mistake as it is; for another error its type, the beginning of its message, and where it was raised."""
     if isinstance(error, UserError):
         return str(error)
-    said = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" ...")
-    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" ...")
+    summary = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = _place_in_a_plug_in(error)
-    return f"{told}, at {place}" if place else told
+    return f"{summary}, at {place}" if place else summary
 
 
 def _place_in_a_plug_in(error: BaseException) -> str:
-    """Name the last line that is neither ours nor Python's nor of what is installed; empty where there is none."""
+    """Return the last line that is neither ours nor Python's nor an installed package's; empty if there is none."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = Path(frame.f_code.co_filename)
@@ -87,7 +87,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def unknown(
     kind: str, name: str, known: Iterable[str], next_step: str = "", where: str = ""
 ) -> UserError:
-    """Say that `name` is no known `kind`, which ones are, and which one may have been meant."""
+    """Return the error for an unknown name; it lists the known ones, and the one that may have been meant."""
     known = sorted(known)
     hint = did_you_mean(name, known)
     return UserError(

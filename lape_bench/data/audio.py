@@ -24,7 +24,7 @@ SILENT_BELOW = 2.0**-15  # one step of 16-bit audio
 
 
 class AudioProblem(Exception):
-    """Why a file is no usable clip; the message is a short reason without the file's name."""
+    """Why a file is not a usable clip; the message is a short reason without the file's name."""
 
 
 def read(

@@ -50,7 +50,7 @@ class Recording(NamedTuple):
 
 
 class ClipFacts(NamedTuple):
-    """What decoding told about a clip; `problem` is empty where it is usable."""
+    """What decoding a clip showed; `problem` is empty if the clip is usable."""
 
     seconds: float
     rate: int
@@ -231,8 +231,8 @@ def open_store(
     """
     folder = home() / "store" / _folder(key, rate)
     if not is_built(key, rate):
-        wanted = recordings()
-        build_store(wanted, rate, on_clip, lambda facts: _refuse_changed(key, wanted, facts))
+        sources = recordings()
+        build_store(sources, rate, on_clip, lambda facts: _refuse_changed(key, sources, facts))
     with np.load(folder / INDEX) as index:
         ids, lengths = index["ids"], index["lengths"]
     samples = np.memmap(folder / SAMPLES, np.float32, mode="r")

@@ -49,7 +49,7 @@ def _written_names() -> set[str]:
 
 def _card(name: str) -> TaskCard:
     own, base = own_names(), name.removesuffix(SUFFIX)
-    # Read anew each time: a user may mend a card, and it is another one where the cache folder is another.
+    # Read again each time: a user may edit a card, or choose another cache folder.
     if name in own:
         return _read_own(own_card(name))
     if base in own and _is_synthetic(name):
@@ -73,7 +73,7 @@ def _read_own(path: Path) -> TaskCard:
         raise UserError(
             f"{path} does not say where the recordings are",
             allowed="recordings: {folder: ...}, and table: ... where a CSV file lists the clips",
-            next_step="write the card anew with 'bench tasks new'",
+            next_step="write the card again with 'bench tasks new'",
         )
     return card
 
@@ -129,7 +129,7 @@ def synthetic(reference: str) -> str:
 
 
 def all_cards() -> tuple[list[TaskCard], list[UserError]]:
-    """Read every registered and own card, by suite and name; those that do not hold are told beside."""
+    """Read every registered and own card, by suite and name; the problems of those that cannot be used come beside."""
     cards, problems = [], []
     for name in task_names():
         try:

@@ -30,14 +30,14 @@ def disk_usage(card: TaskCard) -> DiskUsage:
 
     Recordings that a user keeps elsewhere are not counted.
     """
-    wanted = downloads(card)
-    here = [each for each in wanted if each.is_here()]
-    parts = {part for each in wanted if (part := part_of(each.path)).is_file()}
-    places = {each.path for each in here} | {each.unpacked() for each in here} | parts
+    files = downloads(card)
+    here = [file for file in files if file.is_here()]
+    parts = {part for file in files if (part := part_of(file.path)).is_file()}
+    places = {file.path for file in here} | {file.unpacked() for file in here} | parts
     by_hand = sum(source.url is None for source in card.sources) if card.obtain else 0
     state = "missing"
     if here or parts:
-        every = len(wanted) + by_hand
+        every = len(files) + by_hand
         state = "fetched" if len(here) == every else f"{len(here)} of {every} fetched"
     try:
         manifest = load_manifest(card)

@@ -14,7 +14,7 @@ from lape_bench.data.audio_store import Clips
 
 BANDS, STRETCHES = 12, 16
 ALIKE = 0.99  # correlation of fingerprints
-FLOOR = 1e-10  # of an energy, so that silence has a logarithm
+SMALLEST = 1e-10  # of an energy, so that silence has a logarithm
 MOST_CLIPS = 30_000  # every pair across sides is looked at: above this it is no longer cheap
 BLOCK = 2_048
 
@@ -51,14 +51,14 @@ def pairs_across(
     Returns:
         Pairs of rows, the smaller first, with their correlation, the most alike first.
     """
-    found = []
+    pairs = []
     for start in range(0, len(described), BLOCK):
         alike = described[start : start + BLOCK] @ described.T
         rows, columns = np.nonzero(alike > ALIKE)
         for row, column in zip(rows, columns, strict=True):
             if row + start < column and sides[row + start] != sides[column]:
-                found.append((int(row + start), int(column), float(alike[row, column])))
-    return sorted(found, key=lambda pair: -pair[2])
+                pairs.append((int(row + start), int(column), float(alike[row, column])))
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def _fingerprint(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -70,8 +70,8 @@ def _fingerprint(samples: NDArray[np.float32]) -> NDArray[np.float32]:
             power[low : max(high, low + 1)].mean() for low, high in itertools.pairwise(edges)
         ]
     # Relative to the loudest part: what lies 100 dB below it is the codec's.
-    told = np.log(energies / max(energies.max(), FLOOR) + FLOOR).ravel()
-    told -= told.mean()
-    norm = np.linalg.norm(told)
-    unit: NDArray[np.float32] = (told / norm if norm > 0 else told).astype(np.float32)
+    shape = np.log(energies / max(energies.max(), SMALLEST) + SMALLEST).ravel()
+    shape -= shape.mean()
+    norm = np.linalg.norm(shape)
+    unit: NDArray[np.float32] = (shape / norm if norm > 0 else shape).astype(np.float32)
     return unit

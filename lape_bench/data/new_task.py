@@ -388,7 +388,7 @@ def _length(clip: ClipEntry) -> float:
 
 
 def _left_out(root: Path, listing: Sequence[ClipEntry], with_sides: bool) -> list[str]:
-    """Name what lies below a folder and is no clip of the task."""
+    """Name what lies below a folder and is not a clip of the task."""
     taken = {clip.path for clip in listing}
     used = {parent for path in taken for parent in path.parents}
     other = [path for path in class_folders.files_below(root) if path not in taken]
@@ -399,7 +399,7 @@ def _left_out(root: Path, listing: Sequence[ClipEntry], with_sides: bool) -> lis
         path.suffix.lower() or path.name for path in other if not class_folders.is_audio(path)
     )
     above = [root, *(class_folders.subfolders(root) if with_sides else ())]
-    folders = [folder for each in above for folder in class_folders.subfolders(each)]
+    folders = [folder for parent in above for folder in class_folders.subfolders(parent)]
     empty = [folder.relative_to(root).as_posix() for folder in folders if folder not in used]
     notes = {
         "left out, in no class folder": audio,

@@ -132,11 +132,11 @@ def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
     for clip in listing:
         if clip.group is not None:
             sides[clip.group].add(_side(clip))
-    shared = sorted(group for group, found in sides.items() if len(found) > 1)
+    shared = sorted(group for group, places in sides.items() if len(places) > 1)
     if shared:
         raise UserError(
             f"{len(shared)} groups ({card.group}) of {card.reference} stand on several sides, such as '{shared[0]}'",
-            next_step="mend the table: all clips of a group on one side, or a score says too much",
+            next_step="fix the table: all clips of a group on one side, or a score says too much",
         )
 
 
@@ -194,7 +194,7 @@ def _usable(
             allowed=f"the card's classes are {', '.join(card.classes)}"
             if any(clip.label not in card.classes for clip in listing)
             else "",
-            next_step="mend them, or leave them out with --skip-bad",
+            next_step="fix them, or leave them out with --skip-bad",
         )
     usable = [clip for clip in listing if clip.clip_id not in bad]
     copies = _copies_across_sides(usable, facts_of)
@@ -235,7 +235,7 @@ def _unfit(clip: ClipEntry, card: TaskCard) -> str:
     """Say why a clip's label or side does not fit the card; empty where both do."""
     if clip.label not in card.classes:
         hint = did_you_mean(clip.label, card.classes)
-        return f"label '{clip.label}' is no class of the card" + (f" ({hint})" if hint else "")
+        return f"label '{clip.label}' is not a class of the card" + (f" ({hint})" if hint else "")
     placed = clip.fold in card.folds if card.split.folds else clip.split is not None
     return "" if placed else "the split has no side for it"
 

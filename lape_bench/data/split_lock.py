@@ -31,16 +31,16 @@ def compare(manifest: Manifest, path: Path) -> TaskFinding:
     """Hold a manifest against a lock.
 
     Raises:
-        UserError: the file is no lock, or is that of another task or version.
+        UserError: the file is not a lock, or is one of another task or version.
     """
     try:
         head, _, table = path.read_text(encoding="utf-8").partition("\n")
-        wanted = json.loads(head.removeprefix("#"))
-        task, version, digest = (wanted[key] for key in ("task", "card_version", "manifest"))
+        head_values = json.loads(head.removeprefix("#"))
+        task, version, digest = (head_values[key] for key in ("task", "card_version", "manifest"))
         locked = pd.read_csv(io.StringIO(table), dtype=str, keep_default_na=False)[COLUMNS]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is no lock of a manifest ({error})",
+            f"{path} is not the lock of a manifest ({error})",
             next_step=f"write one with 'bench data lock {manifest.reference} --out FILE'",
         ) from error
     if (task, version) != (manifest.reference, manifest.info.card_version):

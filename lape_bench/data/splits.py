@@ -125,18 +125,18 @@ def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.boo
     counts = np.zeros((len(names), labels.max() + 1), np.int64)
     np.add.at(counts, (groups, labels), 1)
     total = counts.sum(axis=0)
-    wanted = np.where(total > 1, np.maximum(1, np.round(HELD_OUT * total)), 0)
+    target = np.where(total > 1, np.maximum(1, np.round(HELD_OUT * total)), 0)
     taken = np.zeros(len(names), bool)
     held = np.zeros_like(total)
     for group in random.permutation(len(names)):
         with_it = held + counts[group]
-        if held.sum() >= wanted.sum():
+        if held.sum() >= target.sum():
             break
-        nearer = np.abs(with_it - wanted).sum() < np.abs(held - wanted).sum()
+        nearer = np.abs(with_it - target).sum() < np.abs(held - target).sum()
         if nearer and (with_it < total).all():
             taken[group], held = True, with_it
     sizes = counts.sum(axis=1)
-    for label in np.flatnonzero(wanted):
+    for label in np.flatnonzero(target):
         # Groups much larger than a tenth, such as four speakers, or four birds of each species.
         if held[label] > 0:
             continue
@@ -153,8 +153,8 @@ def _hold_out_clips(train: pd.DataFrame, random: np.random.Generator) -> NDArray
     """Hold out the first tenth of each class in random order."""
     rank = label_order(train["label"].to_numpy(), random)
     sizes = train["label"].map(train["label"].value_counts()).to_numpy()
-    wanted = np.where(sizes > 1, np.maximum(1, np.round(HELD_OUT * sizes)), 0)
-    held: NDArray[np.bool_] = rank < wanted
+    target = np.where(sizes > 1, np.maximum(1, np.round(HELD_OUT * sizes)), 0)
+    held: NDArray[np.bool_] = rank < target
     return held
 
 

@@ -54,7 +54,11 @@ def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -
 
 def differences(card: TaskCard, manifest: Manifest) -> list[str]:
     """Name what differs from the counts that the card expects."""
-    return [f"{found.what}: {found.detail}" for found in _counts(card, manifest) if not found.holds]
+    return [
+        f"{finding.what}: {finding.detail}"
+        for finding in _counts(card, manifest)
+        if not finding.holds
+    ]
 
 
 def _counts(card: TaskCard, manifest: Manifest) -> Iterator[TaskFinding]:
@@ -69,30 +73,30 @@ def _counts(card: TaskCard, manifest: Manifest) -> Iterator[TaskFinding]:
     if expected.per_class is not None:
         counts = clips["label"].value_counts()
         each = expected.per_class
-        wanted_of = each if isinstance(each, dict) else dict.fromkeys(card.classes, each)
-        for label, wanted in wanted_of.items():
-            found = int(counts.get(label, 0))
-            if found != wanted:
-                yield _equal(f"clips of class {label}", found, wanted, "")
+        expected_of = each if isinstance(each, dict) else dict.fromkeys(card.classes, each)
+        for label, expected_count in expected_of.items():
+            count = int(counts.get(label, 0))
+            if count != expected_count:
+                yield _equal(f"clips of class {label}", count, expected_count, "")
     side = clips["fold"].astype(str) if card.split.folds else clips["split"]
     counts = side.value_counts()
-    for name, wanted in expected.per_side.items():
+    for name, expected_count in expected.per_side.items():
         what = f"clips of fold {name}" if card.split.folds else f"clips of {name}"
-        yield _equal(what, int(counts.get(name, 0)), wanted, "")
+        yield _equal(what, int(counts.get(name, 0)), expected_count, "")
 
 
 def _per_class(card: TaskCard, manifest: Manifest) -> TaskFinding:
     counts = manifest.clips["label"].value_counts().reindex(card.classes, fill_value=0)
-    told = f"{counts.min():,} to {counts.max():,}"
+    detail = f"{counts.min():,} to {counts.max():,}"
     if len(card.classes) <= MOST_CLASSES:
-        told = ", ".join(f"{label}: {count:,}" for label, count in counts.items())
-    return TaskFinding("clips of each class", True, told)
+        detail = ", ".join(f"{label}: {count:,}" for label, count in counts.items())
+    return TaskFinding("clips of each class", True, detail)
 
 
-def _equal(what: str, found: int, expected: int, note: str) -> TaskFinding:
-    if found == expected:
-        return TaskFinding(what, True, f"{found:,}")
-    return TaskFinding(what, False, f"{found:,} instead of {expected:,}{note}")
+def _equal(what: str, count: int, expected: int, note: str) -> TaskFinding:
+    if count == expected:
+        return TaskFinding(what, True, f"{count:,}")
+    return TaskFinding(what, False, f"{count:,} instead of {expected:,}{note}")
 
 
 def _disjoint(card: TaskCard, manifest: Manifest, column: str, word: str) -> TaskFinding:
@@ -167,7 +171,7 @@ def _contents(manifest: Manifest, progress: Progress) -> TaskFinding:
 
         # Threads suffice: libsndfile and hashlib let go of the interpreter while they work.
         with ThreadPoolExecutor(cpu_cores.available()) as pool:
-            wrong = [said for said in pool.map(problem, manifest.recordings()) if said]
+            wrong = [text for text in pool.map(problem, manifest.recordings()) if text]
     if wrong:
         return TaskFinding("decoded audio", False, f"{len(wrong)} differ, such as {wrong[0]}")
     return TaskFinding("decoded audio", True, "every clip as it was prepared")

@@ -24,15 +24,15 @@ def imported_files(files: Iterable[Path], root: Path, path: Sequence[str]) -> li
     if INSTALLED & set(root.parts):
         return []
     own = set(files)
-    found, left = set(own), sorted(own)
+    files, left = set(own), sorted(own)
     while left:
         for name in _imported_names(left.pop(), root):
             top = name.partition(".")[0]
             if not _is_elsewhere(top, root, path):
-                new = set(_files(name, root)) - found
-                found |= new
+                new = set(_files(name, root)) - files
+                files |= new
                 left.extend(sorted(new))
-    return sorted(found - own)
+    return sorted(files - own)
 
 
 def module_name(file: Path, root: Path) -> str:

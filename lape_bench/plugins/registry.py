@@ -54,7 +54,7 @@ class Registry:
         """
         if (file := name.removesuffix(":")).endswith(".py"):
             raise UserError(
-                f"{file} is a file, of which one {self.kind} is wanted",
+                f"{file} is a file, and a {self.kind} is a class in it",
                 next_step=f"name its class too: {file}:MyEncoder",
             )
         name = name.partition(":")[0]
@@ -76,8 +76,8 @@ class Registry:
 
     def is_file(self, name: str) -> bool:
         """Tell whether a name stands for a class in a file."""
-        file, _, wanted = name.rpartition(":")
-        return file.endswith(".py") and bool(wanted)
+        file, _, class_name = name.rpartition(":")
+        return file.endswith(".py") and bool(class_name)
 
     def register_class(self, kind: type) -> str:
         """Let a class of this process be found by name, and return that name: its own, or that of its entry point.
@@ -146,7 +146,7 @@ class Registry:
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
                 f"{summarize_error(error)}",
-                next_step=f"mend or uninstall {_origin(point)}",
+                next_step=f"fix or uninstall {_origin(point)}",
             ) from error
         if not accept(loaded):
             raise UserError(
@@ -191,7 +191,7 @@ class Registry:
             raise UserError(
                 f"the {self.kind} '{name}' of {self.origin(name)} lies in a module that is not there, "
                 f"{self.entry(name).module}",
-                next_step=f"mend its entry point, or uninstall {self.origin(name)}",
+                next_step=f"fix its entry point, or uninstall {self.origin(name)}",
             )
         path = module.parent / f"{name}.yaml"
         if not path.is_file():

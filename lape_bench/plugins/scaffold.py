@@ -31,7 +31,7 @@ def new_system(name: str, out: Path) -> Path:
         The package's folder.
 
     Raises:
-        UserError: the name is no name for a package or is taken, or the folder is there already.
+        UserError: the name cannot name a package, or is taken, or the folder is there already.
     """
     module = name.replace("-", "_")
     _refuse_name(name, module)
@@ -51,7 +51,7 @@ def new_system(name: str, out: Path) -> Path:
 
 
 def _renamed(text: str, names: dict[str, str]) -> str:
-    return re.sub("|".join(names), lambda found: names[found[0]], text)
+    return re.sub("|".join(names), lambda match: names[match[0]], text)
 
 
 def template() -> dict[str, str]:
@@ -65,7 +65,7 @@ def template() -> dict[str, str]:
 def _refuse_name(name: str, module: str) -> None:
     if not IS_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UserError(
-            f"'{name}' is no name for a package",
+            f"'{name}' is not a name for a package",
             allowed=f"small letters, digits and hyphens, a letter first, at most {LONGEST_NAME}: my-encoder",
         )
     alike = [
@@ -88,4 +88,4 @@ def _is_installed(module: str) -> bool:
     spec = importlib.util.find_spec(module)
     return (
         spec is not None and spec.origin is not None
-    )  # without one it is a folder that is no package
+    )  # without one it is a folder that is not a package

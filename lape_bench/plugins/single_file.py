@@ -37,7 +37,7 @@ def plugin_file(name: str) -> Path:
     # Resolved, so that one file has one spelling, and its folder is that of `python FILE`.
     path = require_exists(Path(name.rpartition(":")[0]), "the plug-in file").resolve()
     if not path.is_file():
-        raise UserError(f"{path} is no file", next_step="give a Python file with a class in it")
+        raise UserError(f"{path} is not a file", next_step="give a Python file with a class in it")
     return path
 
 
@@ -50,10 +50,10 @@ def describe_code(name: str) -> str:
     path = plugin_file(name)
     beside = _beside(path)
     for file in beside:
-        held = sys.modules.get(module_name(file, path.parent))
-        if held is None:
+        module = sys.modules.get(module_name(file, path.parent))
+        if module is None:
             continue
-        loaded = Path(getattr(held, "__file__", None) or "")
+        loaded = Path(getattr(module, "__file__", None) or "")
         if loaded.resolve() != file.resolve():
             raise UserError(
                 f"{path} imports {file}, and another module of that name is loaded: {loaded}",
@@ -63,7 +63,7 @@ def describe_code(name: str) -> str:
             raise UserError(
                 f"{file} has changed since this process imported it", next_step="run again"
             )
-    return _told([path, *beside])
+    return _describe([path, *beside])
 
 
 def class_code(kind: type) -> list[str]:
@@ -72,7 +72,7 @@ def class_code(kind: type) -> list[str]:
     What is computed by a class and kept is kept by this too: a class that a plug-in imports from beside it has a
     module's plain name, which stays when the code changes.
     """
-    modules = {each.__module__ for each in kind.__mro__}
+    modules = {base.__module__ for base in kind.__mro__}
     of_files = {_codes[module] for module in modules if module in _codes}
     return sorted(of_files.union(filter(None, map(local_classes.class_code, kind.__mro__))))
 
@@ -83,7 +83,7 @@ def load(name: str) -> Any:
     Raises:
         UserError: the file is missing, fails, or has no such class.
     """
-    path, wanted = plugin_file(name), name.rpartition(":")[2]
+    path, class_name = plugin_file(name), name.rpartition(":")[2]
     _look_beside(path)
     unique = (
         f"{path.stem}_{hashlib.sha256(f'{path}: {describe_code(name)}'.encode()).hexdigest()[:12]}"
@@ -94,9 +94,9 @@ def load(name: str) -> Any:
         assert spec is not None, "its name ends in .py"
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        for each in (beside := _beside(path)):
-            _imported_as[each] = sha256(each)
-            _codes[module_name(each, path.parent)] = _told([each, *beside])
+        for file in (beside := _beside(path)):
+            _imported_as[file] = sha256(file)
+            _codes[module_name(file, path.parent)] = _describe([file, *beside])
         _codes[unique] = describe_code(name)
         sys.modules[unique] = module  # before it runs: dataclasses and pydantic look there
         try:
@@ -107,22 +107,22 @@ def load(name: str) -> Any:
                 raise
             raise UserError(
                 f"{path} cannot be loaded: it raised {summarize_error(error)}",
-                next_step="mend the file",
+                next_step="fix the file",
             ) from error
-    if not hasattr(module, wanted):
-        own = [n for n, each in vars(module).items() if getattr(each, "__module__", "") == unique]
-        raise unknown("class", wanted, own, where=str(path))
-    return getattr(module, wanted)
+    if not hasattr(module, class_name):
+        own = [n for n, value in vars(module).items() if getattr(value, "__module__", "") == unique]
+        raise unknown("class", class_name, own, where=str(path))
+    return getattr(module, class_name)
 
 
-def _told(files: list[Path]) -> str:
-    return "; ".join(f"{each.name}, SHA-256 {sha256(each)}" for each in files)
+def _describe(files: list[Path]) -> str:
+    return "; ".join(f"{file.name}, SHA-256 {sha256(file)}" for file in files)
 
 
 def _beside(path: Path) -> list[Path]:
     """Return the files that a plug-in's file imports from its folder."""
-    others = {each for each in _folders if each != str(path.parent)}
-    return imported_files([path], path.parent, [each for each in sys.path if each not in others])
+    others = {folder for folder in _folders if folder != str(path.parent)}
+    return imported_files([path], path.parent, [entry for entry in sys.path if entry not in others])
 
 
 def _look_beside(path: Path) -> None:
@@ -130,6 +130,6 @@ def _look_beside(path: Path) -> None:
     folder = str(path.parent)
     if folder in sys.path and folder not in _folders:
         return
-    sys.path[:] = [each for each in sys.path if each not in _folders]
-    _folders[:] = [folder, *(each for each in _folders if each != folder)]
+    sys.path[:] = [entry for entry in sys.path if entry not in _folders]
+    _folders[:] = [folder, *(other for other in _folders if other != folder)]
     sys.path.extend(_folders)

@@ -178,7 +178,7 @@ class ArtifactInfo:
 def list_artifacts(within: Path) -> Iterator[ArtifactInfo]:
     """Go through all that is kept, by kind and age."""
     for parent in sorted(path for path in within.glob("*") if path.is_dir()):
-        found = []
+        infos = []
         folders = (path for path in parent.iterdir() if path.is_dir())
         # What is being written this moment belongs to its writer.
         for folder in (path for path in folders if not path.name.startswith(PART)):
@@ -191,17 +191,17 @@ def list_artifacts(within: Path) -> Iterator[ArtifactInfo]:
                 else facts.values()
             )
             newest = max((stat.st_mtime for stat in counted), default=0.0)
-            size = sum(each.st_size for each in facts.values() if S_ISREG(each.st_mode))
+            size = sum(stat.st_size for stat in facts.values() if S_ISREG(stat.st_mode))
             name = folder.name.removeprefix(WORK)
-            found.append(ArtifactInfo(parent.name, name, folder, size, newest, metadata))
-        yield from sorted(found, key=lambda each: each.last_used)
+            infos.append(ArtifactInfo(parent.name, name, folder, size, newest, metadata))
+        yield from sorted(infos, key=lambda info: info.last_used)
 
 
-def remove(each: ArtifactInfo) -> None:
+def remove(info: ArtifactInfo) -> None:
     """Delete an artifact; one that another process is making is waited for."""
-    with FileLock(each.folder.parent / f"{LOCK}{each.hash}"):
-        shutil.rmtree(each.folder, ignore_errors=True)
-    (each.folder.parent / f"{LOCK}{each.hash}").unlink(missing_ok=True)
+    with FileLock(info.folder.parent / f"{LOCK}{info.hash}"):
+        shutil.rmtree(info.folder, ignore_errors=True)
+    (info.folder.parent / f"{LOCK}{info.hash}").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -83,11 +83,11 @@ class ProcessGroup:
         """
         if self._fabric is None:
             return
-        gradients = [each.grad for each in parameters if each.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         flat = self._fabric.all_reduce(flat, reduce_op="mean")
         for gradient, mean in zip(
-            gradients, torch.split(flat, [each.numel() for each in gradients]), strict=True
+            gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
         ):
             gradient.copy_(mean.view_as(gradient))
 

@@ -52,9 +52,9 @@ def has_sides(root: Path) -> bool:
     holding = [folder for folder in subfolders(root) if any(map(is_audio, files_below(folder)))]
     names = [folder.name for folder in holding]
     others = [name for name in names if name.lower() not in SIDE_NAMES]
-    found = {SIDE_NAMES[name.lower()] for name in names if name not in others}
+    sides = {SIDE_NAMES[name.lower()] for name in names if name not in others}
     if others:
-        if {"train", "test"} <= found:
+        if {"train", "test"} <= sides:
             raise UserError(
                 f"{root} has folders for sides and, beside them, '{others[0]}'",
                 allowed="either class folders, or folders train, test and perhaps val with class folders below",
@@ -63,7 +63,7 @@ def has_sides(root: Path) -> bool:
         return False
     if len(names) < 2:  # none, or a single class
         return False
-    if not {"train", "test"} <= found:
+    if not {"train", "test"} <= sides:
         raise UserError(
             f"{root} has {' and '.join(names)}, which are sides, but not both train and test",
             allowed="folders train and test, and perhaps val",

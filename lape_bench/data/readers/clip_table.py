@@ -66,8 +66,8 @@ class CsvRow(NamedTuple):
         except ValueError:
             value = None
         if value is None:
-            found = f"has the {column} '{text}'" if text else f"has no {column}"
-            raise UserError(f"{self} {found}", allowed=f"it may be {allowed}")
+            problem = f"has the {column} '{text}'" if text else f"has no {column}"
+            raise UserError(f"{self} {problem}", allowed=f"it may be {allowed}")
         return value
 
     def __str__(self) -> str:
@@ -186,7 +186,7 @@ def _rows(table: Path, columns: Columns) -> Iterator[CsvRow]:
         if any(fields[len(header) :]):
             raise UserError(
                 f"{table}, line {number} has {len(fields)} columns, but the first line {len(header)}",
-                next_step="mend the line; a text that holds the separator stands in quotes",
+                next_step="fix the line; a text that holds the separator stands in quotes",
             )
         filled = [*fields, *[""] * len(header)]
         yield CsvRow(table, number, dict(zip(header, filled, strict=False)))

@@ -68,7 +68,7 @@ def _syllables(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> W
     pitch_hertz, tract = of_group.uniform(90, 240), of_group.uniform(0.88, 1.14)
     lengths = of_class.uniform(0.6, 1.4, SYLLABLES) * of_clip.uniform(0.8, 1.2, SYLLABLES)
     edges = np.round(np.cumsum(np.r_[0, lengths / lengths.sum()]) * samples).astype(int)
-    said = np.zeros(samples)
+    speech = np.zeros(samples)
     for start, end in itertools.pairwise(edges):
         first, second, glide = (
             of_class.uniform(280, 900),
@@ -81,8 +81,8 @@ def _syllables(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> W
         vowel = _resonance(
             _resonance(pulses, first * tract * jitter[0]), second * tract * jitter[1]
         )
-        said[start:end] = _fade(end - start) * vowel / (vowel.std() + 1e-9)
-    return said
+        speech[start:end] = _fade(end - start) * vowel / (vowel.std() + 1e-9)
+    return speech
 
 
 def _note(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> Wave:

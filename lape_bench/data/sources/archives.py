@@ -94,13 +94,13 @@ def downloads(card: TaskCard) -> list[Download]:
         UserError: the index cannot be read, or an archive that it names would leave the folder.
     """
     pins = checksum_pins.read()
-    found = []
+    files = []
     for source in card.sources:
         if source.url is None:
             continue
         folder = home() / "downloads" / hashlib.sha256(source.url.encode()).hexdigest()[:12]
         path = folder / source.file
-        found.append(Download(_with_pin(source, pins), path))
+        files.append(Download(_with_pin(source, pins), path))
         if is_archive(path) or not path.is_file():
             continue
         reader = index_reader(card)
@@ -108,8 +108,8 @@ def downloads(card: TaskCard) -> list[Download]:
             for url, name in reader.read_index(path).items():
                 _refuse_unsafe(path, name, is_special=False)
                 archive = _with_pin(Source(file=name, url=url), pins)
-                found.append(Download(archive, folder / name, is_optional=True))
-    return found
+                files.append(Download(archive, folder / name, is_optional=True))
+    return files
 
 
 def index_reader(card: TaskCard) -> IndexedReader | None:
@@ -123,23 +123,23 @@ def index_reader(card: TaskCard) -> IndexedReader | None:
 
 def is_fetched(card: TaskCard) -> bool:
     """Tell whether everything that can be fetched of a task is here."""
-    wanted = downloads(card)
-    return bool(wanted) and all(each.is_here() for each in wanted)
+    files = downloads(card)
+    return bool(files) and all(file.is_here() for file in files)
 
 
 def delete_unpacked(card: TaskCard) -> Deleted:
     """Delete fetched archives whose contents are unpacked and can be found without them."""
     freed, kept = 0, []
-    for each in downloads(card):
-        if not (each.path.is_file() and is_archive(each.path)):
+    for file in downloads(card):
+        if not (file.path.is_file() and is_archive(file.path)):
             continue
-        if each.source.sha256 is None:
-            kept.append((each.source.file, "without a checksum, what it unpacked to is not found"))
-        elif each.unpacked() is None:
-            kept.append((each.source.file, "it is not unpacked"))
+        if file.source.sha256 is None:
+            kept.append((file.source.file, "without a checksum, what it unpacked to is not found"))
+        elif file.unpacked() is None:
+            kept.append((file.source.file, "it is not unpacked"))
         else:
-            freed += each.path.stat().st_size
-            each.path.unlink()
+            freed += file.path.stat().st_size
+            file.path.unlink()
     return Deleted(freed, tuple(kept))
 
 
@@ -156,11 +156,11 @@ def check(path: Path, card: TaskCard) -> str:
     Raises:
         BadArchive: size or checksum differ from the card's.
     """
-    found = sha256(path)
+    checksum = sha256(path)
     for source in card.sources:
         if source.file == path.name:
-            _hold(path, found, source, lambda: f"the card of {card.name} names")
-    return found
+            _hold(path, checksum, source, lambda: f"the card of {card.name} names")
+    return checksum
 
 
 def check_fetched(download: Download) -> str:
@@ -170,26 +170,26 @@ def check_fetched(download: Download) -> str:
         BadArchive: size or checksum differ.
     """
     source, path = download.source, download.path
-    found = sha256(path)
-    # All pins are read for the claim: only where it is said.
-    _hold(path, found, source, lambda: checksum_pins.claim(source.url, source.sha256))
-    return found
+    checksum = sha256(path)
+    # Only for a message: all pins are read for it.
+    _hold(path, checksum, source, lambda: checksum_pins.claim(source.url, source.sha256))
+    return checksum
 
 
-def _hold(path: Path, found: str, source: Source, claim: Callable[[], str]) -> None:
+def _hold(path: Path, checksum: str, source: Source, claim: Callable[[], str]) -> None:
     size = path.stat().st_size
     if source.bytes is not None and size != source.bytes:
         raise BadArchive(
             f"{path} holds {size:,} bytes, but {claim()} {source.bytes:,} for {source.file}",
             next_step="it is cut off or another file: get it again",
         )
-    checks = [("SHA-256", source.sha256, found)]
+    checks = [("SHA-256", source.sha256, checksum)]
     if source.md5 and not source.sha256:
         checks.append(("MD5", source.md5, digest(path, "md5")))
-    for kind, wanted, has in checks:
-        if wanted and wanted != has:
+    for kind, expected, actual in checks:
+        if expected and expected != actual:
             raise BadArchive(
-                f"{path} has the {kind} {has[:12]}..., but {claim()} {wanted[:12]}... for {source.file}",
+                f"{path} has the {kind} {actual[:12]}..., but {claim()} {expected[:12]}... for {source.file}",
                 next_step="get the archive again; for data of your own, unpack it and give the folder",
             )
 

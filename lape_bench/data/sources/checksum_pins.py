@@ -29,7 +29,7 @@ def read() -> dict[str, Pin]:
     """Return every pin by its address.
 
     Raises:
-        UserError: a line is no pin.
+        UserError: a line is not a pin.
     """
     path = lock_file()
     if not path.is_file():
@@ -39,9 +39,9 @@ def read() -> dict[str, Pin]:
         pin = re.fullmatch(r"([0-9a-f]{64})\s+(\d+)\s+(\S.*)", line)
         if pin is None:
             raise UserError(
-                f"{path}: line {number} is no pin",
+                f"{path}: line {number} is not a pin",
                 allowed="lines of SHA-256, bytes and address",
-                next_step="remove the line; the next download is pinned anew",
+                next_step="remove the line; the next download is pinned again",
             )
         pins.setdefault(pin[3], Pin(pin[1], int(pin[2])))  # the first one counts
     return pins

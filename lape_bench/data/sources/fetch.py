@@ -39,8 +39,8 @@ def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
         UserError: the task has nothing to fetch, or some files could not be fetched, each with its reason.
         Stopped: another thread stopped it; what came is kept.
     """
-    wanted = downloads(card)
-    if not wanted:
+    files = downloads(card)
+    if not files:
         raise UserError(
             f"the recordings of {card.name} have no address to fetch them from",
             next_step=card.obtain or f"'bench tasks show {card.name}' says where they come from",
@@ -48,58 +48,58 @@ def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
     reader = index_reader(card)
     index = None if reader is None else reader.index
     if index is not None:
-        _all([each for each in wanted if each.source.file == index], parallel, progress)
-        wanted = downloads(card)
-    _all([each for each in wanted if each.source.file != index], parallel, progress)
-    return [each.path if each.path.is_file() else each.unpacked() or each.path for each in wanted]
+        _all([file for file in files if file.source.file == index], parallel, progress)
+        files = downloads(card)
+    _all([file for file in files if file.source.file != index], parallel, progress)
+    return [file.path if file.path.is_file() else file.unpacked() or file.path for file in files]
 
 
-def _all(wanted: Sequence[Download], parallel: int, progress: Progress) -> None:
+def _all(files: Sequence[Download], parallel: int, progress: Progress) -> None:
     failures: list[tuple[str, UserError]] = []
     waiting: dict[Future[None], Download] = {}
     with (
-        progress.task("fetching", len(wanted), "files") as files,
+        progress.task("fetching", len(files), "files") as task,
         ThreadPoolExecutor(parallel) as pool,
     ):
         try:
-            waiting = {pool.submit(_one, each, progress): each for each in wanted}
+            waiting = {pool.submit(_one, file, progress): file for file in files}
             for future in as_completed(waiting):
                 try:
                     future.result()
                 except UserError as error:
                     failures.append((waiting[future].source.file, error))
-                files.advance()
+                task.advance()
         except BaseException:
             progress.stop()  # running downloads end at their next piece, and keep what came
             for future in waiting:
                 future.cancel()
             raise
-    if failures and len(wanted) == 1:
+    if failures and len(files) == 1:
         raise failures[0][1]
     if failures:
         named = ", ".join(sorted(f"{file}: {error.what}" for file, error in failures)[:NAMED])
         more = f", and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
         raise UserError(
-            f"{len(failures)} of {len(wanted)} files could not be fetched: {named}{more}",
+            f"{len(failures)} of {len(files)} files could not be fetched: {named}{more}",
             next_step="the same command tries these again and leaves the others as they are",
         )
 
 
-def _one(each: Download, progress: Progress) -> None:
-    if progress.stopped or (not each.path.is_file() and each.unpacked() is not None):
+def _one(file: Download, progress: Progress) -> None:
+    if progress.stopped or (not file.path.is_file() and file.unpacked() is not None):
         return
-    source = each.source
+    source = file.source
     with progress.task(f"fetching {Path(source.file).name}", source.bytes, "bytes") as running:
         try:
-            download(source, each.path, running, progress.pause)
+            download(source, file.path, running, progress.pause)
         except Stopped:
             return
-    if is_archive(each.path) and not opens(each.path):
-        each.path.unlink()
+    if is_archive(file.path) and not opens(file.path):
+        file.path.unlink()
         raise UserError(
             f"{source.url} sent something else than an archive for {source.file}, such as a page to log in to",
             next_step="open the address in a browser, or get the file by other means and give it to "
             "'bench data prepare TASK --from FILE'",
         )
     if source.sha256 is None and source.pinned and source.url is not None:
-        checksum_pins.add(source.url, Pin(sha256(each.path), each.path.stat().st_size))
+        checksum_pins.add(source.url, Pin(sha256(file.path), file.path.stat().st_size))

@@ -407,7 +407,7 @@ def _reason(error: Exception) -> str:
         (requests.Timeout, f"no answer within {TIMEOUT_SECONDS:.0f} s"),
         (urllib3.exceptions.TimeoutError, f"no byte within {TIMEOUT_SECONDS:.0f} s"),
         (requests.ConnectionError, "no connection to the server"),
-        (ValueError, "it is no address of a file on the web"),
+        (ValueError, "it is not the address of a file on the web"),
     ]
     return next(
         (words for kind, words in kinds if isinstance(error, kind)), "the connection broke off"

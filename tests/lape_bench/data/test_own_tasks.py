@@ -147,7 +147,7 @@ def test_recordings_that_came_later_are_taken_and_the_difference_is_told(
     write_clip(made / "noise" / "1.wav", seed=1)
     code, _, err = bench("data", "prepare", "tones")
     assert code == 2
-    assert "label 'noise' is no class of the card" in err
+    assert "label 'noise' is not a class of the card" in err
 
 
 def test_broken_own_cards_are_named_and_left_out(made: Path, bench: Bench) -> None:

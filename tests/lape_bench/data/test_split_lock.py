@@ -80,7 +80,7 @@ def test_rows_that_were_changed_in_the_file_fail_though_its_hash_is_right(
 def test_a_file_that_is_no_lock_is_refused(manifest: Manifest, tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock"
     path.write_text(text)
-    with pytest.raises(UserError, match="is no lock of a manifest") as caught:
+    with pytest.raises(UserError, match="is not the lock of a manifest") as caught:
         split_lock.compare(manifest, path)
     assert str(path) in str(caught.value)
     assert "bench data lock esc10" in str(caught.value)

@@ -121,7 +121,7 @@ def test_whoever_asks_for_a_broken_plug_in_is_told_why_in_one_sentence(
     assert not [text for text in said.values() if "\n" in text]
     assert not [name for name in BROKEN if "package broken 1.0" not in said[name]]
     assert "raises:System raised RuntimeError: out of luck" in said["b-raises"]
-    assert "raised SystemExit: 3; mend or uninstall package broken 1.0" in said["b-leaves"]
+    assert "raised SystemExit: 3; fix or uninstall package broken 1.0" in said["b-leaves"]
     assert "other:number is not a class derived from" in said["b-number"]
     assert "other:Thing is not a class derived from" in said["b-thing"]
     assert "uninstall all but one" in said["supervised"]

@@ -63,7 +63,7 @@ def test_a_plug_in_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_module_that_is_gone_does_not_break_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = register(monkeypatch, EntryPoint("mine", "gone.for.good:A", "group"))
-    with pytest.raises(UserError, match=r"a module that is not there, gone\.for\.good; mend"):
+    with pytest.raises(UserError, match=r"a module that is not there, gone\.for\.good; fix"):
         gone.yaml_file("mine", "card")
     assert "was not found" in gone.summary("mine")
 

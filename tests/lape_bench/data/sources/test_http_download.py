@@ -359,7 +359,7 @@ def test_a_file_of_unknown_length_that_ends_early_is_held_against_the_cards_size
 @pytest.mark.parametrize("url", ["ftp://example.org/a.zip", "a.zip", "http://[::1/a.zip"])
 def test_no_address_is_said_at_once(url: str, path: Path, running: Running) -> None:
     said = refused(Source(file="a.zip", url=url), path, running)
-    assert "no address of a file on the web" in said
+    assert "not the address of a file on the web" in said
 
 
 def nobody_listens() -> str:

@@ -204,7 +204,7 @@ def test_both_keep_the_contract(name: str, file: Path, synthetic: Path, progress
         ("Filter", "no class 'Filter' in {file}: did you mean 'Filters'?"),
         (
             "",
-            "{file} is a file, of which one system is wanted; name its class too: {file}:MyEncoder",
+            "{file} is a file, and a system is a class in it; name its class too: {file}:MyEncoder",
         ),
         ("nothing", "{file}:nothing is not a class derived from"),
         ("Needy", "the argument 'weights' of the encoder Needy has no default"),
@@ -233,7 +233,7 @@ def test_a_file_that_is_missing_or_fails_is_named(file: Path) -> None:
     file.write_text("import a_module_that_nobody_has\n")
     with pytest.raises(
         UserError,
-        match=r"raised ModuleNotFoundError: No module named .*_has', at encoders.py:1 in <module>; mend",
+        match=r"raised ModuleNotFoundError: No module named .*_has', at encoders.py:1 in <module>; fix",
     ):
         load_system(f"{file}:Filters")
     file.write_text("import sys\nsys.exit('no license')\n")
@@ -241,7 +241,7 @@ def test_a_file_that_is_missing_or_fails_is_named(file: Path) -> None:
         load_system(f"{file}:Filters")
     with pytest.raises(UserError, match=r"encoders\.py is a file, .*: .*encoders\.py:MyEncoder"):
         load_system(str(file))
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         load_system(f"{file.parent.rename(file.parent.with_suffix('.py'))}:Filters")
 
 
