@@ -1,4 +1,4 @@
-"""`bench verify` and `bench merge`: records that can be trusted, and brought together."""
+"""`bench verify` and `bench merge`: check records, and merge folders of them."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ app = typer.Typer()
 def verify(
     results: Annotated[list[Path], typer.Argument(help="Folders of records.")],
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 for what is outdated, too.")
+        bool, typer.Option("--strict", help="Exit with 1 for outdated records, too.")
     ] = False,
 ) -> None:
     """Recompute every score from its predictions, and compare records with the tasks and systems installed now.
@@ -41,29 +41,29 @@ def verify(
         for (grade, what), folders in groups.items():
             others = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
             print(f"{grade}: {folders[0]}{others}: {what}")
-        told = {
+        counts = {
             grade: len({finding.folder for finding in seen.findings if finding.grade == grade})
             for grade in ("wrong", "outdated")
         }
         print(
             f"{out}: {seen.finished} finished and {seen.failed} failed records; "
-            f"{told['wrong'] or 'none'} wrong, {told['outdated'] or 'none'} outdated"
+            f"{counts['wrong'] or 'none'} wrong, {counts['outdated'] or 'none'} outdated"
         )
         if seen.not_compared:
             tasks = ", ".join(seen.not_compared)
-            print(f"not held against their task, which is not prepared here: {tasks}")
-        wrong, outdated = wrong + told["wrong"], outdated + told["outdated"]
+            print(f"test clips not checked, since these tasks are not prepared here: {tasks}")
+        wrong, outdated = wrong + counts["wrong"], outdated + counts["outdated"]
     if wrong or (strict and outdated):
         raise typer.Exit(1)
 
 
 @app.command(epilog="Example: bench merge results machine-a/results machine-b/results")
 def merge(
-    into: Annotated[Path, typer.Argument(help="The folder that receives.")],
+    into: Annotated[Path, typer.Argument(help="The receiving folder.")],
     sources: Annotated[list[Path], typer.Argument(help="Folders of records; only read.")],
     quiet: Quiet = False,
 ) -> None:
-    """Bring the records of several machines into one folder; nothing that is there is overwritten."""
+    """Merge the records of several machines into one folder; finished records are never overwritten."""
     from lape_bench.results.merge import merge as merged
 
     progress = start_progress(quiet)

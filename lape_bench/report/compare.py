@@ -22,7 +22,7 @@ from lape_bench.report.stats.alignment import (
     predictions_by_seed,
 )
 from lape_bench.report.stats.significance import interval_half_width, mcnemar, paired_bootstrap
-from lape_bench.report.system_pair import Pair
+from lape_bench.report.system_pair import SystemPair
 from lape_bench.results.load import CellPredictions
 
 
@@ -111,7 +111,7 @@ class Comparison(Frozen):
     by_clip: tuple[ClipDisagreement, ...]
 
 
-def compare(pair: Pair, clips: int) -> Comparison:
+def compare(pair: SystemPair, clips: int) -> Comparison:
     """Compare two systems, and name the clips on which they differ most often.
 
     The same cells give the same interval and p, since the draws have a constant seed.
@@ -154,7 +154,7 @@ def compare(pair: Pair, clips: int) -> Comparison:
     )
 
 
-def _common(pair: Pair) -> tuple[PredictionsBySeed, PredictionsBySeed]:
+def _common(pair: SystemPair) -> tuple[PredictionsBySeed, PredictionsBySeed]:
     """Return the predictions of both systems for the seeds, folds and test clips that both have."""
     a, b = (predictions_by_seed(cells, pair.predictions) for cells in pair.cells)
     kept = {seed: parts for seed in a if seed in b if (parts := a[seed].keys() & b[seed].keys())}
@@ -197,7 +197,7 @@ def _system(name: str, cells: pd.DataFrame, aligned: AlignedPredictions) -> Comp
     )
 
 
-def _seed_interval(pair: Pair, aligned: AlignedPredictions) -> tuple[float, float] | None:
+def _seed_interval(pair: SystemPair, aligned: AlignedPredictions) -> tuple[float, float] | None:
     if len(aligned.seeds) < 2:
         return None
     a, b = (_seed_scores(cells, aligned, "accuracy") for cells in pair.cells)
@@ -225,7 +225,7 @@ def _disagreements(aligned: AlignedPredictions) -> tuple[NDArray[np.int64], NDAr
     return (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
 
 
-def _by_seed(pair: Pair, aligned: AlignedPredictions) -> tuple[SeedDisagreement, ...]:
+def _by_seed(pair: SystemPair, aligned: AlignedPredictions) -> tuple[SeedDisagreement, ...]:
     accuracies = [_seed_scores(cells, aligned, "accuracy") for cells in pair.cells]
     rows = []
     for seed, a, b in zip(aligned.seeds, *aligned.correct, strict=True):

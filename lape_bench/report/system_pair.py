@@ -13,7 +13,7 @@ from lape_bench.results.load import CellPredictions, Results
 BOARD = ["data", "protocol", "label_fraction", *PREPARATION]  # of one task
 
 
-class Pair(NamedTuple):
+class SystemPair(NamedTuple):
     """Two systems that were run on one board.
 
     Attributes:
@@ -35,21 +35,21 @@ def find_pair(
     protocol: str | None = None,
     label_fraction: float | None = None,
     data: str | None = None,
-) -> Pair:
+) -> SystemPair:
     """Find the cells of two systems on one task.
 
     Args:
-        results: all there are.
+        results: with predictions.
         a: a system as the leaderboard names it, or without its settings where it has one variant here.
         b: the other one.
         task: the task.
-        protocol: None takes the one by which both were run; so it is with those that follow.
+        protocol: None for the only one by which both were run; the same holds for the next two.
         label_fraction: share of the train labels.
         data: "real" or "synthetic".
 
     Raises:
-        UserError: a name fits none or several; the two are one; what is left open has no answer or several;
-            or a cell is known from a table alone.
+        UserError: a name fits no system or several; both names fit the same system; the open choices have no answer
+            or several; or a cell comes from a table.
     """
     cells = results.cells.assign(display_name=system_display_names(results.cells))
     for column, value in {
@@ -67,21 +67,21 @@ def find_pair(
     names = (find_system(cells, a, f" on {task}"), find_system(cells, b, f" on {task}"))
     if names[0] == names[1]:
         raise UserError(f"'{a}' and '{b}' are one system, {names[0]}", next_step="name another one")
-    sides = [cells[cells["display_name"] == name] for name in names]
-    board = _common_board(names, sides)
-    found = [side[(side[BOARD] == board).all(axis=1)] for side in sides]
-    for name, side in zip(names, found, strict=True):
-        if any(index not in results.predictions for index in side.index):
+    of_systems = [cells[cells["display_name"] == name] for name in names]
+    board = _common_board(names, of_systems)
+    compared = [own[(own[BOARD] == board).all(axis=1)] for own in of_systems]
+    for name, own in zip(names, compared, strict=True):
+        if any(index not in results.predictions for index in own.index):
             raise UserError(
-                f"cells of {name} are known from a table alone, without predictions",
+                f"cells of {name} come from a table, which holds no predictions",
                 next_step="give --out a folder of their records",
             )
-    return Pair(names, (found[0], found[1]), results.predictions)
+    return SystemPair(names, (compared[0], compared[1]), results.predictions)
 
 
-def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Series:
+def _common_board(names: tuple[str, str], of_systems: list[pd.DataFrame]) -> pd.Series:
     """Return the one board on which both systems stand."""
-    boards = [side[BOARD].drop_duplicates() for side in sides]
+    boards = [own[BOARD].drop_duplicates() for own in of_systems]
     common = boards[0].merge(boards[1])
     if len(common) == 1:
         return common.iloc[0]
@@ -89,17 +89,17 @@ def _common_board(names: tuple[str, str], sides: list[pd.DataFrame]) -> pd.Serie
         raise UserError(
             f"{names[0]} and {names[1]} share no protocol and label fraction on one preparation of the task",
             allowed="; ".join(
-                f"{name} has {_listed(each)}" for name, each in zip(names, boards, strict=True)
+                f"{name} has {_board_list(own)}" for name, own in zip(names, boards, strict=True)
             ),
         )
     raise UserError(
         f"{names[0]} and {names[1]} can be compared in {len(common)} ways",
-        allowed=_listed(common),
+        allowed=_board_list(common),
         next_step="choose by --protocol, --label-fraction and --data, or of two preparations (in brackets) by --out",
     )
 
 
-def _listed(boards: pd.DataFrame) -> str:
+def _board_list(boards: pd.DataFrame) -> str:
     names = preparation_names(boards)
     texts = []
     for data, protocol, fraction, *preparation in boards.sort_values(BOARD).itertuples(index=False):

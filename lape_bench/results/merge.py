@@ -1,4 +1,4 @@
-"""Records of several machines, brought into one folder."""
+"""Records of several machines, merged into one folder."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from lape_bench.records.record import (
 
 @dataclass
 class MergeResult:
-    """What became of the records, each as its folder in the source; `left_out` says why."""
+    """Folders of the records that were copied or were there before, and a line for each record left out."""
 
     taken: list[Path] = field(default_factory=list)
     there: list[Path] = field(default_factory=list)
@@ -32,14 +32,14 @@ class MergeResult:
 
 
 def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) -> MergeResult:
-    """Copy every whole record of some folders into one; nothing that is there is overwritten.
+    """Copy every intact record of some folders into one; finished records are never overwritten.
 
-    A failed record gives way to a finished one. A cell that is finished on both sides with other predictions stays as
-    it is, and is told: that is what another machine, or other versions of packages, can give.
+    A finished record replaces a failed one. If a cell is finished on both sides with different predictions, which
+    another machine or other package versions can cause, the present record stays and the other one is reported.
 
     Args:
-        into: the folder that receives; made where it is not there.
-        sources: folders of records; they are only read.
+        into: the receiving folder; it is created if it does not exist.
+        sources: folders of records, which are only read.
         on_record: called after each record.
 
     Raises:
@@ -51,8 +51,8 @@ def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) ->
         inner, outer = sorted((into.resolve(), source.resolve()), key=lambda p: -len(p.parts))
         if inner != outer and inner.is_relative_to(outer):
             raise UserError(
-                f"of {into} and {source} one lies in the other",
-                allowed="a folder that receives, beside the sources",
+                f"one of {into} and {source} contains the other",
+                allowed="a receiving folder outside the sources",
             )
         folders = record_folders(source) if source.is_dir() else []
         if not folders:
@@ -112,8 +112,8 @@ def _there(target: Path) -> RunRecord | None:
 def _copy(folder: Path, target: Path) -> None:
     """Copy a cell's folder, the record last; what a run needs only while it runs stays behind."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    wanted = [path for path in files if path.relative_to(folder).parts[0] not in (WORK, LOCK)]
-    for path in sorted(wanted, key=lambda each: each.name == RECORD):
+    kept = [path for path in files if path.relative_to(folder).parts[0] not in (WORK, LOCK)]
+    for path in sorted(kept, key=lambda path: path.name == RECORD):
         with new_file(target / path.relative_to(folder)) as temporary:
             shutil.copyfile(path, temporary)
     if not (folder / ERROR).exists():

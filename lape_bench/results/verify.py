@@ -36,7 +36,7 @@ Grade = Literal["wrong", "outdated"]
 
 
 class RecordFinding(NamedTuple):
-    """What is amiss with a record."""
+    """A problem of a record."""
 
     folder: Path
     grade: Grade
@@ -44,14 +44,14 @@ class RecordFinding(NamedTuple):
 
 
 class VerificationResult(NamedTuple):
-    """What a look through a folder found.
+    """The records of a folder, and their problems.
 
     Attributes:
         finished: records of finished cells.
-        failed: records of failed ones, which hold no score.
-        not_compared: tasks that are not prepared here with the records' manifest, so that test clips could not be
-            held against it.
-        findings: what is wrong or outdated.
+        failed: records of failed cells, which hold no score.
+        not_compared: tasks whose test clips could not be checked, since they are not prepared here with the
+            records' manifest.
+        findings: all problems.
     """
 
     finished: int
@@ -71,7 +71,7 @@ def verify(out: Path, system_version: Callable[[str], int]) -> VerificationResul
     findings: list[RecordFinding] = []
     counts = {"finished": 0, "failed": 0}
     not_compared: set[str] = set()
-    seen: dict[str, Path] = {}
+    folders: dict[str, Path] = {}  # by identity
     for folder in record_folders(out):
         try:
             record = read_record(folder)
@@ -92,9 +92,9 @@ def verify(out: Path, system_version: Callable[[str], int]) -> VerificationResul
             *_against_place(record, folder),
         ]
         outdated = [*today.against(record)]
-        twin = seen.setdefault(record.identity, folder)
-        if twin != folder:
-            outdated.append(f"the same cell stands in {twin} too")
+        first_folder = folders.setdefault(record.identity, folder)
+        if first_folder != folder:
+            outdated.append(f"{first_folder} holds the same cell")
         findings += [RecordFinding(folder, "wrong", what) for what in wrong]
         findings += [RecordFinding(folder, "outdated", what) for what in outdated]
     return VerificationResult(
@@ -105,11 +105,11 @@ def verify(out: Path, system_version: Callable[[str], int]) -> VerificationResul
 def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterator[str]:
     task = record.task
     if task is None:
-        yield "it is finished and names no task"
+        yield "it is finished, but names no task"
         return
-    told = f"{task.name}@{task.variant}" if task.variant else task.name
-    if record.cell.task != told:
-        yield f"its cell is of {record.cell.task}, and what it tells is of {told}"
+    task_name = f"{task.name}@{task.variant}" if task.variant else task.name
+    if record.cell.task != task_name:
+        yield f"its cell names the task {record.cell.task}, and its facts are of {task_name}"
     rows = predictions.log_probabilities
     if predictions.classes != task.classes:
         yield "its predictions are of other classes than its task"
@@ -121,19 +121,19 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
     if not np.isfinite(logsumexp(rows, axis=1)).all():
         yield "its predictions hold clips without a finite score"
     elif np.abs(logsumexp(rows, axis=1)).max(initial=0) > SUM_TOLERANCE:
-        yield "its predictions are no log-probabilities: they do not sum to one"
+        yield "its predictions are not log-probabilities: probabilities do not sum to one"
     if task.metric not in metrics.METRICS:
-        yield f"it is ranked by a score that no metric of this release gives: {task.metric}"
+        yield f"it is ranked by '{task.metric}', which is not a metric of this release"
     if (predictions.predicted != rows.argmax(axis=1)).any():
         yield "its predictions name classes that are not the most likely ones"
     recomputed = metrics.score(rows, predictions.labels)
     for name in recomputed.keys() - record.metrics.keys():
-        yield f"it does not tell its {name}"
+        yield f"it has no {name}"
     for name, value in record.metrics.items():
         if name not in recomputed:
-            yield f"it tells a score that no metric of this release gives: {name}"
+            yield f"it has a score '{name}', which is not a metric of this release"
         elif not math.isclose(value, recomputed[name], abs_tol=TOLERANCE):
-            yield f"it tells {name} {value:.6f}, and its predictions give {recomputed[name]:.6f}"
+            yield f"its {name} is {value:.6f}, and its predictions give {recomputed[name]:.6f}"
 
 
 def _against_place(record: RunRecord, folder: Path) -> Iterator[str]:
@@ -143,7 +143,7 @@ def _against_place(record: RunRecord, folder: Path) -> Iterator[str]:
 
 
 class _Today:
-    """What is installed and prepared here, each looked up once.
+    """Tasks and systems that are installed here, each looked up once.
 
     Args:
         system_version: gives the version of an installed system, or raises a `UserError`.
@@ -155,23 +155,23 @@ class _Today:
         self.version = cache(partial(self._version, system_version))
 
     def against_manifest(self, record: RunRecord, predictions: Predictions) -> Iterator[str]:
-        """Hold test clips and their classes against those of the task."""
+        """Compare test clips and their classes with those of the task."""
         manifest = self.manifest(record.cell.task)
         assert manifest is not None
         card = self.card(record.cell.task)
         tested = manifest.clips[is_tested(manifest, card, record.cell.fold)]
-        truth = dict(zip(tested["clip_id"], tested["label"], strict=True))
+        in_task = dict(zip(tested["clip_id"], tested["label"], strict=True))
         labels = [predictions.classes[label] for label in predictions.labels]
-        told = dict(zip(predictions.clip_ids.to_pylist(), labels, strict=True))
-        if told.keys() != truth.keys():
-            some = min(told.keys() ^ truth.keys())
-            yield f"its test clips are not those of the task, such as {some}"
-        elif told != truth:
-            some = min(clip for clip in told if told[clip] != truth[clip])
-            yield f"it has another class for {some} than the task"
+        in_record = dict(zip(predictions.clip_ids.to_pylist(), labels, strict=True))
+        if in_record.keys() != in_task.keys():
+            example = min(in_record.keys() ^ in_task.keys())
+            yield f"its test clips are not those of the task, such as {example}"
+        elif in_record != in_task:
+            example = min(clip for clip in in_record if in_record[clip] != in_task[clip])
+            yield f"it has another class for {example} than the task"
 
     def against(self, record: RunRecord) -> Iterator[str]:
-        """Hold versions against those of today."""
+        """Compare versions with those installed here."""
         if record.protocol_version != PROTOCOL_VERSION:
             yield f"protocol version {record.protocol_version}, now {PROTOCOL_VERSION}"
         version = self.version(record.cell.system)

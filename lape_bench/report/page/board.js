@@ -3,7 +3,7 @@ const COLUMNS = [
   { key: "rank", name: "rank", of: (e) => (e.rank ? e.rank[0] : Infinity), number: true, when: DATA.entries.some((e) => e.rank) },
   { key: "system", name: "system", of: (e) => e.system.toLowerCase() },
   { key: "score", name: "score %", of: (e) => e.score, number: true },
-  { key: "std", name: "±", label: "deviation over seeds", of: (e) => e.std ?? -1, number: true },
+  { key: "std", name: "±", label: "standard deviation over seeds", of: (e) => e.std ?? -1, number: true },
   { key: "seeds", name: "seeds × folds", of: (e) => e.seeds * e.folds, number: true },
   { key: "parameters", name: "parameters", of: (e) => e.parameters, number: true },
   { key: "minutes", name: "minutes", of: (e) => e.minutes, number: true },
@@ -92,7 +92,7 @@ function told(entry) {
   const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score)} %` + (entry.std === null ? "" : ` ± ${percent(entry.std)}`)];
   if (entry.interval !== null)
     lines.push(`95 % interval ${percent(Math.max(0, entry.score - entry.interval))} to ${percent(Math.min(1, entry.score + entry.interval))} %`);
-  else lines.push(`${entry.seeds > 1 ? "no seed has every fold" : "one seed"}: no deviation, no interval`);
+  else lines.push(`${entry.seeds > 1 ? "no seed has every fold" : "one seed"}: no standard deviation, no interval`);
   const seeds = entry.by_seed.map(([seed, score]) => `${seed}: ${percent(score)}`);
   lines.push(`seeds ${seeds.slice(0, 12).join(", ")}${seeds.length > 12 ? ", ..." : ""}`);
   lines.push(`${folds(entry)} fold${entry.folds_of_task === 1 ? "" : "s"}, ${count(entry.parameters)} parameters, ${entry.minutes.toFixed(1)} minutes a cell`);

@@ -32,7 +32,7 @@ MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays
 CURVE_POINTS = 100
 DIGITS = 4  # significant ones of a curve
 OTHER = "other"
-SCRIPTS = (  # one script, in this order
+SCRIPTS = (  # joined into one script, in this order
     "elements.js",
     "view.js",
     "board.js",
@@ -44,19 +44,21 @@ SCRIPTS = (  # one script, in this order
     "start.js",
 )
 
-Interned = dict[str, int]  # plain data as JSON, by the place where it is kept once
+SharedValues = dict[
+    str, int
+]  # JSON texts that many entries refer to, with their positions in the page's data
 
 
 def page(
     results: Results, board: pd.DataFrame, sources: Sequence[Path], most_bytes: int = MOST_BYTES
 ) -> str:
-    """Lay results out as one HTML file: same results, same bytes.
+    """Return results as one HTML file: the same results give the same bytes.
 
     Args:
-        results: cells and their predictions; of a cell that has none only its score is told.
-        board: `leaderboard.leaderboard` of the cells; a rank is shown where it has rank_best and rank_worst.
-        sources: what the results were read from; records are named relative to it.
-        most_bytes: of data. Beyond it learning curves and confusion matrices are left out, which the page says.
+        results: cells and their predictions; a cell without predictions shows its score alone.
+        board: `leaderboard.leaderboard` of the cells; ranks are shown if it has rank_best and rank_worst.
+        sources: folders that the results were read from; records are named relative to them.
+        most_bytes: of data. If there is more, learning curves and confusion matrices are left out, and the page says so.
     """
     data = _data(results, board, sources, most_bytes)
     environment = Environment(
@@ -67,8 +69,8 @@ def page(
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        style=Markup(_part("page.css")),
-        script=Markup("\n".join(map(_part, SCRIPTS))),
+        style=Markup(_asset("page.css")),
+        script=Markup("\n".join(map(_asset, SCRIPTS))),
         data=Markup(_json(data).replace("<", "\\u003c")),  # no text may end the script
         boards=data["boards"],
         entries=data["entries"],
@@ -77,7 +79,7 @@ def page(
     )
 
 
-def _part(name: str) -> str:
+def _asset(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
@@ -91,14 +93,16 @@ def _data(
     cells = _by_entry(results.cells)
     by_board = board.groupby(BOARD, sort=False)
     board = board.assign(display_name=system_display_names(board), board=by_board.ngroup())
-    looks = numbered(board["display_name"])
-    shared: dict[str, Interned] = {"settings": {}, "environments": {}, "classes": {}}
+    mark_numbers = numbered(board["display_name"])
+    shared: dict[str, SharedValues] = {"settings": {}, "environments": {}, "classes": {}}
     entries, records = [], []
     for row in board.to_dict("records"):
         key = tuple(row[name] for name in ENTRY)
         own = cells[key]
-        behind = own[own["contributes"]]
-        predictions = {n: results.predictions[n] for n in behind.index if n in results.predictions}
+        contributing = own[own["contributes"]]
+        predictions = {
+            n: results.predictions[n] for n in contributing.index if n in results.predictions
+        }
         read = {n: read_record(of_cell.folder) for n, of_cell in predictions.items()}
         records.append((predictions, read))
         entries.append(
@@ -106,7 +110,7 @@ def _data(
                 "id": hashlib.sha256(_json(list(map(str, key))).encode()).hexdigest()[:8],
                 "board": row["board"],
                 "system": row["display_name"],
-                "look": looks[row["display_name"]],
+                "look": mark_numbers[row["display_name"]],
                 "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
@@ -114,17 +118,19 @@ def _data(
                 "encoder": row["encoder_parameters"],
                 "minutes": round(row["minutes"], 3),
                 "changed": json.loads(own["settings"].iloc[0]),
-                "by_seed": _listed(behind.groupby("seed")[row["metric"]].mean().reset_index()),
+                "by_seed": _plain_rows(
+                    contributing.groupby("seed")[row["metric"]].mean().reset_index()
+                ),
                 "cells": [
-                    [*cell, _told(results.predictions.get(n), sources), counts]
+                    [*cell, _record_name(results.predictions.get(n), sources), counts]
                     for n, counts, cell in zip(
                         own.index,
                         own["contributes"].tolist(),
-                        _listed(own[["seed", "fold", row["metric"]]]),
+                        _plain_rows(own[["seed", "fold", row["metric"]]]),
                         strict=True,
                     )
                 ],
-                "details": _details(list(read.values()), shared) if read else None,
+                "details": _entry_details(list(read.values()), shared) if read else None,
             }
         )
     data = {
@@ -133,34 +139,34 @@ def _data(
         "left_out": {"records": len(results.problems), "curves": 0, "confusions": 0},
         **{name: [json.loads(text) for text in texts] for name, texts in shared.items()},
     }
-    _fill(data, records, most_bytes)
+    _add_matrices_and_curves(data, records, most_bytes)
     return data
 
 
 def _by_entry(cells: pd.DataFrame) -> dict[Any, pd.DataFrame]:
-    """Return the cells of each entry by seed and fold, and in the column `counted` whether its score is of them."""
-    # As on the board: a cell that two folders hold is there once.
+    """Return the cells of each entry by seed and fold; the column `contributes` tells which its score is made of."""
+    # As on the board, a cell that two folders hold counts once.
     cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
     cells = cells.assign(entry=cells.groupby(ENTRY).ngroup()).sort_values(["seed", "fold"])
     return dict(iter(cells.assign(contributes=contributes(cells)).groupby(ENTRY, sort=False)))
 
 
-def _listed(rows: pd.DataFrame) -> list[list[Any]]:
-    """Return rows as plain numbers, each of its column's type."""
+def _plain_rows(rows: pd.DataFrame) -> list[list[Any]]:
+    """Return rows as lists of plain values."""
     return [list(row) for row in rows.itertuples(index=False, name=None)]
 
 
-def _kept(texts: Interned, value: Any) -> int:
-    """Keep plain data once and return its place."""
+def _share(texts: SharedValues, value: Any) -> int:
+    """Store plain data once and return its position."""
     return texts.setdefault(_json(value), len(texts))
 
 
 def _board(rows: pd.DataFrame, board: pd.DataFrame) -> dict[str, Any]:
-    """Tell of one board, given its rows and those of all, what it is and what is to be noted of it."""
+    """Describe one board, given its rows and those of all boards."""
     where: dict[str, Any] = dict(zip(BOARD, rows[BOARD].values.tolist()[0], strict=True))
     try:
         suite = load_card(where["task"]).suite
-    except UserError:  # a task of another machine, or of a plug-in that is not installed here
+    except UserError:  # the task of a plug-in that is not installed here
         suite = OTHER
     names = preparation_names(board[board["task"] == where["task"]])
     return {
@@ -172,12 +178,12 @@ def _board(rows: pd.DataFrame, board: pd.DataFrame) -> dict[str, Any]:
 
 
 def _rank(row: Mapping[Any, Any]) -> list[int] | None:
-    """Return best and worst rank, where the board has ranks and this row one."""
+    """Return best and worst rank, if the row has them."""
     best, worst = row.get("rank_best"), row.get("rank_worst")
     return None if pd.isna(best) or pd.isna(worst) else [int(best), int(worst)]
 
 
-def _told(of_cell: CellPredictions | None, sources: Sequence[Path]) -> str | None:
+def _record_name(of_cell: CellPredictions | None, sources: Sequence[Path]) -> str | None:
     """Name a record by its folder, relative to the folder of results."""
     if of_cell is None:
         return None
@@ -187,20 +193,20 @@ def _told(of_cell: CellPredictions | None, sources: Sequence[Path]) -> str | Non
     return of_cell.folder.name
 
 
-def _details(records: list[RunRecord], shared: dict[str, Interned]) -> dict[str, Any]:
-    """Sum up what the records of one entry say beside their scores."""
+def _entry_details(records: list[RunRecord], shared: dict[str, SharedValues]) -> dict[str, Any]:
+    """Summarize the records of one entry, without their scores."""
     first = records[0]
     assert first.task is not None
-    environments = [_kept(shared["environments"], each.environment) for each in records]
+    environments = [_share(shared["environments"], r.environment) for r in records]
     selection = [
-        ", ".join(f"{what} on {side}" for what, side in r.selection.items()) for r in records
+        ", ".join(f"{choice} on {split}" for choice, split in r.selection.items()) for r in records
     ]
     return {
-        "settings": _kept(shared["settings"], flatten(first.settings)),
-        "environments": _counted(environments),
-        "classes": _kept(shared["classes"], first.task.classes),
+        "settings": _share(shared["settings"], flatten(first.settings)),
+        "environments": _value_counts(environments),
+        "classes": _share(shared["classes"], first.task.classes),
         "clips": first.task.clips,
-        "selection": _counted(text for text in selection if text),
+        "selection": _value_counts(text for text in selection if text),
         "provenance": first.provenance,
         "stages": _stages(records),
         "artifacts": _artifacts(records),
@@ -210,7 +216,7 @@ def _details(records: list[RunRecord], shared: dict[str, Interned]) -> dict[str,
     }
 
 
-def _counted(values: Iterable[Any]) -> list[list[Any]]:
+def _value_counts(values: Iterable[Any]) -> list[list[Any]]:
     counts: dict[Any, int] = {}
     for value in values:
         counts[value] = counts.get(value, 0) + 1
@@ -223,8 +229,8 @@ def _stages(records: list[RunRecord]) -> list[list[Any]]:
     for stage in (stage for record in records for stage in record.stages):
         costs.setdefault(stage.name, []).append((stage.seconds, stage.peak_memory_mib))
     return [
-        [name, round(float(np.mean([s for s, _ in each])), 3), max(round(m, 1) for _, m in each)]
-        for name, each in costs.items()
+        [name, round(float(np.mean([s for s, _ in runs])), 3), max(round(m, 1) for _, m in runs)]
+        for name, runs in costs.items()
     ]
 
 
@@ -239,12 +245,12 @@ def _artifacts(records: list[RunRecord]) -> list[list[Any]]:
     ]
 
 
-def _fill(
+def _add_matrices_and_curves(
     data: dict[str, Any],
     records: Sequence[tuple[Mapping[int, CellPredictions], Mapping[int, RunRecord]]],
     most_bytes: int,
 ) -> None:
-    """Add confusion matrices, then learning curves, every entry's first cell before a second, as far as room is left."""
+    """Add confusion matrices, then learning curves (every entry's first cell before a second), while there is room."""
     room = most_bytes - len(_json(data).encode())
     for entry, (predictions, _) in zip(data["entries"], records, strict=True):
         if predictions:
@@ -256,23 +262,23 @@ def _fill(
                 entry["details"]["confusion"] = confusion
             else:
                 data["left_out"]["confusions"] += 1
-    for entry, record in _in_turn(data["entries"], records):
-        curves = {stage: _thinned(rows) for stage, rows in record.curves.items() if rows}
+    for entry, record in _round_robin(data["entries"], records):
+        curves = {stage: _thin_curves(rows) for stage, rows in record.curves.items() if rows}
         if not curves:
             continue
-        told = {"seed": record.cell.seed, "fold": record.cell.fold, "stages": curves}
-        room -= len(_json(told).encode()) + 1  # and a comma
+        of_record = {"seed": record.cell.seed, "fold": record.cell.fold, "stages": curves}
+        room -= len(_json(of_record).encode()) + 1  # and a comma
         if room >= 0:
-            entry["details"]["curves"].append(told)
+            entry["details"]["curves"].append(of_record)
         else:
             data["left_out"]["curves"] += 1
 
 
-def _in_turn(
+def _round_robin(
     entries: Sequence[dict[str, Any]],
     records: Sequence[tuple[Mapping[int, CellPredictions], Mapping[int, RunRecord]]],
 ) -> Iterator[tuple[dict[str, Any], RunRecord]]:
-    """Go through every entry's first record, then every entry's second, and so on."""
+    """Yield every entry's first record, then every entry's second, and so on."""
     lists = [list(read.values()) for _, read in records]
     for turn in range(max(map(len, lists), default=0)):
         for entry, own in zip(entries, lists, strict=True):
@@ -284,21 +290,21 @@ def _confusion(predictions: Iterable[CellPredictions], classes: Sequence[str]) -
     """Sum confusion matrices and return the entries that are not 0, as row, column, count, row, ..."""
     total = np.zeros((len(classes), len(classes)), np.int64)
     for of_cell in predictions:
-        labels, taken = of_cell.labels.astype(np.int64), of_cell.predicted.astype(np.int64)
-        total += metrics.confusion_matrix(labels, taken, len(classes))
+        labels, predicted = of_cell.labels.astype(np.int64), of_cell.predicted.astype(np.int64)
+        total += metrics.confusion_matrix(labels, predicted, len(classes))
     rows, columns = np.nonzero(total)
     counts = total[rows, columns]
     flat: list[int] = np.stack([rows, columns, counts], axis=1).ravel().tolist()
     return flat
 
 
-def _thinned(rows: Sequence[Mapping[str, float]]) -> dict[str, list[list[float | None]]]:
-    """Return epochs and values of each quantity, evenly thinned to what a small panel can show."""
+def _thin_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, list[list[float | None]]]:
+    """Return epochs and values of each quantity, thinned evenly to `CURVE_POINTS`."""
     curves = {}
     for name in dict.fromkeys(name for row in rows for name in row if name != "epoch"):
         points = [(row.get("epoch", n + 1), row[name]) for n, row in enumerate(rows) if name in row]
-        kept = np.linspace(0, len(points) - 1, min(len(points), CURVE_POINTS)).round().astype(int)
-        picked = [points[index] for index in kept]
+        chosen = np.linspace(0, len(points) - 1, min(len(points), CURVE_POINTS)).round().astype(int)
+        picked = [points[index] for index in chosen]
         curves[name] = [[_rounded(e) for e, _ in picked], [_rounded(v) for _, v in picked]]
     return curves
 

@@ -28,7 +28,7 @@ class PublishedFigure(Frozen):
     protocol: ProtocolName
     accuracy_percent: float = Field(ge=0, le=100)
     std_percent: float | None = Field(
-        None, ge=0, description="deviation, where the source gives it"
+        None, ge=0, description="standard deviation, if the source gives it"
     )
     encoder_parameters: int | None = Field(None, ge=0)
     source: str = Field(min_length=1, description="where the figure stands, so that others find it")

@@ -207,7 +207,7 @@ def test_clusters_are_summed_up_and_what_helps_to_see_why_is_told() -> None:
 
 def test_a_failed_record_is_told_with_its_error() -> None:
     assert said(failed(), "failed") == "RuntimeError: out of luck"
-    assert [line.split()[0] for line in lines_of(failed())[1:]] == ["failed", "settings", "ran"]
+    assert [line.split()[0] for line in lines_of(failed())[1:]] == ["failed", "settings", "machine"]
     silent = failed().model_copy(update={"error": None})
     assert said(silent, "failed") == "for an unknown reason"
 

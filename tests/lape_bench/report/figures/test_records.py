@@ -138,7 +138,7 @@ def test_the_command_draws_a_record_and_a_board(tmp_path: Path) -> None:
         (["confusions", "--file", "a.png"], "did you mean 'confusion'"),
         (["parameters", "--file", "a.gif"], "no figure format '.gif'"),
         (["confusion", "--file", "a.png"], "needs a record"),
-        (["confusion", "there", "--task", "t", "--file", "a.png"], "of one record"),
+        (["confusion", "there", "--task", "t", "--file", "a.png"], "shows one record"),
         (["parameters", "there", "--file", "a.png"], "takes no record"),
         (["parameters", "--tsne", "--file", "a.png"], "--tsne goes with"),
         (["parameters", "--out", ".", "--task", "tt", "--file", "a.png"], "did you mean 't'"),

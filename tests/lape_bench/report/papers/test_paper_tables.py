@@ -151,11 +151,11 @@ def test_one_column_rounds_all_its_halves_up() -> None:
     ("seeds", "folds", "said"),
     [
         (1, 1, "Figures are of 1 seed."),
-        (3, 1, "Means over 3 seeds ± sample deviation."),
+        (3, 1, "Means over 3 seeds ± sample standard deviation."),
         (
             2,
             5,
-            "Means over 2 seeds ± sample deviation; tasks with folds are averaged over them first (5 of esc10).",
+            "Means over 2 seeds ± sample standard deviation; tasks with folds are averaged over them first (5 of esc10).",
         ),
     ],
 )
