@@ -142,7 +142,7 @@ def test_the_log_mels_are_those_of_the_layout_unless_a_setting_says_otherwise(
     tensors = published.state_dict() if names == "theirs" else AudioNTT(WIDTH).state_dict()
     encoder = load(write(tmp_path / "file.pt", tensors), mel_scale=mel_scale)
     assert (encoder.log_mel.config.mel_scale, encoder.log_mel.config.log_offset) == expected
-    config = LogMelConfig(mel_scale=expected[0], floor=expected[1])
+    config = LogMelConfig(mel_scale=expected[0], log_offset=expected[1])
     windows = 0.1 * torch.randn(2, 8_000)
     assert_close(encoder.features(windows), LogMel(config)(windows))
 
