@@ -168,6 +168,8 @@ def sweep(
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit)
     progress = start_progress(quiet, verbose)
+    if not dry_run:
+        engine.require_available(options)
     if dry_run:
         _show_plan(plan_sweep(items, progress), options)
     elif check:
@@ -248,23 +250,23 @@ def _engine(on: str | None, settings: list[str], jobs: int | None) -> Any:
 
 
 def _show_machines(reports: list[Any]) -> None:
-    """Show what machines have, and say what they lack."""
+    """Show what machines have and lack."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("machine", no_wrap=True)
     for heading in ("cores", "GPUs", "GiB", "GiB free"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("sees", no_wrap=True)
     table.add_column("problems", justify="right", no_wrap=True)
-    for each in reports:
-        sees = ["records"] * each.sees_records + ["cache"] * each.sees_cache
-        sizes = (f"{each.memory_gib:.1f}", f"{each.free_gib:.1f}")
-        counts = (str(each.cores), str(each.gpus), *sizes)
-        table.add_row(each.name, *counts, ", ".join(sees), str(len(each.problems) or ""))
+    for report in reports:
+        sees = ["records"] * report.sees_records + ["cache"] * report.sees_cache
+        sizes = (f"{report.memory_gib:.1f}", f"{report.free_gib:.1f}")
+        counts = (str(report.cores), str(report.gpus), *sizes)
+        table.add_row(report.name, *counts, ", ".join(sees), str(len(report.problems) or ""))
     print_table(table)
-    for each in reports:
-        for problem in each.problems:
-            print(f"{each.name}: {problem}")
-    if lacking := sum(bool(each.problems) for each in reports):
+    for report in reports:
+        for problem in report.problems:
+            print(f"{report.name}: {problem}")
+    if lacking := sum(bool(report.problems) for report in reports):
         print(f"{lacking} of {len(reports)} machines cannot run this sweep yet")
         raise typer.Exit(1)
     print("these machines have what the sweep needs")
@@ -310,9 +312,11 @@ def pretrain(
         raise typer.Exit(130) from None
     if not distributed.is_main_process():
         return
-    found, curve = upstream.artifact, upstream.curve
-    how = "pre-trained" if found.computed else "found, pre-trained before"
-    print(f"upstream {found.hash[:12]} {how} in {found.metadata.seconds:.0f} s: {found.folder}")
+    artifact, curve = upstream.artifact, upstream.curve
+    how = "pre-trained" if artifact.computed else "found, pre-trained before"
+    print(
+        f"upstream {artifact.hash[:12]} {how} in {artifact.metadata.seconds:.0f} s: {artifact.folder}"
+    )
     ends = [
         f"{name.replace('_', ' ')} {curve[0][name]:.4g} -> {curve[-1][name]:.4g}"
         for name in curve[0]

@@ -44,6 +44,13 @@ class Engine(ABC):
     )
     stopped = "stopped; the same command goes on from here"  # said when the user stops it
 
+    def require_available(self, options: RunOptions) -> None:  # noqa: B027  # most engines need nothing
+        """Check, before cells are planned, that the engine can be reached and takes these options.
+
+        Raises:
+            UserError: it cannot, or does not.
+        """
+
     @abstractmethod
     def run(
         self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress, cells: Running

@@ -12,7 +12,7 @@ from lape_bench.evaluation.runner import RunOptions
 from lape_bench.records.record import Cell
 from lape_bench.sweep.engine import Engine, WorkerLost, dispatch
 from lape_bench.sweep.grid import PlannedItem, SweepItem
-from lape_bench.sweep.machine import MachineReport, SweepSite
+from lape_bench.sweep.machine import MachineReport, SubmitHost
 from lape_bench.sweep.run_cell import CellOutcome, try_run
 
 TRIES = 2  # of a cell whose process died, before it counts as failed
@@ -44,8 +44,8 @@ class LocalEngine(Engine):
         self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
     ) -> list[MachineReport]:
         """See `Engine`."""
-        with SweepSite.here((item.cell.task for item in items), options) as site:
-            return [site.report()]
+        with SubmitHost.this_machine((item.cell.task for item in items), options) as submit_host:
+            return [submit_host.report()]
 
 
 class _Processes:

@@ -1,4 +1,4 @@
-"""A machine of a sweep, looked at from itself: what it has, what it lacks, and what it shares with the one that starts the sweep."""
+"""A report of each machine of a sweep: what it has, what it lacks, and what it shares with the machine that starts the sweep."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ MARK = ".sweep-"
 
 
 class MachineReport(Frozen):
-    """What a machine says of itself.
+    """What a machine has and lacks.
 
     Attributes:
         name: of the machine.
@@ -51,14 +51,14 @@ class MachineReport(Frozen):
 
 
 @dataclass(frozen=True)
-class SweepSite:
+class SubmitHost:
     """The machine that starts a sweep, as plain data that goes along to the others.
 
     Attributes:
         out: its folder of records.
         folder: where it was started, which relative paths of systems and corpora begin at.
-        mark: name of a file in `out` and in its cache, by which others tell whether they see the same folders.
-        manifests: the tasks of the sweep, each with the hash of its manifest; none where it is not prepared.
+        mark: name of a file in `out` and in its cache, by which other machines find out if they see the same folders.
+        manifests: the tasks of the sweep, each with the hash of its manifest; None if it is not prepared.
         compute: device, precision, threads.
         environment: its code and versions.
     """
@@ -72,33 +72,33 @@ class SweepSite:
 
     @classmethod
     @contextmanager
-    def here(cls, tasks: Iterable[str], options: RunOptions) -> Iterator["SweepSite"]:
-        """Describe this machine; the marks are there during the block."""
+    def this_machine(cls, tasks: Iterable[str], options: RunOptions) -> Iterator["SubmitHost"]:
+        """Describe this machine; the mark files exist during the block."""
         out, mark = options.out.expanduser().absolute(), f"{MARK}{uuid4().hex}"
         manifests = {task: _manifest_hash(task) for task in dict.fromkeys(tasks)}
         with _marked(out / mark), _marked(home() / mark):
             yield cls(out, Path.cwd(), mark, manifests, options.compute, environment.describe())
 
     def sees_records(self) -> bool:
-        """Tell, on any machine, whether the folder of the records is the same there."""
+        """Return True, on any machine, if it has the same folder of records."""
         return (self.out / self.mark).exists()
 
     def sees_cache(self) -> bool:
-        """Tell, on any machine, whether its cache is the same."""
+        """Return True, on any machine, if it has the same cache."""
         return (home() / self.mark).exists()
 
-    def enter(self) -> None:
-        """Go where the sweep was started, if this machine has that folder."""
+    def enter_folder(self) -> None:
+        """Change to the folder in which the sweep was started, if this machine has it."""
         with suppress(OSError):
             os.chdir(self.folder)
 
     def report(self, has_device: bool = True) -> MachineReport:
-        """Look at the machine that this runs on.
+        """Report the machine that this runs on.
 
         Args:
             has_device: whether this process was given the device that cells would have.
         """
-        problems = [*self._lacking(), *self.differing()]
+        problems = [*self._task_problems(), *self.code_differences()]
         try:
             with _marked(home() / f"{MARK}{uuid4().hex}"):
                 free = shutil.disk_usage(home()).free
@@ -118,8 +118,8 @@ class SweepSite:
             problems=tuple(problems),
         )
 
-    def _lacking(self) -> Iterator[str]:
-        """Say which tasks are not prepared here, or are so otherwise; a generated one is made when it is needed."""
+    def _task_problems(self) -> Iterator[str]:
+        """Name the tasks that are not prepared here, or from other data; a generated task is made when it is needed."""
         for task, expected in self.manifests.items():
             try:
                 card = load_card(task)
@@ -134,8 +134,8 @@ class SweepSite:
             elif not audio_store.is_built(manifest.info.store_key, audio_store.STORE_RATE):
                 yield f"the audio of '{task}' is not in the cache; run 'bench data prepare {card.name}' again"
 
-    def differing(self) -> Iterator[str]:
-        """Say what code and versions differ; the machine itself may."""
+    def code_differences(self) -> Iterator[str]:
+        """Name the packages and code whose versions differ from the submit host's."""
         own = environment.describe()
         for name, expected in self.environment.items():
             if name not in ("machine", "python") and own.get(name) != expected:
@@ -151,7 +151,7 @@ def _manifest_hash(task: str) -> str | None:
 
 @contextmanager
 def _marked(path: Path) -> Iterator[None]:
-    """Have a file that is locked during the block, and remove those that killed sweeps left beside it."""
+    """Create a file that is locked during the block, and remove those that killed sweeps left beside it."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f"{MARK}*"):

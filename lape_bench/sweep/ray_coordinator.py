@@ -1,6 +1,6 @@
-"""Where the machines of a Ray cluster tell how far they are, and leave artifacts for each other.
+"""The coordinator of a Ray cluster: machines report their progress to it, and exchange artifacts through it.
 
-A `Coordinator` is an actor on the machine that starts the sweep; the other classes speak with it from where a cell runs.
+A `Coordinator` is an actor on the machine that starts the sweep; the other classes call it from the machine that runs a cell.
 """
 
 import shutil
@@ -18,11 +18,11 @@ from lape_bench.core.progress import Progress, Running
 from lape_bench.runtime.artifacts import METADATA, intact_metadata
 
 CHUNK = 16 * 2**20  # bytes of a file that travel at once
-TELLS_EVERY_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 
 
-class Step(NamedTuple):
-    """How far a cell is: where it runs, and the count of what it does at the moment."""
+class CellProgress(NamedTuple):
+    """The progress of a cell: where it runs, and the count of its present stage."""
 
     machine: str
     doing: str
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 
 class Coordinator:
-    """Keeps what machines tell, and the artifacts that they leave, in the cache of this one.
+    """Keeps the progress of cells, and artifacts in the cache of this machine.
 
     Args:
         cache: the folder of artifacts.
@@ -40,21 +40,21 @@ class Coordinator:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        self._told: dict[int, Step] = {}
+        self._progress: dict[int, CellProgress] = {}
 
-    def tell(self, number: int, step: Step | None) -> None:
-        """Note how far a cell is, by its number; none when it has ended."""
+    def note_progress(self, number: int, step: CellProgress | None) -> None:
+        """Keep the progress of a cell, by its number; None when it has ended."""
         if step is None:
-            self._told.pop(number, None)
+            self._progress.pop(number, None)
         else:
-            self._told[number] = step
+            self._progress[number] = step
 
-    def told(self) -> dict[int, Step]:
-        """Return how far each cell is that runs."""
-        return dict(self._told)
+    def progress(self) -> dict[int, CellProgress]:
+        """Return the progress of each running cell, by its number."""
+        return dict(self._progress)
 
     def has(self, kind: str, name: str) -> bool:
-        """Tell whether an artifact is here."""
+        """Return True if an artifact is in the cache."""
         return (self._cache / kind / name / METADATA).is_file()
 
     def files(self, kind: str, name: str) -> list[tuple[str, int]]:
@@ -96,58 +96,62 @@ class Coordinator:
 
 
 class RemoteArtifactStore:
-    """The depot of a machine that does not share the cache of the one that starts the sweep.
+    """The artifact store of a machine that does not share the cache of the machine that starts the sweep.
 
-    A machine that cannot bring or leave an artifact makes its own, which costs time and no more.
+    If an artifact cannot be transferred, the machine computes its own: that costs time and changes no result.
 
     Args:
-        desk: the actor.
+        coordinator: the actor.
     """
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
 
     def fetch(self, kind: str, name: str, folder: Path) -> None:
         """See `ArtifactStore`."""
         with suppress(RayError):
-            for file, size in ray.get(self._desk.files.remote(kind, name)):
+            for file, size in ray.get(self._coordinator.files.remote(kind, name)):
                 with new_file(folder / file) as path, path.open("wb") as opened:
                     for start in range(0, size, CHUNK):
-                        opened.write(ray.get(self._desk.read.remote(kind, name, file, start)))
+                        opened.write(
+                            ray.get(self._coordinator.read.remote(kind, name, file, start))
+                        )
 
     def leave(self, kind: str, name: str, folder: Path) -> None:
         """See `ArtifactStore`."""
         with suppress(RayError):
-            if ray.get(self._desk.has.remote(kind, name)):
+            if ray.get(self._coordinator.has.remote(kind, name)):
                 return
-            part = ray.get(self._desk.open_part.remote(kind))
+            part = ray.get(self._coordinator.open_part.remote(kind))
             for path in (path for path in folder.rglob("*") if path.is_file()):
                 file = path.relative_to(folder).as_posix()
                 with path.open("rb") as opened:
                     chunk = opened.read(CHUNK)
-                    ray.get(self._desk.write.remote(part, file, chunk))
+                    ray.get(self._coordinator.write.remote(part, file, chunk))
                     while chunk := opened.read(CHUNK):
-                        ray.get(self._desk.write.remote(part, file, chunk))
-            ray.get(self._desk.keep.remote(part, name))
+                        ray.get(self._coordinator.write.remote(part, file, chunk))
+            ray.get(self._coordinator.keep.remote(part, name))
 
 
 class RemoteProgress(Progress):
-    """Tells the desk what a cell does, instead of showing it.
+    """Reports the progress of a cell to the coordinator, instead of showing it.
 
     Args:
-        desk: the actor.
+        coordinator: the actor.
         number: of the cell.
         machine: where it runs.
     """
 
-    def __init__(self, desk: Any, number: int, machine: str) -> None:
+    def __init__(self, coordinator: Any, number: int, machine: str) -> None:
         super().__init__(quiet=True)
-        self._desk, self._number, self._machine = desk, number, machine
-        self._told = 0.0
+        self._coordinator, self._number, self._machine = coordinator, number, machine
+        self._reported = 0.0
 
     def changed(self, running: Running) -> None:
-        """Tell how far it is, unless that was a moment ago."""
-        if time.monotonic() - self._told > TELLS_EVERY_SECONDS:
-            self._told = time.monotonic()
-            step = Step(self._machine, running.title, running.done, running.total, running.unit)
-            self._desk.tell.remote(self._number, step)
+        """Report the progress, unless that was a moment ago."""
+        if time.monotonic() - self._reported > REPORT_SECONDS:
+            self._reported = time.monotonic()
+            step = CellProgress(
+                self._machine, running.title, running.done, running.total, running.unit
+            )
+            self._coordinator.note_progress.remote(self._number, step)

@@ -31,12 +31,12 @@ from lape_bench.sweep.engine import (
     with_resources,
 )
 from lape_bench.sweep.grid import PlannedItem, Resources, SweepItem
-from lape_bench.sweep.machine import GIB, MachineReport, SweepSite
+from lape_bench.sweep.machine import GIB, MachineReport, SubmitHost
 from lape_bench.sweep.ray_coordinator import Coordinator, RemoteArtifactStore, RemoteProgress
-from lape_bench.sweep.ray_progress import RayProgress
+from lape_bench.sweep.ray_progress import ClusterProgressBars
 from lape_bench.sweep.run_cell import CellOutcome, try_run
 
-LOOKS_EVERY_SECONDS, CONNECTS_IN_SECONDS = 1.0, 10.0
+POLL_SECONDS, CONNECT_SECONDS = 1.0, 10.0
 CARRIED = "carried"  # the folder of records that a machine keeps whose results are carried back
 LOCAL = "local"
 
@@ -67,13 +67,17 @@ class RayEngine(Engine):
     ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
         tasks = [item.cell.task for item in items]
-        with self._joined(options), SweepSite.here(tasks, options) as site:
+        with self._joined(options), SubmitHost.this_machine(tasks, options) as submit_host:
             items = [
                 PlannedItem(item.planned, self.settings.resources_of(item.resources))
                 for item in items
             ]
-            require_ready_machines(self._look(site, [item.resources for item in items]))
-            cluster = _Cluster(options, site, self.settings.shared, RayProgress(progress, cells))
+            require_ready_machines(
+                self._machine_reports(submit_host, [item.resources for item in items])
+            )
+            cluster = _Cluster(
+                options, submit_host, self.settings.shared, ClusterProgressBars(progress, cells)
+            )
             try:
                 yield from dispatch(items, options, cluster, self.settings.retries + 1)
             finally:
@@ -84,84 +88,98 @@ class RayEngine(Engine):
     ) -> list[MachineReport]:
         """See `Engine`."""
         tasks = [item.cell.task for item in items]
-        with self._joined(options), SweepSite.here(tasks, options) as site:
-            return self._look(site, [self.settings.resources_of(item.resources) for item in items])
+        with self._joined(options), SubmitHost.this_machine(tasks, options) as submit_host:
+            return self._machine_reports(
+                submit_host, [self.settings.resources_of(item.resources) for item in items]
+            )
+
+    def require_available(self, options: RunOptions) -> None:
+        """See `Engine`."""
+        refuse_gpu_of_this_machine(options)
+        try:
+            _require_listener(self.address)
+        except (OSError, ValueError) as error:
+            raise self._no_answer(error) from error
+
+    def _no_answer(self, error: Exception) -> UserError:
+        return UserError(
+            f"no Ray answers at '{self.address}' ({' '.join(str(error).split())[:200]})",
+            allowed="HOST:PORT of a cluster's head",
+            next_step="'ray start --head' starts one, 'ray status' shows it; --on ray alone takes this machine",
+        )
 
     @contextmanager
     def _joined(self, options: RunOptions) -> Iterator[None]:
         """Be connected during the block."""
-        refuse_gpu_of_this_machine(options)
+        self.require_available(options)
         alone = {"include_dashboard": False} if self.address == LOCAL else {}
         before = signal.getsignal(signal.SIGTERM)  # Ray takes it, and would keep it
         try:
-            _answers(self.address)
             ray.init(self.address, log_to_driver=False, logging_level="error", **alone)
         except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"no Ray answers at '{self.address}' ({' '.join(str(error).split())[:200]})",
-                allowed="HOST:PORT of a cluster's head",
-                next_step="'ray start --head' starts one, 'ray status' shows it; --on ray alone takes this machine",
-            ) from error
+            raise self._no_answer(error) from error
         try:
             yield
         finally:
             ray.shutdown()
             signal.signal(signal.SIGTERM, before)
 
-    def _look(self, site: SweepSite, asked: Sequence[Resources]) -> list[MachineReport]:
-        """Have this machine and each of the cluster's look at itself.
+    def _machine_reports(
+        self, submit_host: SubmitHost, requests: Sequence[Resources]
+    ) -> list[MachineReport]:
+        """Return the report of this machine and of each machine of the cluster.
 
         Raises:
             UserError: no machine has what a cell asks for, which would wait for ever.
         """
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        for wanted in {
-            str(r): r for r in (_resources(n, site.compute.device) for n in asked)
-        }.values():
-            if not any(_fits(wanted, node["Resources"]) for node in nodes):
-                raise UserError(
-                    f"no machine of the cluster has what a cell asks for: {_in_words(wanted)}",
-                    allowed=f"there are {'; '.join(_in_words(node['Resources']) for node in nodes)}",
-                    next_step="ask for less: 'needs' in the grid, or --set cores=..., memory_gib=..., gpus=...",
-                )
-        look = ray.remote(num_cpus=0, max_retries=0)(_report)
-        asking = [
-            look.options(
+        _require_resources(nodes, [_resources(r, submit_host.compute.device) for r in requests])
+        report = ray.remote(num_cpus=0, max_retries=0)(_report_machine)
+        answers = [
+            report.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(site)
+            ).remote(submit_host)
             for node in nodes
         ]
-        heard = [_heard(node, answer) for node, answer in zip(nodes, asking, strict=True)]
+        reports = [
+            _machine_report(node, answer) for node, answer in zip(nodes, answers, strict=True)
+        ]
         there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         # Ray notices only after a while that a machine is gone.
-        present = [told for node, told in zip(nodes, heard, strict=True) if node["NodeID"] in there]
-        return [site.report(has_device=False), *present]
+        present = [
+            report for node, report in zip(nodes, reports, strict=True) if node["NodeID"] in there
+        ]
+        return [submit_host.report(has_device=False), *present]
 
 
 class _Cluster:
-    """Cells that Ray was given; it starts each where there is room.
+    """Cells as Ray tasks: Ray starts each on a node that has room.
 
     Args:
         options: how they are run.
-        site: the machine that starts the sweep.
-        shared: whether machines share its folders; none: each looks.
-        view: shows how far they are.
+        submit_host: the machine that starts the sweep.
+        shared: whether machines share its folders; None: each machine finds out.
+        bars: show the progress of cells.
     """
 
-    waits_inside = False  # a machine without the same cache would not see who makes what
+    waits_inside = False  # a machine without the same cache does not see what another computes
 
     def __init__(
-        self, options: RunOptions, site: SweepSite, shared: bool | None, view: RayProgress
+        self,
+        options: RunOptions,
+        submit_host: SubmitHost,
+        shared: bool | None,
+        bars: ClusterProgressBars,
     ) -> None:
-        self._options = options.model_copy(update={"out": site.out})
-        self._site, self._shared, self._view = site, shared, view
+        self._options = options.model_copy(update={"out": submit_host.out})
+        self._submit_host, self._shared, self._bars = submit_host, shared, bars
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Coordinator)
-        self._desk = desk.options(scheduling_strategy=here).remote(cache())
+        coordinator = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Coordinator)
+        self._coordinator = coordinator.options(scheduling_strategy=here).remote(cache())
         # A process that stays saves the seconds of importing torch. Where a node has several GPUs it must not: torch keeps to the
         # one of its first cell, whichever Ray gives to the next.
         most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
-        self._run = ray.remote(max_retries=0, max_calls=0 if most <= 1 else 1)(_run_there)
+        self._run = ray.remote(max_retries=0, max_calls=0 if most <= 1 else 1)(_run_on_node)
         self._running: dict[Any, tuple[int, PlannedCell]] = {}
 
     def has_room(self) -> bool:
@@ -172,21 +190,21 @@ class _Cluster:
         options = with_resources(self._options, item.resources, resources["GPU"])
         reference = self._run.options(
             num_cpus=resources["CPU"], num_gpus=resources["GPU"], memory=resources["memory"]
-        ).remote(number, item.planned, options, self._site, self._shared, self._desk)
+        ).remote(number, item.planned, options, self._submit_host, self._shared, self._coordinator)
         self._running[reference] = number, item.planned
 
     def ended(self) -> Sequence[tuple[int, CellOutcome | WorkerLost]]:
         references = list(self._running)
-        ready, _ = ray.wait(references, num_returns=len(references), timeout=LOOKS_EVERY_SECONDS)
-        told: list[tuple[int, CellOutcome | WorkerLost]] = []
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)
+        outcomes: list[tuple[int, CellOutcome | WorkerLost]] = []
         for reference in ready:
             number, planned = self._running.pop(reference)
-            self._desk.tell.remote(number, None)
-            told.append((number, self._outcome(reference, planned.cell)))
+            self._coordinator.note_progress.remote(number, None)
+            outcomes.append((number, self._outcome(reference, planned.cell)))
         titles = {number: planned.cell.title for number, planned in self._running.values()}
-        with suppress(RayError):  # the desk begins again if its process dies
-            self._view.show(titles, ray.get(self._desk.told.remote()))
-        return told
+        with suppress(RayError):  # the coordinator starts again if its process dies
+            self._bars.show(titles, ray.get(self._coordinator.progress.remote()))
+        return outcomes
 
     def _outcome(self, reference: Any, cell: Cell) -> CellOutcome | WorkerLost:
         outcome: CellOutcome
@@ -204,45 +222,49 @@ class _Cluster:
         return outcome
 
     def close(self) -> None:
-        """Take the bars away."""
-        self._view.close()
+        """Remove the bars."""
+        self._bars.close()
 
 
-def _answers(address: str) -> None:
-    """Raise an `OSError` or `ValueError` where nothing listens at HOST:PORT; Ray itself would go on trying for minutes."""
+def _require_listener(address: str) -> None:
+    """Raise an `OSError` or `ValueError` if nothing listens at HOST:PORT; Ray itself would try for minutes."""
     if address != LOCAL:
         host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=CONNECTS_IN_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _run_there(
+def _run_on_node(
     number: int,
     planned: PlannedCell,
     options: RunOptions,
-    site: SweepSite,
+    submit_host: SubmitHost,
     shared: bool | None,
-    desk: Any,
+    coordinator: Any,
 ) -> tuple[CellOutcome, dict[str, bytes] | None]:
     """Run a cell on a machine of the cluster.
 
     Returns:
-        What became of it and, where the machine does not see the folder of the records, the files of its folder.
+        Its outcome and, if the machine does not see the folder of the records, the files beside its record.
     """
-    site.enter()
-    for difference in site.differing():  # a machine that has joined since the others were looked at
+    submit_host.enter_folder()
+    for difference in (
+        submit_host.code_differences()
+    ):  # a machine that has joined since the others were looked at
         return difference, None
     machine = _machine(socket.gethostname(), ray.get_runtime_context().get_node_id())
-    teller = RemoteProgress(desk, number, machine)
-    show_messages(teller)
+    progress = RemoteProgress(coordinator, number, machine)
+    show_messages(progress)
     artifact_store = (
-        None if (site.sees_cache() if shared is None else shared) else RemoteArtifactStore(desk)
+        None
+        if (submit_host.sees_cache() if shared is None else shared)
+        else RemoteArtifactStore(coordinator)
     )
-    sees_records = site.sees_records() if shared is None else shared
+    sees_records = submit_host.sees_records() if shared is None else shared
     if not sees_records:
         options = options.model_copy(update={"out": home() / CARRIED})
     # Ray's own handler raises SystemExit, which would pass for the cell's: killed, it is lost, and tried again.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    outcome = try_run(planned, options, teller, artifact_store)
+    outcome = try_run(planned, options, progress, artifact_store)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # this process stays, and others share the GPU
     if sees_records or isinstance(outcome, str):
@@ -281,11 +303,24 @@ def _resources(resources: Resources, device: str) -> dict[str, float]:
     return {"CPU": resources.cores, "GPU": gpus, "memory": int((resources.memory_gib or 0) * GIB)}
 
 
-def _fits(wanted: dict[str, float], there: dict[str, float]) -> bool:
-    return all(amount <= there.get(name, 0) for name, amount in wanted.items())
+def _require_resources(
+    nodes: Sequence[dict[str, Any]], requests: Sequence[dict[str, float]]
+) -> None:
+    """Raise a `UserError` if a cell would wait for ever, because no node has what it asks for."""
+    for request in {str(request): request for request in requests}.values():
+        if not any(_fits(request, node["Resources"]) for node in nodes):
+            raise UserError(
+                f"no machine of the cluster has what a cell asks for: {_describe(request)}",
+                allowed=f"there are {'; '.join(_describe(node['Resources']) for node in nodes)}",
+                next_step="ask for less: 'resources' in the grid, or --set cores=..., memory_gib=..., gpus=...",
+            )
 
 
-def _in_words(resources: dict[str, float]) -> str:
+def _fits(request: dict[str, float], available: dict[str, float]) -> bool:
+    return all(amount <= available.get(name, 0) for name, amount in request.items())
+
+
+def _describe(resources: dict[str, float]) -> str:
     amounts = {name: resources.get(name, 0) for name in ("CPU", "GPU")}
     cores, gpus = f"{amounts['CPU']:g} cores", f"{amounts['GPU']:g} GPUs"
     return f"{cores}, {gpus}, {resources.get('memory', 0) / GIB:.1f} GiB"
@@ -296,16 +331,16 @@ def _machine(host: str, node: str) -> str:
     return f"{host} ({node[:6]})"
 
 
-def _report(site: SweepSite) -> MachineReport:
+def _report_machine(submit_host: SubmitHost) -> MachineReport:
     """Look at a machine of the cluster; its GPUs are for cells, and the task that looks was given none."""
-    site.enter()
-    return site.report(has_device=False)
+    submit_host.enter_folder()
+    return submit_host.report(has_device=False)
 
 
-def _heard(node: dict[str, Any], answer: Any) -> MachineReport:
+def _machine_report(node: dict[str, Any], answer: Any) -> MachineReport:
     """Return a machine's report, with what Ray knows of it."""
     name = _machine(node["NodeManagerHostname"], node["NodeID"])
-    cores, gpus = (int(node["Resources"].get(each, 0)) for each in ("CPU", "GPU"))
+    cores, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
     try:
         report: MachineReport = ray.get(answer)
     except RayError as error:

@@ -1,16 +1,16 @@
-"""What a user sees of cells that run on other machines."""
+"""Progress bars of cells that run on other machines."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 from lape_bench.core.progress import Progress, Running
-from lape_bench.sweep.ray_coordinator import Step
+from lape_bench.sweep.ray_coordinator import CellProgress
 
 SHOWN = 12  # cells, below the count of all
 
 
-class RayProgress:
-    """A bar for each of the cells that run, as their machines tell of them; without a terminal none.
+class ClusterProgressBars:
+    """A bar for each running cell; without a terminal there are none.
 
     Args:
         progress: where they are shown.
@@ -21,14 +21,14 @@ class RayProgress:
         self._progress, self._cells = progress, cells
         self._bars: dict[tuple[int, str], tuple[AbstractContextManager[Running], Running]] = {}
 
-    def show(self, titles: Mapping[int, str], told: Mapping[int, Step]) -> None:
-        """Show how far cells are.
+    def show(self, titles: Mapping[int, str], progress: Mapping[int, CellProgress]) -> None:
+        """Show the progress of cells.
 
         Args:
             titles: of the cells that have been started and have not ended, by number.
-            told: what machines told last, of these and others.
+            progress: what machines reported last, of these cells and others.
         """
-        steps = {number: step for number, step in told.items() if number in titles}
+        steps = {number: step for number, step in progress.items() if number in titles}
         machines = {step.machine for step in steps.values()}
         self._cells.note(running=f"{len(steps)} on {len(machines)} machines")
         if not self._progress.live:

@@ -29,7 +29,7 @@ from lape_bench.sweep.engine import (
     with_resources,
 )
 from lape_bench.sweep.grid import PlannedItem, Resources, SweepItem
-from lape_bench.sweep.machine import MachineReport, SweepSite
+from lape_bench.sweep.machine import MachineReport, SubmitHost
 from lape_bench.sweep.run_cell import CellOutcome, lost_outcome, try_run
 from lape_bench.sweep.schedule import find_producers, producers_first
 
@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 FOLDER = ".slurm"  # below the folder of the records: job descriptions, logs, and which job runs which cell
 JOB_NAME = "lape_bench"
 MOST_OF_AN_ARRAY = 1000  # Slurm's own limit, unless a site raises it, is 1001
-LOOKS_EVERY_SECONDS = 1.0, 30.0  # at first, and in the end
-LOOKS_FOR_MINUTES = 15
+POLL_SECONDS = 1.0, 30.0  # at first, and in the end
+REPORT_MINUTES = 15
 GRACE_SECONDS = 30.0  # for a result to be seen on this machine, once its job has left the queue
 
 
@@ -84,7 +84,7 @@ class SlurmEngine(Engine):
         self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress, cells: Running
     ) -> Iterator[tuple[Cell, CellOutcome]]:
         """See `Engine`."""
-        self._needs_slurm(options)
+        self.require_available(options)
         options = _absolute(options)
         jobs = self.submit(items, options, progress)
         yield from self._watch(items, jobs, options, cells)
@@ -93,24 +93,25 @@ class SlurmEngine(Engine):
         self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
     ) -> list[MachineReport]:
         """See `Engine`."""
-        self._needs_slurm(options)
+        self.require_available(options)
         options = _absolute(options)
         asked = {
             str(resources): resources
             for resources in (self.settings.resources_of(item.resources) for item in items)
         }
-        with SweepSite.here((item.cell.task for item in items), options) as site:
+        with SubmitHost.this_machine((item.cell.task for item in items), options) as submit_host:
             jobs = []
             for resources in asked.values():
                 executor = self._executor(resources, options)
-                executor.update_parameters(time=LOOKS_FOR_MINUTES)
-                jobs += _submitted(executor, [_Look(site)])
+                executor.update_parameters(time=REPORT_MINUTES)
+                jobs += _submitted(executor, [_ReportJob(submit_host)])
             logger.info(
                 f"waiting for Slurm to start what looks: {', '.join(j.job_id for j in jobs)}"
             )
-            return [site.report(has_device=False), *map(_seen, jobs)]
+            return [submit_host.report(has_device=False), *map(_wait_for_report, jobs)]
 
-    def _needs_slurm(self, options: RunOptions) -> None:
+    def require_available(self, options: RunOptions) -> None:
+        """See `Engine`."""
         lacking = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
         if lacking:
             raise UserError(
@@ -170,7 +171,7 @@ class SlurmEngine(Engine):
                 folder=options.out / FOLDER, max_num_timeout=own.requeues
             )
         more = {"requeue": True, **own.sbatch}
-        wanted = {
+        parameters = {
             "job_name": JOB_NAME,
             "partition": own.partition,
             "account": own.account,
@@ -186,7 +187,9 @@ class SlurmEngine(Engine):
             "dependency": f"afterany:{':'.join(waits_for)}" if waits_for else None,
             "additional_parameters": {k: value for k, value in more.items() if value is not False},
         }
-        executor.update_parameters(**{k: value for k, value in wanted.items() if value is not None})
+        executor.update_parameters(
+            **{k: value for k, value in parameters.items() if value is not None}
+        )
         return executor
 
     def _watch(
@@ -198,7 +201,7 @@ class SlurmEngine(Engine):
     ) -> Iterator[tuple[Cell, CellOutcome]]:
         """Yield what becomes of cells as their jobs leave the queue."""
         left, gone, began = dict(jobs), dict[int, float](), time.monotonic()
-        shortest, longest = LOOKS_EVERY_SECONDS
+        shortest, longest = POLL_SECONDS
         while left:
             time.sleep(min(longest, max(shortest, (time.monotonic() - began) / 20)))
             queued = _queue()
@@ -253,21 +256,21 @@ class _CellsJob:
             os.link(path, folder / name)
 
 
-class _Look:
-    """A job that looks at its machine."""
+class _ReportJob:
+    """A job that reports its machine."""
 
-    def __init__(self, site: SweepSite) -> None:
-        self.site = site
+    def __init__(self, submit_host: SubmitHost) -> None:
+        self.submit_host = submit_host
 
     def __call__(self) -> MachineReport:
-        report = self.site.report()
+        report = self.submit_host.report()
         if report.sees_records and report.sees_cache:
             return report
-        unseen = (
+        problem = (
             f"it does not see the same {'folder of records' if report.sees_cache else 'cache'}; with Slurm both must be shared: "
             "--out, and LAPE_BENCH_HOME"
         )
-        return report.model_copy(update={"problems": (*report.problems, unseen)})
+        return report.model_copy(update={"problems": (*report.problems, problem)})
 
 
 class _Journal:
@@ -347,9 +350,9 @@ def _submitted(executor: submitit.SlurmExecutor, calls: Sequence[Any]) -> list[s
         with executor.batch():
             return [executor.submit(call) for call in calls]
     except (FailedJobError, FailedSubmissionError, OSError, subprocess.SubprocessError) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise UserError(
-            f"Slurm did not take the jobs ({said[-300:]})",
+            f"Slurm did not take the jobs ({message[-300:]})",
             next_step="'sinfo' shows the partitions; --set partition=..., hours=..., account=... change what is asked",
         ) from error
 
@@ -384,33 +387,33 @@ def _state_of(job: str) -> str:
     """Say what Slurm remembers of a job that has left the queue, which it does for some minutes."""
     with suppress(OSError, subprocess.SubprocessError):
         command = ["scontrol", "--oneliner", "show", "job", job]
-        said = subprocess.run(
+        output = subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=60
         ).stdout
-        for word in said.split():
+        for word in output.split():
             if word.startswith("JobState="):
                 return f" ({word.removeprefix('JobState=')})"
     return ""
 
 
-def _seen(job: submitit.Job[Any]) -> MachineReport:
-    """Wait for a machine's report."""
+def _wait_for_report(job: submitit.Job[Any]) -> MachineReport:
+    """Wait for the report of a machine."""
     gone: float | None = None
     while not job.paths.result_pickle.exists():
         queued = _queue()
         if queued is not None and job.job_id not in queued:
             gone = gone or time.monotonic()
             if time.monotonic() - gone > GRACE_SECONDS:
-                return _unseen(job, "ended without a result")
-        time.sleep(LOOKS_EVERY_SECONDS[0])
+                return _no_report(job, "ended without a result")
+        time.sleep(POLL_SECONDS[0])
     try:
         report: MachineReport = job.result()
     except Exception as error:  # whatever a job raised, as text
-        return _unseen(job, " ".join(str(error).split())[-300:])
+        return _no_report(job, " ".join(str(error).split())[-300:])
     return report
 
 
-def _unseen(job: submitit.Job[Any], why: str) -> MachineReport:
+def _no_report(job: submitit.Job[Any], why: str) -> MachineReport:
     problem = f"job {job.job_id} could not look{_state_of(job.job_id)}: {why}; its log is {job.paths.stderr}"
     return MachineReport(name="a machine of Slurm", problems=(problem,))
 

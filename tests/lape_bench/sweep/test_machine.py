@@ -14,7 +14,7 @@ from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import require_ready_machines
 from lape_bench.sweep.grid import SweepItem
 from lape_bench.sweep.local_engine import LocalEngine
-from lape_bench.sweep.machine import MARK, MachineReport, SweepSite
+from lape_bench.sweep.machine import MARK, MachineReport, SubmitHost
 from tests.lape_bench.conftest import Bench
 from tests.lape_bench.sweep.conftest import options
 
@@ -27,12 +27,12 @@ def test_a_machine_sees_the_folders_it_shares_and_no_others(
     synthetic: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = options(tmp_path)
-    with SweepSite.here(["synthetic-sounds"], own) as site:
-        assert site.sees_records()
-        assert site.sees_cache()
+    with SubmitHost.this_machine(["synthetic-sounds"], own) as submit_host:
+        assert submit_host.sees_records()
+        assert submit_host.sees_cache()
         monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
-        assert not site.sees_cache()
-        moved = dataclasses.replace(site, out=tmp_path / "elsewhere")
+        assert not submit_host.sees_cache()
+        moved = dataclasses.replace(submit_host, out=tmp_path / "elsewhere")
         assert not moved.sees_records()
     assert not marks(own.out)
     assert not marks(synthetic)
@@ -45,7 +45,7 @@ def test_marks_that_a_killed_sweep_left_are_removed_and_those_of_others_stay(
     own.out.mkdir()
     left, held = (own.out / f"{MARK}{name}" for name in ("left", "held"))
     left.touch()
-    with FileLock(held), SweepSite.here([], own):
+    with FileLock(held), SubmitHost.this_machine([], own):
         assert not left.exists()
         assert held.exists()
 
@@ -58,37 +58,38 @@ def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
     monkeypatch: pytest.MonkeyPatch,
     write_clip: Callable[..., Path],
 ) -> None:
-    def problems(site: SweepSite) -> tuple[str, ...]:
-        return site.report().problems
+    def problems(submit_host: SubmitHost) -> tuple[str, ...]:
+        return submit_host.report().problems
 
     assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
-    with SweepSite.here(["esc10", "synthetic-sounds"], options(tmp_path)) as site:
-        assert problems(site) == ()  # the second is made where it is needed
+    with SubmitHost.this_machine(["esc10", "synthetic-sounds"], options(tmp_path)) as submit_host:
+        assert problems(submit_host) == ()  # the second is made where it is needed
         monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "empty"))
-        (lacking,) = problems(site)
+        (lacking,) = problems(submit_host)
         assert "'esc10' is not prepared; run 'bench data prepare esc10" in lacking
         first = next(esc_folder.rglob("1-*.ogg"))
         write_clip(first, 99, rate=16_000, format="OGG", subtype="VORBIS")
         assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
-        (other,) = problems(site)
+        (other,) = problems(submit_host)
         assert "'esc10' was prepared otherwise than where the sweep starts" in other
         monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
         (cache / "store").rename(cache / "gone")
-        (silent,) = problems(site)
+        (silent,) = problems(submit_host)
         assert "the audio of 'esc10' is not in the cache" in silent
 
 
 def test_a_machine_says_what_code_differs_and_what_it_cannot_compute_on(
     synthetic: Path, tmp_path: Path
 ) -> None:
-    with SweepSite.here([], options(tmp_path)) as site:
+    with SubmitHost.this_machine([], options(tmp_path)) as submit_host:
         other = dataclasses.replace(
-            site, environment={**site.environment, "torch": "1.0", "machine": "another"}
+            submit_host,
+            environment={**submit_host.environment, "torch": "1.0", "machine": "another"},
         )
         (problem,) = other.report().problems
         assert problem.startswith("torch is ")
         assert "1.0 where the sweep starts" in problem
-        elsewhere = dataclasses.replace(site, compute=Compute(device="cuda:7"))
+        elsewhere = dataclasses.replace(submit_host, compute=Compute(device="cuda:7"))
         assert "no device 'cuda:7'" in str(elsewhere.report().problems)
         assert elsewhere.report(has_device=False).problems == ()
 

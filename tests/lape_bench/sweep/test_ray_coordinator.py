@@ -1,4 +1,4 @@
-"""Artifacts that are left at the desk, read, and kept whole or not at all."""
+"""Artifacts that are left at the coordinator, read, and kept whole or not at all."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ pytest.importorskip("ray", reason="the extra [ray] is not installed")
 from lape_bench.runtime import artifacts
 from lape_bench.runtime.artifacts import artifact
 from lape_bench.sweep import ray_coordinator
-from lape_bench.sweep.ray_coordinator import Coordinator, Step
+from lape_bench.sweep.ray_coordinator import CellProgress, Coordinator
 
 
 class Beside:
-    """Stands for the actor that a machine speaks with: the desk itself, and files in parts of 7 bytes."""
+    """Stands for the actor that a machine speaks with: the coordinator itself, and files in parts of 7 bytes."""
 
     def __init__(self, own: Coordinator) -> None:
         self._own = own
@@ -24,9 +24,9 @@ class Beside:
 
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ray_coordinator.RemoteArtifactStore:
-    monkeypatch.setattr(ray_coordinator.ray, "get", lambda told: told)
+    monkeypatch.setattr(ray_coordinator.ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray_coordinator, "CHUNK", 7)
-    return ray_coordinator.RemoteArtifactStore(Beside(Coordinator(tmp_path / "desk")))
+    return ray_coordinator.RemoteArtifactStore(Beside(Coordinator(tmp_path / "coordinator")))
 
 
 def make(
@@ -67,12 +67,12 @@ def test_what_a_machine_had_before_is_left_too(
     assert len(made) == 1
 
 
-def test_a_damaged_artifact_at_the_desk_is_not_taken(
+def test_a_damaged_artifact_of_the_coordinator_is_not_taken(
     at: ray_coordinator.RemoteArtifactStore, tmp_path: Path
 ) -> None:
     made: list[Path] = []
     make(tmp_path / "a", at, made)
-    (kept,) = (tmp_path / "desk" / "upstream").iterdir()
+    (kept,) = (tmp_path / "coordinator" / "upstream").iterdir()
     (kept / "weights").write_bytes(b"other")
     assert make(tmp_path / "b", at, made).computed
     assert len(made) == 2
@@ -87,9 +87,9 @@ def test_what_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "upstream").iterdir()) == []
 
 
-def test_the_desk_knows_how_far_cells_are_until_they_end(tmp_path: Path) -> None:
-    own, step = Coordinator(tmp_path), Step("node", "pre-training", 3, 8, "steps")
-    own.tell(4, step)
-    own.tell(5, step)
-    own.tell(4, None)
-    assert own.told() == {5: step}
+def test_the_coordinator_knows_how_far_cells_are_until_they_end(tmp_path: Path) -> None:
+    own, step = Coordinator(tmp_path), CellProgress("node", "pre-training", 3, 8, "steps")
+    own.note_progress(4, step)
+    own.note_progress(5, step)
+    own.note_progress(4, None)
+    assert own.progress() == {5: step}
