@@ -286,7 +286,7 @@ def test_cells_of_a_table_cannot_be_compared(tmp_path: Path) -> None:
         write_answers(tmp_path, system, 0.9)
     table = tmp_path / "cells.csv"
     load_results([tmp_path]).cells.to_csv(table, index=False)
-    assert "cells of a are come from a table" in refused(table)
+    assert "cells of a come from a table" in refused(table)
 
 
 def test_the_command_tells_it_in_text_and_json(

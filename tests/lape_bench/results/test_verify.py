@@ -159,7 +159,7 @@ def test_a_record_that_tells_of_another_task_than_its_cell_s_is_wrong(results: P
     task = read_record(folder_of(results)).task
     assert task is not None
     rewrite(results, task=task.model_copy(update={"variant": "other"}))
-    assert any("tells is of synthetic-sounds@other" in what for what in found(results, "wrong"))
+    assert any("facts are of synthetic-sounds@other" in what for what in found(results, "wrong"))
 
 
 def test_a_record_ranked_by_what_is_no_metric_is_wrong(results: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_system_that_is_not_installed_is_told_once_looked_for(results: Path) -
 
 def test_a_cell_that_stands_twice_is_told(results: Path) -> None:
     shutil.copytree(results, results / "copy")
-    assert any("stands in" in what for what in found(results, "outdated"))
+    assert any("holds the same cell" in what for what in found(results, "outdated"))
 
 
 def test_failed_records_are_counted(results: Path) -> None:
