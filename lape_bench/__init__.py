@@ -13,8 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lape_bench.api import evaluate as evaluate
-    from lape_bench.api import list_systems as list_systems
+    from lape_bench.api.evaluate import evaluate as evaluate
+    from lape_bench.api.evaluate import list_systems as list_systems
+    from lape_bench.api.result_set import ResultSet as ResultSet
+    from lape_bench.api.result_set import load_results as load_results
     from lape_bench.core.config import Config as Config
     from lape_bench.core.errors import UserError as UserError
     from lape_bench.data.audio_store import Clips as Clips
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from lape_bench.learning.systems.encoder_system import PretrainedEncoder as PretrainedEncoder
     from lape_bench.learning.systems.encoder_system import ProbeConfig as ProbeConfig
     from lape_bench.report.compare import Comparison as Comparison
-    from lape_bench.report.result_set import ResultSet as ResultSet
-    from lape_bench.report.result_set import load_results as load_results
     from lape_bench.system import LabeledClips as LabeledClips
     from lape_bench.system import ParameterCounts as ParameterCounts
     from lape_bench.system import RunContext as RunContext
@@ -53,7 +53,7 @@ _PUBLIC = {
     "core.errors": ("UserError",),
     "data.audio_store": ("Clips",),
     "data.labeled_audio": ("LabeledAudio", "Task", "TaskSplit", "get_task", "list_tasks"),
-    "api": ("evaluate", "list_systems"),
+    "api.evaluate": ("evaluate", "list_systems"),
     "evaluation.kept_model": ("predict",),
     "learning.encoders.base": ("Encoder",),
     "learning.encoders.log_mel": ("LogMelEncoder",),
@@ -64,7 +64,7 @@ _PUBLIC = {
         "ProbeConfig",
     ),
     "report.compare": ("Comparison",),
-    "report.result_set": ("ResultSet", "load_results"),
+    "api.result_set": ("ResultSet", "load_results"),
     "system": (
         "LabeledClips",
         "ParameterCounts",

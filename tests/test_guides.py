@@ -41,3 +41,12 @@ def test_every_guide_is_executed_and_linked_from_the_readme() -> None:
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(SHOWN)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert not [guide for guide in SHOWN if f"(docs/{guide})" not in readme]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_path_of_the_project_that_a_page_names_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rooms = "lape_bench|tests|tasks|baselines|unfused|results/boards|results/published|docs"
+    named = set(re.findall(rf"(?<![\w/])((?:{rooms})/[\w./-]*[\w/])", text))
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from lape_bench.api import choose_tasks, plan_items, run_items
+from lape_bench.api.evaluate import choose_tasks, plan_items, run_items
 from lape_bench.cli.options import (
     Audit,
     Device,

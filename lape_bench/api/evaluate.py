@@ -1,6 +1,6 @@
 """Evaluate systems on tasks from Python: what `bench run` does, with results as objects.
 
-The module is not called `evaluate`: importing it would hide the function of that name in `lape_bench`.
+It is not `lape_bench/evaluate.py`: importing that module would hide the function of its name in `lape_bench`.
 
 Importing this module stays light: torch and pandas are imported when something runs.
 """
@@ -18,10 +18,10 @@ from lape_bench.data.catalog import all_cards, load_card, suite_tasks, synthetic
 from lape_bench.plugins.registry import SYSTEMS
 
 if TYPE_CHECKING:
+    from lape_bench.api.result_set import ResultSet
     from lape_bench.evaluation.plan import ImpossibleCell
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.records.record import RunRecord
-    from lape_bench.report.result_set import ResultSet
     from lape_bench.sweep.engine import Engine
     from lape_bench.sweep.grid import PlannedItem
 
@@ -226,7 +226,7 @@ class CompletedRun:
 
     def results(self, problems: Iterable[str] = ()) -> "ResultSet":
         """Return the results of the finished cells; `problems` are named beside them."""
-        from lape_bench.report.result_set import ResultSet
+        from lape_bench.api.result_set import ResultSet
         from lape_bench.results.load import results_of
 
         found = results_of(self.records)

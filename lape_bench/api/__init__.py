@@ -1,0 +1,1 @@
+"""What Python users call; `lape_bench` gives its names."""
