@@ -154,6 +154,7 @@ class Decar(AudioNTTUpstream):
     """AudioNTT pre-trained by deep clustering."""
 
     artifact_name = "decar"
+    version = 2  # 1 could part clips that are equal within rounding
 
     Settings: ClassVar[type[ProbeConfig]] = DecarConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"clusters": 8}

@@ -53,7 +53,7 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
         default_factory=dict, description="what differs from that system's defaults"
     )
     student_width: int = Field(2048, ge=8, description="d of the student's AudioNTT")
-    student_init: Literal["random", "teacher"] = Field(
+    student_start: Literal["random", "teacher"] = Field(
         "random", description="the student's weights before stage 3"
     )
     downstream_encoder: Literal["student", "teacher"] = Field(
@@ -84,17 +84,17 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
 
     @model_validator(mode="after")
     def _a_copy_fits(self) -> Self:
-        if self.student_init != "teacher":
+        if self.student_start != "teacher":
             return self
         if not issubclass(load_upstream(self.teacher), AudioNTTUpstream):
             raise ValueError(
-                f"student_init is teacher, and the student is an AudioNTT, which {self.teacher} is not: "
+                f"student_start is teacher, and the student is an AudioNTT, which {self.teacher} is not: "
                 "let it start from random"
             )
         width = self.teacher_settings["width"]
         if width != self.student_width:
             raise ValueError(
-                f"student_init is teacher, whose width is {width}, and student_width is {self.student_width}: "
+                f"student_start is teacher, whose width is {width}, and student_width is {self.student_width}: "
                 "make them equal"
             )
         return self
@@ -103,7 +103,7 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
 class Unfused(SpectrogramSystem):
     """A student with random weights, taught by a teacher's clusters."""
 
-    version = 2  # 1 gave the student each clip at its own level
+    version = 3  # 1 gave the student each clip at its own level; 2 could part clips that are equal within rounding
     Settings: ClassVar[type[ProbeConfig]] = UnfusedConfig
     smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {
         "student_width": 128,
@@ -222,7 +222,7 @@ class Unfused(SpectrogramSystem):
     ) -> tuple[Student, dict[str, Any]]:
         """Stage 3: return the student, and a mapping with its learning curve and agreement with the pseudo-labels."""
         settings = self.settings
-        from_teacher = settings.student_init == "teacher"
+        from_teacher = settings.student_start == "teacher"
         seeds = context.seeds.within(stage_3.STAGE)
         artifact = context.artifact(
             "student",
@@ -265,7 +265,7 @@ class Unfused(SpectrogramSystem):
         with context.stage(stage_3.STAGE):
             student = self._new_student(context.seeds).to(context.device)
             encoder = student.encoder
-            if self.settings.student_init == "teacher":
+            if self.settings.student_start == "teacher":
                 encoder.load_state_dict(teacher.encoder.state_dict())
             else:
                 batches = whole_clip_batches(train, context.device)

@@ -186,10 +186,10 @@ def test_resolved_settings_are_settings_too() -> None:
         ({"teacher": "unfused"}, r"unfused.*an upstream"),
         ({"teacher": 3}, r"teacher"),
         (
-            {"student_init": "teacher"},
+            {"student_start": "teacher"},
             r"width is 8, and student_width is 16: make them equal",
         ),
-        ({"student_init": "pupil"}, r"student_init"),
+        ({"student_start": "pupil"}, r"student_start"),
         ({"clusters": 1}, r"clusters"),
     ],
     ids=str,
@@ -202,7 +202,7 @@ def test_settings_that_cannot_be_are_refused_by_what_is_wrong(
 
 
 def test_a_student_cannot_start_from_a_teacher_of_another_kind_whatever_its_width() -> None:
-    given = of_another_kind() | {"student_init": "teacher", "student_width": D_TEACHER}
+    given = of_another_kind() | {"student_start": "teacher", "student_width": D_TEACHER}
     with pytest.raises(
         UserError, match=r"the student is an AudioNTT, which ss-mast is not: let it start"
     ):
@@ -297,7 +297,7 @@ def test_a_student_starts_from_the_teachers_weights_or_from_random_ones(
     start: str, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_3, "distill", lambda *_: ())
-    student = build(student_init=start, student_width=D_TEACHER)
+    student = build(student_start=start, student_width=D_TEACHER)
     teacher = build(downstream_encoder="teacher")
     run = aside(context, "run")
     for system in (student, teacher):
@@ -317,7 +317,7 @@ def test_a_student_that_starts_from_another_teacher_is_another_artifact(
     run = aside(context, "run")
     sha256 = []
     for start in ("random", "teacher"):
-        build(student_init=start, student_width=D_TEACHER).train(data(), run)
+        build(student_start=start, student_width=D_TEACHER).train(data(), run)
         sha256.append([a.metadata.sha256 for a in run.artifacts if a.kind == "student"][-1])
     assert sha256[0] != sha256[1]
 
