@@ -107,7 +107,7 @@ def test_a_family_that_the_card_does_not_have_is_told(
     path = root / "nsynth-test" / "examples.json"
     path.write_text(path.read_text().replace('"keyboard"', '"keyboards"'))
     wrong = root / "nsynth-test" / "audio" / f"{NOTES['test'][1]}.wav"
-    found = left_out("nsynth", root, {wrong: "label 'keyboards' is no class"}, progress)
+    found = left_out("nsynth", root, {wrong: "label 'keyboards' is not a class"}, progress)
     assert set(found) == {NOTES["test"][1]}
 
 
