@@ -229,8 +229,8 @@ class CompletedRun:
         from lape_bench.api.result_set import ResultSet
         from lape_bench.results.load import results_of
 
-        found = results_of(self.records)
-        return ResultSet(found.cells, found.predictions, [*problems, *found.problems])
+        results = results_of(self.records)
+        return ResultSet(results.cells, results.predictions, [*problems, *results.problems])
 
 
 def run_items(

@@ -58,8 +58,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        told = "bench: no space is left for the output; free some, or write elsewhere."
-        print(told, file=sys.stderr)
+        message = "bench: no space is left for the output; free some, or write elsewhere."
+        print(message, file=sys.stderr)
         _drop_output()
         sys.exit(2)
 

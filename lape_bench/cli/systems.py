@@ -93,12 +93,12 @@ def check(
 
 def _in_lines(result: ClaimResult) -> str:
     """Lay out a claim and what came of it; what went wrong gets lines of its own."""
-    said = [f"{result.claim}: {result.detail}" if result.detail else result.claim]
+    lines = [f"{result.claim}: {result.detail}" if result.detail else result.claim]
     if result.status in ("FAILS", "skipped"):
-        said = [result.claim, result.detail]
+        lines = [result.claim, result.detail]
     mark = f"  {result.status:<9}"
     wrap = textwrap.TextWrapper(80 - len(mark), break_long_words=False, break_on_hyphens=False).wrap
-    return mark + f"\n{' ' * len(mark)}".join(line for text in said for line in wrap(text))
+    return mark + f"\n{' ' * len(mark)}".join(line for text in lines for line in wrap(text))
 
 
 @app.command("new", epilog="Example: bench systems new my-encoder")

@@ -43,7 +43,7 @@ class Embedded(NamedTuple):
     about: str
 
 
-class _Found(NamedTuple):
+class _CachedEmbeddings(NamedTuple):
     folder: Path
     encoder: str
     side: str
@@ -81,15 +81,15 @@ def embedded_clips(record: RunRecord) -> Embedded:
         "validation": split.validation,
         "train": split.train,
     }
-    found = list(_found(used, sides, manifest))
-    if not found:
+    cached = list(_cached_embeddings(used, sides, manifest))
+    if not cached:
         raise UserError(
             f"the cache no longer holds the embeddings of {cell.title}",
             next_step=f"run it again with --force: '{again} --force'",
         )
-    best = max((f for f in found if f.encoder == found[-1].encoder), key=lambda f: len(f.rows))
-    held = load_tensors(best.folder / FILE, torch.device("cpu"))
-    by_clip = average_by_clip(held["embeddings"], held["owner"], len(best.rows))
+    best = max((c for c in cached if c.encoder == cached[-1].encoder), key=lambda c: len(c.rows))
+    tensors = load_tensors(best.folder / FILE, torch.device("cpu"))
+    by_clip = average_by_clip(tensors["embeddings"], tensors["owner"], len(best.rows))
     number = {label: index for index, label in enumerate(card.classes)}
     labels = np.array([number[label] for label in manifest.clips["label"].iloc[best.rows]])
     about = f"{len(best.rows):,} {best.side} clips"
@@ -98,9 +98,9 @@ def embedded_clips(record: RunRecord) -> Embedded:
     return Embedded(by_clip.numpy(), labels, card.classes, about)
 
 
-def _found(
+def _cached_embeddings(
     used: list[str], sides: dict[str, NDArray[np.int64]], manifest: Manifest
-) -> Iterator[_Found]:
+) -> Iterator[_CachedEmbeddings]:
     """Go through the cached embeddings that are of a side, in the order of their use."""
     keys: dict[str, tuple[str, NDArray[np.int64]]] = {}
     for rate in built_rates(manifest.info.store_key):
@@ -114,4 +114,6 @@ def _found(
             continue  # pruned
         determined_by = json.loads(text)
         if determined_by["clips"] in keys:
-            yield _Found(folder, determined_by["encoder_tensors"], *keys[determined_by["clips"]])
+            yield _CachedEmbeddings(
+                folder, determined_by["encoder_tensors"], *keys[determined_by["clips"]]
+            )

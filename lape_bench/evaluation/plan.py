@@ -128,8 +128,6 @@ def resolve(cell: Cell, progress: Progress) -> ResolvedCell:
                 "card_version": card.version,
                 # A user edits an own card more often than its version.
                 **({"target": [card.window_seconds, card.metric]} if card.state else {}),
-                # 1 could leave classes of such a card without a clip in validation.
-                **({"hold_out": 2} if card.state and card.group else {}),
                 "manifest": manifest.hash,
                 "protocol_version": PROTOCOL_VERSION,
             }

@@ -64,7 +64,7 @@ def escaped(text: str) -> str:
 
     Characters that pdflatex may have no glyph for are named by their number.
     """
-    text = LIGATURE.sub(lambda found: f"{found[0]}\0", unicodedata.normalize("NFC", text))
+    text = LIGATURE.sub(lambda match: f"{match[0]}\0", unicodedata.normalize("NFC", text))
     return "".join(map(_character, text))
 
 

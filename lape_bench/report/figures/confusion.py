@@ -63,8 +63,8 @@ def most_confused(confusion: Confusion, most: int) -> list[tuple[int, int, int]]
     off = confusion.copy()
     np.fill_diagonal(off, 0)
     order = np.argsort(-off, axis=None, kind="stable")[:most]
-    found = [(int(place) // len(off), int(place) % len(off)) for place in order]
-    return [(row, column, int(off[row, column])) for row, column in found if off[row, column]]
+    places = [(int(place) // len(off), int(place) % len(off)) for place in order]
+    return [(row, column, int(off[row, column])) for row, column in places if off[row, column]]
 
 
 def _in_words(confusion: Confusion, names: Sequence[str]) -> str:
