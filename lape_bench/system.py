@@ -1,7 +1,9 @@
 """System: the contract between the harness and whatever is benchmarked.
 
-The harness gives a system the train and validation clips of a task and a run context, and later clips to
-score. Nothing of the test split is reachable from the data it gets to train on: audio is copied.
+The harness gives a system the train and validation clips of a task and a run context, and later clips to score.
+Nothing that it hands over leads to the label of a test clip, or to the label of a train clip that is not labeled: audio is
+copied, clips go by numbers, and scores are matched with labels outside. This is a promise about what is handed over: a
+plug-in is its user's code and could read the disk. Clips still come in the order of the manifest, which follows their names.
 """
 
 import logging
@@ -63,8 +65,8 @@ class TrainingData:
     """All that a system may learn from.
 
     Attributes:
-        train: the audio of the whole train split, for stages that use no label.
-        labeled: the share of it whose labels may be used.
+        train: the audio of the whole train split, for stages that use no label. The ID of a clip is its position.
+        labeled: the share of it whose labels may be used; a clip has the same ID as in `train`.
         validation: what may be selected on; none where nothing is selected.
     """
 

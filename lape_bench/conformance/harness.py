@@ -52,7 +52,7 @@ def load_check_data(rate: int, progress: Progress) -> CheckData:
         place = np.flatnonzero(table["split"] == name)
         by_class = table.iloc[place].groupby("label").indices.values()
         rows = np.concatenate([place[rows[: CLIPS_A_CLASS[name]]] for rows in by_class])
-        return LabeledClips(clips.select(rows), labels[rows])
+        return LabeledClips(clips.select(rows).numbered(), labels[rows])
 
     return CheckData(*(side(name) for name in CLIPS_A_CLASS))
 

@@ -57,6 +57,7 @@ def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
         ("scores are log-probabilities, (clips, classes)", _log_probabilities),
         ("scoring twice gives the same scores", _steady),
         ("a clip's score does not depend on its neighbors", _independent),
+        ("a clip's score does not depend on its ID", _blind_to_ids),
         ("clips from 0.1 s to 3 windows are scored", _lengths),
         ("silent, quiet, constant and loud clips are scored", _extremes),
         ("the same seed gives the same scores", _repeatable),
@@ -117,6 +118,20 @@ def _independent(harness: Harness, system: System) -> None:
             )
 
 
+def _blind_to_ids(harness: Harness, system: System) -> None:
+    clips = harness.test.clips
+    scores = harness.scores(system, clips)
+    renamed = harness.scores(system, clips.numbered(np.arange(len(clips))[::-1]))
+    if harness.equal_scores(renamed, scores):
+        return
+    if not harness.equal_scores(harness.scores(system, clips), scores):
+        raise ClaimSkipped("its scores differ from call to call, which hides it")
+    off = float((renamed - scores).abs().max())
+    raise ClaimFailed(
+        f"under other IDs scores differ by {off:.3g}; IDs are numbers without meaning: score the audio alone"
+    )
+
+
 def _lengths(harness: Harness, system: System) -> None:
     rate, window = harness.test.clips.rate, _window(harness, system)
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * window + 7).astype(np.float32)
@@ -144,8 +159,8 @@ def _require_finite(
     harness: Harness, system: System, waveforms: dict[str, NDArray[Any]], cause: str
 ) -> None:
     samples = [waveform.astype(np.float32) for waveform in waveforms.values()]
-    clips = Clips.pack(list(waveforms), samples, harness.test.clips.rate)
-    for name, row in zip(clips.ids, harness.scores(system, clips), strict=True):
+    clips = Clips.pack(list(waveforms), samples, harness.test.clips.rate).numbered()
+    for name, row in zip(waveforms, harness.scores(system, clips), strict=True):
         if not torch.isfinite(row).all():
             raise ClaimFailed(f"the {name} clip is scored {row[0]:.3g}; {cause}")
 

@@ -10,7 +10,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -63,7 +63,7 @@ class Clips:
     """Clips of one rate, back to back in one array.
 
     Attributes:
-        ids: clip ids, one a clip.
+        ids: clip ids, one a clip; those of clips that a system is handed are numbers (see `numbered`).
         samples: all audio, shape (total samples,), float32; in memory or memory-mapped.
         starts: first sample of each clip, shape (clips,).
         lengths: samples of each clip, shape (clips,).
@@ -108,6 +108,17 @@ class Clips:
         for index, start in enumerate(starts):
             samples[start : start + chosen.lengths[index]] = chosen[index]
         return Clips(chosen.ids, samples, starts, chosen.lengths, self.rate, chosen.key)
+
+    def numbered(self, numbers: Sequence[int] | NDArray[np.int64] | None = None) -> "Clips":
+        """Return the same clips under numbers instead of names, which may tell a class, a speaker or a file.
+
+        The key stays, so that what is computed from the clips is found again.
+
+        Args:
+            numbers: the new IDs, one for each clip; by default their positions.
+        """
+        numbers = range(len(self)) if numbers is None else numbers
+        return replace(self, ids=tuple(str(number) for number in numbers))
 
     @classmethod
     def pack(cls, ids: Sequence[str], waveforms: Sequence[NDArray[np.float32]], rate: int) -> Self:

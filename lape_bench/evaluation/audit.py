@@ -4,7 +4,6 @@ Best epoch on test, one random crop a test clip, and random instead of official 
 beside the honest one in the record and decide nothing.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,38 +12,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lape_bench import metrics
-from lape_bench.core.paths import write_text
+from lape_bench.core.paths import new_file
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 
 
-class EpochsOnTest:
-    """Scores test after each epoch, as a benchmark does that picks its epoch there.
+class EpochScores:
+    """Scores the test clips after each epoch and keeps the scores; `best_epoch` compares them with labels.
+
+    A system is handed this listener while it trains. So it holds the audio that is scored, under numbers, and no label.
 
     Args:
         test: the test clips.
-        labels: their classes, shape (clips,).
-        metric: what to pick by.
-        path: where scores are kept, so that a resumed run has those of the epochs before.
+        folder: for a file of scores an epoch, so that a resumed run has those of the epochs before.
     """
 
-    def __init__(self, test: Clips, labels: NDArray[np.int64], metric: str, path: Path) -> None:
-        self.test, self.labels, self.metric, self.path = test, labels, metric, path
-        self.by_epoch: dict[str, dict[str, float]] = (
-            json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        )
+    def __init__(self, test: Clips, folder: Path) -> None:
+        self.test, self.folder = test.numbered(), folder
 
     def __call__(self, epoch: int, score: Callable[[Clips], Tensor]) -> None:
-        """Note the scores of an epoch."""
-        self.by_epoch[str(epoch)] = metrics.score(score(self.test).numpy(), self.labels)
-        write_text(self.path, json.dumps(self.by_epoch))
+        """Keep the scores of an epoch, shape (clips, classes)."""
+        with new_file(self.folder / f"{epoch}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, score(self.test).numpy())
 
-    def best(self) -> dict[str, float] | None:
-        """Return the scores of the best epoch on test and its number; none where there are no epochs."""
-        if not self.by_epoch:
-            return None
-        epoch = max(self.by_epoch, key=lambda key: self.by_epoch[key][self.metric])
-        return {**self.by_epoch[epoch], "epoch": float(epoch)}
+
+def best_epoch(folder: Path, labels: NDArray[np.int64], metric: str) -> dict[str, float] | None:
+    """Return the metrics on test of the epoch that is best there, and its number, as a benchmark does that picks there.
+
+    Args:
+        folder: where `EpochScores` kept the scores.
+        labels: classes of the test clips, shape (clips,).
+        metric: what to pick by; of equal epochs the first is taken.
+
+    Returns:
+        None if there are no epochs.
+    """
+    best: dict[str, float] | None = None
+    for path in sorted(folder.glob("*.npy"), key=lambda path: int(path.stem)):
+        scores = {**metrics.score(np.load(path), labels), "epoch": float(path.stem)}
+        if best is None or scores[metric] > best[metric]:
+            best = scores
+    return best
 
 
 def one_random_crop(clips: Clips, window_seconds: float, seeds: Seeds) -> Clips:

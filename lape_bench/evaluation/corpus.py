@@ -1,6 +1,7 @@
 """The unlabeled audio that an upstream learns from: train clips of tasks, and folders of recordings.
 
-What validates or tests the task under evaluation is refused, by the hash of its decoded samples.
+Clips that validate or test the task under evaluation are refused, by the hash of their decoded samples. The loader that
+a system is handed holds these hashes and nothing else of the task: no manifest, no label, no audio.
 """
 
 import hashlib
@@ -32,15 +33,20 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class EvaluatedTask:
-    """The task of the cell that an upstream is learned for.
+    """The task of the cell that an upstream is learned for, as far as a system may know it.
 
     Attributes:
-        manifest: of the task.
-        held_out: rows of the manifest that validate or test; no upstream may learn from them.
+        reference: the task as a user asks for it, such as "fsdd-digits@official".
+        held_out: hashes of the decoded samples of all clips that validate or test; no upstream may learn from them.
     """
 
-    manifest: Manifest
-    held_out: NDArray[np.int64]
+    reference: str
+    held_out: frozenset[str]
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest, rows: NDArray[np.int64]) -> "EvaluatedTask":
+        """Describe a prepared task of which these rows validate or test."""
+        return cls(manifest.reference, frozenset(manifest.clips["content"].iloc[rows]))
 
 
 def load_corpus(
@@ -50,10 +56,24 @@ def load_corpus(
     rate: int,
     progress: Progress,
 ) -> Clips:
-    """Return the clips of all entries, at a rate in Hz.
+    """Return the clips of all entries as a system is handed them: under numbers instead of names.
 
-    Of a task with official sides train is taken, of one with folds everything: no fold tests while another
-    task is evaluated. Of the task under evaluation the cell's own train split is taken, which `prepare` has kept
+    See `open_corpus` for arguments and errors.
+    """
+    return open_corpus(entries, train, evaluated, rate, progress).numbered()
+
+
+def open_corpus(
+    entries: Sequence[str],
+    train: Clips | None,
+    evaluated: EvaluatedTask | None,
+    rate: int,
+    progress: Progress,
+) -> Clips:
+    """Return the clips of all entries under their names, at a rate in Hz.
+
+    A task with official sides gives its train split. A task with folds gives everything, because no fold tests while
+    another task is evaluated. The task under evaluation gives the cell's own train split, which `prepare` has kept
     free of audio that stands on another side.
 
     Args:
@@ -67,7 +87,7 @@ def load_corpus(
         UserError: an entry is neither a task nor a folder, is not prepared, holds no audio, or holds a clip that
             validates or tests the task under evaluation.
     """
-    own = evaluated.manifest.reference if evaluated else None
+    own = evaluated.reference if evaluated else None
     names = [own if entry == TARGET_AUDIO and own else entry for entry in entries]
     parts = []
     for entry in names:
@@ -82,7 +102,7 @@ def load_corpus(
             continue
         clips, contents = _task_clips(entry, rate, progress) or _folder_clips(entry, rate, progress)
         if evaluated is not None:
-            _refuse_held_out_clips(entry, contents, evaluated)
+            _refuse_held_out_clips(entry, clips.ids, contents, evaluated)
         parts.append(clips)
     if not parts:
         raise UserError("the corpus is empty", allowed="names of tasks, or folders of audio")
@@ -155,15 +175,16 @@ def _decode_folder(
     return {"key": key, "contents": contents, "left_out": left_out}
 
 
-def _refuse_held_out_clips(entry: str, contents: Sequence[str], evaluated: EvaluatedTask) -> None:
+def _refuse_held_out_clips(
+    entry: str, clip_ids: Sequence[str], contents: Sequence[str], evaluated: EvaluatedTask
+) -> None:
     """Raise a `UserError` if an entry holds the audio of a clip that validates or tests."""
-    table, corpus = evaluated.manifest.clips.iloc[evaluated.held_out], set(contents)
-    pairs = zip(table["clip_id"], table["content"], strict=True)
-    clip_ids = [clip_id for clip_id, content in pairs if content in corpus]
-    if clip_ids:
-        own = evaluated.manifest.reference
+    pairs = zip(clip_ids, contents, strict=True)
+    refused = [clip_id for clip_id, content in pairs if content in evaluated.held_out]
+    if refused:
+        own = evaluated.reference
         raise UserError(
-            f"the corpus entry '{entry}' holds {len(clip_ids)} clips that validate or test {own}: "
-            f"{', '.join(clip_ids[:NAMED])}{', ...' if len(clip_ids) > NAMED else ''}",
+            f"the corpus entry '{entry}' holds {len(refused)} clips that validate or test {own}: "
+            f"{', '.join(refused[:NAMED])}{', ...' if len(refused) > NAMED else ''}",
             next_step=f"leave the entry out, or name '{own}', of which the train split alone is taken",
         )

@@ -27,7 +27,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.splits import Split, random_like
 from lape_bench.evaluation import cluster_agreement
-from lape_bench.evaluation.audit import EpochsOnTest, one_random_crop
+from lape_bench.evaluation.audit import EpochScores, best_epoch, one_random_crop
 from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus
 from lape_bench.evaluation.plan import PlannedCell, ResolvedCell, resolve
 from lape_bench.plugins.registry import SYSTEMS
@@ -61,7 +61,7 @@ from lape_bench.task import TaskCard
 
 logger = logging.getLogger(__name__)
 
-MODEL = "model"
+MODEL, EPOCH_SCORES = "model", "epoch-scores"  # in the work folder
 
 
 class RunOptions(Config):
@@ -264,16 +264,14 @@ def _run(
     split = data.split
     context.load_corpus = partial(
         load_corpus,
-        evaluated=EvaluatedTask(resolved.manifest, np.concatenate([split.validation, split.test])),
+        evaluated=EvaluatedTask.from_manifest(
+            resolved.manifest, np.concatenate([split.validation, split.test])
+        ),
         rate=system.sample_rate,
         progress=progress,
     )
-    listener = None
     if options.audit:
-        listener = EpochsOnTest(
-            data.test, data.test_labels, resolved.card.metric, work / "epochs_on_test.json"
-        )
-        context.on_epoch = listener
+        context.on_epoch = EpochScores(data.test, work / EPOCH_SCORES)
     trained = _trained(system, data.training, context)
     with context.stage("test"):
         log_probabilities = _scored(system, data.test, context)
@@ -289,10 +287,10 @@ def _run(
         }
     )
     write_record(folder, record)
-    if listener is not None:  # the honest figure is safe by now, even if the audit fails
+    if options.audit:  # the honest figure is safe by now, even if the audit fails
         context.on_epoch = None
         with context.stage("audit"):
-            audit = _audit(resolved, listener, data, context)
+            audit = _audit(resolved, data, context)
         stages = tuple(context.profiler.costs)
         record = record.model_copy(update={"audit": audit, "stages": stages})
         write_record(folder, record)
@@ -437,8 +435,8 @@ def _trained(system: System, data: TrainingData, context: RunContext) -> _Traine
 
 
 def _scored(system: System, clips: Clips, context: RunContext) -> NDArray[np.float32]:
-    """Score clips and hold the system to its promise."""
-    scores = system.score(clips, context)
+    """Score clips, which the system gets under numbers, and hold the system to its promise."""
+    scores = system.score(clips.numbered(), context)
     shape = (len(clips), len(system.target.classes))
     if tuple(scores.shape) != shape or not torch.isfinite(scores).all():
         raise UserError(
@@ -452,11 +450,11 @@ def _scored(system: System, clips: Clips, context: RunContext) -> NDArray[np.flo
 
 
 def _audit(
-    resolved: ResolvedCell, listener: EpochsOnTest, data: _EvaluationData, context: RunContext
+    resolved: ResolvedCell, data: _EvaluationData, context: RunContext
 ) -> dict[str, dict[str, float]]:
     """Score the shortcuts; the last one trains again, on a random split of the same sizes."""
     system, scores = resolved.system, {}
-    best = listener.best()
+    best = best_epoch(context.work_folder / EPOCH_SCORES, data.test_labels, resolved.card.metric)
     if best is not None:
         scores["best_epoch_on_test"] = best
     crops = one_random_crop(data.test, resolved.card.window_seconds, context.seeds)
@@ -488,15 +486,20 @@ def _labels(manifest: Manifest, card: TaskCard) -> NDArray[np.int64]:
 
 
 def _training_data(clips: Clips, labels: NDArray[np.int64], split: Split) -> TrainingData:
-    def side(indices: NDArray[np.int64]) -> LabeledClips:
-        return LabeledClips(clips.select(indices), torch.from_numpy(labels[indices]))
+    """Return what a system may learn from, under numbers: the names of unlabeled clips may tell their class."""
 
-    labeled = side(split.labeled)
+    def side(indices: NDArray[np.int64], numbers: NDArray[np.int64]) -> LabeledClips:
+        own = clips.select(indices).numbered(numbers)
+        return LabeledClips(own, torch.from_numpy(labels[indices]))
+
+    labeled = side(split.labeled, np.searchsorted(split.train, split.labeled))
     same = len(split.labeled) == len(split.train)
     return TrainingData(
-        train=labeled.clips if same else clips.select(split.train),
+        train=labeled.clips if same else clips.select(split.train).numbered(),
         labeled=labeled,
-        validation=side(split.validation) if len(split.validation) else None,
+        validation=side(split.validation, np.arange(len(split.validation)))
+        if len(split.validation)
+        else None,
     )
 
 

@@ -377,11 +377,13 @@ def test_no_sample_of_test_is_reachable_from_what_training_is_given() -> None:
 
 def test_labels_are_given_for_the_labeled_share_and_validation_alone(clips: Clips) -> None:
     data = training_data(clips)
-    assert data.train.ids == tuple(clips.ids[index] for index in TRAIN)
-    assert data.labeled.clips.ids == tuple(clips.ids[index] for index in LABELED)
+    assert data.train.ids == tuple(str(index) for index in range(len(TRAIN)))
+    assert data.labeled.clips.ids == data.train.ids[: len(LABELED)]
+    for index, row in enumerate(LABELED):
+        assert np.array_equal(data.labeled.clips[index], clips[row])
     assert data.labeled.labels.tolist() == [index % 3 for index in LABELED]
     assert data.validation is not None
-    assert data.validation.clips.ids == tuple(clips.ids[index] for index in VALIDATION)
+    assert data.validation.clips.ids == tuple(str(index) for index in range(len(VALIDATION)))
     assert data.validation.labels.tolist() == [index % 3 for index in VALIDATION]
     for index, row in enumerate(VALIDATION):
         assert np.array_equal(data.validation.clips[index], clips[row])

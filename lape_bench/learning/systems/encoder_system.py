@@ -270,9 +270,9 @@ class EncoderSystem(System):
         )
         wrong = ~embeddings.isfinite().all(dim=1)
         if wrong.any():
-            first = labeled.clips.ids[int(owner[wrong.nonzero()[0, 0]])]
+            first = int(owner[wrong.nonzero()[0, 0]]) + 1
             raise UserError(
-                f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first}",
+                f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first:,} of {len(labeled.clips):,}",
                 next_step="'bench systems check' looks for the cause, such as silence or a window that is too short",
             )
         return EmbeddedWindows(embeddings, owner, labeled.labels)

@@ -18,7 +18,7 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared, prepare
 from lape_bench.data.splits import make_split
-from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus
+from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus, open_corpus
 
 WriteClip = Callable[..., Path]
 RATE = 16_000
@@ -75,11 +75,12 @@ def load(
 ) -> Clips:
     """Load a corpus for a cell of this manifest, whose train split is all that is not held."""
     if manifest is None or held is None:
-        return load_corpus(list(entries), None, None, rate, progress)
+        return open_corpus(list(entries), None, None, rate, progress)
     rows = held(manifest)
     train = manifest.open_clips(rate, progress)
     train = train.select(np.setdiff1d(np.arange(len(manifest)), rows))
-    return load_corpus(list(entries), train, EvaluatedTask(manifest, rows), rate, progress)
+    evaluated = EvaluatedTask.from_manifest(manifest, rows)
+    return open_corpus(list(entries), train, evaluated, rate, progress)
 
 
 def fold_1(manifest: Manifest) -> np.ndarray:
@@ -109,11 +110,23 @@ def test_the_task_under_evaluation_gives_the_very_clips_of_its_train_split(
     manifest = ensure_prepared(card, progress)
     split = make_split(manifest, card, 0, 0)
     train = manifest.open_clips(RATE, progress).select(split.train)
-    evaluation = EvaluatedTask(manifest, np.concatenate([split.validation, split.test]))
-    clips = load_corpus([entry], train, evaluation, RATE, progress)
+    evaluation = EvaluatedTask.from_manifest(
+        manifest, np.concatenate([split.validation, split.test])
+    )
+    clips = open_corpus([entry], train, evaluation, RATE, progress)
     assert clips.key == train.key
     assert clips.ids == train.ids
     assert np.array_equal(clips.samples, train.samples)
+
+
+def test_a_system_gets_the_clips_of_a_corpus_under_numbers(
+    folder: Path, digits: Manifest, progress: Progress
+) -> None:
+    named = open_corpus(["fsdd-digits", str(folder)], None, None, RATE, progress)
+    clips = load_corpus(["fsdd-digits", str(folder)], None, None, RATE, progress)
+    assert clips.ids == tuple(str(number) for number in range(len(digits) + 3))
+    assert clips.key == named.key
+    assert np.array_equal(clips.samples, named.samples)
 
 
 def test_the_own_fold_s_train_split_is_meant_where_a_task_with_folds_names_itself(
@@ -185,7 +198,7 @@ def test_a_folder_with_a_copy_of_a_test_clip_is_refused_whatever_its_name_and_fo
     (folder / name).parent.mkdir(exist_ok=True)
     soundfile.write(folder / name, samples, rate)
     said = refusal(progress, [str(folder)], digits, fold_1)
-    assert "holds 1 clips that validate or test fsdd-digits: 0_george_0" in said
+    assert f"holds 1 clips that validate or test fsdd-digits: {name}" in said
     assert refusal(progress, [str(folder)], digits, fold_1) == said
     assert len(load(progress, [str(folder)])) == 4
 
