@@ -1,30 +1,90 @@
 """A file becomes mono float32 samples; what cannot be trusted is refused with a reason.
 
-Decoding is libsndfile's (WAV, FLAC, Ogg Vorbis, MP3), resampling soxr's high quality. Levels,
-silence and length are left as they are.
+libsndfile decodes plain PCM, FLAC and single streams of Ogg; FFmpeg decodes MP3 and what libsndfile reads in part or
+not at all. Resampling is soxr's high quality. Silence and length are left as they are, and levels too.
 """
 
 import hashlib
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from lape_bench.data.decoding.containers import KNOWN_STARTS, layout_of
+from lape_bench.data.decoding.mono import (
+    UNKNOWN_FRAMES,
+    Block,
+    by_ffmpeg,
+    by_libsndfile,
+    ends_before_stretch,
+    stretch_by_libsndfile,
+)
+from lape_bench.data.decoding.mono import Samples as Samples
+from lape_bench.data.decoding.problem import AudioProblem as AudioProblem
 
-SUFFIXES = frozenset({".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"})
+SUFFIXES = frozenset(
+    {".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg"}
+    | {".opus", ".rf64", ".snd", ".spx", ".w64", ".wav", ".weba", ".webm", ".wma"}
+)  # fmt: skip
 SHORTEST_SECONDS = 0.1  # below this a 64 ms analysis window sees little but padding
-BLOCK_FRAMES = 2**20
-SEEKABLE = {"AIFF", "AU", "FLAC", "RF64", "WAV", "WAVEX"}  # to the sample, unlike MP3 and Ogg
-UNKNOWN_FRAMES = 2**62  # libsndfile's count for a stream that does not say its length
-KNOWN_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3")
 SILENT_BELOW = 2.0**-15  # one step of 16-bit audio
+# Decoded MP3 and Ogg pass full scale by a little; above this, floats are scaled to something else than 1.
+LOUDEST = 4.0
+LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # Hz; other rates are those of broken headers
 
 
-class AudioProblem(Exception):
-    """Why a file is not a usable clip; the message is a short reason without the file's name."""
+@dataclass
+class ClipChecks:
+    """What makes samples unfit for a clip, found block by block.
+
+    Attributes:
+        samples: how many there are.
+        rate: in Hz.
+    """
+
+    samples: int = 0
+    rate: int = 0
+    _peak: float = 0.0
+
+    def add(self, rate: int, block: Samples) -> None:
+        """Look at the next block.
+
+        Raises:
+            AudioProblem: a sample is NaN, infinite or far above full scale, or the rate is none of audio.
+        """
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise AudioProblem(
+                f"its sample rate is {rate:,} Hz; allowed: {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz"
+            )
+        if self.rate not in (0, rate):
+            raise AudioProblem(f"its sample rate changes from {self.rate:,} to {rate:,} Hz")
+        self.rate = rate
+        self.samples += len(block)
+        if len(block):
+            peak = float(max(block.max(), -block.min()))  # NaN if there is one
+            if not np.isfinite(peak):
+                raise AudioProblem("holds NaN or infinite samples")
+            self._peak = max(self._peak, peak)
+
+    def finish(self, shortest_seconds: float) -> None:
+        """Look at the whole.
+
+        Raises:
+            AudioProblem: there is too little audio, or it is silent, or its peak is far above full scale.
+        """
+        if self._peak > LOUDEST:
+            raise AudioProblem(
+                f"its peak is {self._peak:,.0f} times full scale; scale its floats to -1..1"
+            )
+        if self.samples < shortest_seconds * self.rate or not self.samples:
+            seconds = self.samples / (self.rate or 1)
+            raise AudioProblem(f"too short: {seconds:.3f} s, at least {shortest_seconds:g} s")
+        if self._peak < SILENT_BELOW:
+            raise AudioProblem("silent: no sample reaches one step of 16-bit audio")
 
 
 def read(
@@ -43,47 +103,94 @@ def read(
         Samples of shape (samples,), full scale at 1.0, and the rate in Hz.
 
     Raises:
-        AudioProblem: the file is missing, empty, no audio, truncated, too short, silent, or holds NaN.
+        AudioProblem: as `decode` raises it.
+    """
+    checks = ClipChecks()
+    blocks = list(decode(path, segment, shortest_seconds, checks))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks), checks.rate
+
+
+def decode(
+    path: Path,
+    segment: tuple[float, float] | None,
+    shortest_seconds: float,
+    checks: ClipChecks,
+) -> Iterator[Samples]:
+    """Decode a file to mono at its own rate, in blocks, so that its length does not matter.
+
+    Args:
+        path: the file.
+        segment: start and length in seconds of the stretch to take; none: all of it.
+        shortest_seconds: what is shorter is refused.
+        checks: counts the samples and holds the rate, as far as blocks were taken.
+
+    Yields:
+        Samples of shape (samples,), full scale at 1.0.
+
+    Raises:
+        AudioProblem: the file is missing, empty, no audio, truncated, damaged, too short, silent, far above full
+            scale, or holds NaN. Most of this is only known at the end.
     """
     try:
         str(path).encode()
-        mono, rate = _decode_file(path, segment)
+        _refuse_special_file(path)
+        for rate, block in _stretch(path, segment):
+            checks.add(rate, block)
+            yield block
     except UnicodeEncodeError as error:
         raise AudioProblem("its name is not UTF-8; rename it") from error
     except OSError as error:
         raise AudioProblem(f"cannot be read ({error.strerror})") from error
-    if not np.isfinite(mono).all():
-        raise AudioProblem("holds NaN or infinite samples")
-    if len(mono) < shortest_seconds * rate:
-        raise AudioProblem(f"too short: {len(mono) / rate:.3f} s, at least {shortest_seconds:g} s")
-    if np.abs(mono).max() < SILENT_BELOW:
-        raise AudioProblem("silent: no sample reaches one step of 16-bit audio")
-    return mono, rate
-
-
-def _decode_file(path: Path, segment: tuple[float, float] | None) -> tuple[Samples, int]:
-    """Decode a file, or a stretch of it, to mono; return the samples and their rate in Hz."""
-    head = _head(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, frames, log = file.samplerate, file.frames, file.extra_info
-            start, length = (round(seconds * rate) for seconds in segment or (0, 0))
-            # A long recording of many stretches is not decoded whole for each of them.
-            seeks = length > 0 and file.format in SEEKABLE and start + length <= frames
-            mono = _decode(file, start, length) if seeks else _decode(file)
     except soundfile.SoundFileError as error:
         reason = str(error).rpartition(": ")[2].strip().rstrip(".")
-        looks_like_text = _is_text(head) and not head.startswith(KNOWN_STARTS)
-        problem = "not audio: it looks like text" if looks_like_text else "not readable as audio"
+        problem = "not audio: it looks like text" if _is_text(path) else "not readable as audio"
         raise AudioProblem(f"{problem} ({reason})") from error
-    expected = length if seeks else frames
-    if (len(mono) < expected < UNKNOWN_FRAMES) or _is_cut_off(path, log):
-        raise AudioProblem("truncated: it holds less audio than its header says")
-    if segment is None or seeks:
-        return mono, rate
-    if start + length > len(mono):
-        raise AudioProblem(f"ends at {len(mono) / rate:.3f} s, before the stretch to take")
-    return mono[start : start + length], rate
+    checks.finish(shortest_seconds)
+
+
+def seconds_of(path: Path) -> float:
+    """Return a file's length in seconds, by its header if that can be trusted; 0 if it cannot be read."""
+    try:
+        _refuse_special_file(path)
+        layout = layout_of(path)
+        if not layout.ffmpeg and len(layout.parts) == 1:
+            info = soundfile.info(path)
+            if info.frames < UNKNOWN_FRAMES:
+                return float(info.frames / info.samplerate)
+        return sum(len(block) / rate for rate, block in _stretch(path, None))
+    except (AudioProblem, soundfile.SoundFileError, OSError, UnicodeEncodeError):
+        return 0.0
+
+
+def _refuse_special_file(path: Path) -> None:
+    """Raise an `AudioProblem` for a named pipe, whose reader would wait without end, and its like."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+        raise AudioProblem(f"not a file but {kinds.get(stat.S_IFMT(mode), 'a device')}")
+
+
+def _stretch(path: Path, segment: tuple[float, float] | None) -> Iterator[Block]:
+    """Decode a file, or the stretch that a start and a length in seconds name."""
+    layout = layout_of(path)
+    # A long recording of many stretches is not decoded whole for each of them.
+    if segment and layout.seekable and not layout.ffmpeg and len(layout.parts) == 1:
+        yield from stretch_by_libsndfile(path, segment)
+        return
+    blocks = by_ffmpeg(path, layout) if layout.ffmpeg else by_libsndfile(path, layout)
+    if segment is None:
+        yield from blocks
+        return
+    place, rate = 0, 1
+    for rate, block in blocks:
+        start, length = (round(seconds * rate) for seconds in segment)
+        taken = block[max(0, start - place) : max(0, start + length - place)]
+        place += len(block)
+        if len(taken):
+            yield rate, taken
+        if place >= start + length:
+            return
+    raise ends_before_stretch(place / rate)
 
 
 def resample(samples: Samples, rate: int, target: int) -> Samples:
@@ -94,57 +201,49 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
     return resampled
 
 
-def content_hash(samples: Samples, rate: int) -> str:
+def resample_blocks(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samples]:
+    """Bring blocks from `rate` to `target` Hz; together they are what `resample` makes of the whole."""
+    if rate == target:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, target, 1, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+class ContentHash:
     """SHA-256 of decoded samples and rate: a WAV and a FLAC of one recording agree."""
-    digest = hashlib.sha256(f"{rate}/{len(samples)}/".encode())
-    digest.update((samples.astype("<f4") + np.float32(0)).tobytes())  # + 0 makes -0.0 and 0.0 one
+
+    def __init__(self, samples: int, rate: int) -> None:
+        self._digest = hashlib.sha256(f"{rate}/{samples}/".encode())
+
+    def add(self, block: Samples) -> None:
+        """Take the next samples, shape (samples,)."""
+        self._digest.update(
+            (block.astype("<f4") + np.float32(0)).tobytes()
+        )  # makes -0.0 and 0.0 one
+
+    def hexdigest(self) -> str:
+        """Return the hash of all samples."""
+        return self._digest.hexdigest()
+
+
+def content_hash(samples: Samples, rate: int) -> str:
+    """Return the `ContentHash` of samples of shape (samples,)."""
+    digest = ContentHash(len(samples), rate)
+    digest.add(samples)
     return digest.hexdigest()
 
 
-def _head(path: Path) -> bytes:
+def _is_text(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(256)
-    if not head:
-        raise AudioProblem("empty file (0 bytes)")
-    return head
-
-
-def _is_text(head: bytes) -> bool:
+    if head.startswith(KNOWN_STARTS):
+        return False
     try:
         return (
             head.decode("utf-8").replace("\n", "").replace("\t", "").replace("\r", "").isprintable()
         )
     except UnicodeDecodeError:
         return False
-
-
-def _decode(file: soundfile.SoundFile, start: int = 0, length: int = UNKNOWN_FRAMES) -> Samples:
-    """Read frames of an open file, by default all, in blocks, since a stream may not say how long it is; average channels."""
-    blocks, left = [], length
-    try:
-        if start:
-            file.seek(start)
-        while len(block := file.read(min(left, BLOCK_FRAMES), dtype="float32", always_2d=True)):
-            left -= len(block)
-            # The mean of one channel would copy it for nothing.
-            blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
-    except soundfile.SoundFileError as error:
-        raise AudioProblem(f"truncated or damaged ({str(error).strip().rstrip('.')})") from error
-    return np.concatenate([*blocks, np.empty(0, np.float32)])
-
-
-def _is_cut_off(path: Path, log: str) -> bool:
-    """Tell whether a file ends before its own header says; libsndfile reads such files in silence."""
-    # libsndfile's log of a WAV: "data : 32000 (should be 12000)" where the chunk outruns the file.
-    if any("data :" in line and "should be" in line for line in log.splitlines()):
-        return True
-    with path.open("rb") as file:
-        if file.read(4) != b"OggS":
-            return False
-        file.seek(max(0, path.stat().st_size - 2**16))  # an Ogg page is shorter than 64 KiB
-        tail = file.read()
-    start = tail.rfind(b"OggS")
-    page = tail[start:]
-    segments = page[27 : 27 + page[26]] if len(page) > 27 else b""
-    ends_stream = len(page) > 27 and bool(page[5] & 4)
-    return start < 0 or not ends_stream or len(page) < 27 + page[26] + sum(segments)

@@ -6,13 +6,14 @@ recordings share it. It appears whole or not at all.
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from lape_bench.runtime import cpu_cores
 
 STORE_RATE = 16_000  # decoded for at once, since nearly every encoder of the field wants it
 SAMPLES, INDEX = "samples.f32", "index.npz"
+WHOLE_SAMPLES = 2**22  # up to so many samples, a recording is decoded and resampled in memory
 RESIDENT_BYTES = 2**30  # a selection up to this size is held in memory; a larger one is mapped
 
 
@@ -44,9 +46,23 @@ class Recording(NamedTuple):
     segment: tuple[float, float] | None = None
     shortest_seconds: float = audio.SHORTEST_SECONDS
 
-    def read(self) -> tuple[audio.Samples, int]:
-        """Decode it; see `audio.read`."""
-        return audio.read(self.path, self.segment, self.shortest_seconds)
+    def decode(self, checks: audio.ClipChecks) -> Iterator[audio.Samples]:
+        """Decode it in blocks; see `audio.decode`."""
+        return audio.decode(self.path, self.segment, self.shortest_seconds, checks)
+
+    def content_hash(self) -> str:
+        """Return the hash of its audio, decoded in blocks.
+
+        Raises:
+            AudioProblem: as `audio.decode` raises it.
+        """
+        checks, samples = _decode_once(self)
+        if samples is not None:
+            return audio.content_hash(samples, checks.rate)
+        digest = audio.ContentHash(checks.samples, checks.rate)
+        for block in self.decode(audio.ClipChecks()):
+            digest.add(block)
+        return digest.hexdigest()
 
 
 class ClipFacts(NamedTuple):
@@ -198,11 +214,10 @@ def build_store(
     lengths: list[int] = []
     with staged_folder(home() / "store") as staging:
         with (staging.path / SAMPLES).open("wb") as file:
-            for fact, samples in _decode_in_order(recordings, rate):
+            for fact, decoded in _decode_in_order(recordings, rate, staging.path):
                 facts.append(fact)
                 if not fact.problem:
-                    file.write(samples.tobytes())
-                    lengths.append(len(samples))
+                    lengths.append(decoded.write(file))
                 on_clip()
         accept(facts)
         key = key_of(recordings, facts)
@@ -267,14 +282,14 @@ def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[ClipF
 
 
 def _decode_in_order(
-    recordings: Sequence[Recording], rate: int
-) -> Iterator[tuple[ClipFacts, audio.Samples]]:
+    recordings: Sequence[Recording], rate: int, folder: Path
+) -> Iterator[tuple[ClipFacts, "_Decoded"]]:
     # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
     with ThreadPoolExecutor(cpu_cores.available()) as pool:
-        waiting: deque[Future[tuple[ClipFacts, audio.Samples]]] = deque()
+        waiting: deque[Future[tuple[ClipFacts, _Decoded]]] = deque()
         try:
             for recording in recordings:
-                waiting.append(pool.submit(_decode, recording, rate))
+                waiting.append(pool.submit(_decode, recording, rate, folder))
                 if len(waiting) > 64:  # bounds what lies in memory between decoding and writing
                     yield waiting.popleft().result()
             while waiting:
@@ -284,14 +299,67 @@ def _decode_in_order(
                 future.cancel()
 
 
-def _decode(recording: Recording, rate: int) -> tuple[ClipFacts, audio.Samples]:
+@dataclass(frozen=True)
+class _Decoded:
+    """A clip at the store's rate: its samples, or a file of those of a long one."""
+
+    samples: audio.Samples
+    file: IO[bytes] | None = None
+
+    def write(self, target: IO[bytes]) -> int:
+        """Append the clip to a file, and return how many samples it has."""
+        start = target.tell()
+        if self.file is None:
+            target.write(self.samples.data)
+        else:
+            with self.file:
+                self.file.seek(0)
+                shutil.copyfileobj(self.file, target, 2**20)
+        return (target.tell() - start) // 4
+
+
+def _decode_once(recording: Recording) -> tuple[audio.ClipChecks, audio.Samples | None]:
+    """Decode a recording; its samples are None if they are too many to be held."""
+    checks = audio.ClipChecks()
+    blocks: list[audio.Samples] = []
+    for block in recording.decode(checks):
+        blocks.append(block)
+        if checks.samples > WHOLE_SAMPLES:
+            blocks.clear()
+    if checks.samples > WHOLE_SAMPLES:
+        return checks, None
+    return checks, blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _decode(recording: Recording, rate: int, folder: Path) -> tuple[ClipFacts, _Decoded]:
     try:
-        samples, own_rate = recording.read()
+        checks, samples = _decode_once(recording)
+        if samples is None:
+            # Decoded once more, since the content hash begins with the number of samples.
+            return _decode_long(recording, rate, folder, checks)
     except audio.AudioProblem as problem:
-        return ClipFacts(0.0, 0, "", str(problem)), np.empty(0, np.float32)
-    content = audio.content_hash(samples, own_rate)
-    facts = ClipFacts(len(samples) / own_rate, own_rate, content, "")
-    return facts, audio.resample(samples, own_rate, rate)
+        return ClipFacts(0.0, 0, "", str(problem)), _Decoded(np.empty(0, np.float32))
+    content = audio.content_hash(samples, checks.rate)
+    facts = ClipFacts(len(samples) / checks.rate, checks.rate, content, "")
+    return facts, _Decoded(np.ascontiguousarray(audio.resample(samples, checks.rate, rate)))
+
+
+def _decode_long(
+    recording: Recording, rate: int, folder: Path, checks: audio.ClipChecks
+) -> tuple[ClipFacts, _Decoded]:
+    """Decode a recording of known length into a file without a name, block by block."""
+    digest = audio.ContentHash(checks.samples, checks.rate)
+
+    def hashed() -> Iterator[audio.Samples]:
+        for block in recording.decode(audio.ClipChecks()):
+            digest.add(block)
+            yield block
+
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed when it is copied, or collected
+    for block in audio.resample_blocks(hashed(), checks.rate, rate):
+        file.write(np.ascontiguousarray(block).data)
+    facts = ClipFacts(checks.samples / checks.rate, checks.rate, digest.hexdigest(), "")
+    return facts, _Decoded(np.empty(0, np.float32), file)
 
 
 def _folder(key: str, rate: int) -> str:

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import soundfile
 import yaml
 
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import require_exists, write_text
-from lape_bench.data.audio import SUFFIXES, UNKNOWN_FRAMES
+from lape_bench.data.audio import SUFFIXES, seconds_of
 from lape_bench.data.catalog import own_card, own_names, task_names
 from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.readers import class_folders, clip_table
@@ -380,11 +379,7 @@ def _length(clip: ClipEntry) -> float:
     """Return a clip's length in seconds; 0 where its file cannot be read or does not say."""
     if clip.segment is not None:
         return clip.segment.seconds
-    try:
-        info = soundfile.info(clip.path)
-    except (soundfile.SoundFileError, OSError):
-        return 0.0  # `bench data prepare` says why
-    return info.frames / info.samplerate if info.frames < UNKNOWN_FRAMES else 0.0
+    return seconds_of(clip.path)  # of an unreadable file, `bench data prepare` says why
 
 
 def _left_out(root: Path, listing: Sequence[ClipEntry], with_sides: bool) -> list[str]:

@@ -164,7 +164,7 @@ def _contents(manifest: Manifest, progress: Progress) -> TaskFinding:
         def problem(recording: Recording) -> str:
             task.advance()
             try:
-                same = audio.content_hash(*recording.read()) == recording.content
+                same = recording.content_hash() == recording.content
             except audio.AudioProblem as problem:
                 return f"{recording.path}: {problem}"
             return "" if same else f"{recording.path} changed"

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = (
-    "lape_bench", "torch", "torchaudio", "numpy", "scikit-learn", "soundfile", "soxr", "pandas", "pyarrow",
+    "lape_bench", "torch", "torchaudio", "numpy", "scikit-learn", "soundfile", "av", "soxr", "pandas", "pyarrow",
 )  # fmt: skip
 CODE = ("lape_bench", "tasks", "baselines", "unfused")  # folders of code and cards
 

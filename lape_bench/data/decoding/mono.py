@@ -1,0 +1,146 @@
+"""Mono float32 blocks of a file, decoded by libsndfile or FFmpeg."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from lape_bench.data.decoding.byte_source import FileRange
+from lape_bench.data.decoding.layout import Layout
+from lape_bench.data.decoding.problem import TRUNCATED, AudioProblem
+
+Samples = NDArray[np.float32]
+Block = tuple[int, Samples]  # the rate in Hz, and samples of shape (samples,)
+
+BLOCK_FRAMES = 2**18
+UNKNOWN_FRAMES = 2**62  # libsndfile's count for a stream that does not say its length
+MISSING_SECONDS = 0.25  # by which FFmpeg may stay below what a container says: padding of a codec
+FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
+
+
+def by_libsndfile(path: Path, layout: Layout) -> Iterator[Block]:
+    """Decode recordings that stand one after the other.
+
+    Raises:
+        AudioProblem: a recording is truncated or damaged.
+        soundfile.SoundFileError: it is not audio.
+    """
+    if len(layout.parts) == 1:  # as libsndfile opens it by itself
+        with soundfile.SoundFile(path) as file:
+            yield from _blocks(file, file.frames)
+        return
+    for part in layout.parts:
+        with FileRange(path, *part) as source, soundfile.SoundFile(source) as file:
+            yield from _blocks(file, file.frames)
+
+
+def stretch_by_libsndfile(path: Path, segment: tuple[float, float]) -> Iterator[Block]:
+    """Decode only the stretch of a start and a length in seconds, in a container that can be sought.
+
+    Raises:
+        AudioProblem: the recording ends before the stretch does, or is truncated or damaged.
+        soundfile.SoundFileError: it is not audio.
+    """
+    with soundfile.SoundFile(path) as file:
+        rate = file.samplerate
+        start, length = (round(seconds * rate) for seconds in segment)
+        if start + length > file.frames:
+            raise ends_before_stretch(file.frames / rate)
+        yield from _blocks(file, length, start)
+
+
+def ends_before_stretch(seconds: float) -> AudioProblem:
+    """Return the problem of a recording that is too short for a stretch."""
+    return AudioProblem(f"ends at {seconds:.3f} s, before the stretch to take")
+
+
+def _blocks(file: soundfile.SoundFile, left: int, start: int = 0) -> Iterator[Block]:
+    """Decode `left` samples of each channel from `start`."""
+    try:
+        if start:
+            file.seek(start)
+        while len(block := file.read(min(left, BLOCK_FRAMES), dtype="float32", always_2d=True)):
+            left -= len(block)
+            yield file.samplerate, _mono(block)
+    except soundfile.SoundFileError as error:
+        reason = str(error).strip().rstrip(".")
+        raise AudioProblem(f"truncated or damaged ({reason})") from error
+    if 0 < left < UNKNOWN_FRAMES // 2:
+        raise AudioProblem(TRUNCATED)
+
+
+def _mono(block: Samples) -> Samples:
+    """Average channels, shape (samples, channels); the mean of one channel would copy it for nothing."""
+    mono: Samples = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    return mono
+
+
+def by_ffmpeg(path: Path, layout: Layout) -> Iterator[Block]:
+    """Decode recordings that stand one after the other, and compare their length with what the container says.
+
+    Raises:
+        AudioProblem: it cannot be decoded, or less comes out than the container says.
+    """
+    total, rate = 0, 0
+    for part in layout.parts:
+        with FileRange(path, *part) as file:
+            try:
+                for rate, block in _by_ffmpeg(file, layout.ffmpeg):
+                    total += len(block)
+                    yield rate, block
+            except (av.error.FFmpegError, ValueError) as error:
+                # av's errors are "[Errno 1094995529] Invalid data found when processing input: '<file>'".
+                reason = str(getattr(error, "strerror", None) or error)
+                raise AudioProblem(f"truncated or damaged ({reason})") from error
+    if layout.frames - total > MISSING_SECONDS * rate * len(layout.parts):
+        raise AudioProblem(
+            f"truncated or damaged: {total:,} of {layout.frames:,} samples can be decoded"
+        )
+
+
+def _by_ffmpeg(file: FileRange, container_format: str) -> Iterator[Block]:
+    with av.open(file, mode="r", format=container_format, metadata_errors="ignore") as container:
+        streams = container.streams.audio
+        if len(streams) != 1:
+            found = (
+                f"it holds {len(streams)} audio tracks" if streams else "no audio track is found"
+            )
+            raise AudioProblem(f"{found}; a clip has one")
+        stream = streams[0]
+        stated = _stated_seconds(container, stream)
+        seconds = 0.0
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                block = _frame_samples(frame)
+                seconds += len(block) / frame.sample_rate
+                yield frame.sample_rate, block
+        if seconds < stated - MISSING_SECONDS:
+            raise AudioProblem(TRUNCATED)
+
+
+def _stated_seconds(container: Any, stream: Any) -> float:
+    """Return the length that a container's header says; 0 if it says none, or FFmpeg would guess it."""
+    if container.format.name in ("wav", "mp3", "aac", "amr", "w64"):
+        return 0.0
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration) / float(av.time_base)
+    return 0.0
+
+
+def _frame_samples(frame: Any) -> Samples:
+    """Return the mean of a frame's channels, full scale at 1.0."""
+    kind = frame.format.name.removesuffix("p")
+    if kind not in FULL_SCALE:
+        raise AudioProblem(f"its samples are of a kind that is not read ({kind})")
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    offset = 2.0**7 if kind == "u8" else 0.0
+    scaled = ((values - offset) / FULL_SCALE[kind]).astype(np.float32)
+    return _mono(scaled.T)
