@@ -41,10 +41,39 @@ def macro_f1(confusion: Confusion) -> float:
     return float((2 * confusion.diagonal()[present] / both[present]).mean())
 
 
-# Every one is in [0, 1], and more is better.
-METRICS: dict[str, Callable[[Confusion], float]] = {
+# Every metric is in [0, 1], and more is better.
+CLASS_METRICS: dict[str, Callable[[Confusion], float]] = {
     function.__name__: function for function in (accuracy, balanced_accuracy, macro_f1)
 }
+ROC_AUC = "roc_auc"  # of two classes, from scores
+METRICS = (*CLASS_METRICS, ROC_AUC)
+
+
+def roc_auc(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Area under the ROC curve: how often a clip of class 1 scores higher than one of class 0.
+
+    Computed from ranks (Mann-Whitney U); a tie counts half. If only one class occurs there is no such pair, and the area
+    is 0.5, as for scores that tell nothing.
+
+    Args:
+        log_probabilities: shape (clips, 2), unitless; a clip's score is their difference.
+        labels: true classes, shape (clips,), 0 or 1.
+
+    Raises:
+        ValueError: there are not two classes.
+    """
+    if log_probabilities.shape[1] != 2:
+        raise ValueError(f"{ROC_AUC} is for 2 classes, not {log_probabilities.shape[1]}")
+    scores = log_probabilities.astype(np.float64)
+    _, place, counts = np.unique(
+        scores[:, 1] - scores[:, 0], return_inverse=True, return_counts=True
+    )
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1; equal scores share a mean rank
+    positive = labels == 1
+    n_positive, n_pairs = positive.sum(), positive.sum() * (~positive).sum()
+    if n_pairs == 0:
+        return 0.5
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / n_pairs)
 
 
 def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
@@ -55,14 +84,22 @@ def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> 
         labels: true classes, shape (clips,).
 
     Returns:
-        Metric names to values.
+        Metric names to values; `ROC_AUC` is among them if there are two classes.
     """
-    return score_classes(log_probabilities.argmax(axis=1), labels, log_probabilities.shape[1])
+    classes = log_probabilities.shape[1]
+    scores = score_classes(log_probabilities.argmax(axis=1), labels, classes)
+    return scores | ({ROC_AUC: roc_auc(log_probabilities, labels)} if classes == 2 else {})
 
 
 def score_classes(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
 ) -> dict[str, float]:
-    """Do the same for predicted classes, shape (clips,), of so many classes."""
+    """Compute the metrics that need no scores (`CLASS_METRICS`).
+
+    Args:
+        predicted: predicted classes, shape (clips,).
+        labels: true classes, same shape.
+        classes: number of classes.
+    """
     confusion = confusion_matrix(labels, predicted, classes)
-    return {name: compute(confusion) for name, compute in METRICS.items()}
+    return {name: compute(confusion) for name, compute in CLASS_METRICS.items()}

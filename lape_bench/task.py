@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError, unknown
-from lape_bench.metrics import METRICS
+from lape_bench.metrics import METRICS, ROC_AUC
 
 SplitName = Literal["train", "val", "test"]
 Domain = Literal["speech", "sound", "music", "bioacoustics"]
@@ -202,6 +202,14 @@ class TaskCard(Config):
         if metric not in METRICS:
             raise ValueError(unknown("metric", metric, METRICS).what)
         return metric
+
+    @model_validator(mode="after")
+    def _metric_fits_the_classes(self) -> Self:
+        if self.metric == ROC_AUC and len(self.classes) != 2:
+            raise ValueError(
+                f"the metric '{ROC_AUC}' is for 2 classes, and the task has {len(self.classes)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _variants_keep_the_rules(self) -> Self:

@@ -39,6 +39,12 @@ def report(
         bool,
         typer.Option("--validation", help="Scores on validation, to choose settings by."),
     ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Rank by accuracy, balanced_accuracy, macro_f1 or roc_auc, not by each task's own metric."
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write one page instead: boards, figures, records; opens offline."),
@@ -78,6 +84,11 @@ def report(
         *(["no_published"] * no_published),
     ]
     _check_options(format, validation, html, paper, paper_options)
+    if metric is not None and (validation or paper or html is not None or format == "cells"):
+        raise UserError(
+            "--metric is for the leaderboard of test scores",
+            next_step="leave out --validation, --paper, --html and --format cells",
+        )
     # Imports pandas, which is slow.
     from lape_bench.results.cells import write_cells
 
@@ -92,7 +103,7 @@ def report(
     elif validation:
         show_validation(results, format)
     else:
-        show_board(results, format)
+        show_board(results, format, metric)
 
 
 def _check_options(
@@ -163,11 +174,21 @@ def write_page(results: Any, sources: list[Path], path: Path) -> None:
     print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", file=sys.stderr)
 
 
-def show_board(results: Any, format: str) -> None:
-    """Print the leaderboard of results in one of the formats."""
-    from lape_bench.report.leaderboard import footnotes, leaderboard
+def show_board(results: Any, format: str, metric: str | None = None) -> None:
+    """Print the leaderboard of results in one of the formats.
 
-    board = leaderboard(results.cells, results.predictions)
+    Args:
+        results: as `load_results` gives them.
+        format: one of FORMATS.
+        metric: what to rank by instead of each task's own metric; tasks that lack it are named.
+    """
+    from lape_bench.report.leaderboard import footnotes, leaderboard
+    from lape_bench.results.cells import by_metric
+
+    cells = results.cells if metric is None else by_metric(results.cells, metric)
+    for task in sorted({*results.cells["task"]} - {*cells["task"]}):
+        print(f"left out: {task} has no {metric}", file=sys.stderr)
+    board = leaderboard(cells, results.predictions)
     print_board(board, format, footnotes(board))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
@@ -85,6 +86,17 @@ class Manifest:
         for row in table.where(table.notna(), None).itertuples(index=False, name=None):
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
+
+    def groups_and_folds(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[list[str | None], list[int | None]]:
+        """Return the group and the fold of some clips; None for a clip without a group, and in a task without folds."""
+        table = self.clips[["group", "fold"]].iloc[rows]
+        groups = table["group"].astype(object)
+        return (
+            groups.where(groups.notna(), None).tolist(),
+            [int(fold) or None for fold in table["fold"]],
+        )
 
     @property
     def reference(self) -> str:

@@ -341,7 +341,12 @@ def _test_results(
     """Write the predictions, and return the fields of the record that say how the test went."""
     card, manifest, split = resolved.card, resolved.manifest, data.split
     predictions_hash = write_predictions(
-        folder, list(data.test.ids), data.test_labels, log_probabilities, card.classes
+        folder,
+        list(data.test.ids),
+        data.test_labels,
+        log_probabilities,
+        card.classes,
+        *manifest.groups_and_folds(split.test),
     )
     sides = {
         "train": split.train,

@@ -18,6 +18,8 @@ from lape_bench.core.paths import new_file, sha256
 from lape_bench.records.record import PREDICTIONS, RunRecord
 
 CLIP, LABEL, PREDICTED, SCORES = "clip_id", "label", "predicted", "log_probabilities"
+GROUP, FOLD = "group", "fold"
+MAY_LACK = {GROUP, FOLD}  # columns with gaps
 CLASS_COLUMNS = [LABEL, PREDICTED]  # class names, dictionary-encoded
 
 
@@ -56,9 +58,14 @@ class Predictions(PredictedClasses):
 
     Attributes:
         log_probabilities: shape (clips, classes).
+        groups: what each clip was recorded from, such as the speaker, strings or null, shape (clips,); None in files that were
+            written before predictions named it.
+        folds: the fold of each clip, from 1, or null, shape (clips,); None as for `groups`.
     """
 
     log_probabilities: NDArray[np.float32]
+    groups: pa.ChunkedArray | None
+    folds: pa.ChunkedArray | None
 
 
 def write_predictions(
@@ -67,6 +74,8 @@ def write_predictions(
     labels: NDArray[np.int64],
     log_probabilities: NDArray[np.float32],
     classes: tuple[str, ...],
+    groups: Sequence[str | None] | None = None,
+    folds: Sequence[int | None] | None = None,
 ) -> str:
     """Write `predictions.parquet` and return its SHA-256.
 
@@ -76,7 +85,10 @@ def write_predictions(
         labels: true classes, shape (clips,).
         log_probabilities: shape (clips, classes).
         classes: names of the classes, kept in the file.
+        groups: the group of each clip, such as its speaker; None for a clip, or for all, if none is known.
+        folds: the fold of each clip, from 1; None if the task has no folds.
     """
+    unknown = [None] * len(clip_ids)
     table = pa.table(
         {
             CLIP: clip_ids,
@@ -85,6 +97,8 @@ def write_predictions(
             SCORES: pa.FixedSizeListArray.from_arrays(
                 pa.array(log_probabilities.ravel(), pa.float32()), type=_scores(len(classes))
             ),
+            GROUP: pa.array(unknown if groups is None else groups, pa.string()),
+            FOLD: pa.array(unknown if folds is None else folds, pa.int32()),
         },
         metadata={"classes": json.dumps(classes)},
     )
@@ -108,8 +122,12 @@ def read_predictions(folder: Path, record: RunRecord) -> Predictions:
         if np.isnan(flat).any():
             raise UserError(f"{path} holds scores that are not numbers")
         log_probabilities = flat.reshape(len(labels), len(classes))
+        predicted = _numbers(table[PREDICTED], classes)
+        groups, folds = (
+            table[name] if name in table.column_names else None for name in (GROUP, FOLD)
+        )
         return Predictions(
-            table[CLIP], labels, _numbers(table[PREDICTED], classes), classes, log_probabilities
+            table[CLIP], labels, predicted, classes, log_probabilities, groups, folds
         )
 
 
@@ -147,7 +165,7 @@ def _read(
     classes = tuple(json.loads(table.schema.metadata[b"classes"]))
     types = _types(len(classes))
     for name, column in zip(table.column_names, table.columns, strict=True):
-        if column.type != types[name] or column.null_count:
+        if column.type != types[name] or (column.null_count and name not in MAY_LACK):
             raise UserError(f"{path} holds a column '{name}' with types or gaps that no run writes")
     if not len(table):
         raise UserError(f"{path} holds no clips")
@@ -158,7 +176,14 @@ def _read(
 def _types(classes: int) -> dict[str, pa.DataType]:
     """Return the type of each column as it is read."""
     class_name = pa.dictionary(pa.int32(), pa.string())
-    return {CLIP: pa.string(), LABEL: class_name, PREDICTED: class_name, SCORES: _scores(classes)}
+    return {
+        CLIP: pa.string(),
+        LABEL: class_name,
+        PREDICTED: class_name,
+        SCORES: _scores(classes),
+        GROUP: pa.string(),
+        FOLD: pa.int32(),
+    }
 
 
 def _scores(classes: int) -> pa.DataType:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lape_bench import metrics
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import UserError, unknown
 
 SOURCES = "a folder of records, or a file that 'bench report --format cells' wrote"
 
@@ -63,8 +63,10 @@ COLUMNS = {
     "trained_parameters": COUNT,  # the most in any training stage
     "seconds": Column("float64"),  # of learning, cached stages included
     "validation": Column("float64", high=1, may_lack=True),  # score by the task's metric
-    **dict.fromkeys(metrics.METRICS, Column("float64", high=1)),
+    **dict.fromkeys(metrics.CLASS_METRICS, Column("float64", high=1)),
+    metrics.ROC_AUC: Column("float64", high=1, may_lack=True),  # of two classes
 }
+NEWER_COLUMNS = [metrics.ROC_AUC]  # which tables lack that were written before
 # A table may hold further columns: floats that help to explain a score, and that most systems lack.
 DIAGNOSIS = Column("float64", low=-math.inf, may_lack=True)
 
@@ -117,6 +119,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a table of cells: {reason}", allowed=SOURCES) from error
+    texts = texts.assign(**{name: "" for name in NEWER_COLUMNS if name not in texts})
     for name in COLUMNS:
         if name not in texts:
             raise UserError(f"{path} has no column '{name}'", allowed=SOURCES)
@@ -177,6 +180,23 @@ def on_validation(cells: pd.DataFrame) -> pd.DataFrame:
             allowed="cells of finetune and linear, of systems that use the validation split",
         )
     return validated.assign(**dict.fromkeys(validated["metric"].unique(), validated["validation"]))
+
+
+def by_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Have cells ranked by one metric instead of that of each task; cells that lack it are left out.
+
+    Raises:
+        UserError: the metric is unknown, or no cell has it.
+    """
+    if metric not in metrics.METRICS:
+        raise unknown("metric", metric, metrics.METRICS)
+    having = cells[cells[metric].notna()]
+    if having.empty:
+        raise UserError(
+            f"no cell has the metric '{metric}'",
+            allowed=f"{metrics.ROC_AUC} for tasks of two classes, {', '.join(metrics.CLASS_METRICS)} for all",
+        )
+    return having.assign(metric=metric)
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from lape_bench import metrics
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
-from lape_bench.records.predictions import PredictedClasses, read_predicted_classes
+from lape_bench.records.predictions import (
+    PredictedClasses,
+    Predictions,
+    read_predicted_classes,
+    read_predictions,
+)
 from lape_bench.records.record import (
     ParameterCounts,
     RunRecord,
@@ -163,7 +168,9 @@ def _read_predictions(folder: Path, record: RunRecord | str) -> PredictedClasses
             f"{folder} is ranked by '{record.task.metric}', which is not a metric of this release"
         )
     try:
-        return read_predicted_classes(folder, record)
+        # Scores take most of the time of reading. Only the metric of two classes needs them.
+        two_classes = len(record.task.classes) == 2
+        return (read_predictions if two_classes else read_predicted_classes)(folder, record)
     except UserError as error:
         return str(error)
 
@@ -174,6 +181,8 @@ def _score(
     """Score a record that has a task and parameters."""
     labels, predicted = predictions.labels, predictions.predicted
     scores = metrics.score_classes(predicted, labels, len(predictions.classes))
+    if isinstance(predictions, Predictions) and len(predictions.classes) == 2:
+        scores[metrics.ROC_AUC] = metrics.roc_auc(predictions.log_probabilities, labels)
     of_cell = CellPredictions(
         folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16)
     )

@@ -107,7 +107,7 @@ def test_a_score_lies_in_its_range_and_perfect_predictions_reach_its_better_end(
     truth, predicted = outcome
     found = metrics.score(certain(predicted, CLASSES), truth)
     perfect = metrics.score(certain(truth, CLASSES), truth)
-    assert found.keys() == metrics.METRICS.keys()
+    assert found.keys() == metrics.CLASS_METRICS.keys()
     assert all(0 <= value <= 1 for value in found.values())
     assert set(perfect.values()) == {1.0}
 
@@ -122,3 +122,57 @@ def test_a_clip_is_taken_for_the_class_of_its_highest_log_probability() -> None:
     rows = np.array([[-0.1, -3.0, -4.0], [-2.0, -0.3, -2.0], [-1.5, -1.2, -0.7]], np.float32)
     assert metrics.score(rows, np.array([0, 1, 2]))["accuracy"] == 1
     assert metrics.score(rows, np.array([0, 1, 0]))["accuracy"] == pytest.approx(2 / 3)
+
+
+# Scores from few values, so that ties are common.
+two_classes = st.integers(2, 30).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.sampled_from([-3.0, -0.5, 0.0, 0.25, 4.0]), min_size=n, max_size=n),
+        st.lists(st.integers(0, 1), min_size=n, max_size=n),
+    )
+).filter(lambda drawn: len({*drawn[1]}) == 2)  # fmt: skip
+
+
+def rows_of(logits: list[float]) -> NDArray[np.float32]:
+    """Log-probabilities of two classes, shape (clips, 2), of their log-odds."""
+    odds = np.array(logits)
+    return -np.logaddexp(0, np.stack([odds, -odds], axis=1)).astype(np.float32)
+
+
+@many_examples
+@given(drawn=two_classes)
+def test_the_area_under_the_roc_curve_is_that_of_scikit_learn(
+    drawn: tuple[list[float], list[int]],
+) -> None:
+    logits, labels = drawn
+    found = metrics.score(rows_of(logits), np.array(labels))
+    assert found.keys() == {*metrics.METRICS}
+    assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, logits), abs=1e-12)
+
+
+@many_examples
+@given(drawn=two_classes)
+def test_the_area_asks_for_the_order_of_scores_alone_and_turns_round_with_it(
+    drawn: tuple[list[float], list[int]],
+) -> None:
+    logits, labels = np.array(drawn[0]), np.array(drawn[1])
+    area = metrics.roc_auc(rows_of(logits.tolist()), labels)
+    assert metrics.roc_auc(rows_of((2 * logits - 5).tolist()), labels) == pytest.approx(area)
+    assert metrics.roc_auc(rows_of((-logits).tolist()), labels) == pytest.approx(1 - area)
+    assert metrics.roc_auc(rows_of(logits.tolist())[:, ::-1], 1 - labels) == pytest.approx(area)
+
+
+def test_sure_predictions_are_ranked_too() -> None:
+    # Probabilities of class 1 all round to 1; those of class 0 tell the clips apart.
+    rows = np.array([[-60, 0], [-50, 0], [-40, 0], [-30, 0]], np.float32)
+    assert metrics.roc_auc(rows, np.array([1, 1, 0, 0])) == 1
+    assert metrics.roc_auc(rows, np.array([0, 1, 0, 1])) == 0.25
+
+
+def test_of_one_class_alone_the_area_tells_nothing() -> None:
+    assert metrics.roc_auc(rows_of([1.0, -1.0]), np.array([1, 1])) == 0.5
+
+
+def test_the_area_is_of_two_classes() -> None:
+    with pytest.raises(ValueError, match="roc_auc is for 2 classes, not 3"):
+        metrics.roc_auc(np.zeros((2, 3), np.float32), np.array([0, 1]))

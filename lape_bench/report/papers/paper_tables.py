@@ -18,7 +18,6 @@ from lape_bench.report.papers.row_assignment import assign_rows
 from lape_bench.report.papers.specification import PaperSpecification, PaperSystem
 from lape_bench.report.papers.table_builder import Groups, TableBuilder, labels_text
 from lape_bench.report.table import Table
-from lape_bench.task import TaskCard
 
 
 def paper_tables(
@@ -39,7 +38,8 @@ def paper_tables(
     """
     groups = _groups(paper)
     cards = [card for group in groups.values() for card in group]
-    assigned, without_row = assign_rows(paper, cells, cards)
+    # Papers publish accuracies, whatever a task is ranked by elsewhere.
+    assigned, without_row = assign_rows(paper, cells.assign(metric="accuracy"), cards)
     main = TableBuilder(paper, groups, assigned, paper.systems, [paper.label_fraction])
     if not main.figures:
         raise UserError(
@@ -49,7 +49,7 @@ def paper_tables(
             next_step="choose by --suite, --protocol and --label-fraction, or run something",
         )
     synthetic = any(card.data == "synthetic" for card in cards)
-    measure = f"{_metrics(cards)} in %, {paper.protocol}"
+    measure = f"accuracy in %, {paper.protocol}"
     suite = f"suite {paper.suite}" + (" (generated audio)" if synthetic else "")
     details = f"{measure}, {labels_text(paper.label_fraction)}, {suite}"
     main.add_rows(sizes=True)
@@ -103,10 +103,6 @@ def _groups(paper: PaperSpecification) -> Groups:
             next_step="add the domains of these tasks to its groups, or choose another --suite",
         )
     return grouped
-
-
-def _metrics(cards: Sequence[TaskCard]) -> str:
-    return " and ".join(sorted({card.metric.replace("_", " ") for card in cards}))
 
 
 def _finished(cells: pd.DataFrame) -> str:

@@ -112,7 +112,7 @@ class TableBuilder:
 
     def add_published_rows(self, published: Sequence[PublishedFigure]) -> None:
         """Write the rows of figures that others published, below ours; none is ranked or averaged."""
-        measured = {card.reference for card in self.cards if card.metric == "accuracy"}
+        measured = {card.reference for card in self.cards}
         rows: dict[tuple[str, str], dict[str, PublishedFigure]] = {}
         for figure in published:
             if figure.protocol == self.paper.protocol and figure.task in measured:

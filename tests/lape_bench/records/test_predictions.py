@@ -39,6 +39,44 @@ def test_predictions_can_be_read_without_this_package(written: tuple[Path, RunRe
     assert len(table["log_probabilities"][0]) == 3
 
 
+def test_predictions_carry_the_group_and_the_fold_of_each_clip(
+    tmp_path: Path, written: tuple[Path, RunRecord], log_probabilities: np.ndarray
+) -> None:
+    _, record = written
+    groups, folds = ["ann", None, "bob", "ann"], [2, 2, 2, 2]
+    digest = write_predictions(
+        tmp_path, list("wxyz"), LABELS, log_probabilities, CLASSES, groups, folds
+    )
+    read = read_predictions(tmp_path, record.model_copy(update={"predictions_sha256": digest}))
+    assert read.groups is not None
+    assert read.folds is not None
+    assert (read.groups.to_pylist(), read.folds.to_pylist()) == (groups, folds)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table.column_names == [
+        "clip_id", "label", "predicted", "log_probabilities", "group", "fold"
+    ]  # fmt: skip
+    assert table["group"].to_pylist() == groups
+
+
+def test_without_groups_and_folds_both_are_null(written: tuple[Path, RunRecord]) -> None:
+    read = read_predictions(*written)
+    assert read.groups is not None
+    assert read.folds is not None
+    assert read.groups.to_pylist() == read.folds.to_pylist() == [None] * 4
+
+
+def test_predictions_of_before_groups_were_written_are_read(
+    written: tuple[Path, RunRecord],
+) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["group", "fold"]), path)
+    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
+    read = read_predictions(folder, known)
+    assert (read.groups, read.folds) == (None, None)
+    assert np.array_equal(read.labels, LABELS)
+
+
 def test_edited_predictions_are_refused(written: tuple[Path, RunRecord]) -> None:
     folder, record = written
     write_predictions(folder, list("wxyz"), LABELS, np.zeros((4, 3), np.float32), CLASSES)
@@ -72,6 +110,8 @@ NOT_A_NUMBER = pa.FixedSizeListArray.from_arrays(
         (other_columns(label=pa.array(["a", None, "b", "c"])), "that no run writes"),
         (other_columns(log_probabilities=pa.array([0.0] * 4)), "that no run writes"),
         (other_columns(log_probabilities=NOT_A_NUMBER), "not numbers"),
+        (other_columns(group=pa.array(range(4))), "that no run writes"),
+        (other_columns(fold=pa.array(["1", "2", "3", "4"])), "that no run writes"),
         (lambda table: table.slice(0, 0), "no clips"),
         (lambda table: table.drop_columns("clip_id"), "clip_id"),
         (lambda table: table.drop_columns("predicted"), "predicted"),
@@ -83,6 +123,8 @@ NOT_A_NUMBER = pa.FixedSizeListArray.from_arrays(
         "null label",
         "scalars",
         "nan",
+        "groups of numbers",
+        "folds of texts",
         "empty",
         "no clip_id",
         "no predicted",

@@ -55,6 +55,7 @@ def write_scores(
     seed: int,
     fold: int = 0,
     folds: int = 1,
+    classes: tuple[str, ...] = CLASSES,
     **how: object,
 ) -> float:
     """Write a record with these predictions; the clips' ids are their numbers."""
@@ -76,13 +77,13 @@ def write_scores(
         status="finished",
         metrics={"accuracy": 0.999},
         predictions_sha256=write_predictions(
-            folder, [str(n) for n in range(len(labels))], labels, scores, CLASSES
+            folder, [str(n) for n in range(len(labels))], labels, scores, classes
         ),
         parameters=ParameterCounts(encoder=10, inference=13, training=20),
         **more,
         task=TaskFacts.model_validate(
             task_values
-            | {"name": "t", "variant": "", "card_version": 1, "classes": CLASSES, "folds": folds}
+            | {"name": "t", "variant": "", "card_version": 1, "classes": classes, "folds": folds}
             | {"clips": {}, "skipped": 0}
         ),
     )

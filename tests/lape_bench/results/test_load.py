@@ -13,9 +13,9 @@ from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import find_records, read_record, write_record
 from lape_bench.report.leaderboard import as_markdown, format_rows, leaderboard
 from lape_bench.results import load
-from lape_bench.results.cells import COLUMNS, on_validation, write_cells
+from lape_bench.results.cells import COLUMNS, NEWER_COLUMNS, by_metric, on_validation, write_cells
 from lape_bench.results.load import load_results
-from tests.lape_bench.report.test_leaderboard import write
+from tests.lape_bench.report.test_leaderboard import write, write_scores
 
 BOARDS = Path(__file__).parents[3] / "results" / "boards"
 
@@ -139,13 +139,77 @@ def test_a_cell_with_a_value_that_no_report_writes_is_refused_by_its_line(
         load_results([path])
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", [name for name in COLUMNS if name not in NEWER_COLUMNS])
 def test_a_table_without_a_column_is_refused_by_its_name(column: str, tmp_path: Path) -> None:
     write(tmp_path / "records", 0)
     path = kept(tmp_path / "records", "cells.csv")
     pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
     with pytest.raises(UserError, match=f"has no column '{column}'"):
         load_results([path])
+
+
+def test_a_table_of_before_a_column_existed_is_read_without_its_values(tmp_path: Path) -> None:
+    write(tmp_path / "records", 0)
+    path = kept(tmp_path / "records", "cells.csv")
+    before = load_results([path]).cells
+    pd.read_csv(path).drop(columns=NEWER_COLUMNS).to_csv(path, index=False)
+    pd.testing.assert_frame_equal(load_results([path]).cells, before)
+
+
+def write_two_classes(out: Path, seed: int, logits: list[float], labels: list[int]) -> None:
+    """Write a record of the task "pairs", of two classes, with these log-odds."""
+    odds = np.array(logits)
+    scores = -np.logaddexp(0, np.stack([odds, -odds], axis=1)).astype(np.float32)
+    write_scores(out, np.array(labels), scores, seed, task="pairs", classes=("no", "yes"))
+
+
+def test_of_two_classes_the_area_under_the_roc_curve_is_recomputed_and_of_others_it_is_missing(
+    tmp_path: Path,
+) -> None:
+    write_two_classes(tmp_path, 0, [3.0, 1.0, 2.0, 0.5], [1, 0, 1, 1])
+    write(tmp_path, 1)
+    cells = load_results([tmp_path]).cells.set_index("task")
+    assert cells.loc["pairs", "roc_auc"] == pytest.approx(2 / 3)
+    assert np.isnan(cells.loc["t", "roc_auc"])
+
+
+def test_scores_are_read_for_two_classes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 0)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(load, "read_predictions", refuse)
+    assert len(load_results([tmp_path]).cells) == 1
+    write_two_classes(tmp_path, 1, [1.0, 2.0], [0, 1])
+    with pytest.raises(AssertionError):
+        load_results([tmp_path])
+
+
+def test_cells_are_ranked_by_any_metric_that_they_have(tmp_path: Path) -> None:
+    write_two_classes(tmp_path, 0, [3.0, 1.0, 2.0, 0.5], [1, 0, 1, 1])
+    write(tmp_path, 1)
+    cells = load_results([tmp_path]).cells
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1"):
+        board = leaderboard(by_metric(cells, metric))
+        expected = dict(zip(cells["task"], cells[metric], strict=True))
+        assert dict(zip(board["task"], board["score"], strict=True)) == pytest.approx(expected)
+    board = leaderboard(by_metric(cells, "roc_auc"))
+    assert board["task"].tolist() == ["pairs"]
+    assert board["score"].tolist() == pytest.approx([2 / 3])
+
+
+def test_a_metric_that_is_unknown_or_that_no_cell_has_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    cells = load_results([tmp_path]).cells
+    with pytest.raises(UserError, match=r"'macro_f2'.*did you mean 'macro_f1'"):
+        by_metric(cells, "macro_f2")
+    with pytest.raises(
+        UserError, match="no cell has the metric 'roc_auc'; roc_auc for tasks of two"
+    ):
+        by_metric(cells, "roc_auc")
 
 
 def test_cells_of_records_and_of_tables_have_the_types_of_their_columns(tmp_path: Path) -> None:

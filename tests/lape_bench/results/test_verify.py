@@ -130,6 +130,22 @@ def test_clips_that_went_missing_are_wrong(results: Path) -> None:
     assert any("and tested" in what for what in found(results, "wrong"))
 
 
+def test_a_clip_with_another_group_than_in_the_task_is_wrong(results: Path) -> None:
+    folder = folder_of(results)
+    read = read_predictions(folder, read_record(folder))
+    assert read.groups is not None
+    groups = ["another", *read.groups.to_pylist()[1:]]
+    clip_ids = read.clip_ids.to_pylist()
+    digest = write_predictions(
+        folder, clip_ids, read.labels, read.log_probabilities, read.classes, groups
+    )
+    rewrite(results, predictions_sha256=digest)
+    (problem,) = found(results, "wrong")
+    assert (
+        problem == f"its clips have other groups or folds than in the task, such as {clip_ids[0]}"
+    )
+
+
 @pytest.mark.parametrize("name", ["record.json", "predictions.parquet"])
 def test_a_file_that_was_touched_is_wrong_and_the_others_are_verified(
     name: str, results: Path
