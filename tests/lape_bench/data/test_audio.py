@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from lape_bench.data.audio import AudioProblem, content_hash, read, resample
+from lape_bench.data.audio import AudioProblem, content_hash, read, resample, resample_blocks
 
 HZ = 440.0
 AMPLITUDE = 0.5
@@ -98,6 +98,17 @@ def test_resampling_removes_what_the_lower_rate_cannot_hold() -> None:
     resampled = resample(mixed.astype(np.float32), 44_100, 8_000)
     assert amplitude_at(HZ, resampled, 8_000) == pytest.approx(AMPLITUDE, rel=1e-3)
     assert amplitude_at(8_000 - 6_000, resampled, 8_000) < 1e-3, "6 kHz folds to 2 kHz"
+
+
+@pytest.mark.parametrize(("rate", "target"), [(44_100, 16_000), (8_000, 11_025), (16_000, 16_000)])
+@pytest.mark.parametrize("block", [997, 65_536])
+def test_blocks_are_resampled_to_the_same_samples_as_the_whole(
+    rate: int, target: int, block: int
+) -> None:
+    samples = noise(200_001)
+    blocks = (samples[start : start + block] for start in range(0, len(samples), block))
+    in_blocks = np.concatenate(list(resample_blocks(blocks, rate, target)))
+    np.testing.assert_array_equal(in_blocks, resample(samples, rate, target))
 
 
 def test_samples_at_the_asked_rate_are_left_alone() -> None:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from lape_bench.core.errors import UserError
 from lape_bench.data import audio_store
 from lape_bench.data.audio_store import ClipFacts, Clips, Recording, build_store, open_store
+from lape_bench.data.decoding import mono
 
 WriteClip = Callable[..., Path]
 
@@ -338,3 +340,34 @@ def test_what_is_not_accepted_is_not_kept(recordings: list[Recording], cache: Pa
         build_store(recordings, 16_000, accept=accept)
     assert len(seen) == 3
     assert not files_below(cache)
+
+
+def test_a_recording_that_is_decoded_in_blocks_makes_the_same_store(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings.append(recordings[1]._replace(clip_id="stretch", segment=(0.1, 0.25)))
+    key, facts = build_store(recordings, 11_025)
+    whole = np.array(open_store(key, 11_025, no_recordings).samples)
+    monkeypatch.setattr(audio_store, "WHOLE_SAMPLES", 1000)
+    monkeypatch.setattr(mono, "BLOCK_FRAMES", 777)
+    assert build_store(recordings, 11_025) == (key, facts)
+    shutil.rmtree(audio_store.home() / "store")
+    clips = open_store(key, 11_025, lambda: recordings)
+    np.testing.assert_array_equal(clips.samples, whole)
+    assert [recording.content_hash() for recording in recordings] == [
+        fact.content for fact in facts
+    ]
+
+
+def test_a_long_recording_that_is_bad_at_its_end_is_left_out(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setattr(audio_store, "WHOLE_SAMPLES", 1000)
+    monkeypatch.setattr(mono, "BLOCK_FRAMES", 777)
+    samples, rate = soundfile.read(recordings[1].path, dtype="float32")
+    samples[-1] = np.nan
+    soundfile.write(recordings[1].path, samples, rate, subtype="FLOAT")
+    key, facts = build_store(recordings, 16_000)
+    assert ["NaN" in fact.problem for fact in facts] == [False, True, False]
+    assert open_store(key, 16_000, no_recordings).ids == ("clip-0", "clip-2")
+    assert not temporary_below(cache)
