@@ -281,6 +281,11 @@ class System(ABC):
         """Return what a result rests on beside code and settings, such as the SHA-256 of weights, by name."""
         return {}
 
+    @property
+    def corpus(self) -> tuple[str, ...]:
+        """Return the entries of the unlabeled audio that it learns from; their state is part of a cell's identity."""
+        return ()
+
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Return, as plain data, what is made on the way to a cell that other cells need too; by default nothing.
 

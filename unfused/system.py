@@ -131,6 +131,11 @@ class Unfused(SpectrogramSystem):
         code = load_upstream(self.settings.teacher).plugin_code()
         return {"teacher": "; ".join(code)} if code else {}
 
+    @property
+    def corpus(self) -> tuple[str, ...]:
+        """Return the entries of the audio that the teacher is pre-trained on."""
+        return tuple(self.settings.teacher_settings["corpus"])
+
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Return the keys of the teacher and, unless stages 2 and 3 are skipped, of the student."""
         kind = load_upstream(self.settings.teacher)

@@ -10,6 +10,7 @@ from lape_bench.cli.options import Sources, print_table
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import write_text
+from lape_bench.core.printable import printable
 from lape_bench.report.formatting import percent
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
@@ -143,7 +144,7 @@ def load_finished(sources: list[Path]) -> Any:
 
     results = load_results(sources)
     for problem in results.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {printable(problem)}", file=sys.stderr)
     if results.cells.empty:
         raise UserError(
             f"{' and '.join(map(str, sources))} holds no finished record",

@@ -8,6 +8,7 @@ import typer
 
 from lape_bench.cli.options import Quiet, start_progress
 from lape_bench.core.errors import UserError
+from lape_bench.core.printable import printable
 
 app = typer.Typer()
 
@@ -21,18 +22,22 @@ def verify(
 ) -> None:
     """Recompute every score from its predictions, and compare records with the tasks and systems installed now.
 
-    A record is wrong (exit code 1) if it was edited, or if its predictions, scores or test clips do not match. A record
-    is outdated if a run today could give another result: card, manifest, system or protocol have another version, or
-    the code differed from its commit.
+    A record is wrong (exit code 1) if it was edited, or if its identity, predictions, scores or test clips do not match.
+    A record is outdated if a run today could give another result: card, manifest, system or protocol have another
+    version, or the code differed from its commit. A record is doubtful if another one has the same predictions.
+    Nothing that a record names is run. Records are not signed: someone who can write them can also forge them.
     """
-    from lape_bench.evaluation.plan import load_system
+    from lape_bench.evaluation.plan import version_if_installed
+    from lape_bench.results.verify import UNCHECKED
     from lape_bench.results.verify import verify as verified
 
     wrong = outdated = 0
     for out in results:
         if not out.is_dir():
             raise UserError(f"there is no folder {out}", allowed="a folder of records")
-        seen = verified(out, lambda name: load_system(name).version)
+        seen = verified(out, version_if_installed)
+        for line in seen.unlisted:
+            print(f"not searched: {line}", file=sys.stderr)
         if not seen.finished + seen.failed + len(seen.findings):
             raise UserError(f"{out} holds no record", next_step="check the path")
         groups: dict[tuple[str, str], list[Path]] = {}
@@ -40,18 +45,28 @@ def verify(
             groups.setdefault((finding.grade, finding.what), []).append(finding.folder)
         for (grade, what), folders in groups.items():
             others = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
-            print(f"{grade}: {folders[0]}{others}: {what}")
+            print(printable(f"{grade}: {folders[0]}{others}: {what}"))
         counts = {
             grade: len({finding.folder for finding in seen.findings if finding.grade == grade})
-            for grade in ("wrong", "outdated")
+            for grade in ("wrong", "outdated", "doubtful")
         }
+        doubtful = f", {counts['doubtful']} doubtful" if counts["doubtful"] else ""
         print(
             f"{out}: {seen.finished} finished and {seen.failed} failed records; "
-            f"{counts['wrong'] or 'none'} wrong, {counts['outdated'] or 'none'} outdated"
+            f"{counts['wrong'] or 'none'} wrong, {counts['outdated'] or 'none'} outdated{doubtful}"
         )
+        if seen.finished:
+            print(f"not checked, since nothing else says them: {', '.join(UNCHECKED)}")
+        if seen.versions_not_compared:
+            systems = printable(", ".join(seen.versions_not_compared))
+            print(f"version not compared, since their code would have to be run: {systems}")
         if seen.not_compared:
             tasks = ", ".join(seen.not_compared)
-            print(f"test clips not checked, since these tasks are not prepared here: {tasks}")
+            print(
+                printable(
+                    f"test clips not checked, since these tasks are not prepared here: {tasks}"
+                )
+            )
         wrong, outdated = wrong + counts["wrong"], outdated + counts["outdated"]
     if wrong or (strict and outdated):
         raise typer.Exit(1)
@@ -70,7 +85,7 @@ def merge(
     with progress.task("merging", None, "records") as task:
         result = merged(into, sources, task.advance)
     for line in result.left_out:
-        print(f"left out: {line}", file=sys.stderr)
+        print(f"left out: {printable(line)}", file=sys.stderr)
     print(
         f"{into}: {len(result.taken)} records taken, {len(result.there)} there before, "
         f"{len(result.left_out)} left out"

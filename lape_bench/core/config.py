@@ -1,6 +1,8 @@
 """Configuration: frozen pydantic models, read from YAML or `--set` pairs, checked once at the edge."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -119,6 +121,71 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
+
+
+def changed_settings(values: Mapping[str, Any], model: type[Config], where: str) -> dict[str, Any]:
+    """Return those of `values` that change anything, each as `model` spells it.
+
+    `[1e-1]` becomes `[0.1]`, and a default that was given by hand is left out.
+
+    Args:
+        values: settings that `model` accepts.
+        model: the class of the settings.
+        where: the origin of `values`, for errors.
+    """
+    wanted = validate(values, model, where)
+    dump, resolved = wanted.model_dump(mode="json"), _canonical(wanted)
+    spelled = {path: _value_at(dump, path, value) for path, value in _leaves(values)}
+    kept = spelled
+    for path in sorted(spelled, key=str):
+        fewer = {other: value for other, value in kept.items() if other != path}
+        if _resolves_to(resolved, _nested(fewer), model):
+            kept = fewer
+    changed = _nested(kept)
+    return changed if _resolves_to(resolved, changed, model) else dict(values)
+
+
+def _resolves_to(resolved: str, values: Mapping[str, Any], model: type[Config]) -> bool:
+    try:
+        return _canonical(validate(values, model, "")) == resolved
+    except UserError:  # a setting is required, or depends on one that is left out
+        return False
+
+
+def _canonical(config: Config) -> str:
+    """Write resolved settings as text, the same for a default of 1 and a given 1.0 if the setting is a float."""
+    dump = config.model_dump(mode="json")
+    with suppress(ValidationError):  # the class may not read what it writes
+        dump = type(config).model_validate(dump).model_dump(mode="json")
+    return json.dumps(dump, sort_keys=True)
+
+
+def _leaves(
+    values: Mapping[str, Any], parents: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*parents, key))
+        else:
+            yield (*parents, key), value
+
+
+def _value_at(values: Any, path: tuple[str, ...], default: Any) -> Any:
+    for key in path:
+        if not isinstance(values, Mapping) or key not in values:
+            return default
+        values = values[key]
+    return values
+
+
+def _nested(leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for (*parents, last), value in leaves.items():
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return nested
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

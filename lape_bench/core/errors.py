@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lape_bench.core.printable import printable
+
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 CANNOT_WRITE = {
     errno.EACCES,
@@ -45,7 +47,8 @@ class UserError(Exception):
 
     def __init__(self, what: str, *, allowed: str = "", next_step: str = "") -> None:
         self.what, self.allowed, self.next_step = what, allowed, next_step
-        super().__init__("; ".join(part for part in (what, allowed, next_step) if part) + ".")
+        message = "; ".join(part for part in (what, allowed, next_step) if part) + "."
+        super().__init__(printable(message))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes hand errors back by pickle, which would pass the whole message as `what`.

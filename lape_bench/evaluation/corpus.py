@@ -7,6 +7,7 @@ a system is handed holds these hashes and nothing else of the task: no manifest,
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError, did_you_mean
-from lape_bench.core.paths import home, write_text
+from lape_bench.core.paths import home, sha256, write_text
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio import SUFFIXES
@@ -123,20 +124,8 @@ def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[
 
 def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]]:
     """Open every audio file below a folder, decoded once for as long as no file changes."""
-    root = Path(entry).expanduser().absolute()
-    if not entry.strip() or not root.is_dir():  # an empty path would be the current folder
-        hint = did_you_mean(entry, task_names())
-        raise UserError(
-            f"the corpus names '{entry}', which is neither a task nor a folder"
-            + (f": {hint}" if hint else ""),
-            next_step="'bench tasks' lists the tasks; a folder is given by its path",
-        )
-    paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
-    if not paths:
-        raise UserError(f"the folder {root} holds no audio", allowed=", ".join(sorted(SUFFIXES)))
-    # By id, as `recordings_again` lists them: paths sort otherwise if a folder and a file begin alike.
-    recordings = sorted(Recording(path.relative_to(root).as_posix(), path) for path in paths)
-    state = [(r.clip_id, r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
+    root, recordings = _audio_files(entry)
+    state = _folder_state(root, recordings, progress)
     name = hashlib.sha256(json.dumps([str(root), state]).encode()).hexdigest()[:32]
     index_file = home() / "corpora" / f"{name}.json"
     if not index_file.is_file():
@@ -154,6 +143,80 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
 
     clips = open_store(index["key"], rate, recordings_again)
     return clips.select(np.arange(len(clips))), list(contents.values())
+
+
+def corpus_state(entries: Sequence[str], evaluated_task: str, progress: Progress) -> dict[str, str]:
+    """Hash the audio that entries of a corpus stand for, without decoding it.
+
+    Args:
+        entries: as for `load_corpus`.
+        evaluated_task: reference of the task under evaluation, whose own manifest says what its audio is.
+        progress: told of folders that are hashed.
+
+    Returns:
+        For each entry but the task under evaluation: the hash of the task's manifest, or of the names and contents of
+        the folder's audio files.
+
+    Raises:
+        UserError: an entry is neither a task nor a folder, is not prepared, or holds no audio.
+    """
+    states = {}
+    for entry in entries:
+        if entry in (TARGET_AUDIO, evaluated_task):
+            continue
+        if entry.partition("@")[0] in task_names():
+            states[entry] = ensure_prepared(load_card(entry), progress).hash
+        else:
+            states[entry] = _folder_state(*_audio_files(entry), progress)
+    return states
+
+
+def _audio_files(entry: str) -> tuple[Path, list[Recording]]:
+    """Return the folder that an entry of a corpus names, and the audio files below it, sorted by clip ID."""
+    root = Path(entry).expanduser().absolute()
+    if not entry.strip() or not root.is_dir():  # an empty path would be the current folder
+        hint = did_you_mean(entry, task_names())
+        raise UserError(
+            f"the corpus names '{entry}', which is neither a task nor a folder"
+            + (f": {hint}" if hint else ""),
+            next_step="'bench tasks' lists the tasks; a folder is given by its path",
+        )
+    paths = [p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    if not paths:
+        raise UserError(f"the folder {root} holds no audio", allowed=", ".join(sorted(SUFFIXES)))
+    # By id, as `recordings_again` lists them: paths sort otherwise if a folder and a file begin alike.
+    return root, sorted(Recording(path.relative_to(root).as_posix(), path) for path in paths)
+
+
+def _folder_state(root: Path, recordings: Sequence[Recording], progress: Progress) -> str:
+    """Hash the names and contents of a folder's audio files; a file is read again only after it changed."""
+    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+    file = home() / "corpora" / f"{name}.hashes.json"
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged
+        before = {}
+    now: dict[str, list[Any]] = {}
+    with progress.task(f"hashing {root.name}", len(recordings), "files") as task:
+        for recording in recordings:
+            stat = recording.path.stat()
+            # The time of the last change to the inode is there because nobody can set it.
+            version = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+            known = before.get(recording.clip_id)
+            digest = known[-1] if known and known[:-1] == version else _content(recording.path)
+            now[recording.clip_id] = [*version, digest]
+            task.advance()
+    if now != before:
+        write_text(file, json.dumps(now))
+    contents = {clip_id: values[-1] for clip_id, values in now.items()}
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+
+def _content(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError:  # the clip is left out of the corpus, by name
+        return "unreadable"
 
 
 def _decode_folder(

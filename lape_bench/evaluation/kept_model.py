@@ -15,9 +15,8 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data import audio
 from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation.plan import load_system
-from lape_bench.evaluation.runner import MODEL
 from lape_bench.plugins.registry import SYSTEMS
-from lape_bench.records.record import RECORD, RunRecord, read_record
+from lape_bench.records.record import MODEL, RECORD, RunRecord, read_record
 from lape_bench.runtime.device import Compute, torch_settings_restored
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext, System, TargetTask

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, get_args
 
-from lape_bench.core.config import validate
+from lape_bench.core.config import changed_settings, validate
 from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.data.splits import Split, make_split
+from lape_bench.evaluation.corpus import corpus_state
 from lape_bench.learning.systems.plain_encoder import EXPECTED, as_system, is_system
 from lape_bench.plugins.registry import SYSTEMS
-from lape_bench.records.record import PROTOCOL_VERSION, Cell, ProtocolName, identity
+from lape_bench.records.record import Cell, Determinants, ProtocolName
 from lape_bench.system import System, TargetTask
 from lape_bench.task import TaskCard
 
@@ -30,12 +31,14 @@ class PlannedCell:
     """A cell that can be run, as plain data.
 
     Attributes:
-        cell: what to run.
+        cell: what to run; its settings are those that differ from the defaults, in one spelling.
         identity: the hash of everything that its score depends on; the record is found by it.
         manifest_hash: of the prepared task.
         settings: every setting of the system, defaults included.
         system_version: of the system's class.
+        system_versions: of other systems that it is built on, by name.
         provenance: what else its result rests on, such as the SHA-256 of weights or of the system's own file.
+        corpora: state of the unlabeled audio that it learns from, by the corpus's entry.
         shared_artifacts: names of the artifacts that other cells may need too; a sweep is scheduled by them.
     """
 
@@ -44,7 +47,9 @@ class PlannedCell:
     manifest_hash: str
     settings: Mapping[str, Any]
     system_version: int
+    system_versions: Mapping[str, int]
     provenance: Mapping[str, str]
+    corpora: Mapping[str, str]
     shared_artifacts: tuple[str, ...]
 
 
@@ -95,6 +100,23 @@ def load_system(name: str) -> type[System]:
     return as_system(SYSTEMS.load(name, is_system, EXPECTED))
 
 
+def version_if_installed(name: str) -> int | None:
+    """Return the version of a system that an installed package registers.
+
+    Unlike `load_system`, it never runs a file that `name` stands for, nor a module or file that its argument names.
+
+    Returns:
+        None if the code is not that of an installed package.
+
+    Raises:
+        UserError: no package registers the name, or its module fails to import.
+    """
+    if SYSTEMS.is_file(name) or SYSTEMS.is_class(name):
+        return None
+    kind, _, argument = name.partition(":")
+    return SYSTEMS.load_kind(kind).version if argument else load_system(kind).version
+
+
 def resolve(cell: Cell, progress: Progress) -> ResolvedCell:
     """Find and check everything a cell names; a generated task is prepared if it is not yet.
 
@@ -107,35 +129,36 @@ def resolve(cell: Cell, progress: Progress) -> ResolvedCell:
     if cell.protocol not in kind.protocols:
         raise _no_protocol(cell.system, kind, cell.protocol)
     card.check_fold(cell.fold)
-    config = validate(cell.settings, kind.Settings, where=f"settings of {cell.system}")
+    where = f"settings of {cell.system}"
+    config = validate(cell.settings, kind.Settings, where)
+    changed = changed_settings(cell.settings, kind.Settings, where)
+    cell = cell.model_copy(update={"settings": changed, "task": card.reference})
     target = TargetTask(
         classes=card.classes, window_seconds=card.window_seconds, metric=card.metric
     )
     system = kind(config, target, cell.protocol)
     manifest = ensure_prepared(card, progress)
-    settings: dict[str, Any] = config.model_dump(mode="json")
-    provenance, of_source = system.provenance, SYSTEMS.provenance(cell.system)
+    determinants = Determinants(
+        cell=cell,
+        settings=validate(changed, kind.Settings, where).model_dump(mode="json"),
+        system_version=kind.version,
+        system_versions=system.system_versions,
+        provenance=SYSTEMS.provenance(cell.system) | system.provenance,
+        corpora=corpus_state(system.corpus, card.reference, progress),
+        manifest_hash=manifest.hash,
+        card_version=card.version,
+        window_seconds=card.window_seconds,
+        metric=card.metric,
+    )
     planned = PlannedCell(
         cell,
-        identity(
-            {
-                "cell": cell.model_dump(mode="json", exclude={"settings"}),
-                "settings": settings,
-                "system_version": kind.version,
-                **({"system_versions": system.system_versions} if system.system_versions else {}),
-                **({"provenance": provenance} if provenance else {}),
-                **of_source,
-                "card_version": card.version,
-                # A user edits an own card more often than its version.
-                **({"target": [card.window_seconds, card.metric]} if card.state else {}),
-                "manifest": manifest.hash,
-                "protocol_version": PROTOCOL_VERSION,
-            }
-        ),
+        determinants.identity,
         manifest.hash,
-        settings,
+        determinants.settings,
         kind.version,
-        of_source | provenance,
+        determinants.system_versions,
+        determinants.provenance,
+        determinants.corpora,
         _shared_artifacts(cell, system, manifest),
     )
     return ResolvedCell(planned, card, manifest, system)

@@ -35,6 +35,7 @@ from lape_bench.records.predictions import read_predictions, write_predictions
 from lape_bench.records.record import (
     ERROR,
     LOCK,
+    MODEL,
     RECORD,
     WORK,
     ArtifactUse,
@@ -61,7 +62,7 @@ from lape_bench.task import TaskCard
 
 logger = logging.getLogger(__name__)
 
-MODEL, EPOCH_SCORES = "model", "epoch-scores"  # in the work folder
+EPOCH_SCORES = "epoch-scores"  # in the work folder
 
 
 class RunOptions(Config):
@@ -158,6 +159,9 @@ def _difference(before: PlannedCell, now: PlannedCell) -> str:
         return f"'{now.cell.system}' has version {now.system_version}, not {before.system_version}"
     if before.provenance != now.provenance:
         return f"the files of '{now.cell.system}' differ"
+    for entry, state in now.corpora.items():
+        if before.corpora.get(entry) != state:
+            return f"the corpus '{entry}' holds other audio"
     return "the task's card or a version differs"
 
 
@@ -207,7 +211,9 @@ def _unfinished_record(planned: PlannedCell) -> RunRecord:
         identity=planned.identity,
         settings=dict(planned.settings),
         system_version=planned.system_version,
+        system_versions=dict(planned.system_versions),
         provenance=dict(planned.provenance),
+        corpora=dict(planned.corpora),
         status="failed",
         environment=environment.describe()
         | {"system_package": SYSTEMS.origin(planned.cell.system)},
@@ -242,7 +248,13 @@ def _run(
     system, basis = resolved.system, _unfinished_record(resolved.planned)
     device, precision = options.compute.resolve()
     stamp_here, work = stamp(device, precision), folder / WORK
-    conditions = {**stamp_here, **basis.environment, **basis.provenance, "audit": options.audit}
+    conditions = {
+        **stamp_here,
+        **basis.environment,
+        **basis.provenance,
+        "corpora": basis.corpora,
+        "audit": options.audit,
+    }
     resumed = checkpoint_folder(work, conditions)
     context = RunContext(
         device,

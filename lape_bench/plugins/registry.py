@@ -139,20 +139,29 @@ class Registry:
             if not accept(loaded):
                 raise UserError(f"{name} is not {expected}")
             return loaded
+        loaded = self.load_kind(name)
+        if not accept(loaded):
+            point = self.entry(name)
+            raise UserError(
+                f"the {self.kind} '{name}' of {_origin(point)}: {point.value} is not {expected}"
+            )
+        return self._with_argument(loaded, name)
+
+    def load_kind(self, name: str) -> Any:
+        """Import what a package registers for `name`; its argument, if it has one, is not looked at.
+
+        Raises:
+            UserError: the name is unknown, or its module fails to import.
+        """
         point = self.entry(name)
         try:
-            loaded = point.load()
+            return point.load()
         except FAILURES as error:  # however it fails, it is named and ours goes on
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
                 f"{summarize_error(error)}",
                 next_step=f"fix or uninstall {_origin(point)}",
             ) from error
-        if not accept(loaded):
-            raise UserError(
-                f"the {self.kind} '{name}' of {_origin(point)}: {point.value} is not {expected}"
-            )
-        return self._with_argument(loaded, name)
 
     def _with_argument(self, loaded: Any, name: str) -> Any:
         argument = self.argument(name)

@@ -10,17 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import new_file, sha256
+from lape_bench.core.regular_files import read_regular
 from lape_bench.records.record import PREDICTIONS, RunRecord
 
 CLIP, LABEL, PREDICTED, SCORES = "clip_id", "label", "predicted", "log_probabilities"
 GROUP, FOLD = "group", "fold"
 MAY_LACK = {GROUP, FOLD}  # columns with gaps
 CLASS_COLUMNS = [LABEL, PREDICTED]  # class names, dictionary-encoded
+TEXT_COLUMNS = [CLIP, GROUP]
+# A few hundred kilobytes can stand for billions of values, so sizes are checked before anything is unpacked.
+MOST_BYTES = 2**30  # of the file
+MOST_CLIPS, MOST_CLASSES = 10**7, 2**13
+MOST_SCORES = 2**28  # clips times classes
+MOST_TEXT_BYTES = 2**30  # of all clips' IDs, or of all their groups
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,28 +157,86 @@ def read_predicted_classes(folder: Path, record: RunRecord) -> PredictedClasses:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({str(error) or type(error).__name__})") from error
 
 
 def _read(
     path: Path, record: RunRecord, columns: Sequence[str] | None = None
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """Read some or all columns and the class names; refuse a table that `write_predictions` cannot have written."""
-    content = path.read_bytes()
+    content = read_regular(path, MOST_BYTES)
     if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
         raise UserError(f"{path} is not the file its record names (its SHA-256 differs)")
     # ParquetFile, since pq.read_table opens a data set: four times as slow, and a report reads thousands.
-    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=CLASS_COLUMNS)
+    # Texts stay in a dictionary if they are in one, since one long text may stand there for millions.
+    metadata = pq.read_metadata(pa.BufferReader(content))
+    encoded = _dictionary_columns(metadata)
+    for name in encoded:
+        if metadata.schema.to_arrow_schema().field(name).type != pa.string():
+            raise UserError(f"{path} holds a column '{name}' with types that no run writes")
+    file = pq.ParquetFile(
+        pa.BufferReader(content), metadata=metadata, read_dictionary=CLASS_COLUMNS + encoded
+    )
+    classes = _class_names(file)
+    if reason := _too_large(file.metadata, len(classes)):
+        raise UserError(f"{path} {reason}")
     table = file.read(columns, use_threads=False)
-    classes = tuple(json.loads(table.schema.metadata[b"classes"]))
     types = _types(len(classes))
+    for name in encoded:
+        if name in table.column_names:
+            table = _unpacked(table, name)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if column.type != types[name] or (column.null_count and name not in MAY_LACK):
             raise UserError(f"{path} holds a column '{name}' with types or gaps that no run writes")
     if not len(table):
         raise UserError(f"{path} holds no clips")
     return table, classes
+
+
+def _class_names(file: pq.ParquetFile) -> tuple[str, ...]:
+    # Not json.loads, which ends in a RecursionError if lists are nested deeply.
+    names = from_json(file.schema_arrow.metadata[b"classes"])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are not a list of names")
+    if len(set(names)) < len(names):
+        raise ValueError("a class is named twice")
+    return tuple(names)
+
+
+def _too_large(metadata: pq.FileMetaData, classes: int) -> str:
+    """Say which limit a file would exceed when it is unpacked; empty if none."""
+    # The sum over row groups is what is unpacked.
+    clips = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
+    clips = max(clips, metadata.num_rows)
+    if clips > MOST_CLIPS:
+        return f"claims {clips:,} clips, more than {MOST_CLIPS:,}"
+    if classes > MOST_CLASSES:
+        return f"claims {classes:,} classes, more than {MOST_CLASSES:,}"
+    if clips * classes > MOST_SCORES:
+        return f"claims {clips * classes:,} scores, more than {MOST_SCORES:,}"
+    return ""
+
+
+def _dictionary_columns(metadata: pq.FileMetaData) -> list[str]:
+    """Return the columns of texts that are in a dictionary in the file."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    columns = (group.column(number) for group in groups for number in range(group.num_columns))
+    encoded = {c.path_in_schema for c in columns if any("DICT" in each for each in c.encodings)}
+    return sorted(encoded.intersection(TEXT_COLUMNS))
+
+
+def _unpacked(table: pa.Table, name: str) -> pa.Table:
+    """Unpack a column of texts, unless they would take too much memory."""
+    size = 0
+    for chunk in table[name].chunks:
+        lengths = pc.binary_length(chunk.dictionary).to_numpy(zero_copy_only=False)
+        indices = chunk.indices.drop_null().to_numpy(zero_copy_only=False)
+        size += int(lengths @ np.bincount(indices, minlength=len(lengths)))
+    if size > MOST_TEXT_BYTES:
+        raise ValueError(f"its column '{name}' takes {size:,} bytes, more than {MOST_TEXT_BYTES:,}")
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, name, table[name].cast(pa.string()))
 
 
 @lru_cache

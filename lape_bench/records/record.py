@@ -17,17 +17,28 @@ from pydantic_core import from_json
 from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import write_text
+from lape_bench.core.printable import is_printable, printable
+from lape_bench.core.regular_files import read_regular
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+MOST_BYTES = 2**24  # of a record
 LONGEST_NAME = 120  # characters of a folder's name; a system's argument may be a long path
 PROTOCOL_VERSION = 1  # raised whenever the protocol changes in a way that could change a score
 RECORD, PREDICTIONS, ERROR = "record.json", "predictions.parquet", "error.txt"
+MODEL = "model"  # a folder, if the model is kept
 WORK, LOCK = "work", ".lock"  # needed beside them only while a cell runs
 SEAL = (
     b',\n  "seal": '  # begins the last line of a record; the SHA-256 of the text before it follows
 )
 
 
+# Bounds that no run reaches, so that a table of records cannot overflow.
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# What control characters look like in JSON; it also matches a few harmless texts.
+UNSAFE_BYTES = re.compile(rb"\\[bfru]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e-\xae]|\xe2\x81[\xa6-\xa9]")
 ProtocolName = Literal["finetune", "linear", "knn"]
 LabelFraction = Annotated[float, Field(gt=0, le=1, description="share of the train labels")]
 
@@ -42,8 +53,8 @@ class Cell(Frozen):
     task: str = Field(description="name, or name@variant")
     protocol: ProtocolName
     label_fraction: LabelFraction = 1.0
-    seed: int = Field(0, ge=0)
-    fold: int = Field(0, ge=0, description="from 1; 0 for an official split")
+    seed: int = Field(0, ge=0, lt=2**63)
+    fold: int = Field(0, ge=0, le=10**6, description="from 1; 0 for an official split")
 
     @property
     def system_name(self) -> str:
@@ -68,9 +79,9 @@ class ParameterCounts(Frozen):
         training: the largest count of any training stage.
     """
 
-    encoder: int
-    inference: int
-    training: int
+    encoder: Count
+    inference: Count
+    training: Count
 
 
 class StageCost(Frozen):
@@ -84,8 +95,8 @@ class StageCost(Frozen):
     """
 
     name: str
-    seconds: float
-    peak_memory_mib: float
+    seconds: Seconds
+    peak_memory_mib: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class TaskFacts(Frozen):
@@ -93,15 +104,15 @@ class TaskFacts(Frozen):
 
     name: str
     variant: str
-    card_version: int
+    card_version: Count
     data: Literal["real", "synthetic"]
     manifest_hash: str
     classes: tuple[str, ...]
     metric: str
-    folds: int
-    clips: dict[str, int] = Field(description="clips of train, labeled, validation and test")
-    skipped: int
-    window_seconds: float | None = Field(None, description="length of a training window")
+    folds: Count
+    clips: dict[str, Count] = Field(description="clips of train, labeled, validation and test")
+    skipped: Count
+    window_seconds: Seconds | None = Field(None, description="length of a training window")
 
 
 class ArtifactUse(Frozen):
@@ -119,33 +130,40 @@ class ArtifactUse(Frozen):
     kind: str
     hash: str
     sha256: str = ""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     found: bool = True
-    waited: float = 0.0
+    waited: Seconds = 0.0
 
 
 class RunRecord(Frozen):
     """A cell, its settings and its result."""
 
     schema_version: int = SCHEMA_VERSION
-    protocol_version: int = PROTOCOL_VERSION
+    protocol_version: Count = PROTOCOL_VERSION
     cell: Cell
     identity: str = Field(description="hash of everything that determines the result")
     settings: dict[str, Any] = Field(description="every setting, resolved")
-    system_version: int
+    system_version: Count
+    system_versions: dict[str, Count] = Field(
+        default_factory=dict, description="versions of other systems that this one is built on"
+    )
     provenance: dict[str, str] = Field(
         default_factory=dict,
         description="what else determines the result, such as a plug-in's file or weights, by SHA-256",
     )
+    corpora: dict[str, str] = Field(
+        default_factory=dict,
+        description="state of the unlabeled audio, by the corpus's entry: a task's manifest, a folder's files",
+    )
     task: TaskFacts | None = None
     status: Literal["finished", "failed"]
     error: str | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[str, Share] = Field(default_factory=dict)
     predictions_sha256: str | None = None
     selection: dict[str, str] = Field(
         default_factory=dict, description="what was chosen, and on which split"
     )
-    validation: float | None = Field(
+    validation: Share | None = Field(
         None,
         description="the task's metric on the validation split, for choosing settings",
     )
@@ -157,15 +175,15 @@ class RunRecord(Frozen):
         default_factory=dict,
         description="quantities that help to explain a score; never used by the system",
     )
-    audit: dict[str, dict[str, float]] | None = Field(
+    audit: dict[str, dict[str, Share]] | None = Field(
         None, description="scores that published shortcuts would have reported; never a result"
     )
     parameters: ParameterCounts | None = None
-    macs_per_second: int | None = Field(
+    macs_per_second: Count | None = Field(
         None, description="multiply-accumulates for one second of audio"
     )
     stages: tuple[StageCost, ...] = ()
-    resumed: int = Field(0, description="number of times the run was resumed after a kill")
+    resumed: Count = Field(0, description="number of times the run was resumed after a kill")
     artifacts: tuple[ArtifactUse, ...] = ()
     environment: dict[str, str] = Field(default_factory=dict)
     finished_at: str = ""
@@ -177,10 +195,53 @@ class RunRecord(Frozen):
             raise ValueError(f"this release reads schema {SCHEMA_VERSION}")
         return version
 
+    @field_validator("error")
+    @classmethod
+    def _terminals_can_show_it(cls, error: str | None) -> str | None:
+        return None if error is None else printable(error)
+
 
 def identity(values: dict[str, Any]) -> str:
-    """Hash the plain data that determines a result."""
+    """Hash plain data."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+class Determinants(Frozen):
+    """Everything that determines the result of a cell; a record holds all of it.
+
+    The settings of `cell` do not count: `settings` holds them, resolved.
+    """
+
+    cell: Cell
+    settings: dict[str, Any]
+    system_version: int
+    system_versions: dict[str, int]
+    provenance: dict[str, str]
+    corpora: dict[str, str]
+    manifest_hash: str
+    card_version: int
+    window_seconds: float | None
+    metric: str
+    protocol_version: int = PROTOCOL_VERSION
+
+    @property
+    def identity(self) -> str:
+        """The hash that names the cell."""
+        return identity(self.model_dump(mode="json", exclude={"cell": {"settings"}}))
+
+
+def identity_of(record: RunRecord) -> str:
+    """Compute the identity of a finished record from its other fields.
+
+    Raises:
+        ValueError: it names no task.
+    """
+    if record.task is None:
+        raise ValueError("the record names no task")
+    own = Determinants.model_fields.keys() & RunRecord.model_fields.keys()
+    of_task = Determinants.model_fields.keys() & TaskFacts.model_fields.keys()
+    fields = {name: getattr(record, name) for name in own}
+    return Determinants(**fields, **{name: getattr(record.task, name) for name in of_task}).identity
 
 
 def cell_folder(out: Path, cell: Cell, identity: str) -> Path:
@@ -189,6 +250,19 @@ def cell_folder(out: Path, cell: Cell, identity: str) -> Path:
     name = f"{cell.protocol}-{cell.label_fraction:g}-seed{cell.seed}{fold}-{identity[:8]}"
     system = re.sub(r"[^\w.@-]+", "_", cell.system_name)[-LONGEST_NAME:]
     return out / cell.task / system / name
+
+
+def _place_problem(record: RunRecord) -> str:
+    """Say why a record's cell cannot have a folder; empty if it can."""
+    task, system = record.cell.task, record.cell.system
+    if not re.fullmatch(r"[\w.@-]{1,200}", task) or task in (".", ".."):
+        return f"its task cannot be '{task[:LONGEST_NAME]}'"
+    folder = cell_folder(Path(), record.cell, "").parent.name
+    if "\n" in system or folder in ("", ".", ".."):
+        return f"its system cannot be '{system[:LONGEST_NAME]}'"
+    if not re.fullmatch("[0-9a-f]{1,64}", record.identity):
+        return f"its identity cannot be '{record.identity[:LONGEST_NAME]}'"
+    return ""
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -201,23 +275,30 @@ def read_record(folder: Path) -> RunRecord:
     """Read `record.json`.
 
     Raises:
-        UserError: the file is missing, has another schema, or its checksum is wrong or missing.
+        UserError: the file is missing, is not a regular file or too large, has another schema, holds values that no run
+            writes, or its checksum is wrong or missing.
     """
     path = folder / RECORD
     try:
-        body, _, checksum = path.read_bytes().rpartition(SEAL)
+        body, _, checksum = read_regular(path, MOST_BYTES).rpartition(SEAL)
         if checksum != _checksum_line(body):
             raise UserError(
                 f"{path} was changed after it was written (its checksum is wrong or missing)",
                 next_step="run the cell again, or copy the file from a backup",
             )
         # Two steps take a sixth less time than model_validate_json, and a report reads thousands.
-        return RunRecord.model_validate(from_json(body + b"\n}"))
+        values = from_json(body + b"\n}")
+        if UNSAFE_BYTES.search(body):
+            _refuse_control_characters(values)
+        record = RunRecord.model_validate(values)
+        if problem := _place_problem(record):
+            raise ValueError(problem)
+        return record
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UserError(f"{path} is not a readable record ({field}: {first['msg']})") from error
-    except ValueError as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is not a readable record ({error})") from error
     except FileNotFoundError as error:
         raise UserError(
@@ -227,26 +308,60 @@ def read_record(folder: Path) -> RunRecord:
         raise UserError(f"{path} cannot be read ({error})") from error
 
 
+def _refuse_control_characters(values: Any) -> None:
+    """Raise a `ValueError` if a text other than the error could act on a terminal."""
+    waiting = [{**values, "error": None}] if isinstance(values, dict) else []
+    while waiting:
+        value: Any = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and not is_printable(value):
+            raise ValueError(f"it holds control characters: '{value[:LONGEST_NAME]}'")
+
+
 def _checksum_line(body: bytes) -> bytes:
     """Return the text that follows `SEAL` in an unchanged record."""
     return f'"{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
-def record_folders(out: Path) -> list[Path]:
-    """Return every folder below `out` that holds a record or predictions, sorted."""
-    # Not rglob, which takes four times as long over thousands of folders.
-    cells = (f for f, _, files in os.walk(out) if RECORD in files or PREDICTIONS in files)
-    return [Path(folder) for folder in sorted(cells)]
+def record_folders(out: Path) -> tuple[list[Path], list[str]]:
+    """Find every folder below `out` that holds a record or predictions; links are not followed.
+
+    Returns:
+        The folders, sorted, and a line for each folder that cannot be listed and each link to a folder.
+    """
+    folders, problems, waiting = [], [], [os.fspath(out)]
+    # Neither rglob, which takes four times as long over thousands of folders, nor os.walk, which calls itself for
+    # each level.
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            problems.append(printable(f"{folder} cannot be listed ({error.strerror})"))
+            continue
+        if any(entry.name in (RECORD, PREDICTIONS) for entry in entries):
+            folders.append(Path(folder))
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif entry.is_symlink() and Path(entry.path).is_dir():
+                problems.append(printable(f"{entry.path} is a link, and is not followed"))
+    return sorted(folders), sorted(problems)
 
 
 def find_records(out: Path) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
     """Read every record below a folder.
 
     Returns:
-        Folders and records, sorted, and a line for each record that could not be read.
+        Folders and records, sorted, and a line for each record or folder that could not be read.
     """
-    records, problems = [], []
-    for folder in record_folders(out):
+    records = []
+    folders, problems = record_folders(out)
+    for folder in folders:
         try:
             records.append((folder, read_record(folder)))
         except UserError as error:

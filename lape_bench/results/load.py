@@ -108,7 +108,12 @@ def _read_folder(source: Path) -> Results:
             allowed=SOURCES,
             next_step="run something first, such as 'bench run', or give --out",
         )
-    folders = record_folders(source)
+    folders, problems = record_folders(source)
+    results = _read_folders(folders)
+    return Results(results.cells, results.predictions, problems + results.problems)
+
+
+def _read_folders(folders: Sequence[Path]) -> Results:
     if len(folders) < PARALLEL_FROM:
         return _sorted_by_finish(_read_records(folders))
     from joblib import Parallel, delayed  # slow to import, and few reports need it
@@ -200,7 +205,7 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
         "name": cell.system_name,
         "settings": json.dumps(settings),
         "system_version": record.system_version,
-        "provenance_hash": _provenance_hash(record.provenance),
+        "provenance_hash": _provenance_hash(record),
         "task": cell.task,
         "data": task.data,
         "metric": task.metric,
@@ -221,8 +226,10 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
     }
 
 
-def _provenance_hash(provenance: dict[str, str]) -> str:
-    """Hash what else a system rests on: the same system with other weights is another system."""
+def _provenance_hash(record: RunRecord) -> str:
+    """Hash what else a system rests on: the same system with other weights or another corpus is another system."""
+    corpora = {f"corpus {entry}": state for entry, state in record.corpora.items()}
+    provenance = record.provenance | corpora
     if not provenance:
         return ""
     return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """Records of several machines, merged into one folder."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,22 +10,30 @@ from filelock import FileLock
 
 from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import new_file
+from lape_bench.core.printable import printable
+from lape_bench.core.regular_files import open_regular
+from lape_bench.records import predictions
 from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import (
     ERROR,
     LOCK,
+    MODEL,
+    MOST_BYTES,
+    PREDICTIONS,
     RECORD,
-    WORK,
     RunRecord,
     cell_folder,
     read_record,
     record_folders,
 )
 
+MOST_ERROR_BYTES = 2**24  # of a traceback
+MOST_MODEL_BYTES, MOST_MODEL_FILES = 2**35, 1_000  # of all files of a model together
+
 
 @dataclass
 class MergeResult:
-    """Folders of the records that were copied or were there before, and a line for each record left out."""
+    """Folders of the records that were copied or were there before, and a line for whatever was left out."""
 
     taken: list[Path] = field(default_factory=list)
     there: list[Path] = field(default_factory=list)
@@ -54,7 +63,8 @@ def merge(into: Path, sources: Sequence[Path], on_record: Callable[[], None]) ->
                 f"one of {into} and {source} contains the other",
                 allowed="a receiving folder outside the sources",
             )
-        folders = record_folders(source) if source.is_dir() else []
+        folders, problems = record_folders(source) if source.is_dir() else ([], [])
+        merged.left_out += problems
         if not folders:
             raise UserError(f"{source} holds no record", allowed="a folder of records")
         for folder in folders:
@@ -81,7 +91,11 @@ def _merge_one(into: Path, folder: Path, merged: MergeResult) -> None:
         with FileLock(target / LOCK):  # a cell that runs there is waited for
             before = _there(target)
             if before is None or (before.status == "failed" and record.status == "finished"):
-                _copy(folder, target)
+                try:
+                    _copy(folder, target, record, merged.left_out)
+                except UserError as error:  # it changed since it was read
+                    merged.left_out.append(str(error))
+                    return
                 merged.taken.append(folder)
             elif before.status == "finished" and record.status == "finished":
                 if before.predictions_sha256 == record.predictions_sha256:
@@ -109,12 +123,52 @@ def _there(target: Path) -> RunRecord | None:
         return None
 
 
-def _copy(folder: Path, target: Path) -> None:
-    """Copy a cell's folder, the record last; what a run needs only while it runs stays behind."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    kept = [path for path in files if path.relative_to(folder).parts[0] not in (WORK, LOCK)]
-    for path in sorted(kept, key=lambda path: path.name == RECORD):
-        with new_file(target / path.relative_to(folder)) as temporary:
-            shutil.copyfile(path, temporary)
-    if not (folder / ERROR).exists():
+def _copy(folder: Path, target: Path, record: RunRecord, left_out: list[str]) -> None:
+    """Copy the files that a record has, and no others; the record last."""
+    if record.status == "finished":
+        _copy_file(folder / PREDICTIONS, target / PREDICTIONS, predictions.MOST_BYTES)
         (target / ERROR).unlink(missing_ok=True)  # of a record that failed and has given way
+    elif os.path.lexists(folder / ERROR):
+        try:
+            _copy_file(folder / ERROR, target / ERROR, MOST_ERROR_BYTES)
+        except (OSError, UserError) as error:
+            left_out.append(printable(str(error)))
+    if os.path.lexists(folder / MODEL):
+        try:
+            _copy_model(folder / MODEL, target / MODEL)
+        except UserError as error:
+            shutil.rmtree(target / MODEL, ignore_errors=True)
+            left_out.append(f"the model of {folder}: {error}")
+    _copy_file(folder / RECORD, target / RECORD, MOST_BYTES)
+
+
+def _copy_model(model: Path, target: Path) -> None:
+    """Copy a kept model.
+
+    Raises:
+        UserError: it holds a link or anything else that is no regular file or folder, or is too large.
+    """
+    if model.is_symlink() or not model.is_dir():
+        raise UserError(f"{model} is not a folder")
+    files, left = 0, MOST_MODEL_BYTES
+    for place, folders, names in os.walk(model):
+        for name in folders:
+            if (path := Path(place, name)).is_symlink():
+                raise UserError(f"{path} is a link, and links are not followed here")
+        for name in names:
+            files += 1
+            if files > MOST_MODEL_FILES:
+                raise UserError(f"{model} holds more than {MOST_MODEL_FILES:,} files")
+            path = Path(place, name)
+            left -= _copy_file(path, target / path.relative_to(model), left)
+
+
+def _copy_file(path: Path, target: Path, most_bytes: int) -> int:
+    """Copy a regular file, and return its size in bytes."""
+    with (
+        open_regular(path, most_bytes) as file,
+        new_file(target) as temporary,
+        temporary.open("wb") as copy,
+    ):
+        shutil.copyfileobj(file, copy)
+        return copy.tell()

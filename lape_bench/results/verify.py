@@ -1,10 +1,14 @@
 """Compare records with their own predictions, and with the tasks and systems that are installed now.
 
-A record is wrong if it was edited, or if its predictions, scores or test clips do not match. A record is outdated if a
-run today could give another result: card, manifest, system or protocol have another version, or the code differed from
-its commit.
+A record is wrong if it was edited, or if its identity, predictions, scores or test clips do not match. A record is
+outdated if a run today could give another result: card, manifest, system or protocol have another version, or the code
+differed from its commit. A record is doubtful if another record of other settings or another seed has the same predictions.
+
+Nothing that a record names is run: versions are compared only for systems that installed packages register. Whoever
+can write records can also write ones that hold in every respect; a signature, which would tell, is not part of this.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -15,6 +19,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from lape_bench import metrics
+from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
@@ -25,6 +30,7 @@ from lape_bench.records.record import (
     RunRecord,
     TaskFacts,
     cell_folder,
+    identity_of,
     read_record,
     record_folders,
 )
@@ -32,7 +38,22 @@ from lape_bench.records.record import (
 TOLERANCE = 1e-9  # of a score recomputed in the same precision
 SUM_TOLERANCE = 1e-3  # of the logarithm of a row's probabilities summed up, in float32
 
-Grade = Literal["wrong", "outdated"]
+# Fields of a record that nothing else says; whoever wrote the record vouches for them.
+UNCHECKED = (
+    "selection",
+    "validation",
+    "curves",
+    "diagnosis",
+    "audit",
+    "parameters",
+    "macs_per_second",
+    "stages",
+    "artifacts",
+    "environment",
+    "finished_at",
+)
+
+Grade = Literal["wrong", "outdated", "doubtful"]
 
 
 class RecordFinding(NamedTuple):
@@ -52,27 +73,34 @@ class VerificationResult(NamedTuple):
         not_compared: tasks whose test clips could not be checked, since they are not prepared here with the
             records' manifest.
         findings: all problems.
+        unlisted: a line for each folder or link that was not searched for records.
+        versions_not_compared: systems whose version could not be compared without running code that a record names.
     """
 
     finished: int
     failed: int
     not_compared: tuple[str, ...]
     findings: tuple[RecordFinding, ...]
+    unlisted: tuple[str, ...] = ()
+    versions_not_compared: tuple[str, ...] = ()
 
 
-def verify(out: Path, system_version: Callable[[str], int]) -> VerificationResult:
+def verify(out: Path, system_version: Callable[[str], int | None]) -> VerificationResult:
     """Verify every record below a folder.
 
     Args:
         out: the folder.
-        system_version: gives the version of an installed system, or raises a `UserError`.
+        system_version: gives the version of an installed system, or None if that would run code that is not
+            installed; raises a `UserError` if there is no such system.
     """
     today = _Today(system_version)
     findings: list[RecordFinding] = []
     counts = {"finished": 0, "failed": 0}
     not_compared: set[str] = set()
     folders: dict[str, Path] = {}  # by identity
-    for folder in record_folders(out):
+    owners: dict[bytes, tuple[Path, str]] = {}  # folder and identity, by the checksum of scores
+    cell_folders, unlisted = record_folders(out)
+    for folder in cell_folders:
         try:
             record = read_record(folder)
             counts[record.status] += 1
@@ -84,22 +112,46 @@ def verify(out: Path, system_version: Callable[[str], int]) -> VerificationResul
             continue
         manifest = today.manifest(record.cell.task)
         comparable = record.task and manifest and manifest.hash == record.task.manifest_hash
-        if not comparable:
+        if manifest is None:
             not_compared.add(record.cell.task)
         wrong = [
             *_against_predictions(record, predictions),
             *(today.against_manifest(record, predictions) if comparable else ()),
             *_against_place(record, folder),
+            *_against_itself(record),
         ]
         outdated = [*today.against(record)]
         first_folder = folders.setdefault(record.identity, folder)
         if first_folder != folder:
             outdated.append(f"{first_folder} holds the same cell")
+        # Of the scores, since the same ones can be written to files that differ.
+        scores = hashlib.sha256(predictions.log_probabilities.tobytes()).digest()
+        owner, owner_identity = owners.setdefault(scores, (folder, record.identity))
+        if owner_identity != record.identity:
+            what = (
+                f"it has the same predictions as {owner}: one is a copy of the other, or what differs "
+                "between them (such as the seed) changes nothing"
+            )
+            findings.append(RecordFinding(folder, "doubtful", what))
         findings += [RecordFinding(folder, "wrong", what) for what in wrong]
         findings += [RecordFinding(folder, "outdated", what) for what in outdated]
     return VerificationResult(
-        **counts, not_compared=tuple(sorted(not_compared)), findings=tuple(findings)
+        **counts,
+        not_compared=tuple(sorted(not_compared)),
+        findings=tuple(findings),
+        unlisted=tuple(unlisted),
+        versions_not_compared=tuple(sorted(today.versions_not_compared)),
     )
+
+
+def _against_itself(record: RunRecord) -> Iterator[str]:
+    """Compare the identity, and the settings that reports show, with the fields that they follow from."""
+    if record.task is not None and identity_of(record) != record.identity:
+        yield f"its identity does not follow from its fields, which give {identity_of(record)[:8]}"
+    resolved = flatten(record.settings)
+    for name, value in flatten(record.cell.settings).items():
+        if repr(resolved.get(name)) != repr(value):
+            yield f"its cell has {name} = {value}, and its resolved settings {resolved.get(name)}"
 
 
 def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterator[str]:
@@ -146,10 +198,14 @@ class _Today:
     """Tasks and systems that are installed here, each looked up once.
 
     Args:
-        system_version: gives the version of an installed system, or raises a `UserError`.
+        system_version: as for `verify`.
+
+    Attributes:
+        versions_not_compared: systems whose version is not known.
     """
 
-    def __init__(self, system_version: Callable[[str], int]) -> None:
+    def __init__(self, system_version: Callable[[str], int | None]) -> None:
+        self.versions_not_compared: set[str] = set()
         self.card = cache(load_card)
         self.manifest = cache(self._manifest)
         self.version = cache(partial(self._version, system_version))
@@ -186,6 +242,8 @@ class _Today:
         version = self.version(record.cell.system)
         if isinstance(version, UserError):
             yield f"its system cannot be loaded here: {version}"
+        elif version is None:
+            self.versions_not_compared.add(record.cell.system_name)
         elif version != record.system_version:
             yield f"system version {record.system_version}, now {version}"
         commit = record.environment.get("commit", "none")
@@ -217,7 +275,7 @@ class _Today:
             return None
 
     @staticmethod
-    def _version(system_version: Callable[[str], int], name: str) -> int | UserError:
+    def _version(system_version: Callable[[str], int | None], name: str) -> int | UserError | None:
         try:
             return system_version(name)
         except UserError as error:

@@ -139,6 +139,11 @@ class UpstreamSystem(SpectrogramSystem):
         corpus = [train() if entry in own else entry for entry in settings.corpus]
         return cls.artifact_key(settings, cell.seed) | {"corpus": corpus}
 
+    @property
+    def corpus(self) -> tuple[str, ...]:
+        """Return the entries of the audio that the encoder is pre-trained on."""
+        return tuple(self.settings.corpus)
+
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Return the key of the upstream too."""
         return (

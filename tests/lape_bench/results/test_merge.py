@@ -1,10 +1,12 @@
 """Records of several machines in one folder: taken whole, never over what is there."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lape_bench.records.record import find_records, read_record, write_record
+from lape_bench.records.record import ERROR, RECORD, find_records, read_record, write_record
 from lape_bench.results.load import load_results
 from tests.lape_bench.conftest import Bench
 from tests.lape_bench.report.test_leaderboard import write
@@ -111,7 +113,7 @@ def test_a_record_whose_folder_would_lie_outside_is_left_out(tmp_path: Path, ben
     elsewhere = record.cell.model_copy(update={"task": "../../elsewhere"})
     write_record(folder, record.model_copy(update={"cell": elsewhere}))
     code, _, error = bench("merge", str(tmp_path / "in" / "all"), str(tmp_path / "a"), "-q")
-    assert (code, "would lie outside" in error) == (1, True)
+    assert (code, "its task cannot be '../../elsewhere'" in error) == (1, True)
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
 
 
@@ -123,3 +125,87 @@ def test_a_folder_is_not_merged_into_one_that_lies_in_it_or_around_it(
     code, _, error = bench("merge", str(tmp_path / into), str(tmp_path / source), "-q")
     assert (code, error.count("\n")) == (2, 1)
     assert "contains the other" in error
+
+
+def link_to_a_file(folder: Path, outside: Path) -> None:
+    (folder / "notes.txt").symlink_to(outside / "secret")
+
+
+def link_to_a_folder(folder: Path, outside: Path) -> None:
+    (folder / "more").symlink_to(outside)
+
+
+def linked_error(folder: Path, outside: Path) -> None:
+    (folder / ERROR).symlink_to(outside / "secret")
+
+
+def linked_model(folder: Path, outside: Path) -> None:
+    (folder / "model").symlink_to(outside)
+
+
+def model_with_a_link(folder: Path, outside: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "weights.pt").symlink_to(outside / "secret")
+
+
+def model_with_a_linked_folder(folder: Path, outside: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "parts").symlink_to(outside)
+
+
+def model_with_a_fifo(folder: Path, outside: Path) -> None:
+    (folder / "model").mkdir()
+    os.mkfifo(folder / "model" / "weights.pt")
+
+
+def fifo(folder: Path, outside: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def another_program(folder: Path, outside: Path) -> None:
+    (folder / "evil.py").write_text("a private line")
+
+
+@pytest.mark.parametrize(
+    "addition",
+    [
+        link_to_a_file,
+        link_to_a_folder,
+        linked_error,
+        linked_model,
+        model_with_a_link,
+        model_with_a_linked_folder,
+        model_with_a_fifo,
+        fifo,
+        another_program,
+    ],
+)
+@pytest.mark.parametrize("status", ["finished", "failed"])
+def test_only_the_regular_files_of_a_record_are_taken(
+    addition: Callable[[Path, Path], None], status: str, tmp_path: Path, bench: Bench
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("a private line")
+    write(tmp_path / "a", 0)
+    ((folder, record),) = find_records(tmp_path / "a")[0]
+    write_record(folder, record.model_copy(update={"status": status}))
+    addition(folder, outside)
+    bench("merge", str(tmp_path / "all"), str(tmp_path / "a"), "-q")
+    files = contents(tmp_path / "all")
+    assert RECORD in {path.name for path in files}
+    assert b"a private line" not in files.values()
+    assert not any(path.is_symlink() for path in (tmp_path / "all").rglob("*"))
+
+
+def test_a_model_that_is_too_large_stays_behind_and_its_record_is_taken(
+    tmp_path: Path, bench: Bench
+) -> None:
+    write(tmp_path / "a", 0)
+    ((folder, _),) = find_records(tmp_path / "a")[0]
+    (folder / "model").mkdir()
+    with (folder / "model" / "weights.pt").open("wb") as weights:
+        weights.truncate(2**36)  # a sparse file
+    code, told, error = bench("merge", str(tmp_path / "all"), str(tmp_path / "a"), "-q")
+    assert (code, "1 records taken" in told, "at most" in error) == (1, True, True)
+    assert not list((tmp_path / "all").rglob("weights.pt"))

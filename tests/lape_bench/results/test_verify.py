@@ -12,7 +12,14 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import read_predictions, write_predictions
-from lape_bench.records.record import RunRecord, cell_folder, read_record, write_record
+from lape_bench.records.record import (
+    Cell,
+    RunRecord,
+    cell_folder,
+    identity_of,
+    read_record,
+    write_record,
+)
 from lape_bench.results.verify import VerificationResult, verify
 from tests.lape_bench.conftest import Bench
 
@@ -41,6 +48,27 @@ def rewrite(out: Path, **update: object) -> None:
     write_record(folder, read_record(folder).model_copy(update=update))
 
 
+def run_as(out: Path, **update: object) -> Path:
+    """Replace the record by one of another cell, with the identity and folder that it has; return that folder."""
+    folder = folder_of(out)
+    elsewhere = copied_as(out, out.with_name("changed"), **update)
+    shutil.rmtree(folder)
+    changed = out / elsewhere.relative_to(out.with_name("changed"))
+    shutil.move(elsewhere, changed)
+    return changed
+
+
+def copied_as(out: Path, into: Path, **update: object) -> Path:
+    """Copy the record as one of another cell, with the identity and folder that it has; return that folder."""
+    folder = folder_of(out)
+    record = read_record(folder).model_copy(update=update)
+    record = record.model_copy(update={"identity": identity_of(record)})
+    copy = cell_folder(into, record.cell, record.identity)
+    shutil.copytree(folder, copy)
+    write_record(copy, record)
+    return copy
+
+
 def predictions(out: Path, change: Callable[[list[str], np.ndarray, np.ndarray], None]) -> None:
     """Write other predictions and a record that names them."""
     folder = folder_of(out)
@@ -55,7 +83,7 @@ def found(out: Path, grade: str) -> list[str]:
     return [each.what for each in seen(out).findings if each.grade == grade]
 
 
-def seen(out: Path, version: int = 1) -> VerificationResult:
+def seen(out: Path, version: int | None = 1) -> VerificationResult:
     return verify(out, lambda name: version)
 
 
@@ -204,7 +232,7 @@ def test_predictions_that_have_lost_their_record_are_wrong(results: Path) -> Non
 def test_what_would_come_out_otherwise_today_is_outdated_and_not_wrong(
     update: dict[str, object], told: str, results: Path
 ) -> None:
-    rewrite(results, **update)
+    run_as(results, **update)
     assert any(told in what for what in found(results, "outdated"))
     assert not found(results, "wrong")
 
@@ -261,9 +289,10 @@ def test_failed_records_are_counted(results: Path) -> None:
 
 def test_the_command_s_exit_code_tells_a_machine(results: Path, bench: Bench) -> None:
     code, told, _ = bench("verify", str(results))
-    assert (code, told.count("\n")) == (0, 1)
+    assert (code, told.count("\n")) == (0, 2)
+    assert "not checked, since nothing else says them: selection, validation" in told
     assert "1 finished and 0 failed records; none wrong, none outdated" in told
-    rewrite(results, protocol_version=0)
+    run_as(results, protocol_version=0)
     assert bench("verify", str(results))[0] == 0
     code, told, _ = bench("verify", str(results), "--strict")
     assert code == 1
@@ -282,3 +311,96 @@ def test_the_command_s_exit_code_tells_a_machine(results: Path, bench: Bench) ->
 def test_a_folder_of_a_cell_has_the_name_that_is_looked_for(results: Path) -> None:
     record = read_record(folder_of(results))
     assert cell_folder(results, record.cell, record.identity) == folder_of(results)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"seed": 7},
+        {"fold": 3},
+        {"label_fraction": 0.5},
+        {"protocol": "knn"},
+        {"task": "synthetic-sounds@other"},
+        {"system": "supervised"},
+    ],
+    ids=str,
+)
+def test_a_cell_with_the_identity_of_another_is_wrong(
+    update: dict[str, object], results: Path
+) -> None:
+    cell = read_record(folder_of(results)).cell
+    rewrite(results, cell=cell.model_copy(update=update))
+    assert any("its identity does not follow" in what for what in found(results, "wrong"))
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"settings": {"linear": {}}},
+        {"system_versions": {"delores-m": 1}},
+        {"provenance": {"file": "another"}},
+        {"corpora": {"recordings": "0" * 64}},
+        {"identity": "ab" * 32},
+    ],
+    ids=str,
+)
+def test_an_identity_that_does_not_follow_from_the_record_is_wrong(
+    update: dict[str, object], results: Path
+) -> None:
+    rewrite(results, **update)
+    assert any("its identity does not follow" in what for what in found(results, "wrong"))
+
+
+def test_settings_of_a_cell_that_were_not_those_of_the_run_are_wrong(results: Path) -> None:
+    record = read_record(folder_of(results))
+    name, value = next(iter(record.settings.items()))
+    rewrite(results, cell=record.cell.model_copy(update={"settings": {name: "another"}}))
+    assert any(f"its cell has {name} = another" in what for what in found(results, "wrong"))
+    rewrite(results, cell=record.cell.model_copy(update={"settings": {name: value}}))
+    assert not found(results, "wrong")
+
+
+def test_predictions_that_two_seeds_share_are_doubtful(results: Path) -> None:
+    cell: Cell = read_record(folder_of(results)).cell
+    copied_as(results, results, cell=cell.model_copy(update={"seed": 1}))
+    assert not found(results, "wrong")
+    (what,) = found(results, "doubtful")
+    assert "the same predictions" in what
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.py:E", "folder/evil.py:E", "hear:evil", "checkpoint:evil.pt", "torchaudio:EVIL"]
+)
+def test_no_code_that_a_record_names_is_run(
+    name: str, results: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path, tmp_path / "folder"):
+        folder.mkdir(exist_ok=True)
+        (folder / "evil.py").write_text("from pathlib import Path\nPath('RAN').write_text('x')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    cell = read_record(folder_of(results)).cell
+    folder = run_as(results, cell=cell.model_copy(update={"system": name}))
+    for command in (
+        ["verify", str(results)],
+        ["report", "--out", str(results)],
+        ["show", str(folder)],
+    ):
+        bench(*command)
+        assert not list(tmp_path.rglob("RAN"))
+    code, told, _ = bench("verify", str(results))
+    assert (code, "wrong: " in told) == (0, False)
+
+
+def test_a_version_that_only_the_code_of_a_record_would_tell_is_not_compared(
+    results: Path,
+) -> None:
+    assert seen(results, version=None).versions_not_compared == ("log-mel-statistics",)
+
+
+def test_a_task_that_was_prepared_again_is_not_called_unprepared(results: Path) -> None:
+    task = read_record(folder_of(results)).task
+    assert task is not None
+    run_as(results, task=task.model_copy(update={"manifest_hash": "0" * 64}))
+    assert seen(results).not_compared == ()
+    assert any("prepared here" in what for what in found(results, "outdated"))

@@ -118,7 +118,7 @@ def test_two_clips_have_no_map() -> None:
 
 def test_the_command_draws_a_record_and_a_board(tmp_path: Path) -> None:
     write(tmp_path / "results", 0)
-    (folder,) = record_folders(tmp_path / "results")
+    (folder,) = record_folders(tmp_path / "results")[0]
     run("confusion", folder, "--file", tmp_path / "confusion.svg")
     run("seconds", "--out", tmp_path / "results", "--file", tmp_path / "seconds.png")
     record = read_record(folder)

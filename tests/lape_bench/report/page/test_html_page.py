@@ -39,7 +39,7 @@ def data_of(text: str) -> dict[str, Any]:
 
 def add(out: Path, **what: Any) -> None:
     """Give every record below a folder more to tell."""
-    for folder in record_folders(out):
+    for folder in record_folders(out)[0]:
         write_record(folder, read_record(folder).model_copy(update=what))
 
 
@@ -114,7 +114,7 @@ def test_confusions_are_summed_over_seeds_and_folds(tmp_path: Path) -> None:
         for fold in (1, 2):
             write(tmp_path, seed, fold, 2)
     (entry,) = data_of(page_of(tmp_path))["entries"]
-    assert np.array_equal(matrix_of(entry), confusions(*record_folders(tmp_path)))
+    assert np.array_equal(matrix_of(entry), confusions(*record_folders(tmp_path)[0]))
 
 
 def test_only_the_cells_behind_a_score_are_summed_up_and_the_others_are_listed(
@@ -131,7 +131,7 @@ def test_only_the_cells_behind_a_score_are_summed_up_and_the_others_are_listed(
         [0, 2, True],
         [1, 1, False],
     ]
-    counted = [each for each in record_folders(tmp_path) if read_record(each).cell.seed == 0]
+    counted = [each for each in record_folders(tmp_path)[0] if read_record(each).cell.seed == 0]
     assert len(counted) == 2
     assert np.array_equal(matrix_of(entry), confusions(*counted))
     assert {told["seed"] for told in entry["details"]["curves"]} == {0}
@@ -144,7 +144,7 @@ def test_where_no_seed_has_every_fold_all_cells_are_summed_up(tmp_path: Path) ->
         write(tmp_path, seed, 1, 2)
     (entry,) = data_of(page_of(tmp_path))["entries"]
     assert [cell[4] for cell in entry["cells"]] == [True, True]
-    assert np.array_equal(matrix_of(entry), confusions(*record_folders(tmp_path)))
+    assert np.array_equal(matrix_of(entry), confusions(*record_folders(tmp_path)[0]))
 
 
 def test_a_record_that_does_not_count_never_stands_for_a_score_from_a_table(
@@ -244,7 +244,7 @@ def test_stages_are_told_by_their_mean_time_and_highest_memory(tmp_path: Path) -
 
 def test_records_are_named_relative_to_the_folder_of_results(tmp_path: Path) -> None:
     write(tmp_path / "results", 0)
-    (folder,) = record_folders(tmp_path / "results")
+    (folder,) = record_folders(tmp_path / "results")[0]
     text = page_of(tmp_path / "results")
     (cell,) = data_of(text)["entries"][0]["cells"]
     assert tmp_path / "results" / cell[3] == folder

@@ -1,0 +1,53 @@
+"""Files that others wrote, opened without following links, waiting at a FIFO or reading without end."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from lape_bench.core.errors import UserError
+
+# Windows has neither.
+FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@contextmanager
+def open_regular(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
+
+    Args:
+        path: the file; folders on the way to it may be links.
+        most_bytes: the largest size that is opened.
+
+    Raises:
+        UserError: the path is a link, a folder, a FIFO or a device, or the file is too large.
+        OSError: it is missing or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, FLAGS | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{path} is a link, and links are not followed here") from error
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is not a regular file")
+        if status.st_size > most_bytes:
+            raise UserError(
+                f"{path} has {status.st_size:,} bytes", allowed=f"at most {most_bytes:,}"
+            )
+        yield file
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """Read a regular file; see `open_regular`."""
+    with open_regular(path, most_bytes) as file:
+        # Not most_bytes, since so much memory would be asked for at once.
+        content = file.read(os.fstat(file.fileno()).st_size + 1)
+    if len(content) > most_bytes:  # it has grown since it was opened
+        raise UserError(f"{path} has more than {most_bytes:,} bytes")
+    return content
