@@ -3,7 +3,7 @@
 The pretended GPU is torch's fake tensors (`torch.compiler_fake_tensor` in its documentation): they have a shape and a device,
 but no numbers. An operation refuses tensors of two devices, as a real GPU would. This is the only check that finds a tensor
 made without a device on a machine without a GPU. torch's "meta" device is public and needs less code, but mixes with CPU tensors
-in cat(), linear() and convolutions without an error, and cannot run a log-mel spectrogram.
+in linear(), embedding() and recurrent layers without an error, and cannot run a log-mel spectrogram.
 """
 
 from collections.abc import Iterator
