@@ -54,7 +54,7 @@ function row(entry, scale) {
   const described = { onmouseenter: (event) => mark(entry, event), onmouseleave: unmark };
   const cells = {
     rank: entry.rank ? (entry.rank[0] === entry.rank[1] ? `${entry.rank[0]}` : `${entry.rank[0]} to ${entry.rank[1]}`) : "",
-    deviation: percent(entry.std), seeds: `${entry.seeds} × ${folds(entry)}`,
+    std: percent(entry.std), seeds: `${entry.seeds} × ${folds(entry)}`,
     parameters: count(entry.parameters), minutes: entry.minutes.toFixed(1),
   };
   return node("tr", { role: "row", id: `row-${entry.id}`, onclick: () => openRecord(entry), ...described }, COLUMNS.map((column) => {

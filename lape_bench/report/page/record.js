@@ -93,8 +93,8 @@ function facts(entry) {
   ];
   if (!details) return lines;
   lines.push(["clips", Object.entries(details.clips).map(([side, clips]) => `${side} ${count(clips)}`).join(", ")]);
-  const decided = details.decided.map(([text, times]) => (times > 1 ? `${text} (${times} times)` : text));
-  if (decided.length) lines.push(["decided", decided.join("; ")]);
+  const selection = details.selection.map(([text, times]) => (times > 1 ? `${text} (${times} times)` : text));
+  if (selection.length) lines.push(["selection", selection.join("; ")]);
   for (const [what, hash] of Object.entries(details.provenance)) lines.push([what, path(hash)]);
   return lines;
 }
