@@ -138,6 +138,12 @@ def test_a_variant_is_held_to_the_rules_of_its_card(
     assert field in said
 
 
+def test_the_area_under_the_roc_curve_ranks_tasks_of_two_classes_alone(tmp_path: Path) -> None:
+    assert read_card(written(tmp_path, changed(metric="roc_auc"))).metric == "roc_auc"
+    three = changed(metric="roc_auc", classes=["robin", "wren", "crow"])
+    assert "'roc_auc' is for 2 classes, and the task has 3" in refusal(tmp_path, three)
+
+
 @pytest.mark.parametrize("missing", ["metric", "split", "license", "expected"])
 def test_a_missing_key_is_named(missing: str, tmp_path: Path) -> None:
     values = changed()

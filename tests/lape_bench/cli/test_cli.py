@@ -104,6 +104,8 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["report", "--suite", "open"], "--suite goes with --paper"),
         (["report", "--no-published"], "--no-published goes with --paper"),
         (["report", "--validation", "--html", "x.html"], "--validation is for the leaderboard"),
+        (["report", "--metric", "accuracy", "--html", "x.html"], "--metric is for the leaderboard"),
+        (["report", "--metric", "accuracy", "--validation"], "--metric is for the leaderboard"),
         (["report", "--paper", "unfused", "--format", "cells"], "no format 'cells'"),
         (
             ["report", "--paper", "x", "--published", "y.csv", "--no-published"],
@@ -238,6 +240,23 @@ def test_reports_go_into_files_whole(
     assert err == ""
     assert "\x1b" not in out
     assert "log-mel-statistics" in out
+
+
+def test_a_board_is_ranked_by_the_metric_that_is_asked_for(
+    synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    bench(*RUN_FLOOR, "--out", str(tmp_path))
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.rglob("record.json"))
+    ask = ["report", "--out", str(tmp_path), "--format", "json", "--metric"]
+    _, out, _ = bench(*ask, "macro_f1")
+    (row,) = json.loads(out)["rows"]
+    assert (row["metric"], row["score"]) == (
+        "macro_f1",
+        pytest.approx(record["metrics"]["macro_f1"]),
+    )
+    code, _, err = bench(*ask, "roc_auc")
+    assert code == 2
+    assert "no cell has the metric 'roc_auc'; roc_auc for tasks of two classes" in err
 
 
 def test_listings_name_every_task_and_say_which_are_prepared(synthetic: Path, bench: Bench) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -83,6 +84,20 @@ def test_the_manifest_says_of_each_clip_what_its_name_and_file_say(
         assert row.path == f"recordings/{row.clip_id}.wav"
         assert (row.seconds, row.rate) == (0.3, 8000)
     assert base.clips["content"].nunique() == 24
+
+
+def test_groups_and_folds_of_clips_are_those_of_the_manifest(
+    digits: Path, progress: Progress
+) -> None:
+    manifest, _ = prepare(DIGITS, digits, progress)
+    rows = np.array([len(manifest) - 1, 0])
+    groups, folds = manifest.groups_and_folds(rows)
+    assert groups == [manifest.clips["group"].iloc[row] for row in rows]
+    assert folds == [manifest.clips["fold"].iloc[row] for row in rows]
+    assert None not in [*groups, *folds]
+    table = manifest.clips.assign(group=None, fold=0)
+    without = Manifest(manifest.info, table)
+    assert without.groups_and_folds(rows) == ([None, None], [None, None])
 
 
 def test_all_variants_are_prepared_together_over_one_store(

@@ -183,6 +183,11 @@ def test_the_record_says_what_is_needed_to_recompute_and_trace_it(
     read = read_predictions(folder_of(record, tmp_path), record)
     assert metrics.score(read.log_probabilities, read.labels) == record.metrics
     assert np.allclose(np.exp(read.log_probabilities).sum(axis=1), 1, atol=1e-5)
+    table = load_manifest(load_card("synthetic-sounds")).clips.set_index("clip_id")
+    assert read.groups is not None
+    assert read.folds is not None
+    assert read.groups.to_pylist() == table.loc[read.clip_ids.to_pylist(), "group"].tolist()
+    assert set(read.folds.to_pylist()) == {None}  # the split is official
 
 
 def test_the_audit_reports_shortcuts_and_changes_nothing(
