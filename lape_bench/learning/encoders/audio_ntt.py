@@ -13,6 +13,9 @@ class AudioNTT(LogMelEncoder):
     Three blocks of a 3 x 3 convolution with 64 channels, batch norm, ReLU and 2 x 2 max-pooling. Each time step then passes
     two linear layers of `width`, and the steps are pooled by maximum plus mean.
 
+    LAPE's code pools so in pre-training, and by the mean alone when it classifies. Here the pooling is the same in both, as in
+    BYOL-A, so that a classifier gets the embedding that was trained.
+
     Args:
         width: d, the size of the embedding.
         log_mel: settings of the front end; the number of bands must be a multiple of 8.

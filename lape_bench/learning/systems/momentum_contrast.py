@@ -1,4 +1,9 @@
-"""Momentum contrast (MoCo, arXiv:1911.05722): a student's queries find a momentum teacher's keys in a queue of earlier keys."""
+"""Momentum contrast (MoCo, arXiv:1911.05722): a student's queries find a momentum teacher's keys in a queue of earlier keys.
+
+Batch norm differs from the paper, which trains on several GPUs and shuffles the clips between them before the teacher sees them (Sec. 3.3).
+There the statistics behind a query and its key come from other clips, so they do not give the pair away. On one GPU both
+branches normalize over the same clips, in whatever order. LAPE's code on one GPU does the same.
+"""
 
 import torch
 from pydantic import Field
