@@ -29,7 +29,9 @@ Force = Annotated[bool, typer.Option("--force", help="Run finished cells again."
 Audit = Annotated[
     bool, typer.Option("--audit", help="Also note what published shortcuts would report.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=4096, help="CPU threads; default: all cores.")
+]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task; 'bench tasks' lists them.")]
 SystemName = Annotated[
     str, typer.Argument(metavar="SYSTEM", help="A system; 'bench systems' lists them.")

@@ -59,7 +59,7 @@ def run(
         str | None, typer.Option(help="finetune, linear or knn; default: the system's own.")
     ] = None,
     label_fraction: Annotated[float, typer.Option(help="Share of the train labels used.")] = 1.0,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds, from 0.")] = 1,
     fold: Annotated[int | None, typer.Option(help="One fold; default: all.")] = None,
     settings: Settings = None,
     out: Out = Path("results"),

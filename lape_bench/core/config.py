@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lape_bench.core.errors import UserError, did_you_mean
 
+DEEPEST, MOST_VALUES, LARGEST_INTEGER = 50, 1_000_000, 2**63 - 1  # of YAML that people write
+LONGEST_VALUE = 80  # characters of a value in an error
+
 
 class Frozen(BaseModel):
     """A frozen model that refuses unknown keys."""
@@ -53,6 +56,51 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# Dates stay texts: no setting is a date, and YAML's own reader fails at one such as 2026-99-99.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _load_yaml(text: str) -> Any:
+    """Read YAML of reasonable size.
+
+    Raises:
+        ValueError: it is not YAML, a value does not fit its tag, or it is too large, nested too deeply, or holds itself;
+            the message is one line.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    # PyYAML raises all of these for texts that do not fit their tag, such as `!!bool x`.
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ValueError("a value does not fit its tag, or has too many digits") from error
+    _check_size(value)
+    return value
+
+
+def _check_size(value: Any) -> None:
+    """Raise a `ValueError` for what a few lines of YAML can stand for, by aliases and long numbers."""
+    waiting, values = [(value, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        values += 1
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        if values > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+        if isinstance(value, Mapping):
+            waiting += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(part, depth + 1) for part in value]
+        elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise ValueError(f"it holds an integer beyond {LARGEST_INTEGER:,}")
+
+
 def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
     """Read one YAML mapping into `model`.
 
@@ -64,10 +112,9 @@ def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})", next_step="check the path") from error
     try:
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML ({reason})") from error
+        values = _load_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not valid YAML ({error})") from error
     return validate(values, model, where=str(path))
 
 
@@ -101,9 +148,11 @@ def apply_pairs(pairs: Sequence[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise UserError(f"--set '{pair}' contradicts an earlier --set {parent}=...")
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise UserError(f"the value of --set '{pair}' cannot be read as YAML") from error
+            value = _load_yaml(text)
+        except ValueError as error:
+            raise UserError(
+                f"the value of --set '{_shortened(pair)}' cannot be read as YAML ({error})"
+            ) from error
         before = node.get(last)
         if isinstance(before, dict) and not isinstance(value, dict):
             raise UserError(f"--set '{pair}' contradicts an earlier --set {key.strip()}.…")
@@ -231,8 +280,12 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         message = first["msg"].removeprefix("Value error, ")
         message_text = f"'{path}': {message}" if path else message
         if not isinstance(first["input"], Mapping):
-            message_text += f" (it is {first['input']!r})"
+            message_text += f" (it is {_shortened(repr(first['input']))})"
     return message_text + (f"; and {len(others)} more" if others else "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

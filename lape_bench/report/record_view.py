@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
@@ -49,7 +50,7 @@ def find_folder(path: Path) -> Path:
 
 def record_view(record: RunRecord) -> Group:
     """Return a record as text and tables that rich can print."""
-    parts: list[Any] = [record.cell.title, _facts(record)]
+    parts: list[Any] = [Text(record.cell.title), _facts(record)]
     if record.stages:
         parts += ["", _stages(record)]
     if record.artifacts:
@@ -57,7 +58,7 @@ def record_view(record: RunRecord) -> Group:
     if record.curves:
         parts += ["", _curves(record)]
     if record.diagnosis:
-        parts += ["", *_diagnosis(record.diagnosis)]
+        parts += ["", *map(Text, _diagnosis(record.diagnosis))]
     return Group(*parts)
 
 
@@ -67,7 +68,7 @@ def _facts(record: RunRecord) -> Table:
     table.add_column(overflow="fold")
     for name, text in (_result(record) | _origin(record)).items():
         if text:
-            table.add_row(name, text)
+            table.add_row(name, Text(text))
     return table
 
 
@@ -111,7 +112,7 @@ def _origin(record: RunRecord) -> dict[str, str]:
 def _stages(record: RunRecord) -> Table:
     table = _table("stage", ("seconds", "right"), ("peak MiB", "right"))
     for stage in record.stages:
-        table.add_row(stage.name, f"{stage.seconds:.1f}", f"{stage.peak_memory_mib:,.0f}")
+        table.add_row(Text(stage.name), f"{stage.seconds:.1f}", f"{stage.peak_memory_mib:,.0f}")
     return table
 
 
@@ -119,7 +120,9 @@ def _artifacts(record: RunRecord) -> Table:
     table = _table("artifact", ("hash", "left"), ("seconds", "right"), ("", "left"))
     for artifact in record.artifacts:
         origin = "found in the cache" if artifact.found else "computed"
-        table.add_row(artifact.kind, artifact.hash[:12], f"{artifact.seconds:.1f}", origin)
+        table.add_row(
+            Text(artifact.kind), Text(artifact.hash[:12]), f"{artifact.seconds:.1f}", origin
+        )
     return table
 
 
@@ -130,9 +133,9 @@ def _curves(record: RunRecord) -> Table:
         names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
         for number, name in enumerate(names):
             values = [row[name] for row in rows if name in row]
-            head = (stage, str(len(rows))) if number == 0 else ("", "")
+            head = (Text(stage), str(len(rows))) if number == 0 else ("", "")
             ends = (f"{values[0]:.4g}", f"{values[-1]:.4g}")
-            table.add_row(*head, name.replace("_", " "), *ends, sparkline(values))
+            table.add_row(*head, Text(name.replace("_", " ")), *ends, sparkline(values))
     return table
 
 

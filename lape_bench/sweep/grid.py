@@ -77,7 +77,7 @@ class SweepConfig(Config):
     tasks: tuple[str, ...] = Field(min_length=1)
     protocols: tuple[str, ...] = Field((), description="none: each system's own")
     label_fractions: tuple[LabelFraction, ...] = Field((1.0,), min_length=1)
-    seeds: int = Field(1, ge=1, description="how many, from 0")
+    seeds: int = Field(1, ge=1, le=10_000, description="how many, from 0")
     resources: Resources = Field(Resources(), description="of each cell, where an engine runs it")
     grids: tuple["SweepConfig", ...] = Field((), description="more grids of the same sweep")
 

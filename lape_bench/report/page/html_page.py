@@ -84,7 +84,22 @@ def _asset(name: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:  # a setting is infinite, which JSON cannot say
+        return _json(_with_named_infinities(value))
+
+
+def _with_named_infinities(value: Any) -> Any:
+    """Replace numbers that are not finite by their names, such as "inf"."""
+    if isinstance(value, dict):
+        return {
+            str(key) if isinstance(key, float) else key: _with_named_infinities(part)
+            for key, part in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_with_named_infinities(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _data(

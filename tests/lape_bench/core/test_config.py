@@ -1,9 +1,18 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field
 
-from lape_bench.core.config import Config, apply_pairs, describe, flatten, read_yaml, validate
+from lape_bench.core.config import (
+    Config,
+    apply_pairs,
+    changed_settings,
+    describe,
+    flatten,
+    read_yaml,
+    validate,
+)
 from lape_bench.core.errors import UserError
 
 
@@ -113,3 +122,96 @@ def test_the_defaults_that_are_described_are_those_that_are_used() -> None:
 def test_an_unknown_nested_key_is_still_refused() -> None:
     with pytest.raises(UserError, match=r"'inner\.epoch' is not a known key.*epochs"):
         validate({"inner": {"epoch": 1}}, Deep, where="here")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-99-99",
+        "2026-13-01T99:99:99",
+        "!!timestamp x",
+        "!!int abc",
+        "!!float x",
+        "!!bool x",
+        "!!set x",
+        "!!binary =",
+        "!!python/object/apply:os.getcwd []",
+        "0x_",
+        "9" * 5000,
+        "9" * 30,
+        "-" + "9" * 30,
+        "[" * 3000,
+        "[" * 100 + "]" * 100,
+        "&a [*a]",
+        "&a {b: *a}",
+        "{[1]: 2}",
+        ".inf",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_value_that_is_no_sensible_number_is_refused_in_a_line_with_the_setting(
+    text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="width") as refusal:
+        validate(apply_pairs([f"width={text}"]), Outer, "settings")
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+    path = tmp_path / "card.yaml"
+    path.write_text(f"width: {text}")
+    with pytest.raises(UserError, match=r"card\.yaml") as refusal:
+        read_yaml(path, Outer)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_few_lines_that_stand_for_billions_of_values_are_refused(tmp_path: Path) -> None:
+    lines = ["a: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    path = tmp_path / "card.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match="values"):
+        read_yaml(path, Outer)
+
+
+def test_a_date_is_a_text() -> None:
+    assert apply_pairs(["day=2026-11-29"]) == {"day": "2026-11-29"}
+
+
+class Spelled(Config):
+    rates: tuple[float, ...] = (0.1,)
+    rate: float = 1  # an int, as people write it
+    width: int = 8
+    anything: Any = 1
+    finetune: Inner = Field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("values", "changed"),
+    [
+        ({}, {}),
+        ({"rates": [1e-1]}, {}),
+        ({"rates": [0.1, 2]}, {"rates": [0.1, 2.0]}),
+        ({"rate": 1}, {}),
+        ({"rate": 1.0, "width": "8"}, {}),
+        ({"width": "9"}, {"width": 9}),
+        ({"finetune": {}}, {}),
+        ({"finetune": {"epochs": 3}}, {}),
+        ({"finetune": {"epochs": 4.0}, "width": 8}, {"finetune": {"epochs": 4}}),
+        ({"anything": 1.0}, {"anything": 1.0}),  # a plug-in may treat it otherwise
+        ({"anything": True}, {"anything": True}),
+    ],
+    ids=str,
+)
+def test_only_settings_that_change_anything_are_kept_and_in_one_spelling(
+    values: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    kept = changed_settings(values, Spelled, "settings")
+    assert repr(kept) == repr(changed)
+
+
+class Needs(Config):
+    width: int
+    twice: int = 0
+
+
+def test_a_setting_that_is_required_is_kept() -> None:
+    assert changed_settings({"width": 3, "twice": 0}, Needs, "settings") == {"width": 3}

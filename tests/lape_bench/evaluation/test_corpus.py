@@ -1,5 +1,6 @@
 """What an upstream learns from: train clips of tasks and folders, and never what validates or tests."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared, prepare
 from lape_bench.data.splits import make_split
-from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus, open_corpus
+from lape_bench.evaluation.corpus import EvaluatedTask, corpus_state, load_corpus, open_corpus
 
 WriteClip = Callable[..., Path]
 RATE = 16_000
@@ -324,7 +325,7 @@ def test_several_entries_are_joined_with_ids_under_the_name_of_their_entry(
         (["synthetic-sound"], "neither a task nor a folder: did you mean 'synthetic-sounds'?"),
         (["nowhere/at all"], "names 'nowhere/at all', which is neither a task nor a folder;"),
         (["synthetic-sounds@odd"], "no variant of synthetic-sounds 'odd'"),
-        (["empty"], "empty holds no audio; .aif"),
+        (["empty"], "empty holds no audio; .aac"),
         (["text"], "text can be read"),
         (["text/a.wav"], "neither a task nor a folder"),
         ([], "the corpus is empty; names of tasks, or folders of audio"),
@@ -355,3 +356,46 @@ def test_a_folder_may_be_given_from_the_home_folder(
 ) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert len(load(progress, [f"~/{folder.name}"])) == 3
+
+
+def state(progress: Progress, *entries: str) -> dict[str, str]:
+    return corpus_state(entries, "fsdd-digits", progress)
+
+
+def test_the_state_of_a_folder_follows_its_audio_and_nothing_else(
+    folder: Path, tmp_path: Path, progress: Progress, write_clip: WriteClip
+) -> None:
+    before = state(progress, str(folder))[str(folder)]
+    (folder / "notes.txt").write_text("other notes")
+    for path in folder.rglob("*.wav"):
+        path.touch()
+    assert state(progress, str(folder)) == {str(folder): before}
+    copy = shutil.copytree(folder, tmp_path / "on another machine")
+    assert state(progress, str(copy)) == {str(copy): before}
+    write_clip(folder / "b-2.flac", 9)
+    assert state(progress, str(folder)) != {str(folder): before}
+
+
+def test_other_audio_of_the_same_size_and_time_is_another_state(
+    folder: Path, progress: Progress
+) -> None:
+    path = folder / "b" / "1.wav"
+    before, times = state(progress, str(folder)), path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert state(progress, str(folder)) != before
+
+
+def test_the_state_of_a_task_is_its_manifest_and_the_evaluated_task_has_none(
+    synthetic: Path, progress: Progress
+) -> None:
+    manifest = ensure_prepared(load_card("synthetic-sounds"), progress)
+    entries = ["target", "fsdd-digits", "synthetic-sounds"]
+    assert state(progress, *entries) == {"synthetic-sounds": manifest.hash}
+
+
+def test_a_fifo_in_a_corpus_is_not_waited_for(folder: Path, progress: Progress) -> None:
+    os.mkfifo(folder / "pipe.wav")
+    assert len(load(progress, [str(folder)])) == 3

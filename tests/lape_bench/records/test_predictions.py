@@ -1,5 +1,6 @@
 """Predictions: written, read back with and without their scores, refused where no run has written them."""
 
+import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -168,3 +169,77 @@ def test_only_the_same_clips_with_the_same_classes_are_one_test_set() -> None:
         digest(["a\0b"], [0], ("x", "y")),
     ]
     assert len({same, *others}) == 1 + len(others)
+
+
+def claims(rows: int, **changes: object) -> Callable[[Path], None]:
+    """Make a small file that stands for so many clips, each with the same long ID."""
+
+    def write(path: Path) -> None:
+        names = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), ["a"])
+        columns = {
+            "clip_id": pa.DictionaryArray.from_arrays(
+                np.zeros(rows, np.int32), [changes.get("clip_id", "x")]
+            ).cast(
+                pa.large_string() if len(str(changes.get("clip_id", ""))) > 100 else pa.string()
+            ),
+            "label": names,
+            "predicted": names,
+            "log_probabilities": pa.FixedSizeListArray.from_arrays(
+                pa.array(np.zeros(3 * rows, np.float32)),
+                type=pa.list_(pa.field("element", pa.float32(), nullable=False), 3),
+            ),
+        }
+        metadata = {"classes": changes.get("classes", '["a", "b", "c"]')}
+        table = pa.table(columns, metadata=metadata)
+        pq.write_table(table, path, compression="zstd")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (claims(10, classes="[" * 100_000), "cannot be read"),
+        (claims(10, classes="{}"), "list of names"),
+        (claims(10, classes='["a", 1, "c"]'), "list of names"),
+        (claims(10, classes='["a", "a", "c"]'), "twice"),
+        (claims(10, classes=json.dumps([str(n) for n in range(20_000)])), "claims 20,000 classes"),
+        (claims(10_000, clip_id="x" * 100_000), "clip_id"),
+    ],
+    ids=["deep", "mapping", "numbers", "twice", "many classes", "long ids"],
+)
+def test_a_small_file_that_stands_for_too_much_is_refused(
+    write: Callable[[Path], None], reason: str, written: tuple[Path, RunRecord]
+) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    write(path)
+    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
+    for read in (read_predictions, read_predicted_classes):
+        with pytest.raises(UserError, match=reason):
+            read(folder, known)
+
+
+def test_more_clips_than_any_task_has_are_refused_before_they_are_unpacked(
+    written: tuple[Path, RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lape_bench.records.predictions.MOST_CLIPS", 3)
+    with pytest.raises(UserError, match="claims 4 clips, more than 3"):
+        read_predictions(*written)
+    monkeypatch.setattr("lape_bench.records.predictions.MOST_CLIPS", 4)
+    monkeypatch.setattr("lape_bench.records.predictions.MOST_SCORES", 11)
+    with pytest.raises(UserError, match="claims 12 scores, more than 11"):
+        read_predictions(*written)
+
+
+def test_ids_in_a_dictionary_are_read_unless_they_are_too_long(
+    written: tuple[Path, RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    pq.write_table(pq.read_table(path), path, use_dictionary=True)
+    known = record.model_copy(update={"predictions_sha256": sha256(path.read_bytes()).hexdigest()})
+    assert read_predictions(folder, known).clip_ids.to_pylist() == list("wxyz")
+    monkeypatch.setattr("lape_bench.records.predictions.MOST_TEXT_BYTES", 3)
+    with pytest.raises(UserError, match="'clip_id' takes 4 bytes, more than 3"):
+        read_predictions(folder, known)

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lape_bench.core.errors import UserError
+from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import (
     SEAL,
     ArtifactUse,
@@ -155,3 +157,156 @@ def test_an_argument_of_a_system_makes_no_folders_of_its_own(
     folder = cell_folder(tmp_path, Cell(system=system, task="t", protocol="linear"), "f" * 64)
     assert folder.relative_to(tmp_path).parts == ("t", name, "linear-1-seed0-ffffffff")
     folder.mkdir(parents=True)
+
+
+def write_values(folder: Path, values: dict[str, object]) -> None:
+    """Write a record of any values, sealed as a program would."""
+    body = json.dumps(values, indent=2).removesuffix("\n}").encode()
+    (folder / "record.json").write_bytes(
+        body + SEAL + f'"{sha256(body).hexdigest()}"\n}}\n'.encode()
+    )
+
+
+NAN, INFINITE = float("nan"), float("inf")
+COUNTS = {"encoder": 1, "inference": 1, "training": 1}
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"metrics": {"accuracy": NAN}},
+        {"metrics": {"accuracy": INFINITE}},
+        {"metrics": {"accuracy": 10**400}},
+        {"validation": NAN},
+        {"validation": -1},
+        {"audit": {"one_random_crop": {"accuracy": INFINITE}}},
+        {"parameters": COUNTS | {"encoder": 10**400}},
+        {"parameters": COUNTS | {"encoder": -1}},
+        {"macs_per_second": 10**30},
+        {"stages": [{"name": "train", "seconds": INFINITE, "peak_memory_mib": 0}]},
+        {"stages": [{"name": "train", "seconds": 1, "peak_memory_mib": NAN}]},
+        {"artifacts": [{"kind": "upstream", "hash": "0", "seconds": NAN}]},
+        {"system_version": 10**30},
+        {"protocol_version": -1},
+        {"identity": "../../../x"},
+        {"provenance": {"file": "\x1b[2J"}},
+        {"selection": {"\x1b]0;title\x07": "validation"}},
+        {"environment": {"device": "cpu\x9b31m"}},
+        {"finished_at": "\u202e6202"},
+        {"settings": {"deep": json.loads("[" * 300 + "]" * 300)}},
+    ],
+    ids=lambda update: str(update)[:40],
+)
+def test_values_that_no_run_writes_are_refused_in_a_line_that_a_terminal_can_show(
+    update: dict[str, object], written: tuple[Path, RunRecord]
+) -> None:
+    folder, record = written
+    write_values(folder, {**record.model_dump(mode="json"), **update})
+    with pytest.raises(UserError, match=r"record\.json is not a readable record") as refusal:
+        read_record(folder)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"task": ".."},
+        {"task": "a/b"},
+        {"task": "a" * 300},
+        {"task": ""},
+        {"task": "a\nb"},
+        {"system": ".."},
+        {"system": "a\nbench: all records hold"},
+        {"system": "\x1b[31mred"},
+        {"seed": 10**30},
+        {"seed": -1},
+        {"fold": 10**30},
+        {"label_fraction": NAN},
+        {"label_fraction": 10**400},
+    ],
+    ids=str,
+)
+def test_a_cell_that_cannot_have_a_folder_or_a_row_is_refused(
+    update: dict[str, object], written: tuple[Path, RunRecord]
+) -> None:
+    folder, record = written
+    values = record.model_dump(mode="json")
+    write_values(folder, {**values, "cell": values["cell"] | update})
+    with pytest.raises(UserError, match=r"record\.json is not a readable record"):
+        read_record(folder)
+
+
+def test_an_infinite_setting_is_allowed(written: tuple[Path, RunRecord]) -> None:
+    folder, record = written
+    write_record(folder, record.model_copy(update={"settings": {"clip": INFINITE}}))
+    assert read_record(folder).settings == {"clip": INFINITE}
+
+
+def test_the_error_of_a_failed_run_is_shown_with_escapes(written: tuple[Path, RunRecord]) -> None:
+    folder, record = written
+    write_record(folder, record.model_copy(update={"status": "failed", "error": "a\x1b[2Jb"}))
+    assert read_record(folder).error == r"a\x1b[2Jb"
+
+
+def linked(place: Path, record: Path) -> None:
+    place.symlink_to(record)
+
+
+def linked_to_endless_zeros(place: Path, record: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+def fifo(place: Path, record: Path) -> None:
+    os.mkfifo(place)
+
+
+def a_folder(place: Path, record: Path) -> None:
+    place.mkdir()
+
+
+def huge(place: Path, record: Path) -> None:
+    with place.open("wb") as file:
+        file.truncate(2**40)  # a sparse file
+
+
+@pytest.mark.parametrize("make", [linked, linked_to_endless_zeros, fifo, a_folder, huge])
+@pytest.mark.parametrize("name", ["record.json", "predictions.parquet"])
+def test_what_is_no_regular_file_of_reasonable_size_is_named_and_the_others_are_read(
+    name: str,
+    make: Callable[[Path, Path], None],
+    written: tuple[Path, RunRecord],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder, _ = written
+    out = tmp_path_factory.mktemp("results")
+    for copy in ("good", "bad"):
+        (out / copy).mkdir()
+        for file in ("record.json", "predictions.parquet"):
+            (out / copy / file).write_bytes((folder / file).read_bytes())
+    (out / "bad" / name).unlink()
+    make(out / "bad" / name, folder / name)
+    records, problems = find_records(out)
+    for place, each in records:
+        try:
+            read_predictions(place, each)
+        except UserError as error:
+            problems.append(str(error))
+    assert out / "good" in [place for place, _ in records]
+    (problem,) = problems
+    assert str(out / "bad" / name) in problem
+
+
+def test_a_folder_that_is_a_link_and_one_with_an_odd_name_are_named(
+    written: tuple[Path, RunRecord], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, _ = written
+    out = tmp_path_factory.mktemp("results")
+    (out / "link").symlink_to(folder)
+    odd = out / os.fsdecode(b"\x1b[2J\xff")
+    odd.mkdir()
+    (odd / "record.json").write_text("{")
+    records, problems = find_records(out)
+    assert records == []
+    assert any("link is a link" in problem for problem in problems)
+    assert any(r"\x1b[2J\udcff" in problem for problem in problems)
+    assert all(problem.isprintable() for problem in problems)
