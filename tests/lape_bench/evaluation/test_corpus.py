@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,13 @@ def folder(tmp_path: Path, write_clip: WriteClip) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded, as it happens."""
     names: list[str] = []
-    read = audio.read
+    decode = audio.decode
 
-    def noted(path: Path, *how: Any) -> tuple[audio.Samples, int]:
+    def noted(path: Path, *how: Any) -> Iterator[audio.Samples]:
         names.append(path.name)
-        return read(path, *how)
+        return decode(path, *how)
 
-    monkeypatch.setattr(audio, "read", noted)
+    monkeypatch.setattr(audio, "decode", noted)
     return names
 
 
