@@ -2,8 +2,9 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -11,10 +12,14 @@ from rich.text import Text
 
 from lape_bench.cli.options import Quiet, TaskName, Verbose, print_table, start_progress
 from lape_bench.core.errors import UserError
-from lape_bench.core.paths import home
+from lape_bench.core.paths import home, manifest_path, write_text
 from lape_bench.data.catalog import all_cards, load_card, published_lock
 from lape_bench.task import TaskCard
 
+if TYPE_CHECKING:
+    from lape_bench.data.manifest import SkippedClip
+
+MOST_SKIPPED = 10  # clips to name one by one
 MOST_PATHS = 20  # of fetched files to name one by one
 logger = logging.getLogger(__name__)
 
@@ -57,8 +62,7 @@ def prepare(
             f"{own_card.reference}: {len(manifest):,} clips, {hours:.2f} h, manifest {manifest.hash[:12]}"
             + (f", {len(info.skipped)} skipped" if info.skipped else "")
         )
-        for skipped in info.skipped:
-            logger.info(f"skipped {skipped.clip_id}: {skipped.reason}")
+        _list_skipped(own_card.reference, info.skipped)
         for difference in differences(own_card, manifest):
             print(f"  differs from the card: {difference}")
     if delete_archives:
@@ -66,6 +70,20 @@ def prepare(
         print(f"deleted {deleted.bytes / 2**20:,.0f} MiB of archives")
         for name, reason in deleted.kept:
             print(f"  kept {name}: {reason}")
+
+
+def _list_skipped(reference: str, skipped: "Sequence[SkippedClip]") -> None:
+    """Show the first clips that were skipped, and write the list of all beside the manifest."""
+    file = manifest_path(reference).with_suffix(".skipped.tsv")
+    if not skipped:
+        file.unlink(missing_ok=True)
+        return
+    lines = [f"{clip.clip_id}\t{clip.reason}\n" for clip in skipped]
+    write_text(file, "clip_id\treason\n" + "".join(lines))
+    for clip in skipped[:MOST_SKIPPED]:
+        logger.info(f"skipped {clip.clip_id}: {clip.reason}")
+    if len(skipped) > MOST_SKIPPED:
+        logger.info(f"skipped {len(skipped):,} clips in all; {file} lists them")
 
 
 @app.command(epilog="Example: bench data fetch esc10 && bench data prepare esc10")

@@ -16,7 +16,9 @@ from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import require_exists, write_text
 from lape_bench.data.audio import SUFFIXES, seconds_of
+from lape_bench.data.audio_files import files_below, is_audio
 from lape_bench.data.catalog import own_card, own_names, task_names
+from lape_bench.data.clip_names import named_alike, printable
 from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.readers import class_folders, clip_table
 from lape_bench.data.readers.synthetic import SUFFIX
@@ -91,6 +93,7 @@ def new_task(
         recordings, listing, notes = _folder(source, columns, audio)
     else:
         recordings, listing, notes = _table(source, columns, audio)
+    listing = [named_alike(clip) for clip in listing]
     classes = _classes(source, listing)
     window_seconds, window = _window(listing, window_seconds)
     values = _card_values(name, listing, recordings) | {
@@ -386,13 +389,9 @@ def _left_out(root: Path, listing: Sequence[ClipEntry], with_sides: bool) -> lis
     """Name what lies below a folder and is not a clip of the task."""
     taken = {clip.path for clip in listing}
     used = {parent for path in taken for parent in path.parents}
-    other = [path for path in class_folders.files_below(root) if path not in taken]
-    audio = sorted(
-        path.relative_to(root).as_posix() for path in other if class_folders.is_audio(path)
-    )
-    kinds = Counter(
-        path.suffix.lower() or path.name for path in other if not class_folders.is_audio(path)
-    )
+    other = [path for path in files_below(root) if path not in taken]
+    audio = sorted(path.relative_to(root).as_posix() for path in other if is_audio(path))
+    kinds = Counter(path.suffix.lower() or path.name for path in other if not is_audio(path))
     above = [root, *(class_folders.subfolders(root) if with_sides else ())]
     folders = [folder for parent in above for folder in class_folders.subfolders(parent)]
     empty = [folder.relative_to(root).as_posix() for folder in folders if folder not in used]
@@ -417,4 +416,4 @@ def _normal(path: Path) -> Path:
 
 def _some(names: Sequence[str]) -> str:
     more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return printable(", ".join(names[:NAMED])) + more

@@ -4,7 +4,7 @@ A task and its variants are prepared together, since they share their recordings
 """
 
 import logging
-import unicodedata
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio_store import ClipFacts, Recording
 from lape_bench.data.catalog import load_card, load_reader
+from lape_bench.data.clip_names import named_alike, printable
 from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
 from lape_bench.data.sources.gather import Gathered, gather
@@ -70,6 +71,8 @@ def prepare(
         else:
             listings.append((variant, *listed))
     recordings = _recordings(card, [listing for _, listing, _ in listings])
+    if not skip_bad:
+        _refuse_missing(card, recordings)
     manifests: list[Manifest] = []
 
     def accept(facts: list[ClipFacts]) -> None:
@@ -109,22 +112,34 @@ def _listing(
         )
     first: dict[str, ClipEntry] = {}
     twice: list[Reason] = []
-    for clip in sorted(map(_named_alike, listing), key=lambda clip: (clip.clip_id, clip.path)):
+    for clip in sorted(map(named_alike, listing), key=lambda clip: (clip.clip_id, clip.path)):
         before = first.setdefault(clip.clip_id, clip)
         if before is clip:
             continue
         if not skip_bad:
             raise UserError(
-                f"{_shown(before.path)} and {_shown(clip.path)} have the same clip id '{clip.clip_id}'",
+                f"{printable(before.path)} and {printable(clip.path)} have the same clip id '{clip.clip_id}'",
                 next_step="remove one of each such pair, or leave out the second with --skip-bad",
             )
-        twice.append((clip.clip_id, f"{_shown(clip.path)} is a second clip of this id"))
+        twice.append((clip.clip_id, f"{printable(clip.path)} is a second clip of this id"))
     listing = list(first.values())
     if card.split.rule == "drawn":
         listing = sorted(draw_split(listing, card))
     if card.state:  # of published data sets some share groups by design, and `verify` says so
         _refuse_shared_groups(card, listing)
     return listing, twice
+
+
+def _refuse_missing(card: TaskCard, recordings: Sequence[Recording]) -> None:
+    """Refuse recordings that are not there, before any is decoded."""
+    missing = [str(r.path) for r in recordings if not os.path.lexists(r.path)]
+    if missing:
+        more = f", and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
+        raise UserError(
+            f"{len(missing):,} of {len(recordings):,} clips of {card.name} cannot be used, since their recordings "
+            f"are not there: {printable(', '.join(missing[:NAMED]))}{more}",
+            next_step="add them, or leave them out with --skip-bad",
+        )
 
 
 def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
@@ -138,20 +153,6 @@ def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
             f"{len(shared)} groups ({card.group}) of {card.reference} stand on several sides, such as '{shared[0]}'",
             next_step="fix the table: all clips of a group on one side, or a score says too much",
         )
-
-
-def _named_alike(clip: ClipEntry) -> ClipEntry:
-    """Spell ids and groups as every machine does: composed Unicode, and what is no UTF-8 escaped."""
-    group = None if clip.group is None else _spelled(clip.group)
-    return clip._replace(clip_id=_spelled(clip.clip_id), group=group)
-
-
-def _spelled(name: str) -> str:
-    return unicodedata.normalize("NFC", _shown(name))
-
-
-def _shown(name: str | Path) -> str:
-    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _recordings(card: TaskCard, listings: Iterable[list[ClipEntry]]) -> list[Recording]:
@@ -184,7 +185,9 @@ def _usable(
         bad |= _of_two_classes(listing, facts_of)
     if bad and not skip_bad:
         named = [
-            f"{_shown(clip.path)}: {bad[clip.clip_id]}" for clip in listing if clip.clip_id in bad
+            f"{printable(clip.path)}: {bad[clip.clip_id]}"
+            for clip in listing
+            if clip.clip_id in bad
         ]
         more = f", and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         raise UserError(

@@ -21,8 +21,10 @@ from lape_bench.core.paths import home, sha256, write_text
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio import SUFFIXES
+from lape_bench.data.audio_files import files_below, is_audio, warn_of_passed_over
 from lape_bench.data.audio_store import Clips, Recording, open_store
 from lape_bench.data.catalog import load_card, task_names
+from lape_bench.data.clip_names import printable
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.system import TARGET_AUDIO
@@ -125,6 +127,7 @@ def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[
 def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]]:
     """Open every audio file below a folder, decoded once for as long as no file changes."""
     root, recordings = _audio_files(entry)
+    warn_of_passed_over(root)
     state = _folder_state(root, recordings, progress)
     name = hashlib.sha256(json.dumps([str(root), state]).encode()).hexdigest()[:32]
     index_file = home() / "corpora" / f"{name}.json"
@@ -133,7 +136,9 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
     index = json.loads(index_file.read_text(encoding="utf-8"))
     contents, left_out = index["contents"], index["left_out"]
     if left_out:
-        examples = [f"{path} ({problem})" for path, problem in list(left_out.items())[:NAMED]]
+        examples = [
+            f"{printable(path)} ({problem})" for path, problem in list(left_out.items())[:NAMED]
+        ]
         logger.warning(
             f"left out of the corpus {root}: {len(left_out)} files, such as {', '.join(examples)}"
         )
@@ -181,7 +186,13 @@ def _audio_files(entry: str) -> tuple[Path, list[Recording]]:
             + (f": {hint}" if hint else ""),
             next_step="'bench tasks' lists the tasks; a folder is given by its path",
         )
-    paths = [p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    named = [path for path in files_below(root) if is_audio(path)]
+    paths = [path for path in named if path.is_file()]
+    if len(paths) < len(named):  # links that lead nowhere, named pipes
+        example = printable(next(path for path in named if not path.is_file()))
+        logger.warning(
+            f"left out of the corpus {root}: {len(named) - len(paths)} that are no files, such as {example}"
+        )
     if not paths:
         raise UserError(f"the folder {root} holds no audio", allowed=", ".join(sorted(SUFFIXES)))
     # By id, as `recordings_again` lists them: paths sort otherwise if a folder and a file begin alike.

@@ -1,3 +1,5 @@
+import shutil
+import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +8,7 @@ import pytest
 import soundfile
 
 from lape_bench.core.progress import Progress
+from lape_bench.data.catalog import load_card
 from lape_bench.data.prepare import prepare
 from tests.tasks.layouts import (
     drawn,
@@ -185,3 +188,23 @@ def test_spoiled_sentences_are_named_and_can_be_left_out(
 def test_submissions_below_no_language_are_not_listed(tmp_path: Path) -> None:
     place_submission(tmp_path / "downloads" / "Aaron-20080318-kdl")
     assert listed(tmp_path, "voxforge") == {}
+
+
+def test_unpacked_submissions_beside_archives_are_taken_and_copies_of_archives_once(
+    write_clip: Callable[..., Path], tmp_path: Path, progress: Progress
+) -> None:
+    given, seed = tmp_path / "given", 0
+    for language in ("de", "en", "es", "fr", "it", "ru"):
+        for user in range(4):
+            folder = given / TREE.format(language) / f"{language}{user}-20100101-abc"
+            for sentence in range(2):
+                seed += 1
+                write_clip(folder / "wav" / f"{sentence}.wav", seed, 0.5)
+            if user < 2:
+                with tarfile.open(f"{folder}.tgz", "w:gz") as archive:
+                    archive.add(folder, folder.name)
+            if user == 0:
+                shutil.rmtree(folder)  # of user 1 the copy stays beside its archive
+    manifest, _ = prepare(load_card("voxforge"), given, progress)
+    assert len(manifest) == 6 * 4 * 2
+    assert set(manifest.clips["label"].value_counts()) == {8}

@@ -1,17 +1,15 @@
 """A folder for each class, perhaps below folders for the sides: the layout that people's own recordings come in.
 
-    [{train, val or test}/]{class}/.../{clip}.wav        or another ending of `SUFFIXES`
+    [{train, val or test}/]{class}/.../{clip}.wav        or another ending of `audio.SUFFIXES`
 
-Hidden files and folders, and files that are no audio, are passed over.
+Links to folders are followed. Files that are no audio are passed over, and hidden files and folders with a warning.
 """
 
-import os
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.data.audio import SUFFIXES
+from lape_bench.data.audio_files import files_below, is_audio, warn_of_passed_over
 from lape_bench.task import SIDE_NAMES, ClipEntry, Reader, SplitName, TaskCard, may_hold_data
 
 
@@ -30,6 +28,7 @@ def list_clips(root: Path, with_sides: bool) -> list[ClipEntry]:
         root: the folder of them all.
         with_sides: whether class folders lie below folders for the sides, as `has_sides` tells.
     """
+    warn_of_passed_over(root)
     places = _sides(root) if with_sides else {root: None}
     return [
         ClipEntry(path.relative_to(root).with_suffix("").as_posix(), path, label, side, None, None)
@@ -86,18 +85,6 @@ def class_name(folder: Path) -> str:
             f"the name of the folder {shown} is not UTF-8", next_step="rename it"
         ) from error
     return unicodedata.normalize("NFC", folder.name)
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, sorted, without hidden ones; a link to a folder is not followed."""
-    for place, inside, names in os.walk(folder):
-        inside[:] = sorted(name for name in inside if may_hold_data(Path(name)))
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
-
-
-def is_audio(path: Path) -> bool:
-    """Tell by its ending whether a file is audio."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def subfolders(root: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from lape_bench.core.errors import UserError, did_you_mean
+from lape_bench.data.clip_names import find_spelled_alike
 from lape_bench.task import SIDE_NAMES, ClipEntry, Columns, Reader, Segment, SplitName, TaskCard
 
 SEPARATORS = ",;\t"
@@ -150,7 +151,7 @@ def _inside(text: str, root: Path, row: CsvRow) -> Path:
     if path == root:
         raise UserError(f"{row} names {text}, which is the folder", allowed="a recording in it")
     if path.is_relative_to(root):
-        return path
+        return find_spelled_alike(path, root)
     if path.resolve().is_relative_to(root.resolve()):
         return root / path.resolve().relative_to(root.resolve())
     raise UserError(

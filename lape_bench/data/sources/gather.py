@@ -26,7 +26,7 @@ from lape_bench.core.progress import Progress, Stopped
 from lape_bench.data.catalog import load_reader
 from lape_bench.data.sources import archives
 from lape_bench.runtime import cpu_cores
-from lape_bench.task import Generator, Recordings, TaskCard
+from lape_bench.task import Generator, Recordings, TaskCard, may_hold_data
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +224,24 @@ def _parts_of_many(card: TaskCard, path: Path) -> Iterator[UnpackedPart | Archiv
         yield Archive(file, place, partial(archives.check, file, card), is_optional=True)
     if not archived:
         yield UnpackedPart(path, path.name, f"folder {path.name}")
+    else:
+        yield from _unpacked_beside(path, path, archived)
+
+
+def _unpacked_beside(folder: Path, given: Path, archived: Sequence[Path]) -> Iterator[UnpackedPart]:
+    """Yield the folders without archives that lie beside archives; an unpacked copy of an archive is left out."""
+    copies = {file.parent / archives.bare_name(file.name) for file in archived}
+    with_archives = {parent for file in archived for parent in file.parents}
+    for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if not may_hold_data(inside):
+            continue
+        if inside in copies and inside not in with_archives:
+            logger.info(f"left out {inside}: the archive beside it is taken")
+        elif inside in with_archives:
+            yield from _unpacked_beside(inside, given, archived)
+        else:
+            place = inside.relative_to(given.parent).as_posix()
+            yield UnpackedPart(inside, place, f"folder {place}")
 
 
 def _given_file(card: TaskCard, path: Path) -> UnpackedPart | Archive:

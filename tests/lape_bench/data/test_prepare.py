@@ -20,6 +20,7 @@ from lape_bench.data import audio
 from lape_bench.data.audio_store import STORE_RATE, open_store
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import COLUMNS, INFO, Manifest, load_manifest
+from lape_bench.data.new_task import new_task
 from lape_bench.data.prepare import prepare
 from lape_bench.data.sources.archives import downloads
 from lape_bench.task import ClipEntry, Expected, SplitRule, TaskCard
@@ -202,6 +203,27 @@ def test_a_label_that_the_card_does_not_know_is_named_with_the_nearest(
     assert "did you mean 'Dog bark'?" in said
     assert "Fire crackling" in said, "the classes are listed"
     assert not files_below(cache)
+
+
+def test_recordings_that_are_not_there_are_named_before_any_is_decoded(
+    tmp_path: Path, write_clip: WriteClip, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["path,label"]
+    for number in range(40):
+        lines.append(f"{number}.wav,{'ab'[number % 2]}")
+        if number < 20:
+            write_clip(tmp_path / f"{number}.wav", number)
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    new_task("own", tmp_path / "clips.csv", {}).write()
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "decode", lambda *arguments: pytest.fail("decoded"))
+        with pytest.raises(UserError) as caught:
+            prepare(load_card("own"), None, progress)
+    message = one_line(caught)
+    assert "20 of 40 clips of own cannot be used" in message
+    assert "and 10 more" in message
+    [manifest] = prepare(load_card("own"), None, progress, skip_bad=True)
+    assert (len(manifest), len(manifest.info.skipped)) == (20, 20)
 
 
 def test_mislabeled_clips_are_all_named_and_can_be_left_out(

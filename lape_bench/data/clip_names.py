@@ -1,0 +1,73 @@
+"""Clips are named alike on every machine: composed Unicode, and bytes that are no UTF-8 are escaped."""
+
+import os
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+
+from lape_bench.task import ClipEntry
+
+
+def named_alike(clip: ClipEntry) -> ClipEntry:
+    """Spell a clip's id and group as every machine does."""
+    group = None if clip.group is None else spelled(clip.group)
+    return clip._replace(clip_id=spelled(clip.clip_id), group=group)
+
+
+def spelled(name: str) -> str:
+    """Return a name in composed Unicode, with bytes that are no UTF-8 escaped."""
+    return unicodedata.normalize("NFC", printable(name))
+
+
+def printable(name: str | Path) -> str:
+    """Return a name that can be printed: bytes that are no UTF-8 are escaped."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def find_spelled_alike(path: Path, root: Path) -> Path:
+    """Return the file that a path names in another Unicode form, or in Latin-1; `path` if there is none.
+
+    Archives made on a Mac decompose letters with accents; old archives hold names in Latin-1.
+    """
+    if os.path.lexists(path):
+        return path
+    place = root
+    for part in path.relative_to(root).parts:
+        if not os.path.lexists(place / part):
+            part = _names_in(place, _changed_at(place)).get(_letters(part), part)
+        place /= part
+    return place if os.path.lexists(place) else path
+
+
+@lru_cache(maxsize=64)
+def _names_in(folder: Path, changed_at: int) -> dict[str, str]:
+    """Map the letters of the names in a folder to the names; without letters that two names share.
+
+    Args:
+        folder: the folder.
+        changed_at: when it changed last, so that an older listing is not taken for today's.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return {}
+    by_letters: dict[str, str] = {}
+    for name in names:
+        letters = _letters(name)
+        by_letters[letters] = "" if letters in by_letters else name
+    return {letters: name for letters, name in by_letters.items() if name}
+
+
+def _changed_at(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _letters(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(name).decode("latin-1")
+    return unicodedata.normalize("NFC", name)
