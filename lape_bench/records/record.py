@@ -255,7 +255,7 @@ def cell_folder(out: Path, cell: Cell, identity: str) -> Path:
 def _place_problem(record: RunRecord) -> str:
     """Say why a record's cell cannot have a folder; empty if it can."""
     task, system = record.cell.task, record.cell.system
-    if not re.fullmatch(r"[\w.@-]{1,200}", task) or task in (".", ".."):
+    if not re.fullmatch(r"[^/\\\n\t]+", task) or task in (".", "..") or len(task.encode()) > 200:
         return f"its task cannot be '{task[:LONGEST_NAME]}'"
     folder = cell_folder(Path(), record.cell, "").parent.name
     if "\n" in system or folder in ("", ".", ".."):
