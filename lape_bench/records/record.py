@@ -20,7 +20,7 @@ from lape_bench.core.paths import write_text
 from lape_bench.core.printable import is_printable, printable
 from lape_bench.core.regular_files import read_regular
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 MOST_BYTES = 2**24  # of a record
 LONGEST_NAME = 120  # characters of a folder's name; a system's argument may be a long path
 PROTOCOL_VERSION = 1  # raised whenever the protocol changes in a way that could change a score
