@@ -205,7 +205,7 @@ def test_a_setting_that_does_not_say_what_it_is_is_noted_and_breaks_nothing(resu
 
     kind = as_system(Filters)
     kind.Settings = Settings
-    kind.build_encoder = lambda system: kind.encoder_kind({})
+    kind.build_encoder = lambda system: kind.encoder_class({})
     said = before_training(results(kind))
     (note,) = [result for result in said if result.status == "note"]
     assert note.detail.startswith("without a description: width;")
@@ -914,9 +914,9 @@ def test_a_system_that_is_no_encoder_is_checked_from_outside_alone(results: Chec
     said = list(results(Foreign))
     assert failing(said) == []
     (inside,) = [result for result in said if result.group == "encoder"]
-    assert (inside.status, inside.detail[:35]) == (
+    assert (inside.status, inside.detail[:36]) == (
         "skipped",
-        "the system is no EncoderSystem, so ",
+        "the system is not an EncoderSystem, ",
     )
 
 

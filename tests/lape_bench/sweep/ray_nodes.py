@@ -43,6 +43,6 @@ def workers() -> dict[int, str]:
             title = path.read_bytes().replace(b"\0", b" ").decode().strip()
         except OSError:  # it has just ended
             continue
-        if title.startswith("ray::_run_there"):
+        if title.startswith("ray::_run_on_node"):
             found[int(path.parent.name)] = title
     return found
