@@ -423,7 +423,7 @@ def test_the_command_that_pretrain_proposes_can_be_pasted(
 def test_a_corpus_that_holds_test_clips_fails_the_cell_and_says_so(
     own_artifacts: Path, bench: Bench, tmp_path: Path
 ) -> None:
-    (data,) = (own_artifacts / "data").iterdir()
+    (data,) = (own_artifacts / "data").glob("synthetic-sounds-*")
     words = ["--system", "delores-s", *SETTINGS, *ONE_EPOCH, *MACHINE, "--out", str(tmp_path / "r")]
     code, _, err = bench("run", *words, "--set", f"corpus={data}")
     assert code == 1
