@@ -88,7 +88,7 @@ class PatchDropBranch(MomentumBranch):
         self.share = settings.patch_drop
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return the key, (batch, key_features), of what is left of the log-mels, (batch, n_mels, frames)."""
+        """Return keys, shape (batch, key_features), of log-mels (batch, n_mels, frames) without the dropped patches."""
         keep_mask = None
         if self.share:
             batch, n_mels, frames = features.shape

@@ -87,7 +87,7 @@ class TorchaudioBundle(LayeredSystem):
     def build_encoder(self) -> BundleEncoder:
         """Return the bundle's model with its weights."""
         model = self._model()
-        # Around some models stands a wrapper that normalizes batches, and makes text of what comes out.
+        # Some models come in a wrapper that normalizes batches and turns their outputs into text.
         inner: Any = model.get_submodule("model") if hasattr(model, "model") else model
         inner.aux = None  # the head of a model for speech recognition
         normalize = self.bundle._normalize_waveform

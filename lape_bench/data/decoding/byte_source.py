@@ -71,7 +71,7 @@ class FileRange(io.RawIOBase):
         self._place += len(content)
         return content
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # buffers have a type from Python 3.12 on
         """Fill a buffer, and return how many bytes were read."""
         content = self.read(len(buffer))
         buffer[: len(content)] = content

@@ -125,7 +125,10 @@ def test_a_class_without_source_says_so_and_leaves_nothing_that_another_could_fi
 
 def test_verify_takes_the_record_of_a_class_that_is_gone_for_outdated() -> None:
     lb.evaluate(MyEncoder, TASK, protocol="knn")
-    versions = lambda name: load_system(name).version  # noqa: E731
+
+    def versions(name: str) -> int:
+        return load_system(name).version
+
     there = verify(Path("results"), versions)
     assert "cannot be loaded" not in " ".join(finding.what for finding in there.findings)
     SYSTEMS._classes.clear()  # another process

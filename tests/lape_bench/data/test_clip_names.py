@@ -12,10 +12,10 @@ NAME = "käuze/Ünter 1.wav"
 
 
 def place(root: Path, name: str | bytes) -> None:
-    path = os.path.join(os.fsencode(root), os.fsencode(name))  # noqa: PTH118  bytes of any kind
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    path = os.path.join(os.fsencode(root), os.fsencode(name))  # noqa: PTH118  # pathlib takes no bytes
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120  # the same
     try:
-        with open(path, "wb"):  # noqa: PTH123
+        with open(path, "wb"):  # noqa: PTH123  # the same
             pass
     except OSError:
         pytest.skip("this file system takes no such name")

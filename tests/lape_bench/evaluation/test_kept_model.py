@@ -41,7 +41,7 @@ def kept(tmp_path: Path, system: str | type = "log-mel-statistics", **options: o
         protocol="linear",
         out=tmp_path / "results",
         keep_model=True,
-        **options,  # type: ignore[arg-type]
+        **options,  # type: ignore[arg-type]  # of any option
     )
     assert results.problems == []
     return results.folders[0]
