@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from lape_bench.core.progress import Progress
+from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
-from lape_bench.learning.training.linear_probe import LinearConfig, Windows, fit_linear
+from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
+from lape_bench.learning.training.probe_selection import EmbeddedWindows
 from lape_bench.system import RunContext
 from tests.benchmarks.test_views import seconds
 
@@ -58,7 +60,8 @@ def test_a_probe_with_five_penalties_takes_little_longer_than_its_products(bench
     train, validation = windows(10_000, 1), windows(2_000, 2)
 
     def fit() -> None:
-        fit_linear(train, validation, CLASSES, "accuracy", LinearConfig(), Progress(quiet=True))
+        quiet = Progress(quiet=True)
+        fit_linear(train, validation, CLASSES, "accuracy", LinearConfig(), Seeds(0), quiet)
 
     took = benchmark.pedantic(lambda: seconds(fit, rounds=1), rounds=1)
     # An iteration is two products: scores, and the gradient.
@@ -69,13 +72,13 @@ def test_a_probe_with_five_penalties_takes_little_longer_than_its_products(bench
     assert took < 500 * product
 
 
-def windows(count: int, seed: int) -> Windows:
+def windows(count: int, seed: int) -> EmbeddedWindows:
     """Embeddings of a few classes that lie in each other's way."""
     means = 0.03 * torch.randn(CLASSES, FEATURES, generator=torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (count,), generator=draw)
     embeddings = (means[labels] + torch.randn(count, FEATURES, generator=draw)).relu()
-    return Windows(embeddings, torch.arange(count), labels)
+    return EmbeddedWindows(embeddings, torch.arange(count), labels, torch.arange(count))
 
 
 def test_embeddings_are_found_several_times_faster_than_they_are_made(

@@ -27,7 +27,8 @@ from lape_bench.learning.training.checkpoints import load_strictly, load_tensors
 from lape_bench.learning.training.finetune import STAGE as FINETUNING
 from lape_bench.learning.training.finetune import Classifier, FinetuneConfig, fit_classifier
 from lape_bench.learning.training.inference import class_log_probabilities
-from lape_bench.learning.training.linear_probe import EmbeddedWindows, LinearConfig, fit_linear
+from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
+from lape_bench.learning.training.probe_selection import EmbeddedWindows
 from lape_bench.plugins.single_file import class_code
 from lape_bench.system import (
     Cell,
@@ -179,16 +180,17 @@ class EncoderSystem(System):
                 self.head = NearestNeighbors(train.embeddings, labels, classes)
                 summary = TrainingSummary()
             else:
-                self.head, chosen, value = fit_linear(
+                fitted = fit_linear(
                     train,
                     held_out,
                     classes,
                     self.target.metric,
                     self.settings.linear,
+                    context.seeds,
                     context.progress,
                 )
-                selection = {chosen: "validation"} if self.uses_validation else {}
-                summary = TrainingSummary(selection=selection, validation=value)
+                self.head = fitted.head
+                summary = TrainingSummary(selection=fitted.selection, validation=fitted.score)
             self.head = self.head.to(context.device)
         return summary
 
@@ -275,7 +277,8 @@ class EncoderSystem(System):
                 f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first:,} of {len(labeled.clips):,}",
                 next_step="'bench systems check' looks for the cause, such as silence or a window that is too short",
             )
-        return EmbeddedWindows(embeddings, owner, labeled.labels)
+        groups = getattr(labeled, "groups", torch.arange(len(labeled.labels)))
+        return EmbeddedWindows(embeddings, owner, labeled.labels, groups)
 
     def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:
         classes = len(self.target.classes)

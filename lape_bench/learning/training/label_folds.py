@@ -55,7 +55,7 @@ class LabelFolds:
     def description(self) -> str:
         """Return how a choice is made with these folds, such as "5-fold cross-validation of the 180 labeled clips"."""
         if not self.folds:
-            return self.remark
+            return f"a default, since there are {self.remark}"
         if len(self.folds) == 1:
             text = f"a hold-out of {self.n_scored:,} of the {self.clips:,} labeled clips"
         else:
@@ -96,7 +96,7 @@ def label_folds(labels: Tensor, groups: Tensor, seeds: Seeds) -> LabelFolds:
             folds = divided
             remark = "groups divided because whole groups would leave classes without train clips"
     if len({int(c) for fold in folds for c in classes[fold.held]}) < 2:
-        return LabelFolds((), len(classes), "nothing: too few labeled clips to hold any out")
+        return LabelFolds((), len(classes), "too few labeled clips to hold any out")
     return LabelFolds(folds, len(classes), remark)
 
 

@@ -2,8 +2,7 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,14 +12,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import skip_init
 
-from lape_bench import metrics
 from lape_bench.core.config import Config
-from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.learning.training.inference import average_by_clip
+from lape_bench.core.seeding import Seeds
+from lape_bench.learning.training.probe_selection import (
+    EmbeddedWindows,
+    FittedProbe,
+    select_and_fit,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,37 +35,9 @@ class LinearConfig(Config):
     C: tuple[PositiveFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         min_length=1,
-        description="inverse strength of the L2 penalty; validation selects one if several are given",
+        description="inverse strength of the L2 penalty; of several, the labeled clips select one by cross-validation, or the "
+        "middle one is taken if there are too few of them",
     )
-
-
-@dataclass(frozen=True)
-class EmbeddedWindows:
-    """Embeddings of the windows of labeled clips.
-
-    Attributes:
-        embeddings: shape (windows, features), float32, on the CPU.
-        owner: index of each window's clip, shape (windows,).
-        labels: class of each clip, shape (clips,).
-    """
-
-    embeddings: Tensor
-    owner: Tensor
-    labels: Tensor
-
-
-class FittedProbe(NamedTuple):
-    """A fitted classifier and how it was selected.
-
-    Attributes:
-        layer: scaler and regression as one linear layer.
-        chosen: the selected C, such as "C = 0.01".
-        validation: the metric on the validation clips; None without them.
-    """
-
-    layer: nn.Linear
-    chosen: str
-    validation: float | None
 
 
 def fit_linear(
@@ -72,50 +46,59 @@ def fit_linear(
     classes: int,
     metric: str,
     config: LinearConfig,
+    seeds: Seeds,
     progress: Progress,
 ) -> FittedProbe:
-    """Fit a logistic regression on standardized embeddings, and select its penalty on validation.
+    """Fit a logistic regression to standardized embeddings of labeled clips, and select its penalty (`select_and_fit`).
 
-    Every window is an example, weighted so that each clip counts once.
+    Every window is an example, weighted so that each clip counts once. Each fit has a scaler of its own.
 
     Args:
-        train: labeled windows; the scaler is fitted to them too.
-        validation: windows that select C; may be None if `config` has one value.
+        train: the labeled windows.
+        validation: windows of further labeled clips that select C, or None to select inside the labeled ones.
         classes: number of classes.
-        metric: selects C; ties go to the higher mean log-likelihood, then to the stronger penalty.
+        metric: selects C.
         config: the values of C.
+        seeds: of the run, for the folds.
         progress: shows the fits.
 
     Raises:
-        UserError: there are several values and no validation clips, or all labels are of one class.
+        UserError: all labels are of one class.
     """
-    if validation is None and len(config.C) > 1:
-        raise UserError(
-            f"linear.C names {len(config.C)} values, but the task leaves no clips to choose on",
-            next_step="give one value, such as --set linear.C=[1.0]",
-        )
-    if len(torch.unique(train.labels)) < 2:
-        raise UserError("the labeled clips are all of one class; a classifier needs two")
-    targets = train.labels[train.owner].numpy()
-    weights = 1 / torch.bincount(train.owner)[train.owner].numpy()
+
+    def fit(windows: EmbeddedWindows, values: Sequence[float]) -> Iterator[nn.Linear]:
+        return fit_penalties(windows, values, classes)
+
+    return select_and_fit(fit, "C", config.C, train, validation, metric, seeds, progress)
+
+
+def fit_penalties(
+    windows: EmbeddedWindows, values: Sequence[float], classes: int
+) -> Iterator[nn.Linear]:
+    """Fit one logistic regression for each inverse penalty.
+
+    Args:
+        windows: examples; the scaler is fitted to them too.
+        values: of C.
+        classes: number of classes.
+    """
+    targets = windows.labels[windows.owner].numpy()
+    weights = windows.window_weights().numpy()
     # In float64: in float32 the point where the solver stops depends on how sums are rounded.
-    exact = train.embeddings.to(torch.float64, copy=True).numpy()
+    exact = windows.embeddings.to(torch.float64, copy=True).numpy()
     scaler = StandardScaler(copy=False).fit(exact, sample_weight=weights)
-    examples = scaler.transform(
-        exact
-    )  # in place: for a large task this is most of the memory of a run
-    best: tuple[tuple[float, float], float, nn.Linear] | None = None
-    with progress.task("logistic regression", len(config.C), "fits") as task:
-        for value in sorted(config.C):
-            model = _fit_regression(value, examples, targets, weights)
-            candidate = _as_layer(scaler, model, classes)
-            task.advance()
-            quality = _quality(candidate, validation, metric) if validation else (0.0, 0.0)
-            if best is None or quality > best[0]:
-                best = quality, value, candidate
-    assert best is not None
-    (score, _), inverse_penalty, layer = best
-    return FittedProbe(layer, f"C = {inverse_penalty:g}", score if validation else None)
+    # In place: for a large task this is most of the memory of a run.
+    examples = scaler.transform(exact)
+    basis = None
+    if 2 * len(examples) <= examples.shape[1]:
+        # Weights with an L2 penalty lie in the span of the examples. In a basis of it the fit is the same, and takes less time.
+        with threadpool_limits(1):
+            basis, coordinates = np.linalg.qr(examples.T)
+        examples = np.ascontiguousarray(coordinates.T)
+    for value in values:
+        model = _fit_regression(value, examples, targets, weights)
+        coefficients = model.coef_ if basis is None else model.coef_ @ basis.T
+        yield _as_layer(scaler, model, coefficients, classes)
 
 
 def _fit_regression(
@@ -137,17 +120,14 @@ def _fit_regression(
     return model
 
 
-@torch.no_grad()
-def _quality(layer: nn.Linear, windows: EmbeddedWindows, metric: str) -> tuple[float, float]:
-    by_window = layer(windows.embeddings).log_softmax(dim=1)
-    rows = average_by_clip(by_window, windows.owner, len(windows.labels)).log_softmax(dim=1)
-    value = metrics.score(rows.numpy(), windows.labels.numpy())[metric]
-    return value, float(rows.gather(1, windows.labels[:, None]).mean())
-
-
-def _as_layer(scaler: StandardScaler, model: LogisticRegression, classes: int) -> nn.Linear:
+def _as_layer(
+    scaler: StandardScaler,
+    model: LogisticRegression,
+    coefficients: NDArray[np.float64],
+    classes: int,
+) -> nn.Linear:
     """Fold standardization and regression into one layer; a class without a label never wins."""
-    coefficients, intercepts = model.coef_, model.intercept_
+    intercepts = model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])

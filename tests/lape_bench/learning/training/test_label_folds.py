@@ -63,10 +63,15 @@ def test_with_groups_the_folds_are_those_of_stratified_group_k_fold() -> None:
 @pytest.mark.parametrize(
     ("labels", "groups", "sizes", "description"),
     [
-        ([0, 1, 2], None, [], "nothing: too few labeled clips to hold any out"),
-        ([0, 0, 0], None, [], "nothing: too few labeled clips to hold any out"),
+        ([0, 1, 2], None, [], "a default, since there are too few labeled clips to hold any out"),
+        ([0, 0, 0], None, [], "a default, since there are too few labeled clips to hold any out"),
         # Of the class with two clips alone nothing could be told apart.
-        ([0, 1, 2, 2], None, [], "nothing: too few labeled clips to hold any out"),
+        (
+            [0, 1, 2, 2],
+            None,
+            [],
+            "a default, since there are too few labeled clips to hold any out",
+        ),
         ([0, 0, 1, 1], None, [2, 2], "2-fold cross-validation of the 4 labeled clips"),
         (
             [0, 0, 1, 1, 2],
