@@ -182,7 +182,7 @@ class Checkpoint(Adapter, AudioNTTSystem):
     def build_encoder(self) -> CheckpointEncoder:
         """Return AudioNTT with the file's tensors."""
         settings = self.settings
-        content = load_tensors(self.path, torch.device("cpu"))
+        content = load_tensors(self.path, torch.device("cpu"), has_checksum=False)
         checkpoint = _find(content, settings.prefix, self.path)
         log_mel = _log_mel(checkpoint, content.get("log_mel"), settings.mel_scale)
         return CheckpointEncoder(checkpoint, log_mel, settings.allow_missing, str(self.path))

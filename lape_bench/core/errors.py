@@ -7,6 +7,7 @@ defect of ours and keeps its traceback.
 import difflib
 import errno
 import os
+import shutil
 import sysconfig
 import textwrap
 import traceback
@@ -17,6 +18,7 @@ from pathlib import Path
 from lape_bench.core.printable import printable
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+FULL_BELOW = 2**15  # bytes left on a disk that has just refused some
 CANNOT_WRITE = {
     errno.EACCES,
     errno.EEXIST,
@@ -52,11 +54,15 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes hand errors back by pickle, which would pass the whole message as `what`.
-        return _rebuild, (self.what, self.allowed, self.next_step)
+        return _rebuild, (type(self), self.what, self.allowed, self.next_step)
 
 
-def _rebuild(what: str, allowed: str, next_step: str) -> UserError:
-    return UserError(what, allowed=allowed, next_step=next_step)
+class DamagedFile(UserError):
+    """A file of the harness does not hold what was written to it."""
+
+
+def _rebuild(kind: type[UserError], what: str, allowed: str, next_step: str) -> UserError:
+    return kind(what, allowed=allowed, next_step=next_step)
 
 
 def summarize_error(error: BaseException) -> str:
@@ -110,17 +116,29 @@ def _is_about(error: OSError, place: Path) -> bool:
     return named.is_relative_to(place.parent) or place.is_relative_to(named)
 
 
+def _is_of_full_disk(error: BaseException, place: Path) -> bool:
+    """Tell whether a failure comes of a full disk; torch's writer of files says so in no words."""
+    if isinstance(error, OSError):
+        return error.errno in FULL_DISK
+    if error.__context__ is not None and _is_of_full_disk(error.__context__, place):
+        return True
+    existing = next((path for path in (place, *place.absolute().parents) if path.exists()), None)
+    return existing is not None and shutil.disk_usage(existing).free < FULL_BELOW
+
+
 @contextmanager
 def explain_write_errors(place: Path) -> Iterator[None]:
     """Turn a full disk or a place that cannot be written into a `UserError` that names it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
+    except (OSError, RuntimeError) as error:
+        if _is_of_full_disk(error, place):
             raise UserError(
                 f"the disk that holds {place} is full",
                 next_step=f"free some space, or choose another disk: {ELSEWHERE}",
             ) from error
+        if not isinstance(error, OSError):
+            raise
         if error.errno in CANNOT_WRITE and _is_about(error, place):
             raise UserError(
                 f"{place} cannot be written ({error.strerror})",

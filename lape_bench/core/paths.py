@@ -1,15 +1,13 @@
 """Where the harness keeps data on this machine, and how it writes there without leaving halves."""
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -112,30 +110,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def checkpoint_folder(work: Path, stamp: Mapping[str, Any]) -> int:
-    """Make a folder for a run's checkpoints, or keep that of a killed run.
-
-    What was left there under another stamp (device, precision, threads, packages, state of the code) is
-    dropped: a run that went on from it could end with other bytes.
-
-    Returns:
-        How often the run was taken up after a kill.
-    """
-    path = work / "stamp.json"
-    resumed = 0
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        resumed = before.pop("resumed") + 1
-        if before != dict(stamp):
-            resumed = 0
-    if not resumed:
-        shutil.rmtree(work, ignore_errors=True)
-        with explain_write_errors(work):
-            work.mkdir(parents=True)
-    write_text(path, json.dumps({**stamp, "resumed": resumed}))
-    return resumed
 
 
 def digest(path: Path, kind: str) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lape_bench import metrics
-from lape_bench.core.paths import new_file
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
+from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 
 
 class EpochScores:
@@ -32,8 +33,7 @@ class EpochScores:
 
     def __call__(self, epoch: int, score: Callable[[Clips], Tensor]) -> None:
         """Keep the scores of an epoch, shape (clips, classes)."""
-        with new_file(self.folder / f"{epoch}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, score(self.test).numpy())
+        save_tensors(self.folder / f"{epoch}.pt", {"scores": score(self.test)})
 
 
 def best_epoch(folder: Path, labels: NDArray[np.int64], metric: str) -> dict[str, float] | None:
@@ -46,10 +46,14 @@ def best_epoch(folder: Path, labels: NDArray[np.int64], metric: str) -> dict[str
 
     Returns:
         None if there are no epochs.
+
+    Raises:
+        DamagedFile: a file of scores is damaged.
     """
     best: dict[str, float] | None = None
-    for path in sorted(folder.glob("*.npy"), key=lambda path: int(path.stem)):
-        scores = {**metrics.score(np.load(path), labels), "epoch": float(path.stem)}
+    for path in sorted(folder.glob("*.pt"), key=lambda path: int(path.stem)):
+        of_epoch = load_tensors(path, torch.device("cpu"))["scores"].numpy()
+        scores = {**metrics.score(of_epoch, labels), "epoch": float(path.stem)}
         if best is None or scores[metric] > best[metric]:
             best = scores
     return best

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lape_bench.core.config import validate
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import DamagedFile, UserError
+from lape_bench.core.folder_checksums import find_damage
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.data import audio
@@ -21,6 +22,7 @@ from lape_bench.runtime.device import Compute, torch_settings_restored
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext, System, TargetTask
 
+AGAIN = "run its cell again with --keep-model, or keep_model=True"
 CHUNK = 64  # files that are in memory at a time
 
 
@@ -133,8 +135,10 @@ def _cell_folder(given: Path) -> Path:
         raise UserError(
             f"{folder} holds no kept model",
             allowed=f"a cell's folder with a record and a folder {MODEL}",
-            next_step="run its cell again with --keep-model, or keep_model=True",
+            next_step=AGAIN,
         )
+    if damage := find_damage(folder / MODEL):
+        raise DamagedFile(f"the kept model is damaged: {damage}", next_step=AGAIN)
     return folder
 
 

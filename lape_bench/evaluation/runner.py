@@ -19,10 +19,19 @@ from numpy.typing import NDArray
 
 from lape_bench import metrics
 from lape_bench.core.config import Config
-from lape_bench.core.errors import FAILURES, UserError, explain_write_errors, summarize_error
-from lape_bench.core.paths import checkpoint_folder, staged_folder, write_text
+from lape_bench.core.errors import (
+    FAILURES,
+    DamagedFile,
+    UserError,
+    explain_write_errors,
+    summarize_error,
+)
+from lape_bench.core.folder_checksums import find_damage, write_checksums
+from lape_bench.core.paths import staged_folder, write_text
 from lape_bench.core.progress import Progress
+from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
 from lape_bench.core.seeding import Seeds
+from lape_bench.core.work_folder import checkpoint_folder, was_resumed
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.splits import Split, random_like
@@ -92,7 +101,7 @@ def finished_record(planned: PlannedCell, options: RunOptions) -> RunRecord | No
     if record is None or options.force:
         return None
     lacks_audit = options.audit and record.audit is None
-    lacks_model = options.keep_model and not (folder / MODEL).is_dir()
+    lacks_model = options.keep_model and find_damage(folder / MODEL, remember=True) != ""
     return None if lacks_audit or lacks_model else record
 
 
@@ -227,14 +236,36 @@ def _run_and_record(
     progress: Progress,
     artifact_store: ArtifactStore | None,
 ) -> RunRecord:
+    run = partial(_run, resolved, options, folder, progress, artifact_store)
     try:
-        record = _run(resolved, options, folder, progress, artifact_store)
+        try:
+            record = run()
+        except FAILURES as error:
+            if not _may_come_of_leftovers(error, folder / WORK):
+                raise
+            title = resolved.planned.cell.title
+            logger.warning(
+                f"{title}: starting again without what an earlier run left: {summarize_error(error)}"
+            )
+            shutil.rmtree(folder / WORK, ignore_errors=True)
+            record = run()
     except FAILURES as error:  # whatever a system raises, the record says so and other cells go on
         write_text(folder / ERROR, traceback.format_exc())
         return _failed(resolved.planned, folder, summarize_error(error))
     (folder / ERROR).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return record
+
+
+def _may_come_of_leftovers(error: BaseException, work: Path) -> bool:
+    """Tell whether a run may have failed because of damaged files that an earlier run left.
+
+    Files of ours tell damage by their checksums. Those of a plug-in need not, and must not make every later run fail.
+    """
+    if isinstance(error, DamagedFile):
+        return True
+    lacks_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return was_resumed(work) and not isinstance(error, UserError) and not lacks_memory
 
 
 def _run(
@@ -339,9 +370,16 @@ class _EvaluationData:
 
 def _keep_model(system: System, folder: Path) -> None:
     with staged_folder(folder) as staging:
-        system.save(staging.path)
+        _save(system, staging.path)
         shutil.rmtree(folder / MODEL, ignore_errors=True)
         staging.name = MODEL
+
+
+def _save(system: System, folder: Path) -> None:
+    """Have a system write its model to a folder, and add checksums."""
+    with explain_write_errors(folder):  # here, where a full disk is still full
+        system.save(folder)
+        write_checksums(folder)
 
 
 def _test_results(
@@ -420,18 +458,24 @@ class _Trained(Config):
 
 
 def _trained(system: System, data: TrainingData, context: RunContext) -> _Trained:
-    """Train, or take up a model whose training an earlier, killed run had finished."""
+    """Train, or take up a model whose training an earlier, killed run had finished.
+
+    Raises:
+        DamagedFile: what that run left is damaged.
+    """
     model, path = context.work_folder / MODEL, context.work_folder / "trained.json"
     if path.is_file():
+        trained = _Trained.model_validate(read_sealed_json(path))
+        if damage := find_damage(model):
+            raise DamagedFile(damage)
         system.load(model, context)
-        trained = _Trained.model_validate_json(path.read_text(encoding="utf-8"))
         context.profiler.costs += trained.stages
         return trained
     before = len(context.profiler.costs)
     with context.stage("train"):
         summary = system.train(data, context)
     model.mkdir(exist_ok=True)
-    system.save(model)
+    _save(system, model)
     trained = _Trained(
         summary=summary,
         stages=tuple(context.profiler.costs[before:]),
@@ -447,7 +491,7 @@ def _trained(system: System, data: TrainingData, context: RunContext) -> _Traine
             for each in context.artifacts
         ),
     )
-    write_text(path, trained.model_dump_json())
+    write_sealed_json(path, trained.model_dump(mode="json"))
     return trained
 
 

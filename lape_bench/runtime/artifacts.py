@@ -6,6 +6,7 @@ description (`artifact.json`), and what making it took (`made.json`).
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -21,8 +22,12 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from lape_bench.core.config import Config
-from lape_bench.core.errors import explain_write_errors
-from lape_bench.core.paths import PART, checkpoint_folder, home, sha256, staged_folder, write_text
+from lape_bench.core.errors import DamagedFile, UserError, explain_write_errors
+from lape_bench.core.paths import PART, home, sha256, staged_folder, write_text
+from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
+from lape_bench.core.work_folder import checkpoint_folder
+
+logger = logging.getLogger(__name__)
 
 DESCRIPTION, METADATA = "artifact.json", "made.json"
 LOCK, WORK = ".lock-", ".work-"
@@ -129,9 +134,21 @@ def artifact(
             if metadata is not None:
                 waited = time.perf_counter() - asked
             else:
-                shutil.rmtree(folder, ignore_errors=True)
-                checkpoint_folder(work, stamp)
-                metadata = _computed(parent, name, about, description, compute, work)
+                if folder.is_dir():
+                    logger.warning(
+                        f"made again, since the cached files are damaged: {kind} {about}"
+                    )
+                    shutil.rmtree(folder, ignore_errors=True)
+                resumed = checkpoint_folder(work, stamp) > 0
+                try:
+                    metadata = _computed(parent, name, about, description, compute, work)
+                except Exception as error:
+                    # What a killed run left may be why, and must not make every later run fail.
+                    if resumed and (
+                        isinstance(error, DamagedFile) or not isinstance(error, UserError)
+                    ):
+                        shutil.rmtree(work, ignore_errors=True)
+                    raise
                 computed = True
     if artifact_store is not None:
         artifact_store.leave(kind, name, folder)
@@ -232,7 +249,8 @@ def _computed(
     """Compute an artifact, which then appears whole below `parent`."""
     began = time.perf_counter()
     with staged_folder(parent) as staging:
-        compute(staging.path, work)
+        with explain_write_errors(parent):  # here, where a full disk is still full
+            compute(staging.path, work)
         write_text(staging.path / DESCRIPTION, description)
         sha256, size = _digest(staging.path)
         metadata = ArtifactMetadata(
@@ -242,7 +260,7 @@ def _computed(
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             about=about,
         )
-        write_text(staging.path / METADATA, metadata.model_dump_json())
+        write_sealed_json(staging.path / METADATA, metadata.model_dump())
         staging.name = name
     return metadata
 
@@ -270,8 +288,8 @@ def intact_metadata(folder: Path) -> ArtifactMetadata | None:
 
 def _read_metadata(folder: Path) -> ArtifactMetadata | None:
     try:
-        return ArtifactMetadata.model_validate_json((folder / METADATA).read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
+        return ArtifactMetadata.model_validate(read_sealed_json(folder / METADATA))
+    except (OSError, DamagedFile, ValidationError):
         return None
 
 

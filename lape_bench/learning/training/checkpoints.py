@@ -1,35 +1,61 @@
-"""Files of tensors: written atomically, read without running code, loaded strictly."""
+"""Files of tensors: written atomically with a checksum, read without running code, loaded strictly.
 
+A file of `torch.save` is a ZIP archive. The checksum of everything before it is the archive's comment, so that torch reads
+the file as it does any other.
+"""
+
+import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
-from lape_bench.core.errors import UserError, summarize_error
+from lape_bench.core.errors import (
+    DamagedFile,
+    UserError,
+    explain_write_errors,
+    summarize_error,
+)
 from lape_bench.core.paths import new_file
 
 NAMED = 3
+SEAL = b"lape_bench sha256:"
+SEAL_BYTES = len(SEAL) + 64  # with 64 hexadecimal digits
 
 
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors, and plain values around them, to one file, atomically."""
-    # Through a file of ours: torch's own writer turns a full disk into a RuntimeError.
-    with new_file(path) as temporary, temporary.open("wb") as file:
+    """Write tensors, and plain values around them, to one file with a checksum, atomically."""
+    # Explained inside, where a full disk is still full: torch turns it into a RuntimeError.
+    with new_file(path) as temporary, explain_write_errors(path), temporary.open("w+b") as file:
         torch.save(_intern_keys(dict(content)), file)
+        file.seek(-2, os.SEEK_END)  # the length of the archive's comment, which ends the file
+        file.write(SEAL_BYTES.to_bytes(2, "little"))
+        file.write(SEAL + _digest(file, file.tell()))
 
 
-def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save_tensors` wrote.
+def load_tensors(path: Path, device: torch.device, has_checksum: bool = True) -> dict[str, Any]:
+    """Read a file of tensors.
+
+    Args:
+        path: the file.
+        device: where the tensors are put.
+        has_checksum: whether `save_tensors` wrote the file. A file from elsewhere may have no checksum; one that it
+            has is compared all the same.
 
     Raises:
         UserError: the file is missing, damaged, or a pickle that would run code.
     """
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist")
+    with path.open("rb") as file:
+        intact = _is_intact(file)
+    if not (intact if has_checksum else intact is not False):
+        raise DamagedFile(f"the checkpoint {path} is damaged: its checksum does not match")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -44,6 +70,26 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
             f"the checkpoint {path} holds a {type(content).__name__}, not named tensors"
         )
     return content
+
+
+def _is_intact(file: BinaryIO) -> bool | None:
+    """Compare a file with the checksum at its end; None if it has none."""
+    end = file.seek(0, os.SEEK_END) - SEAL_BYTES
+    if end < 0:
+        return None
+    file.seek(end)
+    seal = file.read()
+    return seal == SEAL + _digest(file, end) if seal.startswith(SEAL) else None
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Hash the first bytes of a file, and leave the position behind them."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(min(size, 2**20)):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()
 
 
 def load_strictly(module: nn.Module, tensors: object, where: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import lape_bench as lb
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import load_manifest
 from lape_bench.evaluation import kept_model
@@ -142,3 +142,16 @@ def test_what_is_no_kept_model_is_refused_in_a_sentence(
     shutil.rmtree(folder / kept_model.MODEL)
     with pytest.raises(UserError, match=r"holds no kept model;.*; run its cell again"):
         lb.predict(folder, "a.wav")
+
+
+def test_a_damaged_model_is_refused_and_a_run_that_keeps_models_makes_it_again(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    folder = kept(tmp_path)
+    weights = next((folder / "model").glob("*.pt"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-70] + bytes([whole[-70] ^ 1]) + whole[-69:])
+    with pytest.raises(DamagedFile, match=r"the kept model is damaged: .*\.pt is damaged"):
+        lb.predict(folder, "any.wav")
+    kept(tmp_path)
+    assert weights.read_bytes() == whole

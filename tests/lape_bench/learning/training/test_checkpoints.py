@@ -1,8 +1,10 @@
 """Tensors come back as they were; anything else is refused in words, and runs no code."""
 
+import errno
+import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 
 CPU = torch.device("cpu")
@@ -82,7 +84,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(UserError, match="could run code"):
-        load_tensors(path, CPU)
+        load_tensors(path, CPU, has_checksum=False)
     assert not made.exists()
     # The trap is a real one: whoever trusts the file springs it.
     if form == "pickle":
@@ -100,7 +102,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path, part: float, form: 
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(UserError, match=r"checkpoint .*a\.pt"):
-        load_tensors(path, CPU)
+        load_tensors(path, CPU, has_checksum=False)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_nonsense_is_refused_by_name(tmp_path: Path, damaged: bytes) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"checkpoint .*a\.pt"):
-        load_tensors(path, CPU)
+        load_tensors(path, CPU, has_checksum=False)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -121,7 +123,7 @@ def test_noise_is_refused_by_name_whatever_its_bytes(tmp_path: Path) -> None:
     for _ in range(200):
         path.write_bytes(random.bytes(int(random.integers(1, 60))))
         with pytest.raises(UserError, match=r"checkpoint .*a\.pt"):
-            load_tensors(path, CPU)
+            load_tensors(path, CPU, has_checksum=False)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -132,7 +134,68 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_file_of_one_bare_tensor_is_refused(tmp_path: Path) -> None:
     torch.save(torch.ones(2), tmp_path / "a.pt")
     with pytest.raises(UserError, match="holds a Tensor, not named tensors"):
-        load_tensors(tmp_path / "a.pt", CPU)
+        load_tensors(tmp_path / "a.pt", CPU, has_checksum=False)
+
+
+def test_each_of_many_flipped_bits_is_noticed(tmp_path: Path) -> None:
+    path, random = tmp_path / "a.pt", np.random.default_rng(0)
+    save_tensors(path, {"x": torch.arange(50.0), "curve": [{"loss": 0.5}]})
+    whole = path.read_bytes()
+    for place in random.integers(0, 8 * len(whole), 100):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedFile, match=r"a\.pt is damaged"):
+            load_tensors(path, CPU)
+    path.write_bytes(whole)
+    assert load_tensors(path, CPU)["curve"] == [{"loss": 0.5}]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_file_of_ours_that_is_cut_off_or_has_lost_its_checksum_is_damaged(
+    part: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pt"
+    save_tensors(path, {"x": torch.ones(50)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(DamagedFile):
+        load_tensors(path, CPU)
+    torch.save({"x": torch.ones(50)}, path)
+    with pytest.raises(DamagedFile):
+        load_tensors(path, CPU)
+    assert_close(load_tensors(path, CPU, has_checksum=False)["x"], torch.ones(50))
+
+
+def test_a_file_of_ours_is_one_that_torch_reads_and_damage_is_noticed_where_no_checksum_is_needed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.pt"
+    save_tensors(path, {"x": torch.ones(5)})
+    assert_close(torch.load(path, weights_only=True)["x"], torch.ones(5))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"\x00\x00\x80\x3f", b"\x00\x00\x80\x3e", 1))
+    assert path.read_bytes() != whole
+    with pytest.raises(DamagedFile):
+        load_tensors(path, CPU, has_checksum=False)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_full_disk_is_named(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tensors(tmp_path / "a.pt", {"x": torch.ones(5)})
+
+    def write(content: object, file: BinaryIO) -> None:
+        try:
+            raise OSError(code, os.strerror(code))
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")  # as torch's writer ends
+
+    monkeypatch.setattr(torch, "save", write)
+    with pytest.raises(UserError, match=r"the disk that holds .*a\.pt is full"):
+        save_tensors(tmp_path / "a.pt", {"x": torch.zeros(5)})
+    monkeypatch.undo()
+    assert_close(load_tensors(tmp_path / "a.pt", CPU)["x"], torch.ones(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
 # --- modules ----------------------------------------------------------------------------------------------
