@@ -10,7 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -26,6 +26,7 @@ SIDE_NAMES: dict[str, SplitName] = {  # what people call them, in lower case
     **dict.fromkeys(["val", "valid", "validation", "dev"], "val"),
     **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
 }
+Decibels = Annotated[float, Field(ge=-80, le=0)]
 DEPTH = 2  # folders that a user, or an archive, may put around a data set
 
 
@@ -133,6 +134,7 @@ class Variant(Config):
     about: str = Field(description="what differs, and why somebody wants it")
     classes: tuple[str, ...] | None = None
     window_seconds: float | None = None
+    level_dbfs: Decibels | None = None
     split: SplitRule | None = None
     group: str | None = None
     expected: Expected | None = None
@@ -166,6 +168,11 @@ class TaskCard(Config):
     )
     shortest_seconds: float = Field(
         0.1, gt=0, description="clips below are refused: there is little but padding to see"
+    )
+    level_dbfs: Decibels | None = Field(
+        None,
+        description="RMS that every clip is scaled to when it is read, in decibels relative to full scale, such as -26; "
+        "none: clips are as recorded",
     )
     metric: str = Field(description="what the task is ranked by")
     split: SplitRule
@@ -234,10 +241,12 @@ class TaskCard(Config):
 
     @property
     def state(self) -> str:
-        """A hash of what decides the clips and the split of an own card, which its user may edit; empty for other cards."""
+        """A hash of what decides the audio and the split of an own card, which its user may edit; empty for other cards."""
         if self.recordings is None:
             return ""
-        decides = self.model_dump_json(include={"recordings", "split", "group", "shortest_seconds"})
+        decides = self.model_dump_json(
+            include={"recordings", "split", "group", "shortest_seconds", "level_dbfs"}
+        )
         return hashlib.sha256(decides.encode()).hexdigest()
 
     @property

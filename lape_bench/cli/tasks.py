@@ -145,6 +145,7 @@ def show_task(task: TaskName) -> None:
         "classes": task_page.classes(card),
         "clips": task_page.summary(card),
         "window": f"{card.window_seconds:g} s",
+        "level": task_page.level(card),
         "metric": card.metric,
         "split": split + card.split.origin,
         "kept apart": card.group or "nothing",

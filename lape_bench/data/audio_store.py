@@ -125,6 +125,25 @@ class Clips:
             samples[start : start + chosen.lengths[index]] = chosen[index]
         return Clips(chosen.ids, samples, starts, chosen.lengths, self.rate, chosen.key)
 
+    def leveled(self, dbfs: float) -> "Clips":
+        """Return copies of the clips, each scaled to one RMS; a silent clip stays as it is.
+
+        Peaks may exceed 1: float32 samples are not clipped.
+
+        Args:
+            dbfs: RMS in decibels relative to full scale, so that 0 dB is an RMS of 1.
+
+        Raises:
+            UserError: as `select`.
+        """
+        copies = self.select(np.arange(len(self)))
+        for index in range(len(copies)):
+            waveform = copies[index]
+            rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
+            if rms > 0:
+                waveform *= np.float32(10 ** (dbfs / 20) / rms)
+        return replace(copies, key=_hash(copies.key, f"RMS of {dbfs} dBFS"))
+
     def numbered(self, numbers: Sequence[int] | NDArray[np.int64] | None = None) -> "Clips":
         """Return the same clips under numbers instead of names, which may tell a class, a speaker or a file.
 

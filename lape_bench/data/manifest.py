@@ -52,6 +52,7 @@ class ManifestInfo(Config):
         str  # of what was decoded when it was prepared: these clips, and perhaps those of variants
     )
     shortest_seconds: float = SHORTEST_SECONDS
+    level_dbfs: float | None = None  # RMS that clips are scaled to when they are opened
     card_state: str = ""  # of a user's own card
     skipped: tuple[SkippedClip, ...] = ()
     hash: str = ""
@@ -77,10 +78,11 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over task, classes, and each clip's id, label, split, fold, group and content."""
+        """SHA-256 over task, classes, level, and each clip's id, label, split, fold, group and content."""
         info = self.info
         digest = hashlib.sha256()
         head = [info.task, info.variant, info.card_version, info.data, list(info.classes)]
+        head += [] if info.level_dbfs is None else [info.level_dbfs]
         digest.update(json.dumps(head).encode())
         table = self.clips[IDENTITY].astype(object)
         for row in table.where(table.notna(), None).itertuples(index=False, name=None):
@@ -125,7 +127,7 @@ class Manifest:
         ]
 
     def open_clips(self, rate: int, progress: Progress | None = None) -> Clips:
-        """Open the clips' audio at a rate in Hz, in the manifest's order; decode it if this rate is new.
+        """Open the clips' audio at a rate in Hz and at the task's level, in the manifest's order; decode it if this rate is new.
 
         Args:
             rate: Hz.
@@ -141,10 +143,10 @@ class Manifest:
         progress = progress or Progress(quiet=True)
         with progress.task(f"decoding {self.reference}", len(self), "clips") as task:
             clips = audio_store.open_store(key, rate, self.recordings, task.advance)
-        if clips.ids == ids:
-            return clips
-        row = {clip_id: index for index, clip_id in enumerate(clips.ids)}
-        return clips.view([row[clip_id] for clip_id in ids])
+        if clips.ids != ids:
+            row = {clip_id: index for index, clip_id in enumerate(clips.ids)}
+            clips = clips.view([row[clip_id] for clip_id in ids])
+        return clips if self.info.level_dbfs is None else clips.leveled(self.info.level_dbfs)
 
     def save(self) -> Path:
         """Write the manifest to the cache, whole or not at all."""
@@ -188,6 +190,11 @@ def load_manifest(card: TaskCard) -> Manifest:
     if info.classes != card.classes:
         raise UserError(
             f"the task '{card.reference}' was prepared for other classes than its card names",
+            next_step=again,
+        )
+    if info.level_dbfs != card.level_dbfs:
+        raise UserError(
+            f"the task '{card.reference}' was prepared for another level_dbfs than its card names",
             next_step=again,
         )
     if info.card_state != card.state:

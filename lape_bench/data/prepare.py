@@ -268,6 +268,7 @@ def _manifest(
         source=gathered.origin,
         store_key=store_key,
         shortest_seconds=card.shortest_seconds,
+        level_dbfs=card.level_dbfs,
         card_state=card.state,
         skipped=tuple(
             SkippedClip(clip_id=clip_id, reason=reason) for clip_id, reason in sorted(skipped)

@@ -56,6 +56,13 @@ def size(card: TaskCard) -> str:
     return " and ".join(parts)
 
 
+def level(card: TaskCard) -> str:
+    """Return the level that clips are scaled to."""
+    if card.level_dbfs is None:
+        return "as recorded"
+    return f"every clip at an RMS of {card.level_dbfs:g} dBFS"
+
+
 def how_to_get(card: TaskCard) -> str:
     """Say what a user does to get the recordings."""
     if card.data == "synthetic":
@@ -75,6 +82,7 @@ def _section(card: TaskCard) -> str:
         "split": f"{_rule(card)}: {card.split.origin}",
         "kept apart": card.group or "nothing",
         "window": f"{card.window_seconds:g} s",
+        **({"level": level(card)} if card.level_dbfs is not None else {}),
         "ranked by": card.metric,
         "to get it": how_to_get(card),
         "license": card.license,

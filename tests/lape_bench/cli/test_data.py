@@ -118,7 +118,7 @@ def test_a_split_is_locked_and_proved_elsewhere(
     [
         ("asc-mini.zip", ["asc-keywords", "asc-speaker"]),
         ("esc10.zip", ["esc10"]),
-        ("fsdd.zip", ["fsdd-digits", "fsdd-digits@official"]),
+        ("fsdd.zip", ["fsdd-digits", "fsdd-digits@leveled", "fsdd-digits@official"]),
     ],
 )
 def test_the_real_recordings_have_the_split_that_is_pinned_beside_their_card(

@@ -371,3 +371,27 @@ def test_a_long_recording_that_is_bad_at_its_end_is_left_out(
     assert ["NaN" in fact.problem for fact in facts] == [False, True, False]
     assert open_store(key, 16_000, no_recordings).ids == ("clip-0", "clip-2")
     assert not temporary_below(cache)
+
+
+def test_leveled_clips_have_one_rms_and_silence_stays_silent() -> None:
+    random = np.random.default_rng(0)
+    quiet, loud = (gain * random.normal(size=1000).astype(np.float32) for gain in (1e-4, 0.9))
+    click = np.zeros(10_000, np.float32)
+    click[5] = 0.5
+    waveforms = [quiet, np.zeros(7, np.float32), loud, click]
+    clips = Clips.pack(["quiet", "silent", "loud", "click"], waveforms, 16_000)
+    leveled = clips.leveled(-20)
+    for index, original in enumerate(waveforms):
+        found = leveled[index]
+        if not original.any():
+            np.testing.assert_array_equal(found, original)
+            continue
+        assert np.sqrt(np.mean(found.astype(np.float64) ** 2)) == pytest.approx(0.1, rel=1e-5)
+        np.testing.assert_allclose(
+            found / found[original.argmax()], original / original.max(), atol=1e-6
+        )
+        np.testing.assert_array_equal(clips[index], original, "the original is left alone")
+    assert leveled[3].max() == pytest.approx(10, rel=1e-5), "above full scale, and not clipped"
+    assert (leveled.ids, leveled.rate) == (clips.ids, clips.rate)
+    assert len({clips.key, leveled.key, clips.leveled(-26).key}) == 3
+    assert leveled.key == clips.leveled(-20).key

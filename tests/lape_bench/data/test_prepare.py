@@ -75,7 +75,7 @@ def reasons(manifest: Manifest) -> dict[str, str]:
 def test_the_manifest_says_of_each_clip_what_its_name_and_file_say(
     digits: Path, progress: Progress
 ) -> None:
-    base, _ = prepare(DIGITS, digits, progress)
+    base, *_ = prepare(DIGITS, digits, progress)
     assert list(base.clips.columns) == COLUMNS
     assert ids_of(base) == sorted(path.stem for path in (digits / "recordings").iterdir())
     pairs = {who: 1 + index // 2 for index, who in enumerate(SPEAKERS)}
@@ -90,7 +90,7 @@ def test_the_manifest_says_of_each_clip_what_its_name_and_file_say(
 def test_groups_and_folds_of_clips_are_those_of_the_manifest(
     digits: Path, progress: Progress
 ) -> None:
-    manifest, _ = prepare(DIGITS, digits, progress)
+    manifest, *_ = prepare(DIGITS, digits, progress)
     rows = np.array([len(manifest) - 1, 0])
     groups, folds = manifest.groups_and_folds(rows)
     assert groups == [manifest.clips["group"].iloc[row] for row in rows]
@@ -104,7 +104,7 @@ def test_groups_and_folds_of_clips_are_those_of_the_manifest(
 def test_all_variants_are_prepared_together_over_one_store(
     digits: Path, progress: Progress, cache: Path
 ) -> None:
-    base, official = prepare(DIGITS, digits, progress)
+    base, _, official = prepare(DIGITS, digits, progress)
     assert (base.reference, official.reference) == ("fsdd-digits", "fsdd-digits@official")
     assert official.clips["split"].value_counts().to_dict() == {"test": 12, "train": 12}
     assert set(official.clips["fold"]) == {0}
@@ -116,7 +116,7 @@ def test_all_variants_are_prepared_together_over_one_store(
 
 
 def test_a_prepared_task_gives_back_its_audio(digits: Path, progress: Progress) -> None:
-    base, _ = prepare(DIGITS, digits, progress)
+    base, *_ = prepare(DIGITS, digits, progress)
     clips = open_store(base.info.store_key, 8000, base.recordings)
     for index, recording in enumerate(base.recordings()):
         assert clips.ids[index] == recording.clip_id
@@ -237,7 +237,7 @@ def test_mislabeled_clips_are_all_named_and_can_be_left_out(
     said = one_line(caught)
     assert "ten_theo_0.wav" in said
     assert "zero_lucas_1.wav" in said
-    base, _ = prepare(DIGITS, digits, progress, skip_bad=True)
+    base, *_ = prepare(DIGITS, digits, progress, skip_bad=True)
     assert len(base) == 24
     assert set(reasons(base)) == {"ten_theo_0", "zero_lucas_1"}
 
@@ -352,7 +352,7 @@ def test_of_copies_on_several_sides_the_one_farthest_from_training_stays(
 def test_copies_on_one_side_stay(digits: Path, progress: Progress) -> None:
     folder = digits / "recordings"
     copy(folder / "0_george_0.wav", folder / "0_george_1.wav")
-    base, official = prepare(DIGITS, digits, progress)
+    base, _, official = prepare(DIGITS, digits, progress)
     assert len(base) == len(official) == 25
 
 
@@ -361,7 +361,7 @@ def test_a_copy_is_dropped_only_from_the_variant_in_which_it_stands_on_two_sides
 ) -> None:
     folder = digits / "recordings"
     copy(folder / "0_george_0.wav", folder / "0_george_5.wav")  # official: test and train
-    base, official = prepare(DIGITS, digits, progress, skip_bad=True)
+    base, _, official = prepare(DIGITS, digits, progress, skip_bad=True)
     assert (len(base), list(reasons(base))) == (24, [])
     assert (len(official), list(reasons(official))) == (23, ["0_george_5"])
 
@@ -403,7 +403,7 @@ def test_an_id_that_comes_twice_is_refused_or_left_out(digits: Path, progress: P
     copy(source, source.with_suffix(".WAV"))
     with pytest.raises(UserError, match=r"have the same clip id '0_george_0'.*--skip-bad"):
         prepare(DIGITS, digits, progress)
-    base, _ = prepare(DIGITS, digits, progress, skip_bad=True)
+    base, *_ = prepare(DIGITS, digits, progress, skip_bad=True)
     assert len(base) == 24
     assert "0_george_0.wav is a second clip of this id" in reasons(base)["0_george_0"]
 
@@ -444,12 +444,13 @@ def test_a_variant_that_lacks_its_archive_is_told_and_its_old_manifest_goes(
     read = FreeSpokenDigits.read
 
     def lacking(self: FreeSpokenDigits, root: Path, card: TaskCard) -> list[ClipEntry]:
-        if card.variant:
+        if card.variant == "official":
             raise UserError("the archive of the variant is not here")
         return read(self, root, card)
 
     monkeypatch.setattr(FreeSpokenDigits, "read", lacking)
-    assert [manifest.reference for manifest in prepare(DIGITS, digits, progress)] == ["fsdd-digits"]
+    prepared = [manifest.reference for manifest in prepare(DIGITS, digits, progress)]
+    assert prepared == ["fsdd-digits", "fsdd-digits@leveled"]
     assert caplog.messages == [
         "left out fsdd-digits@official: the archive of the variant is not here."
     ]
@@ -464,7 +465,7 @@ def test_a_card_may_take_shorter_clips(
     with pytest.raises(UserError, match=r"too short: 0\.060 s, at least 0\.1 s"):
         prepare(DIGITS, digits, progress)
     card = DIGITS.model_copy(update={"shortest_seconds": 0.05})
-    base, _ = prepare(card, digits, progress)
+    base, *_ = prepare(card, digits, progress)
     assert base.clips["seconds"].min() == pytest.approx(0.06)
     assert len(base.open_clips(22_050)) == 24
 
@@ -557,7 +558,7 @@ def test_a_clip_without_a_side_is_refused_by_name(
 
 
 def test_a_manifest_is_read_as_it_was_saved(spoilt: Path, progress: Progress) -> None:
-    base, _ = prepare(DIGITS, spoilt, progress, skip_bad=True)
+    base, *_ = prepare(DIGITS, spoilt, progress, skip_bad=True)
     again = load_manifest(DIGITS)
     assert again.hash == base.hash == again.info.hash
     assert again.info.model_copy(update={"hash": ""}) == base.info
@@ -641,7 +642,7 @@ def test_a_manifest_that_was_damaged_or_edited_is_refused(
 
 
 def test_a_manifest_rewritten_without_a_change_is_read(digits: Path, progress: Progress) -> None:
-    base, _ = prepare(DIGITS, digits, progress)
+    base, *_ = prepare(DIGITS, digits, progress)
     rewrite(manifest_path("fsdd-digits"))
     assert load_manifest(DIGITS).hash == base.hash
 
@@ -654,6 +655,28 @@ def test_a_task_prepared_for_another_version_of_its_card_is_refused(
     with pytest.raises(UserError, match="prepared for version 1 of its card") as caught:
         load_manifest(newer)
     assert "now at version 2" in one_line(caught)
+
+
+def test_the_leveled_variant_differs_in_level_alone(digits: Path, progress: Progress) -> None:
+    base, leveled, _ = prepare(DIGITS, digits, progress)
+    assert leveled.reference == "fsdd-digits@leveled"
+    assert leveled.clips.equals(base.clips)
+    assert leveled.hash != base.hash
+    plain, scaled = (manifest.open_clips(16_000) for manifest in (base, leveled))
+    assert plain.key != scaled.key, "what is computed from one is not taken for the other"
+    for index in range(len(plain)):
+        rms = np.sqrt(np.mean(scaled[index].astype(np.float64) ** 2))
+        assert 20 * np.log10(rms) == pytest.approx(-26, abs=1e-4)
+        gain = np.abs(scaled[index]).max() / np.abs(plain[index]).max()
+        np.testing.assert_allclose(scaled[index], gain * plain[index], atol=1e-6)
+
+
+def test_a_task_prepared_at_another_level_is_refused(digits: Path, progress: Progress) -> None:
+    prepare(DIGITS, digits, progress)
+    moved = DIGITS.with_variant("leveled").model_copy(update={"level_dbfs": -20.0})
+    with pytest.raises(UserError, match="another level_dbfs than its card names") as caught:
+        load_manifest(moved)
+    assert "bench data prepare fsdd-digits" in one_line(caught)
 
 
 def test_a_task_prepared_for_other_classes_is_refused_for_its_classes(

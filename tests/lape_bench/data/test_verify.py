@@ -166,5 +166,5 @@ def test_skipped_clips_are_told_where_they_make_the_difference(
     tmp_path: Path, manifest: Manifest, progress: Progress
 ) -> None:
     manifest.recordings()[0].path.write_bytes(b"")
-    shorter, _ = prepare(CARD, tmp_path / "fsdd", progress, skip_bad=True)
+    shorter, *_ = prepare(CARD, tmp_path / "fsdd", progress, skip_bad=True)
     assert differences(CARD, shorter)[0] == "clips: 11 instead of 12 (1 skipped)"

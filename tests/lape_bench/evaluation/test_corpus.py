@@ -32,7 +32,7 @@ def digits(tmp_path: Path, write_clip: WriteClip, progress: Progress) -> Manifes
     folder = tmp_path / "fsdd" / "recordings"
     for seed, name in enumerate(f"0_{who}_{take}" for who in SPEAKERS for take in (0, 5)):
         write_clip(folder / f"{name}.wav", seed, seconds=0.15)
-    manifest, _ = prepare(load_card("fsdd-digits"), folder.parent, progress)
+    manifest, *_ = prepare(load_card("fsdd-digits"), folder.parent, progress)
     return manifest
 
 
