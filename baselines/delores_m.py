@@ -9,9 +9,8 @@ after MoCo v2 (arXiv:2003.04297), with batch norm.
 Another departure is in the Barlow heads. LAPE's code has one head a layer and puts both the student's and the teacher's layer through
 it, so that gradients reach the head from both sides. Here the teacher has a momentum copy of each head, which takes no gradient.
 
-A queue longer than a small
-corpus would hold every clip many times over as its own negative, and a momentum of 0.999 would leave the teacher near
-its random start for most of a short training: both are smaller by default.
+A queue longer than a small corpus would hold every clip many times over, and a momentum of 0.999 would leave the teacher
+near its random start for most of a short training: both are smaller by default.
 """
 
 from typing import Any, ClassVar
@@ -67,12 +66,13 @@ class DeloresMObjective(MomentumContrast):
     def __init__(self, encoder: AudioNTT, settings: DeloresMConfig, clips: int) -> None:
         super().__init__(LayeredMomentumBranch(encoder, settings), settings, clips)
 
-    def loss(self, *projected: Tensor) -> Tensor:
+    def loss(self, *compared: Tensor) -> Tensor:
         """Return InfoNCE plus a Barlow Twins loss for each layer; the keys then join the queue."""
+        *projected, clips = compared
         half = len(projected) // 2
         (query, *layers), (key, *teacher_layers) = projected[:half], projected[half:]
         settings = self.settings
-        loss = super().loss(query, key)
+        loss = super().loss(query, key, clips)
         for ours, theirs in zip(layers, teacher_layers, strict=True):
             loss = loss + settings.barlow_weight * barlow_twins(ours, theirs, settings.trade_off)
         return loss
@@ -83,7 +83,7 @@ class DeloresM(AudioNTTUpstream):
 
     artifact_name = "delores-m"
 
-    version = 2  # 1 had both views at one level, and a linear key head
+    version = 3  # 2 had a query's own older keys among its negatives; 1 also both views at one level, and a linear key head
     Settings: ClassVar[type[ProbeConfig]] = DeloresMConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
         "projector": 64,

@@ -5,7 +5,7 @@ It is `delores-m` without the Barlow heads, with the same settings, so that a co
 The published setting is a key of 128 features, a queue of 65,536 keys and a momentum of 0.999; a linear key head and
 temperature 0.07 in the first version, a hidden layer of 2048 and 0.2 in the second; SGD at 0.03 with momentum 0.9 and
 weight decay 1e-4, batches of 256 on eight GPUs, 200 epochs. A queue longer than a small corpus would hold every clip
-many times over as its own negative, and a momentum of 0.999 would leave the teacher near its random start for most of a
+many times over, and a momentum of 0.999 would leave the teacher near its random start for most of a
 short training: both are smaller by default, and the optimizer is that of every upstream. The hidden layer has batch
 norm, which MoCo v2 has not. Batch norm is not shuffled: that exchanges clips between GPUs, and on one device, where the
 whole batch shares its statistics, it would change nothing.
@@ -28,6 +28,7 @@ class MoCo(AudioNTTUpstream):
 
     artifact_name = "moco"
 
+    version = 2  # 1 had a query's own older keys among its negatives
     Settings: ClassVar[type[ProbeConfig]] = MomentumContrastConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"queue": 64}
 

@@ -105,14 +105,14 @@ class SlicerObjective(MomentumContrast):
         queries = self.student.key(z_a), self.student.key(z_b)
         return *queries, key_a, key_b, self.cluster(z_a), self.cluster(z_b)
 
-    def loss(self, *projected: Tensor) -> Tensor:
+    def loss(self, *compared: Tensor) -> Tensor:
         """Return InfoNCE in both directions plus the cluster-level contrast; the keys then join the queue."""
-        query_a, query_b, key_a, key_b, *scores = projected
+        query_a, query_b, key_a, key_b, *scores, clips = compared
         settings = self.settings
         p_a, p_b = (score.softmax(dim=1) for score in scores)
         clusters = cluster_contrast(p_a, p_b, settings.cluster_temperature)
         clusters = clusters + settings.balance * (imbalance(p_a) + imbalance(p_b))
-        instances = self.symmetric_loss(query_a, query_b, key_a, key_b)
+        instances = self.symmetric_loss(query_a, query_b, key_a, key_b, clips)
         return instances + settings.cluster_weight * clusters
 
 
@@ -121,6 +121,7 @@ class Slicer(AudioNTTUpstream):
 
     artifact_name = "slicer"
 
+    version = 2  # 1 had a query's own older keys among its negatives
     Settings: ClassVar[type[ProbeConfig]] = SlicerConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
         "queue": 64,

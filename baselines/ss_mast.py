@@ -107,10 +107,10 @@ class SSMastObjective(MomentumContrast):
         (query_a,), (query_b,) = self.student(view_a), self.student(view_b)
         return query_a, query_b, key_a, key_b
 
-    def loss(self, *projected: Tensor) -> Tensor:
+    def loss(self, *compared: Tensor) -> Tensor:
         """Return InfoNCE in both directions; the keys then join the queue."""
-        query_a, query_b, key_a, key_b = projected
-        return self.symmetric_loss(query_a, query_b, key_a, key_b)
+        query_a, query_b, key_a, key_b, clips = compared
+        return self.symmetric_loss(query_a, query_b, key_a, key_b, clips)
 
 
 class SSMast(UpstreamSystem):
@@ -118,6 +118,7 @@ class SSMast(UpstreamSystem):
 
     artifact_name = "ss-mast"
 
+    version = 2  # 1 had a query's own older keys among its negatives
     Settings: ClassVar[type[ProbeConfig]] = SSMastConfig
     smoke_settings: ClassVar[dict[str, Any]] = UpstreamSystem.smoke_settings | {
         "depths": [1, 1],

@@ -53,7 +53,7 @@ def momentum(clips: int = 1000, **settings: Any) -> DeloresMObjective:
     ).train()
 
 
-def test_a_queue_is_short_enough_that_no_clip_meets_an_older_key_of_its_own() -> None:
+def test_a_queue_is_shorter_than_the_other_batches_of_an_epoch() -> None:
     config = DeloresMConfig(queue=50)
     batch = config.pretrain.batch_size
     for clips, expected in (
@@ -64,6 +64,11 @@ def test_a_queue_is_short_enough_that_no_clip_meets_an_older_key_of_its_own() ->
         (2, 1),
     ):
         assert len(momentum(clips, queue=50).queue.keys) == expected
+
+
+def clips_of(seed: int) -> Tensor:
+    """Clips of a batch; those of another seed are others."""
+    return BATCH * seed + torch.arange(BATCH)
 
 
 def two_views(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -194,8 +199,8 @@ def test_its_loss_is_info_nce_plus_barlow_twins_on_each_layer() -> None:
     objective = momentum(barlow_weight=0.4, trade_off=0.02, temperature=0.3).double()
     query, *layers, key, t_1, t_2, t_3 = projections(0)
     first = projections(1)
-    objective.loss(*first)
-    found = objective.loss(query, *layers, key, t_1, t_2, t_3)
+    objective.loss(*first, clips_of(1))
+    found = objective.loss(query, *layers, key, t_1, t_2, t_3, clips_of(0))
     negatives = first[4].float().double()  # what the queue keeps
     expected = info_nce_by_hand(query.numpy(), key.numpy(), negatives.numpy(), 0.3)
     for ours, theirs in zip(layers, (t_1, t_2, t_3), strict=True):
@@ -206,19 +211,21 @@ def test_its_loss_is_info_nce_plus_barlow_twins_on_each_layer() -> None:
 def test_without_barlow_weight_it_is_info_nce_alone() -> None:
     objective = momentum(barlow_weight=0.0)
     first, second = ([z.float() for z in projections(seed)] for seed in (0, 1))
-    objective.loss(*first)
+    objective.loss(*first, clips_of(1))
     expected = info_nce(second[0], second[4], first[4], 0.07)
-    assert_close(objective.loss(*second), expected)
+    assert_close(objective.loss(*second, clips_of(0)), expected)
 
 
 def test_of_the_first_batch_nothing_is_negative_and_the_layers_alone_count() -> None:
     projected = [z.float() for z in projections()]
-    assert float(momentum(barlow_weight=0.0).loss(*projected)) == pytest.approx(0, abs=1e-6)
+    assert float(momentum(barlow_weight=0.0).loss(*projected, clips_of(0))) == pytest.approx(
+        0, abs=1e-6
+    )
     expected = sum(
         barlow_twins(ours, theirs)
         for ours, theirs in zip(projected[1:4], projected[5:], strict=True)
     )
-    assert_close(momentum().loss(*projected), expected)
+    assert_close(momentum().loss(*projected, clips_of(0)), expected)
 
 
 def test_the_length_of_queries_and_keys_does_not_matter_before_or_in_the_queue() -> None:
@@ -228,7 +235,8 @@ def test_the_length_of_queries_and_keys_does_not_matter_before_or_in_the_queue()
         losses = []
         for seed in range(3):
             query, *layers, key, t_1, t_2, t_3 = (z.float() for z in projections(seed))
-            losses.append(objective.loss(scale * query, *layers, scale * key, t_1, t_2, t_3))
+            compared = (scale * query, *layers, scale * key, t_1, t_2, t_3)
+            losses.append(objective.loss(*compared, clips_of(seed)))
         found.append(torch.stack(losses))
     assert_close(*found, rtol=1e-4, atol=1e-4)
 
@@ -239,18 +247,20 @@ def test_the_queue_grows_by_the_batch_and_forgets_the_oldest() -> None:
     for seed in range(4):
         projected = [z.float() for z in projections(seed)]
         keys.append(projected[4])
-        objective.loss(*projected)
-        assert len(objective.queue.keys[: objective.queue.seen]) == min(BATCH * (seed + 1), QUEUE)
+        objective.loss(*projected, clips_of(seed))
+        assert len(objective.queue.keys[objective.queue.clips >= 0]) == min(
+            BATCH * (seed + 1), QUEUE
+        )
     last = torch.cat(keys)[-QUEUE:]
-    held = objective.queue.keys[: objective.queue.seen]
+    held = objective.queue.keys[objective.queue.clips >= 0]
     assert sorted(held.tolist()) == sorted(last.tolist())
 
 
 def test_keys_of_the_teacher_and_not_queries_join_the_queue() -> None:
     objective = momentum()
     projected = objective.forward_views(*two_views())
-    objective.loss(*projected)
-    held = objective.queue.keys[: objective.queue.seen]
+    objective.loss(*projected, clips_of(0))
+    held = objective.queue.keys[objective.queue.clips >= 0]
     assert_close(held, projected[4].detach().flip(0), rtol=0, atol=0)
 
 
@@ -261,14 +271,14 @@ def test_the_teacher_and_the_queue_get_no_gradient_and_every_parameter_of_the_st
     None
 ):
     objective = momentum()
-    objective.loss(*objective.forward_views(*two_views(0)))
+    objective.loss(*objective.forward_views(*two_views(0)), clips_of(0))
     view_a, view_b = (view.requires_grad_() for view in two_views(1))
     projected = objective.forward_views(view_a, view_b)
     assert [z.requires_grad for z in projected] == [True] * 4 + [False] * 4
-    objective.loss(*projected).backward()
+    objective.loss(*projected, clips_of(1)).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, True)
     assert all(p.grad is None for p in objective.teacher.parameters())
-    assert not objective.queue.keys[: objective.queue.seen].requires_grad
+    assert not objective.queue.keys[objective.queue.clips >= 0].requires_grad
     assert all(p.grad is not None for p in objective.student.parameters())
     assert float(objective.student.key[-1].weight.grad.abs().sum()) > 0
 
@@ -283,7 +293,7 @@ def test_the_optimizer_holds_the_student_alone() -> None:
 def test_teacher_and_queue_travel_with_the_state_dict() -> None:
     objective = momentum()
     for seed in range(2):
-        objective.loss(*objective.forward_views(*two_views(seed)))
+        objective.loss(*objective.forward_views(*two_views(seed)), clips_of(seed))
         with torch.no_grad():
             for parameter in objective.student.parameters():
                 parameter.add_(0.01)
@@ -292,10 +302,12 @@ def test_teacher_and_queue_travel_with_the_state_dict() -> None:
     assert {name.partition(".")[0] for name in kept} == {"student", "teacher", "queue"}
     other = momentum()
     other.load_state_dict(kept)
-    found = [each.loss(*each.forward_views(*two_views(9))) for each in (objective, other)]
+    found = [
+        each.loss(*each.forward_views(*two_views(9)), clips_of(9)) for each in (objective, other)
+    ]
     assert_close(*found, rtol=0, atol=0)
     assert torch.equal(
-        other.queue.keys[: other.queue.seen], objective.queue.keys[: objective.queue.seen]
+        other.queue.keys[other.queue.clips >= 0], objective.queue.keys[objective.queue.clips >= 0]
     )
 
 

@@ -233,27 +233,30 @@ def test_the_loss_over_some_batches_agrees_with_a_loop_over_clips_directions_and
     None
 ):
     objective = build(temperature=0.3).double()
-    held: list[Tensor] = []
+    held: list[tuple[int, Tensor]] = []
     for seed in range(4):
+        clips = torch.tensor([0, 1 + seed, 6 + seed % 2])  # some are in the queue already
         query_a, query_b, key_a, key_b = projections(seed)
         terms = []
         for queries, keys in ((query_a, key_b), (query_b, key_a)):
-            for q, k in zip(queries, keys, strict=True):
-                own, *others = (np.exp(cosine(q, each) / 0.3) for each in (k, *held))
+            for q, k, clip in zip(queries, keys, clips.tolist(), strict=True):
+                negatives = [older for its_clip, older in held if its_clip != clip]
+                own, *others = (np.exp(cosine(q, each) / 0.3) for each in (k, *negatives))
                 terms.append(-np.log(own / (own + sum(others))))
-        found = objective.loss(query_a, query_b, key_a, key_b)
+        found = objective.loss(query_a, query_b, key_a, key_b, clips)
         assert float(found) == pytest.approx(sum(terms) / BATCH)
-        held = [*held, *key_a, *key_b][-QUEUE:]
-        assert sorted(objective.queue.keys[: objective.queue.seen].tolist()) == sorted(
-            torch.stack(held).tolist()
+        both = zip([*clips.tolist()] * 2, [*key_a, *key_b], strict=True)
+        held = [*held, *both][-QUEUE:]
+        assert sorted(objective.queue.keys[objective.queue.clips >= 0].tolist()) == sorted(
+            torch.stack([older for _, older in held]).tolist()
         )
 
 
 def test_the_loss_is_symmetric_in_the_views_and_does_not_depend_on_lengths_or_order() -> None:
     def loss(*projected: Tensor) -> Tensor:
         objective = build().double()
-        objective.queue.enqueue(projections(1)[0])
-        return objective.loss(*projected)
+        objective.queue.enqueue(projections(1)[0], torch.arange(BATCH))
+        return objective.loss(*projected, BATCH + torch.arange(BATCH))
 
     query_a, query_b, key_a, key_b = projections()
     expected = loss(query_a, query_b, key_a, key_b)
@@ -269,9 +272,9 @@ def test_no_gradient_reaches_the_teacher_and_every_parameter_of_the_student_gets
     batch: int,
 ) -> None:
     objective = build(patch_drop=0.5)
-    objective.loss(*objective.forward_views(*two_views(0, batch)))
+    objective.loss(*objective.forward_views(*two_views(0, batch)), torch.arange(batch))
     views = [view.requires_grad_() for view in two_views(1, batch)]
-    objective.loss(*objective.forward_views(*views)).backward()
+    objective.loss(*objective.forward_views(*views), batch + torch.arange(batch)).backward()
     assert all(view.grad is not None and view.grad.abs().sum() > 0 for view in views)
     assert all(p.grad is None for p in objective.teacher.parameters())
     assert all(torch.isfinite(p.grad).all() for p in objective.student.parameters())

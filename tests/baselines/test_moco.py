@@ -29,6 +29,11 @@ def two_views(seed: int = 0, batch: int = BATCH) -> tuple[Tensor, Tensor]:
     return a, 2 * b + 1
 
 
+def clips_of(seed: int) -> Tensor:
+    """Clips of a batch; those of another seed are others."""
+    return BATCH * seed + torch.arange(BATCH)
+
+
 def cosine(one: Tensor, other: Tensor) -> float:
     return float(one @ other) / float(np.linalg.norm(one) * np.linalg.norm(other))
 
@@ -41,7 +46,7 @@ def test_it_is_delores_m_without_barlow_heads_to_the_bit() -> None:
     optimizers = [OptimizerConfig().build(objective) for objective in (layered, plain)]
     for seed in range(4):
         for objective, optimizer in zip((layered, plain), optimizers, strict=True):
-            loss = objective.loss(*objective.forward_views(*two_views(seed)))
+            loss = objective.loss(*objective.forward_views(*two_views(seed)), clips_of(seed % 2))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -71,19 +76,21 @@ def test_the_student_sees_the_first_view_and_the_teacher_the_second() -> None:
 
 def test_the_loss_over_some_batches_agrees_with_a_loop_over_clips_and_the_last_keys() -> None:
     objective = build(temperature=0.3).double()
-    held: list[Tensor] = []
+    held: list[tuple[int, Tensor]] = []
     for seed in range(5):
+        clips = torch.tensor([0, seed, 5 + seed % 2])  # some are in the queue already, some twice
         query, key = torch.randn(
             2, BATCH, KEY, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
         )
         terms = []
-        for q, k in zip(query, key, strict=True):
-            own, *others = (np.exp(1 / 0.3 * cosine(q, each)) for each in (k, *held))
+        for q, k, clip in zip(query, key, clips.tolist(), strict=True):
+            negatives = [older for its_clip, older in held if its_clip != clip]
+            own, *others = (np.exp(1 / 0.3 * cosine(q, each)) for each in (k, *negatives))
             terms.append(-np.log(own / (own + sum(others))))
-        assert float(objective.loss(query, key)) == pytest.approx(np.mean(terms))
-        held = [*held, *key][-QUEUE:]
-        assert sorted(objective.queue.keys[: objective.queue.seen].tolist()) == sorted(
-            torch.stack(held).tolist()
+        assert float(objective.loss(query, key, clips)) == pytest.approx(np.mean(terms))
+        held = [*held, *zip(clips.tolist(), key, strict=True)][-QUEUE:]
+        assert sorted(objective.queue.keys[objective.queue.clips >= 0].tolist()) == sorted(
+            torch.stack([older for _, older in held]).tolist()
         )
 
 
@@ -91,11 +98,11 @@ def test_no_gradient_reaches_the_teacher_or_the_queue_and_every_parameter_of_the
     None
 ):
     objective = build()
-    objective.loss(*objective.forward_views(*two_views(0, batch=2)))
+    objective.loss(*objective.forward_views(*two_views(0, batch=2)), clips_of(0)[:2])
     view_a, view_b = (view.requires_grad_() for view in two_views(1, batch=2))
-    objective.loss(*objective.forward_views(view_a, view_b)).backward()
+    objective.loss(*objective.forward_views(view_a, view_b), clips_of(1)[:2]).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, True)
-    assert not objective.queue.keys[: objective.queue.seen].requires_grad
+    assert not objective.queue.keys[objective.queue.clips >= 0].requires_grad
     assert all(p.grad is None for p in objective.teacher.parameters())
     assert all(torch.isfinite(p.grad).all() for p in objective.student.parameters())
 

@@ -1,9 +1,11 @@
 """What holds of every upstream with a momentum teacher and a queue: DeLoRes-M, MoCo, SLICER and SS-MAST."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from lape_bench.learning.systems.momentum_contrast import MomentumContrast
@@ -57,3 +59,21 @@ def test_the_teacher_follows_by_an_exponential_average(name: str, decay: float) 
     objective.after_step()
     for key, found in objective.teacher.named_parameters():
         assert_close(found, before[key] + (1 - decay))
+
+
+@every
+def test_no_query_has_an_older_key_of_its_own_clip_as_a_negative(name: str) -> None:
+    objective = build(name)
+    views = torch.randn(2, 4, 64, 96, generator=torch.Generator().manual_seed(0))
+
+    def loss(queued: list[int]) -> Tensor:
+        """The loss of four windows of clip 5 with keys of these clips in the queue."""
+        copied = copy.deepcopy(objective)
+        keys = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))[: len(queued)]
+        copied.queue.enqueue(keys, torch.tensor(queued, dtype=torch.long))
+        torch.manual_seed(2)  # of dropout
+        return copied.loss(*copied.forward_views(*views), *copied.targets(torch.full((4,), 5)))
+
+    assert_close(loss([5] * 8), loss([]))
+    assert_close(loss([6, 5, 5]), loss([6]))
+    assert float(loss([6]).detach()) > float(loss([]).detach())

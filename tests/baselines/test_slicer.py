@@ -191,23 +191,26 @@ def test_the_loss_over_some_batches_agrees_with_a_loop_over_clips_clusters_and_t
     objective = build(
         temperature=0.3, cluster_temperature=0.6, cluster_weight=weight, balance=balance
     ).double()
-    held: list[NDArray[np.float64]] = []
+    held: list[tuple[int, NDArray[np.float64]]] = []
     for seed in range(5):
+        clips = torch.tensor([0, 1 + seed, 6 + seed % 2])  # some are in the queue already
         parts = projections(seed)
         query_a, query_b, key_a, key_b = (part.numpy() for part in parts[:4])
         terms = []
-        for query, key in zip([*query_a, *query_b], [*key_b, *key_a], strict=True):
-            own, *others = (math.exp(cosine(query, each) / 0.3) for each in (key, *held))
+        both = [*clips.tolist()] * 2
+        for query, key, clip in zip([*query_a, *query_b], [*key_b, *key_a], both, strict=True):
+            negatives = [older for its_clip, older in held if its_clip != clip]
+            own, *others = (math.exp(cosine(query, each) / 0.3) for each in (key, *negatives))
             terms.append(-math.log(own / (own + sum(others))))
         p_a, p_b = (torch.softmax(part, dim=1) for part in parts[4:])
         clusters = contrast_by_hand(p_a, p_b, 0.6)
         clusters += balance * float(imbalance(p_a) + imbalance(p_b))
         # The sum of two means over the batch.
         expected = sum(terms) / BATCH + weight * clusters
-        assert float(objective.loss(*parts)) == pytest.approx(expected)
-        held = [*held, *key_a, *key_b][-QUEUE:]
-        assert sorted(objective.queue.keys[: objective.queue.seen].tolist()) == sorted(
-            key.tolist() for key in held
+        assert float(objective.loss(*parts, clips)) == pytest.approx(expected)
+        held = [*held, *zip(both, [*key_a, *key_b], strict=True)][-QUEUE:]
+        assert sorted(objective.queue.keys[objective.queue.clips >= 0].tolist()) == sorted(
+            key.tolist() for _, key in held
         )
 
 
@@ -215,8 +218,8 @@ def test_neither_the_order_of_views_or_clips_nor_the_length_of_queries_and_keys_
     def loss(change: Any) -> Tensor:
         objective = build(balance=0.5).double()
         for seed in range(2):
-            objective.loss(*projections(seed))
-        return objective.loss(*change(projections(2)))
+            objective.loss(*projections(seed), BATCH * seed + torch.arange(BATCH))
+        return objective.loss(*change(projections(2)), 9 * BATCH + torch.arange(BATCH))
 
     plain = loss(lambda parts: parts)
     assert_close(loss(swapped), plain)
@@ -226,11 +229,12 @@ def test_neither_the_order_of_views_or_clips_nor_the_length_of_queries_and_keys_
 
 def test_no_gradient_reaches_teacher_or_queue_and_every_other_parameter_gets_one() -> None:
     objective = build()
-    objective.loss(*objective.forward_views(*two_views(0)))
+    objective.loss(*objective.forward_views(*two_views(0)), torch.arange(BATCH))
     view_a, view_b = (view.requires_grad_() for view in two_views(1))
-    objective.loss(*objective.forward_views(view_a, view_b)).backward()
+    compared = objective.forward_views(view_a, view_b)
+    objective.loss(*compared, BATCH + torch.arange(BATCH)).backward()
     assert (view_a.grad is None, view_b.grad is None) == (False, False)
-    assert not objective.queue.keys[: objective.queue.seen].requires_grad
+    assert not objective.queue.keys[objective.queue.clips >= 0].requires_grad
     assert all(p.grad is None for p in objective.teacher.parameters())
     for part in (objective.student, objective.cluster):
         assert all(torch.isfinite(p.grad).all() for p in part.parameters())

@@ -16,7 +16,7 @@ def info_nce(
     keys: Tensor,
     negatives: Tensor,
     temperature: float,
-    present: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Classify each query's own key among the negatives: Eq. (1) of arXiv:1911.05722.
 
@@ -25,7 +25,7 @@ def info_nce(
         keys: keys of the other view of each clip, same shape.
         negatives: keys of other clips, shape (negatives, features).
         temperature: tau, divides the cosines.
-        present: True for rows of `negatives` that count, shape (negatives,); None counts all.
+        allowed: True for rows of `negatives` that count for a query, shape (batch, negatives); None counts all.
 
     Returns:
         Mean of -log(exp(q.k+ / tau) / (exp(q.k+ / tau) + sum exp(q.k- / tau))), a scalar.
@@ -33,8 +33,8 @@ def info_nce(
     q, k, others = (F.normalize(z, dim=1) for z in (queries, keys, negatives))
     positive = (q * k).sum(dim=1, keepdim=True)
     against = q @ others.T
-    if present is not None:
-        against = against.masked_fill(~present, -torch.inf)
+    if allowed is not None:
+        against = against.masked_fill(~allowed, -torch.inf)
     logits = torch.cat([positive, against], dim=1) / temperature
     return -logits.log_softmax(dim=1)[:, 0].mean()
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+EMPTY = -1  # in place of a clip's index: no key is there yet
 
 
 def momentum_copy(student: ModuleT) -> ModuleT:
@@ -32,7 +33,7 @@ def momentum_update(teacher: nn.Module, student: nn.Module, decay: float) -> Non
 
 
 class Queue(nn.Module):
-    """A queue of the last batches' keys, newest first; a checkpoint holds it.
+    """A queue of the last batches' keys, newest first, and of the clips that they are of; a checkpoint holds it.
 
     Args:
         size: capacity in keys.
@@ -40,21 +41,33 @@ class Queue(nn.Module):
     """
 
     keys: Tensor
-    seen: Tensor
+    clips: Tensor
 
     def __init__(self, size: int, features: int) -> None:
         super().__init__()
         self.register_buffer("keys", torch.zeros(size, features))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # keys ever stored
+        self.register_buffer("clips", torch.full((size,), EMPTY))  # of each key
 
-    def filled_mask(self) -> Tensor:
-        """Return True for each row of `keys` that holds a key, shape (size,); none does at first."""
-        return torch.arange(len(self.keys), device=self.seen.device) < self.seen
+    def negatives_mask(self, clips: Tensor) -> Tensor:
+        """Return which keys are negatives of which queries: those of other clips.
+
+        Args:
+            clips: index of each query's clip in the corpus, shape (queries,).
+
+        Returns:
+            True for each row of `keys` that holds a key of another clip, shape (queries, size).
+        """
+        return (self.clips != EMPTY) & (self.clips != clips[:, None])
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:
-        """Store keys of shape (batch, features) in place of the oldest."""
+    def enqueue(self, keys: Tensor, clips: Tensor) -> None:
+        """Store keys in place of the oldest.
+
+        Args:
+            keys: shape (batch, features).
+            clips: index of each key's clip in the corpus, shape (batch,).
+        """
         # Moving all keys costs less than reading a position back from the device.
         newest = keys.flip(0).to(self.keys.dtype)
         self.keys.copy_(torch.cat([newest, self.keys])[: len(self.keys)])
-        self.seen += len(keys)
+        self.clips.copy_(torch.cat([clips.flip(0), self.clips])[: len(self.clips)])

@@ -100,13 +100,26 @@ def test_without_negatives_there_is_nothing_to_tell_apart() -> None:
 @pytest.mark.parametrize("kept", [[], [2], [0, 3, 4], list(range(6))])
 def test_a_negative_that_does_not_count_is_as_if_it_were_not_there(kept: list[int]) -> None:
     queries, keys, negatives = rows(5, 0).requires_grad_(), rows(5, 1), rows(6, 2)
-    present = torch.zeros(6, dtype=torch.bool)
-    present[kept] = True
-    masked = info_nce(queries, keys, negatives, 0.1, present)
+    allowed = torch.zeros(5, 6, dtype=torch.bool)
+    allowed[:, kept] = True
+    masked = info_nce(queries, keys, negatives, 0.1, allowed)
     without = info_nce(queries, keys, negatives[kept], 0.1)
     assert_close(masked, without)
     gradients = (torch.autograd.grad(loss, queries)[0] for loss in (masked, without))
     assert_close(*gradients)
+
+
+def test_each_query_has_negatives_of_its_own() -> None:
+    queries, keys, negatives = rows(3, 0), rows(3, 1), rows(4, 2)
+    kept = [[0, 3], [], [1, 2, 3]]
+    allowed = torch.zeros(3, 4, dtype=torch.bool)
+    for query, columns in enumerate(kept):
+        allowed[query, columns] = True
+    alone = [
+        info_nce(queries[[i]], keys[[i]], negatives[columns], 0.1) for i, columns in enumerate(kept)
+    ]
+    found = info_nce(queries, keys, negatives, 0.1, allowed)
+    assert_close(found, torch.stack(alone).mean())
 
 
 def test_negatives_like_the_own_key_leave_a_guess_among_equals() -> None:

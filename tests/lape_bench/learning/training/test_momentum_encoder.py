@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lape_bench.learning.losses.contrast import info_nce
-from lape_bench.learning.training.momentum_encoder import Queue, momentum_copy, momentum_update
+from lape_bench.learning.training.momentum_encoder import (
+    EMPTY,
+    Queue,
+    momentum_copy,
+    momentum_update,
+)
 
 few_examples = settings(max_examples=60)
 
@@ -110,6 +115,9 @@ def test_a_teacher_of_another_architecture_is_not_followed_in_part() -> None:
 # --- the queue --------------------------------------------------------------------------------------------
 
 
+OTHER = torch.tensor([99])  # a clip that is in no queue
+
+
 def keys(begin: int, count: int) -> Tensor:
     """Keys that tell how many came before them, the first being key 1."""
     return torch.arange(begin + 1, begin + count + 1).float()[:, None].expand(-1, 2)
@@ -123,34 +131,55 @@ def test_the_queue_holds_the_last_keys_as_a_list_that_forgets_would(
     queue, by_hand = Queue(size, 2), deque[list[float]](maxlen=size)
     seen = 0
     for count in batches:
-        queue.enqueue(keys(seen, count))
+        queue.enqueue(keys(seen, count), torch.arange(count))
         by_hand.extend(keys(seen, count).tolist())
         seen += count
-        assert sorted(queue.keys[: queue.seen].tolist()) == sorted(by_hand)
+        assert sorted(queue.keys[queue.clips >= 0].tolist()) == sorted(by_hand)
 
 
 def test_the_newest_key_comes_first_and_the_oldest_is_dropped() -> None:
     queue = Queue(5, 2)
-    queue.enqueue(keys(0, 4))
-    assert queue.filled_mask().tolist() == [True] * 4 + [False]
+    queue.enqueue(keys(0, 4), torch.arange(4))
+    assert queue.clips.tolist() == [3, 2, 1, 0, EMPTY]
     assert queue.keys[:4, 0].tolist() == [4, 3, 2, 1]
-    queue.enqueue(keys(4, 3))
-    assert queue.filled_mask().all()
+    queue.enqueue(keys(4, 3), torch.arange(4, 7))
+    assert queue.clips.tolist() == [6, 5, 4, 3, 2]
     assert queue.keys[:, 0].tolist() == [7, 6, 5, 4, 3]
 
 
 def test_nothing_is_held_at_first() -> None:
-    assert not Queue(5, 3).filled_mask().any()
+    assert not Queue(5, 3).negatives_mask(torch.arange(4)).any()
+
+
+@few_examples
+@given(
+    size=st.integers(1, 9),
+    batches=st.lists(st.lists(st.integers(0, 6), max_size=5), max_size=5),
+    queries=st.lists(st.integers(0, 6), min_size=1, max_size=5),
+)
+def test_the_negatives_of_a_query_are_the_last_keys_of_other_clips(
+    size: int, batches: list[list[int]], queries: list[int]
+) -> None:
+    queue, by_hand = Queue(size, 2), deque[tuple[float, int]](maxlen=size)
+    seen = 0
+    for clips in batches:
+        queue.enqueue(keys(seen, len(clips)), torch.tensor(clips, dtype=torch.long))
+        by_hand.extend(zip(keys(seen, len(clips))[:, 0].tolist(), clips, strict=True))
+        seen += len(clips)
+    mask = queue.negatives_mask(torch.tensor(queries))
+    for row, query in zip(mask, queries, strict=True):
+        expected = [key for key, clip in by_hand if clip != query]
+        assert sorted(queue.keys[row, 0].tolist()) == expected
 
 
 def test_a_loss_of_the_keys_can_be_backed_through_after_others_came() -> None:
     def gradient(late: bool) -> Tensor:
         queue = Queue(3, 2)
-        queue.enqueue(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]))
+        queue.enqueue(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]), torch.arange(3))
         query = torch.tensor([[1.0, 0.5]], requires_grad=True)
-        loss = info_nce(query, query.detach(), queue.keys, 0.2, queue.filled_mask())
+        loss = info_nce(query, query.detach(), queue.keys, 0.2, queue.negatives_mask(OTHER))
         if late:
-            queue.enqueue(keys(3, 3))
+            queue.enqueue(keys(3, 3), torch.arange(3, 6))
         loss.backward()
         return query.grad
 
@@ -159,25 +188,25 @@ def test_a_loss_of_the_keys_can_be_backed_through_after_others_came() -> None:
 
 def test_the_queue_keeps_no_gradient_of_what_is_put_in() -> None:
     queue = Queue(3, 2)
-    queue.enqueue(torch.ones(2, 2, requires_grad=True) * 3)
-    assert not queue.keys[: queue.seen].requires_grad
+    queue.enqueue(torch.ones(2, 2, requires_grad=True) * 3, torch.arange(2))
+    assert not queue.keys[queue.clips >= 0].requires_grad
     assert list(queue.parameters()) == []
 
 
 def test_keys_of_half_precision_are_held_in_float32() -> None:
     queue = Queue(3, 2)
-    queue.enqueue(keys(0, 2).bfloat16())
-    assert queue.keys[: queue.seen].dtype == torch.float32
+    queue.enqueue(keys(0, 2).bfloat16(), torch.arange(2))
+    assert queue.keys[queue.clips >= 0].dtype == torch.float32
     assert queue.keys[:2, 0].tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("before", [0, 2, 5, 8])
 def test_a_saved_queue_goes_on_as_the_one_it_was_saved_from(before: int) -> None:
     first, second = Queue(5, 2), Queue(5, 2)
-    first.enqueue(keys(0, before))
+    first.enqueue(keys(0, before), torch.arange(before))
     second.load_state_dict(first.state_dict())
     for step in range(3):
-        assert torch.equal(second.keys[: second.seen], first.keys[: first.seen])
+        assert torch.equal(second.keys[second.clips >= 0], first.keys[first.clips >= 0])
         for queue in (first, second):
-            queue.enqueue(keys(before + 2 * step, 2))
-    assert torch.equal(second.keys[: second.seen], first.keys[: first.seen])
+            queue.enqueue(keys(before + 2 * step, 2), torch.arange(2))
+    assert torch.equal(second.keys[second.clips >= 0], first.keys[first.clips >= 0])

@@ -92,10 +92,13 @@ class Contrast(Twins):
         self.losses += 1
         if self.losses == self.stop_at:
             raise Stopped
-        queries, keys = projected
-        loss = info_nce(queries, keys, self.queue.keys, 0.2, self.queue.filled_mask())
-        self.queue.enqueue(keys)
+        queries, keys, clips = projected
+        loss = info_nce(queries, keys, self.queue.keys, 0.2, self.queue.negatives_mask(clips))
+        self.queue.enqueue(keys, clips)
         return loss
+
+    def targets(self, batch: Tensor) -> tuple[Tensor, ...]:
+        return (batch,)
 
     def after_step(self) -> None:
         momentum_update(self.teacher, self.encoder, 0.9)
@@ -341,7 +344,8 @@ def test_the_momentum_teacher_has_followed_every_step(context: RunContext) -> No
     assert_close(found, teacher, rtol=1e-4, atol=1e-5)
     for name, value in build(Contrast).teacher.named_parameters():
         assert not torch.equal(found[name], value)
-    assert int(objective.queue.seen) == 4 * 20
+    # The last keys of the last epoch.
+    assert len(set(objective.queue.clips.tolist())) == 12
 
 
 # --- between epochs ---------------------------------------------------------------------------------------
