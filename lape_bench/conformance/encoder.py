@@ -24,7 +24,7 @@ from lape_bench.conformance.devices import (
 )
 from lape_bench.conformance.harness import Harness
 from lape_bench.core.errors import FAILURES, summarize_error
-from lape_bench.learning.encoders.base import Encoder, check_embeddings
+from lape_bench.learning.encoders.base import Encoder, check_embeddings, full_lengths
 from lape_bench.learning.systems.encoder_system import EncoderSystem
 from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.system import RunContext
@@ -34,6 +34,7 @@ EMBEDS = "turns windows into embeddings, (batch, embedding_size)"
 LEVELS = (0.1, 1e-3, 0.2, 0.01)  # of the windows of a batch, so that neighbors differ much
 SECONDS = (1.0, 4.7, 12.0)  # the tasks that come with the harness cut windows of 1 to 12 s
 SHORTEST = 0.1  # of own tasks, whose clips may be as short
+PADDED_SHARES = (0.3, 0.5, 0.77, 1.0)  # of a window that clips fill, one for each of LEVELS
 # As a share of the largest number in an embedding: kernels may round differently for another batch size.
 ALIKE_WITHIN = {"float32": 0.01, "bf16": 0.05}
 NAMED = 3
@@ -63,6 +64,7 @@ def check_encoder(harness: Harness, finetuned: bool) -> Iterator[ClaimResult]:
         (f"takes windows of {SHORTEST:g} s, as own tasks may have", _shortest),
         ("in evaluation, gives the same embedding again and does not change", _steady),
         ("a window's embedding does not depend on its neighbors", _independent),
+        ("a short clip's embedding does not depend on its padding", _padding_left_out),
         ("its tensors follow it to another device", _moves),
     ]
     if finetuned:
@@ -98,18 +100,24 @@ class _Subject:
         """Return four windows of the task's length, shape (4, samples)."""
         return self.noise(self.system.target.window_seconds)
 
-    def embed(self, waveforms: Tensor) -> Tensor:
-        """Embed waveforms, (batch, samples), as the harness does, in whatever mode the encoder is in."""
-        features = self.encoder.features(waveforms)
+    def embed(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed waveforms, (batch, samples), as the harness does, in whatever mode the encoder is in.
+
+        `lengths` are the real samples of each, (batch,); None: all.
+        """
+        known = self.encoder.length_arguments(
+            full_lengths(waveforms) if lengths is None else lengths
+        )
+        features = self.encoder.features(waveforms, *known)
         with self.context.autocast():
-            embeddings: Tensor = self.encoder(features)
+            embeddings: Tensor = self.encoder(features, *known)
         return embeddings
 
     @torch.no_grad()
-    def evaluate(self, waveforms: Tensor) -> Tensor:
+    def evaluate(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed waveforms as in evaluation."""
         self.encoder.eval()
-        return self.embed(waveforms)
+        return self.embed(waveforms, lengths)
 
     def alike(self, one: Tensor, other: Tensor) -> bool:
         """Return True if embeddings agree up to rounding."""
@@ -242,6 +250,41 @@ def _independent(subject: _Subject) -> None:
         raise ClaimFailed(
             f"alone, a window's embedding differs by {off:.1%} of its largest number; {OVER_THE_BATCH}"
         )
+
+
+def _padding_left_out(subject: _Subject) -> str:
+    if subject.encoder.whole_clip:
+        return "clips are embedded whole, so that none is padded"
+    if not subject.encoder.uses_lengths:
+        try:
+            moved = f", and moves embeddings by up to {_padding_effect(subject):.1%} of their largest number"
+        except FAILURES:  # such as of a clip that is too short without its padding
+            moved = ""
+        raise ClaimNote(f"padding is heard{moved}: it does not say uses_lengths")
+    off = _padding_effect(subject)
+    if not off < ALIKE_WITHIN[subject.context.precision]:
+        raise ClaimFailed(
+            f"it says uses_lengths, and padding moves embeddings by {off:.1%} of their largest number; is it averaged, "
+            "attended to, normalized over, or convolved with a bias in it?"
+        )
+    return "it says uses_lengths"
+
+
+def _padding_effect(subject: _Subject) -> float:
+    """Return the largest difference that padding makes to a clip, alone or in a batch, as a share of the largest number."""
+    windows = subject.windows()
+    places = torch.arange(windows.shape[1], device=windows.device)
+    shares = torch.tensor(PADDED_SHARES, device=windows.device)
+    lengths = (shares * len(places)).long()
+    windows[places >= lengths[:, None]] = 0
+    together = subject.evaluate(windows, lengths)
+    differences = []
+    for index, length in enumerate(lengths.tolist()):
+        row = slice(index, index + 1)
+        alone = subject.evaluate(windows[row, :length])
+        padded = subject.evaluate(windows[row], lengths[row])
+        differences += [_difference(alone, padded), _difference(alone, together[row])]
+    return float(torch.tensor(differences).max())  # NaN if one is
 
 
 def _moves(subject: _Subject) -> str:

@@ -16,6 +16,9 @@ class AudioNTT(LogMelEncoder):
     LAPE's code pools so in pre-training, and by the mean alone when it classifies. Here the pooling is the same in both, as in
     BYOL-A, so that a classifier gets the embedding that was trained.
 
+    A clip that is shorter than a window is zero-padded on both sides, and the padding is heard: its steps enter the maximum and
+    the mean, as in BYOL-A's own evaluation. So the encoder does not use lengths.
+
     Args:
         width: d, the size of the embedding.
         log_mel: settings of the front end; the number of bands must be a multiple of 8.

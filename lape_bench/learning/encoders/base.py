@@ -1,4 +1,15 @@
-"""The interface of encoders: waveforms to features, features to one embedding a window."""
+"""The interface of encoders: waveforms to features, features to one embedding a window.
+
+A clip that is shorter than a window is zero-padded. Most encoders hear the padding: they are given `features(waveforms)` and
+`forward(features)`. An encoder that can leave it out says `uses_lengths = True`, and is given the real samples of each window:
+
+    def features(self, waveforms, lengths=None): ...
+    def forward(self, features, lengths=None): ...
+
+`lengths` has shape (batch,), int64, on the device of the waveforms. The clip then stands at the start of its window and the zeros
+follow it, so that a mask is `torch.arange(samples) < lengths[:, None]`. None means that no window is padded. The embedding of a
+padded clip must be that of the clip alone; `bench systems check` compares them. In pre-training lengths are not given.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -18,6 +29,7 @@ class Encoder(nn.Module, ABC):
         sample_rate: of the waveforms, in Hz.
         embedding_size: numbers in an embedding.
         whole_clip: true if clips are embedded whole and unpadded, whatever the task's window.
+        uses_lengths: true if `features` and `forward` take the real samples of each window as a second argument.
         cuda_graphable: true if a training step may be recorded as a CUDA graph (see `cuda_graph`): `forward` takes no
             decision in Python, and `features` has no trainable parameter.
         artifact_name: the name of exactly this class in the keys of cached embeddings, so that it may move; by default module
@@ -28,6 +40,7 @@ class Encoder(nn.Module, ABC):
     sample_rate: int = 16_000
     embedding_size: int
     whole_clip: bool = False
+    uses_lengths: bool = False
     cuda_graphable: bool = False
 
     @abstractmethod
@@ -50,6 +63,14 @@ class Encoder(nn.Module, ABC):
     def forward(self, features: Tensor) -> Tensor:
         """Turn features into embeddings of shape (batch, embedding_size)."""
 
+    def length_arguments(self, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Return what `features` and `forward` take after their first argument: the lengths, or nothing.
+
+        Args:
+            lengths: real samples of each window, shape (batch,), int64, on the device of the waveforms.
+        """
+        return (lengths,) if self.uses_lengths else ()
+
     @torch.no_grad()
     def feature_shape(self, window_seconds: float) -> tuple[int, ...]:
         """Return the shape of one window's features, without the batch dimension."""
@@ -59,6 +80,11 @@ class Encoder(nn.Module, ABC):
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
         """Fit the normalization of the features to train waveforms, each of shape (batch, samples); by default nothing."""
+
+
+def full_lengths(waveforms: Tensor) -> Tensor:
+    """Return the lengths of windows that are not padded, shape (batch,), int64."""
+    return waveforms.new_full((len(waveforms),), waveforms.shape[1], dtype=torch.long)
 
 
 def is_positive_integer(value: object) -> bool:

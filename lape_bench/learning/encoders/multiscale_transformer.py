@@ -16,7 +16,8 @@ share, with layer norm; the pooled queries added to what they attend to; channel
 tokens pass a last layer norm before they are averaged, which the authors' code leaves out; positions are
 fixed sines and cosines added to the patches, where MViTv2 learns biases for relative positions of a fixed grid, so that a
 window of any length has them and no parameter depends on it; and zeros complete the last patches, where AST leaves up to
-9 frames and the two highest bands out.
+9 frames and the two highest bands out. As in the authors' code there is no mask: the padding of a clip that is shorter than a
+window is attended to and averaged, so the encoder does not use lengths.
 """
 
 from typing import Self

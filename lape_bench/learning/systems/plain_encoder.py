@@ -10,6 +10,9 @@
             ...
 
 The harness makes a system of it: windows, fine-tuning, linear evaluation, k-NN, saving.
+
+A clip that is shorter than a window is zero-padded, and such an encoder hears the zeros. One that can leave them out says
+`uses_lengths = True` and is called as `forward(waveforms, lengths)`: see `lape_bench.learning.encoders.base`.
 """
 
 import inspect
@@ -25,7 +28,12 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from lape_bench.core.errors import FAILURES, UserError, summarize_error
-from lape_bench.learning.encoders.base import Encoder, check_embeddings, is_positive_integer
+from lape_bench.learning.encoders.base import (
+    Encoder,
+    check_embeddings,
+    full_lengths,
+    is_positive_integer,
+)
 from lape_bench.learning.systems.adapter import path_checksum
 from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, ProbeConfig
 from lape_bench.system import ProtocolName, System
@@ -46,13 +54,15 @@ class _WrappedEncoder(Encoder):
         self.inner = self.kind(**settings)
         self.sample_rate = _whole(self.inner, "sample_rate", Encoder.sample_rate)
         self.embedding_size = _whole(self.inner, "embedding_size")
+        self.uses_lengths = _uses_lengths(self.inner)
 
-    def features(self, waveforms: Tensor) -> Tensor:
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return waveforms
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         shape = (len(features), self.embedding_size)
-        return check_embeddings(self.inner(features), shape, self.kind.__name__)
+        known = self.length_arguments(full_lengths(features) if lengths is None else lengths)
+        return check_embeddings(self.inner(features, *known), shape, self.kind.__name__)
 
 
 class _WrappedEncoderSystem(EncoderSystem):
@@ -120,11 +130,12 @@ def as_system(loaded: type) -> type[System]:
 
     Raises:
         UserError: the encoder has an argument without a default or one that cannot be a setting, or its rate, size or version
-            is not a whole number.
+            is not a whole number, or `uses_lengths` neither True nor False.
     """
     if issubclass(loaded, System):
         return loaded
     trained = issubclass(loaded, nn.Module)
+    _uses_lengths(loaded)
     names = {"__module__": loaded.__module__, "__qualname__": loaded.__qualname__}
     encoder = type(loaded.__name__, (_WrappedEncoder,), names | {"kind": loaded})
     protocols: tuple[ProtocolName, ...] = (
@@ -146,17 +157,31 @@ def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
     """Return a whole number that is an attribute of an encoder or of its class."""
     value: Any = getattr(kind, name, otherwise)
     if not is_positive_integer(value):
-        of = kind.__name__ if isinstance(kind, type) else type(kind).__name__
         description = (
             "is a property, which no class can be asked"
             if isinstance(value, property)
             else f"is {value!r}"
         )
         raise UserError(
-            f"{name} of the encoder {of} {description if value is not None else 'is not there'}",
+            f"{name} of the encoder {_name(kind)} {description if value is not None else 'is not there'}",
             allowed="a whole number above 0" + (", on the class" if isinstance(kind, type) else ""),
         )
     return int(value)
+
+
+def _uses_lengths(kind: Any) -> bool:
+    """Return what an encoder, or its class, says of lengths."""
+    value = getattr(kind, "uses_lengths", Encoder.uses_lengths)
+    if not isinstance(value, bool):
+        raise UserError(
+            f"uses_lengths of the encoder {_name(kind)} is {value!r}",
+            allowed="True, if it is called with (waveforms, lengths), or False",
+        )
+    return value
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else type(kind).__name__
 
 
 def _settings(kind: type, base: type[ProbeConfig]) -> type[ProbeConfig]:

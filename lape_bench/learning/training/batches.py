@@ -45,14 +45,17 @@ def to_device(clips: Clips, device: torch.device) -> DeviceClips:
     return DeviceClips(samples, starts, lengths, device)
 
 
-def random_windows(clips: DeviceClips, indices: Tensor, window: int, random: BatchRandom) -> Tensor:
-    """Cut one random window from each clip; a shorter clip is zero-padded on both sides.
+def random_windows(
+    clips: DeviceClips, indices: Tensor, window: int, random: BatchRandom, centered: bool = True
+) -> Tensor:
+    """Cut one random window from each clip; a shorter clip is zero-padded.
 
     Args:
         clips: the clips.
         indices: clips of the batch, shape (batch,).
         window: samples of a window.
         random: draws for the rows of the batch.
+        centered: zeros are put on both sides of a shorter clip, as BYOL-A does; otherwise all zeros follow it.
 
     Returns:
         Shape (batch, window), float32, on the device of the clips.
@@ -63,9 +66,8 @@ def random_windows(clips: DeviceClips, indices: Tensor, window: int, random: Bat
     uniform = random.uniform(len(indices), dtype=torch.float64)
     uniform = uniform.to(device_of_clips, non_blocking=True)
     inside = (uniform * (room + 1).clamp(min=1)).long()
-    offsets = torch.where(
-        room >= 0, inside, room // 2
-    )  # a negative offset is padding before the clip
+    # A negative offset is padding before the clip.
+    offsets = torch.where(room >= 0, inside, room // 2 if centered else 0)
     return cut_windows(clips, indices, offsets, window)
 
 
@@ -106,7 +108,9 @@ def cut_by_copying(clips: DeviceClips, indices: Tensor, offsets: Tensor, window:
     return torch.from_numpy(windows)
 
 
-def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor, Tensor]:
+def consecutive_windows(
+    lengths: NDArray[np.int64], window: int, centered: bool = True
+) -> tuple[Tensor, Tensor]:
     """Lay evenly spaced windows over whole clips, the first at the start, the last at the end.
 
     The number of windows is length / window, rounded up unless the remainder is at most a tenth of a window. A clip of about
@@ -115,6 +119,7 @@ def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor
     Args:
         lengths: samples of each clip, shape (clips,).
         window: samples of a window.
+        centered: zeros are put on both sides of a clip that is shorter than a window; otherwise all zeros follow it.
 
     Returns:
         Clip index and offset of each window, both of shape (windows,), int64, in the order of the clips.
@@ -124,7 +129,8 @@ def consecutive_windows(lengths: NDArray[np.int64], window: int) -> tuple[Tensor
     nth = np.arange(len(clip)) - np.repeat(np.cumsum(counts) - counts, counts)
     room = (lengths - window)[clip]
     steps = np.maximum(counts[clip] - 1, 1)
-    offsets = np.where(counts[clip] > 1, nth * room // steps, room // 2)
+    middle = room // 2 if centered else np.maximum(room // 2, 0)
+    offsets = np.where(counts[clip] > 1, nth * room // steps, middle)
     return torch.from_numpy(clip), torch.from_numpy(offsets)
 
 

@@ -53,6 +53,7 @@ def cached_embeddings(
             **({"encoder_code": code} if (code := class_code(type(encoder))) else {}),
             "clips": clips.key,
             "window_seconds": None if encoder.whole_clip else window_seconds,
+            **({"uses_lengths": True} if encoder.uses_lengths else {}),
             **determined_by,
         },
         compute,

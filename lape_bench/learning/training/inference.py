@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.encoders.base import Encoder
+from lape_bench.learning.encoders.base import Encoder, full_lengths
 from lape_bench.learning.training.batches import (
     consecutive_windows,
     cut_windows,
@@ -17,8 +17,9 @@ from lape_bench.system import RunContext
 
 SECONDS_A_BATCH = 64.0  # of audio
 
-WindowBatches = tuple[Tensor, Iterable[tuple[Tensor, Tensor]]]
-"""The clip index of each window, shape (windows,), and batches of window indices and waveforms (batch, samples)."""
+WindowBatches = tuple[Tensor, Iterable[tuple[Tensor, Tensor, Tensor]]]
+"""The clip index of each window, shape (windows,), and batches: window indices (batch,), waveforms (batch, samples), and the
+real samples of each window (batch,)."""
 
 
 @torch.no_grad()
@@ -39,9 +40,9 @@ def embed(
     """
     encoder.eval()
 
-    def embedded(features: Tensor) -> Tensor:
+    def embedded(features: Tensor, *lengths: Tensor) -> Tensor:
         with context.autocast():
-            embeddings: Tensor = encoder(features)
+            embeddings: Tensor = encoder(features, *lengths)
         return embeddings.float()
 
     return _map_windows(encoder, embedded, clips, window_seconds, context, "embedding")
@@ -66,9 +67,9 @@ def class_log_probabilities(
     encoder.eval()
     head.eval()
 
-    def scored(features: Tensor) -> Tensor:
+    def scored(features: Tensor, *lengths: Tensor) -> Tensor:
         with context.autocast():
-            embeddings = encoder(features)
+            embeddings = encoder(features, *lengths)
         # The head stays in float32: it costs little, and rounding would change the decisions of a probe.
         scores: Tensor = head(embeddings.float())
         return scores.log_softmax(dim=1)
@@ -94,13 +95,13 @@ def average_by_clip(values: Tensor, owner: Tensor, clips: int) -> Tensor:
 
 def _map_windows(
     encoder: Encoder,
-    row: Callable[[Tensor], Tensor],
+    row: Callable[..., Tensor],
     clips: Clips,
     window_seconds: float,
     context: RunContext,
     title: str,
 ) -> tuple[Tensor, Tensor]:
-    """Apply a function from features (batch, ...) to rows (batch, n) to every window.
+    """Apply a function from features (batch, ...), and lengths if the encoder uses them, to rows (batch, n) to every window.
 
     Returns:
         The rows, shape (windows, n), on the CPU, and the clip index of each, shape (windows,), in the clips' order.
@@ -108,11 +109,13 @@ def _map_windows(
     if encoder.whole_clip:
         (owner, batches), unit = _whole(clips, context), "clips"
     else:
-        (owner, batches), unit = _windows(clips, window_seconds, context), "windows"
+        centered = not encoder.uses_lengths
+        (owner, batches), unit = _windows(clips, window_seconds, centered, context), "windows"
     rows: Tensor | None = None
     with context.progress.task(title, len(owner), unit) as task:
-        for places, waveforms in batches:
-            output = row(encoder.features(waveforms)).cpu()
+        for places, waveforms, lengths in batches:
+            known = encoder.length_arguments(lengths)
+            output = row(encoder.features(waveforms, *known), *known).cpu()
             if rows is None:
                 # Filled in place: a list of batches would need twice the memory when it is concatenated.
                 rows = output.new_empty(len(owner), output.shape[1])
@@ -125,13 +128,25 @@ def _map_windows(
 def _whole(clips: Clips, context: RunContext) -> WindowBatches:
     """Return each clip as one window."""
     batches = whole_clip_batches(clips, context.device)
-    return torch.arange(len(clips)), ((torch.from_numpy(places), x) for places, x in batches)
+    return torch.arange(len(clips)), (
+        (torch.from_numpy(places), x, full_lengths(x)) for places, x in batches
+    )
 
 
-def _windows(clips: Clips, window_seconds: float, context: RunContext) -> WindowBatches:
-    """Return consecutive windows of one length over each clip."""
+def _windows(
+    clips: Clips, window_seconds: float, centered: bool, context: RunContext
+) -> WindowBatches:
+    """Return consecutive windows of one length over each clip; see `consecutive_windows`."""
     window = round(window_seconds * clips.rate)
-    owner, offsets = consecutive_windows(clips.lengths, window)
+    owner, offsets = consecutive_windows(clips.lengths, window, centered)
+    lengths = torch.from_numpy(clips.lengths)[owner].clamp(max=window)
     on_device = to_device(clips, context.device)
     batches = torch.split(torch.arange(len(owner)), max(1, int(SECONDS_A_BATCH / window_seconds)))
-    return owner, ((b, cut_windows(on_device, owner[b], offsets[b], window)) for b in batches)
+    return owner, (
+        (
+            b,
+            cut_windows(on_device, owner[b], offsets[b], window),
+            lengths[b].to(context.device, non_blocking=True),
+        )
+        for b in batches
+    )

@@ -35,6 +35,7 @@ from lape_bench.system import RunContext, System, TrainingData, TrainingSummary
 from tests.lape_bench.plugins.test_registry import ADAPTERS
 
 CPU = Compute(device="cpu", precision="float32")
+PADDING = "a short clip's embedding does not depend on its padding"
 Bench = Callable[..., tuple[int, str, str]]
 Check = Callable[..., Iterator[ClaimResult]]
 
@@ -93,10 +94,12 @@ def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
     said = list(check_system(f"{tmp_path}/my_encoder.py:MyEncoder", {}, CPU, progress))
     assert failing(said) == []
     protocols = ["finetune", "linear", "knn"]
-    assert [result.group for result in said if result.status == "note"] == protocols
+    notes = [result.group for result in said if result.status == "note"]
+    assert notes == ["encoder", *protocols]
     told = {(result.group, result.claim): result.detail for result in said}
     assert told["system", "says the rate of its audio in Hz"] == "16,000 Hz"
     assert told["encoder", "fine-tuning reaches its parameters"] == "2 of 2 tensors"
+    assert "padding is heard" in told["encoder", PADDING]
     assert "one-second windows a second on cpu" in told["finetune", "speed"]
     counted = told["linear", "parameters and operations are counted"]
     assert counted.startswith(f"encoder {401 * 64:,}, with classifier {401 * 64 + 65 * 8:,}, ")
@@ -486,6 +489,57 @@ def test_an_encoder_that_keeps_the_contract_is_reproached_with_nothing(
 ) -> None:
     compute = Compute(device="cpu", precision=precision)
     assert failing(before_training(results(of_encoder(kind), compute))) == []
+
+
+class Masked(Sound):
+    """Averages the frames that lie in the clip."""
+
+    uses_lengths = True
+
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return waveforms
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        frames = self.bands(features)
+        if lengths is None:
+            return frames.mean(dim=2)
+        last = torch.div(lengths - 400, 160, rounding_mode="floor")
+        real = torch.arange(frames.shape[2], device=last.device) <= last[:, None]
+        return (frames * real[:, None]).sum(dim=2) / real.sum(dim=1, keepdim=True)
+
+
+class MaskedByNothing(Masked):
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return super().forward(features)
+
+
+class NotFiniteInPadding(Masked):
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        louder = features.abs().amax(dim=1, keepdim=True) / (features[:, -1:] != 0)
+        return super().forward(features, lengths) + 0 * louder
+
+
+class Whole(Sound):
+    whole_clip = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "detail"),
+    [
+        (Masked, "ok", "it says uses_lengths"),
+        (MaskedByNothing, "FAILS", "of their largest number; is it averaged, attended to,"),
+        (NotFiniteInPadding, "FAILS", "it says uses_lengths, and padding moves embeddings by nan"),
+        (Sound, "note", "padding is heard, and moves embeddings by up to"),
+        (Whole, "ok", "clips are embedded whole, so that none is padded"),
+    ],
+)
+def test_padding_is_left_out_by_who_says_so_and_else_noted(
+    kind: type[Encoder], status: str, detail: str, results: Check
+) -> None:
+    said = before_training(results(of_encoder(kind)))
+    (result,) = [result for result in said if result.claim == PADDING]
+    assert (result.status, detail in result.detail) == (status, True), result.detail
+    assert [other.claim for other in failing(said)] == [PADDING] * (status == "FAILS")
 
 
 class NeedsASecond(Sound):

@@ -53,6 +53,22 @@ class Levels:
         return torch.stack([waveforms.std(1), waveforms.abs().amax(1), waveforms.diff(dim=1).std(1)], 1)
 
 
+class Masked(Filters):
+    """Leaves padding out: only frames that lie in the clip are averaged."""
+
+    uses_lengths = True
+
+    def forward(self, waveforms, lengths):
+        frames = self.filters(waveforms.unsqueeze(1)).abs().add(1e-5)
+        real = torch.arange(frames.shape[2], device=frames.device) <= (lengths[:, None] - 200) // 80
+        bands = ((frames * real[:, None]).sum(dim=2) / real.sum(dim=1, keepdim=True)).log()
+        return 3 * (bands - bands.mean(dim=1, keepdim=True))
+
+
+class Undecided(Filters):
+    uses_lengths = "yes"
+
+
 class Narrow(Filters):
     """Says one size and gives another."""
 
@@ -189,8 +205,8 @@ def test_what_is_no_module_is_never_trained(file: Path) -> None:
     assert load_system(f"{file}:Levels").protocols == ("linear", "knn")
 
 
-@pytest.mark.parametrize("name", ["Filters", "Levels"])
-def test_both_keep_the_contract(name: str, file: Path, synthetic: Path, progress: Progress) -> None:
+@pytest.mark.parametrize("name", ["Filters", "Levels", "Masked"])
+def test_all_keep_the_contract(name: str, file: Path, synthetic: Path, progress: Progress) -> None:
     compute = Compute(device="cpu", precision="float32", threads=1)
     results = list(check_system(f"{file}:{name}", {}, compute, progress))
     protocols = load_system(f"{file}:{name}").protocols
@@ -217,6 +233,7 @@ def test_both_keep_the_contract(name: str, file: Path, synthetic: Path, progress
         ("Asked", "sample_rate of the encoder Asked is a property, which no class can be"),
         ("Forever", "version of the encoder Forever is inf; a whole number above 0"),
         ("Reserved", "the arguments of the encoder Reserved cannot be settings (ValueError: Fiel"),
+        ("Undecided", "uses_lengths of the encoder Undecided is 'yes'; True, if it is called with"),
         ("Dated", "version of the encoder Dated is '1.0'; a whole number above 0"),
     ],
 )

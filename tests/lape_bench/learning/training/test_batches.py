@@ -100,6 +100,24 @@ def test_a_random_window_lies_inside_its_clip_and_a_short_clip_lies_in_the_middl
             assert abs(before - after) <= 1
 
 
+@given(lengths=lengths_of_clips, window=st.integers(1, 30), seed=st.integers(0, 9))
+def test_a_short_clip_stands_at_the_start_of_its_window_if_it_is_not_centered(
+    lengths: list[int], window: int, seed: int
+) -> None:
+    clips, indices = on_device(lengths), torch.arange(len(lengths))
+    centered = random_windows(clips, indices, window, draw(seed))
+    rows = random_windows(clips, indices, window, draw(seed), centered=False)
+    owner, offsets = consecutive_windows(np.array(lengths), window, centered=False)
+    laid = cut_windows(clips, owner, offsets, window)
+    for clip, length in enumerate(lengths):
+        if length >= window:
+            assert torch.equal(rows[clip], centered[clip])
+            continue
+        expected = [*coded(clip, length).tolist(), *[0.0] * (window - length)]
+        assert rows[clip].tolist() == expected
+        assert laid[owner == clip].tolist() == [expected]
+
+
 def test_every_window_of_a_clip_is_drawn_equally_often() -> None:
     clips, times = on_device([99, 14]), 2_000
     rows = random_windows(clips, torch.ones(times, dtype=torch.long), 10, draw(0))

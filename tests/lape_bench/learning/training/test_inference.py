@@ -194,6 +194,45 @@ def test_a_whole_clip_encoder_sees_each_clip_once_at_its_own_length(
     assert sorted(encoder.seen) == sorted(LENGTHS)
 
 
+class MeanOfRealSamples(Encoder):
+    """The mean of the real samples, so that padding would be seen, and how many there are."""
+
+    sample_rate = RATE
+    embedding_size = 2
+    uses_lengths = True
+
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        assert lengths is not None
+        places = torch.arange(waveforms.shape[1])
+        assert not waveforms[places >= lengths[:, None]].any(), "zeros follow the clip"
+        return waveforms
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        assert lengths is not None
+        return torch.stack([features.sum(dim=1) / lengths, lengths.float()], dim=1)
+
+
+@pytest.mark.parametrize("whole_clip", [False, True], ids=["windows", "whole clips"])
+def test_an_encoder_that_uses_lengths_is_given_the_real_samples_of_each_window(
+    clips: Clips, context: RunContext, whole_clip: bool
+) -> None:
+    encoder = MeanOfRealSamples()
+    encoder.whole_clip = whole_clip
+    found, owner = embed(encoder, clips, WINDOW_SECONDS, context)
+    expected = []
+    for index in range(len(clips)):
+        clip = clips[index]
+        short = whole_clip or len(clip) < WINDOW
+        parts = [clip] if short else windows_by_hand(clip)
+        expected += [(float(part.mean(dtype=np.float64)), float(len(part))) for part in parts]
+    assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    classes = nn.Linear(2, CLASSES)
+    scores = class_log_probabilities(encoder, classes, clips, WINDOW_SECONDS, context)
+    by_window = classes(torch.tensor(expected)).log_softmax(dim=1)
+    averaged = average_by_clip(by_window, owner, len(clips)).log_softmax(dim=1)
+    assert_close(scores, averaged.detach(), rtol=1e-4, atol=1e-4)
+
+
 def test_a_window_encoder_sees_windows_alone(clips: Clips, context: RunContext) -> None:
     encoder, head = model()
     score(encoder, head, clips, context)
