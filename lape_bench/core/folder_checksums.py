@@ -41,6 +41,8 @@ class ChecksummingWriter:
 
     def write(self, data: bytes | memoryview) -> int:
         """Write bytes."""
+        if not memoryview(data).nbytes:
+            return 0  # which `cast` refuses
         data = memoryview(data).cast("B")
         start = 0
         while start < len(data):

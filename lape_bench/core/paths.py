@@ -106,6 +106,14 @@ def staged_folders(parent: Path) -> Iterator[Callable[[], Staging]]:
                 shutil.rmtree(staging.path, ignore_errors=True)
 
 
+def discard_folder(folder: Path) -> None:
+    """Remove a folder at once, so that nobody finds a part of it."""
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
+    with suppress(OSError):  # another process was faster
+        folder.rename(aside / folder.name)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     with new_file(path) as temporary:

@@ -1,77 +1,40 @@
 """Every clip of a data set once: decoded, resampled, in one memory-mapped file.
 
 A store is a folder named by the clips it holds and their rate, so tasks and variants over the same
-recordings share it. It appears whole or not at all.
+recordings share it. It appears whole or not at all, and carries checksums that are compared when it is opened.
 """
 
 import hashlib
+import logging
 import os
-import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError, explain_write_errors
-from lape_bench.core.paths import home, staged_folder
-from lape_bench.data import audio
+from lape_bench.core.folder_checksums import (
+    ChecksummingWriter,
+    find_damage,
+    remember_compared,
+    write_checksums,
+)
+from lape_bench.core.locks import locked
+from lape_bench.core.paths import discard_folder, home, staged_folder
+from lape_bench.data.decoded_before import SAMPLES, DecodedBefore, FileList, note_store
+from lape_bench.data.recording import ClipFacts, Recording, decode_in_order
 from lape_bench.runtime import cpu_cores
 
+logger = logging.getLogger(__name__)
+
 STORE_RATE = 16_000  # decoded for at once, since nearly every encoder of the field wants it
-SAMPLES, INDEX = "samples.f32", "index.npz"
-WHOLE_SAMPLES = 2**22  # up to so many samples, a recording is decoded and resampled in memory
+INDEX = "index.npz"
 RESIDENT_BYTES = 2**30  # a selection up to this size is held in memory; a larger one is mapped
-
-
-class Recording(NamedTuple):
-    """A clip to decode.
-
-    Attributes:
-        clip_id: its name.
-        path: its file.
-        content: the hash it must have, where that is known.
-        segment: start and length in seconds of the stretch to take; none: the whole file.
-        shortest_seconds: what is shorter cannot be used.
-    """
-
-    clip_id: str
-    path: Path
-    content: str = ""
-    segment: tuple[float, float] | None = None
-    shortest_seconds: float = audio.SHORTEST_SECONDS
-
-    def decode(self, checks: audio.ClipChecks) -> Iterator[audio.Samples]:
-        """Decode it in blocks; see `audio.decode`."""
-        return audio.decode(self.path, self.segment, self.shortest_seconds, checks)
-
-    def content_hash(self) -> str:
-        """Return the hash of its audio, decoded in blocks.
-
-        Raises:
-            AudioProblem: as `audio.decode` raises it.
-        """
-        checks, samples = _decode_once(self)
-        if samples is not None:
-            return audio.content_hash(samples, checks.rate)
-        digest = audio.ContentHash(checks.samples, checks.rate)
-        for block in self.decode(audio.ClipChecks()):
-            digest.add(block)
-        return digest.hexdigest()
-
-
-class ClipFacts(NamedTuple):
-    """What decoding a clip showed; `problem` is empty if the clip is usable."""
-
-    seconds: float
-    rate: int
-    content: str
-    problem: str
 
 
 @dataclass(frozen=True)
@@ -214,6 +177,7 @@ def build_store(
     rate: int,
     on_clip: Callable[[], None] = lambda: None,
     accept: Callable[[list[ClipFacts]], None] = lambda facts: None,
+    name: str = "",
 ) -> tuple[str, list[ClipFacts]]:
     """Decode recordings in parallel into a store at `rate` Hz.
 
@@ -221,7 +185,9 @@ def build_store(
         recordings: the clips, with distinct ids.
         rate: the store's rate in Hz.
         on_clip: called after each clip.
-        accept: sees the facts of all recordings before the store is kept, and may refuse by raising.
+        accept: sees the facts of all recordings before the store is kept, and may refuse by raising a `UserError`.
+        name: of the task or folder that the recordings belong to. With a name, files that have not changed since the
+            last call are not decoded again, not even if clips were refused then.
 
     Returns:
         The key of the usable clips' audio, for `open_store`, and the facts of every recording.
@@ -229,26 +195,77 @@ def build_store(
     Raises:
         UserError: the disk is full, or the cache cannot be written.
     """
-    facts: list[ClipFacts] = []
-    lengths: list[int] = []
+    name = name and f"{name} at {rate} Hz"
+    before = DecodedBefore.of(name) if name else DecodedBefore()
+    facts = before.facts_of(recordings)
+    if facts is not None and _folder(key := key_of(recordings, facts), rate) == before.store:
+        for _ in recordings:
+            on_clip()
+        accept(facts)
+        note_store(name, before.store, is_new=False, accepted=True)
+        return key, facts
+    facts, files, lengths, refused = [], FileList(), list[int](), None
     with staged_folder(home() / "store") as staging:
         with (staging.path / SAMPLES).open("wb") as file:
-            for fact, decoded in _decode_in_order(recordings, rate, staging.path):
-                facts.append(fact)
-                if not fact.problem:
-                    lengths.append(decoded.write(file))
+            writer = ChecksummingWriter(file)
+            decode = partial(before.decode, rate=rate, folder=staging.path)
+            clips = decode_in_order(recordings, decode)
+            for recording, clip in zip(recordings, clips, strict=True):
+                start, length = writer.tell() // 4, 0
+                if not clip.facts.problem:
+                    length = clip.write(writer)
+                    lengths.append(length)
+                facts.append(clip.facts)
+                files.add(recording, clip, start, length)
                 on_clip()
-        accept(facts)
+        try:
+            accept(facts)
+        except UserError as error:
+            if not name:
+                raise
+            refused = error
         key = key_of(recordings, facts)
         ids = [r.clip_id for r, fact in zip(recordings, facts, strict=True) if not fact.problem]
         np.savez(staging.path / INDEX, ids=np.array(ids), lengths=np.array(lengths, np.int64))
+        files.write(staging.path)
+        write_checksums(staging.path, {SAMPLES: writer.checksums()})
+        remember_compared(staging.path, intact=True)
         staging.name = _folder(key, rate)
+        is_new = _make_room(home() / "store" / staging.name)
+    if name:
+        note_store(name, _folder(key, rate), is_new, accepted=refused is None)
+    if refused is not None:
+        raise refused
     return key, facts
+
+
+def _make_room(folder: Path) -> bool:
+    """Remove a store that is damaged; return whether none is there now."""
+    if folder.is_dir() and (damage := find_damage(folder, threads=cpu_cores.available())):
+        logger.warning(f"decoded audio in the cache is replaced: {damage}")
+        discard_folder(folder)
+    return not folder.is_dir()
 
 
 def is_built(key: str, rate: int) -> bool:
     """Tell whether a store was built at this rate in Hz."""
     return (home() / "store" / _folder(key, rate)).is_dir()
+
+
+def find_store_damage(key: str, rate: int, in_full: bool = False) -> str:
+    """Say what is wrong with a store; empty if it holds what was written to it.
+
+    Args:
+        key: as `build_store` returned it.
+        rate: Hz.
+        in_full: compare all of it, also if nothing wrote to it since that was done last.
+    """
+    folder, threads = home() / "store" / _folder(key, rate), cpu_cores.available()
+    if not in_full:
+        return find_damage(folder, remember=True, threads=threads)
+    damage = find_damage(folder, threads=threads)
+    remember_compared(folder, intact=not damage)
+    return damage
 
 
 def built_rates(key: str) -> list[int]:
@@ -263,10 +280,10 @@ def open_store(
     recordings: Callable[[], Sequence[Recording]],
     on_clip: Callable[[], None] = lambda: None,
 ) -> Clips:
-    """Map a store; where it is missing at this rate, decode the recordings again.
+    """Map a store; if it is missing at this rate, or damaged, decode the recordings again.
 
     Args:
-        key: as `build` returned it.
+        key: as `build_store` returned it.
         rate: Hz.
         recordings: gives the clips of the store, for a rate that was not asked for before.
         on_clip: called after each clip that is decoded.
@@ -275,14 +292,30 @@ def open_store(
         UserError: the recordings are needed and no longer hold the audio they were prepared with.
     """
     folder = home() / "store" / _folder(key, rate)
-    if not is_built(key, rate):
-        sources = recordings()
-        build_store(sources, rate, on_clip, lambda facts: _refuse_changed(key, sources, facts))
+    if find_store_damage(key, rate):
+        with locked(folder.parent / f".lock-{folder.name}"):
+            _rebuild(key, rate, recordings, on_clip)
     with np.load(folder / INDEX) as index:
         ids, lengths = index["ids"], index["lengths"]
     samples = np.memmap(folder / SAMPLES, np.float32, mode="r")
     starts = np.cumsum(lengths) - lengths
     return Clips(tuple(ids.tolist()), samples, starts, lengths, rate, _folder(key, rate))
+
+
+def _rebuild(
+    key: str,
+    rate: int,
+    recordings: Callable[[], Sequence[Recording]],
+    on_clip: Callable[[], None],
+) -> None:
+    """Decode recordings, unless another process has done so meanwhile."""
+    damage = find_store_damage(key, rate)
+    if not damage:
+        return
+    if is_built(key, rate):
+        logger.warning(f"decoding again, since the cache is damaged: {damage}")
+    sources = recordings()
+    build_store(sources, rate, on_clip, lambda facts: _refuse_changed(key, sources, facts))
 
 
 def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[ClipFacts]) -> None:
@@ -298,87 +331,6 @@ def _refuse_changed(key: str, recordings: Sequence[Recording], facts: list[ClipF
         "the recordings changed since they were prepared" + (changed or [""])[0],
         next_step="prepare the task again with 'bench data prepare'",
     )
-
-
-def _decode_in_order(
-    recordings: Sequence[Recording], rate: int, folder: Path
-) -> Iterator[tuple[ClipFacts, "_Decoded"]]:
-    # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
-    with ThreadPoolExecutor(cpu_cores.available()) as pool:
-        waiting: deque[Future[tuple[ClipFacts, _Decoded]]] = deque()
-        try:
-            for recording in recordings:
-                waiting.append(pool.submit(_decode, recording, rate, folder))
-                if len(waiting) > 64:  # bounds what lies in memory between decoding and writing
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """A clip at the store's rate: its samples, or a file of those of a long one."""
-
-    samples: audio.Samples
-    file: IO[bytes] | None = None
-
-    def write(self, target: IO[bytes]) -> int:
-        """Append the clip to a file, and return how many samples it has."""
-        start = target.tell()
-        if self.file is None:
-            target.write(self.samples.data)
-        else:
-            with self.file:
-                self.file.seek(0)
-                shutil.copyfileobj(self.file, target, 2**20)
-        return (target.tell() - start) // 4
-
-
-def _decode_once(recording: Recording) -> tuple[audio.ClipChecks, audio.Samples | None]:
-    """Decode a recording; its samples are None if they are too many to be held."""
-    checks = audio.ClipChecks()
-    blocks: list[audio.Samples] = []
-    for block in recording.decode(checks):
-        blocks.append(block)
-        if checks.samples > WHOLE_SAMPLES:
-            blocks.clear()
-    if checks.samples > WHOLE_SAMPLES:
-        return checks, None
-    return checks, blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-
-
-def _decode(recording: Recording, rate: int, folder: Path) -> tuple[ClipFacts, _Decoded]:
-    try:
-        checks, samples = _decode_once(recording)
-        if samples is None:
-            # Decoded once more, since the content hash begins with the number of samples.
-            return _decode_long(recording, rate, folder, checks)
-    except audio.AudioProblem as problem:
-        return ClipFacts(0.0, 0, "", str(problem)), _Decoded(np.empty(0, np.float32))
-    content = audio.content_hash(samples, checks.rate)
-    facts = ClipFacts(len(samples) / checks.rate, checks.rate, content, "")
-    return facts, _Decoded(np.ascontiguousarray(audio.resample(samples, checks.rate, rate)))
-
-
-def _decode_long(
-    recording: Recording, rate: int, folder: Path, checks: audio.ClipChecks
-) -> tuple[ClipFacts, _Decoded]:
-    """Decode a recording of known length into a file without a name, block by block."""
-    digest = audio.ContentHash(checks.samples, checks.rate)
-
-    def hashed() -> Iterator[audio.Samples]:
-        for block in recording.decode(audio.ClipChecks()):
-            digest.add(block)
-            yield block
-
-    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed when it is copied, or collected
-    for block in audio.resample_blocks(hashed(), checks.rate, rate):
-        file.write(np.ascontiguousarray(block).data)
-    facts = ClipFacts(checks.samples / checks.rate, checks.rate, digest.hexdigest(), "")
-    return facts, _Decoded(np.empty(0, np.float32), file)
 
 
 def _folder(key: str, rate: int) -> str:

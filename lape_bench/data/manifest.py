@@ -21,7 +21,8 @@ from lape_bench.core.paths import home, manifest_path, new_file
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio import SHORTEST_SECONDS
-from lape_bench.data.audio_store import Clips, Recording
+from lape_bench.data.audio_store import Clips
+from lape_bench.data.recording import Recording
 from lape_bench.task import TaskCard
 
 COLUMNS = [
@@ -138,8 +139,10 @@ class Manifest:
         """
         ids = tuple(self.clips["clip_id"])
         pairs = list(zip(ids, self.clips["content"], strict=True))
-        shared = audio_store.is_built(self.info.store_key, rate)
-        key = self.info.store_key if shared else audio_store.audio_key(pairs)
+        key = audio_store.audio_key(pairs)
+        # A store that variants share cannot be made from these clips, so that it must be there and intact.
+        if not audio_store.find_store_damage(self.info.store_key, rate):
+            key = self.info.store_key
         progress = progress or Progress(quiet=True)
         with progress.task(f"decoding {self.reference}", len(self), "clips") as task:
             clips = audio_store.open_store(key, rate, self.recordings, task.advance)

@@ -16,11 +16,12 @@ from lape_bench.core.errors import UserError, did_you_mean
 from lape_bench.core.paths import manifest_path, within_home
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
-from lape_bench.data.audio_store import ClipFacts, Recording
+from lape_bench.data.audio_store import STORE_RATE
 from lape_bench.data.catalog import load_card, load_reader
 from lape_bench.data.clip_names import named_alike, printable
 from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
+from lape_bench.data.recording import ClipFacts, Recording
 from lape_bench.data.sources.gather import Gathered, gather
 from lape_bench.task import ClipEntry, TaskCard
 
@@ -84,7 +85,7 @@ def prepare(
             manifests.append(_manifest(each, usable, left_out, facts_of, gathered, key))
 
     with progress.task(f"decoding {card.name}", len(recordings), "clips") as task:
-        audio_store.build_store(recordings, audio_store.STORE_RATE, task.advance, accept)
+        audio_store.build_store(recordings, STORE_RATE, task.advance, accept, name=card.name)
     for manifest in manifests:
         manifest.save()
     return manifests

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio, near_duplicates
-from lape_bench.data.audio_store import STORE_RATE, Recording
+from lape_bench.data.audio_store import STORE_RATE, built_rates, find_store_damage
 from lape_bench.data.manifest import Manifest
+from lape_bench.data.recording import Recording
 from lape_bench.runtime import cpu_cores
 from lape_bench.task import TaskCard
 
@@ -45,7 +46,9 @@ def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -
     if card.group is not None:
         findings.append(_disjoint(card, manifest, "group", card.group))
     findings += [_lengths(manifest), _rates(manifest), _files(manifest)]
-    if deep and findings[-1].holds:
+    if deep:
+        findings.append(_store(manifest))
+    if deep and findings[-2].holds:
         findings.append(_contents(manifest, progress))
         if findings[-1].holds:
             findings.append(_near_duplicates(card, manifest, progress))
@@ -156,6 +159,16 @@ def _files(manifest: Manifest) -> TaskFinding:
     if missing:
         return TaskFinding("files", False, f"{len(missing)} missing, such as {missing[0]}")
     return TaskFinding("files", True, f"all below {manifest.root.name}")
+
+
+def _store(manifest: Manifest) -> TaskFinding:
+    """Compare all decoded audio in the cache with its checksums."""
+    what, key = "decoded audio in the cache", manifest.info.store_key
+    rates = built_rates(key)
+    damages = [damage for rate in rates if (damage := find_store_damage(key, rate, in_full=True))]
+    if damages:
+        return TaskFinding(what, False, f"{damages[0]}; the next run decodes it again")
+    return TaskFinding(what, True, f"{len(rates)} rates, as they were written" if rates else "none")
 
 
 def _contents(manifest: Manifest, progress: Progress) -> TaskFinding:

@@ -22,11 +22,12 @@ from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.audio_files import files_below, is_audio, warn_of_passed_over
-from lape_bench.data.audio_store import Clips, Recording, open_store
+from lape_bench.data.audio_store import Clips, open_store
 from lape_bench.data.catalog import load_card, task_names
 from lape_bench.data.clip_names import printable
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
+from lape_bench.data.recording import Recording
 from lape_bench.system import TARGET_AUDIO
 
 logger = logging.getLogger(__name__)
@@ -240,7 +241,7 @@ def _decode_folder(
         by its path.
     """
     with progress.task(f"decoding {root.name}", len(recordings), "clips") as task:
-        key, facts = audio_store.build_store(recordings, rate, task.advance)
+        key, facts = audio_store.build_store(recordings, rate, task.advance, name=str(root))
     pairs = list(zip(recordings, facts, strict=True))
     contents = {r.clip_id: fact.content for r, fact in pairs if not fact.problem}
     if not contents:

@@ -11,18 +11,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import ValidationError
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import DamagedFile, UserError, explain_write_errors
+from lape_bench.core.locks import locked
 from lape_bench.core.paths import PART, home, sha256, staged_folder, write_text
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
 from lape_bench.core.work_folder import checkpoint_folder
@@ -129,7 +130,7 @@ def artifact(
     metadata, computed, waited = intact_metadata(folder), False, 0.0
     if metadata is None:
         asked = time.perf_counter()
-        with _held(parent / f"{LOCK}{name}", on_wait):
+        with locked(parent / f"{LOCK}{name}", on_wait):
             metadata = intact_metadata(folder) or _fetched(kind, name, parent, artifact_store)
             if metadata is not None:
                 waited = time.perf_counter() - asked
@@ -219,23 +220,6 @@ def remove(info: ArtifactInfo) -> None:
     with FileLock(info.folder.parent / f"{LOCK}{info.hash}"):
         shutil.rmtree(info.folder, ignore_errors=True)
     (info.folder.parent / f"{LOCK}{info.hash}").unlink(missing_ok=True)
-
-
-@contextmanager
-def _held(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock during the block."""
-    lock = FileLock(path)
-    with explain_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            on_wait()
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _computed(

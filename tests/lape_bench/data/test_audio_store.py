@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,14 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from lape_bench.core import folder_checksums
 from lape_bench.core.errors import UserError
+from lape_bench.core.folder_checksums import remember_compared
 from lape_bench.data import audio_store
-from lape_bench.data.audio_store import ClipFacts, Clips, Recording, build_store, open_store
+from lape_bench.data import recording as decoding
+from lape_bench.data.audio_store import Clips, build_store, find_store_damage, open_store
 from lape_bench.data.decoding import mono
+from lape_bench.data.recording import ClipFacts, Recording
 
 WriteClip = Callable[..., Path]
 
@@ -39,7 +44,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def temporary_below(folder: Path) -> list[Path]:
-    return list(folder.rglob(".*"))
+    return list(folder.rglob(".part-*"))
 
 
 def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
@@ -348,7 +353,7 @@ def test_a_recording_that_is_decoded_in_blocks_makes_the_same_store(
     recordings.append(recordings[1]._replace(clip_id="stretch", segment=(0.1, 0.25)))
     key, facts = build_store(recordings, 11_025)
     whole = np.array(open_store(key, 11_025, no_recordings).samples)
-    monkeypatch.setattr(audio_store, "WHOLE_SAMPLES", 1000)
+    monkeypatch.setattr(decoding, "WHOLE_SAMPLES", 1000)
     monkeypatch.setattr(mono, "BLOCK_FRAMES", 777)
     assert build_store(recordings, 11_025) == (key, facts)
     shutil.rmtree(audio_store.home() / "store")
@@ -362,7 +367,7 @@ def test_a_recording_that_is_decoded_in_blocks_makes_the_same_store(
 def test_a_long_recording_that_is_bad_at_its_end_is_left_out(
     recordings: list[Recording], monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    monkeypatch.setattr(audio_store, "WHOLE_SAMPLES", 1000)
+    monkeypatch.setattr(decoding, "WHOLE_SAMPLES", 1000)
     monkeypatch.setattr(mono, "BLOCK_FRAMES", 777)
     samples, rate = soundfile.read(recordings[1].path, dtype="float32")
     samples[-1] = np.nan
@@ -395,3 +400,87 @@ def test_leveled_clips_have_one_rms_and_silence_stays_silent() -> None:
     assert (leveled.ids, leveled.rate) == (clips.ids, clips.rate)
     assert len({clips.key, leveled.key, clips.leveled(-26).key}) == 3
     assert leveled.key == clips.leveled(-20).key
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+
+def overwrite(path: Path, start: float, content: bytes) -> None:
+    """Write bytes at a place of a file, as a part of it."""
+    with path.open("r+b") as file:
+        file.seek(int(path.stat().st_size * start))
+        file.write(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: overwrite(folder / "samples.f32", 0.5, bytes(1000)),
+        lambda folder: overwrite(folder / "samples.f32", 0.99, b"x"),
+        lambda folder: os.truncate(folder / "samples.f32", 4000),
+        lambda folder: (folder / "samples.f32").write_bytes(b""),
+        lambda folder: (folder / "samples.f32").unlink(),
+        lambda folder: overwrite(folder / "index.npz", 0.5, b"x"),
+        lambda folder: (folder / "index.npz").unlink(),
+        lambda folder: overwrite(folder / ".checksums.json", 0.5, b"x"),
+        lambda folder: [path.unlink() for path in folder.iterdir()],
+    ],
+    ids=[
+        "zeros", "a byte", "cut off", "empty", "lost", "index", "no index", "checksums", "all files"
+    ],
+)  # fmt: skip
+def test_a_damaged_store_is_decoded_again_with_a_word(
+    damage: Callable[[Path], object],
+    recordings: list[Recording],
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key, _ = build_store(recordings, 16_000)
+    whole = open_store(key, 16_000, no_recordings)
+    expected = whole.ids, whole.lengths.tolist(), whole.samples.tobytes()
+    damage(next((cache / "store").glob("*-16000")))
+    again = open_store(key, 16_000, lambda: recordings)
+    assert (again.ids, again.lengths.tolist(), again.samples.tobytes()) == expected
+    assert "decoding again, since the cache is damaged" in caplog.text
+    caplog.clear()
+    open_store(key, 16_000, no_recordings)
+    assert not caplog.text
+    assert not temporary_below(cache)
+
+
+def test_building_a_damaged_store_again_replaces_it(
+    recordings: list[Recording], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, _ = build_store(recordings, 16_000)
+    whole = open_store(key, 16_000, no_recordings).samples.tobytes()
+    overwrite(next((cache / "store").glob("*-16000")) / "samples.f32", 0.5, b"x")
+    assert build_store(recordings, 16_000)[0] == key
+    assert "is replaced" in caplog.text
+    assert open_store(key, 16_000, no_recordings).samples.tobytes() == whole
+
+
+def test_damage_that_left_no_trace_on_the_disk_is_found_in_full(
+    recordings: list[Recording], cache: Path
+) -> None:
+    key, _ = build_store(recordings, 16_000)
+    folder = next((cache / "store").glob("*-16000"))
+    overwrite(folder / "samples.f32", 0.5, b"x")
+    remember_compared(folder, intact=True)  # as if a disk had changed it
+    assert "damaged" in find_store_damage(key, 16_000, in_full=True)
+    open_store(key, 16_000, lambda: recordings)
+    assert find_store_damage(key, 16_000, in_full=True) == ""
+
+
+def test_opening_reads_no_more_than_a_few_blocks(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_checksums, "BLOCK", 100)
+    key, _ = build_store(recordings, 16_000)
+    read = []
+    crc32 = folder_checksums.zlib.crc32
+    monkeypatch.setattr(
+        folder_checksums.zlib, "crc32", lambda data: read.append(data) or crc32(data)
+    )
+    clips = open_store(key, 16_000, no_recordings)
+    assert 4 * len(clips.samples) > 100 * 100
+    assert sum(map(len, read)) <= 3 * folder_checksums.SPOT_CHECKS * 100

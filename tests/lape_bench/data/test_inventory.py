@@ -73,7 +73,7 @@ def disk_use(*folders: Path) -> int:
         path.stat().st_size
         for folder in folders
         for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(".lock")
     )
 
 

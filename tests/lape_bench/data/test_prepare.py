@@ -17,7 +17,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.paths import manifest_path
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio
-from lape_bench.data.audio_store import STORE_RATE, open_store
+from lape_bench.data.audio_store import STORE_RATE, find_store_damage, open_store
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import COLUMNS, INFO, Manifest, load_manifest
 from lape_bench.data.new_task import new_task
@@ -202,7 +202,7 @@ def test_a_label_that_the_card_does_not_know_is_named_with_the_nearest(
     assert "'Dog barks'" in said
     assert "did you mean 'Dog bark'?" in said
     assert "Fire crackling" in said, "the classes are listed"
-    assert not files_below(cache)
+    assert not files_below(cache / "manifests")
 
 
 def test_recordings_that_are_not_there_are_named_before_any_is_decoded(
@@ -253,7 +253,7 @@ def spoilt(digits: Path, write_clip: WriteClip) -> Path:
     return digits
 
 
-def test_bad_clips_are_counted_and_listed_by_name_and_nothing_is_kept(
+def test_bad_clips_are_counted_and_listed_by_name_and_no_manifest_is_kept(
     spoilt: Path, progress: Progress, cache: Path
 ) -> None:
     with pytest.raises(UserError, match="3 of 24 clips of fsdd-digits cannot be used") as caught:
@@ -264,7 +264,7 @@ def test_bad_clips_are_counted_and_listed_by_name_and_nothing_is_kept(
     assert "1_theo_0.wav: too short" in said
     assert "0_george_5.wav" not in said
     assert "--skip-bad" in said
-    assert not files_below(cache)
+    assert not files_below(cache / "manifests")
 
 
 def test_of_very_many_bad_clips_the_first_are_named_and_all_are_counted(
@@ -300,7 +300,7 @@ def test_a_data_set_without_a_usable_clip_is_refused_even_when_skipping(
         path.write_bytes(b"")
     with pytest.raises(UserError, match="no usable clip"):
         prepare(DIGITS, digits, progress, skip_bad=True)
-    assert not files_below(cache)
+    assert not files_below(cache / "manifests")
 
 
 def test_one_recording_on_two_sides_is_refused_with_both_names(
@@ -316,12 +316,12 @@ def test_one_recording_on_two_sides_is_refused_with_both_names(
     assert "--skip-bad" in said
 
 
-def test_refusing_copies_keeps_nothing(digits: Path, progress: Progress, cache: Path) -> None:
+def test_refusing_copies_keeps_no_manifest(digits: Path, progress: Progress, cache: Path) -> None:
     folder = digits / "recordings"
     copy(folder / "0_george_0.wav", folder / "0_theo_0.wav")
     with pytest.raises(UserError):
         prepare(DIGITS, digits, progress)
-    assert not files_below(cache)
+    assert not files_below(cache / "manifests")
 
 
 @pytest.mark.parametrize(
@@ -699,3 +699,20 @@ def test_the_synthetic_task_needs_no_source_and_is_generated_once(
     assert {path: path.stat().st_mtime_ns for path in files_below(cache / "data")} == generated
     assert first.hash == second.hash
     assert (first.info.data, len(first)) == ("synthetic", 320)
+
+
+def test_a_damaged_store_of_several_variants_costs_each_of_them_a_decoding_and_no_error(
+    digits: Path, progress: Progress, cache: Path
+) -> None:
+    (digits / "recordings" / "0_george_5.wav").write_bytes(
+        (digits / "recordings" / "0_george_0.wav").read_bytes()
+    )
+    manifests = prepare(DIGITS, digits, progress, skip_bad=True)
+    whole = [manifest.open_clips(STORE_RATE) for manifest in manifests]
+    expected = [[clips[row].tobytes() for row in range(len(clips))] for clips in whole]
+    with next((cache / "store").glob("*-16000/samples.f32")).open("r+b") as file:
+        file.write(bytes(3000))
+    again = [manifest.open_clips(STORE_RATE) for manifest in manifests]
+    assert [[clips[row].tobytes() for row in range(len(clips))] for clips in again] == expected
+    prepare(DIGITS, digits, progress, skip_bad=True)
+    assert not find_store_damage(manifests[0].info.store_key, STORE_RATE, in_full=True)

@@ -88,6 +88,21 @@ def test_a_file_that_broke_is_found_with_its_reason_when_looking_deep(
     assert f"{first}: empty" in found.detail
 
 
+def test_damaged_audio_in_the_cache_is_found_when_looking_deep_and_decoded_again_after_that(
+    manifest: Manifest, progress: Progress, cache: Path
+) -> None:
+    samples = next(cache.glob("store/*/samples.f32"))
+    with samples.open("r+b") as file:
+        file.seek(samples.stat().st_size // 2)
+        file.write(bytes(400))
+    assert not failing(manifest, progress, deep=False), "which takes reading all of it to see"
+    [found] = failing(manifest, progress, deep=True)
+    assert found.what == "decoded audio in the cache"
+    assert f"{samples} is damaged" in found.detail
+    manifest.open_clips(16_000)
+    assert not failing(manifest, progress, deep=True)
+
+
 def test_a_speaker_on_two_sides_is_found_and_named(manifest: Manifest, progress: Progress) -> None:
     [found] = failing(edited(manifest, "0_theo_7", group="george"), progress)
     assert found.what == "no speaker on two sides"

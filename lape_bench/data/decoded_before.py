@@ -1,0 +1,176 @@
+"""What was decoded before: a file that has not changed since is not decoded again.
+
+Each store lists the files that it was made from. A note says which store was made last for a task or a folder, also if
+its clips were refused, so that preparing it with --skip-bad, or after a file was fixed, decodes only what is new.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lape_bench.core.errors import DamagedFile
+from lape_bench.core.folder_checksums import find_damage
+from lape_bench.core.paths import discard_folder, home
+from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
+from lape_bench.data import audio
+from lape_bench.data.recording import ClipFacts, DecodedClip, FileVersion, Recording, decode
+from lape_bench.runtime import environment
+
+FILES, SAMPLES = "files.parquet", "samples.f32"
+DECODERS = ("lape_bench", "soundfile", "av", "soxr", "numpy")  # packages
+WHOLE_FILE = (-1.0, -1.0)  # in the place of a segment
+
+
+class FileKey(NamedTuple):
+    """What was decoded: a file, or a stretch of it."""
+
+    path: bytes
+    start_seconds: float
+    seconds: float
+    shortest_seconds: float
+
+    @classmethod
+    def of(cls, recording: Recording) -> Self:
+        """Return the key of a recording."""
+        segment = recording.segment or WHOLE_FILE
+        return cls(os.fsencode(recording.path), *segment, recording.shortest_seconds)
+
+
+class _Entry(NamedTuple):
+    """What became of a file."""
+
+    version: FileVersion
+    facts: ClipFacts
+    first_sample: int
+    n_samples: int
+
+
+class FileList:
+    """The files that a store is made from, as it is written."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[FileKey, _Entry]] = []
+
+    def add(self, recording: Recording, clip: DecodedClip, first_sample: int, n: int) -> None:
+        """Note a clip, and where its samples are in the store."""
+        if clip.version is not None:
+            entry = _Entry(clip.version, clip.facts, first_sample, n)
+            self._rows.append((FileKey.of(recording), entry))
+
+    def write(self, folder: Path) -> None:
+        """Write the list into the folder of the store."""
+        columns: dict[str, list[object]] = {
+            name: [getattr(key, name) for key, _ in self._rows] for name in FileKey._fields
+        }
+        for number, name in enumerate(FileVersion._fields):
+            columns[f"file_{name}"] = [entry.version[number] for _, entry in self._rows]
+        for name in ClipFacts._fields:
+            columns[f"clip_{name}"] = [getattr(entry.facts, name) for _, entry in self._rows]
+        for name in ("first_sample", "n_samples"):
+            columns[name] = [getattr(entry, name) for _, entry in self._rows]
+        pq.write_table(pa.table(columns), folder / FILES)
+
+
+@dataclass(frozen=True)
+class DecodedBefore:
+    """What the last call for a task or a folder decoded; by default nothing.
+
+    Attributes:
+        store: name of the store's folder.
+    """
+
+    store: str = ""
+    _entries: dict[FileKey, _Entry] = field(default_factory=dict, repr=False)
+    _samples: audio.Samples = field(default_factory=lambda: np.empty(0, np.float32), repr=False)
+
+    @classmethod
+    def of(cls, name: str) -> "DecodedBefore":
+        """Read what was decoded for `name`; nothing if the store is gone or damaged, or decoders have changed."""
+        try:
+            note = read_sealed_json(_note(name))
+        except (OSError, DamagedFile):
+            return cls()
+        folder = home() / "store" / note["store"]
+        if note["decoders"] != _decoders() or find_damage(folder, remember=True):
+            return cls()
+        samples = np.empty(0, np.float32)
+        if (folder / SAMPLES).stat().st_size:
+            samples = np.memmap(folder / SAMPLES, np.float32, mode="r")
+        return cls(note["store"], dict(_read_entries(folder)), samples)
+
+    def facts_of(self, recordings: Sequence[Recording]) -> list[ClipFacts] | None:
+        """Return what decoding showed of each recording; None if one was not decoded before, or has changed."""
+        facts = []
+        for recording in recordings:
+            entry = self._entry(recording)
+            if entry is None:
+                return None
+            facts.append(entry.facts)
+        return facts
+
+    def decode(self, recording: Recording, rate: int, folder: Path) -> DecodedClip:
+        """Return the clip that was decoded before, or decode it; see `recording.decode`."""
+        entry = self._entry(recording)
+        if entry is not None:
+            end = entry.first_sample + entry.n_samples
+            samples = self._samples[entry.first_sample : end]
+            return DecodedClip(entry.facts, samples, version=entry.version)
+        return decode(recording, rate, folder)
+
+    def _entry(self, recording: Recording) -> _Entry | None:
+        entry = self._entries.get(FileKey.of(recording)) if self._entries else None
+        if entry is None or entry.version != FileVersion.of(recording.path):
+            return None
+        return entry
+
+
+def note_store(name: str, store: str, is_new: bool, accepted: bool) -> None:
+    """Note which store was made last for `name`; one that was made for clips that were refused gives way.
+
+    Args:
+        name: of a task or a folder.
+        store: name of the store's folder.
+        is_new: whether this call made it.
+        accepted: whether its clips were accepted.
+    """
+    kept = accepted or not is_new
+    try:
+        before = read_sealed_json(_note(name))
+        if before["store"] == store:
+            kept = kept and (accepted or before["kept"])
+        elif not before["kept"]:
+            discard_folder(home() / "store" / before["store"])
+    except (OSError, DamagedFile):
+        pass
+    write_sealed_json(_note(name), {"store": store, "kept": kept, "decoders": _decoders()})
+
+
+def _read_entries(folder: Path) -> list[tuple[FileKey, _Entry]]:
+    table = pq.read_table(folder / FILES).to_pydict()
+    rows = zip(*table.values(), strict=True)
+    n_key, n_version, n_facts = (len(kind._fields) for kind in (FileKey, FileVersion, ClipFacts))
+    entries = []
+    for row in rows:
+        key, rest = FileKey(*row[:n_key]), row[n_key:]
+        version_, rest = FileVersion(*rest[:n_version]), rest[n_version:]
+        facts, place = ClipFacts(*rest[:n_facts]), rest[n_facts:]
+        entries.append((key, _Entry(version_, facts, *place)))
+    return entries
+
+
+def _note(name: str) -> Path:
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return home() / "decoded" / f"{digest}.json"
+
+
+def _decoders() -> dict[str, str]:
+    """Return what decides how a file is decoded: versions, and the state of the code."""
+    return {name: version(name) for name in DECODERS} | {"commit": environment.commit()}
