@@ -3,14 +3,20 @@
 For models of waveforms (wav2vec 2.0, HuBERT, WavLM, data2vec, UniSpeech, SEW: those with Wav2Vec2FeatureExtractor), the
 embedding is the average of a layer over time. Three models read spectrograms, which their own feature extractor computes in
 NumPy, clip by clip. The embedding of AST is the mean of its class and distillation tokens, as in its own pooler. That of
-Whisper is the average of its encoder's output over the part of its 30 s that a window fills. That of CLAP without fusion is
+Whisper is the average of its encoder's output over the part of its 30 s that a clip fills. That of CLAP without fusion is
 the average output of its audio model. A window longer than the span of such a model is refused, not cut.
+
+A clip that is shorter than a window is embedded as if it were alone. Models of waveforms get an attention mask, and padding is left
+out of their normalization, their convolutions and the average (see `padding_mask`). The extractors of spectrograms get the clip
+without its padding and fill the span of their model in their own way: AST and Whisper by zeros, CLAP by repeating the clip. SEW
+alone hears padding: it pools pairs of frames, and the mask of transformers does not follow the pairs.
 
 The hub is asked only for files that are not on disk, and the revision is recorded. Code from the hub is never run. A missing
 tensor is an error unless `allow_missing` names it. SpecAugment and LayerDrop are off in fine-tuning: SpecAugment draws from
 NumPy's global generator and needs longer windows than some tasks have, LayerDrop hides layers.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +28,21 @@ import torch
 from torch import Tensor, nn
 
 from lape_bench.core.errors import UserError, summarize_error
+from lape_bench.learning.encoders.base import full_lengths
 from lape_bench.learning.systems.adapter import LoadedConfig, path_checksum, refuse_missing
 from lape_bench.learning.systems.encoder_system import ProbeConfig
 from lape_bench.learning.systems.layered_transformer import (
     LayeredConfig,
     LayeredEncoder,
     LayeredSystem,
+)
+from lape_bench.learning.systems.padding_mask import (
+    count_frames,
+    is_padded,
+    normalize_clips,
+    padding_left_out,
+    real_places,
+    with_a_frame,
 )
 from lape_bench.system import ProtocolName, TargetTask
 
@@ -56,6 +71,8 @@ SUPPORTED = (
     "wav2vec 2.0 (also Conformer), HuBERT, WavLM, data2vec, UniSpeech (also SAT), SEW (also SEW-D), AST, Whisper, and CLAP "
     "without fusion"
 )
+HEARS_PADDING = ("sew", "sew-d")  # types of models
+VARIANCE_OFFSET = 1e-7  # of Wav2Vec2FeatureExtractor
 # Of a folder, what a model is loaded from.
 FILES = ("*.json", "*.safetensors", "*.bin")
 
@@ -118,31 +135,53 @@ class HuggingFaceEncoder(LayeredEncoder):
         self.extractor = extractor
         self.kind = type(extractor).__name__
         self.window = window
+        self.uses_lengths = config.model_type not in HEARS_PADDING
 
     @torch.no_grad()
-    def features(self, waveforms: Tensor) -> Tensor:
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return waveforms, normalized if the extractor says so, or the spectrograms that it computes."""
         if self.kind == WAVEFORMS:
-            return _normalized(waveforms) if self.extractor.do_normalize else waveforms
+            if not self.extractor.do_normalize:
+                return waveforms
+            return normalize_clips(waveforms, lengths, VARIANCE_OFFSET)
+        lengths = full_lengths(waveforms) if lengths is None else lengths
+        clips = zip(waveforms.float().cpu().numpy(), lengths.tolist(), strict=True)
         batch = self.extractor(
-            list(waveforms.float().cpu().numpy()),
+            [waveform[:length] for waveform, length in clips],
             sampling_rate=self.sample_rate,
             return_tensors="np",
         )
         prepared = np.asarray(batch[self.extractor.model_input_names[0]], np.float32)
         return torch.from_numpy(prepared).to(waveforms.device)
 
-    def output(self, features: Tensor) -> Tensor:
+    def output(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the output of the model, shape (batch, time, size)."""
-        return self.sequence(self.model(features).last_hidden_state)
+        if lengths is None or self.kind != WAVEFORMS or not is_padded(features, lengths):
+            return self.sequence(self.model(features).last_hidden_state)
+        lengths = with_a_frame(self.model, lengths)
+        mask = real_places(lengths, features.shape[1]).long()
+        with padding_left_out(self.model, lengths), warnings.catch_warnings():
+            # WavLM of transformers hands torch a mask of truth values beside one of numbers, which torch still takes.
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            return self.sequence(self.model(features, attention_mask=mask).last_hidden_state)
+
+    def frames(self, features: Tensor, lengths: Tensor | None) -> Tensor | None:
+        """Return how many vectors of a sequence are averaged, shape (batch,); None: all."""
+        if self.kind == WHISPER:  # its span is filled by zeros
+            if lengths is None:
+                lengths = torch.full((len(features),), self.window, device=features.device)
+            frames: Tensor = (
+                lengths * self.model.config.max_source_positions / self.extractor.n_samples
+            )
+            return frames.ceil().clamp(min=1).long()
+        if lengths is None or self.kind != WAVEFORMS or not is_padded(features, lengths):
+            return None
+        return count_frames(self.model, with_a_frame(self.model, lengths))
 
     def sequence(self, states: Tensor) -> Tensor:
         """Return the vectors whose average is the embedding, shape (batch, time, size)."""
         if self.kind == AST:  # class and distillation; the patches behind them cover padding too
             return states[:, :2]
-        if self.kind == WHISPER:
-            filled = states.shape[1] * self.window / self.extractor.n_samples
-            return states[:, : max(1, int(np.ceil(filled)))]
         if self.kind == CLAP:
             return states.flatten(2).transpose(1, 2)  # (batch, time * frequency, size)
         return states
@@ -151,6 +190,7 @@ class HuggingFaceEncoder(LayeredEncoder):
 class HuggingFace(LayeredSystem):
     """A pre-trained model of transformers."""
 
+    version = 2
     Settings: ClassVar[type[ProbeConfig]] = HuggingFaceConfig
     source: ClassVar[ModelSource]
     extractor: ClassVar[Any]
@@ -219,12 +259,6 @@ class HuggingFace(LayeredSystem):
         names = {prefix + name for name in part.state_dict()}
         encoder.loaded["encoder_tensors_matched"] -= len(names.intersection(missing))
         return encoder
-
-
-def _normalized(waveforms: Tensor) -> Tensor:
-    """Normalize each window to mean 0 and variance 1 as Wav2Vec2FeatureExtractor does, but on the device."""
-    variance, mean = torch.var_mean(waveforms, dim=1, correction=0, keepdim=True)
-    return (waveforms - mean) / (variance + 1e-7).sqrt()
 
 
 def _longest(extractor: Any) -> int | None:

@@ -4,25 +4,36 @@ torchaudio itself finds the weights in the folder of torch.hub, or downloads the
 is dropped.
 
 If a bundle asks for normalized waveforms, torchaudio normalizes a batch as a whole, so that a clip's embedding would depend on
-its neighbors. Here every window is normalized by itself, as in the training of these models. LayerDrop is off in fine-tuning,
+its neighbors. Here every clip is normalized by itself, as in the training of these models. A clip that is shorter than a window is
+embedded as if it were alone: padding is left out of normalization, attention, convolutions and the average. LayerDrop is off in fine-tuning,
 so that every step uses all layers.
 """
 
 import inspect
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchaudio import pipelines
+from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
 
 from lape_bench.core.errors import UserError, summarize_error, unknown
 from lape_bench.learning.systems.adapter import path_checksum
 from lape_bench.learning.systems.layered_transformer import LayeredEncoder, LayeredSystem
+from lape_bench.learning.systems.padding_mask import (
+    count_frames,
+    is_padded,
+    normalize_clips,
+    padding_left_out,
+    real_places,
+    with_a_frame,
+)
 
+EPSILON = 1e-5  # of the layer norm that torchaudio normalizes waveforms by
 TRANSFORMER = "encoder.transformer"
 
 
@@ -37,6 +48,7 @@ class BundleEncoder(LayeredEncoder):
     """
 
     artifact_name = "torchaudio"
+    uses_lengths = True
 
     def __init__(
         self, model: nn.Module, normalize: bool, layer: int | str, sample_rate: int
@@ -47,19 +59,55 @@ class BundleEncoder(LayeredEncoder):
         self.normalize = normalize
         transformer.layer_drop = 0.0
 
-    def features(self, waveforms: Tensor) -> Tensor:
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the waveforms, normalized if the bundle asks for it."""
-        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
+        return normalize_clips(waveforms, lengths, EPSILON) if self.normalize else waveforms
 
-    def output(self, features: Tensor) -> Tensor:
+    def output(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the output of the transformer, shape (batch, time, size)."""
-        output: Tensor = self.model.encoder(self.model.feature_extractor(features, None)[0])
+        if lengths is None or not is_padded(features, lengths):
+            return self._output(features, None)
+        lengths = with_a_frame(self.model, lengths)
+        with padding_left_out(self.model, lengths):
+            if not isinstance(self._stack()[0].attention, WavLMSelfAttention):
+                return self._output(features, lengths)
+            with self._masked_keys(count_frames(self.model, lengths)):
+                return self._output(features, None)
+
+    def frames(self, features: Tensor, lengths: Tensor | None) -> Tensor | None:
+        """Return how many vectors of a sequence are averaged, shape (batch,); None: all."""
+        if lengths is None or not is_padded(features, lengths):
+            return None
+        return count_frames(self.model, with_a_frame(self.model, lengths))
+
+    @contextmanager
+    def _masked_keys(self, frames: Tensor) -> Iterator[None]:
+        """Hand the blocks a mask of keys: WavLM refuses the attention mask that torchaudio makes of lengths."""
+
+        def mask(
+            _: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any]
+        ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+            real = real_places(frames, inputs[0].shape[1])
+            # In numbers, since torch warns of truth values beside WavLM's numbers for positions.
+            padding = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)
+            return inputs, {**named, "key_padding_mask": padding}
+
+        hooks = [block.register_forward_pre_hook(mask, with_kwargs=True) for block in self._stack()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _output(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+        output: Tensor = self.model.encoder(*self.model.feature_extractor(waveforms, lengths))
         return output
 
 
 class TorchaudioBundle(LayeredSystem):
     """A transformer of torchaudio.pipelines."""
 
+    version = 2
     bundle: ClassVar[Any]
 
     @classmethod

@@ -116,6 +116,64 @@ def test_each_layer_of_a_speech_model_is_what_it_is_by_hand(
     assert encoder.embedding_size == SPEECH["hidden_size"]
 
 
+@pytest.mark.parametrize("layer", ["last", "mean"])
+@pytest.mark.parametrize(
+    ("kind", "more", "normalize"),
+    [
+        ("Wav2Vec2Config", {}, True),  # group norm over time
+        ("Wav2Vec2Config", STABLE, True),
+        ("HubertConfig", {"conv_pos_batch_norm": True}, False),
+        ("WavLMConfig", {}, False),
+        ("Data2VecAudioConfig", {}, True),
+        ("Wav2Vec2ConformerConfig", {}, True),
+        ("UniSpeechConfig", {}, True),
+        ("UniSpeechSatConfig", STABLE, True),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_padded_clip_is_embedded_as_transformers_does_it_alone(
+    kind: str, more: dict[str, Any], normalize: bool, layer: str, tmp_path: Path
+) -> None:
+    config = getattr(transformers, kind)(**SPEECH, **more)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize)
+    folder, windows = save(tmp_path / "model", config, extractor), noise(4)
+    lengths = torch.tensor([1_600, 8_000, 4_321, 7_999])
+    windows[torch.arange(8_000) >= lengths[:, None]] = 0
+    if not normalize:
+        windows *= 30  # otherwise the first clip is so quiet that biases are all there is
+    encoder = load(folder, layer=layer)
+    assert encoder.uses_lengths
+    with torch.no_grad():
+        together = encoder(encoder.features(windows, lengths), lengths)
+        longer = torch.cat([windows, torch.zeros(4, 3_000)], dim=1)
+        assert_close(encoder(encoder.features(longer, lengths), lengths), together)
+        unmasked = encoder(encoder.features(windows))
+    for index, length in enumerate(lengths.tolist()):
+        (alone,) = by_hand(folder, windows[index : index + 1, :length])
+        layers = [layer.mean(1) for layer in alone.hidden_states]
+        last, mean = alone.last_hidden_state.mean(1), sum(layers) / len(layers)
+        expected = {"last": last, "mean": mean}[layer]
+        assert_close(together[index : index + 1], expected, rtol=1e-3, atol=1e-4)
+    assert (unmasked[0] - together[0]).abs().max() > 1e-3, "padding is heard without lengths"
+    modules = list(encoder.model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+def test_a_model_that_pools_pairs_of_frames_says_that_it_hears_padding(tmp_path: Path) -> None:
+    config = transformers.SEWConfig(**SPEECH, squeeze_factor=2)
+    folder = save(tmp_path / "model", config, transformers.Wav2Vec2FeatureExtractor())
+    assert not load(folder).uses_lengths
+
+
+def test_a_clip_shorter_than_a_frame_takes_zeros_along(speech: Path) -> None:
+    encoder, windows = load(speech), torch.zeros(2, 8_000)
+    windows[:, :40] = noise(2)[:, :40]
+    lengths = torch.tensor([40, 8_000])
+    with torch.no_grad():
+        embeddings = encoder(encoder.features(windows, lengths), lengths)
+    assert embeddings.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("layer", "left"), [(0, 1), (1, 1), (2, 2), (BLOCKS, BLOCKS), ("mean", BLOCKS)]
 )
@@ -158,6 +216,12 @@ def test_a_spectrogram_transformer_is_embedded_as_its_pooler_does_it(tmp_path: P
     encoder = load(folder)
     with torch.no_grad():
         assert_close(encoder(encoder.features(windows)), expected, rtol=1e-4, atol=1e-5)
+        windows[1, 3_000:] = 0
+        (alone,) = by_hand(folder, windows[1:, :3_000])
+        lengths = torch.tensor([8_000, 3_000])
+        found = encoder(encoder.features(windows, lengths), lengths)
+    assert_close(found[:1], expected[:1], rtol=1e-4, atol=1e-5)
+    assert_close(found[1:], alone.pooler_output, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
@@ -184,6 +248,14 @@ def test_of_whisper_the_encoder_is_taken_where_the_window_is_and_not_its_padding
         found = encoder(encoder.features(windows))
     assert states.shape[1] == 100  # of 2 s
     assert_close(found, states[:, :25].mean(dim=1), rtol=1e-4, atol=1e-5)
+    lengths = torch.tensor([2_000, 8_000])
+    windows[0, 2_000:] = 0
+    inputs = extractor(list(windows.numpy()), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        states = model.get_encoder()(inputs["input_features"]).last_hidden_state
+        padded = encoder(encoder.features(windows, lengths), lengths)
+        assert_close(padded[0], states[0, :7].mean(dim=0), rtol=1e-4, atol=1e-5)  # 6.25 of them
+        assert_close(padded[1], states[1, :25].mean(dim=0), rtol=1e-4, atol=1e-5)
     decoder = sum(p.numel() for p in model.get_decoder().parameters())
     own = sum(p.numel() for p in encoder.parameters())
     assert own == sum(p.numel() for p in model.parameters()) - decoder
@@ -237,6 +309,12 @@ def test_of_clap_the_audio_model_is_taken_and_its_pooled_output(tmp_path: Path) 
     with torch.no_grad():
         expected = model.audio_model(inputs["input_features"]).pooler_output
         assert_close(encoder(encoder.features(windows)), expected, rtol=1e-4, atol=1e-5)
+        windows[1, 3_000:] = 0
+        alone = extractor(windows[1, :3_000].numpy(), sampling_rate=16_000, return_tensors="pt")
+        expected[1:] = model.audio_model(alone["input_features"]).pooler_output
+        lengths = torch.tensor([8_000, 3_000])
+        found = encoder(encoder.features(windows, lengths), lengths)
+        assert_close(found, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="whose layers are of different sizes; layer=last"):
         load(folder, layer=1)
     fused = save(tmp_path / "fused", clap(fused=True), extractor)

@@ -101,6 +101,42 @@ def test_each_layer_of_a_bundle_is_what_torchaudio_says_of_every_window_alone(
     assert encoder.loaded["encoder_tensors_matched"] == len(encoder.model.state_dict())
 
 
+@pytest.mark.parametrize("layer", ["last", "mean"])
+@pytest.mark.parametrize("name", ["TINY_BASE", "TINY_LARGE", "WavLM"])
+def test_a_padded_clip_is_embedded_as_it_is_alone(name: str, layer: Any, hub: Path) -> None:
+    if name == "WavLM":
+        torch.manual_seed(0)
+        model = torchaudio.models.wavlm_model(
+            **parameters(False), encoder_num_buckets=8, encoder_max_distance=20
+        )
+        encoder = BundleEncoder(model, False, layer, 16_000).eval()
+    else:
+        encoder = load(name, layer=layer)
+    windows, lengths = noise(), torch.tensor([1_700, 8_000, 5_003])
+    windows[torch.arange(8_000) >= lengths[:, None]] = 0
+    windows = 30 * windows  # otherwise the first clip is so quiet that biases are all there is
+    with torch.no_grad():
+        together = encoder(encoder.features(windows, lengths), lengths)
+        longer = torch.cat([windows, torch.zeros(3, 3_000)], dim=1)
+        assert_close(encoder(encoder.features(longer, lengths), lengths), together)
+        for index, length in enumerate(lengths.tolist()):
+            alone = encoder(encoder.features(windows[index : index + 1, :length]))
+            assert_close(together[index : index + 1], alone, rtol=1e-3, atol=1e-5)
+        unmasked = encoder(encoder.features(windows))
+    assert (unmasked[0] - together[0]).abs().max() > 1e-3, "padding is heard without lengths"
+
+
+def test_a_mask_is_that_of_torchaudio_if_no_norm_is_over_time(hub: Path) -> None:
+    encoder, model = load("TINY_LARGE"), BUNDLES["TINY_LARGE"].get_model().model.eval()
+    windows, lengths = noise(), torch.tensor([1_700, 8_000, 5_003])
+    windows[torch.arange(8_000) >= lengths[:, None]] = 0
+    features = encoder.features(windows, lengths)
+    with torch.no_grad():
+        states, frames = model(features, lengths)
+        expected = [row[:count].mean(dim=0) for row, count in zip(states, frames, strict=True)]
+        assert_close(encoder(features, lengths), torch.stack(expected), rtol=1e-4, atol=1e-6)
+
+
 def test_layer_0_is_what_the_first_block_is_given(hub: Path) -> None:
     encoder = load("TINY_LARGE", layer=0)
     transformer = encoder.model.encoder.transformer

@@ -1,7 +1,7 @@
 """Transformers that were pre-trained elsewhere: which layer is the embedding.
 
 Layers are numbered as in SUPERB (arXiv:2105.01051): layer 0 is the input of the first block, layer k the output of block k,
-before any normalization that the model applies to the last block. Each is averaged over time. If a layer is given by its
+before any normalization that the model applies to the last block. Each is averaged over the time that a clip fills. If a layer is given by its
 number, the blocks behind it are removed: they are neither computed nor counted. For layer 0 the first block stays.
 
 The learned weighted sum of layers, which SUPERB trains with its probe, is only available in fine-tuning: linear evaluation here
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lape_bench.core.errors import UserError
 from lape_bench.learning.systems.adapter import AdaptedEncoder, Adapter
 from lape_bench.learning.systems.encoder_system import EncoderConfig, ProbeConfig
+from lape_bench.learning.systems.padding_mask import average_frames
 from lape_bench.learning.training.finetune import FinetuneConfig
 from lape_bench.system import ProtocolName, TargetTask
 
@@ -75,14 +76,18 @@ class LayeredEncoder(AdaptedEncoder):
             self.layer_weights = nn.Parameter(torch.zeros(len(self._stack()) + 1))
 
     @abstractmethod
-    def output(self, features: Tensor) -> Tensor:
+    def output(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the output of the model, shape (batch, time, size)."""
+
+    def frames(self, features: Tensor, lengths: Tensor | None) -> Tensor | None:
+        """Return how many vectors of a sequence are averaged, shape (batch,), from the first on; None: all."""
+        return None
 
     def sequence(self, states: Tensor) -> Tensor:
         """Return the vectors that are averaged, shape (batch, time, size), from an output of the model or a block."""
         return states
 
-    def layers(self, features: Tensor) -> list[Tensor]:
+    def layers(self, features: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
         """Return the input of the first block and the output of each block, each of shape (batch, time, size)."""
         states: list[Tensor] = []
 
@@ -96,7 +101,7 @@ class LayeredEncoder(AdaptedEncoder):
         hooks = [block.register_forward_hook(note_output) for block in stack]
         hooks.append(stack[0].register_forward_pre_hook(note_input))
         try:
-            self.output(features)
+            self.output(features, lengths)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -107,12 +112,15 @@ class LayeredEncoder(AdaptedEncoder):
         assert isinstance(stack, nn.ModuleList)
         return stack
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed features: shape (batch, size)."""
+        frames = self.frames(features, lengths)
         if self.layer == LAST:
-            return self.output(features).mean(dim=1)
+            return average_frames(self.output(features, lengths), frames)
         # The mean over time comes first: the order does not matter, and this one needs less memory.
-        layers = torch.stack([layer.mean(dim=1) for layer in self.layers(features)])
+        layers = torch.stack(
+            [average_frames(layer, frames) for layer in self.layers(features, lengths)]
+        )
         if self.layer == MEAN:
             return layers.mean(dim=0)
         if self.layer == WEIGHTED:
