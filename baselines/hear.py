@@ -158,7 +158,7 @@ class Hear(Adapter):
             "tensors": facts.tensors,
         }
         if facts.frozen_because:
-            body |= {"protocols": ("linear", "knn"), "frozen_because": facts.frozen_because}
+            body |= {"protocols": ("linear", "mlp", "knn"), "frozen_because": facts.frozen_because}
         return body
 
     def read_provenance(self) -> dict[str, str]:

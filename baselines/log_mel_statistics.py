@@ -12,7 +12,11 @@ from torch import Tensor
 
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.log_mel import LogMel
-from lape_bench.learning.systems.encoder_system import EncoderSystem, ProbeConfig
+from lape_bench.learning.systems.encoder_system import (
+    PROBE_SMOKE_SETTINGS,
+    EncoderSystem,
+    ProbeConfig,
+)
 from lape_bench.learning.training.linear_probe import LinearConfig
 from lape_bench.system import ProtocolName
 
@@ -49,8 +53,8 @@ class LogMelStatistics(EncoderSystem):
     """The statistics under a probe; there is no encoder to fine-tune."""
 
     Settings: ClassVar[type[ProbeConfig]] = StatisticsConfig
-    protocols: ClassVar[tuple[ProtocolName, ...]] = ("linear", "knn")
-    smoke_settings: ClassVar[dict[str, Any]] = {}
+    protocols: ClassVar[tuple[ProtocolName, ...]] = ("linear", "mlp", "knn")
+    smoke_settings: ClassVar[dict[str, Any]] = PROBE_SMOKE_SETTINGS
 
     def build_encoder(self) -> StatisticsEncoder:
         """Return the encoder, which has no parameters."""

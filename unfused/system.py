@@ -25,7 +25,7 @@ from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
-from lape_bench.learning.systems.encoder_system import PretrainedEncoder, ProbeConfig
+from lape_bench.learning.systems.encoder_system import DOWNSTREAM, PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.pretrained_system import PretrainedUpstream, load_upstream
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.training.batches import whole_clip_batches
@@ -41,7 +41,6 @@ from .distill import DistillConfig
 from .pseudo_labels import PseudoLabelConfig, pseudo_labels
 from .student import Student
 
-DOWNSTREAM = {"finetune", "linear"}  # settings of a system that act once there are labels
 PSEUDO_LABELS, STUDENT = "pseudo_labels.pt", "student.pt"
 
 

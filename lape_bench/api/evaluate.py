@@ -77,7 +77,7 @@ def evaluate(
         tasks: a task, or a list; name or name@variant.
         suite: every prepared task of a suite too, such as "open" or "lape".
         data: "real", or "synthetic" for the generated version of each task.
-        protocol: "finetune", "linear", "knn", or a list; None: each system's first. A system skips protocols that it
+        protocol: "finetune", "linear", "mlp", "knn", or a list; None: each system's first. A system skips protocols that it
             does not have, unless it has none of them.
         label_fractions: shares of the train labels, in (0, 1].
         seeds: how many, from 0.

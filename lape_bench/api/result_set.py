@@ -82,7 +82,7 @@ class ResultSet(Results):
             a: a system, as the leaderboard names it; without its settings if only one variant was run.
             b: the other one.
             task: the task, or task@variant.
-            protocol: "finetune", "linear" or "knn"; None: the one that both were run by.
+            protocol: "finetune", "linear", "mlp" or "knn"; None: the one that both were run by.
             label_fraction: share of the train labels; None: the one that both have.
             data: "real" or "synthetic"; None: the one that both have.
             clips: how many of the clips that only one system has right to name, most frequent first.

@@ -21,7 +21,8 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="The system to compare it with.")],
     task: Annotated[str, typer.Option(help="The task, or task@variant.")],
     protocol: Annotated[
-        str | None, typer.Option(help="finetune, linear or knn; default: the one both were run by.")
+        str | None,
+        typer.Option(help="finetune, linear, mlp or knn; default: the one both were run by."),
     ] = None,
     label_fraction: Annotated[
         float | None, typer.Option(help="Share of the train labels; default: the one both have.")

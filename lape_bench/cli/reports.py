@@ -58,7 +58,7 @@ def report(
         str | None, typer.Option(help="With --paper: lape, open, lape-synthetic, own.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="With --paper: finetune, linear or knn.")
+        str | None, typer.Option(help="With --paper: finetune, linear, mlp or knn.")
     ] = None,
     label_fraction: Annotated[
         float | None, typer.Option(help="With --paper: share of the train labels.")

@@ -56,7 +56,7 @@ def run(
         str, typer.Option(help="real, or synthetic: generated versions of the tasks.")
     ] = "real",
     protocol: Annotated[
-        str | None, typer.Option(help="finetune, linear or knn; default: the system's own.")
+        str | None, typer.Option(help="finetune, linear, mlp or knn; default: the system's own.")
     ] = None,
     label_fraction: Annotated[float, typer.Option(help="Share of the train labels used.")] = 1.0,
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds, from 0.")] = 1,

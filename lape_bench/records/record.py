@@ -39,7 +39,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # What control characters look like in JSON; it also matches a few harmless texts.
 UNSAFE_BYTES = re.compile(rb"\\[bfru]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e-\xae]|\xe2\x81[\xa6-\xa9]")
-ProtocolName = Literal["finetune", "linear", "knn"]
+ProtocolName = Literal["finetune", "linear", "mlp", "knn"]
 LabelFraction = Annotated[float, Field(gt=0, le=1, description="share of the train labels")]
 
 

@@ -514,4 +514,4 @@ def test_a_model_of_transformers_keeps_the_contract(
 ) -> None:
     results = list(check_system(f"hf:{speech}", settings, CPU, progress))
     assert [result for result in results if not result.holds] == []
-    assert {"finetune", "linear", "knn"} <= {result.group for result in results}
+    assert {"finetune", "linear", "mlp", "knn"} <= {result.group for result in results}

@@ -481,7 +481,7 @@ def test_a_run_killed_after_stage_3_is_taken_up_and_ends_with_the_same_student(
 # --- few clips --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", ["finetune", "linear", "knn"])
+@pytest.mark.parametrize("protocol", ["finetune", "linear", "mlp", "knn"])
 def test_a_class_with_a_single_clip_is_learned_from_and_described(
     protocol: ProtocolName, context: RunContext
 ) -> None:

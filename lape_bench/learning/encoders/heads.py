@@ -1,4 +1,4 @@
-"""Heads on embeddings: projectors, and a k-NN classifier."""
+"""Heads on embeddings: projectors, a classifier with a hidden layer, and a k-NN classifier."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,6 +22,33 @@ def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:
     for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs, bias=bias), nn.BatchNorm1d(outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-2])
+
+
+class HiddenLayerClassifier(nn.Module):
+    """HEAR's probe with one hidden layer (arXiv:2203.03022): linear, batch norm, ReLU, dropout, linear.
+
+    Weights are drawn as in its code, `hear-eval-kit`: Xavier-uniform, in the hidden layer with the gain of ReLU.
+
+    Args:
+        features: of the input.
+        hidden: features of the hidden layer.
+        classes: features of the output.
+        dropout: share of hidden features that training drops.
+    """
+
+    def __init__(self, features: int, hidden: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden, classes)
+        nn.init.xavier_uniform_(self.hidden.weight, nn.init.calculate_gain("relu"))
+        nn.init.xavier_uniform_(self.output.weight)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return class scores, shape (batch, classes)."""
+        scores: Tensor = self.output(self.dropout(self.norm(self.hidden(embeddings)).relu()))
+        return scores
 
 
 class NearestNeighbors(nn.Module):

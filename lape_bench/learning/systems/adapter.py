@@ -21,6 +21,7 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.encoder_system import (
+    PROBE_SMOKE_SETTINGS,
     EncoderConfig,
     EncoderSystem,
     PretrainedEncoder,
@@ -61,7 +62,8 @@ class Adapter(EncoderSystem):
 
     # So few steps need a higher rate than a whole fine-tuning.
     smoke_settings: ClassVar[dict[str, Any]] = {
-        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16, "learning_rate": 1e-3}
+        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16, "learning_rate": 1e-3},
+        **PROBE_SMOKE_SETTINGS,
     }
     argument: ClassVar[str]
 

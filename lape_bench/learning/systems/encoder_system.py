@@ -1,4 +1,4 @@
-"""EncoderSystem: a system with an encoder, under the protocols `finetune`, `linear` and `knn`.
+"""EncoderSystem: a system with an encoder, under the protocols `finetune`, `linear`, `mlp` and `knn`.
 
 How the encoder is built and pre-trained differs between systems. What follows with the labels is the same for all.
 """
@@ -19,7 +19,7 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.encoders.heads import NearestNeighbors
+from lape_bench.learning.encoders.heads import HiddenLayerClassifier, NearestNeighbors
 from lape_bench.learning.encoders.log_mel import LogMelEncoder
 from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
@@ -28,7 +28,8 @@ from lape_bench.learning.training.finetune import STAGE as FINETUNING
 from lape_bench.learning.training.finetune import Classifier, FinetuneConfig, fit_classifier
 from lape_bench.learning.training.inference import class_log_probabilities
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
-from lape_bench.learning.training.probe_selection import EmbeddedWindows
+from lape_bench.learning.training.mlp_probe import MlpConfig, fit_mlp
+from lape_bench.learning.training.probe_selection import EmbeddedWindows, FittedProbe
 from lape_bench.plugins.single_file import class_code
 from lape_bench.system import (
     Cell,
@@ -42,12 +43,15 @@ from lape_bench.system import (
 )
 
 WEIGHTS = "weights.pt"
+PROBE_SMOKE_SETTINGS = {"mlp": {"hidden": 128, "min_steps": 30}}
+DOWNSTREAM = {"finetune", "linear", "mlp"}  # settings that act once there are labels
 
 
 class ProbeConfig(Config):
     """Settings of an encoder that is only used frozen."""
 
     linear: LinearConfig = Field(default_factory=LinearConfig)
+    mlp: MlpConfig = Field(default_factory=MlpConfig)
 
 
 class EncoderConfig(ProbeConfig):
@@ -84,9 +88,10 @@ class EncoderSystem(System):
     """
 
     Settings: ClassVar[type[ProbeConfig]] = EncoderConfig
-    protocols: ClassVar[tuple[ProtocolName, ...]] = ("finetune", "linear", "knn")
+    protocols: ClassVar[tuple[ProtocolName, ...]] = ("finetune", "linear", "mlp", "knn")
     smoke_settings: ClassVar[dict[str, Any]] = {
-        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16}
+        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16},
+        **PROBE_SMOKE_SETTINGS,
     }
     encoder: Encoder
     head: nn.Module
@@ -128,10 +133,10 @@ class EncoderSystem(System):
         return self.protocol == "finetune"
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
-        """Return the key of the labeled clips' embeddings, which `linear` and `knn` share."""
+        """Return the key of the labeled clips' embeddings, which `linear`, `mlp` and `knn` share."""
         if self.protocol == "finetune":
             return ()
-        settings = self.settings.model_dump(mode="json", exclude={"finetune", "linear"})
+        settings = self.settings.model_dump(mode="json", exclude=DOWNSTREAM)
         clips = cell.model_dump(mode="json", exclude={"protocol", "settings"})
         return ({"embeddings": settings, "of": clips},)
 
@@ -180,19 +185,21 @@ class EncoderSystem(System):
                 self.head = NearestNeighbors(train.embeddings, labels, classes)
                 summary = TrainingSummary()
             else:
-                fitted = fit_linear(
-                    train,
-                    held_out,
-                    classes,
-                    self.target.metric,
-                    self.settings.linear,
-                    context.seeds,
-                    context.progress,
-                )
+                fitted = self._fit_probe(train, held_out, context)
                 self.head = fitted.head
                 summary = TrainingSummary(selection=fitted.selection, validation=fitted.score)
             self.head = self.head.to(context.device)
         return summary
+
+    def _fit_probe(
+        self, train: EmbeddedWindows, held_out: EmbeddedWindows | None, context: RunContext
+    ) -> FittedProbe:
+        """Fit the classifier of `linear` or `mlp`; `held_out` selects its setting, or, if None, the labeled clips do."""
+        data = train, held_out, len(self.target.classes), self.target.metric
+        seeds, progress = context.seeds, context.progress
+        if self.protocol == "linear":
+            return fit_linear(*data, self.settings.linear, seeds, progress)
+        return fit_mlp(*data, self.settings.mlp, seeds, progress, context.device)
 
     def score(self, clips: Clips, context: RunContext) -> Tensor:
         """Return class log-probabilities averaged over consecutive windows of each clip, shape (clips, classes)."""
@@ -211,6 +218,7 @@ class EncoderSystem(System):
     def count_macs(self) -> int:
         """Count the multiply-accumulates of convolutions and matrix products in one window, for a second of audio."""
         self.encoder.eval()
+        self.head.eval()
         device = next(self.head.buffers(), next(self.head.parameters(), torch.empty(0))).device
         samples = round(self.target.window_seconds * self.encoder.sample_rate)
         # The counter counts attention as matrix products, but not in the fused kernel of the CPU.
@@ -261,7 +269,7 @@ class EncoderSystem(System):
         """Embed the windows of labeled clips, or find their embeddings in the cache."""
         determined_by = {
             # A setting, such as a kind of pooling, may change embeddings without changing a tensor.
-            "settings": self.settings.model_dump(mode="json", exclude={"finetune", "linear"}),
+            "settings": self.settings.model_dump(mode="json", exclude=DOWNSTREAM),
             "system_version": self.version,
             **({"provenance": self.provenance} if self.provenance else {}),
             **({"code": code} if (code := class_code(type(self))) else {}),
@@ -282,6 +290,8 @@ class EncoderSystem(System):
 
     def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:
         classes = len(self.target.classes)
+        if self.protocol == "mlp":
+            return HiddenLayerClassifier(encoder.embedding_size, self.settings.mlp.hidden, classes)
         if self.protocol != "knn":
             return nn.Linear(encoder.embedding_size, classes)
         n_windows = (

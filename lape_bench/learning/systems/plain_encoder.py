@@ -9,7 +9,7 @@
         def forward(self, waveforms):          # (batch, samples) -> (batch, embedding_size)
             ...
 
-The harness makes a system of it: windows, fine-tuning, linear evaluation, k-NN, saving.
+The harness makes a system of it: windows, fine-tuning, probes, k-NN, saving.
 
 A clip that is shorter than a window is zero-padded, and such an encoder hears the zeros. One that can leave them out says
 `uses_lengths = True` and is called as `forward(waveforms, lengths)`: see `lape_bench.learning.encoders.base`.
@@ -35,7 +35,12 @@ from lape_bench.learning.encoders.base import (
     is_positive_integer,
 )
 from lape_bench.learning.systems.adapter import path_checksum
-from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem, ProbeConfig
+from lape_bench.learning.systems.encoder_system import (
+    PROBE_SMOKE_SETTINGS,
+    EncoderConfig,
+    EncoderSystem,
+    ProbeConfig,
+)
 from lape_bench.system import ProtocolName, System
 
 EXPECTED = (
@@ -139,7 +144,7 @@ def as_system(loaded: type) -> type[System]:
     names = {"__module__": loaded.__module__, "__qualname__": loaded.__qualname__}
     encoder = type(loaded.__name__, (_WrappedEncoder,), names | {"kind": loaded})
     protocols: tuple[ProtocolName, ...] = (
-        ("finetune", "linear", "knn") if trained else ("linear", "knn")
+        ("finetune", "linear", "mlp", "knn") if trained else ("linear", "mlp", "knn")
     )
     body = names | {
         "encoder_class": encoder,
@@ -147,7 +152,7 @@ def as_system(loaded: type) -> type[System]:
         "protocols": protocols,
         "version": _whole(loaded, "version", 1),
         "sample_rate": _whole(loaded, "sample_rate", Encoder.sample_rate),
-        "smoke_settings": EncoderSystem.smoke_settings if trained else {},
+        "smoke_settings": EncoderSystem.smoke_settings if trained else PROBE_SMOKE_SETTINGS,
         "__doc__": loaded.__doc__,
     }
     return type(loaded.__name__, (_WrappedEncoderSystem,), body)

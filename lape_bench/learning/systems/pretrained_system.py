@@ -12,7 +12,7 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.systems.encoder_system import PretrainedEncoder, ProbeConfig
+from lape_bench.learning.systems.encoder_system import DOWNSTREAM, PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
@@ -24,7 +24,7 @@ from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSum
 
 FILE = "upstream.pt"
 # Settings that act after pre-training, or whose effect is in the key as seed and corpus.
-NOT_IN_KEY = {"finetune": True, "linear": True, "corpus": True, "pretrain": {"seed"}}
+NOT_IN_KEY = {**dict.fromkeys(DOWNSTREAM, True), "corpus": True, "pretrain": {"seed"}}
 
 
 class UpstreamConfig(SpectrogramConfig):

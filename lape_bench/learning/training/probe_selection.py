@@ -15,11 +15,6 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.learning.training.inference import average_by_clip
 from lape_bench.learning.training.label_folds import LabelFolds, label_folds
 
-# With more labeled clips, one hold-out selects about as well as five folds, and takes a fifth of the time: five penalties in
-# five folds of 1,800 clips, 2,048 features and 20 classes take about 20 seconds on one core, and the time grows with clips and
-# classes.
-CROSS_VALIDATED_CLIPS = 2_000
-
 
 @dataclass(frozen=True)
 class EmbeddedWindows:
@@ -86,11 +81,12 @@ def select_and_fit(
     metric: str,
     seeds: Seeds,
     progress: Progress,
+    cross_validated_clips: int,
 ) -> FittedProbe:
     """Select a setting's value, and fit a probe with it to all labeled clips.
 
-    Each value is scored on clips that its probe was not fitted to: in folds of the labeled clips (`label_folds`; above
-    `CROSS_VALIDATED_CLIPS` labeled clips, in one hold-out), whose scores are pooled before the metric is computed. If there
+    Each value is scored on clips that its probe was not fitted to: in folds of the labeled clips (`label_folds`; of many
+    clips, in one hold-out), whose scores are pooled before the metric is computed. If there
     are validation clips, these decide instead.
 
     If the labeled clips cannot be divided, as with one clip a class, nothing is selected: the middle value is taken, the lower
@@ -105,6 +101,8 @@ def select_and_fit(
         metric: the task's metric.
         seeds: of the run, for the folds.
         progress: shows the fits.
+        cross_validated_clips: with more labeled clips, one hold-out selects. It takes a fifth of the time, and with many clips
+            selects as well.
 
     Raises:
         UserError: all labels are of one class.
@@ -126,7 +124,7 @@ def select_and_fit(
         (head,) = fit(train, ordered)
         return FittedProbe(head, {}, 0, None)
     divided = label_folds(train.labels, train.groups, seeds)
-    if divided.clips > CROSS_VALIDATED_CLIPS:
+    if divided.clips > cross_validated_clips:
         divided = divided.hold_out()
     best, score = (len(ordered) - 1) // 2, None
     how = divided.description

@@ -93,7 +93,7 @@ def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
     (tmp_path / "my_encoder.py").write_text(textwrap.dedent(code))
     said = list(check_system(f"{tmp_path}/my_encoder.py:MyEncoder", {}, CPU, progress))
     assert failing(said) == []
-    protocols = ["finetune", "linear", "knn"]
+    protocols = ["finetune", "linear", "mlp", "knn"]
     notes = [result.group for result in said if result.status == "note"]
     assert notes == ["encoder", *protocols]
     told = {(result.group, result.claim): result.detail for result in said}
@@ -130,7 +130,7 @@ def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one
     lines = said.splitlines()
     assert (passed, [line for line in lines[:-1] if line[0] != " "]) == (
         0,
-        ["system", "encoder", "linear", "knn"],
+        ["system", "encoder", "linear", "mlp", "knn"],
     )
     assert max(len(line) for line in lines[:-1]) <= 80
     if not torch.cuda.is_available():

@@ -54,7 +54,7 @@ def predictions_hash(record: RunRecord, out: Path) -> str:
     return hashlib.sha256((folder_of(record, out) / "predictions.parquet").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("protocol", ["finetune", "linear", "knn"])
+@pytest.mark.parametrize("protocol", ["finetune", "linear", "mlp", "knn"])
 def test_the_same_cell_twice_gives_the_same_predictions_to_the_byte(
     protocol: str, synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:

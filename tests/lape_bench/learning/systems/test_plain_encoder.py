@@ -193,7 +193,7 @@ def test_an_encoder_becomes_a_system_with_its_arguments_as_settings(file: Path) 
     settings = kind.Settings.model_validate({"width": 4})
     assert settings.model_dump(include={"width", "power"}) == {"width": 4, "power": 1.0}
     assert kind.sample_rate == 8_000
-    assert kind.protocols == ("finetune", "linear", "knn")
+    assert kind.protocols == ("finetune", "linear", "mlp", "knn")
     with pytest.raises(ValueError, match="width"):
         kind.Settings.model_validate({"width": "wide"})
     # It has no log-mels for views to be made of.
@@ -202,7 +202,7 @@ def test_an_encoder_becomes_a_system_with_its_arguments_as_settings(file: Path) 
 
 def test_what_is_no_module_is_never_trained(file: Path) -> None:
     assert not issubclass(SYSTEMS.load(f"{file}:Levels", callable, ""), nn.Module)
-    assert load_system(f"{file}:Levels").protocols == ("linear", "knn")
+    assert load_system(f"{file}:Levels").protocols == ("linear", "mlp", "knn")
 
 
 @pytest.mark.parametrize("name", ["Filters", "Levels", "Masked"])

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
-from lape_bench.learning.training import linear_probe, probe_selection
+from lape_bench.learning.training import linear_probe
 from lape_bench.learning.training.label_folds import label_folds
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear, fit_penalties
 from lape_bench.learning.training.probe_selection import EmbeddedWindows
@@ -221,7 +221,7 @@ def test_with_one_clip_a_class_the_middle_penalty_is_taken() -> None:
 
 
 def test_many_labeled_clips_are_selected_on_one_hold_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_selection, "CROSS_VALIDATED_CLIPS", 29)
+    monkeypatch.setattr(linear_probe, "CROSS_VALIDATED_CLIPS", 29)
     fitted = fit_linear(windows([0, 1, 2] * 10), None, 3, "accuracy", with_c(1e-2, 1), SEEDS, QUIET)
     assert [*fitted.selection.values()] == ["a hold-out of 6 of the 30 labeled clips"]
     assert fitted.n_selection_clips == 6
