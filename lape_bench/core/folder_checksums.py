@@ -1,4 +1,4 @@
-"""Checksums of the files in a folder, kept in the folder and compared before the files are trusted.
+"""Checksums of the files in a folder, kept in the folder or elsewhere, and compared before the files are trusted.
 
 They tell damage: bits that flipped, a part that is gone, a file that somebody changed. They are no signature.
 """
@@ -65,21 +65,26 @@ class ChecksummingWriter:
         return FileChecksums(self._bytes, self._blocks + partial)
 
 
-def write_checksums(folder: Path, known: Mapping[str, FileChecksums] | None = None) -> None:
+def write_checksums(
+    folder: Path, known: Mapping[str, FileChecksums] | None = None, to: Path | None = None
+) -> None:
     """Write the checksums of all files in a folder.
 
     Args:
         folder: the folder.
         known: checksums that were computed while a file was written, by its name.
+        to: the file that takes them; by default a hidden one in the folder.
     """
     known = known or {}
     write_sealed_json(
-        folder / CHECKSUMS,
+        to or folder / CHECKSUMS,
         {name: known.get(name) or _checksums(folder / name) for name in _names(folder)},
     )
 
 
-def find_damage(folder: Path, remember: bool = False, threads: int = 1) -> str:
+def find_damage(
+    folder: Path, remember: bool = False, threads: int = 1, checksums: Path | None = None
+) -> str:
     """Say which file of a folder is not as its checksums have it; empty if all are.
 
     Args:
@@ -87,14 +92,16 @@ def find_damage(folder: Path, remember: bool = False, threads: int = 1) -> str:
         remember: take a file as it is if nothing has written to it since it was last compared in full, but for a few
             blocks, and remember the files that are compared in full now. Otherwise every file is compared in full.
         threads: that compare files.
+        checksums: the file of the checksums, if it is not in the folder.
     """
+    checksums = checksums or folder / CHECKSUMS
     try:
-        expected = {n: FileChecksums(*v) for n, v in read_sealed_json(folder / CHECKSUMS).items()}
+        expected = {n: FileChecksums(*v) for n, v in read_sealed_json(checksums).items()}
         names = _names(folder)
     except DamagedFile as error:
         return error.what
     except OSError as error:
-        return f"{folder / CHECKSUMS} cannot be read ({error.strerror})"
+        return f"{error.filename or checksums} cannot be read ({error.strerror})"
     for name in sorted(expected.keys() ^ names):
         return f"{folder / name} is " + ("missing" if name in expected else "new")
     compared = _read_compared(folder) if remember else {}

@@ -26,7 +26,7 @@ from lape_bench.core.folder_checksums import (
 )
 from lape_bench.core.locks import locked
 from lape_bench.core.paths import discard_folder, home, staged_folder
-from lape_bench.data.decoded_before import SAMPLES, DecodedBefore, FileList, note_store
+from lape_bench.data.decoded_before import SAMPLES, DecodedBefore, FileList, note_store, store_name
 from lape_bench.data.recording import ClipFacts, Recording, decode_in_order
 from lape_bench.runtime import cpu_cores
 
@@ -195,7 +195,7 @@ def build_store(
     Raises:
         UserError: the disk is full, or the cache cannot be written.
     """
-    name = name and f"{name} at {rate} Hz"
+    name = name and store_name(name, rate)
     before = DecodedBefore.of(name) if name else DecodedBefore()
     facts = before.facts_of(recordings)
     if facts is not None and _folder(key := key_of(recordings, facts), rate) == before.store:

@@ -132,11 +132,20 @@ class DecodedBefore:
         return entry
 
 
+def versions_when_decoded(name: str) -> dict[Path, FileVersion]:
+    """Return the versions that files had when they were last decoded for `name`; empty if that is not known."""
+    try:
+        folder = home() / "store" / read_sealed_json(_note(name))["store"]
+        return {Path(os.fsdecode(key.path)): entry.version for key, entry in _read_entries(folder)}
+    except (OSError, DamagedFile, pa.ArrowException):
+        return {}
+
+
 def note_store(name: str, store: str, is_new: bool, accepted: bool) -> None:
     """Note which store was made last for `name`; one that was made for clips that were refused gives way.
 
     Args:
-        name: of a task or a folder.
+        name: see `store_name`.
         store: name of the store's folder.
         is_new: whether this call made it.
         accepted: whether its clips were accepted.
@@ -151,6 +160,11 @@ def note_store(name: str, store: str, is_new: bool, accepted: bool) -> None:
     except (OSError, DamagedFile):
         pass
     write_sealed_json(_note(name), {"store": store, "kept": kept, "decoders": _decoders()})
+
+
+def store_name(name: str, rate: int) -> str:
+    """Return the name under which stores of a task or a folder at a rate in Hz are noted."""
+    return f"{name} at {rate} Hz"
 
 
 def _read_entries(folder: Path) -> list[tuple[FileKey, _Entry]]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.core.paths import home, manifest_path, write_text
 from lape_bench.data.manifest import Manifest, load_manifest
+from lape_bench.data.source_changes import source_changes
 from lape_bench.data.sources.archives import downloads
 from lape_bench.data.sources.http_download import part_of
 from lape_bench.task import TaskCard
@@ -18,7 +19,8 @@ from lape_bench.task import TaskCard
 class DiskUsage(NamedTuple):
     """How far a task has come on this machine, and the files and folders that belong to it.
 
-    The state is missing, some of its files fetched, fetched, prepared or verified.
+    The state is missing, some of its files fetched, fetched, prepared, verified, damaged or changed since it was
+    prepared.
     """
 
     state: str
@@ -39,12 +41,18 @@ def disk_usage(card: TaskCard) -> DiskUsage:
     if here or parts:
         every = len(files) + by_hand
         state = "fetched" if len(here) == every else f"{len(here)} of {every} fetched"
+    manifest = None
     try:
         manifest = load_manifest(card)
+    except DamagedFile:
+        state = "damaged"
     except UserError:
-        manifest = None
+        if state == "missing" and manifest_path(card.reference).is_file():
+            state = "changed"
     if manifest is not None:
         state = "verified" if _verified(card) == manifest.hash else "prepared"
+        if source_changes(card, manifest):
+            state = "changed"
         places.add(manifest.root)
         places |= set((home() / "store").glob(f"{manifest.info.store_key[:32]}-*"))
     return DiskUsage(state, frozenset(place for place in places if place is not None))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lape_bench.core.config import Config
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.core.paths import home, manifest_path, new_file
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
@@ -57,6 +57,7 @@ class ManifestInfo(Config):
     card_state: str = ""  # of a user's own card
     skipped: tuple[SkippedClip, ...] = ()
     hash: str = ""
+    checksum: str = ""  # of all of this and of every column
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ class Manifest:
         table = self.clips[IDENTITY].astype(object)
         for row in table.where(table.notna(), None).itertuples(index=False, name=None):
             digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of everything that is kept, also of what is no part of the task's identity."""
+        digest = hashlib.sha256(
+            self.info.model_copy(update={"checksum": ""}).model_dump_json().encode()
+        )
+        for name in COLUMNS:
+            column = self.clips[name].astype(object)
+            digest.update(json.dumps(column.where(column.notna(), None).tolist()).encode())
         return digest.hexdigest()
 
     def groups_and_folds(
@@ -156,6 +167,7 @@ class Manifest:
         path = manifest_path(self.reference)
         table = pa.Table.from_pandas(self.clips[COLUMNS], preserve_index=False)
         info = self.info.model_copy(update={"hash": self.hash})
+        info = info.model_copy(update={"checksum": Manifest(info, self.clips).checksum()})
         table = table.replace_schema_metadata({INFO: info.model_dump_json().encode()})
         with new_file(path) as temporary:
             pq.write_table(table, temporary)
@@ -166,8 +178,8 @@ def load_manifest(card: TaskCard) -> Manifest:
     """Read the manifest of a prepared task.
 
     Raises:
-        UserError: the task is not prepared, was prepared for another version of its card, or its
-            manifest is damaged.
+        DamagedFile: its manifest is damaged.
+        UserError: the task is not prepared, or was prepared for another version of its card.
     """
     path = manifest_path(card.reference)
     known = card.data == "synthetic" or card.recordings is not None
@@ -181,9 +193,10 @@ def load_manifest(card: TaskCard) -> Manifest:
         info = manifest.info
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"the manifest {path} is damaged ({type(error).__name__})"
-        raise UserError(what, next_step=again) from error
+        raise DamagedFile(what, next_step=again) from error
     if not intact:
-        raise UserError(f"the manifest {path} does not have the hash it names", next_step=again)
+        what = f"the manifest {path} is damaged: it does not have the checksum that it names"
+        raise DamagedFile(what, next_step=again)
     if info.card_version != card.version:
         raise UserError(
             f"the task '{card.reference}' was prepared for version {info.card_version} of its card, "
@@ -210,7 +223,7 @@ def load_manifest(card: TaskCard) -> Manifest:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, mtime_ns: int, size: int) -> tuple[Manifest, bool]:
-    """Read a manifest as it was written at this moment, and tell whether it has the hash it names.
+    """Read a manifest as it was written at this moment, and tell whether it has the checksum that it names.
 
     Every cell of a sweep asks for it, and hashing that of a large task takes a second. Who has it changes nothing in it.
     """
@@ -220,4 +233,4 @@ def _read(path: Path, mtime_ns: int, size: int) -> tuple[Manifest, bool]:
     if "start_seconds" not in clips:  # written before clips could be stretches of a file
         clips["start_seconds"] = np.nan
     manifest = Manifest(info, clips)
-    return manifest, manifest.hash == info.hash
+    return manifest, (manifest.hash, manifest.checksum()) == (info.hash, info.checksum)

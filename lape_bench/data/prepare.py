@@ -12,20 +12,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lape_bench.core.errors import UserError, did_you_mean
+from lape_bench.core.errors import DamagedFile, UserError, did_you_mean
 from lape_bench.core.paths import manifest_path, within_home
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio_store import STORE_RATE
 from lape_bench.data.catalog import load_card, load_reader
-from lape_bench.data.clip_names import named_alike, printable
-from lape_bench.data.drawn_split import draw_split
+from lape_bench.data.clip_names import printable
+from lape_bench.data.listing import Reason, list_task, side_of
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
 from lape_bench.data.recording import ClipFacts, Recording
+from lape_bench.data.source_changes import refuse_changed_source
+from lape_bench.data.sources import archives
 from lape_bench.data.sources.gather import Gathered, gather
 from lape_bench.task import ClipEntry, TaskCard
 
-Reason = tuple[str, str]  # a clip or archive that is left out, and why
 logger = logging.getLogger(__name__)
 
 NAMED = 10  # how many bad clips a message names; it counts them all
@@ -61,10 +62,10 @@ def prepare(
         given = [given]
     gathered = gather(card, given or (), progress, skip_bad)
     reader, root = load_reader(card), gathered.root
-    listings = [(card, *_listing(reader.read(root, card), card, root, skip_bad))]
+    listings = [(card, *list_task(reader, card, root, skip_bad))]
     for variant in (card.with_variant(name) for name in sorted(card.variants)):
         try:
-            listed = _listing(reader.read(root, variant), variant, root, skip_bad)
+            listed = list_task(reader, variant, root, skip_bad)
         except UserError as error:  # such as an archive that this variant alone needs
             logger.error(f"left out {variant.reference}: {error}")
             # What was prepared from other data must not pass for this.
@@ -92,43 +93,29 @@ def prepare(
 
 
 def ensure_prepared(card: TaskCard, progress: Progress) -> Manifest:
-    """Return the task's manifest; a generated task is made if it is not there as its card has it."""
+    """Return the task's manifest, and prepare the task if that takes nothing that only its user has.
+
+    A generated task is made if it is not there as its card has it. A damaged manifest is made again from a user's own
+    folder or from what was fetched.
+
+    Raises:
+        UserError: the task is not prepared, or what it was prepared from has changed since.
+    """
     try:
-        return load_manifest(card)
+        manifest = load_manifest(card)
+    except DamagedFile as error:
+        own = card.recordings is not None
+        if card.data == "real" and not own and not archives.is_fetched(card):
+            raise
+        logger.warning(f"preparing {card.name} again: {error.what}")
     except UserError:
         if card.data == "real":
             raise
+    else:
+        refuse_changed_source(card, manifest)
+        return manifest
     prepare(load_card(card.name), None, progress)
     return load_manifest(card)
-
-
-def _listing(
-    listing: list[ClipEntry], card: TaskCard, root: Path, skip_bad: bool
-) -> tuple[list[ClipEntry], list[Reason]]:
-    """Check what a reader found; return it sorted by clip id, and the clips whose id stood before."""
-    if not listing:
-        raise UserError(
-            f"{root} holds no clip of {card.reference}",
-            next_step="give the folder or archive as the data set's authors publish it",
-        )
-    first: dict[str, ClipEntry] = {}
-    twice: list[Reason] = []
-    for clip in sorted(map(named_alike, listing), key=lambda clip: (clip.clip_id, clip.path)):
-        before = first.setdefault(clip.clip_id, clip)
-        if before is clip:
-            continue
-        if not skip_bad:
-            raise UserError(
-                f"{printable(before.path)} and {printable(clip.path)} have the same clip id '{clip.clip_id}'",
-                next_step="remove one of each such pair, or leave out the second with --skip-bad",
-            )
-        twice.append((clip.clip_id, f"{printable(clip.path)} is a second clip of this id"))
-    listing = list(first.values())
-    if card.split.rule == "drawn":
-        listing = sorted(draw_split(listing, card))
-    if card.state:  # of published data sets some share groups by design, and `verify` says so
-        _refuse_shared_groups(card, listing)
-    return listing, twice
 
 
 def _refuse_missing(card: TaskCard, recordings: Sequence[Recording]) -> None:
@@ -140,19 +127,6 @@ def _refuse_missing(card: TaskCard, recordings: Sequence[Recording]) -> None:
             f"{len(missing):,} of {len(recordings):,} clips of {card.name} cannot be used, since their recordings "
             f"are not there: {printable(', '.join(missing[:NAMED]))}{more}",
             next_step="add them, or leave them out with --skip-bad",
-        )
-
-
-def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
-    sides: dict[str, set[str]] = defaultdict(set)
-    for clip in listing:
-        if clip.group is not None:
-            sides[clip.group].add(_side(clip))
-    shared = sorted(group for group, places in sides.items() if len(places) > 1)
-    if shared:
-        raise UserError(
-            f"{len(shared)} groups ({card.group}) of {card.reference} stand on several sides, such as '{shared[0]}'",
-            next_step="fix the table: all clips of a group on one side, or a score says too much",
         )
 
 
@@ -206,11 +180,11 @@ def _usable(
         dropped, kept = next(iter(copies.items()))
         raise UserError(
             f"the same audio stands on two sides of {card.reference}, {len(copies)} times: "
-            f"'{dropped.clip_id}' ({_side(dropped)}) is '{kept.clip_id}' ({_side(kept)})",
+            f"'{dropped.clip_id}' ({side_of(dropped)}) is '{kept.clip_id}' ({side_of(kept)})",
             next_step="remove one of each pair, or leave out the copies with --skip-bad",
         )
     bad |= {
-        dropped.clip_id: f"same audio as {kept.clip_id} ({_side(kept)})"
+        dropped.clip_id: f"same audio as {kept.clip_id} ({side_of(kept)})"
         for dropped, kept in copies.items()
     }
     usable = [clip for clip in usable if clip not in copies]
@@ -290,9 +264,5 @@ def _copies_across_sides(
         kept = min(
             clips, key=lambda clip: (SIDES_BY_TRUST.get(clip.split or "", 0), clip.fold or 0)
         )
-        copies |= {clip: kept for clip in clips if _side(clip) != _side(kept)}
+        copies |= {clip: kept for clip in clips if side_of(clip) != side_of(kept)}
     return copies
-
-
-def _side(clip: ClipEntry) -> str:
-    return clip.split or f"fold {clip.fold}"

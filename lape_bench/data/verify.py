@@ -9,6 +9,7 @@ from lape_bench.data import audio, near_duplicates
 from lape_bench.data.audio_store import STORE_RATE, built_rates, find_store_damage
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.recording import Recording
+from lape_bench.data.source_changes import source_changes
 from lape_bench.runtime import cpu_cores
 from lape_bench.task import TaskCard
 
@@ -46,9 +47,12 @@ def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -
     if card.group is not None:
         findings.append(_disjoint(card, manifest, "group", card.group))
     findings += [_lengths(manifest), _rates(manifest), _files(manifest)]
+    has_files = findings[-1].holds
+    if has_files:
+        findings.append(_source(card, manifest))
     if deep:
         findings.append(_store(manifest))
-    if deep and findings[-2].holds:
+    if deep and has_files:
         findings.append(_contents(manifest, progress))
         if findings[-1].holds:
             findings.append(_near_duplicates(card, manifest, progress))
@@ -152,6 +156,12 @@ def _near_duplicates(card: TaskCard, manifest: Manifest, progress: Progress) -> 
         f"{len(pairs):,} pairs to listen to, such as {clips.ids[first]} and {clips.ids[second]} "
         f"(correlation {alike:.3f})",
     )
+
+
+def _source(card: TaskCard, manifest: Manifest) -> TaskFinding:
+    changes = source_changes(card, manifest)
+    detail = "; ".join(changes) or "as it was prepared"
+    return TaskFinding("table, folder and recordings", not changes, detail)
 
 
 def _files(manifest: Manifest) -> TaskFinding:

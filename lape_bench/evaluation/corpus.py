@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lape_bench.core.errors import UserError, did_you_mean
-from lape_bench.core.paths import home, sha256, write_text
+from lape_bench.core.errors import DamagedFile, UserError, did_you_mean
+from lape_bench.core.paths import home, sha256
 from lape_bench.core.progress import Progress
+from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
 from lape_bench.data import audio_store
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.audio_files import files_below, is_audio, warn_of_passed_over
@@ -132,9 +133,11 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
     state = _folder_state(root, recordings, progress)
     name = hashlib.sha256(json.dumps([str(root), state]).encode()).hexdigest()[:32]
     index_file = home() / "corpora" / f"{name}.json"
-    if not index_file.is_file():
-        write_text(index_file, json.dumps(_decode_folder(root, recordings, rate, progress)))
-    index = json.loads(index_file.read_text(encoding="utf-8"))
+    try:
+        index = read_sealed_json(index_file)
+    except (OSError, DamagedFile):  # none yet, or damaged
+        index = _decode_folder(root, recordings, rate, progress)
+        write_sealed_json(index_file, index)
     contents, left_out = index["contents"], index["left_out"]
     if left_out:
         examples = [
@@ -205,8 +208,8 @@ def _folder_state(root: Path, recordings: Sequence[Recording], progress: Progres
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
     file = home() / "corpora" / f"{name}.hashes.json"
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged
+        before = read_sealed_json(file)
+    except (OSError, DamagedFile):  # none yet, or damaged
         before = {}
     now: dict[str, list[Any]] = {}
     with progress.task(f"hashing {root.name}", len(recordings), "files") as task:
@@ -219,7 +222,7 @@ def _folder_state(root: Path, recordings: Sequence[Recording], progress: Progres
             now[recording.clip_id] = [*version, digest]
             task.advance()
     if now != before:
-        write_text(file, json.dumps(now))
+        write_sealed_json(file, now)
     contents = {clip_id: values[-1] for clip_id, values in now.items()}
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 

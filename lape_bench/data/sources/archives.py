@@ -1,23 +1,45 @@
 """Archives: where they are fetched to, checked against the card, unpacked without leaving their folder."""
 
+import errno
 import hashlib
+import logging
 import lzma
+import shutil
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lape_bench.core.errors import UserError
-from lape_bench.core.paths import Staging, digest, home, sha256, staged_folders
+from lape_bench.core.folder_checksums import find_damage, write_checksums
+from lape_bench.core.paths import (
+    Staging,
+    digest,
+    discard_folder,
+    home,
+    sha256,
+    staged_folders,
+)
+from lape_bench.core.progress import Stopped
 from lape_bench.data.catalog import load_reader
 from lape_bench.data.sources import checksum_pins
 from lape_bench.task import IndexedReader, Source, TaskCard
 
+logger = logging.getLogger(__name__)
+
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-# What zipfile and tarfile raise, in their several ways, for an archive that ends early or was damaged.
-DAMAGED = (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, OSError)
+# Why a member cannot be written that is not the disk's fault: its name is too long, or that of a folder as well.
+BAD_NAMES = {
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EILSEQ,
+}
 
 
 class BadArchive(UserError):
@@ -200,7 +222,7 @@ def unpack(
     on_member: Callable[[], None] = lambda: None,
     stage: Callable[[], Staging] | None = None,
 ) -> Path:
-    """Unpack an archive into the cache and return its folder; a second call finds it there.
+    """Unpack an archive into the cache and return its folder; a second call finds it there, unless it is damaged.
 
     Args:
         archive: a ZIP or tar file.
@@ -214,7 +236,11 @@ def unpack(
     """
     folder = unpacked(archive.name, checksum)
     if folder.is_dir():
-        return folder
+        damage = find_damage(folder, checksums=checksums_of(folder))
+        if not damage:
+            return folder
+        logger.warning(f"unpacking {archive.name} again, since the cache is damaged: {damage}")
+        discard_folder(folder)
     if stage is None:
         with staged_folders(folder.parent) as stage:
             return unpack(archive, checksum, on_member, stage)
@@ -224,17 +250,25 @@ def unpack(
             _unzip(archive, staging.path, on_member)
         else:
             _untar(archive, staging.path, on_member)
+    except (BadArchive, Stopped):
+        raise
     except (RuntimeError, NotImplementedError) as error:  # zipfile: password, unknown method
         raise BadArchive(
             f"{archive} cannot be unpacked ({error})",
             next_step="unpack it by other means and give the folder",
         ) from error
-    except DAMAGED as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except Exception as error:  # zipfile and tarfile fail in many ways on damaged archives
+        if isinstance(error, OSError) and error.errno not in {None, *BAD_NAMES}:
             raise  # of the disk, not of the archive
+        reason = (
+            f": {error.strerror}, {error.filename}"
+            if isinstance(error, OSError) and error.errno
+            else ""
+        )
         raise BadArchive(
-            f"{archive} is truncated or damaged", next_step="get the archive again"
+            f"{archive} is truncated or damaged{reason}", next_step="get the archive again"
         ) from error
+    write_checksums(staging.path, to=checksums_of(folder))
     staging.name = folder.name
     return folder
 
@@ -244,12 +278,29 @@ def unpacked(name: str, checksum: str) -> Path:
     return home() / "data" / f"{Path(name).name.split('.')[0]}-{checksum[:16]}"
 
 
+def checksums_of(folder: Path) -> Path:
+    """Return the file with the checksums of an unpacked folder; not in the folder, where readers look for recordings."""
+    return home() / "checksums" / f"{folder.name}.json"
+
+
 def _unzip(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
     with zipfile.ZipFile(archive) as opened:
         members = opened.infolist()
         for member in members:
             is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
             _refuse_unsafe(archive, member.filename, is_link)
+        unpacked, free = sum(m.file_size for m in members), shutil.disk_usage(folder).free
+        if unpacked > free:
+            raise BadArchive(
+                f"{archive} says that it unpacks to {unpacked:,} bytes, and {free:,} are free",
+                next_step="free some space, or get the archive again",
+            )
+        names = Counter(member.filename for member in members)
+        twice = sorted(name for name, count in names.items() if count > 1)
+        if twice:
+            logger.warning(
+                f"{archive} holds {len(twice)} names more than once, of which the last counts, such as {twice[0]}"
+            )
         for member in members:
             opened.extract(member, folder)
             on_member()
@@ -274,6 +325,10 @@ def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
 def _refuse_unsafe(archive: Path, name: str, is_special: bool) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     has_drive = len(name) > 1 and name[1] == ":"
+    if not path.parts and not name.endswith("/"):  # "./" is the folder itself
+        raise BadArchive(
+            f"{archive} has a member without a name", next_step="get the archive again"
+        )
     if path.is_absolute() or has_drive or ".." in path.parts or is_special:
         kind = "is a link or a device" if is_special else "would be written outside the folder"
         raise BadArchive(

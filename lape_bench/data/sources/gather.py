@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import DamagedFile, UserError
+from lape_bench.core.folder_checksums import find_damage, write_checksums
 from lape_bench.core.paths import (
     Staging,
+    discard_folder,
     home,
     require_exists,
     staged_folder,
@@ -133,9 +135,14 @@ def _generated(card: TaskCard) -> Path:
             f"the card of {card.name} says data: synthetic, but its reader generates nothing"
         )
     root = home() / "data" / f"{card.name}-v{card.version}"
+    checksums = archives.checksums_of(root)
+    if root.is_dir() and (damage := find_damage(root, checksums=checksums)):
+        logger.warning(f"generating {card.name} again, since the cache is damaged: {damage}")
+        discard_folder(root)
     if not root.is_dir():
         with staged_folder(root.parent) as staging:
             generator.generate(staging.path, card)
+            write_checksums(staging.path, to=checksums)
             staging.name = root.name
     return root
 
@@ -262,7 +269,7 @@ def _fetched(card: TaskCard) -> Iterator[UnpackedPart | Archive]:
     _refuse_missing(card, downloads)
     for download in _without_index(card, downloads):
         folder, source = download.unpacked(), download.source
-        if folder is not None:
+        if folder is not None and not _is_unpacked_again(download, folder):
             yield UnpackedPart(folder, download.place, f"{source.file} sha256:{source.sha256}")
         elif not download.path.is_file():
             continue  # one of many
@@ -271,6 +278,22 @@ def _fetched(card: TaskCard) -> Iterator[UnpackedPart | Archive]:
             yield Archive(download.path, download.place, check, download.is_optional)
         else:
             yield _fetched_file(download)
+
+
+def _is_unpacked_again(download: archives.Download, folder: Path) -> bool:
+    """Tell whether a folder is damaged, so that its archive has to be unpacked again.
+
+    Raises:
+        UserError: the archive was deleted.
+    """
+    damage = find_damage(folder, checksums=archives.checksums_of(folder))
+    if damage and not download.path.is_file():
+        discard_folder(folder)
+        raise DamagedFile(
+            f"what {download.source.file} was unpacked to is damaged, and the archive was deleted: {damage}",
+            next_step="fetch it again with 'bench data fetch'",
+        )
+    return damage != ""
 
 
 def _refuse_missing(card: TaskCard, downloads: Sequence[archives.Download]) -> None:
@@ -370,6 +393,8 @@ def _together(card: TaskCard, parts: Sequence[UnpackedPart]) -> Path:
         raise UserError(f"two of the parts of {card.name} are called {twice[0]}")
     content = "".join(f"{part.place}\n{within_home(part.path)}\n" for part in parts)
     folder = home() / "data" / f"{card.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    if folder.is_dir() and not all((folder / part.place).is_symlink() for part in parts):
+        discard_folder(folder)
     if not folder.is_dir():
         with staged_folder(folder.parent) as staging:
             for part in parts:

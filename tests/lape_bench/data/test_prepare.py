@@ -561,7 +561,7 @@ def test_a_manifest_is_read_as_it_was_saved(spoilt: Path, progress: Progress) ->
     base, *_ = prepare(DIGITS, spoilt, progress, skip_bad=True)
     again = load_manifest(DIGITS)
     assert again.hash == base.hash == again.info.hash
-    assert again.info.model_copy(update={"hash": ""}) == base.info
+    assert again.info.model_copy(update={"hash": "", "checksum": ""}) == base.info
     read, saved = (
         each.clips.astype(object).where(each.clips.notna(), None) for each in (again, base)
     )
@@ -613,16 +613,22 @@ def cut_off(path: Path) -> None:
         (drop_info, "is damaged"),
         (lambda path: rewrite(path, classes="0, 1"), "is damaged"),
         (lambda path: rewrite(path, unheard_of=1), "is damaged"),
-        (lambda path: rewrite(path, {"label": "1"}), "does not have the hash"),
-        (lambda path: rewrite(path, {"fold": 1}), "does not have the hash"),
-        (lambda path: rewrite(path, {"group": None}), "does not have the hash"),
-        (lambda path: rewrite(path, card_version=2), "does not have the hash"),
-        (lambda path: rewrite(path, hash="0" * 64), "does not have the hash"),
-        (drop_clip, "does not have the hash"),
+        (lambda path: rewrite(path, {"label": "1"}), "does not have the checksum"),
+        (lambda path: rewrite(path, {"fold": 1}), "does not have the checksum"),
+        (lambda path: rewrite(path, {"group": None}), "does not have the checksum"),
+        (lambda path: rewrite(path, card_version=2), "does not have the checksum"),
+        (lambda path: rewrite(path, hash="0" * 64), "does not have the checksum"),
+        (lambda path: rewrite(path, {"path": "other.wav"}), "does not have the checksum"),
+        (lambda path: rewrite(path, {"start_seconds": 0.5}), "does not have the checksum"),
+        (lambda path: rewrite(path, {"seconds": 0.25}), "does not have the checksum"),
+        (lambda path: rewrite(path, root="elsewhere"), "does not have the checksum"),
+        (lambda path: rewrite(path, store_key="0" * 64), "does not have the checksum"),
+        (drop_clip, "does not have the checksum"),
     ],
     ids=[
         "cut off", "empty", "no content", "no info", "classes of another type", "unknown info",
-        "label", "fold", "group", "card version", "hash", "a clip less",
+        "label", "fold", "group", "card version", "hash", "path",
+        "start", "seconds", "root", "store", "a clip less",
     ],
 )  # fmt: skip
 def test_a_manifest_that_was_damaged_or_edited_is_refused(

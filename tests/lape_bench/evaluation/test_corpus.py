@@ -399,3 +399,18 @@ def test_the_state_of_a_task_is_its_manifest_and_the_evaluated_task_has_none(
 def test_a_fifo_in_a_corpus_is_not_waited_for(folder: Path, progress: Progress) -> None:
     os.mkfifo(folder / "pipe.wav")
     assert len(load(progress, [str(folder)])) == 3
+
+
+def test_damaged_notes_on_a_folder_are_made_again(
+    folder: Path, cache: Path, progress: Progress
+) -> None:
+    whole = waveforms(load(progress, [str(folder)]))
+    state = corpus_state([str(folder)], "none", progress)
+    notes = list((cache / "corpora").iterdir())
+    assert len(notes) == 2
+    for note in notes:
+        content = note.read_bytes()
+        note.write_bytes(content.replace(b'"content": {', b'"content": {"x": 1, ', 1))
+        assert note.read_bytes() != content
+    assert waveforms(load(progress, [str(folder)])) == whole
+    assert corpus_state([str(folder)], "none", progress) == state

@@ -1,8 +1,11 @@
 import hashlib
 import io
+import shutil
 import stat
 import tarfile
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,12 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.paths import staged_folders
 from lape_bench.data.sources import checksum_pins
 from lape_bench.data.sources.archives import (  # fmt: skip
+    BadArchive,
     Download,
     bare_name,
     check,
     check_fetched,
+    checksums_of,
     delete_unpacked,
     downloads,
     is_archive,
@@ -532,3 +537,148 @@ def test_a_list_that_holds_something_else_is_said_by_name(text: str) -> None:
     with pytest.raises(UserError) as caught:
         listing(text)
     assert "voxforge_urls.txt" in one_line(caught)
+
+
+# --- damage in the cache ----------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder, _: flip(folder / "audio" / "3.wav"),
+        lambda folder, _: (folder / "audio" / "3.wav").write_bytes(b""),
+        lambda folder, _: (folder / "audio" / "3.wav").unlink(),
+        lambda folder, _: (folder / "audio" / "new.wav").touch(),
+        lambda _, checksums: checksums.unlink(),
+        lambda _, checksums: checksums.write_text("{}"),
+    ],
+    ids=["a bit", "cut off", "lost", "added", "no checksums", "damaged checksums"],
+)
+def test_a_damaged_folder_is_unpacked_again_with_a_word(
+    damage: Callable[[Path, Path], object],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    archive = write_zip(tmp_path / "a.zip")
+    folder = unpack(archive, checksum(archive))
+    damage(folder, checksums_of(folder))
+    assert unpack(archive, checksum(archive)) == folder
+    assert "unpacking a.zip again, since the cache is damaged" in caplog.text
+    assert {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.wav")
+    } == FILES
+    caplog.clear()
+    unpack(archive, checksum(archive))
+    assert not caplog.text
+
+
+# --- broken names and directories ---------------------------------------------------------------------------
+
+
+def renamed(path: Path, name: bytes, to: bytes) -> None:
+    """Write other bytes of the same number in the place of a name."""
+    content = path.read_bytes()
+    assert name in content
+    path.write_bytes(content.replace(name, to))
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["", "a.wav"], "without a name"),
+        (["."], "without a name"),
+        (["a" * 300], "File name too long"),
+        (["a", "a/b.wav"], "damaged"),
+        (["a/b.wav", "a"], "damaged"),
+    ],
+    ids=["empty", "dot", "long", "file as folder", "folder as file"],
+)
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_names_that_no_file_can_have_are_refused_in_one_line(
+    names: list[str], reason: str, ending: str, tmp_path: Path, cache: Path
+) -> None:
+    archive = tmp_path / f"a.{ending}"
+    if ending == "zip":
+        with zipfile.ZipFile(archive, "w") as written:
+            for name in names:
+                written.writestr(zipfile.ZipInfo(name), b"x")
+    else:
+        with tarfile.open(archive, "w") as packed:
+            for name in names:
+                packed.addfile(tarfile.TarInfo(name))
+    with pytest.raises(BadArchive) as caught:
+        unpack(archive, checksum(archive))
+    assert "\n" not in str(caught.value)
+    assert str(archive) in str(caught.value)
+    assert reason in str(caught.value)
+    assert not list((cache / "data").iterdir())
+
+
+def test_a_name_that_is_not_in_the_encoding_that_the_archive_says_is_refused(
+    tmp_path: Path,
+) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as written:
+        written.writestr("ü.wav", b"x")
+    renamed(archive, "ü".encode(), b"\x92\x92")
+    with pytest.raises(BadArchive, match=r"a\.zip is truncated or damaged"):
+        unpack(archive, checksum(archive))
+
+
+def test_a_folder_that_names_itself_is_passed_over(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as written:
+        written.writestr(zipfile.ZipInfo("./"), b"")
+        written.writestr("./a.wav", b"x")
+    assert [path.name for path in unpack(archive, checksum(archive)).iterdir()] == ["a.wav"]
+
+
+def test_a_name_that_comes_twice_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    archive = tmp_path / "a.zip"
+    with (
+        warnings.catch_warnings(action="ignore"),
+        zipfile.ZipFile(archive, "w") as written,
+    ):
+        for content in (b"first", b"last"):
+            written.writestr("a.wav", content)
+    assert (unpack(archive, checksum(archive)) / "a.wav").read_bytes() == b"last"
+    assert "more than once" in caplog.text
+    assert "a.wav" in caplog.text
+
+
+def test_an_archive_that_unpacks_to_more_than_the_disk_holds_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_zip(tmp_path / "a.zip")
+    free = shutil.disk_usage(tmp_path)._replace(free=17_999)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with pytest.raises(BadArchive, match="unpacks to 18,000 bytes, and 17,999 are free"):
+        unpack(archive, checksum(archive))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_archive_with_any_damage_is_unpacked_or_refused_in_one_line(
+    ending: str, tmp_path: Path
+) -> None:
+    archive, random = write_archive(tmp_path / f"a.{ending}"), np.random.default_rng(0)
+    whole = archive.read_bytes()
+    outcomes = set()
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), random.integers(1, 4)):
+            damaged[place] = random.integers(256)
+        archive.write_bytes(
+            damaged[: random.integers(1, len(whole) + 1) if random.random() < 0.3 else None]
+        )
+        try:
+            unpack(archive, checksum(archive))
+            outcomes.add("unpacked")
+        except BadArchive as error:
+            assert "\n" not in str(error)  # noqa: PT017  both ends are right
+            outcomes.add("refused")
+    assert "refused" in outcomes

@@ -509,3 +509,44 @@ def test_what_was_unpacked_is_found_when_its_archive_is_gone(
         path.unlink()
     monkeypatch.setattr(archives, "unpack", None)
     assert gather(FETCHED, [], progress) == first
+
+
+# --- damage in the cache ----------------------------------------------------------------------------------
+
+
+def test_a_damaged_folder_of_a_fetched_archive_is_unpacked_again(
+    progress: Progress, caplog: pytest.LogCaptureFixture
+) -> None:
+    archives = bring(FETCHED, a=CLIPS, b=CLIPS)
+    root = gather(FETCHED, [], progress).root
+    whole = read(root)
+    damaged = root / "a" / "clips" / "1.wav"
+    damaged.write_text("two")
+    assert read(gather(FETCHED, [], progress).root) == whole
+    assert "unpacking a.zip again" in caplog.text
+    damaged.write_text("two")
+    for path in archives:
+        path.unlink()
+    with pytest.raises(UserError, match=r"unpacked to is damaged.*fetch it again"):
+        gather(FETCHED, [], progress)
+
+
+def test_links_that_are_lost_are_made_again(progress: Progress) -> None:
+    bring(FETCHED, a=CLIPS, b=CLIPS)
+    root = gather(FETCHED, [], progress).root
+    whole = read(root)
+    (root / "a").unlink()
+    assert read(gather(FETCHED, [], progress).root) == whole
+
+
+def test_damaged_generated_recordings_are_generated_again(
+    progress: Progress, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = load_card("synthetic-sounds")
+    root = gather(card, [], progress).root
+    path = next(root.rglob("*.wav"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    gather(card, [], progress)
+    assert path.read_bytes() == whole
+    assert "generating synthetic-sounds again" in caplog.text

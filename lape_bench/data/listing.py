@@ -1,0 +1,72 @@
+"""The clips of a task as its reader finds them, named alike on every machine, with their sides."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from lape_bench.core.errors import UserError
+from lape_bench.data.clip_names import named_alike, printable
+from lape_bench.data.drawn_split import draw_split
+from lape_bench.task import ClipEntry, Reader, TaskCard
+
+Reason = tuple[str, str]  # a clip or archive that is left out, and why
+
+
+def list_task(
+    reader: Reader, card: TaskCard, root: Path, skip_bad: bool
+) -> tuple[list[ClipEntry], list[Reason]]:
+    """List the clips of a task below a folder.
+
+    Args:
+        reader: of the card's data set.
+        card: the card, as its variant has it.
+        root: the folder.
+        skip_bad: leave out clips whose ID another clip has, instead of refusing them.
+
+    Returns:
+        The clips, sorted by ID, and the clips that were left out.
+
+    Raises:
+        UserError: the folder has another layout, two clips have one ID, or groups stand on several sides.
+    """
+    listing = reader.read(root, card)
+    if not listing:
+        raise UserError(
+            f"{root} holds no clip of {card.reference}",
+            next_step="give the folder or archive as the data set's authors publish it",
+        )
+    first: dict[str, ClipEntry] = {}
+    twice: list[Reason] = []
+    for clip in sorted(map(named_alike, listing), key=lambda clip: (clip.clip_id, clip.path)):
+        before = first.setdefault(clip.clip_id, clip)
+        if before is clip:
+            continue
+        if not skip_bad:
+            raise UserError(
+                f"{printable(before.path)} and {printable(clip.path)} have the same clip id '{clip.clip_id}'",
+                next_step="remove one of each such pair, or leave out the second with --skip-bad",
+            )
+        twice.append((clip.clip_id, f"{printable(clip.path)} is a second clip of this id"))
+    listing = list(first.values())
+    if card.split.rule == "drawn":
+        listing = sorted(draw_split(listing, card))
+    if card.state:  # of published data sets some share groups by design, and `verify` says so
+        _refuse_shared_groups(card, listing)
+    return listing, twice
+
+
+def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
+    sides: dict[str, set[str]] = defaultdict(set)
+    for clip in listing:
+        if clip.group is not None:
+            sides[clip.group].add(side_of(clip))
+    shared = sorted(group for group, places in sides.items() if len(places) > 1)
+    if shared:
+        raise UserError(
+            f"{len(shared)} groups ({card.group}) of {card.reference} stand on several sides, such as '{shared[0]}'",
+            next_step="fix the table: all clips of a group on one side, or a score says too much",
+        )
+
+
+def side_of(clip: ClipEntry) -> str:
+    """Return a clip's side or fold, as a message names it."""
+    return clip.split or f"fold {clip.fold}"
