@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile
 import torch
 from hypothesis import HealthCheck, settings
 
+from lape_bench.conformance import check
 from lape_bench.conformance.harness import CLIPS_A_CLASS
 from lape_bench.core.paths import home
 from lape_bench.core.progress import Progress
@@ -95,10 +97,13 @@ def own_artifacts(synthetic_home: Path, cache: Path) -> Path:
 
 
 @pytest.fixture
-def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check systems on half as many clips of each class."""
+def brief_check(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Check systems on half the clips and on shorter windows; returns settings by which fine-tuning learns in few steps."""
     for side, clips in CLIPS_A_CLASS.items():
         monkeypatch.setitem(CLIPS_A_CLASS, side, clips // 2)
+    shorter = check.target_task().model_copy(update={"window_seconds": 0.4})
+    monkeypatch.setattr(check, "target_task", lambda: shorter)
+    return {"finetune": {"epochs": 3, "min_steps": 1, "batch_size": 8, "learning_rate": 3e-3}}
 
 
 @pytest.fixture

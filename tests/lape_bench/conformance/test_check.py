@@ -72,16 +72,13 @@ def failures(name: str, settings: dict[str, Any], progress: Progress) -> list[st
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_clips")
 @pytest.mark.parametrize("name", [name for name in SYSTEMS.names() if name not in ADAPTERS])
 def test_every_registered_system_keeps_the_contract(
-    name: str, synthetic: Path, progress: Progress
+    name: str, brief_check: dict[str, Any], synthetic: Path, progress: Progress
 ) -> None:
-    settings: dict[str, Any] = {}
-    if "width" in (fields := load_system(name).Settings.model_fields):
-        settings["width"] = 16
-    if "pretrain" in fields:
-        settings["pretrain"] = {"window_seconds": 0.4}
+    brief = brief_check | {"width": 16, "pretrain": {"window_seconds": 0.4}}
+    fields = load_system(name).Settings.model_fields
+    settings = {key: value for key, value in brief.items() if key in fields}
     assert failures(name, settings, progress) == []
 
 
