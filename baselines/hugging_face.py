@@ -254,7 +254,7 @@ class HuggingFace(LayeredSystem):
         where = f"hf:{self.argument}"
         refuse_missing(missing, self.settings.allow_missing, where)
         part = model.get_submodule(prefix.rstrip("."))
-        layer = self.settings.layer
+        layer = self.encoder_layer
         encoder = HuggingFaceEncoder(part, self.blocks_in, self.extractor, layer, self.window)
         names = {prefix + name for name in part.state_dict()}
         encoder.loaded["encoder_tensors_matched"] -= len(names.intersection(missing))

@@ -139,7 +139,7 @@ class TorchaudioBundle(LayeredSystem):
         inner: Any = model.get_submodule("model") if hasattr(model, "model") else model
         inner.aux = None  # the head of a model for speech recognition
         normalize = self.bundle._normalize_waveform
-        return BundleEncoder(inner, normalize, self.settings.layer, self.sample_rate)
+        return BundleEncoder(inner, normalize, self.encoder_layer, self.sample_rate)
 
     @property
     def _weights(self) -> Path:

@@ -39,6 +39,7 @@ Run = tuple[type[EncoderSystem], ProtocolName]
 RUNS: list[Run] = [
     (Supervised, "finetune"),
     (Supervised, "linear"),
+    (Supervised, "mlp"),
     (Supervised, "knn"),
     (LogMelStatistics, "linear"),
     (LogMelStatistics, "knn"),

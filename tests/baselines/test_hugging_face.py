@@ -205,6 +205,17 @@ def test_weighted_layers_are_their_softmax_weighted_sum_and_learn(speech: Path) 
     assert encoder.layer_weights.grad.abs().max() > 0
 
 
+def test_under_linear_evaluation_weighted_layers_are_all_of_them_one_after_the_other(
+    speech: Path,
+) -> None:
+    encoder, windows = load(speech, "linear", layer="weighted"), noise(2)
+    layers = [load(speech, layer=k)(encoder.features(windows)) for k in range(BLOCKS + 1)]
+    assert encoder.n_layers == BLOCKS + 1
+    assert encoder.embedding_size == (BLOCKS + 1) * SPEECH["hidden_size"]
+    assert_close(encoder(encoder.features(windows)), torch.cat(layers, dim=1))
+    assert not [name for name, _ in encoder.named_parameters() if "layer_weights" in name]
+
+
 def test_a_spectrogram_transformer_is_embedded_as_its_pooler_does_it(tmp_path: Path) -> None:
     config = transformers.ASTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
@@ -327,8 +338,8 @@ def test_of_clap_the_audio_model_is_taken_and_its_pooled_output(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("layer", "protocol", "said"),
     [
-        ("weighted", "linear", "'linear' leaves the encoder frozen; layer=last, layer=mean or the"),
-        ("weighted", "knn", "'knn' leaves the encoder frozen"),
+        ("weighted", "mlp", "'mlp' learns none; layer=last, layer=mean or the number of a block"),
+        ("weighted", "knn", "'knn' learns none"),
         (BLOCKS + 1, "linear", "which has 3 blocks; 0 to 3"),
     ],
 )

@@ -28,6 +28,7 @@ class Encoder(nn.Module, ABC):
     Attributes:
         sample_rate: of the waveforms, in Hz.
         embedding_size: numbers in an embedding.
+        n_layers: number of layers whose embeddings are concatenated in one; linear evaluation learns their weighted sum.
         whole_clip: true if clips are embedded whole and unpadded, whatever the task's window.
         uses_lengths: true if `features` and `forward` take the real samples of each window as a second argument.
         cuda_graphable: true if a training step may be recorded as a CUDA graph (see `cuda_graph`): `forward` takes no
@@ -39,6 +40,7 @@ class Encoder(nn.Module, ABC):
     artifact_name: ClassVar[str]
     sample_rate: int = 16_000
     embedding_size: int
+    n_layers: int = 1
     whole_clip: bool = False
     uses_lengths: bool = False
     cuda_graphable: bool = False

@@ -1,4 +1,4 @@
-"""Heads on embeddings: projectors, a classifier with a hidden layer, and a k-NN classifier."""
+"""Heads on embeddings: projectors, classifiers with a hidden layer or on a sum of layers, and a k-NN classifier."""
 
 import itertools
 from collections.abc import Sequence
@@ -48,6 +48,33 @@ class HiddenLayerClassifier(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return class scores, shape (batch, classes)."""
         scores: Tensor = self.output(self.dropout(self.norm(self.hidden(embeddings)).relu()))
+        return scores
+
+
+class WeightedLayers(nn.Module):
+    """A linear classifier on the weighted sum of an encoder's standardized layers.
+
+    Args:
+        layers: number of layers.
+        size: features of each.
+        classifier: on the sum.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, layers: int, size: int, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.layer_weights = nn.Parameter(torch.zeros(layers))  # before the softmax
+        self.classifier = classifier
+        self.register_buffer("mean", torch.zeros(layers, size))
+        self.register_buffer("scale", torch.ones(layers, size))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return class scores, shape (batch, classes), of all layers' embeddings, (batch, layers * size)."""
+        layers = (embeddings.reshape(-1, *self.mean.shape) - self.mean) / self.scale
+        summed = torch.einsum("l,bls->bs", self.layer_weights.softmax(dim=0), layers)
+        scores: Tensor = self.classifier(summed)
         return scores
 
 

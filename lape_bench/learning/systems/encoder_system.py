@@ -19,7 +19,11 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.encoders.heads import HiddenLayerClassifier, NearestNeighbors
+from lape_bench.learning.encoders.heads import (
+    HiddenLayerClassifier,
+    NearestNeighbors,
+    WeightedLayers,
+)
 from lape_bench.learning.encoders.log_mel import LogMelEncoder
 from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
@@ -198,7 +202,8 @@ class EncoderSystem(System):
         data = train, held_out, len(self.target.classes), self.target.metric
         seeds, progress = context.seeds, context.progress
         if self.protocol == "linear":
-            return fit_linear(*data, self.settings.linear, seeds, progress)
+            layers = self.encoder.n_layers
+            return fit_linear(*data, self.settings.linear, seeds, progress, layers)
         return fit_mlp(*data, self.settings.mlp, seeds, progress, context.device)
 
     def score(self, clips: Clips, context: RunContext) -> Tensor:
@@ -292,6 +297,9 @@ class EncoderSystem(System):
         classes = len(self.target.classes)
         if self.protocol == "mlp":
             return HiddenLayerClassifier(encoder.embedding_size, self.settings.mlp.hidden, classes)
+        if self.protocol == "linear" and encoder.n_layers > 1:
+            size = encoder.embedding_size // encoder.n_layers
+            return WeightedLayers(encoder.n_layers, size, nn.Linear(size, classes))
         if self.protocol != "knn":
             return nn.Linear(encoder.embedding_size, classes)
         n_windows = (

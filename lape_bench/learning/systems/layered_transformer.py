@@ -4,8 +4,8 @@ Layers are numbered as in SUPERB (arXiv:2105.01051): layer 0 is the input of the
 before any normalization that the model applies to the last block. Each is averaged over the time that a clip fills. If a layer is given by its
 number, the blocks behind it are removed: they are neither computed nor counted. For layer 0 the first block stays.
 
-The learned weighted sum of layers, which SUPERB trains with its probe, is only available in fine-tuning: linear evaluation here
-is a logistic regression on embeddings that do not depend on labels.
+The weighted sum of layers is learned in fine-tuning, and, as in SUPERB, by linear evaluation: the encoder then returns the embeddings of
+all layers, and the probe sums them (`weighted_layers`).
 """
 
 from abc import abstractmethod
@@ -23,6 +23,7 @@ from lape_bench.learning.training.finetune import FinetuneConfig
 from lape_bench.system import ProtocolName, TargetTask
 
 LAST, MEAN, WEIGHTED = "last", "mean", "weighted"
+CONCATENATED = "concatenated"  # what linear evaluation sums; not a setting
 
 
 class LayeredConfig(EncoderConfig):
@@ -35,7 +36,7 @@ class LayeredConfig(EncoderConfig):
     layer: int | str = Field(
         LAST,
         description="last: the output of the model; a number: the output of that block, 0 for the input of the first; "
-        "mean: the mean of all of these; weighted: their learned weighted sum, only with finetune",
+        "mean: the mean of all of these; weighted: their learned weighted sum, with finetune or linear",
     )
     finetune: FinetuneConfig = Field(
         default_factory=lambda: FinetuneConfig(learning_rate=3e-5, gain_db=0.0)
@@ -56,7 +57,7 @@ class LayeredEncoder(AdaptedEncoder):
     Args:
         model: the module that holds the blocks.
         blocks: name of their `nn.ModuleList` in the model.
-        layer: as `LayeredConfig.layer`.
+        layer: as `LayeredConfig.layer`, or `CONCATENATED`.
         size: size of a vector.
         sample_rate: of the waveforms, in Hz.
     """
@@ -74,6 +75,9 @@ class LayeredEncoder(AdaptedEncoder):
         self.loaded = {"encoder_tensors": tensors, "encoder_tensors_matched": tensors}
         if layer == WEIGHTED:
             self.layer_weights = nn.Parameter(torch.zeros(len(self._stack()) + 1))
+        if layer == CONCATENATED:
+            self.n_layers = len(self._stack()) + 1
+            self.embedding_size *= self.n_layers
 
     @abstractmethod
     def output(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -113,7 +117,7 @@ class LayeredEncoder(AdaptedEncoder):
         return stack
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed features: shape (batch, size)."""
+        """Embed features: shape (batch, embedding_size)."""
         frames = self.frames(features, lengths)
         if self.layer == LAST:
             return average_frames(self.output(features, lengths), frames)
@@ -121,6 +125,8 @@ class LayeredEncoder(AdaptedEncoder):
         layers = torch.stack(
             [average_frames(layer, frames) for layer in self.layers(features, lengths)]
         )
+        if self.layer == CONCATENATED:
+            return layers.transpose(0, 1).flatten(1)
         if self.layer == MEAN:
             return layers.mean(dim=0)
         if self.layer == WEIGHTED:
@@ -141,10 +147,10 @@ class LayeredSystem(Adapter):
 
     def __init__(self, settings: Any, target: TargetTask, protocol: ProtocolName) -> None:
         layer = settings.layer
-        if layer == WEIGHTED and protocol != "finetune":
+        if layer == WEIGHTED and protocol not in ("finetune", "linear"):
             raise UserError(
-                f"layer={WEIGHTED} learns its weights from the labels, and '{protocol}' leaves the encoder frozen",
-                allowed=f"layer={LAST}, layer={MEAN} or the number of a block; or --protocol finetune",
+                f"layer={WEIGHTED} is a sum by learned weights, and '{protocol}' learns none",
+                allowed=f"layer={LAST}, layer={MEAN} or the number of a block; or --protocol finetune or linear",
             )
         if layer != LAST and not self.blocks:
             raise UserError(
@@ -157,3 +163,10 @@ class LayeredSystem(Adapter):
                 allowed=f"0 to {self.blocks}",
             )
         super().__init__(settings, target, protocol)
+
+    @property
+    def encoder_layer(self) -> int | str:
+        """The layer of the encoder under this protocol; under `linear` the probe learns the weighted sum, not the encoder."""
+        weighted_by_probe = self.settings.layer == WEIGHTED and self.protocol == "linear"
+        layer: int | str = CONCATENATED if weighted_by_probe else self.settings.layer
+        return layer

@@ -23,6 +23,7 @@ from lape_bench.learning.training.probe_selection import (
     FittedProbe,
     select_and_fit,
 )
+from lape_bench.learning.training.weighted_layers import fit_weighted_layers
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def fit_linear(
     config: LinearConfig,
     seeds: Seeds,
     progress: Progress,
+    layers: int = 1,
 ) -> FittedProbe:
     """Fit a logistic regression to standardized embeddings of labeled clips, and select its penalty (`select_and_fit`).
 
@@ -64,12 +66,15 @@ def fit_linear(
         config: the values of C.
         seeds: of the run, for the folds.
         progress: shows the fits.
+        layers: how many layers of equal size the embeddings are of; of several the probe learns a weighted sum too.
 
     Raises:
         UserError: all labels are of one class.
     """
 
-    def fit(windows: EmbeddedWindows, values: Sequence[float]) -> Iterator[nn.Linear]:
+    def fit(windows: EmbeddedWindows, values: Sequence[float]) -> Iterator[nn.Module]:
+        if layers > 1:
+            return fit_weighted_layers(windows, values, classes, layers)
         return fit_penalties(windows, values, classes)
 
     return select_and_fit(
