@@ -17,7 +17,7 @@ from lape_bench.results.load import Results
 PERCENTAGES = {"score": "score_percent", "std": "std_percent", "interval": "ci95_percent"}
 COLUMNS = [
     "task", "protocol", "label_fraction", "system", "rank_best", "rank_worst", *PERCENTAGES.values(),
-    "metric", "seeds", "folds", "complete", "parameters", "encoder_parameters", "minutes",
+    "interval_over", "metric", "seeds", "folds", "complete", "parameters", "encoder_parameters", "minutes",
 ]  # fmt: skip
 
 
@@ -50,11 +50,13 @@ class ResultSet(Results):
 
             - `task`, `protocol`, `label_fraction`: the board. Synthetic audio is marked in the task's name.
             - `system`: its name, with the settings that differ from its defaults.
-            - `rank_best`, `rank_worst`: the ranks it may have; systems that a paired bootstrap over clips and seeds
-              cannot tell apart share theirs. Missing if a board has one system.
+            - `rank_best`, `rank_worst`: the ranks it may have, by a test over groups of clips and over seeds. Missing if
+              a board has one system, or one seed.
             - `score_percent`: mean over seeds of the mean over folds of the task's `metric`, from 0 to 100.
             - `std_percent`: sample standard deviation over seeds, in points; missing for one seed.
-            - `ci95_percent`: half of the 95 % interval of the mean, in points; missing for one seed.
+            - `ci95_percent`: half of the 95 % interval, in points.
+            - `interval_over`: what that is over: "groups and seeds"; "groups" for one seed, whose interval is of that
+              run alone; "seeds" for cells without predictions. Without groups the unit is the clip.
             - `metric`, `seeds`, `folds`, `complete` (every fold was run), `parameters` (of all that scoring needs),
               `encoder_parameters`, `minutes` (of training, a cell).
 
@@ -75,8 +77,9 @@ class ResultSet(Results):
         label_fraction: float | None = None,
         data: str | None = None,
         clips: int = 10,
+        margin: float | None = None,
     ) -> compare.Comparison:
-        """Compare the accuracies of two systems on a task, on the seeds, folds and test clips that both have.
+        """Compare the scores of two systems on a task, on the seeds, folds and test clips that both have.
 
         Args:
             a: a system, as the leaderboard names it; without its settings if only one variant was run.
@@ -86,16 +89,21 @@ class ResultSet(Results):
             label_fraction: share of the train labels; None: the one that both have.
             data: "real" or "synthetic"; None: the one that both have.
             clips: how many of the clips that only one system has right to name, most frequent first.
+            margin: points that `a` may be worse by, such as 2.0; None: test for a difference only.
 
         Returns:
-            The difference of the accuracies, in [-1, 1], with its 95 % interval and p, and the classes and clips that
-            only one system has right.
+            The difference of the scores, in [-1, 1], with its 95 % interval and tests over groups of clips and over
+            seeds, and the groups, classes and clips on which the systems differ. With one seed there is no test.
 
         Raises:
             UserError: a name fits no system or several, or the two have no cells in common.
         """
         self._insist_on_cells()
-        return compare.compare(find_pair(self, a, b, task, protocol, label_fraction, data), clips)
+        return compare.compare(
+            find_pair(self, a, b, task, protocol, label_fraction, data),
+            clips,
+            None if margin is None else margin / 100,
+        )
 
     def _insist_on_cells(self) -> None:
         if self.cells.empty:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +17,17 @@ app = typer.Typer()
     epilog="Example: bench compare unfused delores-s --task asc-keywords --label-fraction 0.1"
 )
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A system, as the leaderboard names it.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The system to compare it with.")],
-    task: Annotated[str, typer.Option(help="The task, or task@variant.")],
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B ...",
+            help="Systems, as the leaderboard names them: A is compared with each other one.",
+        ),
+    ],
+    task: Annotated[
+        list[str],
+        typer.Option(help="The task, or task@variant; may be repeated, for the mean over tasks."),
+    ],
     protocol: Annotated[
         str | None,
         typer.Option(help="finetune, linear, mlp or knn; default: the one both were run by."),
@@ -30,6 +38,14 @@ def compare(
     data: Annotated[
         str | None, typer.Option(help="real or synthetic; default: the one both have.")
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Points: also test whether A is worse by less than this, and whether they differ by less.",
+        ),
+    ] = None,
     out: Annotated[
         list[Path] | None, typer.Option(help="Folder of records; may be repeated.")
     ] = None,
@@ -38,25 +54,50 @@ def compare(
     ] = 10,
     format: Annotated[str, typer.Option(help="terminal or json.")] = "terminal",
 ) -> None:
-    """Tell two systems apart on a task: difference, interval, p, and the clips that only one has right.
+    """Compare systems: difference, interval, p, and the groups, classes and clips on which they differ.
 
-    What is compared is accuracy, over the seeds, folds and test clips that both have. A name without settings is
-    enough where one variant of the system was run.
+    Scores are by the task's metric, over the seeds, folds and test clips that both have. Intervals and tests are over groups
+    of clips (speakers, recordings) and over seeds; one seed allows no test. A name without settings is enough if only one
+    variant of the system was run. Several comparisons are corrected by Holm.
     """
     if format not in (formats := ("terminal", "json")):
         raise unknown("format", format, formats)
+    if len(systems) < 2:
+        raise UserError("one system is nothing to compare", next_step="name another one")
     # pandas waits until the options are known to be right.
     from lape_bench.report import compare as comparing
-    from lape_bench.report.comparison_view import comparison_view
+    from lape_bench.report.comparison_view import comparison_view, comparisons_view
     from lape_bench.report.system_pair import find_pair
 
     results = load_finished(out or [Path("results")])
-    pair = find_pair(results, a, b, task, protocol, label_fraction, data)
-    comparison = comparing.compare(pair, clips)
-    if format == "json":
-        print(comparison.model_dump_json(indent=2))
+    first, *others = systems
+    share = None if margin is None else margin / 100
+    pairs = [
+        [find_pair(results, first, other, name, protocol, label_fraction, data) for name in task]
+        for other in others
+    ]
+    comparisons = [comparing.compare(pair, clips, share) for of_two in pairs for pair in of_two]
+    over_tasks = []
+    if len(task) > 1:
+        over_tasks = [comparing.compare_over_tasks(of_two, share) for of_two in pairs]
+    if len(comparisons) > 1:
+        comparisons = comparing.corrected(comparisons)
+        over_tasks = comparing.corrected(over_tasks)
+        shown: Any = comparisons_view(comparisons, over_tasks)
     else:
-        print_table(comparison_view(comparison))
+        shown = comparison_view(comparisons[0])
+    if format == "terminal":
+        print_table(shown)
+    elif len(comparisons) == 1:
+        print(comparisons[0].model_dump_json(indent=2))
+    else:
+        from lape_bench.report.table import as_json
+
+        parts = {
+            "comparisons": [each.model_dump() for each in comparisons],
+            "over_tasks": [each.model_dump() for each in over_tasks],
+        }
+        print(as_json(parts), end="")
 
 
 @app.command(epilog="Example: bench ranks --system unfused --system delores-s --system supervised")

@@ -153,6 +153,18 @@ def read_predicted_classes(folder: Path, record: RunRecord) -> PredictedClasses:
         return PredictedClasses(table[CLIP], labels, predicted, classes)
 
 
+def read_groups(folder: Path, record: RunRecord) -> pa.ChunkedArray | None:
+    """Read the group of each test clip of a finished cell: strings or null, shape (clips,); None as in `Predictions`.
+
+    Raises:
+        UserError: as for `read_predictions`.
+    """
+    path = folder / PREDICTIONS
+    with _readable(path):
+        table, _ = _read(path, record, [CLIP, GROUP])
+        return table[GROUP] if GROUP in table.column_names else None
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:

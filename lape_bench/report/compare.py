@@ -1,10 +1,11 @@
-"""Two systems on one task: the difference of their accuracies, its significance, and the clips on which they differ.
+"""Two systems compared: the difference of their scores, its interval and tests, and the clips on which they differ.
 
-The comparison is over the seeds, folds and test clips that both have.
+The comparison is over the seeds, folds and test clips that both have. A seed of one system is paired with the same seed of the
+other, since both drew the same labels by it. With one seed nothing can be said of the systems: how runs vary is not seen.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,14 +17,17 @@ from lape_bench.records.predictions import read_predicted_classes
 from lape_bench.records.record import read_record
 from lape_bench.report.formatting import join_list
 from lape_bench.report.stats.alignment import (
-    AlignedPredictions,
+    ClipGroups,
     PredictionsBySeed,
-    align_predictions,
     predictions_by_seed,
 )
-from lape_bench.report.stats.significance import interval_half_width, mcnemar, paired_bootstrap
+from lape_bench.report.stats.crossed import Array, CrossedMean, mean_over_tasks
+from lape_bench.report.stats.grouped_scores import GroupedScores, grouped_scores
+from lape_bench.report.stats.significance import holm, interval_half_width, mcnemar
 from lape_bench.report.system_pair import SystemPair
 from lape_bench.results.load import CellPredictions
+
+Correct = NDArray[np.bool_]  # shape (seeds, clips)
 
 
 class ComparedSystem(Frozen):
@@ -34,16 +38,19 @@ class ComparedSystem(Frozen):
         cells: number of its cells on this board, compared or not.
         scores: accuracy and the task's metric, means over seeds of the mean over folds, in [0, 1].
         stds: sample standard deviations of these over seeds; None for one seed.
+        fixed_upstream: whether one pre-trained upstream is behind all compared seeds, so that how much another pre-training
+            run would differ is not seen.
     """
 
     system: str
     cells: int
     scores: dict[str, float]
     stds: dict[str, float | None]
+    fixed_upstream: bool
 
 
 class SeedDisagreement(Frozen):
-    """The clips that only one system classifies correctly with a seed, and McNemar's p."""
+    """The clips that only one system classifies correctly with a seed, and McNemar's p, which is of these two runs."""
 
     seed: int
     accuracy_a: float
@@ -51,6 +58,15 @@ class SeedDisagreement(Frozen):
     only_a: int
     only_b: int
     p: float
+
+
+class GroupDifference(Frozen):
+    """The accuracies of both systems on the clips of a group, means over seeds."""
+
+    name: str
+    clips: int
+    accuracy_a: float
+    accuracy_b: float
 
 
 class ClassDisagreement(Frozen):
@@ -74,19 +90,46 @@ class ClipDisagreement(Frozen):
     only_b: int
 
 
-class Comparison(Frozen):
-    """Two systems, compared.
+class Verdict(Frozen):
+    """A difference, in [-1, 1], and what it allows to say. A p is None if there was no test.
 
     Attributes:
-        metric: the task's own; accuracy is compared even if this is another metric.
+        difference: score of a minus that of b.
+        interval: its 95 % interval over groups and seeds; over groups alone, of these two runs, if there is one seed.
+            None if there is one group, or nothing varies.
+        p: two-sided, of the hypothesis that the systems do not differ.
+        p_holm: the same, corrected by Holm for the number of comparisons that were made together.
+        margin: what a may be worse by, as a share; None if none was given.
+        p_not_worse: one-sided, of the hypothesis that a is worse than b by the margin or more (non-inferiority).
+        p_equivalent: the larger of two one-sided p's, of the hypothesis that they differ by the margin or more.
+        detectable: the difference that such an experiment finds with a probability of 80 %, by the variances seen here.
+        why_untested: why there is no p; empty if there is.
+    """
+
+    difference: float
+    interval: tuple[float, float] | None
+    p: float | None
+    p_holm: float | None = None
+    margin: float | None = None
+    p_not_worse: float | None = None
+    p_equivalent: float | None = None
+    detectable: float | None
+    why_untested: str
+
+
+class Comparison(Frozen):
+    """Two systems, compared on a task.
+
+    Attributes:
+        metric: the task's own, by which they are compared; seeds, groups, classes and clips are by accuracy.
         clips: number of test clips, all folds together.
+        groups: number of groups of clips, or of clips if predictions name no groups.
+        grouped: whether the unit is the group.
         seeds: those compared.
         folds: those compared, 0 for an official split; of `folds_of_task`.
-        difference: accuracy of a minus that of b, in [-1, 1].
-        interval: its 95 % interval by paired bootstrap over clips and seeds.
-        p: two-sided, of the same bootstrap; `LEAST_P` if no resample contradicts the difference.
-        seed_interval: 95 % interval of the difference over seeds alone, by Student's t; None for one seed.
+        verdict: the difference and its tests.
         by_seed: one for each seed.
+        by_group: one for each group; empty if the unit is the clip.
         by_class: one for each class that occurs.
         by_clip: the clips on which the systems differ with the most seeds.
     """
@@ -99,59 +142,183 @@ class Comparison(Frozen):
     a: ComparedSystem
     b: ComparedSystem
     clips: int
+    groups: int
+    grouped: bool
     seeds: tuple[int, ...]
     folds: tuple[int, ...]
     folds_of_task: int
-    difference: float
-    interval: tuple[float, float]
-    p: float
-    seed_interval: tuple[float, float] | None
+    verdict: Verdict
     by_seed: tuple[SeedDisagreement, ...]
+    by_group: tuple[GroupDifference, ...]
     by_class: tuple[ClassDisagreement, ...]
     by_clip: tuple[ClipDisagreement, ...]
 
 
-def compare(pair: SystemPair, clips: int) -> Comparison:
-    """Compare two systems, and name the clips on which they differ most often.
+class ComparisonOverTasks(Frozen):
+    """Two systems, compared by the mean of their differences on several tasks.
 
-    The same cells give the same interval and p, since the draws have a constant seed.
+    Attributes:
+        a: the name of one.
+        b: the name of the other.
+        tasks: those compared.
+        seeds: that both have on every task.
+        verdict: over the groups and seeds of these tasks; it says nothing of other tasks.
+        by_task: the difference on each.
+        task_std: sample standard deviation of these.
+        task_interval: 95 % interval of the mean over tasks, by Student's t over these: what tasks of this kind differ by.
+    """
+
+    a: str
+    b: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    verdict: Verdict
+    by_task: tuple[float, ...]
+    task_std: float
+    task_interval: tuple[float, float]
+
+
+AnyComparison = TypeVar("AnyComparison", Comparison, ComparisonOverTasks)
+
+
+def compare(pair: SystemPair, clips: int, margin: float | None = None) -> Comparison:
+    """Compare two systems on a task, and name the clips on which they differ most often.
 
     Args:
         pair: as `find_pair` gives it.
         clips: most clips to name.
+        margin: what the first may be worse by, as a share, such as 0.02; None: test for a difference only.
 
     Raises:
         UserError: the two share no seed and fold, or none with the same test clips.
     """
     common = _common(pair)
-    aligned = align_predictions(common)
-    a, b = aligned.correct
-    bootstrap = paired_bootstrap(a, b, aligned.folds, np.random.default_rng(0))
-    sides = [
-        _system(name, cells, aligned) for name, cells in zip(pair.names, pair.cells, strict=True)
-    ]
-    ids, classes = _clip_ids(common[0][aligned.seeds[0]], aligned)
     first = pair.cells[0].iloc[0]
+    grouped = grouped_scores(common, first["metric"])
+    compared = _compared_cells(pair, grouped)
+    right = [_correct(system, grouped) for system in common]
+    test_clips = grouped.clips
+    ids, labels, classes = _test_set(common[0][grouped.seeds[0]], test_clips)
     return Comparison(
         task=first["task"],
         data=first["data"],
         protocol=first["protocol"],
         label_fraction=first["label_fraction"],
         metric=first["metric"],
-        a=sides[0],
-        b=sides[1],
-        clips=len(aligned.labels),
-        seeds=aligned.seeds,
-        folds=tuple(fold for fold, _ in aligned.test_folds),
+        a=_system(pair.names[0], len(pair.cells[0]), compared[0]),
+        b=_system(pair.names[1], len(pair.cells[1]), compared[1]),
+        clips=len(labels),
+        groups=test_clips.n_groups,
+        grouped=test_clips.names is not None,
+        seeds=grouped.seeds,
+        folds=tuple(fold for fold, _ in test_clips.test_folds),
         folds_of_task=int(first["folds_of_task"]),
-        difference=bootstrap.value,
-        interval=(bootstrap.low, bootstrap.high),
-        p=bootstrap.p,
-        seed_interval=_seed_interval(pair, aligned),
-        by_seed=_by_seed(pair, aligned),
-        by_class=_by_class(aligned, classes),
-        by_clip=_by_clip(aligned, ids, classes, clips),
+        verdict=verdict(grouped.difference(0, 1), margin),
+        by_seed=_by_seed(grouped.seeds, compared, right),
+        by_group=_by_group(test_clips, right),
+        by_class=_by_class(labels, classes, right),
+        by_clip=_by_clip(test_clips, ids, [classes[label] for label in labels], right, clips),
     )
+
+
+def compare_over_tasks(
+    pairs: Sequence[SystemPair], margin: float | None = None
+) -> ComparisonOverTasks:
+    """Compare two systems by the mean of their differences on several tasks.
+
+    Args:
+        pairs: the same two systems on each task, at least two.
+        margin: as for `compare`.
+
+    Raises:
+        UserError: the two share no seed that was run on every task.
+    """
+    of_tasks = [grouped_scores(_common(pair), pair.cells[0]["metric"].iloc[0]) for pair in pairs]
+    seeds = sorted(set.intersection(*(set(grouped.seeds) for grouped in of_tasks)))
+    a, b = pairs[0].names
+    if not seeds:
+        raise UserError(
+            f"{a} and {b} share no seed that was run on every one of these tasks",
+            next_step="run them with the same seeds, or compare them on each task by itself",
+        )
+    chosen = [_with_seeds(grouped, seeds) for grouped in of_tasks]
+    scores = np.stack([grouped.scores[0] - grouped.scores[1] for grouped in chosen])
+    by_task = scores.mean(axis=1)
+    mean = mean_over_tasks([grouped.difference(0, 1) for grouped in chosen], scores)
+    std = float(by_task.std(ddof=1))
+    half = interval_half_width(std, len(by_task))
+    return ComparisonOverTasks(
+        a=a,
+        b=b,
+        tasks=tuple(pair.cells[0]["task"].iloc[0] for pair in pairs),
+        seeds=tuple(seeds),
+        verdict=verdict(mean, margin),
+        by_task=tuple(by_task.tolist()),
+        task_std=std,
+        task_interval=(float(mean.value) - half, float(mean.value) + half),
+    )
+
+
+def _with_seeds(grouped: GroupedScores, seeds: Sequence[int]) -> GroupedScores:
+    places = [grouped.seeds.index(seed) for seed in seeds]
+    return grouped._replace(
+        scores=grouped.scores[:, places],
+        deviations=grouped.deviations[:, places],
+        was_run=grouped.was_run[:, places],
+        seeds=tuple(seeds),
+    )
+
+
+def verdict(mean: CrossedMean, margin: float | None = None) -> Verdict:
+    """Say what a difference, a single number, allows to say.
+
+    Args:
+        mean: the difference.
+        margin: as for `compare`.
+    """
+    value, half = float(mean.value), float(mean.half_width())
+    p = _known(mean.p())
+    not_worse = equivalent = None
+    if margin is not None and p is not None:
+        not_worse = _known(mean.p_above(-margin))
+        below = _known(mean.p_below(margin))
+        if not_worse is not None and below is not None:
+            equivalent = max(not_worse, below)
+    return Verdict(
+        difference=value,
+        interval=None if np.isnan(half) else (value - half, value + half),
+        p=p,
+        margin=margin,
+        p_not_worse=not_worse,
+        p_equivalent=equivalent,
+        detectable=_known(mean.detectable()),
+        why_untested="" if p is not None else _why_untested(mean),
+    )
+
+
+def _known(value: Array) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _why_untested(mean: CrossedMean) -> str:
+    if mean.seeds < 2:
+        return "one seed does not show how runs vary"
+    if np.isnan(mean.group_df):
+        return "all test clips are of one group"
+    return "neither seeds nor groups vary"
+
+
+def corrected(comparisons: Sequence[AnyComparison]) -> list[AnyComparison]:
+    """Correct the p-values of comparisons that are made together by Holm; those without a test do not count."""
+    tested = [c.verdict.p for c in comparisons if c.verdict.p is not None]
+    adjusted = iter(holm(np.array(tested)).tolist())
+    verdicts = [
+        c.verdict
+        if c.verdict.p is None
+        else c.verdict.model_copy(update={"p_holm": next(adjusted)})
+        for c in comparisons
+    ]
+    return [c.model_copy(update={"verdict": v}) for c, v in zip(comparisons, verdicts, strict=True)]
 
 
 def _common(pair: SystemPair) -> tuple[PredictionsBySeed, PredictionsBySeed]:
@@ -175,60 +342,66 @@ def _common(pair: SystemPair) -> tuple[PredictionsBySeed, PredictionsBySeed]:
     return both[0], both[1]
 
 
-def _seed_scores(cells: pd.DataFrame, aligned: AlignedPredictions, metric: str) -> pd.Series:
-    """Return the score of each compared seed, mean over the compared folds."""
-    folds = [fold for fold, _ in aligned.test_folds]
-    compared = cells[cells["seed"].isin(aligned.seeds) & cells["fold"].isin(folds)]
-    return compared.groupby("seed")[metric].mean()
+def _compared_cells(pair: SystemPair, grouped: GroupedScores) -> list[pd.DataFrame]:
+    """Return the cells of both systems that are compared."""
+    folds = [fold for fold, _ in grouped.clips.test_folds]
+    return [
+        cells[cells["seed"].isin(grouped.seeds) & cells["fold"].isin(folds)] for cells in pair.cells
+    ]
 
 
-def _system(name: str, cells: pd.DataFrame, aligned: AlignedPredictions) -> ComparedSystem:
-    metrics = dict.fromkeys(["accuracy", cells["metric"].iloc[0]])
-    scores = {metric: _seed_scores(cells, aligned, metric) for metric in metrics}
-    several = len(aligned.seeds) > 1
+def _system(name: str, n_cells: int, compared: pd.DataFrame) -> ComparedSystem:
+    metrics = dict.fromkeys(["accuracy", compared["metric"].iloc[0]])
+    scores = {metric: compared.groupby("seed")[metric].mean() for metric in metrics}
+    several = compared["seed"].nunique() > 1
+    upstreams = set(compared["upstream"])
     return ComparedSystem(
         system=name,
-        cells=len(cells),
+        cells=n_cells,
         scores={metric: float(by_seed.mean()) for metric, by_seed in scores.items()},
         stds={
             metric: float(by_seed.std(ddof=1)) if several else None
             for metric, by_seed in scores.items()
         },
+        fixed_upstream=several and len(upstreams) == 1 and "" not in upstreams,
     )
 
 
-def _seed_interval(pair: SystemPair, aligned: AlignedPredictions) -> tuple[float, float] | None:
-    if len(aligned.seeds) < 2:
-        return None
-    a, b = (_seed_scores(cells, aligned, "accuracy") for cells in pair.cells)
-    mean, half = (a - b).mean(), interval_half_width((a - b).std(ddof=1), len(aligned.seeds))
-    return float(mean - half), float(mean + half)
+def _correct(system: PredictionsBySeed, grouped: GroupedScores) -> Correct:
+    """Return whether a system classified each clip correctly with each seed."""
+    rows = []
+    for seed in grouped.seeds:
+        cells = [system[seed][test_fold] for test_fold in grouped.clips.test_folds]
+        rows.append(np.concatenate([cell.labels == cell.predicted for cell in cells]))
+    return np.stack(rows)
 
 
-def _clip_ids(
-    parts: Mapping[Any, CellPredictions], aligned: AlignedPredictions
-) -> tuple[list[str], tuple[str, ...]]:
-    """Read the IDs of the clips, in their order, and the names of the classes."""
+def _test_set(
+    parts: Mapping[Any, CellPredictions], clips: ClipGroups
+) -> tuple[list[str], NDArray[np.int16], tuple[str, ...]]:
+    """Read the IDs and labels of the clips, in their order, and the names of the classes."""
     ids: list[str] = []
     classes: tuple[str, ...] = ()
-    for part in aligned.test_folds:
+    for part in clips.test_folds:
         folder = parts[part].folder
         predictions = read_predicted_classes(folder, read_record(folder))
         ids += predictions.clip_ids.to_pylist()
         classes = predictions.classes
-    return ids, classes
+    return ids, np.concatenate([parts[part].labels for part in clips.test_folds]), classes
 
 
-def _disagreements(aligned: AlignedPredictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _disagreements(right: Sequence[Correct]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count the seeds with which only the first and only the second system is correct, each of shape (clips,)."""
-    a, b = aligned.correct
+    a, b = right
     return (a & ~b).sum(axis=0), (b & ~a).sum(axis=0)
 
 
-def _by_seed(pair: SystemPair, aligned: AlignedPredictions) -> tuple[SeedDisagreement, ...]:
-    accuracies = [_seed_scores(cells, aligned, "accuracy") for cells in pair.cells]
+def _by_seed(
+    seeds: Sequence[int], compared: Sequence[pd.DataFrame], right: Sequence[Correct]
+) -> tuple[SeedDisagreement, ...]:
+    accuracies = [cells.groupby("seed")["accuracy"].mean() for cells in compared]
     rows = []
-    for seed, a, b in zip(aligned.seeds, *aligned.correct, strict=True):
+    for seed, a, b in zip(seeds, *right, strict=True):
         test = mcnemar(a, b)
         rows.append(
             SeedDisagreement(
@@ -243,14 +416,25 @@ def _by_seed(pair: SystemPair, aligned: AlignedPredictions) -> tuple[SeedDisagre
     return tuple(rows)
 
 
+def _by_group(clips: ClipGroups, right: Sequence[Correct]) -> tuple[GroupDifference, ...]:
+    if clips.names is None:
+        return ()
+    counts = np.bincount(clips.groups)
+    a, b = (np.bincount(clips.groups, side.mean(axis=0)) / counts for side in right)
+    return tuple(
+        GroupDifference(name=name, clips=int(n), accuracy_a=float(x), accuracy_b=float(y))
+        for name, n, x, y in zip(clips.names, counts, a, b, strict=True)
+    )
+
+
 def _by_class(
-    aligned: AlignedPredictions, classes: tuple[str, ...]
+    labels: NDArray[np.int16], classes: tuple[str, ...], right: Sequence[Correct]
 ) -> tuple[ClassDisagreement, ...]:
-    a, b = aligned.correct
-    only_a, only_b = _disagreements(aligned)
+    a, b = right
+    only_a, only_b = _disagreements(right)
     rows = []
-    for label in np.unique(aligned.labels):
-        in_class = aligned.labels == label
+    for label in np.unique(labels):
+        in_class = labels == label
         rows.append(
             ClassDisagreement(
                 name=classes[label],
@@ -265,17 +449,17 @@ def _by_class(
 
 
 def _by_clip(
-    aligned: AlignedPredictions, ids: list[str], classes: tuple[str, ...], most: int
+    clips: ClipGroups, ids: list[str], labels: list[str], right: Sequence[Correct], most: int
 ) -> tuple[ClipDisagreement, ...]:
-    only_a, only_b = _disagreements(aligned)
+    only_a, only_b = _disagreements(right)
     disagreements = only_a + only_b
     # Of equal counts the most one-sided come first, then the order of the test set.
     order = np.lexsort((-abs(only_a - only_b), -disagreements))[:most]
     return tuple(
         ClipDisagreement(
             clip=ids[n],
-            label=classes[aligned.labels[n]],
-            fold=int(aligned.folds[n]),
+            label=labels[n],
+            fold=int(clips.folds[n]),
             only_a=int(only_a[n]),
             only_b=int(only_b[n]),
         )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.data.catalog import load_card
 from lape_bench.results.cells import PREPARATION, Preparation
 
 HASH_CHARACTERS = 6  # shown of a hash
@@ -101,3 +102,12 @@ def select_systems(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Keep the rows of the named systems, as `find_system` takes them; without names keep all rows."""
     chosen = [find_system(rows, name) for name in names]
     return rows[rows["display_name"].isin(chosen)] if names else rows
+
+
+def group_noun(task: str) -> str:
+    """Name the groups of a task's clips in the plural, such as "speakers"; "groups" if no card says what they are."""
+    try:
+        group = load_card(task).group
+    except UserError:  # the task of a plug-in that is not installed here
+        group = None
+    return f"{group or 'group'}s"

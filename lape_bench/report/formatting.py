@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
+LEAST_P = 1e-4
 DIGITS = 10  # of a percentage that are its own; beyond them stands what binary fractions add
 
 
@@ -28,9 +29,11 @@ def percent(share: float, digits: int = 2, signed: bool = False) -> str:
     return f"{rounded:+f}" if signed and rounded else f"{rounded:f}"
 
 
-def p_value(p: float, least: float = 0.0) -> str:
-    """Write a p-value; of one from resamples that is the least they can give, that it is at most that."""
-    return f"{'<= ' if p <= least else ''}{p:.2g}"
+def p_value(p: float | None) -> str:
+    """Write a p-value: below `LEAST_P` only that it is, since no test here is exact so far out; nothing for None or NaN."""
+    if p is None or math.isnan(p):
+        return ""
+    return f"< {LEAST_P}" if p < LEAST_P else f"{p:.2g}"
 
 
 def count(number: int, noun: str) -> str:

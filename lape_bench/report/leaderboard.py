@@ -1,4 +1,4 @@
-"""The leaderboard: mean and standard deviation over seeds of the mean over folds, with seeds, folds and cost."""
+"""The leaderboard: mean and standard deviation over seeds of the mean over folds, with intervals, ranks and cost."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lape_bench.report.display_names import with_display_names
+from lape_bench.report.display_names import group_noun, with_display_names
 from lape_bench.report.formatting import count, percent
-from lape_bench.report.stats.rank_intervals import MOST_RANKED, rank_boards
+from lape_bench.report.stats.board_statistics import (
+    MOST_RANKED,
+    BoardStatistics,
+    statistics_of_boards,
+)
 from lape_bench.report.stats.significance import interval_half_width
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow, markdown
 from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
@@ -21,6 +25,8 @@ BOARD = ["task", "data", "protocol", "label_fraction", *PREPARATION, "metric"]
 ENTRY = [*BOARD, "system", *SYSTEM_VERSION, "parameters", "encoder_parameters"]
 BOARD_HEADINGS = ("task", "protocol", "labels")
 RANKS = ["rank_best", "rank_worst"]
+# What an interval is over. Its unit is the group, or the clip if predictions name no groups.
+GROUPS_AND_SEEDS, THIS_RUN, SEEDS, NO_INTERVAL = "groups and seeds", "groups", "seeds", ""
 MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 
 
@@ -36,11 +42,14 @@ def leaderboard(
     Returns:
         One row for each system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
         std (sample standard deviation over seeds, NaN for one seed or if no seed has every fold), interval (half
-        width of the 95 % interval of the mean), seeds, seed_numbers (a tuple), seeds_left_out (seeds that lack folds
-        which others have), folds, folds_of_task, complete (whether the seeds that count have every fold),
-        parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
-        With predictions also the columns predictions (whether every cell has them) and, if a board has systems to
-        rank, rank_best and rank_worst: the ranks that a system may have by its accuracy.
+        width of the 95 % interval), interval_over (what it is over: "groups and seeds"; "groups" for one seed, whose interval
+        is of that run alone; "seeds" for cells without predictions; empty if there is none), seeds, seed_numbers (a
+        tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
+        upstream is behind several seeds), folds, folds_of_task, complete (whether the seeds that count have every
+        fold), parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
+        With predictions also the columns predictions (whether every cell has them), groups (number of groups of the
+        test clips), grouped (False if predictions name none, so that the unit is the clip), detectable (see
+        `BoardStatistics`) and, if a board has systems to rank, rank_best and rank_worst: the ranks that a system may have.
     """
     cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
     grouped = cells.groupby(ENTRY, sort=False)
@@ -51,18 +60,49 @@ def leaderboard(
         known = cells.index.isin(list(predictions))
         board["predictions"] = pd.Series(known, cells.index).groupby(cells["entry"]).all()
     if predictions:
-        members = dict(iter(cells[["entry", "seed", "fold"]].groupby("entry")))
-        entries = [rows.index for _, rows in board.groupby(BOARD)]
-        boards = [[members[entry] for entry in of_board] for of_board in entries]
-        for of_board, ranks in zip(entries, rank_boards(boards, predictions), strict=True):
-            if ranks is not None:
-                board.loc[of_board, RANKS] = ranks
+        board = _with_statistics(board, cells, predictions)
     if "rank_best" in board:
         board = board.astype(dict.fromkeys(RANKS, "Int64"))
     keys = ["data", "task", "protocol", "label_fraction", *PREPARATION]
     return board.sort_values(
         [*keys, "score"], ascending=[True] * len(keys) + [False], ignore_index=True
     )
+
+
+def _with_statistics(
+    board: pd.DataFrame, cells: pd.DataFrame, predictions: Mapping[int, CellPredictions]
+) -> pd.DataFrame:
+    """Add what predictions allow to say: intervals over groups, and ranks."""
+    members = dict(iter(cells[["entry", "seed", "fold"]].groupby("entry")))
+    boards = [rows for _, rows in board.groupby(BOARD)]
+    statistics = statistics_of_boards(
+        [[members[entry] for entry in rows.index] for rows in boards],
+        [rows["metric"].iloc[0] for rows in boards],
+        predictions,
+    )
+    board = board.assign(
+        groups=pd.array([None] * len(board), "Int64"),
+        grouped=pd.array([None] * len(board), "boolean"),
+        detectable=np.nan,
+    )
+    for rows, of_board in zip(boards, statistics, strict=True):
+        if of_board is None:
+            continue
+        _add_intervals(board, rows, of_board)
+        board.loc[rows.index, "groups"] = of_board.n_groups
+        board.loc[rows.index, "grouped"] = of_board.grouped
+        board.loc[rows.index, "detectable"] = of_board.detectable
+        if np.isfinite(of_board.ranks).any():
+            board.loc[rows.index, RANKS] = of_board.ranks
+    return board
+
+
+def _add_intervals(board: pd.DataFrame, rows: pd.DataFrame, statistics: BoardStatistics) -> None:
+    """Replace the intervals of a board's rows, which are over seeds alone."""
+    half_widths = pd.Series(statistics.half_widths, rows.index).where(rows["complete"])
+    over = pd.Series(GROUPS_AND_SEEDS, rows.index).mask(rows["seeds"] == 1, THIS_RUN)
+    board.loc[rows.index, "interval"] = half_widths
+    board.loc[rows.index, "interval_over"] = over.where(half_widths.notna(), NO_INTERVAL)
 
 
 def _scores(cells: pd.DataFrame) -> pd.Series:
@@ -95,6 +135,11 @@ def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
     board.insert(2, "interval", interval)
     # Seeds with different folds would give the standard deviation over folds instead.
     board[["std", "interval"]] = board[["std", "interval"]].where(complete, axis=0)
+    over_seeds = board["interval"].notna().map({True: SEEDS, False: NO_INTERVAL})
+    board.insert(3, "interval_over", over_seeds)
+    upstreams = used.groupby("entry")["upstream"].agg(["nunique", "min"])
+    fixed = (upstreams["nunique"] == 1) & (upstreams["min"] != "")
+    board["fixed_upstream"] = fixed & (board["seeds"] > 1)
     board["seeds_left_out"] = in_entry["seed"].nunique() - board["seeds"]
     board["folds"] = folds.where(complete, in_entry["fold"].nunique())
     board["folds_of_task"] = folds
@@ -139,9 +184,9 @@ def format_rows(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 _labels(row["label_fraction"]),
                 row["system"],
                 *([_rank(row["rank_best"], row["rank_worst"])] if ranked else []),
-                percent(row["score"]),
-                percent(row["std"]),
-                percent(row["interval"]),
+                percent(row["score"], 1),
+                percent(row["std"], 1),
+                percent(row["interval"], 1),
                 f"{row['seeds']}",
                 folds,
                 f"{row['parameters']:,}",
@@ -152,46 +197,97 @@ def format_rows(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def footnotes(board: pd.DataFrame) -> list[str]:
-    """Return what a reader of a leaderboard should know: seeds left out, and how ranks were made or why there are none."""
+    """Return what a reader of a leaderboard should know: what its intervals and ranks are over, and what was left out."""
     left_out: list[str] = []
     boards_by_footnote: dict[str, list[str]] = {}
-    for _, entries in with_display_names(board).groupby(BOARD):
+    boards = [entries for _, entries in with_display_names(board).groupby(BOARD)]
+    for entries in boards:
         first = entries.iloc[0]
         name = _board_name(first["task"], first["protocol"], _labels(first["label_fraction"]))
         seeds = entries.set_index("system")["seeds_left_out"]
         left_out += [f"{n} of {system} on {name}" for system, n in seeds[seeds > 0].items()]
-        for footnote in _rank_footnotes(entries):
+        for footnote in _footnotes(entries, in_figures=len(boards) <= MOST_NAMED):
             boards_by_footnote.setdefault(footnote, []).append(name)
     lines = [f"seeds that lack folds are not counted: {_first_few(left_out)}"] if left_out else []
-    for footnote, boards in boards_by_footnote.items():
-        few = len(boards) <= MOST_NAMED
-        lines.append(f"{'; '.join(boards) if few else count(len(boards), 'board')}: {footnote}")
+    for footnote, names in boards_by_footnote.items():
+        few = len(names) <= MOST_NAMED
+        lines.append(f"{'; '.join(names) if few else count(len(names), 'board')}: {footnote}")
     return lines
 
 
-def _rank_footnotes(entries: pd.DataFrame) -> list[str]:
-    """Say of one board how its ranks were made, or why it has none."""
+def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
+    """Say of one board what its intervals and ranks are over.
+
+    Args:
+        entries: its rows.
+        in_figures: whether to say how many groups and seeds, which differs from board to board.
+    """
+    lines = _interval_footnotes(entries, in_figures)
+    if len(entries) > 1:
+        lines += _rank_footnotes(entries, in_figures)
+    fixed = entries.loc[entries["fixed_upstream"], "system"].tolist()
+    if fixed:
+        whose = _first_few(fixed) if in_figures else "some systems"
+        lines.append(
+            f"all seeds of {whose} rest on one pre-trained upstream, so intervals and ranks leave out how much another "
+            "pre-training run would differ"
+        )
+    return lines
+
+
+def _interval_footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
+    """Say what the intervals of a board are over, one line for each kind that it has."""
+    groups = "clips"
+    if "grouped" in entries and entries["grouped"].fillna(False).any():
+        groups = group_noun(entries["task"].iloc[0].partition(" [")[0]) if in_figures else "groups"
+    if in_figures and "groups" in entries and entries["groups"].notna().any():
+        groups = f"{entries['groups'].max():,} {groups}"
+    lines = []
+    for over, rows in entries.groupby("interval_over", sort=False):
+        least, most = rows["seeds"].min(), rows["seeds"].max()
+        seeds = "seeds"
+        if in_figures:
+            seeds = count(most, "seed") if least == most else f"{least} to {most} seeds"
+        if over == GROUPS_AND_SEEDS:
+            lines.append(f"95 % intervals are over {groups} and {seeds}")
+        elif over == THIS_RUN:
+            lines.append(f"one seed: 95 % intervals are over {groups}, of this run alone")
+        elif over == SEEDS:
+            lines.append(f"95 % intervals are over {seeds} alone, on these test clips")
+    return lines
+
+
+def _rank_footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
+    """Say of a board with several systems what its ranks rest on, or why it has none."""
     if len(entries) > MOST_RANKED:
         return [f"no ranks among more than {MOST_RANKED} systems"]
-    if len(entries) > 1 and not entries.get("predictions", pd.Series([True])).all():
+    if not entries.get("predictions", pd.Series([True])).all():
         return ["no ranks, since cells from a table have no predictions"]
-    if "rank_best" not in entries or entries["rank_best"].isna().all():
+    if "groups" not in entries or entries["groups"].isna().all():
         return []
-    ranked = entries[entries["rank_best"].notna()]
+    ranked = entries
+    if "rank_best" in entries:
+        ranked = entries[entries["rank_best"].notna()]
+    if "rank_best" not in entries or ranked.empty:
+        if (entries["groups"] == 1).all():
+            return ["no ranks: the test clips are of one group"]
+        if (entries["seeds"] == 1).all():
+            return ["no ranks: one seed does not show how runs vary"]
+        return ["no ranks: no two systems share two seeds"]
     lines = []
-    metric = ranked["metric"].iloc[0].replace("_", " ")
-    if metric != "accuracy":
-        lines.append(f"ranks are by accuracy, scores are {metric}")
-    if (ranked["seeds"] == 1).all():
-        lines.append("ranks are over clips alone: one seed")
-    seeds = zip(ranked["system"], map(set, ranked["seed_numbers"]), strict=True)
+    if in_figures and pd.notna(detectable := ranked["detectable"].iloc[0]):
+        lines.append(
+            f"systems share ranks unless a test over groups and seeds tells them apart; it finds a difference of about "
+            f"{percent(detectable, 1)} points in 4 of 5 such experiments, and fewer after the correction for all pairs"
+        )
+    seeds = zip(entries["system"], map(set, entries["seed_numbers"]), strict=True)
     apart = [
         f"{a} with {b}"
         for (a, seeds_a), (b, seeds_b) in combinations(seeds, 2)
-        if not seeds_a & seeds_b
+        if len(seeds_a & seeds_b) < 2
     ]
     if apart:
-        lines.append(f"not compared, since they share no seed: {_first_few(apart)}")
+        lines.append(f"not compared, since they do not share two seeds: {_first_few(apart)}")
     return lines
 
 

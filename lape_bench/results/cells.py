@@ -61,12 +61,13 @@ COLUMNS = {
     "parameters": COUNT,  # encoder and classifier
     "encoder_parameters": COUNT,
     "trained_parameters": COUNT,  # the most in any training stage
+    "upstream": Column("str", pattern=r"\w*"),  # hash of the pre-trained upstream; often empty
     "seconds": Column("float64"),  # of learning, cached stages included
     "validation": Column("float64", high=1, may_lack=True),  # score by the task's metric
     **dict.fromkeys(metrics.CLASS_METRICS, Column("float64", high=1)),
     metrics.ROC_AUC: Column("float64", high=1, may_lack=True),  # of two classes
 }
-NEWER_COLUMNS = [metrics.ROC_AUC]  # which tables lack that were written before
+NEWER_COLUMNS = [metrics.ROC_AUC, "upstream"]  # which tables lack that were written before
 # A table may hold further columns: floats that help to explain a score, and that most systems lack.
 DIAGNOSIS = Column("float64", low=-math.inf, may_lack=True)
 

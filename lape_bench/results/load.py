@@ -46,12 +46,14 @@ class CellPredictions(NamedTuple):
         test_hash: hash of the clips' IDs and classes; only cells that share it can be paired clip by clip.
         labels: true classes, shape (clips,).
         predicted: predicted classes, same shape.
+        log_odds: of the second of two classes, same shape; None if there are more classes.
     """
 
     folder: Path
     test_hash: str
     labels: NDArray[np.int16]
     predicted: NDArray[np.int16]
+    log_odds: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,12 @@ def _score(
     """Score a record that has a task and parameters."""
     labels, predicted = predictions.labels, predictions.predicted
     scores = metrics.score_classes(predicted, labels, len(predictions.classes))
+    log_odds = None
     if isinstance(predictions, Predictions) and len(predictions.classes) == 2:
         scores[metrics.ROC_AUC] = metrics.roc_auc(predictions.log_probabilities, labels)
+        log_odds = predictions.log_probabilities[:, 1] - predictions.log_probabilities[:, 0]
     of_cell = CellPredictions(
-        folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16)
+        folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16), log_odds
     )
     return _row(record, record.task, record.parameters) | scores, of_cell
 
@@ -220,6 +224,7 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
         "parameters": parameters.inference,
         "encoder_parameters": parameters.encoder,
         "trained_parameters": parameters.training,
+        "upstream": next((use.hash for use in record.artifacts if use.kind == "upstream"), ""),
         "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
         + sum(use.seconds - use.waited for use in record.artifacts if use.found),
         "validation": np.nan if record.validation is None else record.validation,

@@ -1,4 +1,4 @@
-"""Predictions of several systems aligned clip by clip, so that they can be compared."""
+"""Predictions of several systems on one test set, by seed and fold, and the groups of its clips."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,30 +8,43 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lape_bench.records.predictions import read_groups
+from lape_bench.records.record import read_record
+from lape_bench.report.stats.crossed import GroupSizes
 from lape_bench.results.load import CellPredictions
 
 TestFold = tuple[int, str]  # a fold and the hash of its test clips
 PredictionsBySeed = dict[int, dict[TestFold, CellPredictions]]
 
 
-class AlignedPredictions(NamedTuple):
-    """Whether each system predicted the class of each clip correctly.
+class ClipGroups(NamedTuple):
+    """The test clips of all folds, the clips of one fold after those of another.
 
     Attributes:
-        correct: shape (systems, seeds, clips), the clips of one fold after those of another.
-        was_run: whether a system ran every fold with a seed, shape (systems, seeds); if not, `correct` is undefined.
-        folds: fold of each clip, shape (clips,).
-        labels: class of each clip, shape (clips,).
-        seeds: as in the cells.
         test_folds: in the order of their clips.
+        folds: fold of each clip, shape (clips,).
+        groups: number of each clip's group, from 0, shape (clips,).
+        names: of the groups; None if the unit is the clip.
     """
 
-    correct: NDArray[np.bool_]
-    was_run: NDArray[np.bool_]
-    folds: NDArray[np.int64]
-    labels: NDArray[np.int16]
-    seeds: tuple[int, ...]
     test_folds: tuple[TestFold, ...]
+    folds: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    names: tuple[str, ...] | None
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups, or of clips if these are the unit."""
+        return int(self.groups.max()) + 1
+
+    def sizes(self) -> GroupSizes:
+        """Return the weights of the groups: folds count alike, and so do the clips of a fold."""
+        _, place, clips = np.unique(self.folds, return_inverse=True, return_counts=True)
+        weights: NDArray[np.float64] = 1 / (clips[place] * float(len(clips)))
+        by_group, squares = (
+            np.bincount(self.groups, values).astype(np.float64) for values in (weights, weights**2)
+        )
+        return GroupSizes(by_group, squares)
 
 
 def predictions_by_seed(
@@ -45,40 +58,45 @@ def predictions_by_seed(
     return by_seed
 
 
-def align_predictions(systems: Sequence[PredictionsBySeed]) -> AlignedPredictions:
-    """Align systems clip by clip, on the folds of the seeds that have the most folds.
+def complete_seeds(
+    systems: Sequence[PredictionsBySeed],
+) -> tuple[tuple[TestFold, ...], list[PredictionsBySeed]]:
+    """Choose the folds that the most complete seeds have, and keep the seeds that have them all.
 
     A seed that lacks one of these folds, or was tested on other clips, is left out.
-
-    Args:
-        systems: the predictions of each, as from `predictions_by_seed`; at least one system.
     """
-    test_folds = _most_complete_folds(systems)
+    counts = Counter(tuple(sorted(parts)) for system in systems for parts in system.values())
+    # Of sets of the same size the most frequent counts, then a fixed choice.
+    test_folds = max(counts, key=lambda folds: (len(folds), counts[folds], folds))
     complete = [
         {seed: parts for seed, parts in system.items() if parts.keys() >= set(test_folds)}
         for system in systems
     ]
-    seeds = tuple(sorted({seed for system in complete for seed in system}))
-    example = next(parts for system in complete for parts in system.values())
-    labels = [example[test_fold].labels for test_fold in test_folds]
-    all_labels = np.concatenate(labels)
-    correct = np.zeros((len(systems), len(seeds), len(all_labels)), dtype=np.bool_)
-    for rows, system in zip(correct, complete, strict=True):
-        for row, seed in zip(rows, seeds, strict=True):
-            if seed in system:
-                predicted = [system[seed][test_fold].predicted for test_fold in test_folds]
-                row[:] = np.concatenate(predicted) == all_labels
-    return AlignedPredictions(
-        correct,
-        np.array([[seed in system for seed in seeds] for system in complete]),
-        np.repeat([fold for fold, _ in test_folds], list(map(len, labels))),
-        all_labels,
-        seeds,
-        test_folds,
+    return test_folds, complete
+
+
+def clip_groups(
+    test_folds: tuple[TestFold, ...], cell: Mapping[TestFold, CellPredictions]
+) -> ClipGroups:
+    """Read the groups of the clips of some folds, from the predictions of one seed that was tested on them."""
+    folds = np.repeat(
+        [fold for fold, _ in test_folds],
+        [len(cell[test_fold].labels) for test_fold in test_folds],
     )
+    names = [name for test_fold in test_folds for name in _groups(cell[test_fold])]
+    if not any(name is not None for name in names):
+        return ClipGroups(test_folds, folds, np.arange(len(folds)), None)
+    numbers: dict[str, int] = {}
+    groups = [
+        # A clip without a group is a group of its own.
+        numbers.setdefault(f"clip {clip}" if name is None else f"group {name}", len(numbers))
+        for clip, name in enumerate(names)
+    ]
+    labels = tuple(name.partition(" ")[2] for name in numbers)
+    return ClipGroups(test_folds, folds, np.array(groups), labels)
 
 
-def _most_complete_folds(systems: Sequence[PredictionsBySeed]) -> tuple[TestFold, ...]:
-    """Return the largest set of folds that a seed has; of equal ones the most frequent, then a fixed choice."""
-    counts = Counter(tuple(sorted(parts)) for system in systems for parts in system.values())
-    return max(counts, key=lambda folds: (len(folds), counts[folds], folds))
+def _groups(cell: CellPredictions) -> list[str | None]:
+    """Read the groups of a cell's clips."""
+    groups = read_groups(cell.folder, read_record(cell.folder))
+    return [None] * len(cell.labels) if groups is None else list(groups.to_pylist())

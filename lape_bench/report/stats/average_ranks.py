@@ -16,12 +16,11 @@ from scipy import stats
 
 from lape_bench.core.errors import UserError
 from lape_bench.report.formatting import count, join_list, p_value
-from lape_bench.report.stats.significance import LEVEL
+from lape_bench.report.stats.crossed import LEVEL
 
 FEWEST_SYSTEMS, FEWEST_TASKS = 3, 2  # Friedman's test needs 3 systems
 CHI_SQUARED_FROM = 4, 5  # systems, tasks; for fewer the approximation is poor
 ORDERS = 99_999
-LEAST_P = 1 / (ORDERS + 1)  # from drawn orders
 
 
 class AverageRanks(NamedTuple):
@@ -206,7 +205,7 @@ def as_table(ranking: TaskRanking) -> Table:
 
 def as_text(average: AverageRanks) -> str:
     """Summarize the tests in one line."""
-    summary = f"Friedman p: {p_value(average.p, LEAST_P)}"
+    summary = f"Friedman p: {p_value(average.p)}"
     if average.p > LEVEL:
         summary += f", above {LEVEL}, so no difference is significant, whatever the letters"
     return f"{summary}; critical difference {average.critical_difference:.2f}"

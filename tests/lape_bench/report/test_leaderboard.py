@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def write_scores(
     fold: int = 0,
     folds: int = 1,
     classes: tuple[str, ...] = CLASSES,
+    groups: Sequence[str | None] | None = None,
     **how: object,
 ) -> float:
     """Write a record with these predictions; the clips' ids are their numbers."""
@@ -77,7 +79,7 @@ def write_scores(
         status="finished",
         metrics={"accuracy": 0.999},
         predictions_sha256=write_predictions(
-            folder, [str(n) for n in range(len(labels))], labels, scores, classes
+            folder, [str(n) for n in range(len(labels))], labels, scores, classes, groups
         ),
         parameters=ParameterCounts(encoder=10, inference=13, training=20),
         **more,
@@ -162,9 +164,9 @@ def test_seeds_that_are_left_out_are_told_in_a_note_and_in_the_formats_of_machin
     write(tmp_path, 0, 1, 2, system="half")
     write(tmp_path, 1, 2, 2, system="half")
     board = board_of(tmp_path)
-    assert footnotes(board) == [
+    assert footnotes(board)[0] == (
         "seeds that lack folds are not counted: 2 of s on t, linear, 0.1 of the labels"
-    ]
+    )
     rows = {row["system"]: (row["seed_numbers"], row["seeds_left_out"]) for row in as_data(board)}
     assert rows == {"s": ((3, 5), 2), "half": ((0, 1), 0)}
     read = pd.read_csv(io.StringIO(as_csv(board))).set_index("system")
@@ -310,7 +312,7 @@ def test_markdown_and_csv_hold_the_same_figures(tmp_path: Path) -> None:
     score = write(tmp_path, 0, system="a|b")
     board = board_of(tmp_path)
     lines = as_markdown(*format_rows(board)).splitlines()
-    assert f"{100 * score:.2f}" in lines[2]
+    assert f"{100 * score:.1f}" in lines[2]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert pd.read_csv(io.StringIO(as_csv(board)))["score"][0] == pytest.approx(score)
 
