@@ -49,17 +49,19 @@ class Encoder(nn.Module, ABC):
     def features(self, waveforms: Tensor) -> Tensor:
         """Turn waveforms of shape (batch, samples) into features of shape (batch, ...)."""
 
-    def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
+    def features_at(self, waveforms: Tensor, gains: Tensor, *lengths: Tensor) -> Tensor:
         """Turn each waveform into features at several gains.
 
         Args:
             waveforms: shape (batch, samples).
             gains: factors of the amplitude, shape (gains, batch).
+            lengths: as `length_arguments`.
 
         Returns:
             Shape (gains * batch, ...): all clips at their first gain, then all at the second, and so on.
         """
-        return self.features((gains[:, :, None] * waveforms).flatten(0, 1))
+        several = (known.repeat(len(gains)) for known in lengths)
+        return self.features((gains[:, :, None] * waveforms).flatten(0, 1), *several)
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:

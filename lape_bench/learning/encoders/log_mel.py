@@ -137,8 +137,10 @@ class LogMelEncoder(Encoder):
         log_mels: Tensor = self.log_mel(waveforms)
         return log_mels
 
-    def features_at(self, waveforms: Tensor, gains: Tensor) -> Tensor:
+    def features_at(self, waveforms: Tensor, gains: Tensor, *lengths: Tensor) -> Tensor:
         """Return normalized log-mels at several gains, from one spectrum of each waveform."""
+        if lengths:  # only a subclass uses them
+            return super().features_at(waveforms, gains, *lengths)
         log_mels: Tensor = self.log_mel(waveforms, gains)
         return log_mels
 

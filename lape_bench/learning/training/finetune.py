@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,9 +54,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder, self.head = encoder, head
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return class scores (logits) of features, shape (batch, classes)."""
-        scores: Tensor = self.head(self.encoder(features))
+    def forward(self, features: Tensor, *lengths: Tensor) -> Tensor:
+        """Return class scores (logits) of features, shape (batch, classes); lengths as `Encoder.length_arguments`."""
+        scores: Tensor = self.head(self.encoder(features, *lengths))
         return scores
 
 
@@ -88,22 +89,28 @@ def fit_classifier(
     Raises:
         UserError: the loss is not finite.
     """
-    labels = data.labeled.labels.to(context.device)
-    window = round(target.window_seconds * data.labeled.clips.rate)
-    plan = EpochPlan(data.labeled.clips, window, config.batch_size, config.epochs, config.min_steps)
+    clips, labels = data.labeled.clips, data.labeled.labels.to(context.device)
+    window = round(target.window_seconds * clips.rate)
+    lengths = torch.from_numpy(clips.lengths).clamp(max=window).to(context.device)
+    centered = not model.encoder.uses_lengths
+    plan = EpochPlan(
+        clips, window, config.batch_size, config.epochs, config.min_steps, centered=centered
+    )
     scored = _selection_epochs(plan.total_epochs, config.selections if data.validation else 0)
     best = _BestEpoch(model)
 
     def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
+        places = batch.to(context.device, non_blocking=True)
         gains = random_gains(1, waveforms, config.gain_db, random)
-        features = model.encoder.features_at(waveforms, gains)
+        known = model.encoder.length_arguments(lengths[places])
+        features = model.encoder.features_at(waveforms, gains, *known)
         if views is not None:
             features = views(features, random)
-        return features, labels[batch.to(context.device, non_blocking=True)]
+        return features, labels[places], *known
 
-    def loss(features: Tensor, classes: Tensor) -> Tensor:
+    def loss(features: Tensor, classes: Tensor, *known: Tensor) -> Tensor:
         with context.autocast():
-            scores = model(features)
+            scores = model(features, *known)
         return F.cross_entropy(scores.float(), classes)
 
     def after_epoch(epoch: int) -> dict[str, float]:

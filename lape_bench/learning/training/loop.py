@@ -104,6 +104,7 @@ class EpochPlan:
         epochs: the smallest number of passes through the clips.
         min_steps: further passes are made until there are so many steps.
         windows_per_clip: random windows of each clip in an epoch, drawn independently.
+        centered: whether a clip shorter than a window is zero-padded on both sides; see `random_windows`.
     """
 
     clips: Clips
@@ -112,6 +113,7 @@ class EpochPlan:
     epochs: int
     min_steps: int = 1
     windows_per_clip: int = 1
+    centered: bool = True
 
     @property
     def n_batches(self) -> int:
@@ -218,7 +220,9 @@ class TrainingLoop:
                         for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
                             _set_rate(group, rate * self.learning_rate_factor(progress))
                         several = process_group.local_rows(batch).repeat(plan.windows_per_clip)
-                        waveforms = random_windows(clips, several, plan.window, random)
+                        waveforms = random_windows(
+                            clips, several, plan.window, random, plan.centered
+                        )
                         # In one tensor: many small ones would keep the freed memory around them from the system.
                         losses[step] = update(*self.inputs(waveforms, batch, random))
                         task.advance(len(batch))

@@ -65,6 +65,18 @@ class Masked(Filters):
         return 3 * (bands - bands.mean(dim=1, keepdim=True))
 
 
+class Looking(Masked):
+    """Fails unless each clip stands at the start of its window, and some clip is shorter than it in each large batch."""
+
+    def forward(self, waveforms, lengths):
+        places = torch.arange(1, waveforms.shape[1] + 1, device=waveforms.device)
+        ends = (places * (waveforms != 0)).amax(dim=1)
+        if waveforms.any():  # operations are counted on zeros
+            assert (ends <= lengths).all() and (ends > lengths - 50).all(), (ends, lengths)
+        assert len(lengths) < 10 or lengths.amin() < waveforms.shape[1]
+        return super().forward(waveforms, lengths)
+
+
 class Undecided(Filters):
     uses_lengths = "yes"
 
@@ -306,6 +318,18 @@ def test_what_goes_wrong_inside_is_told_in_a_line_that_says_where(
     assert "error.txt" in err
     assert code == 1
     assert "log-mel-statistics" in board  # the other is run all the same
+
+
+def test_lengths_reach_an_encoder_in_fine_tuning_and_in_scoring(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    few = ("--set", "finetune.epochs=1", "--set", "finetune.min_steps=1")
+    how = ("--protocol", "finetune", "--device", "cpu", "--precision", "float32", "--quiet")
+    out = str(tmp_path / "out")
+    task = ("--task", "birdsong-synthetic")  # its clips have 0.7 to 1.3 s, and its windows 1 s
+    code, board, said = bench("run", "--system", f"{file}:Looking", *task, *how, *few, "--out", out)
+    assert (code, said) == (0, "")
+    assert "Looking" in board
 
 
 def test_names_that_pydantic_has_too_and_numbers_of_another_precision_are_fine(
