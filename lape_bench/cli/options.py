@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from lape_bench.core.paths import remove_leftovers
 from lape_bench.core.progress import Progress, show_messages
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")]
@@ -39,7 +40,8 @@ SystemName = Annotated[
 
 
 def start_progress(quiet: bool, verbose: bool = False) -> Progress:
-    """Return the bars of a command, and print log messages above them."""
+    """Return the bars of a command, print log messages above them, and remove what killed commands left half."""
+    remove_leftovers()
     progress = Progress(quiet)
     show_messages(progress, verbose)
     return progress

@@ -1,5 +1,6 @@
 """Where the harness keeps data on this machine, and how it writes there without leaving halves."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from lape_bench.core.errors import UserError, explain_write_errors
+from lape_bench.core.leftovers import is_left_over, process_tag
 
 PART = ".part-"
 ABANDONED_SECONDS = 24 * 3600
@@ -43,7 +45,10 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            if is_left_over(left.name):
+                left.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{process_tag()}")
         os.close(handle)
         temporary = Path(name)
         try:
@@ -91,7 +96,7 @@ def staged_folders(parent: Path) -> Iterator[Callable[[], Staging]]:
         stagings: list[Staging] = []
 
         def stage() -> Staging:
-            staging = Staging(Path(tempfile.mkdtemp(dir=parent, prefix=PART)))
+            staging = Staging(part_folder(parent))
             stagings.append(staging)
             return staging
 
@@ -106,9 +111,21 @@ def staged_folders(parent: Path) -> Iterator[Callable[[], Staging]]:
                 shutil.rmtree(staging.path, ignore_errors=True)
 
 
+def part_folder(parent: Path) -> Path:
+    """Make a temporary folder, which is removed as a leftover if this process is killed."""
+    return Path(tempfile.mkdtemp(dir=parent, prefix=f"{PART}{process_tag()}"))
+
+
+def remove_leftovers() -> None:
+    """Remove what killed processes left half in the cache."""
+    for pattern in ("store", "data", "artifacts/*"):
+        for parent in home().glob(pattern):
+            _remove_abandoned(parent)
+
+
 def discard_folder(folder: Path) -> None:
     """Remove a folder at once, so that nobody finds a part of it."""
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
+    aside = part_folder(folder.parent)
     with suppress(OSError):  # another process was faster
         folder.rename(aside / folder.name)
     shutil.rmtree(aside, ignore_errors=True)
@@ -152,9 +169,12 @@ def _appear(staging: Staging, parent: Path) -> None:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove what killed processes left half; one that still runs has written within a day."""
+    """Remove what killed processes left half; one of another machine has written within a day if it still runs."""
     for folder in parent.glob(f"{PART}*"):
         with suppress(OSError):  # another process may be removing it too
+            if is_left_over(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
             newest = max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
             if time.time() - newest > ABANDONED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)

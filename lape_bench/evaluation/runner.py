@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import shutil
 import traceback
 from dataclasses import dataclass, replace
@@ -184,6 +185,9 @@ def _find_or_run(
     options.compute.resolve()
     planned = resolved.planned
     folder = cell_folder(options.out, planned.cell, planned.identity)
+    finished = finished_record(planned, options)
+    if finished is not None and not os.access(folder, os.W_OK):
+        return finished  # where no lock can be written, nothing runs
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # A second process on the same cell waits here and then finds it finished.

@@ -6,6 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 
+from lape_bench.core.parent_watch import end_with_parent
 from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.runner import RunOptions
@@ -94,7 +95,8 @@ class _Processes:
 
 def _new_process() -> ProcessPoolExecutor:
     # Spawned, because a forked torch inherits locks of threads that it does not have.
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    # A cell that is under way when the sweep is killed is taken up by the next one.
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
 
 
 def _run_quietly(planned: PlannedCell, options: RunOptions) -> CellOutcome:

@@ -4,7 +4,6 @@ A `Coordinator` is an actor on the machine that starts the sweep; the other clas
 """
 
 import shutil
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from lape_bench.core.paths import PART, new_file
+from lape_bench.core.paths import new_file, part_folder
 from lape_bench.core.progress import Progress, Running
 from lape_bench.runtime.artifacts import METADATA, intact_metadata
 
@@ -76,7 +75,7 @@ class Coordinator:
         """Return a folder to write an artifact's files to."""
         parent = self._cache / kind
         parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkdtemp(dir=parent, prefix=PART)
+        return str(part_folder(parent))
 
     def write(self, part: str, file: str, content: bytes) -> None:
         """Add to the end of a file."""

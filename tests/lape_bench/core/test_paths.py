@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import pytest
 
 from lape_bench.core import paths
 from lape_bench.core.errors import UserError
+from lape_bench.core.leftovers import is_left_over, process_tag
 from lape_bench.core.paths import home, new_file, staged_folder
 
 
@@ -69,3 +72,46 @@ def test_a_file_that_is_missing_elsewhere_is_not_taken_for_a_place_that_cannot_b
         staged_folder(tmp_path / "file" / "kind"),
     ):
         pass
+
+
+def killed_process(*lines: str) -> None:
+    """Have a process run some lines and then end without cleaning up."""
+    code = "\n".join([*lines, "import os; os._exit(0)"])
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_killed_process_of_this_machine_left_is_removed_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    killed_process(
+        "from pathlib import Path",
+        "from lape_bench.core.paths import new_file, staged_folder",
+        f"folder = staged_folder(Path({str(tmp_path)!r})); folder.__enter__()",
+        f"file = new_file(Path({str(tmp_path)!r}, 'a[1].txt')); file.__enter__()",
+    )
+    assert len(list(tmp_path.iterdir())) == 2
+    with staged_folder(tmp_path) as mine:
+        with staged_folder(tmp_path):
+            pass
+        assert list(tmp_path.glob(".part-*")) == [mine.path], "that of a process that runs stays"
+    with new_file(tmp_path / "a[1].txt") as mine_too:
+        with new_file(tmp_path / "a[1].txt"):
+            pass
+        assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a[1].txt", mine_too])
+    assert [path.name for path in tmp_path.iterdir()] == ["a[1].txt"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".part-abc",
+        ".part-00000000-1-2-abc",  # of another machine
+        ".part-{kernel}-{pid}-{started}-abc",
+        ".part-{kernel}-{pid}-0-abc",  # of a machine that does not tell when processes started
+    ],
+)
+def test_what_may_belong_to_a_process_that_runs_is_no_leftover(name: str) -> None:
+    kernel, pid, started, _ = process_tag().split("-")
+    assert not is_left_over(name.format(kernel=kernel, pid=pid, started=started))
+    other = f".part-{kernel}-{pid}-{int(started) + 1}-abc"
+    assert is_left_over(other), "its number was given to another process"

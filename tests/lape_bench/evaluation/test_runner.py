@@ -323,6 +323,16 @@ def test_results_that_cannot_be_written_are_a_user_error(
         run_cell(floor_cell(), options(tmp_path / "file" / "results"), progress)
 
 
+def test_a_finished_cell_in_a_folder_that_may_only_be_read_is_found(
+    synthetic: Path, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run_cell(floor_cell(), options(tmp_path), progress)
+    (folder_of(record, tmp_path) / ".lock").unlink(missing_ok=True)
+    monkeypatch.setattr(runner.os, "access", lambda path, mode: mode != runner.os.W_OK)
+    monkeypatch.setattr(runner, "FileLock", None)
+    assert run_cell(floor_cell(), options(tmp_path), progress) == record
+
+
 def test_a_plan_holds_every_combination_once() -> None:
     cells = expand_grid(
         [("supervised", {"width": 32}), ("log-mel-statistics", {})],

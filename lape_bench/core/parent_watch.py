@@ -1,0 +1,21 @@
+"""A worker process ends when the process that started it has ended, however that ended.
+
+A module of its own without slow imports, since a worker runs this first.
+"""
+
+import os
+import threading
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its parent has ended, also if that was killed."""
+    parent = parent_process()
+    assert parent is not None, "multiprocessing started this process"
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()
