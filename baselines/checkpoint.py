@@ -9,11 +9,11 @@ below its names; heads beside it are left alone.
 The width is that of the tensors; 64 mel bands are expected. The log-mels are those that the encoder is taken to have been
 trained on: of the two published layouts librosa's, which LAPE computes, and of which BYOL-A's code says that its published
 weights were trained on them; weights that BYOL-A's code has trained since are on torchaudio's, which the setting `mel_scale`
-names. They are normalized on the train clips of the task, as BYOL-A does it; a file of ours brings front end and statistics that
-its encoder was trained with.
+names. A file of ours brings the front end that its encoder was trained with. Log-mels are normalized with the statistics of the
+task's train windows, as in BYOL-A's evaluation.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -56,7 +56,6 @@ LAPE = {
 LAYOUTS = (BYOL_A, LAPE, OURS)
 # What the published code adds to the power before the logarithm.
 EPSILON = torch.finfo(torch.float32).eps
-STATISTICS = ("log_mel.mean", "log_mel.std")
 FIRST = "blocks.0.0"  # the convolution that every AudioNTT begins with
 
 
@@ -119,10 +118,9 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
         required = {name for name in own if not name.startswith("log_mel.")}
         taken = {
             name: checkpoint.tensors[checkpoint.prefix + checkpoint.name_in_file(name)]
-            for name in required | set(STATISTICS)
+            for name in required
             if checkpoint.prefix + checkpoint.name_in_file(name) in checkpoint.tensors
         }
-        self.has_statistics = set(STATISTICS) <= taken.keys()
         missing = required - taken.keys()
         refuse_missing(map(checkpoint.name_in_file, missing), allowed, where)
         self._refuse_left_over(checkpoint, required, where)
@@ -132,11 +130,6 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
             "encoder_tensors_matched": float(len(required - missing)),
             "file_tensors_not_of_encoder": float(len(checkpoint.tensors) - len(taken)),
         }
-
-    def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Fit the normalization to train clips, unless the file holds one."""
-        if not self.has_statistics:
-            super().fit_features(batches)
 
     @staticmethod
     def _refuse_left_over(checkpoint: CheckpointTensors, required: set[str], where: str) -> None:

@@ -2,8 +2,8 @@
 
 The harness gives a system the train and validation clips of a task and a run context, and later clips to score.
 Nothing that it hands over leads to the label of a test clip, or to the label of a train clip that is not labeled: audio is
-copied, clips go by numbers, and scores are matched with labels outside. This is a promise about what is handed over: a
-plug-in is its user's code and could read the disk. Clips still come in the order of the manifest, which follows their names.
+copied, clips go by numbers in a random order, and scores are matched with labels outside. This is a promise about what is
+handed over: a plug-in is its user's code and could read the disk.
 """
 
 import logging
@@ -54,10 +54,13 @@ class LabeledClips:
     Attributes:
         clips: the audio.
         labels: index into the target's classes, shape (clips,), int64, on the CPU.
+        groups: number of each clip's group, such as its speaker, shape (clips,), int64, on the CPU. A clip without a group is
+            a group of its own.
     """
 
     clips: Clips
     labels: Tensor
+    groups: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ class TrainingData:
 
     Attributes:
         train: the audio of the whole train split, for stages that use no label. The ID of a clip is its position.
-        labeled: the share of it whose labels may be used; a clip has the same ID as in `train`.
-        validation: what may be selected on; none where nothing is selected.
+        labeled: the label budget, clips of it whose labels may be used to train and to select; a clip has the same ID as in
+            `train`.
+        validation: further labeled clips that may be selected on; None unless the budget is of that variant.
     """
 
     train: Clips
@@ -224,8 +228,10 @@ class TrainingSummary(Config):
     Attributes:
         curves: the learning curve of each stage, one mapping a logged epoch, such as
             {"fine-tuning": ({"epoch": 1, "loss": 2.9, "validation": 0.21},)}.
-        decided: what was chosen, and on which split, such as {"epoch 11 of 12": "validation"}.
-        validation: the target's metric on validation, of what was chosen; none where it was not scored.
+        selection: what was selected, and how, such as {"C = 0.01": "5-fold cross-validation of 180 labeled clips"}.
+        selection_clips: how many labels were looked at for it; 0 if nothing was selected.
+        validation: the target's metric in selection, of what was selected; None if nothing was scored.
+        warnings: what makes the score doubtful, a sentence each.
         clusters: which cluster each train clip was put in, where the system formed any; the harness holds
             them against the labels.
         diagnosis: numbers that help to see why a score came out, by name.
@@ -233,6 +239,8 @@ class TrainingSummary(Config):
 
     curves: dict[str, Curve] = Field(default_factory=dict)
     selection: dict[str, str] = Field(default_factory=dict)
+    selection_clips: int = 0
+    warnings: tuple[str, ...] = ()
     validation: float | None = None
     clusters: tuple[int, ...] | None = None
     diagnosis: dict[str, float | tuple[int, ...]] = Field(default_factory=dict)
@@ -265,11 +273,6 @@ class System(ABC):
     def with_smoke_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Lay settings over `smoke_settings` ones."""
         return merge(cls.smoke_settings, given)
-
-    @property
-    def uses_validation(self) -> bool:
-        """Whether anything is chosen on validation; where not, none is held out of train."""
-        return True
 
     @property
     def system_versions(self) -> dict[str, int]:

@@ -33,13 +33,13 @@ def test_a_board_holds_the_cells_of_its_sweep_file(table: Path) -> None:
             json.dumps(dict(sorted(flatten(c.settings).items()))),
             c.task,
             c.protocol,
-            c.label_fraction,
+            c.labels,
             c.seed,
             c.fold,
         )
         for c in grid.cells()
     }
-    keys = ["name", "settings", "task", "protocol", "label_fraction", "seed", "fold"]
+    keys = ["name", "settings", "task", "protocol", "labels", "seed", "fold"]
     found = [*load_results([table]).cells[keys].itertuples(index=False, name=None)]
     assert len(found) == len(set(found))
     assert not wanted - set(found)
@@ -55,7 +55,7 @@ def test_the_readme_s_table_of_every_baseline_is_that_of_the_board(cells: DataFr
         name, *figures = [word.strip() for word in row.split("|")[1:-1]]
         told[name.split("`")[1]] = figures
     assert set(told) == set(cells["name"]) - {"log-mel-statistics"}  # the floor stands elsewhere
-    groups = cells.groupby(["name", "task", "protocol", "label_fraction"])["accuracy"]
+    groups = cells.groupby(["name", "task", "protocol", "labels"])["accuracy"]
     means, deviations = 100 * groups.mean(), 100 * groups.std()
     parameters = (
         cells.groupby("name")["encoder_parameters"].unique().map(lambda all_of: all_of.item())
@@ -82,7 +82,7 @@ def test_a_probe_of_an_upstream_is_above_that_of_its_random_encoder(
     probes = cells[
         (cells["task"] == "asc-keywords")
         & (cells["protocol"] == "linear")
-        & (cells["label_fraction"] == 0.1)
+        & (cells["labels"] == "10%")
     ]
     means = probes.groupby("name")["accuracy"].mean()
     assert means[upstream] > means[RANDOM_ENCODER.get(upstream, "supervised")]

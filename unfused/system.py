@@ -28,10 +28,9 @@ from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
 from lape_bench.learning.systems.encoder_system import DOWNSTREAM, PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.pretrained_system import PretrainedUpstream, load_upstream
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
-from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
-from lape_bench.learning.training.inference import average_by_clip
+from lape_bench.learning.training.inference import average_by_clip, fit_normalization
 from lape_bench.learning.training.pretrain import STAGE as PRETRAINING
 from lape_bench.runtime.artifacts import Artifact
 from lape_bench.system import Cell, RunContext, TrainingSummary
@@ -102,7 +101,7 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
 class Unfused(SpectrogramSystem):
     """A student with random weights, taught by a teacher's clusters."""
 
-    version = 3  # 1 gave the student each clip at its own level; 2 could part clips that are equal within rounding
+    version = 4  # 3 normalized log-mels with the statistics of whole, unpadded clips
     Settings: ClassVar[type[ProbeConfig]] = UnfusedConfig
     smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {
         "student_width": 128,
@@ -159,6 +158,8 @@ class Unfused(SpectrogramSystem):
         kind = load_upstream(self.settings.teacher)
         teacher_settings = kind.Settings.model_validate(self.settings.teacher_settings)
         teacher = kind.load_or_pretrain(teacher_settings, train, context)
+        window_seconds = self.target.window_seconds
+        fit_normalization(teacher.encoder, train, window_seconds, context)
         curves = {PRETRAINING: teacher.curve}
         if self.settings.downstream_encoder == "teacher":
             return PretrainedEncoder(
@@ -166,6 +167,7 @@ class Unfused(SpectrogramSystem):
             )
         labels, origin = self._pseudo_labels(teacher, train, context)
         student, training = self._student(teacher, labels, origin, train, context)
+        fit_normalization(student.encoder, train, window_seconds, context)
         sizes = torch.bincount(labels, minlength=self.settings.clusters)
         summary = TrainingSummary(
             curves=curves | {stage_3.STAGE: tuple(training["curve"])},
@@ -272,8 +274,7 @@ class Unfused(SpectrogramSystem):
             if self.settings.student_start == "teacher":
                 encoder.load_state_dict(teacher.encoder.state_dict())
             else:
-                batches = whole_clip_batches(train, context.device)
-                encoder.fit_features(waveforms for _, waveforms in batches)
+                fit_normalization(encoder, train, config.window_seconds, context)
             n_mels, frames = encoder.feature_shape(config.window_seconds)
             views = Views((n_mels, frames), len(train)).to(context.device)
             curve = stage_3.distill(student, views, train, labels, config, context)

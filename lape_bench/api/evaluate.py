@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lape_bench.core.config import merge
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.label_budget import ValidationLabels, label_budgets
 from lape_bench.core.paths import manifest_path
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import all_cards, load_card, suite_tasks, synthetic
@@ -50,7 +51,9 @@ def evaluate(
     suite: str | None = None,
     data: str = "real",
     protocol: str | Sequence[str] | None = None,
-    label_fractions: float | Sequence[float] = 1.0,
+    label_fractions: float | Sequence[float] = (),
+    shots: int | Sequence[int] = (),
+    validation_labels: ValidationLabels = "budget",
     seeds: int = 1,
     fold: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -79,7 +82,10 @@ def evaluate(
         data: "real", or "synthetic" for the generated version of each task.
         protocol: "finetune", "linear", "mlp", "knn", or a list; None: each system's first. A system skips protocols that it
             does not have, unless it has none of them.
-        label_fractions: shares of the train labels, in (0, 1].
+        label_fractions: shares of the train labels, in (0, 1]; without it and `shots`, all labels.
+        shots: numbers of labels a class.
+        validation_labels: "budget": what is selected is selected on labels of the budget; "all": on a fully labeled
+            validation set beside it.
         seeds: how many, from 0.
         fold: the one fold to run; None: all.
         settings: of every system, nested, such as `{"finetune": {"epochs": 12}}`.
@@ -103,8 +109,8 @@ def evaluate(
     Example:
         >>> import lape_bench as lb
         >>> results = lb.evaluate("log-mel-statistics", tasks="synthetic-sounds", label_fractions=[0.1, 1.0])
-        >>> results.leaderboard()[["label_fraction", "system"]].to_dict("list")
-        {'label_fraction': [0.1, 1.0], 'system': ['log-mel-statistics', 'log-mel-statistics']}
+        >>> results.leaderboard()[["labels", "system"]].to_dict("list")
+        {'labels': ['10%', '100%'], 'system': ['log-mel-statistics', 'log-mel-statistics']}
         >>> results.problems
         []
     """
@@ -123,7 +129,7 @@ def evaluate(
             systems,
             chosen.names,
             _as_list(protocol or ()),
-            _as_list(label_fractions),
+            label_budgets(_as_list(label_fractions), _as_list(shots), validation_labels),
             seeds,
             fold,
             show,
@@ -190,7 +196,7 @@ def plan_items(
     systems: Sequence[tuple[str, dict[str, Any]]],
     tasks: Sequence[str],
     protocols: Sequence[str],
-    label_fractions: Sequence[float],
+    labels: Sequence[str],
     seeds: int,
     fold: int | None,
     progress: Progress,
@@ -203,12 +209,9 @@ def plan_items(
     from lape_bench.evaluation.plan import expand_grid, resolve
     from lape_bench.sweep.grid import PlannedItem
 
-    for fraction in label_fractions:
-        if not 0 < fraction <= 1:
-            raise UserError(f"the label fraction is {fraction}", allowed="above 0, at most 1")
     if seeds < 1:
         raise UserError(f"the number of seeds is {seeds}", allowed="1 or more")
-    cells = expand_grid(systems, tasks, protocols, label_fractions, seeds, fold)
+    cells = expand_grid(systems, tasks, protocols, labels, seeds, fold)
     return [PlannedItem(resolve(cell, progress).planned) for cell in cells]
 
 

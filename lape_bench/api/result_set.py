@@ -16,7 +16,7 @@ from lape_bench.results.load import Results
 
 PERCENTAGES = {"score": "score_percent", "std": "std_percent", "interval": "ci95_percent"}
 COLUMNS = [
-    "task", "protocol", "label_fraction", "system", "rank_best", "rank_worst", *PERCENTAGES.values(),
+    "task", "protocol", "labels", "system", "rank_best", "rank_worst", *PERCENTAGES.values(),
     "interval_over", "metric", "seeds", "folds", "complete", "parameters", "encoder_parameters", "minutes",
 ]  # fmt: skip
 
@@ -43,12 +43,12 @@ class ResultSet(Results):
         return [self.predictions[index].folder for index in sorted(self.predictions)]
 
     def leaderboard(self) -> pd.DataFrame:
-        """Rank systems on each task, protocol and label fraction.
+        """Rank systems on each task, protocol and label budget.
 
         Returns:
             One row a system, best first on each board, with the columns:
 
-            - `task`, `protocol`, `label_fraction`: the board. Synthetic audio is marked in the task's name.
+            - `task`, `protocol`, `labels`: the board. Synthetic audio is marked in the task's name.
             - `system`: its name, with the settings that differ from its defaults.
             - `rank_best`, `rank_worst`: the ranks it may have, by a test over groups of clips and over seeds. Missing if
               a board has one system, or one seed.
@@ -74,7 +74,7 @@ class ResultSet(Results):
         b: str,
         task: str,
         protocol: str | None = None,
-        label_fraction: float | None = None,
+        labels: str | None = None,
         data: str | None = None,
         clips: int = 10,
         margin: float | None = None,
@@ -86,7 +86,7 @@ class ResultSet(Results):
             b: the other one.
             task: the task, or task@variant.
             protocol: "finetune", "linear", "mlp" or "knn"; None: the one that both were run by.
-            label_fraction: share of the train labels; None: the one that both have.
+            labels: label budget, such as "10%" or "5-shot"; None: the one that both have.
             data: "real" or "synthetic"; None: the one that both have.
             clips: how many of the clips that only one system has right to name, most frequent first.
             margin: points that `a` may be worse by, such as 2.0; None: test for a difference only.
@@ -100,7 +100,7 @@ class ResultSet(Results):
         """
         self._insist_on_cells()
         return compare.compare(
-            find_pair(self, a, b, task, protocol, label_fraction, data),
+            find_pair(self, a, b, task, protocol, labels, data),
             clips,
             None if margin is None else margin / 100,
         )

@@ -9,13 +9,12 @@ import typer
 from lape_bench.cli.options import ChosenSystems, Sources, print_table
 from lape_bench.cli.reports import load_finished, only_complete
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.label_budget import LabelBudget
 
 app = typer.Typer()
 
 
-@app.command(
-    epilog="Example: bench compare unfused delores-s --task asc-keywords --label-fraction 0.1"
-)
+@app.command(epilog="Example: bench compare unfused delores-s --task asc-keywords --labels 10%")
 def compare(
     systems: Annotated[
         list[str],
@@ -32,8 +31,9 @@ def compare(
         str | None,
         typer.Option(help="finetune, linear, mlp or knn; default: the one both were run by."),
     ] = None,
-    label_fraction: Annotated[
-        float | None, typer.Option(help="Share of the train labels; default: the one both have.")
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Label budget, such as 10% or 5-shot; default: the one both have."),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="real or synthetic; default: the one both have.")
@@ -73,7 +73,7 @@ def compare(
     first, *others = systems
     share = None if margin is None else margin / 100
     pairs = [
-        [find_pair(results, first, other, name, protocol, label_fraction, data) for name in task]
+        [find_pair(results, first, other, name, protocol, labels, data) for name in task]
         for other in others
     ]
     comparisons = [comparing.compare(pair, clips, share) for of_two in pairs for pair in of_two]
@@ -105,12 +105,12 @@ def ranks(
     system: ChosenSystems = None,
     out: Sources = None,
 ) -> None:
-    """Rank systems over tasks, and sum up their label fractions.
+    """Rank systems over tasks, and sum up their label budgets.
 
     Average ranks count tasks that every system has; where there are too few, the systems with the most in common
     are ranked. Those whose difference is below Nemenyi's critical one share a letter. Friedman's p is by
     permutation for fewer than 4 systems or 5 tasks. The area under the curve of scores over the logarithm of the
-    label fraction is a mean score.
+    label budget is a mean score.
     """
     # scipy.stats and pandas are slow to import.
     from lape_bench.report import leaderboard as boards
@@ -126,8 +126,8 @@ def ranks(
     board = select_systems(board.assign(display_name=system_display_names(board)), system or [])
     board = board.assign(task=task_display_names(board), system=board["display_name"])
     board = only_complete(board)
-    for (_, protocol, fraction), part in board.groupby(["data", "protocol", "label_fraction"]):
-        where = f"{protocol}, {fraction:.3g} of the labels"
+    for (_, protocol, labels), part in board.groupby(["data", "protocol", "labels"]):
+        where = f"{protocol}, {LabelBudget.parse(labels).description}"
         some = average_ranks.with_common_tasks(part)
         if some and (others := sorted({*part["system"]} - {*some})):
             why = "too few tasks in common with the others"

@@ -9,6 +9,7 @@ import typer
 from lape_bench.cli.options import ChosenSystems, Sources
 from lape_bench.cli.reports import load_finished, only_complete
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.label_budget import LabelBudget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-OF_BOARDS = ("parameters", "seconds", "label-fractions", "critical-difference")
+OF_BOARDS = ("parameters", "seconds", "labels", "critical-difference")
 OF_RECORDS = ("confusion", "curves", "embeddings")
 
 
@@ -38,8 +39,9 @@ def figure(
     protocol: Annotated[
         list[str] | None, typer.Option(help="Only this protocol; may be repeated.")
     ] = None,
-    label_fraction: Annotated[
-        list[float] | None, typer.Option(help="Only this share of labels; may be repeated.")
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this label budget, such as 10% or 5-shot; may be repeated."),
     ] = None,
     tsne: Annotated[
         bool, typer.Option("--tsne", help="Embeddings by t-SNE in place of PCA.")
@@ -54,7 +56,11 @@ def figure(
     check_suffix(file)
     if tsne and kind != "embeddings":
         raise UserError("--tsne goes with 'bench figure embeddings RECORD' alone")
-    chosen = {"task": task, "protocol": protocol, "label_fraction": label_fraction}
+    chosen = {
+        "task": task,
+        "protocol": protocol,
+        "labels": labels and [str(LabelBudget.parse(text)) for text in labels],
+    }
     if kind in OF_BOARDS:
         if record is not None:
             raise UserError(
@@ -68,7 +74,7 @@ def figure(
     if out or system or any(chosen.values()):
         raise UserError(
             f"'bench figure {kind}' shows one record; --out, --system, --task, --protocol and "
-            "--label-fraction choose from boards",
+            "--labels choose from boards",
             next_step=next_step,
         )
     if record is None:
@@ -81,14 +87,14 @@ def _board_figure(
     kind: str,
     sources: list[Path],
     systems: list[str],
-    chosen: dict[str, list[str] | list[float] | None],
+    chosen: dict[str, list[str] | None],
 ) -> "Figure":
     from lape_bench.report.display_names import (
         select_systems,
         system_display_names,
         task_display_names,
     )
-    from lape_bench.report.figures import cost, label_fractions
+    from lape_bench.report.figures import cost, label_curves
     from lape_bench.report.figures.style import marks
     from lape_bench.report.leaderboard import leaderboard
 
@@ -101,8 +107,8 @@ def _board_figure(
     board = select_systems(board, systems)
     board = board.assign(system=board["display_name"])
     board = only_complete(board)
-    if kind == "label-fractions":
-        return label_fractions.label_fraction_curves(board, system_marks)
+    if kind == "labels":
+        return label_curves.label_curves(board, system_marks)
     if kind == "critical-difference":
         return _critical_difference(board.assign(task=task_display_names(board)))
     cost_of = cost.parameters if kind == "parameters" else cost.seconds
@@ -114,18 +120,18 @@ def _critical_difference(board: "pd.DataFrame") -> "Figure":
     from lape_bench.report.figures.style import marks
     from lape_bench.report.stats.average_ranks import rank_over_tasks
 
-    kinds = board[["data", "protocol", "label_fraction"]].drop_duplicates()
+    kinds = board[["data", "protocol", "labels"]].drop_duplicates()
     if len(kinds) > 1:
         known = [f"{data} {protocol} {part:.3g}" for data, protocol, part in kinds.to_numpy()]
         raise UserError(
             f"these boards are of several kinds ({', '.join(known)}), and ranks are within one",
-            next_step="choose by --protocol, --label-fraction and --out",
+            next_step="choose by --protocol, --labels and --out",
         )
     ranking = rank_over_tasks(board)
     if ranking.left_out:
         print(f"left out: not every system has {', '.join(ranking.left_out)}", file=sys.stderr)
-    ((_, protocol, fraction),) = kinds.to_numpy()
-    title = f"{protocol}, {100 * fraction:.3g} % of labels: {', '.join(ranking.tasks)}"
+    ((_, protocol, budget),) = kinds.to_numpy()
+    title = f"{protocol}, {LabelBudget.parse(budget).description}: {', '.join(ranking.tasks)}"
     return critical_difference_diagram(
         ranking.systems, ranking.average, marks(ranking.systems), title
     )

@@ -1,14 +1,18 @@
 """Options that several commands share, and how a table is printed."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
+from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import label_budgets
 from lape_bench.core.paths import remove_leftovers
 from lape_bench.core.progress import Progress, show_messages
 
+Number = TypeVar("Number", int, float)
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch and stage.")]
 Out = Annotated[Path, typer.Option(help="Folder of the records.")]
@@ -19,6 +23,18 @@ Sources = Annotated[
 ChosenSystems = Annotated[
     list[str] | None,
     typer.Option("--system", help="Only this one, as the leaderboard names it; may be repeated."),
+]
+LabelFractions = Annotated[
+    str | None,
+    typer.Option(help="Shares of the train labels, such as 0.1 or 0.01,0.1,1; default: all."),
+]
+Shots = Annotated[str | None, typer.Option(help="Labels a class, such as 5 or 1,5,10.")]
+ValidationLabelsOption = Annotated[
+    str,
+    typer.Option(
+        "--validation-labels",
+        help="budget: selection sees the budget's labels alone; all: those of a validation set.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -37,6 +53,31 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task; 'bench ta
 SystemName = Annotated[
     str, typer.Argument(metavar="SYSTEM", help="A system; 'bench systems' lists them.")
 ]
+
+
+def given_budgets(
+    label_fraction: str | None, shots: str | None, validation_labels: str
+) -> list[str]:
+    """Return the label budgets that the options name.
+
+    Raises:
+        UserError: one is not a number, or out of range.
+    """
+    return label_budgets(
+        _numbers("--label-fraction", label_fraction, float),
+        _numbers("--shots", shots, int),
+        validation_labels,  # type: ignore[arg-type]  # checked there
+    )
+
+
+def _numbers(option: str, text: str | None, kind: Callable[[str], Number]) -> list[Number]:
+    """Read numbers with commas between them."""
+    try:
+        return [kind(part) for part in text.split(",")] if text is not None else []
+    except ValueError as error:
+        raise UserError(
+            f"{option} is '{text}'", allowed="a number, or several with commas between them"
+        ) from error
 
 
 def start_progress(quiet: bool, verbose: bool = False) -> Progress:

@@ -60,8 +60,8 @@ def report(
     protocol: Annotated[
         str | None, typer.Option(help="With --paper: finetune, linear, mlp or knn.")
     ] = None,
-    label_fraction: Annotated[
-        float | None, typer.Option(help="With --paper: share of the train labels.")
+    labels: Annotated[
+        str | None, typer.Option(help="With --paper: label budget, such as 10% or 5-shot.")
     ] = None,
     published: Annotated[
         list[Path] | None,
@@ -77,7 +77,7 @@ def report(
 
     Of cells that were kept as a table only (--format cells), the scores stand as they were written.
     """
-    of_paper = {"suite": suite, "protocol": protocol, "label_fraction": label_fraction}
+    of_paper = {"suite": suite, "protocol": protocol, "labels": labels}
     chosen = {key: value for key, value in of_paper.items() if value is not None}
     paper_options = [
         *chosen,

@@ -18,12 +18,16 @@ from lape_bench.cli.options import (
     Audit,
     Device,
     Force,
+    LabelFractions,
     Out,
     PrecisionName,
     Quiet,
     Settings,
+    Shots,
     Threads,
+    ValidationLabelsOption,
     Verbose,
+    given_budgets,
     print_table,
     start_progress,
 )
@@ -39,7 +43,7 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Example: bench run --system supervised --task asc-keywords --seeds 3 --label-fraction 0.1"
+    epilog="Example: bench run --system supervised --task asc-keywords --seeds 3 --shots 1,5,10"
 )
 def run(
     system: Annotated[
@@ -58,7 +62,9 @@ def run(
     protocol: Annotated[
         str | None, typer.Option(help="finetune, linear, mlp or knn; default: the system's own.")
     ] = None,
-    label_fraction: Annotated[float, typer.Option(help="Share of the train labels used.")] = 1.0,
+    label_fraction: LabelFractions = None,
+    shots: Shots = None,
+    validation_labels: ValidationLabelsOption = "budget",
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds, from 0.")] = 1,
     fold: Annotated[int | None, typer.Option(help="One fold; default: all.")] = None,
     settings: Settings = None,
@@ -92,7 +98,7 @@ def run(
         [(name, changed) for name in dict.fromkeys(system or ["supervised"])],
         chosen.names,
         [protocol] if protocol else [],
-        [label_fraction],
+        given_budgets(label_fraction, shots, validation_labels),
         seeds,
         fold,
         progress,

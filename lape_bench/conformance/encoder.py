@@ -26,7 +26,7 @@ from lape_bench.conformance.harness import Harness
 from lape_bench.core.errors import FAILURES, summarize_error
 from lape_bench.learning.encoders.base import Encoder, check_embeddings, full_lengths
 from lape_bench.learning.systems.encoder_system import EncoderSystem
-from lape_bench.learning.training.batches import whole_clip_batches
+from lape_bench.learning.training.inference import fit_normalization
 from lape_bench.system import RunContext
 
 GROUP = "encoder"
@@ -139,8 +139,9 @@ def _embeds(subject: _Subject) -> str:
             f"{_some(lazy)} have no shape before the first batch, and what was saved cannot be loaded into them; give Lazy "
             "layers their input size"
         )
-    audio = whole_clip_batches(subject.clips, subject.context.device)
-    subject.encoder.fit_features(waveforms for _, waveforms in audio)
+    fit_normalization(
+        subject.encoder, subject.clips, subject.system.target.window_seconds, subject.context
+    )
     windows = subject.windows()
     for batch in (windows, windows[:1]):
         try:

@@ -52,7 +52,7 @@ def load_check_data(rate: int, progress: Progress) -> CheckData:
         place = np.flatnonzero(table["split"] == name)
         by_class = table.iloc[place].groupby("label").indices.values()
         rows = np.concatenate([place[rows[: CLIPS_A_CLASS[name]]] for rows in by_class])
-        return LabeledClips(clips.select(rows).numbered(), labels[rows])
+        return LabeledClips(clips.select(rows).numbered(), labels[rows], torch.arange(len(rows)))
 
     return CheckData(*(side(name) for name in CLIPS_A_CLASS))
 
@@ -72,8 +72,7 @@ class Harness:
     ) -> None:
         self.make, self.folder, self.test = make, folder, clips.test
         self.device, self.precision = compute.resolve()
-        validation = clips.validation if make().uses_validation else None
-        self.data = TrainingData(clips.train.clips, clips.train, validation)
+        self.data = TrainingData(clips.train.clips, clips.train, None)
 
     def context(self, name: str, device: torch.device | None = None) -> RunContext:
         """Return the context of a run with a work folder of this name."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import STORE_RATE, Clips
 from lape_bench.data.catalog import load_card, suite_tasks, task_names
@@ -99,9 +100,8 @@ class Task:
         self,
         fold: int | None = None,
         seed: int = 0,
-        label_fraction: float = 1.0,
+        labels: str = "100%",
         sample_rate: int = STORE_RATE,
-        validation: bool = True,
     ) -> TaskSplit:
         """Return the audio and labels of a split, the same that a system gets in a run.
 
@@ -109,32 +109,30 @@ class Task:
 
         Args:
             fold: the fold to test on, from 1; None for a task with an official split.
-            seed: of the run; it draws the labels of a fraction, and validation if the task has no such split.
-            label_fraction: share of the train labels, in (0, 1].
+            seed: of the run; it draws the labels of a budget, and its validation set if the task has none.
+            labels: label budget, such as "10%" or "5-shot"; "10%+validation" has a validation set beside it.
             sample_rate: Hz; the audio is resampled to it once and kept.
-            validation: False keeps in train what would be held out of it, as for a system that selects nothing.
 
         Raises:
             UserError: the task is not prepared, has no such fold, or has folds and none is given; or
-                `label_fraction` is out of range.
+                `labels` is no label budget.
 
         Example:
             >>> import lape_bench as lb
-            >>> split = lb.get_task("synthetic-sounds").load_split(label_fraction=0.5)
+            >>> split = lb.get_task("synthetic-sounds").load_split(labels="50%")
             >>> waveform, label = split.train[0]
             >>> waveform.dtype, split.sample_rate, split.classes[label] in split.classes
             (dtype('float32'), 16000, True)
         """
         card = self.card
-        if not 0 < label_fraction <= 1:
-            raise UserError(f"label_fraction is {label_fraction}", allowed="above 0, at most 1")
+        budget = LabelBudget.parse(labels)
         if fold is None and card.split.folds:
             raise UserError(
                 f"{card.reference} has {card.split.folds} folds, and none is given",
                 next_step=f"give fold=1 to {card.split.folds}, and average over all of them",
             )
         manifest = ensure_prepared(card, Progress(quiet=True))
-        split = make_split(manifest, card, fold or 0, seed, label_fraction, validation)
+        split = make_split(manifest, card, fold or 0, seed, budget)
         clips = manifest.open_clips(sample_rate)
         labeled, unlabeled = split.labeled, np.setdiff1d(split.train, split.labeled)
         return TaskSplit(

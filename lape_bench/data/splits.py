@@ -1,7 +1,7 @@
 """Which clips a cell trains on, validates on and is tested on.
 
-Official splits and folds come from the manifest; a validation hold-out and the label fraction are
-drawn here, from the run's seed and the task alone, so that every system sees the same labels.
+Official splits and folds come from the manifest. The label budget is drawn here, from the run's seed and the task alone, so
+that every system sees the same labels.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,30 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.manifest import Manifest
 from lape_bench.task import TaskCard
 
-HELD_OUT = 0.1  # share of train that validates where the task has no validation split
+HELD_OUT = (
+    0.1  # share of train that validates if a validation set is asked for and the task has none
+)
+ALL_LABELS = LabelBudget()
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a manifest by what they are for, sorted, disjoint but for `labeled`.
+    """Rows of a manifest by what they are for, disjoint but for `labeled`.
+
+    Each side is in a random order that is the same in every cell of a task: the order of a manifest follows the names of the
+    clips, which often tell their classes.
 
     Attributes:
         train: clips whose audio may be trained on.
-        labeled: those of them whose labels may be used too.
-        validation: clips that selection sees; empty where nothing is selected.
+        labeled: those of them whose labels may be used too, to train and to select: the label budget.
+        validation: clips beside the budget whose labels selection may see; empty unless the budget is of that variant.
         test: clips that are scored once, at the end.
         validation_origin: "official", "held out of train" or "none".
     """
@@ -40,23 +47,18 @@ class Split:
 
 
 def make_split(
-    manifest: Manifest,
-    card: TaskCard,
-    fold: int,
-    seed: int,
-    label_fraction: float = 1.0,
-    uses_validation: bool = True,
+    manifest: Manifest, card: TaskCard, fold: int, seed: int, budget: LabelBudget = ALL_LABELS
 ) -> Split:
     """Draw the split of one cell.
+
+    The labels of a smaller budget are among those of a larger one of the same seed, and every system gets the same.
 
     Args:
         manifest: the task's clips.
         card: its card.
         fold: the fold to test on, from 1; 0 for an official split.
         seed: the run's seed.
-        label_fraction: share of train whose labels are used, in (0, 1].
-        selects: whether the system chooses anything on validation. Where it does not and the task has no
-            validation split of its own, holding clips out would only waste their labels: they stay in train.
+        budget: which labels may be used.
 
     Raises:
         UserError: the task has no such fold, or a side is empty.
@@ -68,27 +70,31 @@ def make_split(
         is_validation = np.zeros(len(clips), bool)
     else:
         is_validation = (clips["split"] == "val").to_numpy()
-    train = np.flatnonzero(~is_test & ~is_validation)
-    test, validation = np.flatnonzero(is_test), np.flatnonzero(is_validation)
+    train, test = np.flatnonzero(~is_test & ~is_validation), np.flatnonzero(is_test)
+    validation = np.flatnonzero(is_validation)
     if not len(train) or not len(test):
         raise UserError(
             f"{card.reference} has {len(train)} clips to train on and {len(test)} to test"
         )
     seeds = Seeds(seed, card.reference, fold)
-    origin = "official" if len(validation) else "held out of train"
-    # With a fraction of the labels nothing is gained by keeping all of train, and drawing from what is left
-    # after the hold-out gives every system the same labels.
-    if not len(validation) and (uses_validation or label_fraction < 1):
+    origin = "none"
+    if not budget.validation:
+        validation = validation[:0]
+    elif len(validation):
+        origin = "official"
+    else:
         held_out = hold_out(clips.iloc[train], seeds.numpy("validation"))
         train, validation = train[~held_out], train[held_out]
-    if not uses_validation:
-        validation = validation[:0]
-    if not len(validation):
-        origin = "none"
+        origin = "held out of train" if len(validation) else "none"
     labels = clips["label"].iloc[train].to_numpy()
     rank = label_order(labels, seeds.numpy("labels"))
-    labeled = train[take_fraction(rank, labels, label_fraction)]
-    return Split(train, labeled, validation, test, origin)
+    labeled = train[take_budget(rank, labels, budget)]
+    position = Seeds(0, card.reference).numpy("order of clips").permutation(len(clips))
+
+    def in_order(rows: Indices) -> Indices:
+        return rows[np.argsort(position[rows])]
+
+    return Split(in_order(train), in_order(labeled), in_order(validation), in_order(test), origin)
 
 
 def is_tested(manifest: Manifest, card: TaskCard, fold: int) -> NDArray[np.bool_]:
@@ -159,7 +165,7 @@ def _hold_out_clips(train: pd.DataFrame, random: np.random.Generator) -> NDArray
 
 
 def label_order(labels: NDArray[np.object_], random: np.random.Generator) -> Indices:
-    """Order clips so that a prefix of each class is its share of any label fraction.
+    """Order clips so that a prefix of each class is its part of any label budget.
 
     Returns:
         Rank of each clip within its class, shape (clips,), from 0.
@@ -169,10 +175,13 @@ def label_order(labels: NDArray[np.object_], random: np.random.Generator) -> Ind
     return pd.Series(position).groupby(labels).rank(method="first").to_numpy(np.int64) - 1
 
 
-def take_fraction(rank: Indices, labels: NDArray[np.object_], fraction: float) -> NDArray[np.bool_]:
-    """Take a share of each class by rank: at least one clip a class, nested from share to share."""
-    sizes = pd.Series(labels).map(pd.Series(labels).value_counts()).to_numpy()
-    return rank < np.maximum(1, np.round(fraction * sizes))
+def take_budget(
+    rank: Indices, labels: NDArray[np.object_], budget: LabelBudget
+) -> NDArray[np.bool_]:
+    """Take the first clips of each class by rank: at least one a class, nested from budget to budget."""
+    sizes = pd.Series(labels).value_counts()
+    counts = {label: budget.count(int(size)) for label, size in sizes.items()}
+    return rank < pd.Series(labels).map(counts).to_numpy(np.int64)
 
 
 def random_like(split: Split, labels: NDArray[np.object_], random: np.random.Generator) -> Split:

@@ -24,7 +24,6 @@ from lape_bench.records.record import RunRecord
 from lape_bench.runtime import artifacts
 
 KIND = "embeddings"
-NO_VALIDATION = "none"
 
 
 class Embedded(NamedTuple):
@@ -74,8 +73,7 @@ def embedded_clips(record: RunRecord) -> Embedded:
             f"{cell.task} was prepared anew since {cell.title} ran (another manifest hash)",
             next_step=f"run it again: '{again}'",
         )
-    uses_validation = record.validation_origin != NO_VALIDATION
-    split = make_split(manifest, card, cell.fold, cell.seed, cell.label_fraction, uses_validation)
+    split = make_split(manifest, card, cell.fold, cell.seed, cell.budget)
     sides = {
         "labeled train": split.labeled,
         "validation": split.validation,

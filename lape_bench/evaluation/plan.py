@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from lape_bench.core.config import changed_settings, validate
 from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
@@ -86,8 +87,7 @@ class ResolvedCell:
             self.card,
             cell.fold,
             cell.seed,
-            cell.label_fraction,
-            self.system.uses_validation,
+            cell.budget,
         )
 
 
@@ -178,8 +178,8 @@ def _plan(cell: Cell, progress: Progress) -> PlannedCell | ImpossibleCell:
 
 def _shared_artifacts(cell: Cell, system: System, manifest: Manifest) -> tuple[str, ...]:
     """Name the artifacts that other cells may need too."""
-    holds_out = system.uses_validation or cell.label_fraction < 1
-    train = partial(_train_name, cell.task, manifest.hash, cell.fold, cell.seed, holds_out)
+    validation = cell.budget.validation
+    train = partial(_train_name, cell.task, manifest.hash, cell.fold, cell.seed, validation)
     try:
         artifacts = system.shared_artifacts(cell, train)
         return tuple(json.dumps(artifact, sort_keys=True) for artifact in artifacts)
@@ -188,10 +188,11 @@ def _shared_artifacts(cell: Cell, system: System, manifest: Manifest) -> tuple[s
 
 
 @lru_cache(maxsize=4096)
-def _train_name(task: str, manifest_hash: str, fold: int, seed: int, holds_out: bool) -> str:
+def _train_name(task: str, manifest_hash: str, fold: int, seed: int, validation: bool) -> str:
     """Name the train audio of cells by a hash of its clips."""
     card = load_card(task)
-    rows = make_split(load_manifest(card), card, fold, seed, uses_validation=holds_out).train
+    budget = LabelBudget(validation=validation)
+    rows = make_split(load_manifest(card), card, fold, seed, budget).train
     return hashlib.sha256(manifest_hash.encode() + rows.tobytes()).hexdigest()
 
 
@@ -199,7 +200,7 @@ def expand_grid(
     systems: Sequence[tuple[str, dict[str, Any]]],
     tasks: Sequence[str],
     protocols: Sequence[str] = (),
-    label_fractions: Sequence[float] = (1.0,),
+    labels: Sequence[str] = ("100%",),
     seeds: int = 1,
     fold: int | None = None,
 ) -> list[Cell]:
@@ -210,7 +211,7 @@ def expand_grid(
         tasks: names, or name@variant.
         protocols: what to run; none for each system's own. A system skips those it does not have, unless it
             has none of them.
-        label_fractions: shares of the labels.
+        labels: label budgets, such as 10% and 5-shot.
         seeds: how many, from 0.
         fold: the one fold to run; none for all.
 
@@ -239,12 +240,12 @@ def expand_grid(
                     settings=settings,
                     task=card.reference,
                     protocol=protocol,
-                    label_fraction=fraction,
+                    labels=budget,
                     seed=seed,
                     fold=number,
                 )
                 for protocol in chosen
-                for fraction in label_fractions
+                for budget in labels
                 for seed in range(seeds)
                 for number in folds
             ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -351,6 +352,7 @@ class _EvaluationData:
     Attributes:
         clips: all of them, in the manifest's order.
         labels: index of the class of each, shape (clips,).
+        groups: number of the group of each, shape (clips,).
         split: rows of the sides.
         training: what the system may learn from.
         test: what it is scored on.
@@ -359,6 +361,7 @@ class _EvaluationData:
 
     clips: Clips
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
     split: Split
     training: TrainingData
     test: Clips
@@ -367,9 +370,11 @@ class _EvaluationData:
     @classmethod
     def open(cls, resolved: ResolvedCell, progress: Progress) -> "_EvaluationData":
         split, labels = resolved.split, _labels(resolved.manifest, resolved.card)
+        groups = _groups(resolved.manifest)
         clips = resolved.manifest.open_clips(resolved.system.sample_rate, progress)
-        training = _training_data(clips, labels, split)
-        return cls(clips, labels, split, training, clips.select(split.test), labels[split.test])
+        training = _training_data(clips, labels, groups, split)
+        test = clips.select(split.test)
+        return cls(clips, labels, groups, split, training, test, labels[split.test])
 
 
 def _keep_model(system: System, folder: Path) -> None:
@@ -394,13 +399,14 @@ def _test_results(
 ) -> dict[str, Any]:
     """Write the predictions, and return the fields of the record that say how the test went."""
     card, manifest, split = resolved.card, resolved.manifest, data.split
+    order = np.argsort(split.test)  # that of the manifest
     predictions_hash = write_predictions(
         folder,
-        list(data.test.ids),
-        data.test_labels,
-        log_probabilities,
+        [data.test.ids[place] for place in order],
+        data.test_labels[order],
+        log_probabilities[order],
         card.classes,
-        *manifest.groups_and_folds(split.test),
+        *manifest.groups_and_folds(split.test[order]),
     )
     sides = {
         "train": split.train,
@@ -438,6 +444,9 @@ def _training_facts(
     train_labels = data.labels[data.split.train]
     return {
         "selection": summary.selection,
+        "labels_for_training": len(data.split.labeled),
+        "labels_for_selection": summary.selection_clips,
+        "warnings": summary.warnings,
         "validation": summary.validation,
         "validation_origin": data.split.validation_origin,
         "curves": summary.curves,
@@ -532,7 +541,7 @@ def _audit(
     own_context = replace(
         context, work_folder=work, profiler=StageProfiler(context.device), artifacts=[]
     )
-    _trained(untrained, _training_data(data.clips, data.labels, split), own_context)
+    _trained(untrained, _training_data(data.clips, data.labels, data.groups, split), own_context)
     log_probabilities = _scored(untrained, data.clips.select(split.test), own_context)
     scores["random_split"] = metrics.score(log_probabilities, data.labels[split.test])
     return scores
@@ -550,14 +559,26 @@ def _labels(manifest: Manifest, card: TaskCard) -> NDArray[np.int64]:
     return np.array([number[label] for label in manifest.clips["label"]], np.int64)
 
 
-def _training_data(clips: Clips, labels: NDArray[np.int64], split: Split) -> TrainingData:
+def _groups(manifest: Manifest) -> NDArray[np.int64]:
+    """Return a number of each clip's group; a clip without a group gets one of its own."""
+    names = manifest.clips["group"].fillna("clip " + manifest.clips["clip_id"])
+    numbers: NDArray[np.int64] = pd.factorize(names)[0].astype(np.int64)
+    return numbers
+
+
+def _training_data(
+    clips: Clips, labels: NDArray[np.int64], groups: NDArray[np.int64], split: Split
+) -> TrainingData:
     """Return what a system may learn from, under numbers: the names of unlabeled clips may tell their class."""
 
     def side(indices: NDArray[np.int64], numbers: NDArray[np.int64]) -> LabeledClips:
         own = clips.select(indices).numbered(numbers)
-        return LabeledClips(own, torch.from_numpy(labels[indices]))
+        codes = np.unique(groups[indices], return_inverse=True)[1]
+        return LabeledClips(own, torch.from_numpy(labels[indices]), torch.from_numpy(codes))
 
-    labeled = side(split.labeled, np.searchsorted(split.train, split.labeled))
+    place = np.empty(len(clips), np.int64)
+    place[split.train] = np.arange(len(split.train))
+    labeled = side(split.labeled, place[split.labeled])
     same = len(split.labeled) == len(split.train)
     return TrainingData(
         train=labeled.clips if same else clips.select(split.train).numbered(),

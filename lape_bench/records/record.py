@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget, LabelBudgetText
 from lape_bench.core.paths import write_text
 from lape_bench.core.printable import is_printable, printable
 from lape_bench.core.regular_files import read_regular
@@ -23,7 +24,7 @@ from lape_bench.core.regular_files import read_regular
 SCHEMA_VERSION = 1
 MOST_BYTES = 2**24  # of a record
 LONGEST_NAME = 120  # characters of a folder's name; a system's argument may be a long path
-PROTOCOL_VERSION = 1  # raised whenever the protocol changes in a way that could change a score
+PROTOCOL_VERSION = 2  # raised whenever the protocol changes in a way that could change a score
 RECORD, PREDICTIONS, ERROR = "record.json", "predictions.parquet", "error.txt"
 MODEL = "model"  # a folder, if the model is kept
 WORK, LOCK = "work", ".lock"  # needed beside them only while a cell runs
@@ -40,11 +41,10 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # What control characters look like in JSON; it also matches a few harmless texts.
 UNSAFE_BYTES = re.compile(rb"\\[bfru]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e-\xae]|\xe2\x81[\xa6-\xa9]")
 ProtocolName = Literal["finetune", "linear", "mlp", "knn"]
-LabelFraction = Annotated[float, Field(gt=0, le=1, description="share of the train labels")]
 
 
 class Cell(Frozen):
-    """One run: a system on a task, by a protocol, with a label fraction, seed and fold."""
+    """One run: a system on a task, by a protocol, with a label budget, seed and fold."""
 
     system: str = Field(description="a registered name, KIND:ARGUMENT, or file.py:Class")
     settings: dict[str, Any] = Field(
@@ -52,9 +52,14 @@ class Cell(Frozen):
     )
     task: str = Field(description="name, or name@variant")
     protocol: ProtocolName
-    label_fraction: LabelFraction = 1.0
+    labels: LabelBudgetText = "100%"
     seed: int = Field(0, ge=0, lt=2**63)
     fold: int = Field(0, ge=0, le=10**6, description="from 1; 0 for an official split")
+
+    @property
+    def budget(self) -> LabelBudget:
+        """How many labels it may use."""
+        return LabelBudget.parse(self.labels)
 
     @property
     def system_name(self) -> str:
@@ -66,7 +71,7 @@ class Cell(Frozen):
     def title(self) -> str:
         """The cell in one line."""
         fold = f", fold {self.fold}" if self.fold else ""
-        part = f", {100 * self.label_fraction:.3g} % of labels" if self.label_fraction < 1 else ""
+        part = "" if self.budget.is_all else f", {self.budget.description}"
         return f"{self.system_name} on {self.task} ({self.protocol}{part}, seed {self.seed}{fold})"
 
 
@@ -161,11 +166,16 @@ class RunRecord(Frozen):
     metrics: dict[str, Share] = Field(default_factory=dict)
     predictions_sha256: str | None = None
     selection: dict[str, str] = Field(
-        default_factory=dict, description="what was chosen, and on which split"
+        default_factory=dict, description="what was selected, and how"
     )
+    labels_for_training: Count = Field(0, description="labels that the final model is trained on")
+    labels_for_selection: Count = Field(
+        0,
+        description="labels that something was selected on; of the budget unless it is of the variant",
+    )
+    warnings: tuple[str, ...] = Field((), description="what makes the score doubtful")
     validation: Share | None = Field(
-        None,
-        description="the task's metric on the validation split, for choosing settings",
+        None, description="the task's metric in selection, for choosing settings"
     )
     validation_origin: str | None = None
     curves: dict[str, tuple[dict[str, float], ...]] = Field(
@@ -247,7 +257,7 @@ def identity_of(record: RunRecord) -> str:
 def cell_folder(out: Path, cell: Cell, identity: str) -> Path:
     """Return the folder of a cell below `out`."""
     fold = f"-fold{cell.fold}" if cell.fold else ""
-    name = f"{cell.protocol}-{cell.label_fraction:g}-seed{cell.seed}{fold}-{identity[:8]}"
+    name = f"{cell.protocol}-{cell.budget.short_name}-seed{cell.seed}{fold}-{identity[:8]}"
     system = re.sub(r"[^\w.@-]+", "_", cell.system_name)[-LONGEST_NAME:]
     return out / cell.task / system / name
 

@@ -137,7 +137,7 @@ class Comparison(Frozen):
     task: str
     data: str
     protocol: str
-    label_fraction: float
+    labels: str
     metric: str
     a: ComparedSystem
     b: ComparedSystem
@@ -203,7 +203,7 @@ def compare(pair: SystemPair, clips: int, margin: float | None = None) -> Compar
         task=first["task"],
         data=first["data"],
         protocol=first["protocol"],
-        label_fraction=first["label_fraction"],
+        labels=first["labels"],
         metric=first["metric"],
         a=_system(pair.names[0], len(pair.cells[0]), compared[0]),
         b=_system(pair.names[1], len(pair.cells[1]), compared[1]),

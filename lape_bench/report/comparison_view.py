@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.report.compare import ComparedSystem, Comparison, ComparisonOverTasks, Verdict
 from lape_bench.report.display_names import group_noun
 from lape_bench.report.formatting import count, join_list, p_value, percent
@@ -76,7 +77,8 @@ def _over_tasks(o: ComparisonOverTasks) -> list[Any]:
 
 
 def _board(c: Comparison) -> str:
-    part = "" if c.label_fraction == 1 else f", {c.label_fraction:.3g} of the labels"
+    budget = LabelBudget.parse(c.labels)
+    part = "" if budget.is_all else f", {budget.description}"
     return c.task + (" [synthetic]" if c.data == "synthetic" else "") + f", {c.protocol}{part}"
 
 

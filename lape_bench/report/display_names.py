@@ -60,7 +60,7 @@ def system_display_names(rows: pd.DataFrame) -> pd.Series:
     versions = version_names(rows)
     several = versions.groupby(rows["system"]).transform("nunique") > 1
     names = rows["system"] + (" [version " + versions + "]").where(several, "")
-    board = [rows[key] for key in ("task", "data", "protocol", "label_fraction", *PREPARATION)]
+    board = [rows[key] for key in ("task", "data", "protocol", "labels", *PREPARATION)]
     sizes = rows["parameters"].groupby([*board, names]).transform("nunique") > 1
     size = " [" + rows["parameters"].map("{:,}".format) + " parameters]"
     return names + size.where(sizes, "")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lape_bench.core.label_budget import LabelBudget, budget_order
 from lape_bench.report.display_names import group_noun, with_display_names
 from lape_bench.report.formatting import count, percent
 from lape_bench.report.stats.board_statistics import (
@@ -20,7 +21,7 @@ from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
 from lape_bench.results.load import CellPredictions
 
 # Scores that agree in these may be ranked together: they are one board.
-BOARD = ["task", "data", "protocol", "label_fraction", *PREPARATION, "metric"]
+BOARD = ["task", "data", "protocol", "labels", *PREPARATION, "metric"]
 # Cells that agree in these differ in seed and fold alone: they are one entry of a board.
 ENTRY = [*BOARD, "system", *SYSTEM_VERSION, "parameters", "encoder_parameters"]
 BOARD_HEADINGS = ("task", "protocol", "labels")
@@ -63,9 +64,12 @@ def leaderboard(
         board = _with_statistics(board, cells, predictions)
     if "rank_best" in board:
         board = board.astype(dict.fromkeys(RANKS, "Int64"))
-    keys = ["data", "task", "protocol", "label_fraction", *PREPARATION]
+    keys = ["data", "task", "protocol", "labels", *PREPARATION]
     return board.sort_values(
-        [*keys, "score"], ascending=[True] * len(keys) + [False], ignore_index=True
+        [*keys, "score"],
+        ascending=[True] * len(keys) + [False],
+        ignore_index=True,
+        key=in_budget_order,
     )
 
 
@@ -103,6 +107,11 @@ def _add_intervals(board: pd.DataFrame, rows: pd.DataFrame, statistics: BoardSta
     over = pd.Series(GROUPS_AND_SEEDS, rows.index).mask(rows["seeds"] == 1, THIS_RUN)
     board.loc[rows.index, "interval"] = half_widths
     board.loc[rows.index, "interval_over"] = over.where(half_widths.notna(), NO_INTERVAL)
+
+
+def in_budget_order(column: pd.Series) -> pd.Series:
+    """Return a key of a board's column for sorting: budgets of labels go from few to many."""
+    return column.map(budget_order) if column.name == "labels" else column
 
 
 def _scores(cells: pd.DataFrame) -> pd.Series:
@@ -181,7 +190,7 @@ def format_rows(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             [
                 row["task"],
                 row["protocol"],
-                _labels(row["label_fraction"]),
+                row["labels"],
                 row["system"],
                 *([_rank(row["rank_best"], row["rank_worst"])] if ranked else []),
                 percent(row["score"], 1),
@@ -203,7 +212,7 @@ def footnotes(board: pd.DataFrame) -> list[str]:
     boards = [entries for _, entries in with_display_names(board).groupby(BOARD)]
     for entries in boards:
         first = entries.iloc[0]
-        name = _board_name(first["task"], first["protocol"], _labels(first["label_fraction"]))
+        name = _board_name(first["task"], first["protocol"], first["labels"])
         seeds = entries.set_index("system")["seeds_left_out"]
         left_out += [f"{n} of {system} on {name}" for system, n in seeds[seeds > 0].items()]
         for footnote in _footnotes(entries, in_figures=len(boards) <= MOST_NAMED):
@@ -339,13 +348,11 @@ def as_data(board: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in board.to_dict("records")]
 
 
-def _labels(fraction: float) -> str:
-    return f"{fraction:.3g}"
-
-
 def _board_name(task: str, protocol: str, labels: str) -> str:
     """Name a board by the entries of its rows below `BOARD_HEADINGS`."""
-    return f"{task}, {protocol}" + ("" if labels == "1" else f", {labels} of the labels")
+    return f"{task}, {protocol}" + (
+        "" if (budget := LabelBudget.parse(labels)).is_all else f", {budget.description}"
+    )
 
 
 def _rank(best: Any, worst: Any) -> str:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.report.display_names import find_system, preparation_names, system_display_names
 from lape_bench.results.cells import PREPARATION, Preparation
 from lape_bench.results.load import CellPredictions, Results
 
-BOARD = ["data", "protocol", "label_fraction", *PREPARATION]  # of one task
+BOARD = ["data", "protocol", "labels", *PREPARATION]  # of one task
 
 
 class SystemPair(NamedTuple):
@@ -33,7 +34,7 @@ def find_pair(
     b: str,
     task: str,
     protocol: str | None = None,
-    label_fraction: float | None = None,
+    labels: str | None = None,
     data: str | None = None,
 ) -> SystemPair:
     """Find the cells of two systems on one task.
@@ -44,7 +45,7 @@ def find_pair(
         b: the other one.
         task: the task.
         protocol: None for the only one by which both were run; the same holds for the next two.
-        label_fraction: share of the train labels.
+        labels: the label budget, such as 10% or 5-shot.
         data: "real" or "synthetic".
 
     Raises:
@@ -56,7 +57,7 @@ def find_pair(
         "task": task,
         "data": data,
         "protocol": protocol,
-        "label_fraction": label_fraction,
+        "labels": labels if labels is None else str(LabelBudget.parse(labels)),
     }.items():
         if value is not None:
             kept = cells[cells[column] == value]
@@ -87,7 +88,7 @@ def _common_board(names: tuple[str, str], of_systems: list[pd.DataFrame]) -> pd.
         return common.iloc[0]
     if common.empty:
         raise UserError(
-            f"{names[0]} and {names[1]} share no protocol and label fraction on one preparation of the task",
+            f"{names[0]} and {names[1]} share no protocol and label budget on one preparation of the task",
             allowed="; ".join(
                 f"{name} has {_board_list(own)}" for name, own in zip(names, boards, strict=True)
             ),
@@ -95,14 +96,14 @@ def _common_board(names: tuple[str, str], of_systems: list[pd.DataFrame]) -> pd.
     raise UserError(
         f"{names[0]} and {names[1]} can be compared in {len(common)} ways",
         allowed=_board_list(common),
-        next_step="choose by --protocol, --label-fraction and --data, or of two preparations (in brackets) by --out",
+        next_step="choose by --protocol, --labels and --data, or of two preparations (in brackets) by --out",
     )
 
 
 def _board_list(boards: pd.DataFrame) -> str:
     names = preparation_names(boards)
     texts = []
-    for data, protocol, fraction, *preparation in boards.sort_values(BOARD).itertuples(index=False):
+    for data, protocol, labels, *preparation in boards.sort_values(BOARD).itertuples(index=False):
         name = names[Preparation(*preparation)]
-        texts.append(f"{data} {protocol} {fraction:.3g}" + (f" [{name}]" if name else ""))
+        texts.append(f"{data} {protocol} {labels}" + (f" [{name}]" if name else ""))
     return ", ".join(texts)

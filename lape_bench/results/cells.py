@@ -15,6 +15,7 @@ import pandas as pd
 
 from lape_bench import metrics
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.label_budget import PATTERN as LABEL_BUDGET
 
 SOURCES = "a folder of records, or a file that 'bench report --format cells' wrote"
 
@@ -55,7 +56,7 @@ COLUMNS = {
     "card_version": COUNT,
     "protocol": TEXT,
     "protocol_version": COUNT,
-    "label_fraction": Column("float64", low=1e-9, high=1),
+    "labels": Column("str", pattern=LABEL_BUDGET),  # the label budget
     "seed": COUNT,
     "fold": COUNT,
     "parameters": COUNT,  # encoder and classifier
@@ -89,7 +90,7 @@ CELL = [
     "task",
     "data",
     "protocol",
-    "label_fraction",
+    "labels",
     "seed",
     "fold",
     *PREPARATION,

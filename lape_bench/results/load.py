@@ -218,7 +218,7 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
         "card_version": task.card_version,
         "protocol": cell.protocol,
         "protocol_version": record.protocol_version,
-        "label_fraction": cell.label_fraction,
+        "labels": cell.labels,
         "seed": cell.seed,
         "fold": cell.fold,
         "parameters": parameters.inference,

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import unknown
+from lape_bench.core.label_budget import ValidationLabels, label_budgets
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell, expand_grid, plan
-from lape_bench.records.record import Cell, LabelFraction
+from lape_bench.records.record import Cell
 
 
 def _whole_above_one(gpus: float) -> float:
@@ -76,7 +77,11 @@ class SweepConfig(Config):
     )
     tasks: tuple[str, ...] = Field(min_length=1)
     protocols: tuple[str, ...] = Field((), description="none: each system's own")
-    label_fractions: tuple[LabelFraction, ...] = Field((1.0,), min_length=1)
+    label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="shares of the train labels; none, and no shots: all labels"
+    )
+    shots: tuple[PositiveInt, ...] = Field((), description="labels a class")
+    validation_labels: ValidationLabels = "budget"
     seeds: int = Field(1, ge=1, le=10_000, description="how many, from 0")
     resources: Resources = Field(Resources(), description="of each cell, where an engine runs it")
     grids: tuple["SweepConfig", ...] = Field((), description="more grids of the same sweep")
@@ -87,6 +92,11 @@ class SweepConfig(Config):
         if not isinstance(systems, list):
             return systems
         return [{"name": entry} if isinstance(entry, str) else entry for entry in systems]
+
+    @property
+    def labels(self) -> list[str]:
+        """The label budgets."""
+        return label_budgets(self.label_fractions, self.shots, self.validation_labels)
 
     def only(self, tasks: Sequence[str]) -> "SweepConfig":
         """Return the grid of some of its tasks.
@@ -111,9 +121,7 @@ class SweepConfig(Config):
         items = []
         for grid in self._grids():
             systems = [(entry.name, entry.settings) for entry in grid.systems]
-            cells = expand_grid(
-                systems, grid.tasks, grid.protocols, grid.label_fractions, grid.seeds
-            )
+            cells = expand_grid(systems, grid.tasks, grid.protocols, grid.labels, grid.seeds)
             items += [SweepItem(cell, grid.resources) for cell in cells]
         return items
 

@@ -72,12 +72,7 @@ def build(run: Run) -> EncoderSystem:
 
 
 def training_data(clips: Clips, split: Split = SPLIT) -> TrainingData:
-    return _training_data(clips, labels_of(len(clips)), split)
-
-
-def allowed(data: TrainingData, system: EncoderSystem) -> TrainingData:
-    """Leave validation out where the system selects nothing, as the harness does."""
-    return data if system.uses_validation else replace(data, validation=None)
+    return _training_data(clips, labels_of(len(clips)), np.arange(len(clips)), split)
 
 
 def tensors(system: EncoderSystem) -> dict[str, Tensor]:
@@ -119,7 +114,7 @@ def plain_model(clips: Clips, rows: NDArray[np.int64]) -> Pipeline:
 
 def test_log_mel_statistics_is_the_plain_computation(clips: Clips, context: RunContext) -> None:
     system = build((LogMelStatistics, "linear"))
-    system.train(allowed(training_data(clips), system), context)
+    system.train(training_data(clips), context)
     found = system.score(clips.select(TEST), context)
     model = plain_model(clips, LABELED)
     statistics = np.stack([statistics_by_hand(clips[index]) for index in TEST])
@@ -131,8 +126,7 @@ def test_log_mel_statistics_chooses_nothing_and_holds_no_parameters_but_the_clas
     clips: Clips, context: RunContext
 ) -> None:
     system = build((LogMelStatistics, "linear"))
-    assert not system.uses_validation
-    assert system.train(allowed(training_data(clips), system), context).selection == {}
+    assert system.train(training_data(clips), context).selection == {}
     counts = system.count_parameters()
     assert (counts.encoder, counts.inference) == (0, 128 * 3 + 3)
 
@@ -145,7 +139,7 @@ def test_a_system_trains_saves_loads_and_scores_the_same(
     clips: Clips, context: RunContext, tmp_path: Path, run: Run
 ) -> None:
     system, test = build(run), clips.select(TEST)
-    system.train(allowed(training_data(clips), system), context)
+    system.train(training_data(clips), context)
     scores = system.score(test, context)
     assert (scores.shape, scores.dtype) == ((6, 3), torch.float32)
     assert_close(scores.exp().sum(dim=1), torch.ones(6))
@@ -169,7 +163,7 @@ def test_the_same_seed_trains_the_same_bytes_and_leaves_the_global_generator_alo
     for name in ("one", "two"):
         torch.rand(3)
         system, state = build(run), torch.get_rng_state()
-        system.train(allowed(training_data(clips), system), fresh(context, name))
+        system.train(training_data(clips), fresh(context, name))
         assert torch.equal(torch.get_rng_state(), state)
         results.append(tensors(system))
     assert_close(*results, rtol=0, atol=0)
@@ -180,7 +174,7 @@ def test_a_model_of_other_settings_is_refused_by_what_does_not_fit(
     clips: Clips, context: RunContext, tmp_path: Path, run: Run
 ) -> None:
     system = build(run)
-    system.train(allowed(training_data(clips), system), context)
+    system.train(training_data(clips), context)
     system.save(tmp_path)
     kind, protocol = run
     other_protocol = "knn" if protocol != "knn" else "linear"
@@ -201,7 +195,7 @@ def test_a_clip_shorter_than_a_frame_of_the_log_mel_is_trained_on_and_scored(
     for index in (2, 13, 20):  # of train, validation and test
         waveforms[index] = waveforms[index][:300]
     clips, system = Clips.pack(ids, waveforms, RATE), build(run)
-    system.train(allowed(training_data(clips), system), context)
+    system.train(training_data(clips), context)
     assert torch.isfinite(system.score(clips.select(TEST), context)).all()
 
 
@@ -211,7 +205,7 @@ def test_silent_clips_are_trained_on_and_scored(context: RunContext, run: Run) -
     for index in (2, 13, 20):
         waveforms[index] = np.zeros_like(waveforms[index])
     clips, system = Clips.pack(ids, waveforms, RATE), build(run)
-    system.train(allowed(training_data(clips), system), context)
+    system.train(training_data(clips), context)
     assert torch.isfinite(system.score(clips.select(TEST), context)).all()
 
 
@@ -337,9 +331,9 @@ def test_training_with_nothing_but_nan_in_test_learns_the_same_bytes(
         if where == "mapped":
             clips = mapped(clips, tmp_path / f"{name}.f32")
         system = build(run)
-        data = _training_data(clips, labels_of(24)[rows], split)
+        data = _training_data(clips, labels_of(24)[rows], np.arange(24), split)
         assert isinstance(data.train.samples, np.memmap) == (where == "mapped")
-        system.train(allowed(data, system), fresh(context, name))
+        system.train(data, fresh(context, name))
         results.append(tensors(system))
     assert all(torch.isfinite(tensor).all() for tensor in results[0].values())
     assert_close(*results, rtol=0, atol=0)

@@ -156,7 +156,7 @@ def clips() -> Clips:
 
 def training(clips: Clips) -> TrainingData:
     sides = [
-        LabeledClips(clips.select(rows), torch.arange(4) % 2)
+        LabeledClips(clips.select(rows), torch.arange(4) % 2, torch.arange(4))
         for rows in ([0, 1, 2, 3], [4, 5, 6, 7])
     ]
     return TrainingData(sides[0].clips, *sides)

@@ -99,7 +99,7 @@ def test_key_head_queue_and_momentum_are_those_of_moco() -> None:
 def test_mast_starts_from_random_weights_and_learns_from_labels_alone(context: RunContext) -> None:
     clips = noises()
     labels = torch.arange(12) % 2
-    data = TrainingData(clips, LabeledClips(clips, labels), LabeledClips(clips, labels))
+    data = TrainingData(clips, LabeledClips(clips, labels, torch.arange(len(labels))), None)
     few = {"finetune": {"epochs": 2, "min_steps": 1, "batch_size": 6}}
     encoders = []
     for protocol in ("linear", "finetune"):

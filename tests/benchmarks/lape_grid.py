@@ -82,7 +82,7 @@ def main() -> None:
         seconds += students * steps(train, 64, 20, 1120) * STUDENT / STUDENT_STEPS
         for cell in cells:
             if cell.protocol == "finetune":
-                tuned = steps(max(len(card.classes), train * cell.label_fraction), 32, 12, 288)
+                tuned = steps(cell.budget.count(train), 32, 12, 288)
                 seconds += tuned * card.window_seconds * FINE_TUNING / FINE_TUNING_STEPS
         row = {
             "clips": card.expected.clips,

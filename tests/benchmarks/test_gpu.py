@@ -60,7 +60,12 @@ class Trained:
             target = TargetTask(classes=tuple("abcdefghij"), window_seconds=1.0, metric="accuracy")
             system = kind(kind.Settings.model_validate({"finetune": stage}), target, "finetune")
             labels = torch.arange(len(self.clips)) % 10
-            system.train(TrainingData(self.clips, LabeledClips(self.clips, labels), None), here)
+            system.train(
+                TrainingData(
+                    self.clips, LabeledClips(self.clips, labels, torch.arange(len(labels))), None
+                ),
+                here,
+            )
         else:
             upstream = load_upstream(self.name)
             settings = upstream.Settings.model_validate({"pretrain": stage})

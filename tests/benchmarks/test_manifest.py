@@ -12,6 +12,7 @@ import resource, sys, time
 from pathlib import Path
 from lape_bench.data.catalog import load_card
 from lape_bench.data.drawn_split import draw_split
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.progress import Progress
 from lape_bench.data.splits import make_split
 from lape_bench.task import Listed
@@ -26,7 +27,7 @@ listing = [
 began = time.perf_counter()
 manifest = as_manifest(card, draw_split(listing, card))
 manifest.hash
-make_split(manifest, card, 0, 0, 0.1)
+make_split(manifest, card, 0, 0, LabelBudget(0.1))
 verify(card, manifest, False, Progress(quiet=True))
 print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

@@ -55,7 +55,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
             system=f"system-{system}",
             task=f"task-{number}",
             protocol="finetune",
-            label_fraction=fraction,
+            labels=f"{100 * fraction:g}%",
             seed=seed,
         )
         record: RunRecord = basis.model_copy(

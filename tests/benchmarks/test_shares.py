@@ -62,7 +62,7 @@ def test_fine_tuning_is_mostly_steps(
     steps, save = timed(monkeypatch, TrainingLoop, "_update"), saving(monkeypatch)
     run = timed(monkeypatch, TrainingLoop, "run")
     labels = torch.arange(len(clips)) % 10
-    data = TrainingData(clips, LabeledClips(clips, labels), None)
+    data = TrainingData(clips, LabeledClips(clips, labels, torch.arange(len(labels))), None)
     benchmark.pedantic(lambda: system.train(data, here), rounds=1)
     hold(benchmark, "fine-tuning", steps.seconds / (run.seconds - save.seconds), 0.75)
 

@@ -49,7 +49,7 @@ def cell_of(system: str) -> Cell:
         settings=SETTINGS[system],
         task="synthetic-sounds",
         protocol="finetune",
-        label_fraction=0.1,
+        labels="10%",
     )
 
 

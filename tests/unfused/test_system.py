@@ -103,8 +103,8 @@ def data(labels: Tensor | None = None) -> TrainingData:
     """14 train clips, the first 6 of them labeled, and 6 clips to validate."""
     train = noises(CLIPS, 0)
     given = torch.arange(LABELED) % 3 if labels is None else labels
-    labeled = LabeledClips(train.select(range(LABELED)), given)
-    return TrainingData(train, labeled, LabeledClips(noises(6, 1), torch.arange(6) % 3))
+    labeled = LabeledClips(train.select(range(LABELED)), given, torch.arange(LABELED))
+    return TrainingData(train, labeled, None)
 
 
 def aside(context: RunContext, name: str) -> RunContext:
@@ -505,7 +505,9 @@ def test_a_teacher_in_which_every_embedding_is_the_same_still_gives_a_student(
 ) -> None:
     silent = [np.zeros(3_200, np.float32)] * CLIPS
     train = Clips.pack([str(index) for index in range(CLIPS)], silent, RATE)
-    labeled = LabeledClips(train.select(range(LABELED)), torch.arange(LABELED) % 3)
+    labeled = LabeledClips(
+        train.select(range(LABELED)), torch.arange(LABELED) % 3, torch.arange(LABELED)
+    )
     summary = build().train(TrainingData(train, labeled, None), aside(context, "run"))
     assert summary.diagnosis["cluster_sizes"] == (CLIPS, 0, 0, 0)
 
@@ -516,7 +518,7 @@ def test_a_teacher_in_which_every_embedding_is_the_same_still_gives_a_student(
 def cell(**how: Any) -> Cell:
     given = how.pop("settings", {})
     values = {"system": "unfused", "task": "synthetic-sounds", "protocol": "finetune"}
-    values |= {"settings": merge(BRIEF, given), "label_fraction": 0.1}
+    values |= {"settings": merge(BRIEF, given), "labels": "10%"}
     return Cell.model_validate(values | how)
 
 
@@ -609,7 +611,7 @@ def test_another_share_of_the_labels_finds_every_stage_and_trains_no_student_aga
         raise AssertionError("a student is trained again")
 
     monkeypatch.setattr(stage_3, "distill", again)
-    record = run_cell(cell(label_fraction=0.3), options(tmp_path), progress)
+    record = run_cell(cell(labels="30%"), options(tmp_path), progress)
     assert record.status == "finished", record.error
     assert record.task is not None
     assert record.task.clips["labeled"] == 8 * round(24 * 0.3)

@@ -25,12 +25,11 @@ from lape_bench.learning.encoders.heads import (
     WeightedLayers,
 )
 from lape_bench.learning.encoders.log_mel import LogMelEncoder
-from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.finetune import STAGE as FINETUNING
 from lape_bench.learning.training.finetune import Classifier, FinetuneConfig, fit_classifier
-from lape_bench.learning.training.inference import class_log_probabilities
+from lape_bench.learning.training.inference import class_log_probabilities, fit_normalization
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
 from lape_bench.learning.training.mlp_probe import MlpConfig, fit_mlp
 from lape_bench.learning.training.probe_selection import EmbeddedWindows, FittedProbe
@@ -129,13 +128,6 @@ class EncoderSystem(System):
                 next_step="say sample_rate on the class, where it is read before anything is built",
             )
 
-    @property
-    def uses_validation(self) -> bool:
-        """Return True for fine-tuning, which selects an epoch, and for linear evaluation with several penalties."""
-        if self.protocol == "linear":
-            return len(self.settings.linear.C) > 1
-        return self.protocol == "finetune"
-
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Return the key of the labeled clips' embeddings, which `linear`, `mlp` and `knn` share."""
         if self.protocol == "finetune":
@@ -154,9 +146,7 @@ class EncoderSystem(System):
         with context.stage("features"):
             with context.seeds.globally("initial weights"):
                 encoder = self.build_encoder().to(context.device)
-            encoder.fit_features(
-                waveforms for _, waveforms in whole_clip_batches(train, context.device)
-            )
+            fit_normalization(encoder, train, self.target.window_seconds, context)
         return PretrainedEncoder(encoder)
 
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
@@ -165,11 +155,12 @@ class EncoderSystem(System):
         self.check_sample_rate(learned.encoder)
         self.encoder, self.n_training_parameters = learned.encoder, learned.n_parameters
         summary = self._fit_by_protocol(data, context)
-        return learned.summary.model_copy(
+        before = learned.summary
+        return summary.model_copy(
             update={
-                "curves": learned.summary.curves | summary.curves,
-                "selection": summary.selection,
-                "validation": summary.validation,
+                "curves": before.curves | summary.curves,
+                "clusters": before.clusters,
+                "diagnosis": before.diagnosis | summary.diagnosis,
             }
         )
 
@@ -191,7 +182,11 @@ class EncoderSystem(System):
             else:
                 fitted = self._fit_probe(train, held_out, context)
                 self.head = fitted.head
-                summary = TrainingSummary(selection=fitted.selection, validation=fitted.score)
+                summary = TrainingSummary(
+                    selection=fitted.selection,
+                    selection_clips=fitted.n_selection_clips,
+                    validation=fitted.score,
+                )
             self.head = self.head.to(context.device)
         return summary
 
@@ -290,8 +285,7 @@ class EncoderSystem(System):
                 f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first:,} of {len(labeled.clips):,}",
                 next_step="'bench systems check' looks for the cause, such as silence or a window that is too short",
             )
-        groups = getattr(labeled, "groups", torch.arange(len(labeled.labels)))
-        return EmbeddedWindows(embeddings, owner, labeled.labels, groups)
+        return EmbeddedWindows(embeddings, owner, labeled.labels, labeled.groups)
 
     def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:
         classes = len(self.target.classes)

@@ -14,11 +14,12 @@ from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.encoder_system import DOWNSTREAM, PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
-from lape_bench.learning.training.batches import whole_clip_batches
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
+from lape_bench.learning.training.inference import fit_normalization
 from lape_bench.learning.training.pretrain import STAGE, Objective, PretrainConfig, pretrain
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.plugins.single_file import class_code
+from lape_bench.records.record import PROTOCOL_VERSION
 from lape_bench.runtime.artifacts import Artifact, stable_name
 from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSummary
 
@@ -125,6 +126,7 @@ class UpstreamSystem(SpectrogramSystem):
         return {
             "system": stable_name(cls),
             "system_version": cls.version,
+            "protocol_version": PROTOCOL_VERSION,
             "settings": settings.model_dump(mode="json", exclude=NOT_IN_KEY),
             "seed": seed if settings.pretrain.seed is None else settings.pretrain.seed,
             **({"code": code} if (code := cls.plugin_code()) else {}),
@@ -180,10 +182,9 @@ class UpstreamSystem(SpectrogramSystem):
                     )
                 objective.to(inside.device)
                 learner = objective.encoder
-                learner.fit_features(
-                    waveforms for _, waveforms in whole_clip_batches(corpus, inside.device)
-                )
-                shape = learner.feature_shape(settings.pretrain.window_seconds)
+                window_seconds = settings.pretrain.window_seconds
+                fit_normalization(learner, corpus, window_seconds, inside)
+                shape = learner.feature_shape(window_seconds)
                 views = cls.new_views(settings, shape, len(corpus)).to(inside.device)
                 curve = pretrain(objective, views, corpus, settings.pretrain, inside)
             n_parameters = sum(parameter.numel() for parameter in objective.parameters())
@@ -211,8 +212,9 @@ class UpstreamSystem(SpectrogramSystem):
         return self.new_encoder(self.settings)
 
     def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
-        """Load the encoder from the cache, or pre-train it."""
+        """Load the encoder from the cache, or pre-train it; then fit its normalization to the task."""
         upstream = self.load_or_pretrain(self.settings, train, context)
+        fit_normalization(upstream.encoder, train, self.target.window_seconds, context)
         summary = TrainingSummary(curves={STAGE: upstream.curve})
         return PretrainedEncoder(upstream.encoder, summary, upstream.n_parameters)
 

@@ -78,6 +78,23 @@ def class_log_probabilities(
     return average_by_clip(rows, owner, len(clips)).log_softmax(dim=1)
 
 
+def fit_normalization(
+    encoder: Encoder, clips: Clips, window_seconds: float, context: RunContext
+) -> None:
+    """Fit the normalization of an encoder's features to windows as it is given them, zero-padded if a clip is shorter.
+
+    BYOL-A's evaluation (arXiv:2103.06695) does so on the train clips of each task.
+
+    Args:
+        encoder: on the context's device.
+        clips: train clips.
+        window_seconds: length of the windows; ignored if the encoder takes whole clips.
+        context: device.
+    """
+    _, batches = _cut(encoder, clips, window_seconds, context)
+    encoder.fit_features(waveforms for _, waveforms, _ in batches)
+
+
 def average_by_clip(values: Tensor, owner: Tensor, clips: int) -> Tensor:
     """Average rows over the windows of each clip.
 
@@ -106,11 +123,8 @@ def _map_windows(
     Returns:
         The rows, shape (windows, n), on the CPU, and the clip index of each, shape (windows,), in the clips' order.
     """
-    if encoder.whole_clip:
-        (owner, batches), unit = _whole(clips, context), "clips"
-    else:
-        centered = not encoder.uses_lengths
-        (owner, batches), unit = _windows(clips, window_seconds, centered, context), "windows"
+    owner, batches = _cut(encoder, clips, window_seconds, context)
+    unit = "clips" if encoder.whole_clip else "windows"
     rows: Tensor | None = None
     with context.progress.task(title, len(owner), unit) as task:
         for places, waveforms, lengths in batches:
@@ -123,6 +137,15 @@ def _map_windows(
             task.advance(len(places))
     assert rows is not None, "there are clips"
     return rows, owner
+
+
+def _cut(
+    encoder: Encoder, clips: Clips, window_seconds: float, context: RunContext
+) -> WindowBatches:
+    """Return the windows as the encoder is given them: whole clips, or windows of one length."""
+    if encoder.whole_clip:
+        return _whole(clips, context)
+    return _windows(clips, window_seconds, not encoder.uses_lengths, context)
 
 
 def _whole(clips: Clips, context: RunContext) -> WindowBatches:

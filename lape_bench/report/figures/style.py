@@ -20,6 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.paths import new_file
 from lape_bench.report.display_names import preparation_names
 from lape_bench.results.cells import PREPARATION, Preparation
@@ -90,7 +91,7 @@ def panels(
         raise UserError(
             f"the figure would have {count} panels",
             allowed=f"1 to {MOST_PANELS}, one for each board",
-            next_step="choose boards with --task, --protocol and --label-fraction",
+            next_step="choose boards with --task, --protocol and --labels",
         )
     across = min(count, columns)
     down = -(-count // across)
@@ -123,12 +124,13 @@ def board_title(where: Mapping[str, Any], board: pd.DataFrame) -> str:
     """Name the board above a panel.
 
     Args:
-        where: task, protocol, data, the columns `PREPARATION`, and label_fraction unless it is the x-axis.
+        where: task, protocol, data, the columns `PREPARATION`, and labels unless it is the x-axis.
         board: all rows; if a task was prepared in several ways, the title names the way.
     """
     title = f"{where['task']}, {where['protocol']}"
-    if where.get("label_fraction", 1) < 1:
-        title += f", {100 * where['label_fraction']:.3g} % of labels"
+    budget = LabelBudget.parse(where.get("labels", "100%"))
+    if not budget.is_all:
+        title += f", {budget.description}"
     if where["data"] == "synthetic":
         title += " [synthetic]"
     names = preparation_names(board[board["task"] == where["task"]])

@@ -27,11 +27,10 @@ const count = (value) => value.toLocaleString("en");
 const brief = (value) => Number(value.toPrecision(3)).toLocaleString("en", { notation: "compact" });
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 const words = (name) => name.replaceAll("_", " ");
-const shares = (board) => `${Number((100 * board.label_fraction).toPrecision(3))} %`;
 const folds = (entry) => (entry.complete ? `${entry.folds}` : `${entry.folds} of ${entry.folds_of_task}`);
 const color = (entry) => `var(--c${entry.look % COLORS})`; // --c0 to --c7, which the style gives
 const boardOf = (entry) => DATA.boards[entry.board];
-const titleOf = (board) => `${board.task}, ${board.protocol}, ${board.label_fraction < 1 ? `${shares(board)} of labels` : "all labels"}`;
+const titleOf = (board) => `${board.task}, ${board.protocol}, ${board.labels_text}`;
 
 // The seven markers of the figures, in their order, about (0, 0), 5 units in reach.
 const SHAPES = [

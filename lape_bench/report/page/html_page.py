@@ -19,6 +19,7 @@ from markupsafe import Markup
 from lape_bench import metrics
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.data.catalog import load_card
 from lape_bench.records.record import RunRecord, read_record
 from lape_bench.report.display_names import preparation_names, system_display_names
@@ -37,7 +38,7 @@ SCRIPTS = (  # joined into one script, in this order
     "view.js",
     "board.js",
     "plots.js",
-    "fractions.js",
+    "label_curves.js",
     "record.js",
     "curves.js",
     "confusion.js",
@@ -184,8 +185,13 @@ def _board(rows: pd.DataFrame, board: pd.DataFrame) -> dict[str, Any]:
     except UserError:  # the task of a plug-in that is not installed here
         suite = OTHER
     names = preparation_names(board[board["task"] == where["task"]])
+    budget = LabelBudget.parse(where["labels"])
     return {
         **where,
+        "labels_text": budget.description,
+        "labels_unit": budget.unit,
+        "labels_amount": budget.amount,
+        "labels_order": budget.order,
         "suite": suite,
         "preparation": names[Preparation(*(where[name] for name in PREPARATION))],
         "notes": footnotes(rows),

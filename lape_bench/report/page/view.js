@@ -34,7 +34,7 @@ function openRecord(entry) {
 }
 
 const values = {
-  suite: (board) => board.suite, task: (board) => board.task, protocol: (board) => board.protocol, labels: shares, data: (board) => board.data,
+  suite: (board) => board.suite, task: (board) => board.task, protocol: (board) => board.protocol, labels: (board) => board.labels, data: (board) => board.data,
 };
 function buildFilters() {
   const form = byId("filters");

@@ -1,6 +1,6 @@
-"""A paper's tables from cells: systems by tasks in groups with averages, ablations, label fractions.
+"""A paper's tables from cells: systems by tasks in groups with averages, ablations, label budgets.
 
-What cannot be compared never meets in a row or an average: real and synthetic audio, protocols, label fractions, other
+What cannot be compared never meets in a row or an average: real and synthetic audio, protocols, label budgets, other
 settings, versions of a system, versions and other preparations of a task. A figure that is missing is a dash, and an
 average over a part of the tasks says which.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget, budget_order
 from lape_bench.data.catalog import load_card, suite_tasks
 from lape_bench.data.readers.synthetic import SUFFIX
 from lape_bench.report.formatting import join_list
@@ -26,12 +27,12 @@ def paper_tables(
     """Lay out the tables of a paper.
 
     Args:
-        paper: what stands in them; its suite, protocol and label fraction choose the cells.
+        paper: what stands in them; its suite, protocol and label budget choose the cells.
         cells: as `load_results` gives them.
         published: figures of others; those of the table's protocol and tasks stand in a block of their own.
 
     Returns:
-        The main table; the ablation table and that of label fractions where there is a cell for them.
+        The main table; the ablation table and that of label budgets where there is a cell for them.
 
     Raises:
         UserError: an unknown suite, no task of which is in the paper's groups, or no cell for the main table.
@@ -40,20 +41,20 @@ def paper_tables(
     cards = [card for group in groups.values() for card in group]
     # Papers publish accuracies, whatever a task is ranked by elsewhere.
     assigned, without_row = assign_rows(paper, cells.assign(metric="accuracy"), cards)
-    main = TableBuilder(paper, groups, assigned, paper.systems, [paper.label_fraction])
+    main = TableBuilder(paper, groups, assigned, paper.systems, [paper.labels])
     if not main.figures:
         raise UserError(
             f"there is no finished cell of the suite '{paper.suite}', {paper.protocol} with "
-            f"{labels_text(paper.label_fraction)}, for the paper's systems",
+            f"{labels_text(paper.labels)}, for the paper's systems",
             allowed=f"finished: {_finished(cells)}",
-            next_step="choose by --suite, --protocol and --label-fraction, or run something",
+            next_step="choose by --suite, --protocol and --labels, or run something",
         )
     synthetic = any(card.data == "synthetic" for card in cards)
     measure = f"accuracy in %, {paper.protocol}"
     suite = f"suite {paper.suite}" + (" (generated audio)" if synthetic else "")
-    details = f"{measure}, {labels_text(paper.label_fraction)}, {suite}"
+    details = f"{measure}, {labels_text(paper.labels)}, {suite}"
     main.add_rows(sizes=True)
-    if not synthetic and paper.label_fraction == 1:
+    if not synthetic and LabelBudget.parse(paper.labels).is_all:
         main.add_published_rows(published)
     builders = {f"{paper.title}: {details}": main}
     if paper.ablations:
@@ -63,14 +64,14 @@ def paper_tables(
             builders[f"{paper.title}, ablations of {base.label}: {details}"] = ablations
         else:
             main.remarks.append("No ablation has a cell here.")
-    if paper.label_fractions:
-        fractions = sorted(paper.label_fractions)
-        by_fraction = TableBuilder(paper, groups, assigned, paper.systems, fractions)
-        by_fraction.add_rows()
-        if len(by_fraction.blocks) > 1:
-            builders[f"{paper.title}, label fractions: {measure}, {suite}"] = by_fraction
+    if paper.label_budgets:
+        budgets = sorted(paper.label_budgets, key=budget_order)
+        by_budget = TableBuilder(paper, groups, assigned, paper.systems, budgets)
+        by_budget.add_rows()
+        if len(by_budget.blocks) > 1:
+            builders[f"{paper.title}, label budgets: {measure}, {suite}"] = by_budget
         else:
-            main.remarks.append("No two label fractions have a cell here.")
+            main.remarks.append("No two label budgets have a cell here.")
     if without_row:
         main.remarks.append(f"Not in the rows of this paper: {'; '.join(without_row)}.")
     return [builder.table(title) for title, builder in builders.items()]
@@ -79,7 +80,7 @@ def paper_tables(
 def _ablations(
     paper: PaperSpecification, groups: Groups, assigned: pd.DataFrame, base: PaperSystem
 ) -> TableBuilder:
-    builder = TableBuilder(paper, groups, assigned, (base, *paper.ablated), [paper.label_fraction])
+    builder = TableBuilder(paper, groups, assigned, (base, *paper.ablated), [paper.labels])
     builder.add_rows(base=base)
     return builder
 
@@ -107,8 +108,8 @@ def _groups(paper: PaperSpecification) -> Groups:
 
 def _finished(cells: pd.DataFrame) -> str:
     tasks: dict[str, set[str]] = {}
-    for protocol, fraction, task in zip(
-        cells["protocol"], cells["label_fraction"], cells["task"], strict=True
+    for protocol, labels, task in zip(
+        cells["protocol"], cells["labels"], cells["task"], strict=True
     ):
-        tasks.setdefault(f"{protocol} with {labels_text(fraction)}", set()).add(task)
+        tasks.setdefault(f"{protocol} with {labels_text(labels)}", set()).add(task)
     return "; ".join(f"{how} on {join_list(sorted(names))}" for how, names in tasks.items())

@@ -79,7 +79,7 @@ def newest_versions(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         "{} of card version {}, manifest {}",
     )
     keep(_is_newest(cells, "name", SYSTEM_VERSION), ["name", "version"], "{} version {}")
-    sizes = cells.groupby(["system", "task", "label_fraction"])[SIZES].transform("last")
+    sizes = cells.groupby(["system", "task", "labels"])[SIZES].transform("last")
     keep(
         (cells[SIZES] == sizes).all(axis=1),
         ["name", "task", "parameters"],

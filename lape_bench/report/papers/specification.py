@@ -11,8 +11,9 @@ from pydantic import Field, field_validator, model_validator
 
 from lape_bench.core.config import Config, flatten, read_yaml
 from lape_bench.core.errors import unknown
+from lape_bench.core.label_budget import LabelBudgetText
 from lape_bench.plugins.registry import PAPERS
-from lape_bench.records.record import LabelFraction, ProtocolName
+from lape_bench.records.record import ProtocolName
 from lape_bench.task import Domain
 
 
@@ -59,8 +60,8 @@ class PaperSpecification(Config):
     source: str = Field("", description="where the paper can be read")
     suite: str = Field("lape", description="its tasks")
     protocol: ProtocolName = "finetune"
-    label_fraction: LabelFraction = 1.0
-    label_fractions: tuple[LabelFraction, ...] = Field(
+    labels: LabelBudgetText = "100%"
+    label_budgets: tuple[LabelBudgetText, ...] = Field(
         (), description="of the table that compares them; none: no such table"
     )
     groups: tuple[PaperTaskGroup, ...] = Field(min_length=1)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.data.readers.synthetic import SUFFIX
 from lape_bench.report.formatting import count, join_list, percent
 from lape_bench.report.leaderboard import as_data, leaderboard
@@ -35,8 +36,8 @@ class TableBuilder:
     """One table of a paper.
 
     Attributes:
-        figures: row label and label fraction -> the figures of that row.
-        blocks: label fractions that have a figure, in order.
+        figures: row label and label budget -> the figures of that row.
+        blocks: label budgets that have a figure, in order.
         remarks: lines about the whole table, such as cells that were left out.
     """
 
@@ -46,24 +47,22 @@ class TableBuilder:
         groups: Groups,
         assigned: pd.DataFrame,
         specs: Sequence[PaperSystem],
-        fractions: Sequence[float],
+        budgets: Sequence[str],
     ) -> None:
-        self.paper, self.groups, self.specs, self.fractions = paper, groups, specs, fractions
+        self.paper, self.groups, self.specs, self.budgets = paper, groups, specs, budgets
         self.cards = [card for group in groups.values() for card in group]
         in_rows = assigned["label"].isin([spec.label for spec in specs])
-        kept, self.remarks = newest_versions(
-            assigned[in_rows & assigned["label_fraction"].isin(fractions)]
-        )
+        kept, self.remarks = newest_versions(assigned[in_rows & assigned["labels"].isin(budgets)])
         runs = kept[["system", "name", "settings"]].itertuples(index=False)
         self.runs = {label: {"name": name, "settings": text} for label, name, text in runs}
         self.extra_settings: dict[str, set[str]] = {}
         for label, extra in zip(kept["label"], kept["extra_settings"], strict=True):
             self.extra_settings.setdefault(label, set()).add(extra)
-        self.figures: dict[tuple[str, float], Figures] = {}
+        self.figures: dict[tuple[str, str], Figures] = {}
         for line in as_data(leaderboard(kept)) if len(kept) else ():
-            key = (line["system"], line["label_fraction"])
+            key = (line["system"], line["labels"])
             self.figures.setdefault(key, {})[line["task"]] = line
-        self.blocks = [f for f in fractions if any(f == key[1] for key in self.figures)]
+        self.blocks = [b for b in budgets if any(b == key[1] for key in self.figures)]
         self.most_seeds = max(
             (line["seeds"] for row in self.figures.values() for line in row.values()), default=0
         )
@@ -89,24 +88,22 @@ class TableBuilder:
             base: the system that the averages of the others are compared with.
         """
         self._add_columns(sizes, base)
-        several = len(self.fractions) > 1
-        for fraction in self.blocks:
+        several = len(self.budgets) > 1
+        for budget in self.blocks:
             rows = []
             for spec in self.specs:
                 if several and not self.has(spec):
                     continue
                 for label in self.labels(spec):
-                    row = self.figures.get((label, fraction), {})
+                    row = self.figures.get((label, budget), {})
                     figures = self._row(label, row)
                     if base:
                         figures.append(self._difference(spec, base, label, row))
                     figures += self._size(_encoders(row)) if sizes else []
                     rows.append(figures)
-            block = labels_text(fraction) if several else ""
+            block = labels_text(budget) if several else ""
             self.filled += [TableRow(entries, block) for entries in _ranked(rows)]
-        empty = [
-            labels_text(fraction) for fraction in self.fractions if fraction not in self.blocks
-        ]
+        empty = [labels_text(budget) for budget in self.budgets if budget not in self.blocks]
         if empty and several:
             self.remarks.append(f"No cell with {' or '.join(empty)}.")
 
@@ -208,7 +205,7 @@ class TableBuilder:
             lacks = count(line["seeds"], "seed")
             if not line["complete"]:
                 lacks += f", {line['folds']} of {line['folds_of_task']} folds"
-            part = f" with {labels_text(line['label_fraction'])}" if len(self.fractions) > 1 else ""
+            part = f" with {labels_text(line['labels'])}" if len(self.budgets) > 1 else ""
             self.fewer.setdefault(f"{label}{part} ({lacks})", []).append(self._heading(card))
         std = line["std"]
         small = "" if pd.isna(std) else f"{PLUS_MINUS} {percent(std, 1)}"
@@ -238,7 +235,7 @@ class TableBuilder:
     ) -> _Figure:
         """Compare a row's average with that of the base with the same further settings, over the row's tasks."""
         base_label = base.label + label.removeprefix(spec.label)
-        other = self.figures.get((base_label, self.fractions[0]), {})
+        other = self.figures.get((base_label, self.budgets[0]), {})
         pairs = [(line, other.get(task)) for task, line in row.items()]
         whole = [(a, b) for a, b in pairs if b is not None and a["complete"] and b["complete"]]
         if spec is base or not row or len(whole) < len(row):
@@ -338,6 +335,6 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e6:.2f} M" if parameters >= MILLIONS_FROM else f"{parameters:,}"
 
 
-def labels_text(fraction: float) -> str:
-    """Write a label fraction: all labels, or 10 % of the labels."""
-    return "all labels" if fraction == 1 else f"{100 * fraction:.3g} % of the labels"
+def labels_text(labels: str) -> str:
+    """Write a label budget in words, such as "10 % of labels"."""
+    return LabelBudget.parse(labels).description

@@ -101,7 +101,7 @@ def _cliques(ranks: NDArray[np.float64], difference: float) -> tuple[tuple[int, 
 
 
 class TaskRanking(NamedTuple):
-    """Average ranks of the systems on boards that share a protocol and a label fraction.
+    """Average ranks of the systems on boards that share a protocol and a label budget.
 
     Attributes:
         systems: names, in the order of `average.ranks`.
@@ -120,7 +120,7 @@ def rank_over_tasks(board: pd.DataFrame) -> TaskRanking:
     """Rank systems over the tasks of a leaderboard that every one of them has.
 
     Args:
-        board: rows of `leaderboard`, one a task and system: of one protocol, label fraction and kind of data,
+        board: rows of `leaderboard`, one a task and system: of one protocol, label budget and kind of data,
             and of one version of each system and preparation of each task.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One score for a system over all label fractions: the area under its label-fraction curve."""
+"""One score for a system over all label budgets: the area under its label curve."""
 
 from typing import NamedTuple
 
@@ -7,45 +7,46 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.report.formatting import percent
 from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
 
-CURVE = ["task", "data", "protocol", *PREPARATION, "metric"]  # scores that share a curve
+CURVE = ["task", "data", "protocol", *PREPARATION, "metric", "unit"]  # scores that share a curve
 SYSTEM = ["system", *SYSTEM_VERSION, "parameters"]
 
 
 def area_under_curve(
-    fractions: NDArray[np.float64], scores: NDArray[np.float64]
+    amounts: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Average a score over the logarithm of the label fraction, by the trapezoid rule.
+    """Average a score over the logarithm of the number of labels, by the trapezoid rule.
 
     Each doubling of the labels counts alike. The area is divided by its width, so that it is a mean score.
 
     Args:
-        fractions: ascending, in (0, 1], shape (fractions,).
-        scores: shape (..., fractions).
+        amounts: of labels, ascending, above 0, shape (budgets,).
+        scores: shape (..., budgets).
 
     Returns:
         Shape (...), in the unit of the scores.
 
     Raises:
-        ValueError: there are fewer than two fractions, or they do not ascend.
+        ValueError: there are fewer than two amounts, or they do not ascend.
     """
-    if len(fractions) < 2 or not (np.diff(fractions) > 0).all():
-        raise ValueError(f"label fractions {fractions} need to be two or more, ascending")
-    places = np.log(fractions)
+    if len(amounts) < 2 or not (np.diff(amounts) > 0).all():
+        raise ValueError(f"amounts of labels {amounts} need to be two or more, ascending")
+    places = np.log(amounts)
     heights = (scores[..., 1:] + scores[..., :-1]) / 2
     return np.asarray((heights * np.diff(places)).sum(axis=-1) / (places[-1] - places[0]))
 
 
 class CurveAreas(NamedTuple):
-    """CurveAreas under label-fraction curves.
+    """Areas under label curves.
 
     Attributes:
         table: a row for each system on a task (of one kind of data, protocol and preparation), best first:
-            fractions (a tuple), seeds (fewest and most behind a score of the curve), area (of the task's metric,
+            budgets (a tuple of texts), seeds (fewest and most behind a score of the curve), area (of the task's metric,
             in [0, 1]).
-        left_out: a line for each system that lacks a fraction which another one has.
+        left_out: a line for each system that lacks a budget which another one has.
     """
 
     table: pd.DataFrame
@@ -53,35 +54,41 @@ class CurveAreas(NamedTuple):
 
 
 def curve_areas(board: pd.DataFrame) -> CurveAreas:
-    """Compute the area under the label-fraction curve of each system on each task of a leaderboard.
+    """Compute the area under the label curve of each system on each task of a leaderboard.
 
-    Only systems that have every label fraction of their task can be compared, so only they get an area. A task with
-    one label fraction has no area.
+    Only systems that have every label budget of their task can be compared, so only they get an area. A task with
+    one budget has no area. Numbers of clips a class and shares of train lie on curves of their own.
     """
+    parsed = board["labels"].map(LabelBudget.parse)
+    board = board.assign(
+        unit=[budget.unit for budget in parsed], amount=[budget.amount for budget in parsed]
+    )
     rows, left_out = [], []
     for key, part in board.groupby(CURVE):
         curves, seeds = (
-            part.pivot(index=SYSTEM, columns="label_fraction", values=name)
-            for name in ("score", "seeds")
+            part.pivot(index=SYSTEM, columns="amount", values=name) for name in ("score", "seeds")
         )
-        fractions = tuple(curves.columns)
-        if len(fractions) < 2:
+        amounts = tuple(curves.columns)
+        if len(amounts) < 2:
             continue
+        texts = part.set_index("amount")["labels"].to_dict()
         where = dict(zip(CURVE, key, strict=True))
         ends = zip(seeds.min(axis=1), seeds.max(axis=1), strict=True)
         for system, scores, behind in zip(curves.index, curves.to_numpy(), ends, strict=True):
-            missing = [f for f, score in zip(fractions, scores, strict=True) if np.isnan(score)]
+            missing = [
+                texts[n] for n, score in zip(amounts, scores, strict=True) if np.isnan(score)
+            ]
             entry = where | dict(zip(SYSTEM, system, strict=True))
             if missing:
-                lacks = ", ".join(f"{fraction:.3g}" for fraction in missing)
                 left_out.append(
-                    f"{entry['system']} on {entry['task']}, {entry['protocol']}, lacks {lacks}"
+                    f"{entry['system']} on {entry['task']}, {entry['protocol']}, lacks {', '.join(missing)}"
                 )
             else:
-                area = float(area_under_curve(np.array(fractions), scores))
-                known = {"fractions": fractions, "seeds": tuple(map(int, behind)), "area": area}
+                area = float(area_under_curve(np.array(amounts), scores))
+                budgets = tuple(texts[amount] for amount in amounts)
+                known = {"budgets": budgets, "seeds": tuple(map(int, behind)), "area": area}
                 rows.append(entry | known)
-    table = pd.DataFrame(rows, columns=[*CURVE, *SYSTEM, "fractions", "seeds", "area"])
+    table = pd.DataFrame(rows, columns=[*CURVE, *SYSTEM, "budgets", "seeds", "area"])
     table = table.sort_values([*CURVE, "area"], ascending=[True] * len(CURVE) + [False])
     return CurveAreas(table.reset_index(drop=True), left_out)
 
@@ -94,7 +101,7 @@ def as_table(curve_areas: CurveAreas) -> Table:
     for name in ("labels", "seeds", "area %"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in curve_areas.table.to_dict("records"):
-        labels = f"{row['fractions'][0]:.3g} to {row['fractions'][-1]:.3g}"
+        labels = f"{row['budgets'][0]} to {row['budgets'][-1]}"
         seeds = " to ".join(map(str, dict.fromkeys(row["seeds"])))
         where = f"{row['task']}, {row['protocol']}"
         table.add_row(where, row["system"], labels, seeds, percent(row["area"]))

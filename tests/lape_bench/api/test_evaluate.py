@@ -81,10 +81,10 @@ def test_a_class_is_evaluated_on_every_label_fraction_and_seed() -> None:
     assert results.problems == []
     board = results.leaderboard()
     assert isinstance(board, pd.DataFrame)
-    assert board["label_fraction"].tolist() == [0.5, 1.0]
+    assert board["labels"].tolist() == ["50%", "100%"]
     assert board["system"].tolist() == ["MyEncoder"] * 2
     assert board["seeds"].tolist() == [2, 2]
-    whole = results.cells[results.cells["label_fraction"] == 1]["accuracy"]
+    whole = results.cells[results.cells["labels"] == "100%"]["accuracy"]
     assert board["score_percent"].iloc[1] == pytest.approx(100 * whole.mean())
     assert board["std_percent"].iloc[1] == pytest.approx(100 * whole.std())
     for record in records(results):
@@ -204,7 +204,7 @@ def test_mistakes_are_told_in_a_sentence_before_anything_runs(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_fractions": 0}, "the label fraction is 0; above 0, at most 1"),
+        ({"label_fractions": 0}, "a label fraction is 0; above 0, and at most 1"),
         ({"seeds": 0}, "the number of seeds is 0; 1 or more"),
         ({"protocol": "lineer"}, "did you mean 'linear'"),
         ({"settings": {"widht": 3}}, "did you mean 'width'"),
@@ -243,20 +243,22 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_split_of_a_task_is_that_of_a_run() -> None:
-    split = lb.get_task(TASK).load_split(seed=3, label_fraction=0.5)
+    split = lb.get_task(TASK).load_split(seed=3, labels="50%")
     (folder,) = lb.evaluate(MyEncoder, TASK, label_fractions=0.5, protocol="knn").folders
     record = read_record(folder)
     assert record.task is not None
     predictions = read_predictions(folder, record)
-    assert list(split.test.ids) == predictions.clip_ids.to_pylist()
-    assert split.test.labels.tolist() == predictions.labels.tolist()
+    true_labels = dict(
+        zip(predictions.clip_ids.to_pylist(), predictions.labels.tolist(), strict=True)
+    )
+    assert dict(zip(split.test.ids, split.test.labels.tolist(), strict=True)) == true_labels
     assert split.classes == record.task.classes
     assert len(split.train) == record.task.clips["labeled"]
     assert len(split.train) + len(split.unlabeled) == record.task.clips["train"]
 
 
 def test_the_sides_of_a_split_are_disjoint_waveforms_with_labels_and_groups() -> None:
-    split = lb.get_task(TASK).load_split(label_fraction=0.5, sample_rate=8_000)
+    split = lb.get_task(TASK).load_split(labels="50%+validation", sample_rate=8_000)
     sides = [split.train.ids, split.unlabeled.ids, split.validation.ids, split.test.ids]
     assert sum(map(len, sides)) == len({*sides[0], *sides[1], *sides[2], *sides[3]}) == 320
     assert not {*split.train.groups} & {*split.test.groups}
@@ -275,8 +277,8 @@ def test_a_split_that_cannot_be_is_refused(card_with_folds: TaskCard) -> None:
     with pytest.raises(lb.UserError, match="has no fold 6"):
         task.load_split(fold=6)
     assert len(task.load_split(fold=1).train)
-    with pytest.raises(lb.UserError, match="label_fraction is 0"):
-        lb.get_task(TASK).load_split(label_fraction=0)
+    with pytest.raises(lb.UserError, match="'0' is no label budget"):
+        lb.get_task(TASK).load_split(labels="0")
     with pytest.raises(lb.UserError, match="'esc10' is not prepared; run 'bench data prepare"):
         lb.get_task("esc10").load_split(fold=1)
 

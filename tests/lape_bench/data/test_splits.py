@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.progress import Progress
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest
@@ -34,7 +35,8 @@ def task(reference: str) -> tuple[TaskCard, Manifest]:
 
 
 def splits_of(card: TaskCard, manifest: Manifest, seed: int, fraction: float) -> list[Split]:
-    return [make_split(manifest, card, fold, seed, fraction) for fold in card.folds]
+    budget = LabelBudget(fraction, validation=True)
+    return [make_split(manifest, card, fold, seed, budget) for fold in card.folds]
 
 
 def hold_split_properties(card: TaskCard, manifest: Manifest, split: Split) -> None:
@@ -96,9 +98,11 @@ def test_label_fractions_are_nested(reference: str, seed: int, pair: tuple[float
     card, manifest = task(reference)
     small, large = sorted(pair)
     for fold in card.folds:
-        for uses_validation in (True, False):
-            few = make_split(manifest, card, fold, seed, small, uses_validation).labeled
-            many = make_split(manifest, card, fold, seed, large, uses_validation).labeled
+        for validation in (True, False):
+            few, many = (
+                make_split(manifest, card, fold, seed, LabelBudget(share, 0, validation)).labeled
+                for share in (small, large)
+            )
             assert set(few) <= set(many)
 
 
@@ -120,40 +124,59 @@ def test_label_fractions_are_stratified(reference: str, seed: int, fraction: flo
 def test_the_same_seed_draws_the_same_labels_and_another_seed_others(reference: str) -> None:
     card, manifest = task(reference)
     first, again, other = (
-        make_split(manifest, card, card.folds[0], seed, 0.2).labeled for seed in (0, 0, 1)
+        make_split(manifest, card, card.folds[0], seed, LabelBudget(0.2)).labeled
+        for seed in (0, 0, 1)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 @every_task
-@pytest.mark.parametrize("fraction", [0.1, 0.5])
-def test_a_system_that_selects_nothing_sees_the_same_labels(
-    reference: str, fraction: float
-) -> None:
+@given(seed=seeds, shots=st.integers(1, 12))
+@quick
+def test_shots_are_clips_a_class_and_nested(reference: str, seed: int, shots: int) -> None:
     card, manifest = task(reference)
+    labels = manifest.clips["label"]
     for fold in card.folds:
-        selecting = make_split(manifest, card, fold, 3, fraction, uses_validation=True)
-        other = make_split(manifest, card, fold, 3, fraction, uses_validation=False)
-        assert np.array_equal(selecting.labeled, other.labeled)
+        few, many = (
+            make_split(manifest, card, fold, seed, LabelBudget(shots=k)) for k in (shots, shots + 1)
+        )
+        sizes = labels.iloc[few.train].value_counts()
+        taken = labels.iloc[few.labeled].value_counts()
+        assert all(taken[label] == min(shots, sizes[label]) for label in card.classes)
+        assert set(few.labeled) <= set(many.labeled)
 
 
 @every_task
-def test_without_selection_nothing_is_held_out_of_all_labels(reference: str) -> None:
+def test_inside_a_budget_nothing_is_held_out_of_train(reference: str) -> None:
     card, manifest = task(reference)
     clips = manifest.clips
     for fold in card.folds:
-        split = make_split(manifest, card, fold, 0, 1.0, uses_validation=False)
+        split = make_split(manifest, card, fold, 0)
         official = int((clips["split"] == "val").sum())
         assert len(split.train) + len(split.test) + official == len(clips)
-        assert not len(split.validation)
+        assert set(split.labeled) == set(split.train)
+        assert (len(split.validation), split.validation_origin) == (0, "none")
+
+
+@every_task
+def test_the_order_of_clips_says_nothing_and_is_one_for_all_cells(reference: str) -> None:
+    card, manifest = task(reference)
+    labels = manifest.clips["label"].to_numpy()
+    fold = card.folds[0]
+    split = make_split(manifest, card, fold, 0)
+    assert np.array_equal(split.test, make_split(manifest, card, fold, 7).test)
+    for rows in (split.train, split.test):
+        changes = (labels[rows][1:] != labels[rows][:-1]).mean()
+        by_class = 1 - (manifest.clips["label"].iloc[rows].value_counts(normalize=True) ** 2).sum()
+        assert changes > by_class / 2
 
 
 @pytest.mark.parametrize("reference", ["esc10", "fsdd-digits@official"])
 def test_about_a_tenth_is_held_out_of_every_class(reference: str) -> None:
     card, manifest = task(reference)
     labels = manifest.clips["label"]
-    split = make_split(manifest, card, card.folds[0], 0)
+    split = make_split(manifest, card, card.folds[0], 0, LabelBudget(validation=True))
     share = labels.iloc[split.validation].value_counts() / (
         labels.iloc[split.validation].value_counts() + labels.iloc[split.train].value_counts()
     )
@@ -202,7 +225,7 @@ def test_a_fold_that_the_task_does_not_have_is_refused_with_those_it_has() -> No
 
 def test_a_random_split_deals_the_whole_train_audio_also_where_labels_are_a_fraction() -> None:
     card, manifest = task("esc10")
-    split = make_split(manifest, card, 1, 0, 0.2)
+    split = make_split(manifest, card, 1, 0, LabelBudget(0.2, validation=True))
     labels = manifest.clips["label"].to_numpy(object)
     dealt = random_like(split, labels, np.random.default_rng(0))
     assert len(dealt.train) == len(split.train) > len(dealt.labeled) == len(split.labeled)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import load_manifest
 from lape_bench.data.splits import make_split
@@ -47,7 +48,7 @@ def record_of(context: RunContext, fraction: float = 0.5) -> RunRecord:
     for rows in (split.labeled, split.validation):
         cached_embeddings(Moments(), clips.select(rows), 1.0, {}, context)
     return RunRecord(
-        cell=Cell(system="s", task=TASK, protocol="linear", label_fraction=fraction, seed=3),
+        cell=Cell(system="s", task=TASK, protocol="linear", labels=f"{100 * fraction:g}%", seed=3),
         identity="0",
         settings={},
         system_version=1,
@@ -77,7 +78,7 @@ def test_each_embedding_stands_beside_the_class_of_its_own_clip(
     assert distances.min(axis=1).max() < 1e-5
     names = manifest.clips["label"].to_numpy()[distances.argmin(axis=1)]
     assert [found.classes[label] for label in found.labels] == names.tolist()
-    split = make_split(manifest, load_card(TASK), 0, 3, 0.5)
+    split = make_split(manifest, load_card(TASK), 0, 3, LabelBudget(0.5))
     assert sorted(distances.argmin(axis=1)) == split.labeled.tolist()
     assert found.about == f"{len(split.labeled)} labeled train clips"
 

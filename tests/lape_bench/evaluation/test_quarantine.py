@@ -214,7 +214,7 @@ def test_the_clips_of_an_audit_lead_to_no_labels_either(
 def test_unlabeled_train_clips_have_no_names_either(
     handed: list[tuple[str, Any]], secret: Secret, tmp_path: Path, progress: Progress
 ) -> None:
-    run(tmp_path, progress, label_fraction=0.1)
+    run(tmp_path, progress, labels="10%")
     data = handed[0][1][0]
     assert data.train.ids == tuple(str(number) for number in range(192))
     assert set(data.labeled.clips.ids) < set(data.train.ids)

@@ -13,6 +13,7 @@ import torch
 
 from lape_bench import metrics
 from lape_bench.core.errors import UserError
+from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.paths import home
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
@@ -38,7 +39,7 @@ def options(out: Path, **how: bool) -> RunOptions:
 
 def brief_cell(**how: object) -> Cell:
     values = {"system": "supervised", "settings": BRIEF, "task": "synthetic-sounds"}
-    return Cell.model_validate(values | {"protocol": "finetune", "label_fraction": 0.25} | how)
+    return Cell.model_validate(values | {"protocol": "finetune", "labels": "25%"} | how)
 
 
 def floor_cell(**how: object) -> Cell:
@@ -154,7 +155,7 @@ def test_two_processes_on_one_cell_run_it_once(synthetic: Path, tmp_path: Path) 
 def test_the_record_says_what_is_needed_to_recompute_and_trace_it(
     synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    record = run_cell(brief_cell(label_fraction=0.25), options(tmp_path), progress)
+    record = run_cell(brief_cell(labels="25%+validation"), options(tmp_path), progress)
     card = load_card("synthetic-sounds")
     assert record == read_record(folder_of(record, tmp_path))
     assert record.task is not None
@@ -338,7 +339,7 @@ def test_a_plan_holds_every_combination_once() -> None:
         [("supervised", {"width": 32}), ("log-mel-statistics", {})],
         ["esc10", "fsdd-digits@official"],
         ["linear", "finetune"],
-        [0.1, 1.0],
+        ["10%", "100%"],
         seeds=3,
     )
     # esc10 has 5 folds and the variant 1; supervised has both protocols, the statistics only one
@@ -346,7 +347,7 @@ def test_a_plan_holds_every_combination_once() -> None:
 
 
 def test_a_cell_travels_as_plain_data() -> None:
-    cell = brief_cell(label_fraction=0.1)
+    cell = brief_cell(labels="10%")
     assert Cell.model_validate_json(json.dumps(cell.model_dump(mode="json"))) == cell
 
 
@@ -358,8 +359,8 @@ def test_unlabeled_stages_see_all_train_audio_and_no_more(
         job.manifest.open_clips(16_000, progress),
         runner._labels(job.manifest, job.card),
     )
-    split = make_split(job.manifest, job.card, 0, 0, 0.1)
-    data = runner._training_data(clips, labels, split)
+    split = make_split(job.manifest, job.card, 0, 0, LabelBudget(0.1))
+    data = runner._training_data(clips, labels, runner._groups(job.manifest), split)
     sides = zip(clips, job.manifest.clips["split"], strict=True)
     side_of = {waveform.tobytes(): side for waveform, side in sides}
 
@@ -369,8 +370,7 @@ def test_unlabeled_stages_see_all_train_audio_and_no_more(
     assert sides_in(data.train) == {"train"}
     assert len(data.train) == 192
     assert len(data.labeled.clips) == 8 * round(24 * 0.1)
-    assert data.validation is not None
-    assert sides_in(data.validation.clips) == {"val"}
+    assert data.validation is None
 
 
 def test_training_does_not_change_when_the_test_clips_are_poisoned(
@@ -381,7 +381,8 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
         job.manifest.open_clips(16_000, progress),
         runner._labels(job.manifest, job.card),
     )
-    split = make_split(job.manifest, job.card, 0, 0, 0.25)
+    groups = runner._groups(job.manifest)
+    split = make_split(job.manifest, job.card, 0, 0, LabelBudget(0.25))
     poisoned = np.array(clips.samples)
     for row in split.test:
         poisoned[clips.starts[row] : clips.starts[row] + clips.lengths[row]] = np.nan
@@ -393,6 +394,6 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
         system = resolve(brief_cell(), progress).system
         context.work_folder = tmp_path / f"work-{len(weights)}"
         context.work_folder.mkdir()
-        system.train(runner._training_data(own, truth, split), context)
+        system.train(runner._training_data(own, truth, groups, split), context)
         weights.append(system.encoder.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -221,8 +221,8 @@ def test_values_that_no_run_writes_are_refused_in_a_line_that_a_terminal_can_sho
         {"seed": 10**30},
         {"seed": -1},
         {"fold": 10**30},
-        {"label_fraction": NAN},
-        {"label_fraction": 10**400},
+        {"labels": "nan%"},
+        {"labels": "0-shot"},
     ],
     ids=str,
 )

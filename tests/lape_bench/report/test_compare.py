@@ -411,18 +411,18 @@ def test_what_is_left_open_is_taken_where_one_answer_fits_and_else_asked_for(
     tmp_path: Path,
 ) -> None:
     for system in "ab":
-        write_answers(tmp_path, system, 0.8, protocol="knn", label_fraction=0.1)
+        write_answers(tmp_path, system, 0.8, protocol="knn", labels="10%")
     write_answers(tmp_path, "a", 0.9)
     assert compared(tmp_path).protocol == "knn"
     write_answers(tmp_path, "b", 0.9)
     with pytest.raises(UserError) as caught:
         compared(tmp_path)
     assert str(caught.value) == (
-        "a and b can be compared in 2 ways; real knn 0.1, real linear 1; choose by --protocol, --label-fraction "
+        "a and b can be compared in 2 ways; real knn 10%, real linear 100%; choose by --protocol, --labels "
         "and --data, or of two preparations (in brackets) by --out."
     )
-    assert compared(tmp_path, protocol="linear").label_fraction == 1
-    assert compared(tmp_path, label_fraction=0.1).protocol == "knn"
+    assert compared(tmp_path, protocol="linear").labels == "100%"
+    assert compared(tmp_path, labels="10%").protocol == "knn"
 
 
 def refused(out: Path, *names: str, **how: Any) -> str:
@@ -438,7 +438,7 @@ def test_what_cannot_be_compared_is_refused_with_what_there_is(tmp_path: Path) -
     write_answers(tmp_path, "other-seed", 0.9, 7)
     write_answers(tmp_path, "new-data", 0.9, manifest_hash="n" * 64)
     write_answers(tmp_path, "elsewhere", 0.9, task="u")
-    assert "share no protocol and label fraction on one preparation of the task; a has real linear 1;" in refused(tmp_path)  # fmt: skip
+    assert "share no protocol and label budget on one preparation of the task; a has real linear 100%;" in refused(tmp_path)  # fmt: skip
     assert "share no protocol" in refused(tmp_path, "a", "new-data")
     assert "'a' and 'a' are one system, a" in refused(tmp_path, "a", "a")
     assert "there is no system with results on t 'elsewhere'" in refused(tmp_path, "a", "elsewhere")

@@ -10,7 +10,7 @@ ROW = {
     "task": "t",
     "data": "real",
     "protocol": "linear",
-    "label_fraction": 1.0,
+    "labels": "100%",
     "manifest_hash": "abcdef123",
     "card_version": 1,
     "protocol_version": 1,

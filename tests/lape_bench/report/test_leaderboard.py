@@ -51,7 +51,7 @@ def write(out: Path, seed: int, fold: int = 0, folds: int = 1, **how: object) ->
 
 def write_scores(
     out: Path,
-    labels: NDArray[np.int64],
+    true_labels: NDArray[np.int64],
     scores: NDArray[np.float32],
     seed: int,
     fold: int = 0,
@@ -79,7 +79,12 @@ def write_scores(
         status="finished",
         metrics={"accuracy": 0.999},
         predictions_sha256=write_predictions(
-            folder, [str(n) for n in range(len(labels))], labels, scores, classes, groups
+            folder,
+            [str(n) for n in range(len(true_labels))],
+            true_labels,
+            scores,
+            classes,
+            groups,
         ),
         parameters=ParameterCounts(encoder=10, inference=13, training=20),
         **more,
@@ -90,7 +95,7 @@ def write_scores(
         ),
     )
     write_record(folder, record)
-    return float(accuracy_score(labels, scores.argmax(axis=1)))
+    return float(accuracy_score(true_labels, scores.argmax(axis=1)))
 
 
 def board_of(out: Path) -> pd.DataFrame:
@@ -160,12 +165,12 @@ def test_seeds_that_are_left_out_are_told_in_a_note_and_in_the_formats_of_machin
 ) -> None:
     for seed, folds in [(3, (1, 2)), (4, (1,)), (5, (1, 2)), (6, (2,))]:
         for fold in folds:
-            write(tmp_path, seed, fold, 2, label_fraction=0.1)
+            write(tmp_path, seed, fold, 2, labels="10%")
     write(tmp_path, 0, 1, 2, system="half")
     write(tmp_path, 1, 2, 2, system="half")
     board = board_of(tmp_path)
     assert footnotes(board)[0] == (
-        "seeds that lack folds are not counted: 2 of s on t, linear, 0.1 of the labels"
+        "seeds that lack folds are not counted: 2 of s on t, linear, 10 % of labels"
     )
     rows = {row["system"]: (row["seed_numbers"], row["seeds_left_out"]) for row in as_data(board)}
     assert rows == {"s": ((3, 5), 2), "half": ((0, 1), 0)}
@@ -193,7 +198,7 @@ def test_missing_folds_are_shown(tmp_path: Path) -> None:
     [
         {"manifest_hash": "n" * 64},
         {"data": "synthetic"},
-        {"label_fraction": 0.1},
+        {"labels": "10%"},
         {"protocol": "knn"},
         {"settings": {"width": 3}},
         {"task": "t@variant"},

@@ -35,7 +35,7 @@ def cell_of(seed: int = 0) -> Cell:
         },
         task="asc-keywords",
         protocol="finetune",
-        label_fraction=0.1,
+        labels="10%",
         seed=seed,
     )
 

@@ -119,7 +119,7 @@ def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path
         ("settings", ""),
         ("accuracy", "97.2"),
         ("accuracy", "-0.1"),
-        ("label_fraction", "0"),
+        ("labels", "0"),
         ("folds_of_task", "0"),
         ("parameters", "-1"),
         ("data", "fake"),

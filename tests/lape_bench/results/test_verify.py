@@ -223,7 +223,7 @@ def test_predictions_that_have_lost_their_record_are_wrong(results: Path) -> Non
 @pytest.mark.parametrize(
     ("update", "told"),
     [
-        ({"protocol_version": 0}, "protocol version 0, now 1"),
+        ({"protocol_version": 0}, "protocol version 0, now 2"),
         ({"system_version": 7}, "system version 7, now 1"),
         ({"environment": {"commit": "1234-dirty-56"}}, "differs from its commit"),
     ],
@@ -296,7 +296,7 @@ def test_the_command_s_exit_code_tells_a_machine(results: Path, bench: Bench) ->
     assert bench("verify", str(results))[0] == 0
     code, told, _ = bench("verify", str(results), "--strict")
     assert code == 1
-    assert f"outdated: {folder_of(results)}: protocol version 0, now 1" in told
+    assert f"outdated: {folder_of(results)}: protocol version 0, now 2" in told
     path = folder_of(results) / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text())))
     code, told, _ = bench("verify", str(results))
@@ -318,7 +318,7 @@ def test_a_folder_of_a_cell_has_the_name_that_is_looked_for(results: Path) -> No
     [
         {"seed": 7},
         {"fold": 3},
-        {"label_fraction": 0.5},
+        {"labels": "50%"},
         {"protocol": "knn"},
         {"task": "synthetic-sounds@other"},
         {"system": "supervised"},

@@ -128,7 +128,7 @@ def unfused(synthetic: object) -> Callable[..., set[str]]:
 def test_cells_of_all_seeds_fractions_and_protocols_share_an_upstream(synthetic: object) -> None:
     one = shares("moco", CORPUS)
     assert len(one) == 1
-    assert one == shares("moco", CORPUS, seed=1) == shares("moco", CORPUS, label_fraction=0.1)
+    assert one == shares("moco", CORPUS, seed=1) == shares("moco", CORPUS, labels="10%")
     assert one < shares("moco", CORPUS, protocol="linear")
     assert one == shares("moco", CORPUS | {"finetune": {"epochs": 3}})
     assert not one & shares("moco", CORPUS | {"temperature": 0.2})
@@ -140,19 +140,19 @@ def test_an_upstream_of_each_seed_or_of_other_audio_is_not_shared(synthetic: obj
     assert not shares("moco", own) & shares("moco", own, seed=1)
     assert shares("moco") == shares("moco", seed=1)  # the task has a validation split
     assert shares("moco") == shares("moco", {"corpus": ["target"]})
-    assert shares("moco", label_fraction=0.1) == shares("moco", label_fraction=0.2)
+    assert shares("moco", labels="10%") == shares("moco", labels="20%")
 
 
 def test_a_system_and_the_students_of_its_upstream_share_it(
     unfused: Callable[..., set[str]],
 ) -> None:
     teacher = shares("delores-m", CORPUS)
-    assert teacher < unfused() == unfused(label_fraction=0.1)
+    assert teacher < unfused() == unfused(labels="10%")
     assert unfused() & unfused(seed=1) == teacher
 
 
 def test_a_frozen_encoder_and_its_probes_share_embeddings(synthetic: object) -> None:
     frozen = shares("supervised", protocol="linear")
     assert len(frozen) == 1
-    assert not frozen & shares("supervised", protocol="linear", label_fraction=0.1)
+    assert not frozen & shares("supervised", protocol="linear", labels="10%")
     assert shares("supervised") == set()

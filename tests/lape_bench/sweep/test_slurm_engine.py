@@ -61,7 +61,7 @@ def test_makers_are_arrays_and_who_needs_them_waits_for_their_end(
     pairs = {}
     for number in upstream:
         cell = items[number].cell
-        pairs.setdefault((cell.seed, cell.label_fraction), {})[cell.protocol] = ids[number]
+        pairs.setdefault((cell.seed, cell.labels), {})[cell.protocol] = ids[number]
     for of in pairs.values():
         waits = later[int(of["knn"].partition("_")[0]) - 2]["dependency"]
         assert of["linear"] in waits.removeprefix("afterany:").split(":")

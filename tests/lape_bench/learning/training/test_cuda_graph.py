@@ -92,7 +92,7 @@ def test_a_step_that_may_be_recorded_does_the_same_each_time(
         settings=settings,
         task="synthetic-sounds",
         protocol=protocol,
-        label_fraction=0.5,
+        labels="50%",
     )
     options = RunOptions(out=tmp_path, compute=Compute(device="cpu"))
     record = run_cell(cell, options, Progress(quiet=True))

@@ -65,11 +65,11 @@ def tones(count: int, seed: int, rate: int = RATE) -> LabeledClips:
         tone = np.sin(2 * np.pi * hz * time + random.uniform(0, 6))
         waveforms.append((tone + random.normal(0, 0.3, len(time))).astype(np.float32))
     clips = Clips.pack([f"{seed}-{index}" for index in range(count)], waveforms, rate)
-    return LabeledClips(clips, torch.arange(count) % 2)
+    return LabeledClips(clips, torch.arange(count) % 2, torch.arange(count))
 
 
 def wrong(clips: LabeledClips) -> LabeledClips:
-    return LabeledClips(clips.clips, 1 - clips.labels)
+    return LabeledClips(clips.clips, 1 - clips.labels, clips.groups)
 
 
 def data(train: int = 24, validation: LabeledClips | None = None, rate: int = RATE) -> TrainingData:
@@ -303,7 +303,7 @@ def test_every_epoch_draws_a_new_order_new_windows_and_a_new_dropout(context: Ru
     # A sample's value tells its clip and its place there.
     waveforms = [1000 * clip + np.arange(900, dtype=np.float32) for clip in range(6)]
     clips = Clips.pack(list("abcdef"), waveforms, RATE)
-    given = TrainingData(clips, LabeledClips(clips, torch.arange(6) % 2), None)
+    given = TrainingData(clips, LabeledClips(clips, torch.arange(6) % 2, torch.arange(6)), None)
     encoder = Watched()
     fit(Classifier(encoder, nn.Linear(6, 2)), None, given, context, replace_with(epochs=4))
     drawn = np.array(encoder.firsts, dtype=int)

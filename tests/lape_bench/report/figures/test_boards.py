@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from lape_bench.core.errors import UserError
 from lape_bench.report.figures.cost import accuracy_against, parameters, seconds
 from lape_bench.report.figures.critical_difference import critical_difference_diagram
-from lape_bench.report.figures.label_fractions import label_fraction_curves
+from lape_bench.report.figures.label_curves import label_curves
 from lape_bench.report.figures.style import marks, styled
 from lape_bench.report.stats.average_ranks import average_ranks
 from tests.lape_bench.conftest import Bench
@@ -25,7 +25,7 @@ def board(**columns: Any) -> pd.DataFrame:
     """Rows as `leaderboard` makes them, alike but for the columns given."""
     count = max([len(values) for values in columns.values()], default=1)
     plain = {
-        "task": "t", "data": "real", "protocol": "linear", "label_fraction": 1.0, "manifest_hash": "m", "card_version": 1, "protocol_version": 1,
+        "task": "t", "data": "real", "protocol": "linear", "labels": "100%", "manifest_hash": "m", "card_version": 1, "protocol_version": 1,
         "metric": "balanced_accuracy", "system": [f"s{n}" for n in range(count)],
         "system_version": 1, "provenance_hash": "", "parameters": 1000, "score": 0.5, "interval": 0.1, "minutes": 2.0,
     }  # fmt: skip
@@ -104,7 +104,7 @@ def test_an_interval_alone_goes_through_its_marker() -> None:
         {"task": ["t", "u"]},
         {"data": ["real", "synthetic"]},
         {"protocol": ["linear", "knn"]},
-        {"label_fraction": [0.1, 1.0]},
+        {"labels": ["10%", "100%"]},
         {"manifest_hash": ["m", "n"]},
     ],
     ids=lambda difference: next(iter(difference)),
@@ -127,11 +127,11 @@ def test_a_system_has_one_look_in_every_panel_and_one_place_in_the_legend() -> N
 
 def test_a_curve_goes_through_the_scores_and_its_bars_to_the_ends_of_the_intervals() -> None:
     rows = board(
-        system=["a", "a", "a"], label_fraction=[1.0, 0.01, 0.1], score=[0.9, 0.5, 0.7],
+        system=["a", "a", "a"], labels=["100%", "1%", "10%"], score=[0.9, 0.5, 0.7],
         interval=[0.2, math.nan, 0.1],
     )  # fmt: skip
     with styled():
-        (axis,) = label_fraction_curves(rows, marks(rows["system"])).axes
+        (axis,) = label_curves(rows, marks(rows["system"])).axes
     assert np.allclose(axis.lines[0].get_xydata(), [[1, 50], [10, 70], [100, 90]])
     (bars,) = axis.collections
     one_seed, *ends = bars.get_segments()
@@ -141,9 +141,9 @@ def test_a_curve_goes_through_the_scores_and_its_bars_to_the_ends_of_the_interva
 
 
 def test_intervals_of_one_fraction_stand_apart_about_it() -> None:
-    rows = board(system=["a", "b", "c", "c"], label_fraction=[0.1, 0.1, 0.1, 1.0])
+    rows = board(system=["a", "b", "c", "c"], labels=["10%", "10%", "10%", "100%"])
     with styled():
-        (axis,) = label_fraction_curves(rows, marks(rows["system"])).axes
+        (axis,) = label_curves(rows, marks(rows["system"])).axes
     places = [bars.get_segments()[0][0, 0] for bars in axis.collections]
     assert len(set(places)) == 3
     assert places == pytest.approx([10 / 1.05, 10, 10 * 1.05])
@@ -154,7 +154,7 @@ def test_curves_of_what_cannot_be_compared_have_their_own_panels(column: str) ->
     values = ["m", "n"] if column == "manifest_hash" else ["linear", "real"]
     rows = board(**{column: values})
     with styled():
-        assert len(label_fraction_curves(rows, marks(rows["system"])).axes) == 2
+        assert len(label_curves(rows, marks(rows["system"])).axes) == 2
 
 
 def test_too_many_boards_are_refused_with_how_to_choose() -> None:

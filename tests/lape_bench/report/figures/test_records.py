@@ -142,7 +142,7 @@ def test_the_command_draws_a_record_and_a_board(tmp_path: Path) -> None:
         (["parameters", "there", "--file", "a.png"], "takes no record"),
         (["parameters", "--tsne", "--file", "a.png"], "--tsne goes with"),
         (["parameters", "--out", ".", "--task", "tt", "--file", "a.png"], "did you mean 't'"),
-        (["parameters", "--out", ".", "--label-fraction", "0.1", "--file", "a.png"], "known: 1.0"),
+        (["parameters", "--out", ".", "--labels", "10%", "--file", "a.png"], "known: 100%"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

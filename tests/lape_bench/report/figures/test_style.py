@@ -120,7 +120,7 @@ def test_a_title_says_what_sets_boards_apart() -> None:
         card_version=[1, 1],
         protocol_version=[1, 1],
     )
-    where = {"task": "t", "protocol": "linear", "label_fraction": 0.05, "data": "synthetic"}
+    where = {"task": "t", "protocol": "linear", "labels": "5%", "data": "synthetic"}
     preparation = {"manifest_hash": "ijklmnop", "card_version": 1, "protocol_version": 1}
     title = board_title(where | preparation, rows)
     assert title == "t, linear, 5 % of labels [synthetic] [ijklmn]"

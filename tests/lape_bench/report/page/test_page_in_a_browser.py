@@ -104,9 +104,7 @@ def opened(browser: Any, results: Path) -> Iterator[Any]:
 def test_boards_stand_apart_and_show_what_the_leaderboard_shows(opened: Any, results: Path) -> None:
     reader = opened()
     board = leaderboard(load_results([CELLS, results.parent / "results"]).cells)
-    sizes = board.groupby(
-        ["task", "data", "protocol", "label_fraction", *PREPARATION], sort=False
-    ).size()
+    sizes = board.groupby(["task", "data", "protocol", "labels", *PREPARATION], sort=False).size()
     assert len(reader.boards()) == len(sizes)
     shown = [reader.column("accuracy", n) for n in range(len(sizes))]
     assert [score for scores in shown for score in scores] == [
@@ -271,7 +269,7 @@ def test_a_cell_from_a_table_tells_what_the_table_knows(opened: Any) -> None:
     table = pd.read_csv(CELLS)
     rows = table[
         (table["name"] == "delores-m") & (table["task"] == "asc-keywords")
-        & (table["protocol"] == "finetune") & (table["label_fraction"] == 0.1)
+        & (table["protocol"] == "finetune") & (table["labels"] == "10%")
     ]  # fmt: skip
     assert all(percent(score) in text for score in rows["accuracy"])
     assert "table of cells alone" in text
@@ -352,11 +350,11 @@ def test_curves_over_labels_join_the_chosen_scores_of_alike_boards(
     data = data_of(results.read_text())
     places = markers(reader, "step")
     boards = {entry["id"]: data["boards"][entry["board"]] for entry in data["entries"]}
-    of_fraction: dict[float, set[float]] = {}
+    of_budget: dict[str, set[float]] = {}
     for name, place in places.items():
-        of_fraction.setdefault(boards[name]["label_fraction"], set()).add(place)
+        of_budget.setdefault(boards[name]["labels"], set()).add(place)
     assert len(places) == len(reader.systems(0)) + len(reader.systems(1))
-    ((few,), (every,)) = (of_fraction[part] for part in (0.1, 1.0))
+    ((few,), (every,)) = (of_budget[part] for part in ("10%", "100%"))
     assert few < every
     curves = reader.page.locator("svg.plot", has=reader.page.locator("[id^=step-]"))
     assert curves.count() == 1

@@ -39,7 +39,7 @@ PAPER = {
     ],
     "reference": "Net",
     "ablations": {"base": "Net", "rows": [{"label": "no loss", "settings": {"loss": 0}}]},
-    "label_fractions": [0.1, 1.0],
+    "label_budgets": ["10%", "100%"],
 }
 
 
@@ -56,7 +56,7 @@ def cell(task: str = "esc10", accuracy: float = 0.5, **how: Any) -> dict[str, An
         "data": load_card(task).data,
         "metric": "accuracy",
         "protocol": "linear",
-        "label_fraction": 1.0,
+        "labels": "100%",
         "seed": 0,
         "fold": 0,
         "folds_of_task": 1,
@@ -317,7 +317,7 @@ def test_of_a_task_one_preparation_counts_and_of_the_protocol_one_version() -> N
     "other",
     [
         {"protocol": "knn"},
-        {"label_fraction": 0.1},
+        {"labels": "10%"},
         {"task": "fsdd-digits@official"},
         {"task": "esc10-synthetic"},
         {"data": "synthetic"},
@@ -325,8 +325,8 @@ def test_of_a_task_one_preparation_counts_and_of_the_protocol_one_version() -> N
     ids=str,
 )
 def test_what_is_no_cell_of_the_table_changes_nothing_in_it(other: dict[str, Any]) -> None:
-    alone = tables(*ALL, label_fractions=[])
-    beside = tables(*ALL, {**cell("esc10", 0.9, name="floor"), **other}, label_fractions=[])
+    alone = tables(*ALL, label_budgets=[])
+    beside = tables(*ALL, {**cell("esc10", 0.9, name="floor"), **other}, label_budgets=[])
     assert list(map(told, beside)) == list(map(told, alone))
 
 
@@ -419,25 +419,25 @@ def test_no_difference_is_taken_where_folds_are_missing_or_the_base_lacks_a_task
     assert found == [NONE, "\N{MINUS SIGN}10.0", NONE]
 
 
-def test_label_fractions_are_blocks_that_are_ranked_by_themselves() -> None:
+def test_label_budgets_are_blocks_that_are_ranked_by_themselves() -> None:
     both = [
-        cell("esc10", score, label_fraction=fraction, **system)
+        cell("esc10", score, labels=f"{100 * fraction:g}%", **system)
         for fraction, scores in ((0.1, (0.3, 0.2)), (1.0, (0.5, 0.6)))
         for score, system in zip(scores, ({}, {"settings": {"width": 512}}), strict=True)
     ]
-    _, fractions = tables(*both, label_fractions=[0.01, 0.1, 1.0])
-    few, whole = rows(fractions, "10 % of the labels"), rows(fractions, "all labels")
+    _, by_budget = tables(*both, label_budgets=["1%", "10%", "100%"])
+    few, whole = rows(by_budget, "10 % of labels"), rows(by_budget, "all labels")
     assert list(few) == list(whole) == ["Net", "Small net"]
     assert (few["Net"]["esc10"].text, few["Net"]["esc10"].rank) == ("30.0", "best")
     assert (whole["Net"]["esc10"].text, whole["Net"]["esc10"].rank) == ("50.0", "")
-    assert fractions.remarks[-1] == "No cell with 1 % of the labels."
+    assert by_budget.remarks[-1] == "No cell with 1 % of labels."
 
 
 def test_tables_without_a_cell_are_named_below_the_first() -> None:
     (main,) = tables(*ALL)
     assert main.remarks[-2:] == (
         "No ablation has a cell here.",
-        "No two label fractions have a cell here.",
+        "No two label budgets have a cell here.",
     )
 
 
@@ -473,8 +473,8 @@ def test_published_figures_stand_in_their_own_block_unranked_unaveraged_with_the
 
 
 def test_published_figures_are_of_all_labels_and_in_no_other_table() -> None:
-    few = [cell(task, 0.3, label_fraction=0.1) for task in OPEN]
-    main, fractions = tables(*few, *ALL, label_fraction=0.1, published=[published("esc10", 99.0)])
+    few = [cell(task, 0.3, labels="10%") for task in OPEN]
+    main, fractions = tables(*few, *ALL, labels="10%", published=[published("esc10", 99.0)])
     for table in (main, fractions):
         assert "published" not in {row.block for row in table.rows}
 
@@ -510,7 +510,7 @@ def test_whatever_is_missing_an_average_is_the_mean_of_the_figures_of_its_row(
     drawn: list[tuple[dict[str, Any], str, int, float]],
 ) -> None:
     cells = [cell(task, score, seed=seed, **system) for system, task, seed, score in drawn]
-    main = tables(*cells, label_fractions=[], ablations=None)[0]
+    main = tables(*cells, label_budgets=[], ablations=None)[0]
     for row in rows(main).values():
         figures = [row[h] for h in ("WHO", "KWS", "fsdd-digits", "esc10")]
         known = [entry.facts["score"] for entry in figures if entry.text != NONE]

@@ -72,7 +72,7 @@ def test_a_package_that_registers_a_paper_without_a_file_is_named(
         ({"groups": [{"title": t, "domains": ["speech"]} for t in "ab"]}, "stands in two of them"),
         ({"groups": [{"title": "a", "domains": ["noise"]}]}, "'groups.0.domains.0'"),
         ({"protocol": "probe"}, "'protocol'"),
-        ({"label_fractions": [0.1, 2]}, "'label_fractions.1'"),
+        ({"label_budgets": ["10%", "200%"]}, "'label_budgets.1'"),
         ({"tile": 1}, "'tile' is not a known key: did you mean 'title'"),
     ],
 )

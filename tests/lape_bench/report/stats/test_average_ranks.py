@@ -174,29 +174,29 @@ def test_no_other_choice_of_systems_has_more_figures(done: list[set[str]]) -> No
         assert (chosen == ()) == (not choices)
 
 
-def test_the_command_ranks_over_tasks_and_sums_up_label_fractions(
+def test_the_command_ranks_over_tasks_and_sums_up_label_budgets(
     bench: Bench, tmp_path: Path
 ) -> None:
     for task in ("t", "u", "v"):
         for number, system in enumerate(("good", "fine", "bad")):
             write_right(tmp_path, system, np.arange(10) < 9 - number, task=task)
-    write_right(tmp_path, "good", np.arange(10) < 5, task="t", label_fraction=0.1)
+    write_right(tmp_path, "good", np.arange(10) < 5, task="t", labels="10%")
     write_right(tmp_path, "other", np.arange(10) < 5, task="w")
     write_right(tmp_path, "half", np.arange(10) < 5, task="u", fold=1, folds=2)
     words = ["--system", "good", "--system", "fine", "--system", "bad", "--out", str(tmp_path)]
     code, out, err = bench("ranks", *words)
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["linear,", "1", "of", "the", "labels:", "t,", "u,", "v"]
+    assert lines[0] == ["linear,", "all", "labels:", "t,", "u,", "v"]
     # The critical difference of 3 systems on 3 tasks is 1.91: good and bad are 2 apart.
     assert lines[2:5] == [["good", "1.00", "a"], ["fine", "2.00", "ab"], ["bad", "3.00", "b"]]
     assert "critical difference 1.91" in out
-    assert lines[-1] == ["t,", "linear", "good", "0.1", "to", "1", "1", "70.00"]
-    assert "left out: fine on t, linear, lacks 0.1" in err
+    assert lines[-1] == ["t,", "linear", "good", "10%", "to", "100%", "1", "70.00"]
+    assert "left out: fine on t, linear, lacks 10%" in err
     every, ranked = bench("ranks", "--out", str(tmp_path)), out
     assert every[:2] == (0, ranked)
     err = every[2]
-    assert "linear, 1 of the labels, for too few tasks in common with the others: other\n" in err
+    assert "linear, all labels, for too few tasks in common with the others: other\n" in err
     assert "left out: half on u, linear: 1 of 2 folds" in err
     code, _, err = bench("ranks", "--system", "god", "--out", str(tmp_path))
     assert code == 2

@@ -1,4 +1,4 @@
-"""The area under the label-fraction curve, from scikit-learn and by hand."""
+"""The area under the label curve, from scikit-learn and by hand."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def row(system: str, fraction: float, score: float, **how: object) -> dict[str, 
         "parameters": 5,
         "seeds": 3,
     }
-    return place | entry | {"label_fraction": fraction, "score": score} | how
+    return place | entry | {"labels": f"{100 * fraction:g}%", "score": score} | how
 
 
 def test_the_area_is_scikit_learn_s_over_the_logarithm_of_the_fraction() -> None:
@@ -57,7 +57,7 @@ def test_fewer_than_two_ascending_fractions_are_refused(fractions: list[float]) 
         area_under_curve(np.array(fractions), np.zeros(len(fractions)))
 
 
-def test_only_systems_with_every_fraction_get_an_area_and_the_others_are_named() -> None:
+def test_only_systems_with_every_budget_get_an_area_and_the_others_are_named() -> None:
     board = pd.DataFrame(
         [
             *(row("a", f, s) for f, s in zip(FRACTIONS, (0.2, 0.4, 0.8), strict=True)),
@@ -69,8 +69,8 @@ def test_only_systems_with_every_fraction_get_an_area_and_the_others_are_named()
     found = curve_areas(board)
     assert found.table["system"].tolist() == ["b", "a"]
     assert found.table["area"].tolist() == pytest.approx([0.6, 0.45])
-    assert set(found.table["fractions"]) == {(0.01, 0.1, 1.0)}
-    assert found.left_out == ["c on t, linear, lacks 0.01, 0.1"]
+    assert set(found.table["budgets"]) == {("1%", "10%", "100%")}
+    assert found.left_out == ["c on t, linear, lacks 1%, 10%"]
 
 
 def test_an_area_says_how_many_seeds_stand_behind_its_scores() -> None:
@@ -84,7 +84,7 @@ def test_an_area_says_how_many_seeds_stand_behind_its_scores() -> None:
         console.print(as_table(found))
     assert [line.split()[-4:] for line in captured.get().splitlines()[1:]] == [
         ["1", "to", "3", "70.00"],
-        ["to", "1", "3", "60.00"],
+        ["to", "100%", "3", "60.00"],
     ]
 
 

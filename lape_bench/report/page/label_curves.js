@@ -1,5 +1,5 @@
-// Label-fraction curves: a line a system, through its scores on the boards that differ in nothing but the share of labels.
-const ALIKE = ["task", "data", "protocol", "metric", "manifest_hash", "card_version", "protocol_version"];
+// Label curves: a line a system, through its scores on the boards that differ in nothing but the number of labels.
+const ALIKE = ["task", "data", "protocol", "metric", "manifest_hash", "card_version", "protocol_version", "labels_unit"];
 
 // The chosen entries of all boards of such a group, for the first of them; none for the others, or where it is alone.
 function overLabels(number, found) {
@@ -8,14 +8,14 @@ function overLabels(number, found) {
 }
 
 function labelCurves(entries, metric, board) {
-  const of = (entry) => 100 * boardOf(entry).label_fraction, systems = new Map();
+  const of = (entry) => boardOf(entry).labels_amount, systems = new Map();
   for (const entry of entries) systems.set(entry.system, [...(systems.get(entry.system) || []), entry]);
-  const say = (line) => `${line[0].system} ${line.map((entry) => `${percent(entry.score)} % at ${shares(boardOf(entry))}`).join(", ")}`;
+  const say = (line) => `${line[0].system} ${line.map((entry) => `${percent(entry.score)} % at ${boardOf(entry).labels}`).join(", ")}`;
   const curve = (line, xOf, yOf) => drawn("path", { d: `M${line.map((entry) => `${xOf(entry).toFixed(2)} ${yOf(entry).toFixed(2)}`).join("L")}`,
     style: { fill: "none", stroke: color(line[0]), strokeWidth: 1.4, opacity: 0.7 } });
-  const fractions = [...new Set(entries.map(of))];
+  const amounts = [...new Set(entries.map(of))];
   return overLog(entries, {
-    of, name: "labels, % of train", room: 1.4, xTicks: () => fractions, xText: (tick) => `${Number(tick.toPrecision(3))}`, kind: "step",
+    of, name: board.labels_unit, room: 1.4, xTicks: () => amounts, xText: (tick) => `${Number(tick.toPrecision(3))}`, kind: "step",
     lines: (xOf, yOf) => [...systems.values()].map((line) => curve(line, xOf, yOf)),
     label: `${metric} over labels on ${board.task}, ${board.protocol}: ${[...systems.values()].slice(0, 8).map(say).join("; ")}`,
     caption: `${metric} in % over labels, ${INTERVALS}`,

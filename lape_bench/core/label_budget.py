@@ -1,0 +1,154 @@
+"""The label budget of a cell: how many labels of the train split it may use, to train and to select.
+
+Written as one text: `100%`, `10%`, `5-shot`. With `+validation`, a fully labeled validation set may be selected on too.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import AfterValidator, Field
+
+from lape_bench.core.errors import UserError, unknown
+
+ALLOWED = "a percentage such as 10%, or a number of clips a class such as 5-shot"
+VALIDATION = "+validation"
+LARGEST_SHOTS = 10**9
+PATTERN = r"\d+-shot(\+validation)?|[\d.e+-]+%(\+validation)?"  # of the text
+ValidationLabels = Literal["budget", "all"]
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """How many labels a cell may use.
+
+    Attributes:
+        fraction: share of each class's train clips, in (0, 1]; 1 if `shots` counts.
+        shots: train clips a class; 0 if `fraction` counts.
+        validation: whether selection may also see all labels of a validation set. The official one if the task has it, else a
+            tenth of train, which is then not trained on.
+    """
+
+    fraction: float = 1.0
+    shots: int = 0
+    validation: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a budget without labels."""
+        if not 0 < self.fraction <= 1:
+            raise UserError(
+                f"a label fraction is {self.fraction:g}", allowed="above 0, and at most 1"
+            )
+        if not 0 <= self.shots <= LARGEST_SHOTS:
+            raise UserError(f"a number of shots is {self.shots}", allowed="1 or more")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a budget as `str` writes it; `0.1` is `10%`.
+
+        Raises:
+            UserError: it is no budget.
+        """
+        plain = text.strip().removesuffix(VALIDATION)
+        validation = plain != text.strip()
+        if match := re.fullmatch(r"([0-9]{1,10})-shots?", plain):
+            if int(match[1]):
+                return cls(shots=int(match[1]), validation=validation)
+        elif match := re.fullmatch(r"([0-9.]+(?:e-?[0-9]+)?) ?(%?)", plain):
+            try:
+                share = float(match[1]) / (100 if match[2] else 1)
+            except ValueError:
+                share = 0.0
+            if 0 < share <= 1:
+                return cls(fraction=share, validation=validation)
+        raise UserError(f"'{text}' is no label budget", allowed=ALLOWED)
+
+    def __str__(self) -> str:
+        """Return the one spelling of this budget."""
+        plain = f"{self.shots}-shot" if self.shots else f"{100 * self.fraction:.12g}%"
+        return plain + VALIDATION * self.validation
+
+    @property
+    def is_all(self) -> bool:
+        """Whether all labels of the train split may be used, and no others."""
+        return self.fraction == 1 and not self.shots and not self.validation
+
+    @property
+    def description(self) -> str:
+        """The budget in words, such as "10 % of labels"."""
+        if self.shots:
+            plain = f"{self.shots} label{'s' * (self.shots > 1)} a class"
+        else:
+            plain = f"{100 * self.fraction:.3g} % of labels" if self.fraction < 1 else "all labels"
+        return plain + (", selected on all validation labels" if self.validation else "")
+
+    @property
+    def short_name(self) -> str:
+        """The budget in characters that every folder and address allows."""
+        plain = f"{self.shots}-shot" if self.shots else f"{self.fraction:g}"
+        return plain + "-validation" * self.validation
+
+    @property
+    def unit(self) -> str:
+        """What `amount` counts; budgets of one unit lie on one curve."""
+        plain = "labels a class" if self.shots else "labels (% of train)"
+        return plain + (", selected on all validation labels" if self.validation else "")
+
+    @property
+    def amount(self) -> float:
+        """Labels a class, or percent of train."""
+        return self.shots or 100 * self.fraction
+
+    @property
+    def order(self) -> float:
+        """A key that sorts budgets: shots before fractions, few labels before many, each variant by itself."""
+        return self.amount + LARGEST_SHOTS * (not self.shots) + 4 * LARGEST_SHOTS * self.validation
+
+    def count(self, size: int) -> int:
+        """Return how many of a class's `size` clips are labeled: at least one."""
+        return min(size, self.shots or max(1, round(self.fraction * size)))
+
+
+def budget_order(text: str) -> float:
+    """Return a key that sorts the texts of budgets."""
+    return LabelBudget.parse(text).order
+
+
+def label_budgets(
+    fractions: Sequence[float] = (),
+    shots: Sequence[int] = (),
+    validation_labels: ValidationLabels = "budget",
+) -> list[str]:
+    """Return the texts of budgets: of each number of shots, then of each fraction; all labels if none is given.
+
+    Args:
+        fractions: shares of the train labels, in (0, 1].
+        shots: labels a class.
+        validation_labels: "budget": selection sees labels of the budget alone; "all": those of a validation set.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    if validation_labels not in (allowed := get_args(ValidationLabels)):
+        raise unknown("use of validation labels", validation_labels, allowed)
+    validation = validation_labels == "all"
+    if any(number < 1 for number in shots):
+        raise UserError(f"a number of shots is {min(shots)}", allowed="1 or more")
+    if not fractions and not shots:
+        fractions = (1.0,)
+    chosen = [LabelBudget(shots=number, validation=validation) for number in shots]
+    chosen += [LabelBudget(fraction=share, validation=validation) for share in fractions]
+    return [str(budget) for budget in dict.fromkeys(chosen)]
+
+
+def _one_spelling(text: str) -> str:
+    try:
+        return str(LabelBudget.parse(text))
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+LabelBudgetText = Annotated[
+    str, AfterValidator(_one_spelling), Field(description=f"label budget: {ALLOWED}")
+]
