@@ -33,12 +33,17 @@ class Energy(nn.Module):
         return embeddings
 
 
-def kept(tmp_path: Path, system: str | type = "log-mel-statistics", **options: object) -> Path:
+def kept(
+    tmp_path: Path,
+    system: str | type = "log-mel-statistics",
+    protocol: str = "linear",
+    **options: object,
+) -> Path:
     """Run one cell and keep its model; returns the cell's folder."""
     results = lb.evaluate(
         system,
         "synthetic-sounds",
-        protocol="linear",
+        protocol=protocol,
         out=tmp_path / "results",
         keep_model=True,
         **options,  # type: ignore[arg-type]  # of any option
@@ -47,10 +52,11 @@ def kept(tmp_path: Path, system: str | type = "log-mel-statistics", **options: o
     return results.folders[0]
 
 
+@pytest.mark.parametrize("protocol", ["linear", "mlp"])
 def test_the_files_of_the_test_split_get_the_predictions_of_the_run(
-    own_artifacts: Path, tmp_path: Path
+    own_artifacts: Path, tmp_path: Path, protocol: str
 ) -> None:
-    folder = kept(tmp_path)
+    folder = kept(tmp_path, protocol=protocol)
     predictions = read_predictions(folder, read_record(folder))
     manifest = load_manifest(load_card("synthetic-sounds"))
     path_of = dict(zip(manifest.clips["clip_id"], manifest.clips["path"], strict=True))
