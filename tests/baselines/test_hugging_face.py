@@ -5,6 +5,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.testing import assert_close
 
 from lape_bench.baselines.hugging_face import HuggingFace, HuggingFaceEncoder
 from lape_bench.conformance.check import check_system
+from lape_bench.conformance.harness import Harness, load_check_data, target_task
+from lape_bench.conformance.trained import check_trained
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
@@ -516,6 +519,17 @@ def test_the_weights_of_a_folder_are_named_by_their_hash_and_others_are_another_
     second = run_cell(cell, options, progress)
     assert second.identity != first.identity
     assert second.provenance["weights"] != first.provenance["weights"]
+
+
+def test_a_probe_on_weighted_layers_is_trained_counted_saved_and_loaded(
+    speech: Path, synthetic: Path, progress: Progress, tmp_path: Path
+) -> None:
+    kind = HuggingFace.from_argument(str(speech))
+    make = partial(kind, kind.Settings(layer="weighted"), target_task(), "linear")
+    harness = Harness(make, load_check_data(kind.sample_rate, progress), CPU, tmp_path)
+    results = list(check_trained(harness, "linear"))
+    assert len(results) > 5
+    assert [result for result in results if not result.holds] == []
 
 
 @pytest.mark.parametrize("settings", [{}, {"layer": "mean"}], ids=["last", "mean"])

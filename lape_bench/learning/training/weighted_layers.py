@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 from torch import nn
+from torch.nn.utils import skip_init
 
 from lape_bench.learning.encoders.heads import WeightedLayers
 from lape_bench.learning.training.probe_selection import EmbeddedWindows
@@ -57,7 +58,11 @@ def fit_weighted_layers(
     problem = _Problem(by_layer, of_clip[windows.owner.numpy()], weights, len(present), size)
     for value in values:
         layer_weights, coefficients, intercepts = problem.solve(value)
-        head = WeightedLayers(layers, size, nn.Linear(size, classes))
+        # Random weights are skipped: every one is set below.
+        classifier: nn.Linear = skip_init(  # type: ignore[no-untyped-call]  # untyped in torch
+            nn.Linear, size, classes
+        )
+        head = WeightedLayers(layers, size, classifier)
         with torch.no_grad():
             head.mean.copy_(torch.from_numpy(mean.reshape(layers, size)))
             head.scale.copy_(torch.from_numpy(scale.reshape(layers, size)))

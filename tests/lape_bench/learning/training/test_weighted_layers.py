@@ -110,8 +110,9 @@ def test_linear_evaluation_of_several_layers_selects_its_penalty_as_that_of_one(
     assert torch.equal(fitted.head.layer_weights, alone.layer_weights)
 
 
-def test_embeddings_that_are_given_are_left_alone() -> None:
+def test_embeddings_that_are_given_and_global_randomness_are_left_alone() -> None:
     train = windows([0, 1, 2] * 6, 2, 0)
-    before = train.embeddings.clone()
+    before, random_state = train.embeddings.clone(), torch.get_rng_state()
     list(fit_weighted_layers(train, [1e-2, 1.0], 3, 2))
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert torch.equal(train.embeddings, before)
