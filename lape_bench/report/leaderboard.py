@@ -28,6 +28,7 @@ BOARD_HEADINGS = ("task", "protocol", "labels")
 RANKS = ["rank_best", "rank_worst"]
 # What an interval is over. Its unit is the group, or the clip if predictions name no groups.
 GROUPS_AND_SEEDS, THIS_RUN, SEEDS, NO_INTERVAL = "groups and seeds", "groups", "seeds", ""
+MOST_BY_FOLD = 12  # systems whose scores by fold one footnote shows
 MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 
 
@@ -47,7 +48,8 @@ def leaderboard(
         is of that run alone; "seeds" for cells without predictions; empty if there is none), seeds, seed_numbers (a
         tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
         upstream is behind several seeds), folds, folds_of_task, complete (whether the seeds that count have every
-        fold), parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
+        fold), fold_scores (a tuple of each fold's mean over seeds, in the folds' order; empty without folds, or if some lack),
+        parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
         With predictions also the columns predictions (whether every cell has them), groups (number of groups of the
         test clips), grouped (False if predictions name none, so that the unit is the clip), detectable (see
         `BoardStatistics`) and, if a board has systems to rank, rank_best and rank_worst: the ranks that a system may have.
@@ -153,6 +155,11 @@ def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
     board["folds"] = folds.where(complete, in_entry["fold"].nunique())
     board["folds_of_task"] = folds
     board["complete"] = complete
+    by_fold = used.groupby(["entry", "fold"])["score"].mean().groupby("entry").agg(tuple)
+    board["fold_scores"] = [
+        scores if whole and len(scores) > 1 else ()
+        for scores, whole in zip(by_fold, complete, strict=True)
+    ]
     board["minutes"] = used.groupby("entry")["seconds"].mean() / 60
     return board
 
@@ -232,6 +239,10 @@ def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
         in_figures: whether to say how many groups and seeds, which differs from board to board.
     """
     lines = _interval_footnotes(entries, in_figures)
+    scores = zip(entries["system"], entries["fold_scores"], strict=True)
+    by_fold = [f"{name} {_in_percent(folds)}" for name, folds in scores if folds]
+    if by_fold and in_figures:
+        lines.append(f"% by fold: {_first_few(by_fold, MOST_BY_FOLD)}")
     if len(entries) > 1:
         lines += _rank_footnotes(entries, in_figures)
     fixed = entries.loc[entries["fixed_upstream"], "system"].tolist()
@@ -300,10 +311,14 @@ def _rank_footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
     return lines
 
 
-def _first_few(items: Sequence[str]) -> str:
+def _in_percent(scores: Sequence[float]) -> str:
+    return ", ".join(percent(score, 1) for score in scores)
+
+
+def _first_few(items: Sequence[str], most: int = MOST_NAMED) -> str:
     """Join the first few items, and count the rest."""
-    more = [f"{len(items) - MOST_NAMED} more"] if len(items) > MOST_NAMED else []
-    return "; ".join([*items[:MOST_NAMED], *more])
+    more = [f"{len(items) - most} more"] if len(items) > most else []
+    return "; ".join([*items[:most], *more])
 
 
 def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -338,9 +353,12 @@ def _columns(headings: Sequence[str]) -> tuple[TableColumn, ...]:
 
 
 def as_csv(board: pd.DataFrame) -> str:
-    """Write a leaderboard as CSV, unrounded, scores in [0, 1]; seed numbers are separated by spaces."""
-    seeds = [" ".join(map(str, numbers)) for numbers in board["seed_numbers"]]
-    return board.assign(seed_numbers=seeds).to_csv(index=False)
+    """Write a leaderboard as CSV, unrounded, scores in [0, 1]; seed numbers and scores by fold are separated by spaces."""
+    lists = {
+        name: [" ".join(map(str, values)) for values in board[name]]
+        for name in ("seed_numbers", "fold_scores")
+    }
+    return board.assign(**lists).to_csv(index=False)
 
 
 def as_data(board: pd.DataFrame) -> list[dict[str, Any]]:

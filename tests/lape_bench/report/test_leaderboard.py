@@ -151,6 +151,27 @@ def test_folds_are_averaged_within_a_seed_before_seeds_are_compared(tmp_path: Pa
     assert row["std"] == pytest.approx(np.std(np.mean(scores, axis=1), ddof=1))
 
 
+def test_scores_by_fold_stand_below_a_board_and_in_the_formats_of_machines(tmp_path: Path) -> None:
+    scores = [[write(tmp_path, seed, fold, 3) for fold in (1, 2, 3)] for seed in (0, 1)]
+    write(tmp_path, 2, 1, 3)  # this seed lacks folds, so that it does not count
+    write(tmp_path, 0, 1, 3, system="half")
+    write(tmp_path, 0, task="without folds")
+    by_fold = np.mean(scores, axis=0)
+    board = board_of(tmp_path)
+    in_percent = ", ".join(f"{100 * score:.1f}" for score in by_fold)
+    (line,) = [line for line in footnotes(board) if "by fold" in line]
+    assert line == f"t, linear: % by fold: s {in_percent}"
+    rows = {(row["task"], row["system"]): row["fold_scores"] for row in as_data(board)}
+    assert rows == {
+        ("t", "s"): pytest.approx(tuple(by_fold)),
+        ("t", "half"): (),
+        ("without folds", "s"): (),
+    }
+    read = pd.read_csv(io.StringIO(as_csv(board))).set_index(["task", "system"])
+    written = read.loc[("t", "s"), "fold_scores"].split()
+    assert [float(score) for score in written] == pytest.approx(by_fold)
+
+
 def test_a_seed_that_lacks_a_fold_is_left_out_where_others_are_complete(tmp_path: Path) -> None:
     complete = [write(tmp_path, 0, fold, 2) for fold in (1, 2)]
     write(tmp_path, 1, 1, 2)
