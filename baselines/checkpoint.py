@@ -56,6 +56,7 @@ LAPE = {
 LAYOUTS = (BYOL_A, LAPE, OURS)
 # What the published code adds to the power before the logarithm.
 EPSILON = torch.finfo(torch.float32).eps
+STATISTICS = ("log_mel.mean", "log_mel.std")  # which a task replaces by its own
 FIRST = "blocks.0.0"  # the convolution that every AudioNTT begins with
 
 
@@ -118,7 +119,7 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
         required = {name for name in own if not name.startswith("log_mel.")}
         taken = {
             name: checkpoint.tensors[checkpoint.prefix + checkpoint.name_in_file(name)]
-            for name in required
+            for name in required | set(STATISTICS)
             if checkpoint.prefix + checkpoint.name_in_file(name) in checkpoint.tensors
         }
         missing = required - taken.keys()

@@ -56,7 +56,7 @@ class HearConfig(EncoderConfig):
     """
 
     finetune: FinetuneConfig = Field(
-        default_factory=lambda: FinetuneConfig(learning_rate=1e-4, gain_db=0.0)
+        default_factory=lambda: FinetuneConfig(learning_rates=(1e-4,), gain_db=0.0)
     )
 
 

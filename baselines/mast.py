@@ -26,7 +26,7 @@ class MastConfig(SpectrogramConfig, MultiscaleTransformerConfig):
     """A multiscale transformer that sees labels only."""
 
     finetune: SpectrogramFinetuneConfig = Field(
-        default_factory=lambda: SpectrogramFinetuneConfig(learning_rate=2.5e-4)
+        default_factory=lambda: SpectrogramFinetuneConfig(learning_rates=(2.5e-4,))
     )
 
 

@@ -54,7 +54,7 @@ class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):
         )
     )
     finetune: SpectrogramFinetuneConfig = Field(
-        default_factory=lambda: SpectrogramFinetuneConfig(learning_rate=2.5e-4)
+        default_factory=lambda: SpectrogramFinetuneConfig(learning_rates=(2.5e-4,))
     )
 
 

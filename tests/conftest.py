@@ -103,7 +103,7 @@ def brief_check(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setitem(CLIPS_A_CLASS, side, clips // 2)
     shorter = check.target_task().model_copy(update={"window_seconds": 0.4})
     monkeypatch.setattr(check, "target_task", lambda: shorter)
-    return {"finetune": {"epochs": 3, "min_steps": 1, "batch_size": 8, "learning_rate": 3e-3}}
+    return {"finetune": {"epochs": 3, "min_steps": 1, "batch_size": 8, "learning_rates": [3e-3]}}
 
 
 @pytest.fixture

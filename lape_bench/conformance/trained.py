@@ -280,7 +280,7 @@ def _learns(harness: Harness, system: System) -> str:
         system.train(harness.data, harness.context("patient"))
         accuracy, duration = _accuracy(harness, system), f" in {epochs} epochs"
     if not accuracy > chance:
-        slow = " or is finetune.learning_rate too low for it?" if duration else ""
+        slow = " or is finetune.learning_rates too low for it?" if duration else ""
         raise ClaimFailed(
             f"accuracy is {accuracy:.1%}{duration}, chance {chance:.1%}; are labels and clips in one order?{slow}"
         )

@@ -321,6 +321,8 @@ def _run(
     if options.audit:
         context.on_epoch = EpochScores(data.test, work / EPOCH_SCORES)
     trained = _trained(system, data.training, context)
+    for warning in trained.summary.warnings:
+        logger.warning(f"{resolved.planned.cell.title}: {warning}")
     with context.stage("test"):
         log_probabilities = _scored(system, data.test, context)
     if options.keep_model:

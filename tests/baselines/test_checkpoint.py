@@ -20,6 +20,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
+from lape_bench.learning.training.batches import consecutive_windows, cut_windows, to_device
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData
@@ -177,7 +178,7 @@ def test_a_model_that_was_kept_hears_what_it_heard(
     assert_close(again(again.features(windows)), known(known.features(windows)))
 
 
-def test_a_model_of_ours_embeds_as_it_did_with_the_statistics_it_was_trained_with(
+def test_a_model_of_ours_embeds_as_it_did_until_it_is_given_the_statistics_of_a_task(
     clips: Clips, context: RunContext, tmp_path: Path
 ) -> None:
     ours = Supervised(Supervised.Settings.model_validate({"width": 8}), TARGET, "linear")
@@ -188,7 +189,7 @@ def test_a_model_of_ours_embeds_as_it_did_with_the_statistics_it_was_trained_wit
     expected = ours.encoder.eval()(ours.encoder.features(waveforms))
     assert torch.equal(encoder(encoder.features(waveforms)), expected)
     encoder.fit_features([waveforms])
-    assert torch.equal(encoder.log_mel.mean, ours.encoder.log_mel.mean)
+    assert not torch.equal(encoder.log_mel.mean, ours.encoder.log_mel.mean)
 
 
 def test_published_weights_are_given_the_statistics_of_the_train_clips_and_their_count_is_noted(
@@ -198,7 +199,10 @@ def test_published_weights_are_given_the_statistics_of_the_train_clips_and_their
     system = kind(kind.Settings(), TARGET, "linear")
     data = training(clips)
     summary = system.train(data, context)
-    plain = torch.stack([torch.from_numpy(data.train[index].copy()) for index in range(4)])
+    window = round(TARGET.window_seconds * data.train.rate)
+    owner, offsets = consecutive_windows(data.train.lengths, window)
+    on_device = to_device(data.train, torch.device("cpu"))
+    plain = cut_windows(on_device, owner, offsets, window)
     values = system.encoder.log_mel(plain) * system.encoder.log_mel.std
     assert_close(values.mean(), torch.zeros(()), atol=1e-4, rtol=0)
     assert (

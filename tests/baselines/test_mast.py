@@ -79,7 +79,7 @@ def test_both_have_the_same_transformer_and_the_same_rate_with_the_labels() -> N
     for config in (ours, theirs):
         assert {name: getattr(config, name) for name in sizes} == sizes
     assert ours.finetune == theirs.finetune
-    assert ours.finetune.learning_rate == 2.5e-4
+    assert ours.finetune.learning_rates == (2.5e-4,)
     alone = Mast(ours, TARGET, "finetune").build_encoder()
     learned = SSMast.new_encoder(theirs)
     shapes = [{n: t.shape for n, t in e.state_dict().items()} for e in (alone, learned)]

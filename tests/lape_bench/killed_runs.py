@@ -28,7 +28,7 @@ from lape_bench.runtime.device import Compute
 
 BRIEF = {"min_steps": 1, "batch_size": 48, "window_seconds": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "supervised": {"width": 16, "finetune": {"epochs": 5, "min_steps": 1, "selections": 3}},
+    "supervised": {"width": 16, "finetune": {"epochs": 5, "min_steps": 1, "evaluations": 3}},
     "unfused": {
         "teacher_settings": {
             "width": 8, "projector": 8, "queue": 16, "pretrain": BRIEF | {"epochs": 2},
@@ -36,7 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "student_width": 8,
         "clusters": 4,
         "distill": BRIEF | {"epochs": 2},
-        "finetune": {"epochs": 2, "min_steps": 1, "selections": 1},
+        "finetune": {"epochs": 2, "min_steps": 1, "evaluations": 1},
     },
 }  # fmt: skip
 LEFT = 0.55  # of the undisturbed run's time: the latest moment of a kill, since a run goes on from the one before

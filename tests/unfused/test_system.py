@@ -66,7 +66,7 @@ SMALL: dict[str, Any] = {
     "clusters": 4,
     "components": 3,
     "distill": {"epochs": 2, "min_steps": 1, "batch_size": 12, "window_seconds": 0.1},
-    "finetune": {"epochs": 1, "min_steps": 1, "batch_size": 6, "selections": 1},
+    "finetune": {"epochs": 1, "min_steps": 1, "batch_size": 6, "evaluations": 1},
 }
 TARGET = TargetTask(classes=("low", "middle", "high"), window_seconds=0.2, metric="accuracy")
 CLIPS, LABELED = 14, 6

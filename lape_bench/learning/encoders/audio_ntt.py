@@ -83,6 +83,10 @@ class AudioNTT(LogMelEncoder):
         n_mels = self.log_mel.config.n_mels
         return tuple(self.CHANNELS * (n_mels >> k) for k in range(1, len(self.blocks) + 1))
 
+    def layers_of_parameters(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of each block, and of the linear layers."""
+        return [[*part.parameters()] for part in (*self.blocks, self.steps)]
+
     def _blocks(self, features: Tensor) -> list[Tensor]:
         """Return each block's output, shape (batch, channels, n_mels / 2^k, frames / 2^k)."""
         x = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)

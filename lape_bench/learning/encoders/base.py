@@ -82,6 +82,10 @@ class Encoder(nn.Module, ABC):
         samples = round(window_seconds * self.sample_rate)
         return tuple(self.features(torch.zeros(1, samples, device=device)).shape[1:])
 
+    def layers_of_parameters(self) -> list[list[nn.Parameter]]:
+        """Return its parameters by layer, from the input on, for learning rates that decay by layer; by default one layer."""
+        return [[*self.parameters()]]
+
     def fit_features(self, batches: Iterable[Tensor]) -> None:
         """Fit the normalization of the features to train waveforms, each of shape (batch, samples); by default nothing."""
 

@@ -62,7 +62,7 @@ class Adapter(EncoderSystem):
 
     # So few steps need a higher rate than a whole fine-tuning.
     smoke_settings: ClassVar[dict[str, Any]] = {
-        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16, "learning_rate": 1e-3},
+        "finetune": {"epochs": 6, "min_steps": 1, "batch_size": 16, "learning_rates": [1e-3]},
         **PROBE_SMOKE_SETTINGS,
     }
     argument: ClassVar[str]

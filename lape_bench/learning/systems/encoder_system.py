@@ -28,7 +28,7 @@ from lape_bench.learning.encoders.log_mel import LogMelEncoder
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.finetune import STAGE as FINETUNING
-from lape_bench.learning.training.finetune import Classifier, FinetuneConfig, fit_classifier
+from lape_bench.learning.training.finetune import FinetuneConfig, FineTuning
 from lape_bench.learning.training.inference import class_log_probabilities, fit_normalization
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
 from lape_bench.learning.training.mlp_probe import MlpConfig, fit_mlp
@@ -166,9 +166,6 @@ class EncoderSystem(System):
 
     def _fit_by_protocol(self, data: TrainingData, context: RunContext) -> TrainingSummary:
         if self.protocol == "finetune":
-            with context.seeds.globally("initial head"):
-                head = nn.Linear(self.encoder.embedding_size, len(self.target.classes))
-            self.head = head.to(context.device)
             return self._finetune(data, context)
         with context.stage("embeddings"):
             train = self._windows(data.labeled, context)
@@ -257,13 +254,19 @@ class EncoderSystem(System):
         return self
 
     def _finetune(self, data: TrainingData, context: RunContext) -> TrainingSummary:
-        model = Classifier(self.encoder, self.head)
         shape = self.encoder.feature_shape(self.target.window_seconds)
-        views = self.build_views(shape, len(data.labeled.clips))
-        if views is not None:
-            views = views.to(context.device)
+        settings = self.settings
         with context.stage(FINETUNING):
-            return fit_classifier(model, views, data, self.target, self.settings.finetune, context)
+            self.head, summary = FineTuning(
+                self.encoder,
+                lambda clips: self.build_views(shape, clips),
+                lambda: self._windows(data.labeled, context),
+                self.target,
+                settings.finetune,
+                settings.linear,
+                context,
+            ).run(data)
+        return summary
 
     def _windows(self, labeled: LabeledClips, context: RunContext) -> EmbeddedWindows:
         """Embed the windows of labeled clips, or find their embeddings in the cache."""

@@ -22,6 +22,7 @@ from lape_bench.learning.systems.padding_mask import average_frames
 from lape_bench.learning.training.finetune import FinetuneConfig
 from lape_bench.system import ProtocolName, TargetTask
 
+CONVOLUTIONS = "feature_extractor"  # as transformers and torchaudio name them
 LAST, MEAN, WEIGHTED = "last", "mean", "weighted"
 CONCATENATED = "concatenated"  # what linear evaluation sums; not a setting
 
@@ -29,7 +30,8 @@ CONCATENATED = "concatenated"  # what linear evaluation sums; not a setting
 class LayeredConfig(EncoderConfig):
     """Settings of a transformer that was pre-trained elsewhere.
 
-    The learning rate of 3e-5 is that of transformers' own example of fine-tuning wav2vec 2.0 on keywords. Such models normalize
+    The learning rate of 3e-5, warm-up over a tenth of the steps and the frozen convolutions are those of transformers' own example of
+    fine-tuning wav2vec 2.0 on keywords. Such models normalize
     their input, or were trained at the loudness of their corpus: by default there is no random gain.
     """
 
@@ -39,7 +41,9 @@ class LayeredConfig(EncoderConfig):
         "mean: the mean of all of these; weighted: their learned weighted sum, with finetune or linear",
     )
     finetune: FinetuneConfig = Field(
-        default_factory=lambda: FinetuneConfig(learning_rate=3e-5, gain_db=0.0)
+        default_factory=lambda: FinetuneConfig(
+            learning_rates=(3e-5,), gain_db=0.0, warm_up=0.1, frozen_layers=1
+        )
     )
 
     @field_validator("layer")
@@ -110,6 +114,14 @@ class LayeredEncoder(AdaptedEncoder):
             for hook in hooks:
                 hook.remove()
         return [self.sequence(layer) for layer in states]
+
+    def layers_of_parameters(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of the convolutions before the transformer, if it has any, of the rest, and of each block."""
+        blocks = [[*block.parameters()] for block in self._stack()]
+        in_blocks = {id(parameter) for block in blocks for parameter in block}
+        front = [p for name, p in self.named_parameters() if f".{CONVOLUTIONS}." in f".{name}"]
+        apart = in_blocks | {id(parameter) for parameter in front}
+        return [front, [p for p in self.parameters() if id(p) not in apart], *blocks]
 
     def _stack(self) -> nn.ModuleList:
         stack = self.model.get_submodule(self.blocks)

@@ -7,7 +7,7 @@ epoch, so a checkpoint needs no state of a generator.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -38,10 +38,12 @@ logger = logging.getLogger(__name__)
 class OptimizerConfig(Config):
     """An optimizer and its learning rate schedule."""
 
-    name: Literal["sgd", "adam"] = Field("adam", description="sgd or adam")
+    name: Literal["sgd", "adam", "adamw"] = Field("adam", description="sgd, adam or adamw")
     learning_rate: float = Field(1e-3, gt=0, description="the highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, or the first beta of adam")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty")
+    weight_decay: float = Field(
+        0.0, ge=0, description="L2 penalty; of adamw, decoupled and on matrices alone"
+    )
     warm_up: float = Field(
         0.0, ge=0, lt=1, description="share of the steps in which the rate rises from zero"
     )
@@ -51,23 +53,36 @@ class OptimizerConfig(Config):
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Return an optimizer of the module's trainable parameters."""
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        device = parameters[0].device
-        on_gpu = device.type == "cuda"
-        # In a tensor, because a CUDA graph would record a number and never change it.
-        rate = torch.tensor(self.learning_rate, device=device) if on_gpu else self.learning_rate
+        return self.build_groups([([*module.parameters()], 1.0)])
+
+    def build_groups(
+        self, groups: Sequence[tuple[Sequence[nn.Parameter], float]]
+    ) -> torch.optim.Optimizer:
+        """Return an optimizer of the trainable parameters among those given.
+
+        Args:
+            groups: parameters, and the factor of their learning rate.
+        """
+        by_group: list[dict[str, Any]] = []
+        for parameters, factor in groups:
+            trainable = [p for p in parameters if p.requires_grad]
+            on_gpu = any(p.device.type == "cuda" for p in trainable)
+            rate = self.learning_rate * factor
+            for decayed in (True, False) if self.name == "adamw" else (True,):
+                some = [p for p in trainable if self.name != "adamw" or (p.dim() > 1) == decayed]
+                if some:
+                    by_group.append(
+                        {
+                            "params": some,
+                            # In a tensor, because a CUDA graph would record a number and never change it.
+                            "lr": torch.tensor(rate, device=some[0].device) if on_gpu else rate,
+                            "weight_decay": self.weight_decay if decayed else 0.0,
+                        }
+                    )
         if self.name == "sgd":
-            return torch.optim.SGD(
-                parameters, rate, self.momentum, weight_decay=self.weight_decay, fused=True
-            )
-        return torch.optim.Adam(
-            parameters,
-            rate,
-            betas=(self.momentum, 0.999),
-            weight_decay=self.weight_decay,
-            fused=True,
-            capturable=on_gpu,
-        )
+            return torch.optim.SGD(by_group, momentum=self.momentum, fused=True)
+        kind = torch.optim.AdamW if self.name == "adamw" else torch.optim.Adam
+        return kind(by_group, betas=(self.momentum, 0.999), fused=True, capturable=on_gpu)
 
     def learning_rate_factor(self, progress: float) -> float:
         """Return the factor of the learning rate after a share `progress`, in [0, 1), of the steps."""

@@ -901,7 +901,7 @@ def test_what_learns_nothing_is_given_more_epochs_before_that_is_said(results: C
     (failure,) = failing(results(LearningNothing, finetune={"epochs": 2}))
     assert failure.claim == "learns: better than chance on its own training clips"
     assert "in 16 epochs, chance 12.5%" in failure.detail
-    assert failure.detail.endswith("or is finetune.learning_rate too low for it?")
+    assert failure.detail.endswith("or is finetune.learning_rates too low for it?")
 
 
 def test_training_by_draws_without_a_seed_does_not_repeat_itself(results: Check) -> None:

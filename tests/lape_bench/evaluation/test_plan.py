@@ -23,7 +23,11 @@ def planned(progress: Progress, system: str = "supervised", **settings: Any) -> 
 @pytest.mark.parametrize(
     ("settings", "same", "shown"),
     [
-        ({"finetune": {"learning_rate": 1e-3}}, {"finetune": {"learning_rate": "0.001"}}, None),
+        (
+            {"finetune": {"learning_rates": [1e-3]}},
+            {"finetune": {"learning_rates": ["0.001"]}},
+            None,
+        ),
         ({"width": 64}, {"width": "64"}, {"width": 64}),
         ({"width": 64, "finetune": {}}, {"width": 64.0}, {"width": 64}),
     ],

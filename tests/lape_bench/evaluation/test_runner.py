@@ -29,7 +29,7 @@ from lape_bench.runtime.device import Compute
 from lape_bench.system import RunContext, TrainingSummary
 from tests.lape_bench import killed_runs
 
-BRIEF = {"width": 16, "finetune": {"epochs": 3, "min_steps": 1, "selections": 3}}
+BRIEF = {"width": 16, "finetune": {"epochs": 3, "min_steps": 1, "evaluations": 3}}
 CPU = Compute(device="cpu", precision="float32")
 
 

@@ -233,7 +233,7 @@ def test_a_preempted_cell_is_queued_again_and_resumes_and_a_cancelled_one_is_tol
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slurm_engine, "GRACE_SECONDS", 3.0)
-    settings = {"width": 16, "finetune": {"epochs": 20, "min_steps": 1, "selections": 2}}
+    settings = {"width": 16, "finetune": {"epochs": 20, "min_steps": 1, "evaluations": 2}}
     cell = Cell(
         system="supervised", settings=settings, task="synthetic-sounds", protocol="finetune"
     )

@@ -189,7 +189,7 @@ def test_another_system_or_version_is_another_upstream(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"finetune": {"epochs": 3, "learning_rate": 0.5, "augment": False}},
+        {"finetune": {"epochs": 3, "learning_rates": [0.5], "augment": False}},
         {"linear": {"C": [1.0]}},
     ],
     ids=str,

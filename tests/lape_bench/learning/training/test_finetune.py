@@ -16,13 +16,22 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.training import finetune
-from lape_bench.learning.training.finetune import STAGE, Classifier, FinetuneConfig, fit_classifier
+from lape_bench.learning.training.finetune import (
+    STAGE,
+    Classifier,
+    FinetuneConfig,
+    FineTuning,
+    HeldOut,
+    StandardizedHead,
+)
+from lape_bench.learning.training.inference import class_log_probabilities, embed
+from lape_bench.learning.training.linear_probe import LinearConfig
+from lape_bench.learning.training.probe_selection import EmbeddedWindows
 from lape_bench.system import LabeledClips, RunContext, TargetTask, TrainingData, TrainingSummary
 
 TARGET = TargetTask(classes=("low", "high"), window_seconds=0.4, metric="accuracy")
 RATE = 200
-FEW = FinetuneConfig(epochs=6, min_steps=1, batch_size=8, learning_rate=0.01, gain_db=0)
+FEW = FinetuneConfig(epochs=6, min_steps=1, batch_size=8, learning_rates=(0.01,), gain_db=0)
 
 
 def replace_with(**settings: Any) -> FinetuneConfig:
@@ -91,6 +100,10 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+def encoder_of(model: Classifier) -> dict[str, Tensor]:
+    return weights(model.encoder)
+
+
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -109,7 +122,18 @@ def fit(
     context: RunContext,
     config: FinetuneConfig = FEW,
 ) -> TrainingSummary:
-    return fit_classifier(model, views, given, TARGET, config, context)
+    """Fine-tune the encoder of a model, and give the model the head that was trained."""
+
+    def embedded() -> EmbeddedWindows:
+        clips = given.labeled.clips
+        windows = embed(model.encoder, clips, TARGET.window_seconds, context)
+        return EmbeddedWindows(*windows, given.labeled.labels, given.labeled.groups)
+
+    tuning = FineTuning(
+        model.encoder, lambda clips: views, embedded, TARGET, config, LinearConfig(), context
+    )
+    model.head, summary = tuning.run(given)
+    return summary
 
 
 # --- what is learned ---------------------------------------------------------------------------------------
@@ -119,7 +143,7 @@ def test_a_separable_problem_is_learned(context: RunContext) -> None:
     model, views = tiny()
     test = tones(40, seed=2)
     summary = fit(model, views, data(40, tones(20, seed=1)), context, replace_with(epochs=12))
-    scores = finetune.class_log_probabilities(
+    scores = class_log_probabilities(
         model.encoder, model.head, test.clips, TARGET.window_seconds, context
     )
     assert (scores.argmax(dim=1) == test.labels).double().mean() > 0.9
@@ -128,52 +152,21 @@ def test_a_separable_problem_is_learned(context: RunContext) -> None:
 
 
 def snapshots(context: RunContext, model: Classifier) -> dict[int, dict[str, Tensor]]:
-    """Collect the model's tensors after each epoch."""
+    """Collect the tensors of the model's encoder after each epoch."""
     kept: dict[int, dict[str, Tensor]] = {}
-    context.on_epoch = lambda epoch, score: kept.__setitem__(epoch, weights(model))
+    context.on_epoch = lambda epoch, score: kept.__setitem__(epoch, encoder_of(model))
     return kept
 
 
-def test_between_equal_scores_the_lower_loss_decides(context: RunContext) -> None:
+def test_the_last_step_is_kept_even_if_validation_was_better_before(context: RunContext) -> None:
+    # Validation labels are wrong, so the more is learned of train the worse it gets.
     model, views = tiny()
     kept = snapshots(context, model)
-    summary = fit(model, views, data(24, tones(10, seed=1)), context, replace_with(epochs=12))
-    best = max(row["validation"] for row in summary.curves[STAGE])
-    equal = [row for row in summary.curves[STAGE] if row["validation"] == best]
-    lowest = min(equal, key=lambda row: row["validation_loss"])
-    assert lowest != equal[0]
-    assert summary.selection == {f"epoch {lowest['epoch']:.0f} of 12": "validation"}
-    assert same(weights(model), kept[int(lowest["epoch"])])
-
-
-def test_between_equal_scores_and_losses_the_earliest_epoch_is_kept(context: RunContext) -> None:
-    model, views = tiny()
-    model.encoder.norm = nn.Identity()  # whose statistics would move
-    summary = fit(
-        model, views, data(24, tones(10, seed=1)), context, replace_with(learning_rate=1e-30)
-    )
-    assert len({row["validation_loss"] for row in summary.curves[STAGE]}) == 1
-    assert summary.selection == {"epoch 1 of 6": "validation"}
-
-
-@pytest.mark.parametrize("selections", [12, 3])
-def test_the_best_epoch_on_validation_is_restored_not_the_last(
-    context: RunContext, selections: int
-) -> None:
-    # Validation labels are wrong, so the more is learned of train the worse it gets: an early epoch is best.
-    model, views = tiny()
-    kept = snapshots(context, model)
-    given = data(24, wrong(tones(24, seed=1)))
-    summary = fit(model, views, given, context, replace_with(epochs=9, selections=selections))
-    scored = [row for row in summary.curves[STAGE] if "validation" in row]
-    # The highest score, then the lower loss, then the earlier.
-    best = max(scored, key=lambda row: (row["validation"], -row["validation_loss"], -row["epoch"]))
-    assert best["epoch"] < 9
-    assert best["validation"] > scored[-1]["validation"]
-    assert summary.selection == {f"epoch {best['epoch']:.0f} of 9": "validation"}
-    assert summary.validation == best["validation"]
-    assert same(weights(model), kept[int(best["epoch"])])
-    assert not same(weights(model), kept[9])
+    summary = fit(model, views, data(24, wrong(tones(24, seed=1))), context, replace_with(epochs=9))
+    scores = [row["validation"] for row in summary.curves[STAGE]]
+    assert scores[0] > scores[-1] == summary.validation
+    assert summary.selection == {}
+    assert same(encoder_of(model), kept[9])
 
 
 def test_the_scores_of_the_curve_are_those_of_the_model_of_that_epoch(context: RunContext) -> None:
@@ -201,11 +194,11 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_was_decided(
     summary = fit(model, views, data(24), context)
     assert summary.selection == {}
     assert all(row.keys() == {"epoch", "loss"} for row in summary.curves[STAGE])
-    assert same(weights(model), kept[6])
+    assert same(encoder_of(model), kept[6])
 
 
 @pytest.mark.parametrize(
-    ("epochs", "selections", "expected"),
+    ("epochs", "evaluations", "expected"),
     [
         (12, 12, list(range(1, 13))),
         (4, 12, [1, 2, 3, 4]),
@@ -215,10 +208,10 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_was_decided(
     ],
 )
 def test_validation_is_scored_at_even_distances_and_at_the_end(
-    context: RunContext, epochs: int, selections: int, expected: list[int]
+    context: RunContext, epochs: int, evaluations: int, expected: list[int]
 ) -> None:
     model, views = tiny()
-    config = replace_with(epochs=epochs, selections=selections)
+    config = replace_with(epochs=epochs, evaluations=evaluations)
     summary = fit(model, views, data(8, tones(4, seed=1)), context, config)
     assert [row["epoch"] for row in summary.curves[STAGE] if "validation" in row] == expected
 
@@ -231,7 +224,7 @@ def rates() -> Iterator[list[float]]:
     """Learning rates of the steps that are taken."""
     taken: list[float] = []
     hook = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: taken.extend(group["lr"] for group in optimizer.param_groups)
+        lambda optimizer, *_: taken.append(optimizer.param_groups[-1]["lr"])
     )
     yield taken
     hook.remove()
@@ -240,7 +233,7 @@ def rates() -> Iterator[list[float]]:
 def test_the_learning_rate_falls_by_a_cosine_from_its_start_to_nearly_zero(
     context: RunContext, rates: list[float]
 ) -> None:
-    fit(*tiny(), data(24), context, replace_with(epochs=20, learning_rate=0.03))
+    fit(*tiny(), data(24), context, replace_with(epochs=20, learning_rates=(0.03,)))
     steps = 20 * 3
     assert rates == pytest.approx(
         [0.03 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
@@ -495,3 +488,132 @@ def test_a_random_level_reaches_the_features_and_not_the_validation_clips(
     fit(model, views, data(8, tones(6, seed=1)), context, replace_with(gain_db=20.0))
     spread = {mode: max(seen) / min(seen) for mode, seen in levels.items()}
     assert spread[True] > 2 * spread[False]
+
+
+# --- learning rates, and the probe ------------------------------------------------------------------------
+
+SEVERAL = (1e-4, 1e-2, 0.03)
+
+
+def test_a_hold_out_of_the_labels_selects_the_learning_rate_and_all_labels_are_trained_on(
+    context: RunContext,
+) -> None:
+    model, views = tiny()
+    config = replace_with(learning_rates=SEVERAL, epochs=12)
+    summary = fit(model, views, data(40), context, config)
+    candidates = {rate: summary.curves[f"{STAGE} at {rate:g}"][-1] for rate in SEVERAL}
+    best = max(
+        SEVERAL, key=lambda r: (candidates[r]["validation"], -candidates[r]["validation_loss"])
+    )
+    assert summary.selection == {
+        f"learning rate = {best:g}": "a hold-out of 8 of the 40 labeled clips"
+    }
+    assert (summary.selection_clips, summary.validation) == (8, candidates[best]["validation"])
+    # The result is that of a run that was given this rate alone.
+    other, _ = tiny()
+    fit(
+        other,
+        views,
+        data(40),
+        fresh(context, "alone"),
+        replace_with(learning_rates=(best,), epochs=12),
+    )
+    assert same(weights(model), weights(other))
+
+
+def test_too_few_labels_for_a_hold_out_take_the_middle_rate(context: RunContext) -> None:
+    model, views = tiny()
+    summary = fit(model, views, data(2), context, replace_with(learning_rates=SEVERAL))
+    assert (summary.selection, summary.selection_clips, summary.validation) == ({}, 0, None)
+    other, _ = tiny()
+    fit(other, views, data(2), fresh(context, "alone"), replace_with(learning_rates=(1e-2,)))
+    assert same(weights(model), weights(other))
+
+
+def test_validation_labels_select_in_place_of_a_hold_out(context: RunContext) -> None:
+    model, views = tiny()
+    given = data(24, tones(10, seed=1))
+    summary = fit(model, views, given, context, replace_with(learning_rates=SEVERAL))
+    assert list(summary.selection.values()) == ["validation"]
+    assert summary.selection_clips == 10
+
+
+def test_a_kill_between_two_rates_changes_nothing(context: RunContext) -> None:
+    config = replace_with(learning_rates=SEVERAL)
+    expected, _ = tiny()
+    fit(expected, None, data(20), fresh(context, "straight"), config)
+    stopped, own = tiny()[0], fresh(context, "stopped")
+    own.on_epoch = stop_once_at({3})
+    with pytest.raises(Stopped):
+        fit(stopped, None, data(20), own, config)
+    again, _ = tiny()
+    fit(again, None, data(20), own, config)
+    assert same(weights(again), weights(expected))
+
+
+def test_a_head_that_starts_from_the_probe_first_scores_as_the_probe(context: RunContext) -> None:
+    model, views = tiny()
+    given = data(40)
+    model.eval()
+    with torch.no_grad():
+        embeddings = model.encoder(model.encoder.features(torch.randn(30, 80)))
+        probe = nn.Linear(6, 2)
+        head = StandardizedHead(embeddings, probe)
+        assert_close(head(embeddings), probe(embeddings), rtol=1e-4, atol=1e-5)
+        assert_close(head.folded()(embeddings), probe(embeddings), rtol=1e-4, atol=1e-5)
+    config = replace_with(head_start="probe", learning_rates=(1e-30,), epochs=1)
+    model.encoder.norm.momentum = 0.0
+    fit(model, views, given, context, config)
+    scores = class_log_probabilities(model.encoder, model.head, given.labeled.clips, 0.4, context)
+    assert (scores.argmax(dim=1) == given.labeled.labels).double().mean() > 0.9
+
+
+def held_out(probe: float, clips: int = 100) -> HeldOut:
+    return HeldOut(np.arange(400), tones(clips, seed=1), "a hold-out", probe)
+
+
+def curve(*scores: float) -> list[dict[str, float]]:
+    return [{"epoch": float(k), "validation": score} for k, score in enumerate(scores, 1)]
+
+
+@pytest.mark.parametrize(
+    ("probe", "scores", "said"),
+    [
+        (0.8, (0.5, 0.7, 0.78, 0.79), []),  # within a standard error of 4 points
+        (0.9, (0.5, 0.7, 0.78, 0.79), ["scores 79.0 % on held-out clips, a linear probe"]),
+        (0.5, (0.3, 0.5, 0.7, 0.79), ["still rose in the last quarter, from 70.0 to 79.0 %"]),
+        (0.9, (0.3, 0.5, 0.7, 0.79), ["a linear probe of the same encoder 90.0 %", "still rose"]),
+        (0.9, (0.79,), ["a linear probe of the same encoder 90.0 %"]),
+        (1.0, (1.0, 1.0), []),
+    ],
+)
+def test_a_training_that_ends_below_the_probe_or_still_rises_is_warned_of(
+    probe: float, scores: tuple[float, ...], said: list[str]
+) -> None:
+    warnings = held_out(probe).warnings(curve(*scores))
+    assert len(warnings) == len(said)
+    assert all(part in warning for part, warning in zip(said, warnings, strict=True))
+
+
+def test_layers_have_rates_of_their_own_and_the_first_can_be_frozen(context: RunContext) -> None:
+    torch.manual_seed(0)
+    encoder = AudioNTT(8)
+    before = weights(encoder)
+    model = Classifier(encoder, nn.Linear(8, 2))
+    seen: list[list[float]] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: seen.append([group["lr"] for group in optimizer.param_groups])
+    )
+    config = replace_with(layer_decay=0.5, frozen_layers=1, head_rate=3.0, epochs=1)
+    fit(model, None, data(6, rate=16_000), context, config)
+    hook.remove()
+    # Matrices, then the rest, of blocks 2 and 3, of the linear layers, and of the head.
+    factors = [1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 2, 1 / 2, 3, 3]
+    assert seen[0] == pytest.approx([0.01 * factor for factor in factors])
+    after = weights(encoder)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(
+        name.startswith("blocks.0") and "running" not in name and "num_batches" not in name
+        for name in moved
+    )
+    assert {"blocks.1.0.weight", "steps.3.weight"} <= moved
