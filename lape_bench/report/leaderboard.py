@@ -26,6 +26,7 @@ BOARD = ["task", "data", "protocol", "labels", *PREPARATION, "metric"]
 ENTRY = [*BOARD, "system", *SYSTEM_VERSION, "parameters", "encoder_parameters"]
 BOARD_HEADINGS = ("task", "protocol", "labels")
 RANKS = ["rank_best", "rank_worst"]
+LABELS = ["training_labels", "selection_labels"]  # mean number over the cells of an entry
 # What an interval is over. Its unit is the group, or the clip if predictions name no groups.
 GROUPS_AND_SEEDS, THIS_RUN, SEEDS, NO_INTERVAL = "groups and seeds", "groups", "seeds", ""
 MOST_BY_FOLD = 12  # systems whose scores by fold one footnote shows
@@ -49,7 +50,7 @@ def leaderboard(
         tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
         upstream is behind several seeds), folds, folds_of_task, complete (whether the seeds that count have every
         fold), fold_scores (a tuple of each fold's mean over seeds, in the folds' order; empty without folds, or if some lack),
-        parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
+        training_labels, selection_labels, parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
         With predictions also the columns predictions (whether every cell has them), groups (number of groups of the
         test clips), grouped (False if predictions name none, so that the unit is the clip), detectable (see
         `BoardStatistics`) and, if a board has systems to rank, rank_best and rank_worst: the ranks that a system may have.
@@ -160,6 +161,8 @@ def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
         scores if whole and len(scores) > 1 else ()
         for scores, whole in zip(by_fold, complete, strict=True)
     ]
+    for name in LABELS:
+        board[name] = used.groupby("entry")[name].mean()
     board["minutes"] = used.groupby("entry")["seconds"].mean() / 60
     return board
 
@@ -239,6 +242,11 @@ def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
         in_figures: whether to say how many groups and seeds, which differs from board to board.
     """
     lines = _interval_footnotes(entries, in_figures)
+    if in_figures and entries[LABELS].notna().all(axis=None):
+        training, selection = (_span(entries[name]) for name in LABELS)
+        lines.append(
+            f"labels in the mean of a system's runs: {training} to train on, {selection} to select on"
+        )
     scores = zip(entries["system"], entries["fold_scores"], strict=True)
     by_fold = [f"{name} {_in_percent(folds)}" for name, folds in scores if folds]
     if by_fold and in_figures:
@@ -309,6 +317,12 @@ def _rank_footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
     if apart:
         lines.append(f"not compared, since they do not share two seeds: {_first_few(apart)}")
     return lines
+
+
+def _span(numbers: pd.Series) -> str:
+    """Write the least and the greatest of whole numbers, or the one that they all are."""
+    least, most = round(numbers.min()), round(numbers.max())
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _in_percent(scores: Sequence[float]) -> str:

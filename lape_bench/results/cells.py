@@ -63,12 +63,19 @@ COLUMNS = {
     "encoder_parameters": COUNT,
     "trained_parameters": COUNT,  # the most in any training stage
     "upstream": Column("str", pattern=r"\w*"),  # hash of the pre-trained upstream; often empty
+    "training_labels": Column("float64", may_lack=True),
+    "selection_labels": Column("float64", may_lack=True),  # 0 if nothing was selected
     "seconds": Column("float64"),  # of learning, cached stages included
     "validation": Column("float64", high=1, may_lack=True),  # score by the task's metric
     **dict.fromkeys(metrics.CLASS_METRICS, Column("float64", high=1)),
     metrics.ROC_AUC: Column("float64", high=1, may_lack=True),  # of two classes
 }
-NEWER_COLUMNS = [metrics.ROC_AUC, "upstream"]  # which tables lack that were written before
+NEWER_COLUMNS = [
+    metrics.ROC_AUC,
+    "upstream",
+    "training_labels",
+    "selection_labels",
+]  # which tables lack that were written before
 # A table may hold further columns: floats that help to explain a score, and that most systems lack.
 DIAGNOSIS = Column("float64", low=-math.inf, may_lack=True)
 

@@ -225,6 +225,8 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
         "encoder_parameters": parameters.encoder,
         "trained_parameters": parameters.training,
         "upstream": next((use.hash for use in record.artifacts if use.kind == "upstream"), ""),
+        "training_labels": record.labels_for_training,
+        "selection_labels": record.labels_for_selection,
         "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
         + sum(use.seconds - use.waited for use in record.artifacts if use.found),
         "validation": np.nan if record.validation is None else record.validation,

@@ -346,3 +346,11 @@ def test_markdown_and_csv_hold_the_same_figures(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*nowhere to report on"):
         load_results([tmp_path / "nowhere"])
+
+
+def test_a_note_says_how_many_labels_training_and_selection_took(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    cells = load_results([tmp_path]).cells.assign(training_labels=180.0, selection_labels=180.0)
+    other = cells.assign(system="b", selection_labels=0.0)
+    notes = footnotes(leaderboard(pd.concat([cells, other], ignore_index=True)))
+    assert any("180 to train on, 0 to 180 to select on" in note for note in notes)
