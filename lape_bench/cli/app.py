@@ -16,6 +16,7 @@ from lape_bench.cli import (
     comparisons,
     data,
     figures,
+    power,
     predict,
     reports,
     results,
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (runs, reports, comparisons, figures, results, predict):
+for commands in (runs, reports, comparisons, power, figures, results, predict):
     app.add_typer(commands.app)
 for group in (data, tasks, systems, artifacts):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

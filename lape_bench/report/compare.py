@@ -194,7 +194,7 @@ def compare(pair: SystemPair, clips: int, margin: float | None = None) -> Compar
     """
     common = _common(pair)
     first = pair.cells[0].iloc[0]
-    grouped = grouped_scores(common, first["metric"])
+    grouped = paired_scores(pair)
     compared = _compared_cells(pair, grouped)
     right = [_correct(system, grouped) for system in common]
     test_clips = grouped.clips
@@ -233,7 +233,7 @@ def compare_over_tasks(
     Raises:
         UserError: the two share no seed that was run on every task.
     """
-    of_tasks = [grouped_scores(_common(pair), pair.cells[0]["metric"].iloc[0]) for pair in pairs]
+    of_tasks = [paired_scores(pair) for pair in pairs]
     seeds = sorted(set.intersection(*(set(grouped.seeds) for grouped in of_tasks)))
     a, b = pairs[0].names
     if not seeds:
@@ -257,6 +257,15 @@ def compare_over_tasks(
         task_std=std,
         task_interval=(float(mean.value) - half, float(mean.value) + half),
     )
+
+
+def paired_scores(pair: SystemPair) -> GroupedScores:
+    """Return the scores of two systems by the task's metric, over what both have.
+
+    Raises:
+        UserError: as for `compare`.
+    """
+    return grouped_scores(_common(pair), pair.cells[0]["metric"].iloc[0])
 
 
 def _with_seeds(grouped: GroupedScores, seeds: Sequence[int]) -> GroupedScores:

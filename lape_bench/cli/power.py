@@ -1,0 +1,94 @@
+"""`bench power`: how many seeds, groups or tasks it takes to find a difference."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lape_bench.cli.options import print_table
+from lape_bench.cli.reports import load_finished
+from lape_bench.core.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: bench power unfused delores-s --task asc-keywords --difference 2; before anything is run: "
+    "bench power --plan --seeds 5 --groups 30 --clips 20"
+)
+def power(
+    systems: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[A B]", help="Two systems with records, as the leaderboard names them."
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="The task, or task@variant; may be repeated.")
+    ] = None,
+    difference: Annotated[
+        float, typer.Option(min=0.01, max=100, help="Points that should be found.")
+    ] = 2.0,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="finetune, linear, mlp or knn; default: the one both were run by."),
+    ] = None,
+    label_fraction: Annotated[
+        float | None, typer.Option(help="Share of the train labels; default: the one both have.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="real or synthetic; default: the one both have.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Folder of records; may be repeated.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Without records: by the numbers of the next options.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=2, help="With --plan: seeds.")] = 3,
+    groups: Annotated[
+        int, typer.Option(min=2, help="With --plan: groups of test clips, such as speakers.")
+    ] = 30,
+    clips: Annotated[int, typer.Option(min=1, help="With --plan: test clips of a group.")] = 20,
+    accuracy: Annotated[
+        float, typer.Option(min=0, max=100, help="With --plan: accuracy of both systems, in %.")
+    ] = 80.0,
+    seed_std: Annotated[
+        float,
+        typer.Option(min=0, help="With --plan: points by which the difference varies over seeds."),
+    ] = 4.0,
+    group_std: Annotated[
+        float,
+        typer.Option(min=0, help="With --plan: points by which the difference varies over groups."),
+    ] = 5.0,
+) -> None:
+    """Say how many seeds, groups or tasks a difference needs, and what the present records can find.
+
+    With two systems, the spread over seeds and groups is the one of their records. With --plan, it is what you expect: 4
+    points over seeds is what fine-tuning with a tenth of the labels has shown here. Power is of the test of `bench compare`.
+    """
+    if plan == bool(systems):
+        raise UserError(
+            "the spread comes from two systems with records, or from --plan",
+            next_step="name two systems and a task, or give --plan",
+        )
+    share = difference / 100
+    # scipy and pandas are slow to import.
+    from lape_bench.report.power_view import Study, power_view
+    from lape_bench.report.stats.power import Experiment, planned_spread
+
+    if plan:
+        spread = planned_spread(seed_std / 100, group_std / 100, accuracy / 100, clips)
+        study = Study("plan", "groups", spread, Experiment(seeds, groups), measured=False)
+        print_table(power_view([study], share))
+        return
+    if len(systems or []) != 2 or not task:
+        raise UserError("power is of two systems on a task", next_step="name two, and a --task")
+    from lape_bench.report.power_view import studies_of_records
+    from lape_bench.report.system_pair import find_pair
+
+    a, b = systems or []
+    results = load_finished(out or [Path("results")])
+    pairs = [find_pair(results, a, b, name, protocol, label_fraction, data) for name in task]
+    studies, task_std = studies_of_records(pairs)
+    print_table(power_view(studies, share, task_std))
