@@ -33,8 +33,9 @@ def power(
         str | None,
         typer.Option(help="finetune, linear, mlp or knn; default: the one both were run by."),
     ] = None,
-    label_fraction: Annotated[
-        float | None, typer.Option(help="Share of the train labels; default: the one both have.")
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Label budget, such as 10% or 5-shot; default: the one both have."),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="real or synthetic; default: the one both have.")
@@ -89,6 +90,6 @@ def power(
 
     a, b = systems or []
     results = load_finished(out or [Path("results")])
-    pairs = [find_pair(results, a, b, name, protocol, label_fraction, data) for name in task]
+    pairs = [find_pair(results, a, b, name, protocol, labels, data) for name in task]
     studies, task_std = studies_of_records(pairs)
     print_table(power_view(studies, share, task_std))

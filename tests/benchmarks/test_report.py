@@ -38,7 +38,8 @@ def predictions(folder: Path, seed: int) -> str:
     random = np.random.default_rng(seed)
     rows = np.log(random.dirichlet(np.full(len(CLASSES), 0.3), CLIPS) + 1e-9).astype(np.float32)
     ids = [f"speaker {number % 30}/clip {number}.wav" for number in range(CLIPS)]
-    return write_predictions(folder, ids, np.arange(CLIPS) % len(CLASSES), rows, CLASSES)
+    groups = [f"speaker {number % 30}" for number in range(CLIPS)]
+    return write_predictions(folder, ids, np.arange(CLIPS) % len(CLASSES), rows, CLASSES, groups)
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,14 @@ class ClipGroups(NamedTuple):
 
     Attributes:
         test_folds: in the order of their clips.
+        clips_of_folds: number of clips of each fold, in the same order.
         folds: fold of each clip, shape (clips,).
         groups: number of each clip's group, from 0, shape (clips,).
         names: of the groups; None if the unit is the clip.
     """
 
     test_folds: tuple[TestFold, ...]
+    clips_of_folds: tuple[int, ...]
     folds: NDArray[np.int64]
     groups: NDArray[np.int64]
     names: tuple[str, ...] | None
@@ -36,6 +38,11 @@ class ClipGroups(NamedTuple):
     def n_groups(self) -> int:
         """Number of groups, or of clips if these are the unit."""
         return int(self.groups.max()) + 1
+
+    def of_fold(self, place: int) -> NDArray[np.int64]:
+        """Return the groups of one fold's clips, given the place of the fold among all."""
+        places = np.repeat(np.arange(len(self.test_folds)), self.clips_of_folds)
+        return self.groups[places == place]
 
     def sizes(self) -> GroupSizes:
         """Return the weights of the groups: folds count alike, and so do the clips of a fold."""
@@ -79,13 +86,11 @@ def clip_groups(
     test_folds: tuple[TestFold, ...], cell: Mapping[TestFold, CellPredictions]
 ) -> ClipGroups:
     """Read the groups of the clips of some folds, from the predictions of one seed that was tested on them."""
-    folds = np.repeat(
-        [fold for fold, _ in test_folds],
-        [len(cell[test_fold].labels) for test_fold in test_folds],
-    )
+    counts = tuple(len(cell[test_fold].labels) for test_fold in test_folds)
+    folds = np.repeat([fold for fold, _ in test_folds], counts)
     names = [name for test_fold in test_folds for name in _groups(cell[test_fold])]
     if not any(name is not None for name in names):
-        return ClipGroups(test_folds, folds, np.arange(len(folds)), None)
+        return ClipGroups(test_folds, counts, folds, np.arange(len(folds)), None)
     numbers: dict[str, int] = {}
     groups = [
         # A clip without a group is a group of its own.
@@ -93,7 +98,7 @@ def clip_groups(
         for clip, name in enumerate(names)
     ]
     labels = tuple(name.partition(" ")[2] for name in numbers)
-    return ClipGroups(test_folds, folds, np.array(groups), labels)
+    return ClipGroups(test_folds, counts, folds, np.array(groups), labels)
 
 
 def _groups(cell: CellPredictions) -> list[str | None]:

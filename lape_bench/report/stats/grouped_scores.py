@@ -84,21 +84,23 @@ def grouped_scores(systems: Sequence[PredictionsBySeed], metric: str) -> Grouped
     example = next(parts for system in complete for parts in system.values())
     clips = clip_groups(test_folds, example)
     sizes = clips.sizes()
+    was_run = np.array([[parts is not None for parts in row] for row in cells])
     shape = (len(systems), len(seeds))
     scores, residuals = np.zeros(shape), np.zeros((*shape, clips.n_groups))
-    for system, row in enumerate(cells):
-        for place, parts in enumerate(row):
-            if parts is None:
-                continue
-            by_fold = [parts[test_fold] for test_fold in test_folds]
-            of_folds = np.array([score(metric, fold) for fold in by_fold])
-            scores[system, place] = of_folds.mean()
-            influence = np.concatenate([_influences(metric, fold) for fold in by_fold])
-            sums = np.bincount(clips.groups, influence, clips.n_groups) / len(by_fold)
-            if len(by_fold) > 1:  # how folds differ is a part of how their groups differ
-                sums += _fold_shares(clips) @ (of_folds - of_folds.mean())
-            residuals[system, place] = sums
-    was_run = np.array([[parts is not None for parts in row] for row in cells])
+    runs = [parts for row in cells for parts in row if parts is not None]
+    of_folds, sums = zip(
+        *(
+            _score_fold(metric, [parts[test_fold] for parts in runs], clips, place)
+            for place, test_fold in enumerate(test_folds)
+        ),
+        strict=True,
+    )
+    by_fold = np.stack(of_folds, axis=1)  # (runs, folds)
+    scores[was_run] = by_fold.mean(axis=1)
+    residuals[was_run] = np.mean(sums, axis=0)
+    if len(test_folds) > 1:  # how folds differ is a part of how their groups differ
+        between = by_fold - by_fold.mean(axis=1, keepdims=True)
+        residuals[was_run] += between @ _fold_shares(clips).T
     single = clips.n_groups == 1
     deviations = residuals if single else sizes.deviations(residuals)
     return GroupedScores(
@@ -112,15 +114,40 @@ def score(metric: str, cell: CellPredictions) -> float:
         assert cell.log_odds is not None
         both = np.stack([np.zeros_like(cell.log_odds), cell.log_odds], axis=1)
         return metrics.roc_auc(both, cell.labels.astype(np.int64))
-    if metric == "accuracy":
-        return float((cell.labels == cell.predicted).mean())
     classes = int(max(cell.labels.max(), cell.predicted.max())) + 1
     predicted, labels = cell.predicted.astype(np.int64), cell.labels.astype(np.int64)
     return metrics.CLASS_METRICS[metric](metrics.confusion_matrix(labels, predicted, classes))
 
 
-def _influences(metric: str, cell: CellPredictions) -> Array:
-    return influences(metric, cell.labels, cell.predicted, cell.log_odds)
+def _score_fold(
+    metric: str, cells: Sequence[CellPredictions], clips: ClipGroups, place: int
+) -> tuple[Array, Array]:
+    """Score runs on one fold.
+
+    Args:
+        metric: one of `metrics.METRICS`.
+        cells: of the runs, all on this fold.
+        clips: those of all folds.
+        place: of the fold, among all folds.
+
+    Returns:
+        The scores, shape (runs,), and the sum of each group's influences, shape (runs, groups).
+    """
+    groups = clips.of_fold(place)
+    if metric == "accuracy":
+        # By far the most frequent case, and thousands of runs: all of them at once.
+        correct = np.stack([cell.predicted for cell in cells]) == cells[0].labels
+        scores = correct.mean(axis=1)
+        present, starts, counts = np.unique(np.sort(groups), return_index=True, return_counts=True)
+        hits = np.add.reduceat(
+            correct[:, np.argsort(groups, kind="stable")], starts, axis=1, dtype=np.float64
+        )
+        sums = np.zeros((len(cells), clips.n_groups))
+        sums[:, present] = (hits - counts * scores[:, None]) / len(groups)
+        return scores, sums
+    scores = np.array([score(metric, cell) for cell in cells])
+    influence = [influences(metric, c.labels, c.predicted, c.log_odds) for c in cells]
+    return scores, np.stack([np.bincount(groups, each, clips.n_groups) for each in influence])
 
 
 def _fold_shares(clips: ClipGroups) -> Array:
