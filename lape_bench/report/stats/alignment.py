@@ -42,7 +42,7 @@ class ClipGroups(NamedTuple):
     def of_fold(self, place: int) -> NDArray[np.int64]:
         """Return the groups of one fold's clips, given the place of the fold among all."""
         places = np.repeat(np.arange(len(self.test_folds)), self.clips_of_folds)
-        return self.groups[places == place]
+        return np.asarray(self.groups[places == place])
 
     def sizes(self) -> GroupSizes:
         """Return the weights of the groups: folds count alike, and so do the clips of a fold."""
