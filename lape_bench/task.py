@@ -68,6 +68,9 @@ class SplitRule(Config):
     may_share: tuple[SplitName, ...] = Field(
         (), description="sides that have groups in common by the design of who made the split"
     )
+    may_overlap: bool = Field(
+        False, description="stretches of one recording on two sides may share audio"
+    )
     origin: str = Field(description="who made the split and from what")
 
     @model_validator(mode="after")

@@ -80,6 +80,10 @@ def new_task(
     window_seconds: Annotated[
         float | None, typer.Option(help="Length of a training window; default: the median clip.")
     ] = None,
+    may_overlap: Annotated[
+        bool,
+        typer.Option("--may-overlap", help="Stretches on two sides may share audio."),
+    ] = False,
     metric: Annotated[str, typer.Option(help="What the task is ranked by.")] = "accuracy",
     domain: Annotated[str, typer.Option(help="speech, sound, music or bioacoustics.")] = "sound",
     title: Annotated[str, typer.Option(help="For listings; default: the name.")] = "",
@@ -98,6 +102,7 @@ def new_task(
         dict(_column(each) for each in column or []),
         audio,
         window_seconds,
+        may_overlap,
         metric=metric,
         domain=domain,
         title=title or name,

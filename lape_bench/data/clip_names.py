@@ -24,6 +24,16 @@ def printable(name: str | Path) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def spaces_shown(label: str) -> str:
+    """Return a label in which kinds of space that look like another one, or like nothing, are escaped."""
+    return "".join(
+        ascii(letter)[1:-1]
+        if letter != " " and (letter.isspace() or not letter.isprintable())
+        else letter
+        for letter in label
+    )
+
+
 def find_spelled_alike(path: Path, root: Path) -> Path:
     """Return the file that a path names in another Unicode form, or in Latin-1; `path` if there is none.
 

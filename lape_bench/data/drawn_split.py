@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 
 from lape_bench.task import SIDES, ClipEntry, SplitName, TaskCard
 
+FAR = 0.05  # of all clips, by which a side may miss its share before that is told
 Unit = tuple[str, list[ClipEntry]]  # clips that stay together, with what they share
 
 
@@ -43,6 +44,25 @@ def draw_split(listing: Sequence[ClipEntry], card: TaskCard) -> list[ClipEntry]:
         for (_, clips), side in zip(stratum, sides, strict=True):
             drawn += [clip._replace(split=side) for clip in clips]
     return drawn
+
+
+def missed_shares(
+    counts: Mapping[str, int], n_classes: int, shares: Mapping[SplitName, float]
+) -> str:
+    """Say which sides of a drawn split are far from their shares; empty if none is.
+
+    Args:
+        counts: clips of each side.
+        n_classes: of each, a clip more or less comes from rounding.
+        shares: of each side.
+    """
+    total = sum(counts.values())
+    far = [
+        f"{100 * counts.get(side, 0) / total:.0f} % {side} instead of {100 * share:.0f} %"
+        for side, share in shares.items()
+        if abs(counts.get(side, 0) - share * total) > max(FAR * total, n_classes)
+    ]
+    return ", ".join(far)
 
 
 def _position(unit: str, card: TaskCard) -> bytes:

@@ -1,13 +1,15 @@
 """The clips of a task as its reader finds them, named alike on every machine, with their sides."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.clip_names import named_alike, printable
 from lape_bench.data.drawn_split import draw_split
-from lape_bench.task import ClipEntry, Reader, TaskCard
+from lape_bench.task import ClipEntry, Reader, Segment, TaskCard
 
+SAME_SECONDS = 1e-6  # by which a stretch may begin before another ends, from rounding
 Reason = tuple[str, str]  # a clip or archive that is left out, and why
 
 
@@ -26,7 +28,8 @@ def list_task(
         The clips, sorted by ID, and the clips that were left out.
 
     Raises:
-        UserError: the folder has another layout, two clips have one ID, or groups stand on several sides.
+        UserError: the folder has another layout, two clips have one ID, or groups or stretches that overlap stand on
+            several sides.
     """
     listing = reader.read(root, card)
     if not listing:
@@ -51,6 +54,7 @@ def list_task(
         listing = sorted(draw_split(listing, card))
     if card.state:  # of published data sets some share groups by design, and `verify` says so
         _refuse_shared_groups(card, listing)
+    refuse_overlaps(card, listing)
     return listing, twice
 
 
@@ -65,6 +69,46 @@ def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
             f"{len(shared)} groups ({card.group}) of {card.reference} stand on several sides, such as '{shared[0]}'",
             next_step="fix the table: all clips of a group on one side, or a score says too much",
         )
+
+
+def refuse_overlaps(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
+    """Refuse stretches of one recording that overlap and stand on several sides, unless the card allows them.
+
+    Raises:
+        UserError: names two of them.
+    """
+    if card.split.may_overlap or card.recordings is None:
+        return
+    pairs = list(_overlaps(listing))
+    if pairs:
+        first, second = pairs[0]
+        raise UserError(
+            f"{len(pairs)} stretches of {card.reference} overlap one of another side, such as '{second.clip_id}' "
+            f"({side_of(second)}) and '{first.clip_id}' ({side_of(first)})",
+            allowed="stretches of one recording that share no audio, or that stand on one side; or 'may_overlap: true' "
+            "under 'split' in the card, by --may-overlap",
+            next_step="give them one group, or leave the groups out, so that a recording stays on one side"
+            if card.split.rule == "drawn"
+            else "fix the table",
+        )
+
+
+def _overlaps(listing: Sequence[ClipEntry]) -> Iterator[tuple[ClipEntry, ClipEntry]]:
+    """Yield stretches that begin before one of another side ends, after that one."""
+    stretches: dict[Path, list[tuple[Segment, ClipEntry]]] = defaultdict(list)
+    for clip in listing:
+        if clip.segment is not None:
+            stretches[clip.path].append((clip.segment, clip))
+    for of_file in stretches.values():
+        latest: dict[str, tuple[float, ClipEntry]] = {}  # by side: the stretch that ends last
+        for segment, clip in sorted(of_file, key=lambda pair: pair[0]):
+            end, side = segment.start_seconds + segment.seconds, side_of(clip)
+            for other, (other_end, other_clip) in latest.items():
+                if other != side and other_end > segment.start_seconds + SAME_SECONDS:
+                    yield other_clip, clip
+                    break
+            if end > latest.get(side, (0.0, clip))[0]:
+                latest[side] = end, clip
 
 
 def side_of(clip: ClipEntry) -> str:

@@ -5,6 +5,7 @@ The card fixes what moves a score: classes, window, split. Sides that nobody mad
 
 import os
 import statistics
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +19,12 @@ from lape_bench.core.paths import require_exists, write_text
 from lape_bench.data.audio import SUFFIXES, seconds_of
 from lape_bench.data.audio_files import files_below, is_audio
 from lape_bench.data.catalog import own_card, own_names, task_names
-from lape_bench.data.clip_names import named_alike, printable
-from lape_bench.data.drawn_split import draw_split
+from lape_bench.data.clip_names import named_alike, printable, spaces_shown
+from lape_bench.data.drawn_split import draw_split, missed_shares
+from lape_bench.data.listing import refuse_overlaps
 from lape_bench.data.readers import class_folders, clip_table
 from lape_bench.data.readers.synthetic import SUFFIX
+from lape_bench.data.similar_columns import similar_columns
 from lape_bench.task import SIDES, ClipEntry, Columns, Recordings, SplitName, TaskCard
 
 SHARES: dict[SplitName, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -70,6 +73,7 @@ def new_task(
     columns: dict[str, str],
     audio: Path | None = None,
     window_seconds: float | None = None,
+    may_overlap: bool = False,
     **keys: str,
 ) -> NewTask:
     """Draft a card for recordings.
@@ -81,6 +85,7 @@ def new_task(
             leaves an optional one out.
         audio: the folder of the recordings, where it is not that of the table.
         window_seconds: length of a training window; none: the median length of the clips, at most `LONGEST_WINDOW`.
+        may_overlap: stretches of one recording on two sides may overlap.
         keys: other keys of the card, such as title and metric.
 
     Raises:
@@ -96,7 +101,9 @@ def new_task(
     listing = [named_alike(clip) for clip in listing]
     classes = _classes(source, listing)
     window_seconds, window = _window(listing, window_seconds)
-    values = _card_values(name, listing, recordings) | {
+    values = _card_values(name, listing, recordings)
+    values["split"] |= {"may_overlap": may_overlap}
+    values |= {
         "classes": classes,
         "window_seconds": window_seconds,
         **keys,
@@ -106,8 +113,11 @@ def new_task(
         listing = draw_split(listing, card)
     _refuse_missing_sides(card, listing)
     _refuse_shared_groups(card, listing)
+    refuse_overlaps(card, listing)
     notes = [*notes, *_check_classes(card, listing)]
     counts = _per_side(listing)
+    if card.split.shares and (missed := missed_shares(counts, len(classes), card.split.shares)):
+        notes.append(f"the drawn split has {missed}, since clips that share a group stay together")
     places = (
         {f"fold {fold}": counts[str(fold)] for fold in card.folds} if card.split.folds else counts
     )
@@ -220,6 +230,16 @@ def _columns(table: Path, given: dict[str, str]) -> Columns:
     name_of = {key: key for key in known if key in names} | given
     required = {key: name_of.get(key) or key for key in ("path", "label")}
     columns = Columns(**{**{key: name_of.get(key) or None for key in known}, **required})
+    similar = list(similar_columns(clip_table.column_texts(table), columns, list(given)))
+    if similar:
+        uses = [f"--column {key}='{name}'" for name, key in similar]
+        keys = dict.fromkeys(key for _, key in similar)
+        raise UserError(
+            f"{table} has columns that the task would not use: "
+            + ", ".join(f"'{name}' may be its {key}" for name, key in similar),
+            allowed=f"{' '.join(uses)} uses {'it' if len(similar) == 1 else 'them'}",
+            next_step=f"choose, or do without: {' '.join(f'--column {key}=' for key in keys)}",
+        )
     if columns.split and columns.fold:
         raise UserError(
             f"{table} has sides in '{columns.split}' and folds in '{columns.fold}'",
@@ -253,13 +273,21 @@ def _classes(source: Path, listing: Sequence[ClipEntry]) -> list[str]:
         )
     alike: dict[str, str] = {}
     for label in classes:
-        other = alike.setdefault(label.casefold().strip(), label)
+        other = alike.setdefault(_plain(label), label)
         if other != label:
             raise UserError(
-                f"the classes '{other}' and '{label}' of {source} differ in capitals or spaces alone",
+                f"the classes '{spaces_shown(other)}' and '{spaces_shown(label)}' of {source} differ in capitals or "
+                "spaces alone",
                 next_step="give them one name, or two that are told apart by more",
             )
     return classes
+
+
+def _plain(label: str) -> str:
+    """Return a label without capitals, and with single plain spaces in the place of any others."""
+    composed = unicodedata.normalize("NFKC", label).casefold()
+    visible = "".join(letter for letter in composed if unicodedata.category(letter) != "Cf")
+    return " ".join(visible.split())
 
 
 def _split(listing: Sequence[ClipEntry], group: str | None) -> dict[str, Any]:

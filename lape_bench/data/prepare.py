@@ -18,7 +18,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio_store import STORE_RATE
 from lape_bench.data.catalog import load_card, load_reader
-from lape_bench.data.clip_names import printable
+from lape_bench.data.clip_names import printable, spaces_shown
 from lape_bench.data.listing import Reason, list_task, side_of
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
 from lape_bench.data.recording import ClipFacts, Recording
@@ -213,7 +213,8 @@ def _unfit(clip: ClipEntry, card: TaskCard) -> str:
     """Say why a clip's label or side does not fit the card; empty where both do."""
     if clip.label not in card.classes:
         hint = did_you_mean(clip.label, card.classes)
-        return f"label '{clip.label}' is not a class of the card" + (f" ({hint})" if hint else "")
+        label = spaces_shown(clip.label)
+        return f"label '{label}' is not a class of the card" + (f" ({hint})" if hint else "")
     placed = clip.fold in card.folds if card.split.folds else clip.split is not None
     return "" if placed else "the split has no side for it"
 

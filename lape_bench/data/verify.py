@@ -1,17 +1,18 @@
 """A prepared task, held against its card, its split rule and the files on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio, near_duplicates
 from lape_bench.data.audio_store import STORE_RATE, built_rates, find_store_damage
+from lape_bench.data.drawn_split import missed_shares
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.recording import Recording
 from lape_bench.data.source_changes import source_changes
 from lape_bench.runtime import cpu_cores
-from lape_bench.task import TaskCard
+from lape_bench.task import SplitName, TaskCard
 
 MOST_CLASSES = 40  # whose clips are counted one by one
 
@@ -46,7 +47,10 @@ def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -
     ]
     if card.group is not None:
         findings.append(_disjoint(card, manifest, "group", card.group))
-    findings += [_lengths(manifest), _rates(manifest), _files(manifest)]
+    findings += [_lengths(manifest), _rates(manifest)]
+    if card.split.shares is not None:
+        findings.append(_shares(manifest, card.split.shares))
+    findings.append(_files(manifest))
     has_files = findings[-1].holds
     if has_files:
         findings.append(_source(card, manifest))
@@ -128,6 +132,13 @@ def _lengths(manifest: Manifest) -> TaskFinding:
     return TaskFinding(
         "lengths", True, f"{least:.2f} to {most:.2f} s, median {middle:.2f} s, {hours:.2f} h in all"
     )
+
+
+def _shares(manifest: Manifest, shares: Mapping[SplitName, float]) -> TaskFinding:
+    counts = manifest.clips["split"].value_counts().to_dict()
+    missed = missed_shares(counts, len(manifest.info.classes), shares)
+    # No failure: whole groups may leave no better choice.
+    return TaskFinding("shares of the drawn split", True, missed or "as the card has them")
 
 
 def _rates(manifest: Manifest) -> TaskFinding:

@@ -91,6 +91,18 @@ def column_names(table: Path) -> list[str]:
     return names
 
 
+def column_texts(table: Path) -> dict[str, list[str]]:
+    """Return the texts of every column of a table, by its name."""
+    names, texts = column_names(table), {}
+    lines = _lines(table)
+    _, header = next(lines)
+    rows = [[*fields, *[""] * len(header)] for _, fields in lines]
+    for name in names:
+        number = header.index(name)
+        texts[name] = [row[number] for row in rows]
+    return texts
+
+
 def list_clips(table: Path, columns: Columns, root: Path) -> list[ClipEntry]:
     """List the clips of a table.
 
@@ -132,7 +144,7 @@ def _clip(row: CsvRow, columns: Columns, root: Path) -> ClipEntry:
         known = ", ".join(SIDE_NAMES)
         split = row.value(columns.split, known, lambda text: SIDE_NAMES.get(text.lower()))
     if columns.fold is not None:
-        fold = row.value(columns.fold, "a number, from 1 or from 0", _fold)
+        fold = row.value(columns.fold, "a whole number, from 1 or from 0", _fold)
     if columns.group is not None:
         named = row.text(columns.group, "a name, such as the clip's own where it stands alone")
         group = unicodedata.normalize("NFC", named)
@@ -163,7 +175,8 @@ def _inside(text: str, root: Path, row: CsvRow) -> Path:
 
 
 def _fold(text: str) -> int | None:
-    return int(text) if 0 <= int(text) <= MOST_FOLDS else None
+    number = float(text)  # as pandas writes whole numbers of a column with gaps: 1.0
+    return int(number) if number.is_integer() and 0 <= number <= MOST_FOLDS else None
 
 
 def _seconds(text: str) -> float | None:

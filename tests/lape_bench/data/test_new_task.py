@@ -311,3 +311,145 @@ def test_a_source_that_is_neither_folder_nor_table_is_refused(tmp_path: Path) ->
     assert "nowhere does not exist" in refusal(tmp_path / "nowhere")
     (tmp_path / "birds.zip").touch()
     assert "birds.zip is neither a folder nor a table" in refusal(tmp_path / "birds.zip")
+
+
+# --- what is asked about ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "texts", "key"),
+    [
+        ("SPLIT", "train,test", "split"),
+        ("data_split", "a,b", "split"),
+        ("usage", "training,testing", "split"),
+        ("whatever", "train,test,valid", "split"),
+        ("Fold", "1,2", "fold"),
+        ("cvFold", "1,2,3", "fold"),
+        ("Group", "x,y", "group"),
+        ("speaker_id", "7,8,9", "group"),
+        ("patientID", "p1,p2", "group"),
+        ("client id", "x,y", "group"),
+        ("onset", "0,1.5", "start_seconds"),
+    ],
+)
+def test_a_column_that_looks_like_one_that_counts_is_asked_about(
+    column: str, texts: str, key: str, tmp_path: Path
+) -> None:
+    given = texts.split(",")
+    rows = [f"{n}.wav,{'ab'[n % 2]},{given[n % len(given)]}" for n in range(12)]
+    source = table(tmp_path, "")
+    source.write_text("\n".join([f"path,label,{column}", *rows]))
+    place(tmp_path, *(f"{n}.wav" for n in range(12)))
+    said = refusal(source)
+    assert f"'{column}' may be its {key}" in said
+    assert f"--column {key}='{column}'" in said
+    assert f"do without: --column {key}=" in said
+    assert draft(source, columns={key: ""}).card.split.rule == "drawn"
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        ("remark", "train of thought,test"),
+        ("speaker", "ann"),  # the same of all
+        ("recording", ",".join(map(str, range(12)))),  # another of each
+        ("duration", "0.5,0.7"),
+        ("start", "soon,late"),
+        ("dataset", "x,y"),
+        ("setting", "x,y"),
+    ],
+)
+def test_other_columns_are_not_asked_about(column: str, texts: str, tmp_path: Path) -> None:
+    given = texts.split(",")
+    rows = [f"{n}.wav,{'ab'[n % 2]},{given[n % len(given)]}" for n in range(12)]
+    source = table(tmp_path, "")
+    source.write_text("\n".join([f"path,label,{column}", *rows]))
+    place(tmp_path, *(f"{n}.wav" for n in range(12)))
+    assert draft(source).card.split.rule == "drawn"
+
+
+def test_a_column_that_has_an_answer_already_is_not_asked_about(tmp_path: Path) -> None:
+    rows = [f"{n}.wav,{'ab'[n % 2]},{n // 4},{n // 6},{'xyz'[n // 4]}" for n in range(12)]
+    source = table(tmp_path, "\n".join(["path,label,group,speaker,kind", *rows]))
+    assert draft(source).card.group == "group"
+    assert draft(source, columns={"group": "kind"}).card.group == "kind"
+
+
+@pytest.mark.parametrize("fold", ["1.0", "1.00", "1e0"])
+def test_folds_that_are_written_as_decimal_numbers_are_folds(fold: str, tmp_path: Path) -> None:
+    rows = [f"{n}.wav,{'ab'[n % 2]},{fold if n < 6 else '2.0'}" for n in range(12)]
+    source = table(tmp_path, "\n".join(["path,label,fold", *rows]))
+    assert draft(source).places == {"fold 1": 6, "fold 2": 6}
+    source.write_text(source.read_text().replace("2.0", "2.5"))
+    assert "has the fold '2.5'; it may be a whole number" in refusal(source)
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ("dog\u00a0bark", r"dog\xa0bark"),
+        ("dog\u2009bark", r"dog\u2009bark"),
+        ("dog  bark", "dog  bark"),
+        ("dog \u200bbark", r"dog \u200bbark"),
+        ("Dog Bark", "Dog Bark"),
+    ],
+)
+def test_labels_that_differ_by_a_kind_of_space_are_told_with_it(
+    other: str, shown: str, tmp_path: Path
+) -> None:
+    rows = [f"{n}.wav,{('dog bark', other)[n % 2]}" for n in range(12)]
+    source = table(tmp_path, "")
+    source.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    place(tmp_path, *(f"{n}.wav" for n in range(12)))
+    said = refusal(source)
+    assert f"'{shown}'" in said
+    assert "differ in capitals or spaces alone" in said
+
+
+def test_a_drawn_split_that_misses_its_shares_says_so(tmp_path: Path) -> None:
+    rows = [f"{n}.wav,{'ab'[n % 2]},{n // 10}" for n in range(30)]
+    source = table(tmp_path, "\n".join(["path,label,group", *rows]))
+    [note] = draft(source).notes
+    assert note.startswith(
+        "the drawn split has 33 % train instead of 60 %, 33 % val instead of 20 %"
+    )
+    rows = [f"{n}.wav,{'ab'[n % 2]},{n // 2}" for n in range(60)]
+    source = table(tmp_path, "\n".join(["path,label,group", *rows]))
+    assert draft(source).notes == ()
+
+
+# --- stretches that overlap -------------------------------------------------------------------------------
+
+
+def stretches(root: Path, step: float, group: str) -> Path:
+    """Stretches of a second by two speakers in each of sixteen recordings, the second one later by a step."""
+    rows = [
+        f"{n}.wav,{'ab'[n % 2]},{2 * k + step * who:g},1,{group.format(n=n, who=who)}"
+        for n in range(16)
+        for k in range(3)
+        for who in range(2)
+    ]
+    return table(root, "\n".join(["path,label,start_seconds,seconds,group", *rows]))
+
+
+def test_stretches_that_overlap_one_of_another_side_are_refused_unless_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    said = refusal(stretches(tmp_path / "a", 0.5, "{n}-{who}"))
+    assert "stretches of birds overlap one of another side, such as '" in said
+    assert "--may-overlap" in said
+    allowed = draft(stretches(tmp_path / "b", 0.5, "{n}-{who}"), may_overlap=True)
+    assert allowed.card.split.may_overlap
+
+
+@pytest.mark.parametrize(("step", "group"), [(1.0, "{n}-{who}"), (0.5, "{n}")])
+def test_stretches_that_only_touch_or_stay_together_are_taken(
+    step: float, group: str, tmp_path: Path
+) -> None:
+    assert not draft(stretches(tmp_path, step, group)).card.split.may_overlap
+
+
+def test_a_long_stretch_overlaps_those_that_lie_in_it(tmp_path: Path) -> None:
+    rows = [f"0.wav,a,0,100,{0}", *(f"0.wav,{'ab'[n % 2]},{5 * n},1,{n}" for n in range(1, 13))]
+    said = refusal(table(tmp_path, "\n".join(["path,label,start_seconds,seconds,group", *rows])))
+    assert "'0@0.000'" in said

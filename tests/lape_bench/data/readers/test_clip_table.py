@@ -139,7 +139,7 @@ FULL = "path,label,split,fold,group,start,seconds\n1.wav,wren,train,1,ann,0,1\n"
             "2.wav,wren,both,1,ann,0,1",
             "line 3 has the split 'both'; it may be train, training, val",
         ),
-        ("2.wav,wren,train,one,ann,0,1", "has the fold 'one'; it may be a number"),
+        ("2.wav,wren,train,one,ann,0,1", "has the fold 'one'; it may be a whole number"),
         ("2.wav,wren,train,-1,ann,0,1", "has the fold '-1'"),
         ("2.wav,wren,train,1,,0,1", "has no group"),
         ("2.wav,wren,train,1,ann,-1,1", "has the start '-1'"),
