@@ -1,5 +1,6 @@
 """A prepared task, held against its card, its split rule and the files on disk."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -135,7 +136,7 @@ def _lengths(manifest: Manifest) -> TaskFinding:
 
 
 def _shares(manifest: Manifest, shares: Mapping[SplitName, float]) -> TaskFinding:
-    counts = manifest.clips["split"].value_counts().to_dict()
+    counts = Counter(manifest.clips["split"].tolist())
     missed = missed_shares(counts, len(manifest.info.classes), shares)
     # No failure: whole groups may leave no better choice.
     return TaskFinding("shares of the drawn split", True, missed or "as the card has them")
