@@ -64,8 +64,11 @@ def page_of_tasks() -> None:
 def new_task(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, hyphens.")],
     source: Annotated[
-        Path,
-        typer.Option("--from", help="A folder with a folder for each class, or a CSV file."),
+        str,
+        typer.Option(
+            "--from",
+            help="A folder with a folder for each class, a CSV file, or a data set of Hugging Face: hf:NAME_OR_FOLDER.",
+        ),
     ],
     column: Annotated[
         list[str] | None,
@@ -95,11 +98,22 @@ def new_task(
     sides are drawn, and clips that share a group stay on one side.
     """
     from lape_bench.data import new_task as tasks
+    from lape_bench.data.sources.hugging_face_dataset import PREFIX, import_dataset
 
+    columns = dict(_column(each) for each in column or [])
+    origin = Path(source)
+    if source.startswith(PREFIX):
+        tasks.refuse_name(name)
+        imported = import_dataset(source.removeprefix(PREFIX), name)
+        origin, audio, columns = (
+            imported.source,
+            audio or imported.audio,
+            imported.columns | columns,
+        )
     drafted = tasks.new_task(
         name,
-        source,
-        dict(_column(each) for each in column or []),
+        origin,
+        columns,
         audio,
         window_seconds,
         may_overlap,

@@ -92,7 +92,7 @@ def new_task(
         UserError: the name is taken or no name, nothing can be read, a value is not allowed, or there are too few
             classes or clips for a split.
     """
-    _refuse_name(name)
+    refuse_name(name)
     source = _normal(require_exists(source, "the folder or table"))
     if source.is_dir():
         recordings, listing, notes = _folder(source, columns, audio)
@@ -149,7 +149,8 @@ def _card_values(name: str, listing: Sequence[ClipEntry], recordings: Recordings
     }
 
 
-def _refuse_name(name: str) -> None:
+def refuse_name(name: str) -> None:
+    """Raise a `UserError` if a new task cannot have this name."""
     allowed = "small letters, digits and hyphens, as in bird-calls"
     spelled = name.lower().replace("_", "-").replace(" ", "-")
     is_name = (

@@ -153,6 +153,11 @@ def _own_folder(name: str, recordings: Recordings) -> Path:
             f"the folder {recordings.folder}, where the recordings of {name} were, does not exist",
             next_step=f"say where they are now: bench data prepare {name} --from FOLDER",
         )
+    if recordings.folder.is_relative_to(home()) and (damage := find_damage(recordings.folder)):
+        raise DamagedFile(
+            f"the recordings of {name} in the cache are damaged: {damage}",
+            next_step=f"delete the card of {name}, and import its data set again with 'bench tasks new'",
+        )
     return recordings.folder
 
 
