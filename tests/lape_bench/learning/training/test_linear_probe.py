@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
-from lape_bench.learning.training import linear_probe
+from lape_bench.learning.training import linear_probe, probe_selection
 from lape_bench.learning.training.label_folds import label_folds
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear, fit_penalties
 from lape_bench.learning.training.probe_selection import EmbeddedWindows
@@ -210,6 +210,34 @@ def test_inside_the_labels_the_penalty_is_that_of_cross_val_predict_on_the_same_
     assert fitted.n_selection_clips == 42
     alone, *_ = fit_linear(train, None, 3, "accuracy", with_c(best), SEEDS, QUIET)
     assert torch.equal(fitted.head.weight, alone.weight)
+
+
+def test_the_order_of_the_clips_does_not_change_what_folds_select(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = windows([0, 1, 2] * 14, windows_a_clip=2, spread=2.5)
+    divided = label_folds(train.labels, train.groups, SEEDS)
+    order = np.random.default_rng(0).permutation(42)
+    place = np.argsort(order)  # of each clip, once they are in this order
+    row_order = torch.from_numpy(np.concatenate([[2 * clip, 2 * clip + 1] for clip in order]))
+    permuted = EmbeddedWindows(
+        train.embeddings[row_order],
+        train.owner,
+        train.labels[order],
+        train.groups[order],
+    )
+    first = fit_linear(train, None, 3, "accuracy", with_c(*CANDIDATES), SEEDS, QUIET)
+    same_folds = tuple(
+        fold._replace(train=np.sort(place[fold.train]), held=np.sort(place[fold.held]))
+        for fold in divided.folds
+    )
+    monkeypatch.setattr(
+        probe_selection, "label_folds", lambda *_: replace(divided, folds=same_folds)
+    )
+    second = fit_linear(permuted, None, 3, "accuracy", with_c(*CANDIDATES), SEEDS, QUIET)
+    assert second.selection == first.selection
+    assert second.score == first.score
+    assert_close(second.head.weight, first.head.weight, rtol=1e-3, atol=1e-4)
 
 
 def test_with_one_clip_a_class_the_middle_penalty_is_taken() -> None:
