@@ -85,7 +85,7 @@ def _result(record: RunRecord) -> dict[str, str]:
         counts = record.parameters.model_dump().items()
         rows["parameters"] = ", ".join(f"{name} {count:,}" for name, count in counts)
     selection = record.selection.items()
-    rows["selection"] = ", ".join(f"{choice} on {split}" for choice, split in selection)
+    rows["selection"] = ", ".join(f"{choice} by {how}" for choice, how in selection)
     if record.validation is not None and record.task:
         metric = record.task.metric.replace("_", " ")
         rows["validation"] = f"{metric} {percent(record.validation)} %"

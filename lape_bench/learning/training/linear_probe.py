@@ -37,7 +37,7 @@ class LinearConfig(Config):
     """Linear evaluation: standardized embeddings, logistic regression with an L2 penalty."""
 
     C: tuple[PositiveFloat, ...] = Field(
-        (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
         min_length=1,
         description="inverse strength of the L2 penalty; of several, the labeled clips select one by cross-validation, or the "
         "middle one is taken if there are too few of them",

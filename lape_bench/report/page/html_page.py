@@ -220,7 +220,7 @@ def _entry_details(records: list[RunRecord], shared: dict[str, SharedValues]) ->
     assert first.task is not None
     environments = [_share(shared["environments"], r.environment) for r in records]
     selection = [
-        ", ".join(f"{choice} on {split}" for choice, split in r.selection.items()) for r in records
+        ", ".join(f"{choice} by {how}" for choice, how in r.selection.items()) for r in records
     ]
     return {
         "settings": _share(shared["settings"], flatten(first.settings)),

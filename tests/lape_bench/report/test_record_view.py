@@ -177,7 +177,7 @@ def test_scores_counts_and_origin_are_told() -> None:
     assert said(record, "clips") == "train 1,800, labeled 180, validation 600, test 600"
     assert said(record, "data") == "real, manifest abcdef012345"
     assert said(record, "parameters").endswith("inference 5,362,836, training 64,211,456")
-    assert said(record, "selection") == "epoch 11 of 12 on validation"
+    assert said(record, "selection") == "epoch 11 of 12 by validation"
     assert said(record, "validation") == "accuracy 54.50 %"
     assert said(record, "settings").endswith("distill.epochs=2, teacher_settings.width=64")
     ran_on = "NVIDIA H200, bf16, 16 threads, torch 2.11.0, commit 0123456789ab"
