@@ -15,6 +15,7 @@ from lape_bench.cli import (
     artifacts,
     comparisons,
     data,
+    demo,
     figures,
     power,
     predict,
@@ -29,12 +30,12 @@ from lape_bench.core.errors import FULL_DISK, UserError
 app = typer.Typer(
     name="bench",
     help="Benchmark audio representations on low-resource classification, under one honest protocol.",
-    epilog="Example: bench run --system supervised --task synthetic-sounds",
+    epilog="Example: bench demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (runs, reports, comparisons, power, figures, results, predict):
+for commands in (demo, runs, reports, comparisons, power, figures, results, predict):
     app.add_typer(commands.app)
 for group in (data, tasks, systems, artifacts):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

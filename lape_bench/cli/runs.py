@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -105,7 +106,7 @@ def run(
     )
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit, keep_model=keep_model)
-    _run_all(items, options, LocalEngine(), progress)
+    run_all(items, options, LocalEngine(), progress)
 
 
 class RunByDefault(TyperGroup):
@@ -181,7 +182,7 @@ def sweep(
     elif check:
         _show_machines(engine.check(items, options, progress))
     else:
-        _run_all(plan_sweep(items, progress), options, engine, progress)
+        run_all(plan_sweep(items, progress), options, engine, progress)
 
 
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
@@ -335,8 +336,21 @@ def pretrain(
     logger.info(f"next: bench run --system {system} {pairs} --task TASK")
 
 
-def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) -> None:
-    """Run cells, say what failed, and show the board of what is finished."""
+def run_all(
+    items: list[Any], options: Any, engine: Any, progress: Progress, short_names: bool = False
+) -> None:
+    """Run cells, report failures, and show the leaderboard of the finished cells.
+
+    Args:
+        items: planned or impossible cells.
+        options: how to run them.
+        engine: runs them.
+        progress: shows how far they are.
+        short_names: whether the leaderboard leaves out settings that all variants of a system share.
+
+    Raises:
+        typer.Exit: a cell failed, or Ctrl-C stopped the run.
+    """
     try:
         run = run_items(items, options, engine, progress, _log_score, _print_failure)
     except KeyboardInterrupt:
@@ -344,6 +358,12 @@ def _run_all(items: list[Any], options: Any, engine: Any, progress: Progress) ->
         raise typer.Exit(130) from None
     results = run.results()
     if not results.cells.empty:
+        if short_names:
+            from lape_bench.report.display_names import distinguishing_names
+
+            results = replace(
+                results, cells=results.cells.assign(system=distinguishing_names(results.cells))
+            )
         show_board(results, "terminal")
         show_audit([record for _, record in run.records])
         logger.info(f"records in {options.out}; 'bench report' shows them all")

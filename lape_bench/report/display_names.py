@@ -1,12 +1,13 @@
 """Names of tasks and systems in reports: extended by versions, sizes or preparations only if those differ."""
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.data.catalog import load_card
-from lape_bench.results.cells import PREPARATION, Preparation
+from lape_bench.results.cells import PREPARATION, Preparation, system_title
 
 HASH_CHARACTERS = 6  # shown of a hash
 
@@ -64,6 +65,27 @@ def system_display_names(rows: pd.DataFrame) -> pd.Series:
     sizes = rows["parameters"].groupby([*board, names]).transform("nunique") > 1
     size = " [" + rows["parameters"].map("{:,}".format) + " parameters]"
     return names + size.where(sizes, "")
+
+
+def distinguishing_names(cells: pd.DataFrame) -> pd.Series:
+    """Name the system of each cell with only the settings in which its variants differ.
+
+    Args:
+        cells: with the columns `name` and `settings`; settings that have their defaults are absent.
+
+    Returns:
+        A name for each cell, such as `unfused (downstream_encoder=teacher)` beside `unfused`.
+    """
+    settings = cells["settings"].map(json.loads)
+    shared: dict[str, dict[str, object]] = {}
+    for name, values in zip(cells["name"], settings, strict=True):
+        common = shared.setdefault(name, values)
+        shared[name] = {key: value for key, value in common.items() if values.get(key) == value}
+    names = [
+        system_title(name, {key: v for key, v in values.items() if key not in shared[name]})
+        for name, values in zip(cells["name"], settings, strict=True)
+    ]
+    return pd.Series(names, cells.index, str)
 
 
 def with_display_names(board: pd.DataFrame) -> pd.DataFrame:

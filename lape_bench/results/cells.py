@@ -208,6 +208,11 @@ def by_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     return having.assign(metric=metric)
 
 
+def system_title(name: str, settings: Mapping[str, Any]) -> str:
+    """Write a system's name with its flattened settings, such as `unfused (clusters=8)`."""
+    return f"{name} ({settings_text(settings)})" if settings else name
+
+
 def settings_text(settings: Mapping[str, Any]) -> str:
     """Write flattened settings as one line, such as `clusters=8, teacher.corpus=a,b`."""
     return ", ".join(f"{key}={_setting_text(value)}" for key, value in settings.items())

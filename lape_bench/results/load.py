@@ -29,7 +29,7 @@ from lape_bench.records.record import (
     read_record,
     record_folders,
 )
-from lape_bench.results.cells import CELL, SOURCES, cells_table, read_cells, settings_text
+from lape_bench.results.cells import CELL, SOURCES, cells_table, read_cells, system_title
 from lape_bench.runtime.cpu_cores import available
 
 FINISHED = "finished_at"  # a column only until cells are sorted by it
@@ -201,11 +201,10 @@ def _score(
 def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dict[str, Any]:
     cell = record.cell
     settings = dict(sorted(flatten(cell.settings).items()))
-    changed = settings_text(settings)
     diagnosis = {name: v for name, v in record.diagnosis.items() if isinstance(v, float)}
     return diagnosis | {
         FINISHED: record.finished_at,
-        "system": f"{cell.system_name} ({changed})" if changed else cell.system_name,
+        "system": system_title(cell.system_name, settings),
         "name": cell.system_name,
         "settings": json.dumps(settings),
         "system_version": record.system_version,

@@ -4,7 +4,12 @@ import pandas as pd
 import pytest
 
 from lape_bench.core.errors import UserError
-from lape_bench.report.display_names import find_system, preparation_names, with_display_names
+from lape_bench.report.display_names import (
+    distinguishing_names,
+    find_system,
+    preparation_names,
+    with_display_names,
+)
 
 ROW = {
     "task": "t",
@@ -89,3 +94,24 @@ def test_a_system_is_found_by_its_name_or_by_as_much_of_it_as_is_clear() -> None
         find_system(frame, "c", " on t")
     with pytest.raises(UserError, match="there is no system with results 'd'"):
         find_system(frame, "d")
+
+
+def test_distinguishing_names_leave_out_the_settings_that_all_variants_share() -> None:
+    cells = pd.DataFrame(
+        [
+            ("unfused", '{"clusters": 8, "student_width": 64}'),
+            ("unfused", '{"clusters": 8, "downstream_encoder": "teacher", "student_width": 64}'),
+            ("supervised", '{"width": 64}'),
+            ("moco", '{"width": 64}'),
+            ("moco", '{"width": 32}'),
+        ],
+        index=[4, 3, 2, 1, 0],
+        columns=["name", "settings"],
+    )
+    assert distinguishing_names(cells).to_dict() == {
+        4: "unfused",
+        3: "unfused (downstream_encoder=teacher)",
+        2: "supervised",
+        1: "moco (width=64)",
+        0: "moco (width=32)",
+    }
