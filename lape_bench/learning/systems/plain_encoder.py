@@ -18,10 +18,12 @@ A clip that is shorter than a window is zero-padded, and such an encoder hears t
 import inspect
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field, create_model
 from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
@@ -41,6 +43,7 @@ from lape_bench.learning.systems.encoder_system import (
     EncoderSystem,
     ProbeConfig,
 )
+from lape_bench.records.record import ParameterCounts
 from lape_bench.system import ProtocolName, System
 
 EXPECTED = (
@@ -87,6 +90,18 @@ class _WrappedEncoderSystem(EncoderSystem):
             if (places := _named(value))
         }
 
+    def count_parameters(self) -> ParameterCounts:
+        """Count parameters; of an encoder that is no module, the numbers in the tensors and arrays that it holds."""
+        counts = super().count_parameters()
+        inner = self.encoder.inner
+        held = 0 if isinstance(inner, nn.Module) else _count_numbers(inner, set())
+        more = max(0, held - counts.encoder)
+        return ParameterCounts(
+            encoder=counts.encoder + more,
+            inference=counts.inference + more,
+            training=counts.training + more,
+        )
+
     def _own_settings(self) -> dict[str, Any]:
         own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)
         return {name: getattr(self.settings, name) for name in sorted(own)}
@@ -124,7 +139,50 @@ def _is_encoder(kind: type) -> bool:
     module = issubclass(kind, nn.Module)
     called = module or "__call__" in {name for base in kind.__mro__[:-1] for name in vars(base)}
     # An embedding size that depends on a setting is set by __init__ and stands in no class.
-    return called and (module or hasattr(kind, "embedding_size"))
+    return called and (module or hasattr(kind, "embedding_size") or _sets_embedding_size(kind))
+
+
+def _sets_embedding_size(kind: type) -> bool:
+    """Tell whether objects of a class may have an embedding size, which no class need have."""
+    for base in kind.__mro__[:-1]:
+        names = {*vars(base).get("__annotations__", ()), *vars(base).get("__slots__", ())}
+        for member in vars(base).values():
+            code = getattr(member, "__code__", None)
+            names |= set(code.co_names if code else ())
+        if "embedding_size" in names:
+            return True
+    return False
+
+
+def _count_numbers(value: Any, seen: set[int]) -> int:
+    """Count the numbers in tensors and arrays that an object holds, however deep, each once."""
+    if id(value) in seen:
+        return 0
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        return sum(_count_numbers(parameter, seen) for parameter in value.parameters())
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, np.ndarray):
+        return value.size
+    if isinstance(value, Mapping):
+        inside: list[Any] = [*value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        inside = [*value]
+    elif isinstance(value, partial):
+        inside = [value.func, value.args, value.keywords]
+    elif isinstance(value, FunctionType):
+        inside = [*inspect.getclosurevars(value).nonlocals.values()]
+    elif isinstance(value, MethodType):
+        inside = [value.__self__]
+    elif isinstance(value, type | ModuleType):
+        return 0
+    else:
+        slots = [name for base in type(value).__mro__ for name in vars(base).get("__slots__", ())]
+        inside = [getattr(value, name, None) for name in slots]
+        inside += [*getattr(value, "__dict__", {}).values()]
+        inside += [each for each in vars(type(value)).values() if isinstance(each, Tensor)]
+    return sum(_count_numbers(item, seen) for item in inside)
 
 
 def as_system(loaded: type) -> type[System]:

@@ -1,5 +1,6 @@
 """A stranger's encoder in a single file."""
 
+import functools
 import json
 import os
 import sys
@@ -7,13 +8,16 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from lape_bench.conformance.check import check_system
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
+from lape_bench.learning.systems.plain_encoder import _count_numbers, as_system, is_system
 from lape_bench.plugins import single_file
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.device import Compute
@@ -527,3 +531,60 @@ def test_the_encoder_of_the_readme_runs_as_written(
     )
     assert (code_of_exit, said) == (0, "")
     assert "my_encoder.py:MyEncoder (width=128)" in board
+
+
+# --- classes that are no modules --------------------------------------------------------------------------
+
+
+class _Projection:
+    """Its size is known to objects alone."""
+
+    def __init__(self, width: int = 8) -> None:
+        self.embedding_size = width
+        self.matrix = torch.zeros(400, width)
+
+    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return waveforms[:, :400] @ self.matrix
+
+
+class _Annotated:
+    embedding_size: int
+
+    def __init__(self) -> None:
+        vars(self).update(embedding_size=8)
+
+    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return waveforms[:, : self.embedding_size]
+
+
+class _Inherited(_Projection):
+    pass
+
+
+class _Sizeless:
+    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return waveforms
+
+
+@pytest.mark.parametrize("kind", [_Projection, _Annotated, _Inherited])
+def test_a_callable_class_may_tell_its_size_on_the_object(kind: type) -> None:
+    assert is_system(kind)
+    system = as_system(kind)
+    assert system.protocols == ("linear", "mlp", "knn")
+
+
+def test_a_callable_class_without_a_size_is_no_encoder() -> None:
+    assert not is_system(_Sizeless)
+
+
+def test_numbers_in_an_encoder_that_is_no_module_are_its_parameters() -> None:
+    shared = torch.zeros(3, 5)
+
+    def closure() -> torch.Tensor:
+        return shared
+
+    holder = _Projection()
+    holder.more = {"a": [shared, np.zeros((2, 2))], "again": shared, "layer": torch.nn.Linear(2, 3)}
+    holder.function, holder.bound = closure, functools.partial(holder, 1)
+    assert _count_numbers(holder, set()) == 400 * 8 + 15 + 4 + 9
+    assert _count_numbers(_Sizeless(), set()) == 0
