@@ -46,6 +46,9 @@ def report(
             help="Rank by accuracy, balanced_accuracy, macro_f1 or roc_auc, not by each task's own metric."
         ),
     ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task, or name@variant; may be repeated.")
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write one page instead: boards, figures, records; opens offline."),
@@ -90,11 +93,14 @@ def report(
             "--metric is for the leaderboard of test scores",
             next_step="leave out --validation, --paper, --html and --format cells",
         )
-    # Imports pandas, which is slow.
+    # Import pandas, which is slow.
     from lape_bench.results.cells import write_cells
+    from lape_bench.results.load import of_tasks
 
     sources = out or [Path("results")]
     results = load_finished(sources)
+    if task:
+        results = of_tasks(results, task)
     if html is not None:
         write_page(results, sources, html)
     elif paper:

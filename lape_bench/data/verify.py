@@ -15,6 +15,7 @@ from lape_bench.data.source_changes import source_changes
 from lape_bench.runtime import cpu_cores
 from lape_bench.task import SplitName, TaskCard
 
+NAMED = 5
 MOST_CLASSES = 40  # whose clips are counted one by one
 
 
@@ -102,7 +103,11 @@ def _per_class(card: TaskCard, manifest: Manifest) -> TaskFinding:
     detail = f"{counts.min():,} to {counts.max():,}"
     if len(card.classes) <= MOST_CLASSES:
         detail = ", ".join(f"{label}: {count:,}" for label, count in counts.items())
-    return TaskFinding("clips of each class", True, detail)
+    empty = sorted(counts[counts == 0].index)
+    if empty:
+        more = ", ..." if len(empty) > NAMED else ""
+        detail = f"{len(empty)} classes without a clip: {', '.join(empty[:NAMED])}{more}; {detail}"
+    return TaskFinding("clips of each class", not empty, detail)
 
 
 def _equal(what: str, count: int, expected: int, note: str) -> TaskFinding:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lape_bench import metrics
 from lape_bench.core.config import flatten
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import UserError, unknown
 from lape_bench.records.predictions import (
     PredictedClasses,
     Predictions,
@@ -91,6 +91,23 @@ def load_results(sources: Sequence[Path]) -> Results:
 def results_of(records: Sequence[tuple[Path, RunRecord]]) -> Results:
     """Return the results of records that are already read, each with its folder."""
     return _without_duplicates(_sorted_by_finish(_collect(_score_records(records))))
+
+
+def of_tasks(results: Results, tasks: Sequence[str]) -> Results:
+    """Keep the cells of some tasks.
+
+    Args:
+        results: of any tasks.
+        tasks: names, or name@variant.
+
+    Raises:
+        UserError: no finished cell is of one of them.
+    """
+    present = set(results.cells["task"])
+    for task in tasks:
+        if task not in present:
+            raise unknown("finished cell of the task", task, present)
+    return _select(results, np.flatnonzero(results.cells["task"].isin(list(tasks))))
 
 
 def _read_table(path: Path) -> Results:

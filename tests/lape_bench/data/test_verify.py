@@ -191,3 +191,11 @@ def test_skipped_clips_are_told_where_they_make_the_difference(
     manifest.recordings()[0].path.write_bytes(b"")
     shorter, *_ = prepare(CARD, tmp_path / "fsdd", progress, skip_bad=True)
     assert differences(CARD, shorter)[0] == "clips: 11 instead of 12 (1 skipped)"
+
+
+def test_a_class_without_a_clip_is_found_and_named(manifest: Manifest, progress: Progress) -> None:
+    expected = CARD.expected.model_copy(update={"per_class": None})
+    card = CARD.model_copy(update={"classes": ("0", "1", "2", "3"), "expected": expected})
+    [found] = failing(manifest, progress, card)
+    assert found.what == "clips of each class"
+    assert "2 classes without a clip: 2, 3; 0: 6, 1: 6, 2: 0, 3: 0" in found.detail

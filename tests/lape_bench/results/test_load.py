@@ -1,6 +1,7 @@
 """Cells from records, and from tables of cells that were kept without them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +281,20 @@ def test_of_a_cell_that_was_run_twice_the_later_one_counts(tmp_path: Path) -> No
     ((folder, record),) = find_records(tmp_path / "a")[0]
     write_record(folder, record.model_copy(update={"finished_at": "2026-01-04"}))
     assert load_results([tmp_path]).cells["accuracy"].tolist() != [accuracy]
+
+
+def test_results_of_some_tasks_keep_their_predictions(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    ((folder, record),) = find_records(tmp_path)[0]
+    other = record.model_copy(update={"cell": record.cell.model_copy(update={"task": "esc10"})})
+    write_record(tmp_path / "esc10" / "x", other)
+    shutil.copy(folder / "predictions.parquet", tmp_path / "esc10" / "x")
+    results = load_results([tmp_path])
+    assert len(results.cells) == 2
+    chosen = load.of_tasks(results, ["esc10"])
+    assert chosen.cells["task"].tolist() == ["esc10"]
+    assert chosen.predictions[0].folder == tmp_path / "esc10" / "x"
+    with pytest.raises(
+        UserError, match=r"no finished cell of the task 'esc1'.*did you mean 'esc10'"
+    ):
+        load.of_tasks(results, ["esc1"])
