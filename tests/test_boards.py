@@ -1,19 +1,20 @@
-"""A board holds its sweep file; that of every baseline shows what is said of it, and is what README quotes."""
+"""A board holds the cells of its sweep file, and says so if its protocol is an earlier one."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
 from lape_bench.core.config import flatten, read_yaml
+from lape_bench.records.record import PROTOCOL_VERSION
 from lape_bench.results.load import load_results
 from lape_bench.sweep.grid import SweepConfig
 from tests.baselines.test_upstreams import UPSTREAMS
 
 BOARDS = Path(__file__).parents[1] / "results" / "boards"
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+OUTDATED = "Outdated: measured under version 1 of the protocol."
 RANDOM_ENCODER = {
     "ss-mast": "mast"
 }  # of the others it is `supervised`, whose probe sees random weights
@@ -47,32 +48,12 @@ def test_a_board_holds_the_cells_of_its_sweep_file(table: Path) -> None:
         assert set(found) == wanted
 
 
-def test_the_readme_s_table_of_every_baseline_is_that_of_the_board(cells: DataFrame) -> None:
-    head, _, *rows = README.split("### Every baseline\n")[1].split("\n\n")[1].splitlines()
-    tasks = [word.split("`")[1] for word in head.split("|")[5:9]]
-    told = {}
-    for row in rows:
-        name, *figures = [word.strip() for word in row.split("|")[1:-1]]
-        told[name.split("`")[1]] = figures
-    assert set(told) == set(cells["name"]) - {"log-mel-statistics"}  # the floor stands elsewhere
-    groups = cells.groupby(["name", "task", "protocol", "labels"])["accuracy"]
-    means, deviations = 100 * groups.mean(), 100 * groups.std()
-    parameters = (
-        cells.groupby("name")["encoder_parameters"].unique().map(lambda all_of: all_of.item())
-    )
-    for system, figures in told.items():
-        tenth, all_labels = ((system, "asc-keywords", "linear", part) for part in (0.1, 1.0))
-        tuned = [(system, task, "finetune", 1.0) for task in tasks]
-        assert figures == [
-            shown(means, tenth),
-            shown(deviations, tenth),
-            *(shown(means, each) for each in (all_labels, *tuned)),
-            f"{parameters[system]:,}",
-        ]
-
-
-def shown(figures: "Series[float]", key: tuple[Any, ...]) -> str:
-    return f"{figures[key]:.2f}" if key in figures.index else ""
+def test_a_board_of_an_earlier_protocol_says_that_it_is_outdated() -> None:
+    for table in sorted(BOARDS.glob("*_cells.csv")):
+        versions = set(load_results([table]).cells["protocol_version"])
+        page = table.with_name(table.name.replace("_cells.csv", ".md"))
+        outdated = versions != {PROTOCOL_VERSION}
+        assert (OUTDATED in page.read_text(encoding="utf-8")) == outdated, page.name
 
 
 @pytest.mark.parametrize("upstream", UPSTREAMS)

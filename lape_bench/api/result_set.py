@@ -51,14 +51,14 @@ class ResultSet(Results):
             - `task`, `protocol`, `labels`: the board. Synthetic audio is marked in the task's name.
             - `system`: its name, with the settings that differ from its defaults.
             - `rank_best`, `rank_worst`: the ranks it may have, by a test over groups of clips and over seeds. Missing if
-              a board has one system, or one seed.
+                a board has one system, or one seed.
             - `score_percent`: mean over seeds of the mean over folds of the task's `metric`, from 0 to 100.
             - `std_percent`: sample standard deviation over seeds, in points; missing for one seed.
             - `ci95_percent`: half of the 95 % interval, in points.
             - `interval_over`: what that is over: "groups and seeds"; "groups" for one seed, whose interval is of that
-              run alone; "seeds" for cells without predictions. Without groups the unit is the clip.
+                run alone; "seeds" for cells without predictions. Without groups the unit is the clip.
             - `metric`, `seeds`, `folds`, `complete` (every fold was run), `parameters` (of all that scoring needs),
-              `encoder_parameters`, `minutes` (of training, a cell).
+                `encoder_parameters`, `minutes` (of training, a cell).
 
         Raises:
             UserError: no cell has finished.

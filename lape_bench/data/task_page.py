@@ -26,7 +26,7 @@ def page(cards: Sequence[TaskCard]) -> str:
         if card.suite != suite:
             suite = card.suite
             parts.append(f"## Suite `{suite}`\n")
-        parts.append(_section(card))
+        parts.append(section(card))
     return "\n".join(parts)
 
 
@@ -72,7 +72,8 @@ def how_to_get(card: TaskCard) -> str:
     return f"`bench data fetch {card.name} && bench data prepare {card.name}` ({size(card)})"
 
 
-def _section(card: TaskCard) -> str:
+def section(card: TaskCard) -> str:
+    """Write the section of one card: a heading, what the task is, and its facts as a list."""
     lines = [f"### `{card.name}`: {card.title}\n"]
     if card.about:
         lines.append(card.about[0].upper() + card.about[1:] + ".\n")

@@ -86,8 +86,8 @@ def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
     synthetic: Path, progress: Progress, tmp_path: Path
 ) -> None:
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    code = readme.partition("    # my_encoder.py\n")[2].partition("    bench run")[0]
-    (tmp_path / "my_encoder.py").write_text(textwrap.dedent(code))
+    code = readme.partition("# my_encoder.py\n")[2].partition("```")[0]
+    (tmp_path / "my_encoder.py").write_text(code)
     said = list(check_system(f"{tmp_path}/my_encoder.py:MyEncoder", {}, CPU, progress))
     assert failing(said) == []
     protocols = ["finetune", "linear", "mlp", "knn"]

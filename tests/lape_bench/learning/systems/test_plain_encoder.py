@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -523,8 +522,8 @@ def test_the_encoder_of_the_readme_runs_as_written(
     synthetic: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
-    code = readme.partition("    # my_encoder.py\n")[2].partition("    bench run")[0]
-    (tmp_path / "my_encoder.py").write_text(textwrap.dedent(code))
+    code = readme.partition("# my_encoder.py\n")[2].partition("```")[0]
+    (tmp_path / "my_encoder.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     code_of_exit, board, said = bench(
         "run", "--system", "my_encoder.py:MyEncoder", "--set", "width=128", *TINY, "--out", "out"
