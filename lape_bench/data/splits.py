@@ -89,12 +89,16 @@ def make_split(
     labels = clips["label"].iloc[train].to_numpy()
     rank = label_order(labels, seeds.numpy("labels"))
     labeled = train[take_budget(rank, labels, budget)]
-    position = Seeds(0, card.reference).numpy("order of clips").permutation(len(clips))
+    train, labeled, validation, test = (
+        shuffled(rows, manifest) for rows in (train, labeled, validation, test)
+    )
+    return Split(train, labeled, validation, test, origin)
 
-    def in_order(rows: Indices) -> Indices:
-        return rows[np.argsort(position[rows])]
 
-    return Split(in_order(train), in_order(labeled), in_order(validation), in_order(test), origin)
+def shuffled(rows: Indices, manifest: Manifest) -> Indices:
+    """Return rows in an order that is the same in every cell of a task, and says nothing about the clips."""
+    order = Seeds(0, manifest.reference).numpy("order of clips").permutation(len(manifest))
+    return rows[np.argsort(order[rows])]
 
 
 def is_tested(manifest: Manifest, card: TaskCard, fold: int) -> NDArray[np.bool_]:

@@ -29,6 +29,7 @@ from lape_bench.data.clip_names import printable
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.data.recording import Recording
+from lape_bench.data.splits import shuffled
 from lape_bench.system import TARGET_AUDIO
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[
     rows = np.arange(len(manifest))
     if not card.split.folds:
         rows = np.flatnonzero(manifest.clips["split"] == "train")
+    rows = shuffled(rows, manifest)  # as the train split of a cell
     clips = manifest.open_clips(rate, progress).select(rows)
     return clips, manifest.clips["content"].iloc[rows].tolist()
 

@@ -22,6 +22,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation import cluster_agreement
 from lape_bench.evaluation.plan import load_system, resolve
 from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.learning.systems.encoder_system import DOWNSTREAM
 from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.device import Compute
 from lape_bench.runtime.profiling import StageProfiler
@@ -154,10 +155,8 @@ def test_the_teachers_defaults_are_filled_in_and_its_downstream_settings_left_ou
     resolved = UnfusedConfig().teacher_settings
     kind = load_system("delores-m")
     expected = kind.Settings().model_dump(mode="json")
-    assert {"finetune", "linear"} < set(expected)
-    assert resolved == {
-        key: value for key, value in expected.items() if key not in ("finetune", "linear")
-    }
+    assert set(expected) > DOWNSTREAM
+    assert resolved == {key: value for key, value in expected.items() if key not in DOWNSTREAM}
     given = UnfusedConfig(teacher_settings={"queue": 9, "pretrain": {"epochs": 3}})
     assert given.teacher_settings["queue"] == 9
     assert given.teacher_settings["pretrain"]["epochs"] == 3

@@ -311,7 +311,9 @@ def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
     filtered: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as opened:
         for member in opened:
-            _refuse_unsafe(archive, member.name, not (member.isfile() or member.isdir()))
+            # tarfile drops the slash of a folder, and makes "." of "./".
+            name = f"{member.name}/" if member.isdir() else member.name
+            _refuse_unsafe(archive, name, not (member.isfile() or member.isdir()))
             opened.extract(member, folder, **filtered)
             on_member()
         # tarfile takes the end of the file for the end of the archive, which is a block of zeros, and does

@@ -132,7 +132,7 @@ def test_the_check_prints_every_claim_within_80_columns_and_leaves_with_1_if_one
     assert max(len(line) for line in lines[:-1]) <= 80
     if not torch.cuda.is_available():
         assert "  skipped  loaded on another device, it scores alike" in lines
-        assert lines[-1].endswith("mine.py:Good keeps the contract; claims not tried here: 4")
+        assert lines[-1].endswith("mine.py:Good keeps the contract; claims not tried here: 6")
     passed, said, _ = bench("systems", "check", f"{tmp_path}/mine.py:Bad", *how)
     at = said.splitlines().index("  FAILS    a window's embedding does not depend on its neighbors")
     assert passed == 1
@@ -207,8 +207,8 @@ def test_a_setting_that_does_not_say_what_it_is_is_noted_and_breaks_nothing(resu
     kind.Settings = Settings
     kind.build_encoder = lambda system: kind.encoder_class({})
     said = before_training(results(kind))
-    (note,) = [result for result in said if result.status == "note"]
-    assert note.detail.startswith("without a description: width;")
+    notes = [result.detail for result in said if result.status == "note"]
+    assert [note for note in notes if note.startswith("without a description: width;")]
     assert failing(said) == []
 
 
@@ -574,6 +574,7 @@ def test_training_waits_for_an_encoder_that_embeds(results: Check) -> None:
         ("encoder", "FAILS"),
         ("finetune", "skipped"),
         ("linear", "skipped"),
+        ("mlp", "skipped"),
         ("knn", "skipped"),
     ]
 
@@ -905,8 +906,10 @@ def test_what_learns_nothing_is_given_more_epochs_before_that_is_said(results: C
 
 
 def test_training_by_draws_without_a_seed_does_not_repeat_itself(results: Check) -> None:
-    (repeated,) = failing(results(Unseeded))
-    assert repeated.claim == "the same seed gives the same scores"
+    repeated, *others = failing(results(Unseeded))
+    assert {result.claim for result in (repeated, *others)} == {
+        "the same seed gives the same scores"
+    }
     assert repeated.detail == (
         "two trainings differ; does something draw from NumPy or random? draw by torch, in a System from context.seeds"
     )

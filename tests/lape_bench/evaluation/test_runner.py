@@ -162,12 +162,12 @@ def test_the_record_says_what_is_needed_to_recompute_and_trace_it(
     assert record.task.manifest_hash == load_manifest(card).hash
     assert record.task.data == "synthetic"
     assert record.task.clips == {"train": 192, "labeled": 48, "validation": 64, "test": 64}
-    assert record.settings["finetune"]["learning_rate"] == 1e-3
+    assert record.settings["finetune"]["learning_rates"] == [1e-3]
     assert list(record.curves) == ["fine-tuning"]
     assert [row["epoch"] for row in record.curves["fine-tuning"]] == [1, 2, 3]
-    assert list(record.selection.values()) == ["validation"]
-    curve = record.curves["fine-tuning"]
-    assert record.validation == max(row["validation"] for row in curve)
+    assert record.selection == {}
+    assert record.validation == record.curves["fine-tuning"][-1]["validation"]
+    assert (record.labels_for_training, record.labels_for_selection) == (48, 0)
     probed = run_cell(brief_cell(protocol="linear"), options(tmp_path), progress)
     assert probed.validation is not None
     assert 0 < probed.validation <= 1
