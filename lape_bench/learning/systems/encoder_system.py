@@ -46,7 +46,7 @@ from lape_bench.system import (
 )
 
 WEIGHTS = "weights.pt"
-PROBE_SMOKE_SETTINGS = {"mlp": {"hidden": 128, "min_steps": 30}}
+PROBE_SMOKE_SETTINGS = {"mlp": {"hidden": 128, "min_steps": 100}}
 DOWNSTREAM = {"finetune", "linear", "mlp"}  # settings that act once there are labels
 
 

@@ -146,7 +146,7 @@ def test_systems_with_settings_stand_on_one_board_and_can_be_compared() -> None:
     comparison = results.compare("log-mel-statistics", "MyEncoder", task=TASK)
     by_system = board.set_index("system")["score_percent"]
     difference = by_system["log-mel-statistics"] - by_system["MyEncoder (width=8)"]
-    assert 100 * comparison.difference == pytest.approx(difference)
+    assert 100 * comparison.verdict.difference == pytest.approx(difference)
     loaded = lb.load_results("results")
     assert loaded.leaderboard().equals(board)
     assert loaded.compare("log-mel-statistics", "MyEncoder", task=TASK) == comparison
