@@ -29,7 +29,7 @@ from lape_bench.core.errors import FULL_DISK, UserError
 
 app = typer.Typer(
     name="bench",
-    help="Benchmark audio representations on low-resource classification, under one honest protocol.",
+    help="Evaluate audio encoders on classification tasks with few labels, under one protocol.",
     epilog="Example: bench demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -9,7 +9,7 @@ from lape_bench.cli.options import print_table
 from lape_bench.core.errors import unknown
 
 app = typer.Typer(
-    help="List what is kept of finished stages, or delete it.",
+    help="List or delete cached stages: pre-trained encoders, embeddings, pseudo-labels, students.",
     epilog="Example: bench artifacts prune --unused-days 30 --dry-run",
     no_args_is_help=True,
 )
@@ -17,7 +17,7 @@ app = typer.Typer(
 
 @app.command("list", epilog="Example: bench artifacts list")
 def list_artifacts() -> None:
-    """List upstreams, embeddings, pseudo-labels and students, the longest unused first."""
+    """List cached stages, the longest unused first."""
     from lape_bench.runtime import artifacts
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -44,12 +44,12 @@ def list_artifacts() -> None:
 @app.command("prune", epilog="Example: bench artifacts prune --kind embeddings")
 def prune_artifacts(
     unused_days: Annotated[
-        float, typer.Option(min=0, help="Delete what no run used for so many days.")
+        float, typer.Option(min=0, help="Delete what has not been used for this many days.")
     ] = 30.0,
     kind: Annotated[str | None, typer.Option(help="Only of this kind.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
 ) -> None:
-    """Delete artifacts that no run has used for a while; a later run makes them again."""
+    """Delete cached stages that no run has used for a while. A later run computes them again."""
     from lape_bench.runtime import artifacts
 
     everything = list(artifacts.list_artifacts(artifacts.cache()))

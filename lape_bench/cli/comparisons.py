@@ -105,10 +105,10 @@ def ranks(
     system: ChosenSystems = None,
     out: Sources = None,
 ) -> None:
-    """Rank systems over tasks, and sum up their label budgets.
+    """Rank systems over tasks, and average their scores over label budgets.
 
-    Average ranks count tasks that every system has; where there are too few, the systems with the most in common
-    are ranked. Those whose difference is below Nemenyi's critical one share a letter. Friedman's p is by
+    Ranks are averaged over the tasks that every system has. If these are too few, the systems with the most tasks in
+    common are ranked. Those whose difference is below Nemenyi's critical one share a letter. Friedman's p is by
     permutation for fewer than 4 systems or 5 tasks. The area under the curve of scores over the logarithm of the
     label budget is a mean score.
     """

@@ -47,7 +47,7 @@ def prepare(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read, decode and check the recordings of a task, once; its variants are prepared with it."""
+    """Decode and check the recordings of a task and its variants."""
     from lape_bench.data.prepare import prepare as prepare_task
     from lape_bench.data.sources import archives
     from lape_bench.data.verify import differences
@@ -93,10 +93,10 @@ def fetch(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Download the recordings of a task, where their owners let anyone have them.
+    """Download the recordings of a task, if their owners allow it.
 
-    What a broken connection or a kill left is gone on with. Where nobody published a checksum, that of the first
-    download is kept and later ones must agree.
+    Interrupted downloads are resumed. If nobody published a checksum, the one of the first download is stored, and
+    later downloads must match it.
     """
     from lape_bench.data.sources.fetch import fetch as fetch_task
 
@@ -118,13 +118,11 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every file again.")] = False,
     lock: Annotated[
         Path | None,
-        typer.Option(
-            help="A lock file; the split must be the one that it pins. Default: the card's."
-        ),
+        typer.Option(help="A lock file that the split must match; default: the card's."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Hold a prepared task against its card, its split rule and the files; exit code 1 if it fails."""
+    """Compare a prepared task with its card, split and files; exit code 1 if they do not match."""
     from lape_bench.data import split_lock as locks
     from lape_bench.data.inventory import note_verified
     from lape_bench.data.manifest import load_manifest
@@ -157,7 +155,7 @@ def lock(
 ) -> None:
     """Pin the split of a prepared task: id, label, side and fold of each clip, and the manifest's hash.
 
-    Who has the same file has the same split: 'bench data verify TASK --lock FILE'.
+    Whoever has the same file has the same split: 'bench data verify TASK --lock FILE'.
     """
     from lape_bench.core.paths import write_text
     from lape_bench.data import split_lock as locks
@@ -172,7 +170,7 @@ def lock(
 
 @app.command(epilog="Example: bench data status")
 def status() -> None:
-    """Show of every task what is on disk: missing, fetched, prepared or verified, its size and its license."""
+    """Show what is on disk for each task: missing, fetched, prepared or verified, with size and license."""
     from lape_bench.data.inventory import DiskUsage, disk_usage, measure
 
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -26,14 +26,14 @@ ChosenSystems = Annotated[
 ]
 LabelFractions = Annotated[
     str | None,
-    typer.Option(help="Shares of the train labels, such as 0.1 or 0.01,0.1,1; default: all."),
+    typer.Option(help="Share of each class's labels, such as 0.1 or 0.01,0.1,1; default: all."),
 ]
-Shots = Annotated[str | None, typer.Option(help="Labels a class, such as 5 or 1,5,10.")]
+Shots = Annotated[str | None, typer.Option(help="Labels per class, such as 5 or 1,5,10.")]
 ValidationLabelsOption = Annotated[
     str,
     typer.Option(
         "--validation-labels",
-        help="budget: selection sees the budget's labels alone; all: those of a validation set.",
+        help="budget: select on labels of the budget; all: on a fully labeled validation set.",
     ),
 ]
 Settings = Annotated[
@@ -44,7 +44,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionName = Annotated[str, typer.Option("--precision", help="auto, float32 or bf16.")]
 Force = Annotated[bool, typer.Option("--force", help="Run finished cells again.")]
 Audit = Annotated[
-    bool, typer.Option("--audit", help="Also note what published shortcuts would report.")
+    bool, typer.Option("--audit", help="Also record what common shortcuts would have reported.")
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=4096, help="CPU threads; default: all cores.")

@@ -35,7 +35,7 @@ def predict(
 ) -> None:
     """Print the most likely class of each audio file, and its probability, in [0, 1].
 
-    A file that cannot be read is named, the others are classified, and the exit code is 1.
+    If a file cannot be read, it is named, the others are classified, and the exit code is 1.
     """
     if format not in (formats := ("csv", "json")):
         raise unknown("format", format, formats)

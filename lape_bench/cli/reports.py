@@ -38,7 +38,7 @@ def report(
     ] = "terminal",
     validation: Annotated[
         bool,
-        typer.Option("--validation", help="Scores on validation, to choose settings by."),
+        typer.Option("--validation", help="Show scores on validation, for choosing settings."),
     ] = False,
     metric: Annotated[
         str | None,
@@ -78,7 +78,7 @@ def report(
 ) -> None:
     """Show the leaderboard, or a paper's tables: every score recomputed from the predictions on disk.
 
-    Of cells that were kept as a table only (--format cells), the scores stand as they were written.
+    Scores of a table (--format cells) are taken as they are, since it has no predictions.
     """
     of_paper = {"suite": suite, "protocol": protocol, "labels": labels}
     chosen = {key: value for key, value in of_paper.items() if value is not None}

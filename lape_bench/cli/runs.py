@@ -81,10 +81,10 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run systems on tasks: every seed and fold, each recorded; finished ones are not run again.
+    """Run systems on tasks, with every seed and fold. Finished cells are not run again.
 
-    Without --task and --suite it runs a generated task, which needs no download. Tasks of a suite that are not
-    prepared are named and left out.
+    Without --task and --suite it runs a generated task, which needs no download. If a task of a suite is not
+    prepared, it is named and left out.
     """
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute
@@ -121,7 +121,7 @@ class RunByDefault(TyperGroup):
 
 sweeps = typer.Typer(
     cls=RunByDefault,
-    help="Run a grid of cells (bench sweep grid.yaml), or tell how far it is (bench sweep status grid.yaml).",
+    help="Run a grid of cells (bench sweep grid.yaml), or show its progress (bench sweep status grid.yaml).",
     epilog="Example: bench sweep grid.yaml --jobs 2",
     no_args_is_help=True,
 )
@@ -135,14 +135,14 @@ OfGrid = Annotated[
 
 @sweeps.command(
     "run",
-    epilog="Example: bench sweep run grid.yaml --jobs 2 ('run' may be left out; see README for a grid)",
+    epilog="Example: bench sweep run grid.yaml --jobs 2 ('run' may be left out)",
 )
 def sweep(
     file: Grid,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Have every machine look what it lacks, and run nothing."),
+        typer.Option("--check", help="Show what each machine lacks, and run nothing."),
     ] = False,
     task: OfGrid = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes of this machine.")] = None,
@@ -151,7 +151,7 @@ def sweep(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the engine: key=value; see README."),
+        typer.Option("--set", help="A setting of the engine, such as gpus=0.25."),
     ] = None,
     out: Out = Path("results"),
     device: Device = "auto",
@@ -162,9 +162,9 @@ def sweep(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a grid of cells; stop it whenever you like and run it again to go on.
+    """Run a grid of cells. An interrupted sweep is resumed by the same command.
 
-    It runs here, in as many processes as --jobs says, or by an engine on the machines of a cluster.
+    It runs on this machine, in --jobs processes, or with --on on a cluster.
     """
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute
@@ -187,7 +187,7 @@ def sweep(
 
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
 def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
-    """Tell how far a grid is: what is finished, under way, failed and left, by system and task."""
+    """Count the finished, running, failed and remaining cells of a grid, by system and task."""
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.sweep.grid import plan_sweep
     from lape_bench.sweep.run_cell import CellState
@@ -295,10 +295,10 @@ def pretrain(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Pre-train an upstream and keep it; cells with the same settings and corpus find it.
+    """Pre-train an encoder without labels, and cache it for cells with the same settings and corpus.
 
-    Of a task with official sides the train split is taken, of one with folds everything. A cell of a corpus's own
-    task with folds leaves out what it validates and tests on, so it pre-trains an upstream of its own.
+    From a task with an official split, the train split is used; from a task with folds, all clips. If a cell's task is
+    in the corpus and has folds, the cell pre-trains an upstream of its own, without the clips that it tests on.
 
     On several GPUs: torchrun --nproc-per-node 4 --no-python bench pretrain ... Each batch is shared out among them.
     """

@@ -25,7 +25,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.plugins.registry import SYSTEMS
 
 app = typer.Typer(
-    help="List the systems, show the settings of one, check it against the contract, or begin one of your own.",
+    help="List the systems, show the settings of one, check one, or start one of your own.",
     epilog="Example: bench systems show supervised",
 )
 
@@ -71,7 +71,7 @@ def check(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Hold a system against the contract, on a few synthetic clips; exit code 1 if it fails."""
+    """Test a system against the contract on a few generated clips; exit code 1 if it fails."""
     from lape_bench.conformance.check import check_system
     from lape_bench.runtime.device import Compute
 

@@ -15,7 +15,7 @@ from lape_bench.data import task_page
 from lape_bench.data.catalog import all_cards, load_card
 
 app = typer.Typer(
-    help="List the tasks, show one, or make one of your recordings.",
+    help="List the tasks, show one, or make one from your recordings.",
     epilog="Example: bench tasks show esc10",
 )
 
@@ -56,7 +56,7 @@ def _tasks(context: typer.Context) -> None:
 
 @app.command("page", epilog="Example: bench tasks page > tasks/README.md")
 def page_of_tasks() -> None:
-    """Write every registered card as a page of Markdown: what, how to get it, which split and why."""
+    """Write a Markdown page with every task: what it is, how to get it, and its split."""
     print(task_page.page([card for card in all_cards()[0] if card.recordings is None]), end="")
 
 
@@ -74,7 +74,7 @@ def new_task(
         list[str] | None,
         typer.Option(
             help="Which column of the CSV file is path, label, split, fold, group, start_seconds or seconds, "
-            "where it is called otherwise: --column path=filename; may be repeated."
+            "if it has another name: --column path=filename; may be repeated."
         ),
     ] = None,
     audio: Annotated[
@@ -87,7 +87,7 @@ def new_task(
         bool,
         typer.Option("--may-overlap", help="Stretches on two sides may share audio."),
     ] = False,
-    metric: Annotated[str, typer.Option(help="What the task is ranked by.")] = "accuracy",
+    metric: Annotated[str, typer.Option(help="The metric that ranks systems.")] = "accuracy",
     domain: Annotated[str, typer.Option(help="speech, sound, music or bioacoustics.")] = "sound",
     title: Annotated[str, typer.Option(help="For listings; default: the name.")] = "",
     license: Annotated[str, typer.Option(help="Of the recordings.")] = "not stated",
