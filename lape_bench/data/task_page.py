@@ -8,9 +8,9 @@ MOST_NAMED = 40  # classes
 
 HEAD = """# Tasks
 
-Written from the task cards by `bench tasks page > tasks/README.md`. `bench data status` shows what is on disk; `bench data prepare
-TASK --from FOLDER_OR_ARCHIVE` takes recordings that are there already. The synthetic version of a task,
-`TASK-synthetic`, has the same classes, kind of split, folds and groups. Its clips are generated, so that it needs no download.
+Written from the task cards by `bench tasks page > tasks/README.md`. `bench data status` shows what is on disk. If you have the
+recordings already, run `bench data prepare TASK --from FOLDER_OR_ARCHIVE`. The synthetic version of a task, `TASK-synthetic`, has the
+same classes, kind of split, folds and groups. Its clips are generated, so it needs no download.
 """
 
 
