@@ -45,9 +45,9 @@ SMALLEST_STD = 1e-6  # of a feature that varies
 class FinetuneConfig(Config):
     """Fine-tuning of encoder and classifier with the labels.
 
-    Adam at 1e-3 in batches of 32 is LAPE's published downstream setting. The number of steps and the random gain are ours: with
-    more steps no score on a hold-out rose further (results/boards/steps.md), and the gain was chosen on fsdd-digits, whose speakers were
-    recorded at levels up to 22 dB apart.
+    Adam at 1e-3 in batches of 32 is LAPE's published downstream setting. The number of steps and the random gain are ours: after
+    fewer steps scores on held-out clips still rise (results/boards/steps.md), and the gain was chosen on fsdd-digits, whose
+    speakers were recorded at levels up to 22 dB apart.
     """
 
     learning_rates: tuple[PositiveFloat, ...] = Field(
