@@ -1,5 +1,6 @@
 """Fixtures: a cache of its own for every test, small audio, and the real recordings where they are."""
 
+import gc
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from lape_bench.conformance import check
@@ -28,18 +30,35 @@ from lape_bench.system import RunContext
 REAL_AUDIO = Path(
     os.environ.get("LAPE_BENCH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
 )
+REAL_ARCHIVES = {
+    "asc-keywords": "asc-mini.zip",
+    "asc-speaker": "asc-mini.zip",
+    "esc10": "esc10.zip",
+    "fsdd-digits": "fsdd.zip",
+}
 SILENT_PROGRESS = Progress(quiet=True)
 
 # The same examples in every run, and no time limits: they fail on a busy machine. `settings(max_examples=...)` inherits this.
 settings.register_profile(
-    "untimed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "untimed",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the slow tests first, so that no worker is left alone with one at the end."""
+    """Start the slow tests first, clusters before all, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: ("ray" not in item.path.name, "distributed" not in item.path.name))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of garbage collections, each of which would go through all of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +167,30 @@ def real_audio() -> Path:
     if not (REAL_AUDIO / "asc-mini.zip").is_file():
         pytest.skip(f"no real recordings: set LAPE_BENCH_TEST_DATA, or put them at {REAL_AUDIO}")
     return REAL_AUDIO
+
+
+@pytest.fixture(scope="session")
+def real_home(real_audio: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder in which the real recordings are prepared, once for all workers; read only."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    home, done = folder / "real", folder / "real.done"
+    with FileLock(folder / "real.lock"):
+        if not done.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("LAPE_BENCH_HOME", str(home))
+                for task, archive in REAL_ARCHIVES.items():
+                    prepare(load_card(task), real_audio / archive, SILENT_PROGRESS)
+            done.touch()
+    return home
+
+
+@pytest.fixture
+def real_recordings(real_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use the shared cache folder in which the real recordings are prepared."""
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(real_home))
+    return real_home
 
 
 @pytest.fixture(autouse=True)

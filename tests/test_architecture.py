@@ -41,42 +41,58 @@ def test_the_top_holds_what_a_stranger_imports_and_rooms() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["tasks"],
-        ["tasks", "show", "esc10"],
-        ["tasks", "new", "birds", "--from", "empty"],
-        ["systems"],
-        ["systems", "new", "mine"],
-        ["report", "--out", "empty"],
-        ["merge", "into", "empty"],
-        ["report", "--paper", "unfused", "--suite", "open", "--out", str(CELLS)],
-        ["ranks", "--out", "empty"],
-        ["compare", "s", "t", "--task", "u", "--out", "empty"],
-        ["report", "--out", "cells.csv", "--html", "page.html"],
-        ["figure", "parameters", "--out", "cells.csv", "--file", "a.png"],
-        ["figure", "confusion", "cell", "--file", "a.png"],
-        ["show", "cell"],
-        ["artifacts", "list"],
-        ["artifacts", "prune"],
-    ],
-    ids=" ".join,
-)
-def test_listings_and_reports_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
+COMMANDS = [
+    "--help",
+    "tasks",
+    "tasks show esc10",
+    "tasks new birds --from empty",
+    "systems",
+    "systems new mine",
+    "report --out empty",
+    "merge into empty",
+    "report --paper unfused --suite open --out cells.csv",
+    "ranks --out empty",
+    "compare s t --task u --out empty",
+    "report --out cells.csv --html page.html",
+    "figure parameters --out cells.csv --file a.png",
+    "figure confusion cell --file a.png",
+    "show cell",
+    "artifacts list",
+    "artifacts prune",
+]
+# A fork for each command: Python has started by then, and no command sees what another has imported.
+PROGRAM = """
+import os, sys
+from lape_bench.cli import app
+
+for command in sys.stdin.read().splitlines():
+    child = os.fork()
+    if not child:
+        sys.argv = ["bench", *command.split()]
+        try:
+            app.main()
+        except SystemExit:
+            os._exit(3 if "torch" in sys.modules else 0)
+        finally:
+            os._exit(1)
+    if status := os.waitpid(child, 0)[1]:
+        print(f"{command}: {os.waitstatus_to_exitcode(status)}", file=sys.stderr)
+        sys.exit(1)
+"""
+
+
+def test_listings_and_reports_do_not_import_torch(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    shutil.copy(ROOT / "results" / "boards" / "unfused_cells.csv", tmp_path / "cells.csv")
+    shutil.copy(CELLS, tmp_path / "cells.csv")
     cell = Cell(system="s", task="t", protocol="linear")
     record = RunRecord(cell=cell, identity="0", settings={}, system_version=1, status="failed")
     write_record(tmp_path / "cell", record)
-    program = (
-        "import sys; from lape_bench.cli import app as cli; sys.argv = ['bench', *sys.argv[1:]]\n"
-        "try: cli.main()\n"
-        "except SystemExit: pass\n"
-        "sys.exit(3 if 'torch' in sys.modules else 0)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, check=False
+        [sys.executable, "-c", PROGRAM],
+        input="\n".join(COMMANDS),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lape_bench import metrics
 
-many_examples = settings(max_examples=200)
+many_examples = settings(max_examples=80)
 Labels = NDArray[np.int64]
 CLASSES = 6
 

@@ -60,7 +60,7 @@ def test_a_card_without_validation_draws_none() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 300), min_size=2, max_size=6))
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_few_groups_however_unequal_give_each_side_one_in_the_order_train_test_validation(
     sizes: list[int],
 ) -> None:

@@ -1,12 +1,14 @@
 """Pre-train upstreams for a few steps, alone or under torchrun: a program for `test_distributed.py`.
 
-usage: distributed_program.py OUT LAST SYSTEM...
+usage: distributed_program.py OUT=LAST[:OUT=LAST] SYSTEM...
 
-Of each system it writes curve and objective, as this rank has them, to OUT/SYSTEM-RANK.pt; what each rank draws for itself
-(dropout, dropped patches) is off. With LAST above 0 it stops after that epoch instead, and a second call goes on.
+For each folder OUT and each system it writes curve and objective, as this rank has them, to OUT/SYSTEM-RANK.pt; what each rank
+draws for itself (dropout, dropped patches) is off. With LAST above 0 it stops after that epoch instead, and a second call goes
+on.
 """
 
 import copy
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -110,5 +112,7 @@ def learn(name: str, out: Path, last: int, process_group: ProcessGroup) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with join_process_group(torch.device("cpu")) as together:
-        for system in sys.argv[3:]:
-            learn(system, Path(sys.argv[1]), int(sys.argv[2]), together)
+        for run in sys.argv[1].split(os.pathsep):
+            folder, _, last = run.rpartition("=")
+            for system in sys.argv[2:]:
+                learn(system, Path(folder), int(last), together)

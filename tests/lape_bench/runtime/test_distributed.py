@@ -1,5 +1,6 @@
 """Two processes that share every batch take the steps that one takes alone."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,17 @@ from lape_bench.learning.systems.pretrained_system import load_upstream
 from lape_bench.learning.training.pretrain import PretrainConfig, pretrain
 from lape_bench.runtime.artifacts import cache, list_artifacts
 from lape_bench.runtime.batch_random import BatchRandom
-from lape_bench.runtime.distributed import ProcessGroup, is_main_process, join_process_group
+from lape_bench.runtime.distributed import (
+    ALONE,
+    ProcessGroup,
+    is_main_process,
+    join_process_group,
+)
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
 from tests.baselines.test_upstreams import UPSTREAMS
+from tests.lape_bench.conftest import Bench
+from tests.lape_bench.runtime.distributed_program import learn
 
 PROGRAM = Path(__file__).with_name("distributed_program.py")
 TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")  # fmt: skip
@@ -32,9 +40,14 @@ TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend",
 def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What every upstream has after a few steps, alone and shared."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("alone", "shared", "resumed")}
-    for name, last in (("alone", 0), ("shared", 0), ("resumed", 1), ("resumed", 0)):
-        how = () if name == "alone" else TWO
-        program = [sys.executable, *how, str(PROGRAM), str(folders[name]), str(last), *UPSTREAMS]
+    for name in UPSTREAMS:
+        learn(name, folders["alone"], 0, ALONE)
+    # What was stopped goes on in new processes.
+    for runs in (
+        [f"{folders['shared']}=0", f"{folders['resumed']}=1"],
+        [f"{folders['resumed']}=0"],
+    ):
+        program = [sys.executable, *TWO, str(PROGRAM), os.pathsep.join(runs), *UPSTREAMS]
         subprocess.run(program, check=True, cwd=PROGRAM.parents[2])
     return folders
 
@@ -126,35 +139,34 @@ def stand_in(rank: int, size: int) -> ProcessGroup:
 
 
 PRETRAIN = [
-    "-m", "lape_bench", "pretrain", "--corpus", "synthetic-sounds", "--system", "simclr", "--device", "cpu",
-    "--precision", "float32", "--set", "width=8", "--set", "pretrain.window_seconds=0.2",
+    "pretrain", "--corpus", "synthetic-sounds", "--system", "simclr", "--device", "cpu",
+    "--precision", "float32", "--set", "width=8", "--set", "pretrain.window_seconds=0.2", "--epochs", "1",
 ]  # fmt: skip
 
 
-def torchrun(*words: str, **how: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, *TWO, *words], capture_output=True, text=True, **how)
-
-
 @pytest.mark.slow
-def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one(own_artifacts: Path) -> None:
-    smoke_settings = ["--epochs", "1"]
-    made = torchrun(*PRETRAIN, *smoke_settings, check=True)
-    assert made.stdout.count("pre-trained in") == 1
-    found = subprocess.run(
-        [sys.executable, *PRETRAIN, *smoke_settings], check=True, capture_output=True, text=True
-    )
-    assert "found, pre-trained before" in found.stdout
-    again = torchrun(*PRETRAIN, *smoke_settings, check=True)
-    assert again.stdout.count("found, pre-trained before") == 1
+def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one(
+    own_artifacts: Path, bench: Bench
+) -> None:
+    def pretrained_by_two() -> str:
+        command = [sys.executable, *TWO, "-m", "lape_bench", *PRETRAIN]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert pretrained_by_two().count("pre-trained in") == 1
+    assert "found, pre-trained before" in bench(*PRETRAIN)[1]
+    assert pretrained_by_two().count("found, pre-trained before") == 1
     kinds = [each.kind for each in list_artifacts(cache())]
     assert kinds == ["upstream"]
 
 
-@pytest.mark.slow
-def test_a_cell_is_refused_to_several_processes() -> None:
-    refused = torchrun("-m", "lape_bench", "run", "--device", "cpu")
-    assert refused.returncode != 0
-    assert "a cell is run by one" in refused.stderr
+def test_a_cell_is_refused_to_several_processes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "a run", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    code, _, error = bench("run", "--device", "cpu")
+    assert code == 2
+    assert "a cell is run by one" in error
 
 
 @pytest.mark.parametrize(

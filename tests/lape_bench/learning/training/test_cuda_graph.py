@@ -1,6 +1,7 @@
 """What a recording needs, checked without a GPU: each step does what the one before did, in the same places, and asks for no value."""
 
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,24 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lape_bench.conformance.harness import Harness, load_check_data, target_task
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
-from lape_bench.evaluation.runner import RunOptions, run_cell
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.cuda_graph import WARM_UP_CALLS
 from lape_bench.learning.training.loop import TrainingLoop
-from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName
 from tests.lape_bench.learning.test_cuda import LEARNING
 
-STEPS = {"epochs": 2, "min_steps": 1, "batch_size": 48, "window_seconds": 0.2}
+STEPS = {"epochs": 2, "min_steps": 1, "batch_size": 16, "window_seconds": 0.2}
 SMALL: dict[str, Any] = {"width": 16}
+TUNED: dict[str, Any] = {"finetune": {"epochs": 2, "min_steps": 1, "batch_size": 16}}
 LONGER: dict[str, Any] = {
-    "supervised": SMALL,
-    "mast": {},
-    "unfused": {"distill": STEPS, "student_width": 16, "teacher_settings": {"pretrain": STEPS}},
+    "supervised": SMALL | TUNED,
+    "mast": TUNED,
+    "unfused": TUNED
+    | {"distill": STEPS, "student_width": 16, "teacher_settings": {"pretrain": STEPS}},
     "decar": SMALL | {"pretrain": STEPS, "redraw_steps": 1},
     "ss-mast": {"pretrain": STEPS},
 }
@@ -62,7 +64,7 @@ def places(loop: TrainingLoop) -> list[int]:
 
 @pytest.mark.parametrize("system", LEARNING)
 def test_a_step_that_may_be_recorded_does_the_same_each_time(
-    system: str, own_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: Counter[Any] = Counter()
     steps: dict[Any, list[tuple[list[str], list[int]]]] = defaultdict(list)
@@ -83,21 +85,14 @@ def test_a_step_that_may_be_recorded_does_the_same_each_time(
     monkeypatch.setattr(TrainingLoop, "_update", told)
     # On a GPU the rate is a tensor that changes in place.
     monkeypatch.setattr(loop, "_set_rate", lambda group, rate: None)
-    settings = load_system(system).with_smoke_settings(
-        LONGER.get(system, SMALL | {"pretrain": STEPS})
-    )
+    kind = load_system(system)
+    settings = kind.with_smoke_settings(LONGER.get(system, SMALL | {"pretrain": STEPS}))
     protocol: ProtocolName = "linear" if "pretrain" in settings else "finetune"
-    cell = Cell(
-        system=system,
-        settings=settings,
-        task="synthetic-sounds",
-        protocol=protocol,
-        labels="50%",
-    )
-    options = RunOptions(out=tmp_path, compute=Compute(device="cpu"))
-    record = run_cell(cell, options, Progress(quiet=True))
-    assert record.status == "finished", record.error
-    assert {name for name, _ in steps} == set(record.curves)
+    make = partial(kind, kind.Settings.model_validate(settings), target_task(), protocol)
+    clips = load_check_data(kind.sample_rate, Progress(quiet=True))
+    harness = Harness(make, clips, Compute(device="cpu", precision="float32"), tmp_path)
+    summary = make().train(harness.data, harness.context("run"))
+    assert {name for name, _ in steps} == set(summary.curves)
     for made in steps.values():
         first, *others = made
         assert others
