@@ -108,9 +108,9 @@ def ranks(
     """Rank systems over tasks, and average their scores over label budgets.
 
     Ranks are averaged over the tasks that every system has. If these are too few, the systems with the most tasks in
-    common are ranked. Those whose difference is below Nemenyi's critical one share a letter. Friedman's p is by
-    permutation for fewer than 4 systems or 5 tasks. The area under the curve of scores over the logarithm of the
-    label budget is a mean score.
+    common are ranked. Tests are over tasks, each with one score of a system. Systems that are closer than Nemenyi's critical
+    difference share a letter. Friedman's p is by permutation for fewer than 4 systems or 5 tasks. The area under the curve
+    of scores over the logarithm of the label budget is a mean score.
     """
     # scipy.stats and pandas are slow to import.
     from lape_bench.report import leaderboard as boards

@@ -98,7 +98,8 @@ def _board_figure(
     from lape_bench.report.figures.style import marks
     from lape_bench.report.leaderboard import leaderboard
 
-    board = leaderboard(load_finished(sources).cells)
+    results = load_finished(sources)
+    board = leaderboard(results.cells, results.predictions)
     board = board.assign(display_name=system_display_names(board))
     # Marks of all systems, so that a system looks the same whatever is chosen.
     system_marks = marks(board["display_name"])

@@ -1,6 +1,7 @@
 """`bench show` and `bench report`, and the board that ends a run."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -222,10 +223,11 @@ def print_board(board: Any, format: str, footnotes: list[str]) -> None:
     elif format == "markdown":
         print(boards.as_markdown(*boards.format_rows(board)), end="")
     elif format == "latex":
-        print(latex([boards.as_table(*boards.format_rows(board))]), end="")
+        table = boards.as_table(*boards.format_rows(board))
+        print(latex([replace(table, remarks=tuple(footnotes))]), end="")
     else:
         print_table(TerminalTable(boards.as_table(*boards.format_rows(board))))
-    if footnotes:
+    if footnotes and format != "latex":
         for_programs = format in FOR_PROGRAMS
         print("", *footnotes, sep="\n", file=sys.stderr if for_programs else sys.stdout)
 

@@ -15,6 +15,7 @@ from lape_bench.report.stats.board_statistics import (
     BoardStatistics,
     statistics_of_boards,
 )
+from lape_bench.report.stats.crossed import NOTHING
 from lape_bench.report.stats.significance import interval_half_width
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow, markdown
 from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
@@ -142,7 +143,9 @@ def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
         }
     )
     interval = [
-        interval_half_width(d, n) for d, n in zip(board["std"], board["seeds"], strict=True)
+        # Seeds that do not vary, such as those of a probe with all labels, show nothing of clips.
+        interval_half_width(d, n) if d > NOTHING else np.nan
+        for d, n in zip(board["std"], board["seeds"], strict=True)
     ]
     board.insert(2, "interval", interval)
     # Seeds with different folds would give the standard deviation over folds instead.

@@ -11,7 +11,14 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from lape_bench.report.figures.style import Mark, board_title, interval_reach, legend_below, panels
+from lape_bench.report.figures.style import (
+    Mark,
+    board_title,
+    interval_note,
+    interval_reach,
+    legend_below,
+    panels,
+)
 from lape_bench.report.leaderboard import BOARD
 
 MARKER = 7  # points in width
@@ -44,7 +51,7 @@ def seconds(board: pd.DataFrame) -> Cost:
 
 
 def accuracy_against(board: pd.DataFrame, cost: Cost, marks: Mapping[str, Mark]) -> Figure:
-    """Draw each system's score over its cost, on a logarithmic axis, with the 95 % interval of the mean.
+    """Draw each system's score over its cost, on a logarithmic axis, with its 95 % interval.
 
     Every marker stands at its cost. Systems of about one cost would cover each other's intervals, so these are
     fanned out within the marker, those of one cost from the lowest score to the highest.
@@ -65,6 +72,7 @@ def accuracy_against(board: pd.DataFrame, cost: Cost, marks: Mapping[str, Mark])
         note = f"; less than {LEAST_COST:g} is drawn there" if set_aside else ""
         axis.set_xlabel(cost.label + note)
         axis.set_ylabel(f"{str(key[-1]).replace('_', ' ')} (%)")
+    interval_note(figure, board)
     legend_below(figure, {name: drawn[name] for name in sorted(drawn)})
     return figure
 

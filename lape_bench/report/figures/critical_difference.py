@@ -1,4 +1,4 @@
-"""Critical-difference diagram: average ranks on a line, bars over systems that a test cannot tell apart.
+"""Critical-difference diagram: average ranks on a line, bars over systems closer than the critical difference.
 
 Figure 1 of Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006).
 """
@@ -82,7 +82,7 @@ def _draw_axis(axes: Axes, layout: _Layout, critical_difference: float) -> None:
     for end in (low, low + critical_difference):
         axes.plot([end, end], [0.57, 0.67], color=INK, linewidth=1.6)
     axes.text(
-        low + critical_difference / 2, 0.7, f"critical difference {critical_difference:.2f}",
+        low + critical_difference / 2, 0.7, f"critical difference over these tasks {critical_difference:.2f}",
         ha="center", va="bottom",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Accuracy over the number of labels: a line a system, with the 95 % interval of each mean."""
+"""Accuracy over the number of labels: a line a system, with the 95 % interval of each score."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from lape_bench.core.label_budget import LabelBudget
-from lape_bench.report.figures.style import Mark, board_title, interval_reach, legend_below, panels
+from lape_bench.report.figures.style import (
+    Mark,
+    board_title,
+    interval_note,
+    interval_reach,
+    legend_below,
+    panels,
+)
 from lape_bench.report.leaderboard import BOARD
 from lape_bench.results.cells import SYSTEM_VERSION
 
@@ -52,5 +59,6 @@ def label_curves(board: pd.DataFrame, marks: Mapping[str, Mark]) -> Figure:
         axis.set_title(board_title(where, board))
         axis.set_xlabel(str(where["unit"]))
         axis.set_ylabel(f"{str(where['metric']).replace('_', ' ')} (%)")
+    interval_note(figure, board)
     legend_below(figure, {name: drawn[name] for name in sorted(drawn)})
     return figure

@@ -31,6 +31,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = ("png", "svg", "pdf")
 # What a writer would add by itself and would differ from run to run or from release to release.
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+INTERVALS = {  # what an interval is over, by its kind on a leaderboard
+    "groups and seeds": "over groups of clips and seeds",
+    "groups": "of one seed: over groups of clips, of that run alone",
+    "seeds": "over seeds alone, on these test clips",
+}
 MOST_PANELS = 12
 LEGEND_CHARACTERS = 60
 PANEL_INCHES = (4.6, 3.4)
@@ -150,6 +155,18 @@ def interval_reach(rows: pd.DataFrame) -> NDArray[np.float64]:
     """
     score, half = (100 * rows[name].to_numpy(np.float64) for name in ("score", "interval"))
     return np.stack([np.minimum(half, score), np.minimum(half, 100 - score)])
+
+
+def interval_note(figure: Figure, board: pd.DataFrame) -> None:
+    """Say above all panels what the error bars are over.
+
+    Args:
+        figure: with its panels.
+        board: the rows that are drawn.
+    """
+    kinds = [INTERVALS[over] for over in INTERVALS if (board["interval_over"] == over).any()]
+    if kinds:
+        figure.suptitle(textwrap.fill(f"95 % intervals {'; '.join(kinds)}", 80), fontsize=9)
 
 
 def check_suffix(path: Path) -> str:

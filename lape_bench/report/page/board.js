@@ -54,13 +54,13 @@ function row(entry, scale) {
   const described = { onmouseenter: (event) => mark(entry, event), onmouseleave: unmark };
   const cells = {
     rank: entry.rank ? (entry.rank[0] === entry.rank[1] ? `${entry.rank[0]}` : `${entry.rank[0]} to ${entry.rank[1]}`) : "",
-    std: percent(entry.std), seeds: `${entry.seeds} × ${folds(entry)}`,
+    std: percent(entry.std, 1), seeds: `${entry.seeds} × ${folds(entry)}`,
     parameters: count(entry.parameters), minutes: entry.minutes.toFixed(1),
   };
   return node("tr", { role: "row", id: `row-${entry.id}`, onclick: () => openRecord(entry), ...described }, COLUMNS.map((column) => {
     if (column.key === "system") return node("td", { role: "cell", class: "name" }, systemButton(entry));
     if (column.key === "score")
-      return node("td", { role: "cell", class: "bars number" }, node("div", { class: "score" }, bar(entry, scale), node("b", {}, percent(entry.score))));
+      return node("td", { role: "cell", class: "bars number" }, node("div", { class: "score" }, bar(entry, scale), node("b", {}, percent(entry.score, 1))));
     return node("td", { role: "cell", class: "number", "data-label": column.name }, cells[column.key]);
   }));
 }
@@ -87,13 +87,16 @@ function bar(entry, [from, to]) {
   return node("div", { class: "bar", "aria-hidden": "true" }, children, node("i", { class: "mean", style: { left: at(entry.score) } }));
 }
 
+// What an interval is over, by its kind.
+const OVER = { "groups and seeds": "over groups of clips and seeds", groups: "over groups of clips, of this run alone", seeds: "over seeds alone" };
+
 // What hovering or focusing a system tells.
 function told(entry) {
-  const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score)} %` + (entry.std === null ? "" : ` ± ${percent(entry.std)}`)];
+  const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score, 1)} %` + (entry.std === null ? "" : ` ± ${percent(entry.std, 1)} over seeds`)];
   if (entry.interval !== null)
-    lines.push(`95 % interval ${percent(Math.max(0, entry.score - entry.interval))} to ${percent(Math.min(1, entry.score + entry.interval))} %`);
-  else lines.push(`${entry.seeds > 1 ? "no seed has every fold" : "one seed"}: no standard deviation, no interval`);
-  const seeds = entry.by_seed.map(([seed, score]) => `${seed}: ${percent(score)}`);
+    lines.push(`95 % interval ${percent(Math.max(0, entry.score - entry.interval), 1)} to ${percent(Math.min(1, entry.score + entry.interval), 1)} %, ${OVER[entry.interval_over]}`);
+  else lines.push(`no interval: ${entry.complete ? (entry.seeds > 1 ? "nothing varies" : "one seed") : "no seed has every fold"}`);
+  const seeds = entry.by_seed.map(([seed, score]) => `${seed}: ${percent(score, 1)}`);
   lines.push(`seeds ${seeds.slice(0, 12).join(", ")}${seeds.length > 12 ? ", ..." : ""}`);
   lines.push(`${folds(entry)} fold${entry.folds_of_task === 1 ? "" : "s"}, ${count(entry.parameters)} parameters, ${entry.minutes.toFixed(1)} minutes a cell`);
   return lines.join("\n");

@@ -129,6 +129,7 @@ def _data(
                 "look": mark_numbers[row["display_name"]],
                 "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
+                "interval_over": row["interval_over"],
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
                 "parameters": row["parameters"],
                 "encoder": row["encoder_parameters"],

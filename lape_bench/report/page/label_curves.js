@@ -10,7 +10,7 @@ function overLabels(number, found) {
 function labelCurves(entries, metric, board) {
   const of = (entry) => boardOf(entry).labels_amount, systems = new Map();
   for (const entry of entries) systems.set(entry.system, [...(systems.get(entry.system) || []), entry]);
-  const say = (line) => `${line[0].system} ${line.map((entry) => `${percent(entry.score)} % at ${boardOf(entry).labels}`).join(", ")}`;
+  const say = (line) => `${line[0].system} ${line.map((entry) => `${percent(entry.score, 1)} % at ${boardOf(entry).labels}`).join(", ")}`;
   const curve = (line, xOf, yOf) => drawn("path", { d: `M${line.map((entry) => `${xOf(entry).toFixed(2)} ${yOf(entry).toFixed(2)}`).join("L")}`,
     style: { fill: "none", stroke: color(line[0]), strokeWidth: 1.4, opacity: 0.7 } });
   const amounts = [...new Set(entries.map(of))];

@@ -26,7 +26,7 @@ function frame(width, height, margin, xs, ys, xAt, yAt, xText, yText) {
 
 // How wide a marker is, about, in the units of a plot.
 const MARKER = 10;
-const INTERVALS = "with 95 % intervals, side by side where points stand together";
+const INTERVALS = "with 95 % intervals (over what, the board says), side by side where points stand together";
 
 // Markers where the values are. Intervals of near ones would cover each other: their lines are fanned out within the marker.
 function points(entries, xOf, yAt, [from, to], kind) {
@@ -62,7 +62,7 @@ function overLog(entries, { of, room, xTicks, xText, name, label, caption, kind,
 function scatter(entries, metric, board) {
   const cost = state.cost, name = COSTS[cost], least = cost === "minutes" ? 0.001 : 1; // what cost nothing has no logarithm
   const of = (entry) => Math.max(least, entry[cost]), costs = entries.map(of);
-  const say = (entry) => `${entry.system} ${percent(entry.score)} % at ${brief(entry[cost])}`;
+  const say = (entry) => `${entry.system} ${percent(entry.score, 1)} % at ${brief(entry[cost])}`;
   const below = entries.some((entry) => entry[cost] < least) ? `; fewer ${cost} than ${least} are drawn there` : "";
   return overLog(entries, {
     of, name, room: Math.max(2, (Math.max(...costs) / Math.min(...costs)) ** 0.12), xTicks: logTicks, xText: brief, kind: "point",

@@ -165,7 +165,12 @@ class TableBuilder:
             entry for row in self.filled if row.block == PUBLISHED for entry in row.entries
         ]
         theirs = "; ± of published figures as published" if any(map(_has_std, published)) else ""
-        return [f"{template.format(count(self.most_seeds, 'seed'))}{mean}{theirs}."]
+        basis = [f"{template.format(count(self.most_seeds, 'seed'))}{mean}{theirs}."]
+        if any(entry.rank for row in self.filled for entry in row.entries):
+            basis.append(
+                "The best two of a column are marked as they stand; no test is behind that."
+            )
+        return basis
 
     def _add_columns(self, sizes: bool, base: PaperSystem | None) -> None:
         """Write the headings, and explain those beside the last average."""

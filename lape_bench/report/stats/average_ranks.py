@@ -33,6 +33,7 @@ class AverageRanks(NamedTuple):
             `CHI_SQUARED_FROM`, from permuted ranks (all permutations, or `ORDERS` of them).
         critical_difference: least significant difference of two average ranks, at the level of 5 %.
         cliques: positions of systems within less than that, best first; the largest such sets of at least two.
+        least_p: the p of systems that have the same order on every task: no result could be more significant.
     """
 
     ranks: NDArray[np.float64]
@@ -40,6 +41,7 @@ class AverageRanks(NamedTuple):
     p: float
     critical_difference: float
     cliques: tuple[tuple[int, ...], ...]
+    least_p: float
 
 
 def average_ranks(scores: NDArray[np.float64]) -> AverageRanks:
@@ -62,7 +64,10 @@ def average_ranks(scores: NDArray[np.float64]) -> AverageRanks:
     if differ and (systems < CHI_SQUARED_FROM[0] or tasks < CHI_SQUARED_FROM[1]):
         p = _permuted_p(by_task)
     difference = critical_difference(systems, tasks)
-    return AverageRanks(ranks, float(statistic), float(p), difference, _cliques(ranks, difference))
+    least_p = math.factorial(systems) ** (1 - tasks)
+    return AverageRanks(
+        ranks, float(statistic), float(p), difference, _cliques(ranks, difference), least_p
+    )
 
 
 def _permuted_p(ranks: NDArray[np.float64]) -> float:
@@ -199,13 +204,20 @@ def as_table(ranking: TaskRanking) -> Table:
         letters = [
             chr(ord("a") + n) for n, clique in enumerate(average.cliques) if number in clique
         ]
+        if average.least_p > LEVEL:
+            letters = []  # no test was made that could have told them apart
         table.add_row(ranking.systems[number], f"{average.ranks[number]:.2f}", "".join(letters))
     return table
 
 
 def as_text(average: AverageRanks) -> str:
-    """Summarize the tests in one line."""
-    summary = f"Friedman p: {p_value(average.p)}"
+    """Summarize the tests in one line: both are over tasks, each with one score of a system."""
+    if average.least_p > LEVEL:
+        return (
+            f"no ranks of {len(average.ranks)} systems on so few tasks could be significant (Friedman p is at least "
+            f"{p_value(average.least_p)})"
+        )
+    summary = f"over tasks: Friedman p {p_value(average.p)}"
     if average.p > LEVEL:
         summary += f", above {LEVEL}, so no difference is significant, whatever the letters"
     return f"{summary}; critical difference {average.critical_difference:.2f}"

@@ -4,9 +4,10 @@ A score is a mean over seeds (runs) and over groups of clips (speakers, recordin
 groups). Seeds and groups are crossed: every seed is tested on every group. New data brings new groups, and a new run a new
 seed, so intervals and tests take in both. The method was chosen by simulation: `docs/statistics.md`.
 
-- Variance over groups: cluster-robust (CR2), with the degrees of freedom of Bell and McCaffrey (2002), "Bias reduction in
-  standard errors for linear regression with multi-stage samples", Survey Methodology 28. Both hold for few groups of unequal
-  size: Imbens and Kolesar (2016), "Robust standard errors in small samples", Review of Economics and Statistics 98.
+- Variance over groups: the jackknife that leaves out a group at a time (CR3), with the degrees of freedom of Bell and McCaffrey
+  (2002), "Bias reduction in standard errors for linear regression with multi-stage samples", Survey Methodology 28. It holds for
+  few groups of unequal size: MacKinnon, Nielsen and Webb (2023), "Cluster-robust inference: A guide to empirical practice",
+  Journal of Econometrics 232.
 - Variance over both: Cameron, Gelbach and Miller (2011), "Robust inference with multiway clustering", Journal of Business &
   Economic Statistics 29, with Satterthwaite's degrees of freedom.
 - Few seeds say little of their variance, and its estimate may fall to zero by chance. So a difference also has to hold by
@@ -45,7 +46,7 @@ class GroupSizes(NamedTuple):
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Bell and McCaffrey's, for clips that are independent: groups less one if all weigh the same; NaN for one group."""
+        """Bell and McCaffrey's (of CR2), for clips that are independent: groups less one if all weigh the same; NaN for one."""
         w, v = self.weights, self.squares
         if len(w) < 2:
             return math.nan
@@ -60,8 +61,12 @@ class GroupSizes(NamedTuple):
         return float(trace**2 / squares)
 
     def deviations(self, residuals: Array) -> Array:
-        """Turn the residual sums of groups, shape (..., groups), into deviations whose squares add up to CR2's variance."""
-        return np.asarray(residuals / np.sqrt(1 - self.weights))
+        """Turn the residual sums of groups, shape (..., groups), into deviations whose squares add up to the jackknife's variance.
+
+        Without a group the score changes by its residual sum, divided by the weight of the other groups.
+        """
+        groups = len(self.weights)
+        return np.asarray(residuals / (1 - self.weights) * math.sqrt((groups - 1) / groups))
 
 
 @dataclass(frozen=True)

@@ -104,5 +104,5 @@ def as_table(curve_areas: CurveAreas) -> Table:
         labels = f"{row['budgets'][0]} to {row['budgets'][-1]}"
         seeds = " to ".join(map(str, dict.fromkeys(row["seeds"])))
         where = f"{row['task']}, {row['protocol']}"
-        table.add_row(where, row["system"], labels, seeds, percent(row["area"]))
+        table.add_row(where, row["system"], labels, seeds, percent(row["area"], 1))
     return table

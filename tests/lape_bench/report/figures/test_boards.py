@@ -27,7 +27,8 @@ def board(**columns: Any) -> pd.DataFrame:
     plain = {
         "task": "t", "data": "real", "protocol": "linear", "labels": "100%", "manifest_hash": "m", "card_version": 1, "protocol_version": 1,
         "metric": "balanced_accuracy", "system": [f"s{n}" for n in range(count)],
-        "system_version": 1, "provenance_hash": "", "parameters": 1000, "score": 0.5, "interval": 0.1, "minutes": 2.0,
+        "system_version": 1, "provenance_hash": "", "parameters": 1000, "score": 0.5, "interval": 0.1,
+        "interval_over": "groups and seeds", "minutes": 2.0,
     }  # fmt: skip
     return pd.DataFrame(plain | columns, index=range(count))
 
@@ -173,7 +174,7 @@ def test_the_diagram_tells_every_system_and_its_rank_and_bars_join_those_that_ar
         )
     (axis,) = figure.axes
     texts = [text.get_text() for text in axis.texts]
-    assert texts[:5] == ["1", "2", "3", "4", "critical difference 1.20"]
+    assert texts[:5] == ["1", "2", "3", "4", "critical difference over these tasks 1.20"]
     assert texts[5:] == ["1.00", "b", "2.00", "d", "3.50", "a", "3.50", "c"]
     bars = [line.get_xdata() for line in axis.lines if line.get_linewidth() == 4]
     assert np.allclose(bars, [[1, 2], [2, 3.5]], atol=0.05)

@@ -273,7 +273,7 @@ def test_without_scripts_the_plain_board_is_there() -> None:
     found = re.search(r"<noscript>(.*)</noscript>", page_of(CELLS), re.DOTALL)
     assert found
     assert found[1].count("<tr><td>") == len(board)
-    assert all(f"<td>{percent(score)}</td>" in found[1] for score in board["score"])
+    assert all(f"<td>{percent(score, 1)}</td>" in found[1] for score in board["score"])
 
 
 def test_the_command_writes_it_whole_and_says_where(tmp_path: Path) -> None:

@@ -108,27 +108,25 @@ def test_boards_stand_apart_and_show_what_the_leaderboard_shows(opened: Any, res
     assert len(reader.boards()) == len(sizes)
     shown = [reader.column("accuracy", n) for n in range(len(sizes))]
     assert [score for scores in shown for score in scores] == [
-        float(percent(score)) for score in board["score"]
+        float(percent(score, 1)) for score in board["score"]
     ]
     assert [title for title in reader.boards() if "synthetic" in title] == [reader.boards()[-1]]
 
 
 def test_halves_are_rounded_as_in_every_other_report(browser: Any, tmp_path: Path) -> None:
     scores = [
-        0.92245,
-        0.74625,
+        0.92145,
+        0.7465,
         0.57875,
-        0.10005,
-        0.00005,
-    ]  # 92.245 in binary lies below the half, 74.625 on it
+        0.1005,
+        0.0005,
+    ]  # as percentages, some halves lie below the half in binary
     cells = read_cells(CELLS).iloc[[0] * len(scores)]
     cells = cells.assign(system=[f"s{n}" for n in range(len(scores))], accuracy=scores)
     cells.to_csv(tmp_path / "cells.csv", index=False)
     (tmp_path / "page.html").write_text(page_of(tmp_path / "cells.csv"), encoding="utf-8")
     shown = Reader(browser, tmp_path / "page.html").column("accuracy")
-    assert (
-        shown == [float(percent(score)) for score in scores] == [92.25, 74.63, 57.88, 10.01, 0.01]
-    )
+    assert shown == [float(percent(score, 1)) for score in scores] == [92.1, 74.7, 57.9, 10.1, 0.1]
 
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])
@@ -283,7 +281,7 @@ def test_hovering_and_focusing_tell_seeds_and_interval(opened: Any) -> None:
     board = leaderboard(load_results([CELLS]).cells)
     best = board.iloc[0]
     low, high = 100 * (best["score"] - best["interval"]), 100 * (best["score"] + best["interval"])
-    assert f"95 % interval {low:.2f} to {high:.2f} %" in tip.inner_text()
+    assert f"95 % interval {low:.1f} to {high:.1f} %, over seeds alone" in tip.inner_text()
     assert "seeds 0: " in tip.inner_text()
     reader.page.locator(".system").nth(1).focus()
     assert board.iloc[1]["system"] in tip.inner_text()

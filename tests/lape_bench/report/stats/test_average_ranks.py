@@ -60,7 +60,16 @@ def test_of_more_orders_than_can_be_listed_some_are_drawn_always_the_same() -> N
     assert found.p == average_ranks(scores).p
     assert found.p == pytest.approx(stats.friedmanchisquare(*scores).pvalue, rel=0.3)
     apart = average_ranks(np.tile(np.arange(7.0)[:, None], 4))
-    assert as_text(apart).startswith("Friedman p: < 0.0001; critical difference ")
+    assert as_text(apart).startswith("over tasks: Friedman p < 0.0001; critical difference ")
+
+
+def test_on_too_few_tasks_to_find_anything_nothing_is_said_to_be_alike() -> None:
+    found = average_ranks(np.array([[0.9, 0.9], [0.8, 0.8], [0.1, 0.1]]))
+    assert found.p == found.least_p == pytest.approx(1 / 6)
+    assert as_text(found) == (
+        "no ranks of 3 systems on so few tasks could be significant (Friedman p is at least 0.17)"
+    )
+    assert average_ranks(np.tile(np.arange(3.0)[:, None], 3)).least_p == pytest.approx(1 / 36)
 
 
 def test_letters_are_said_to_mean_nothing_where_friedman_s_test_finds_nothing() -> None:

@@ -152,7 +152,7 @@ def test_a_group_in_several_folds_is_one_and_folds_count_alike(tmp_path: Path) -
     assert grouped.clips.sizes().weights == pytest.approx(weights)
     mean = (3 / 6 + 2 / 3) / 2
     sums = np.array([2 / 12 + 1 / 6, 1 / 12, 0, 1 / 6])  # of the weights of the correct clips
-    expected = (sums - weights * mean) / np.sqrt(1 - weights)
+    expected = (sums - weights * mean) / (1 - weights) * np.sqrt(3 / 4)
     assert grouped.deviations[0, 0] == pytest.approx(expected)
 
 

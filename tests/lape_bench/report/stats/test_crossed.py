@@ -72,14 +72,22 @@ def test_one_seed_of_equal_groups_is_statsmodels_s_cluster_robust_regression_on_
     values = drawn(1, sizes)
     mean = mean_of(values, sizes)
     groups = np.repeat(np.arange(6), sizes)
-    # Its correction is G / (G - 1) times (N - 1) / N, and CR2's for equal groups G / (G - 1).
+    # Its correction is G / (G - 1) times (N - 1) / (N - 1), and the jackknife's for equal groups G / (G - 1).
     fit = sm.OLS(values[0], np.ones(120)).fit(cov_type="cluster", cov_kwds={"groups": groups})
-    robust = fit.bse[0] ** 2 / ((120 - 1) / (120 - 1))
     by_group = values[0].reshape(6, 20).mean(axis=1)
     assert float(mean.group_variance) == pytest.approx(by_group.var(ddof=1) / 6)
-    assert float(mean.group_variance) == pytest.approx(robust, rel=0.01)
+    assert float(mean.group_variance) == pytest.approx(fit.bse[0] ** 2)
     low, high = stats.t.interval(0.95, 5, by_group.mean(), stats.sem(by_group))
     assert float(mean.half_width()) == pytest.approx((high - low) / 2)
+
+
+def test_the_variance_over_groups_is_the_jackknife_that_leaves_out_a_group_at_a_time() -> None:
+    sizes = [9, 1, 4, 6]
+    values = drawn(2, sizes)
+    groups = np.repeat(np.arange(4), sizes)
+    without = np.array([values[:, groups != group].mean() for group in range(4)])
+    expected = 3 / 4 * ((without - values.mean()) ** 2).sum()
+    assert float(mean_of(values, sizes).group_variance) == pytest.approx(expected)
 
 
 def test_if_every_clip_is_a_group_of_its_own_one_seed_is_student_s_t_over_clips() -> None:
