@@ -27,7 +27,7 @@ CELLS = BOARDS / "unfused_cells.csv"
 
 def page_of(*sources: Path, **how: Any) -> str:
     results = load_results(sources)
-    return page(results, leaderboard(results.cells), sources, **how)
+    return page(results, leaderboard(results.cells, results.predictions), sources, **how)
 
 
 def data_of(text: str) -> dict[str, Any]:
