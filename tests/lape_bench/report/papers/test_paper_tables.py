@@ -70,9 +70,6 @@ def cell(task: str = "esc10", accuracy: float = 0.5, **how: Any) -> dict[str, An
         "system_version": 1,
         "parameters": 110,
         "encoder_parameters": 100,
-        "upstream": "",
-        "training_labels": 100.0,
-        "selection_labels": 20.0,
         "seconds": 1.0,
         "accuracy": accuracy,
     } | how
