@@ -89,12 +89,13 @@ TARGET_AUDIO = (
 class CorpusLoader(Callback):
     """Finds unlabeled audio to learn from."""
 
-    def __call__(self, entries: tuple[str, ...], train: Clips | None) -> Clips:
+    def __call__(self, entries: tuple[str, ...], train: Clips | None, rate: int) -> Clips:
         """Return the clips of all entries.
 
         Args:
             entries: "target", names of tasks (of which the train split is taken), or folders of audio.
             train: what "target" stands for; none where no task is evaluated.
+            rate: of the clips in Hz, that of `train` too.
 
         Raises:
             UserError: an entry is none of these, or holds a clip that validates or tests the task under
@@ -102,7 +103,7 @@ class CorpusLoader(Callback):
         """
 
 
-def target_audio_only(entries: tuple[str, ...], train: Clips | None) -> Clips:
+def target_audio_only(entries: tuple[str, ...], train: Clips | None, rate: int) -> Clips:
     """Return the task's own train audio: the only corpus if the harness gives no loader."""
     if entries != (TARGET_AUDIO,) or train is None:
         raise UserError(
@@ -130,6 +131,7 @@ class RunContext:
         checkpoint_stamp: device, versions and state of the code; a checkpoint with another stamp is not resumed.
         process_group: the processes that pre-train together; a cell is run by one alone.
         load_corpus: returns the unlabeled audio that entries name; see `CorpusLoader`.
+        resampled_train: the audio of the whole train split at the rates of `System.further_rates`, by the rate in Hz.
         on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the model of
             that moment; the audit listens here, and it must not change what is learned.
     """
@@ -147,7 +149,30 @@ class RunContext:
     checkpoint_stamp: Mapping[str, Any] = field(default_factory=dict)
     process_group: ProcessGroup = ALONE
     load_corpus: "CorpusLoader" = field(default=target_audio_only)
+    resampled_train: Mapping[int, Clips] = field(default_factory=dict)
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
+
+    def train_at(self, rate: int, train: Clips) -> Clips:
+        """Return the audio of the whole train split at a sample rate: the same clips in the same order.
+
+        Args:
+            rate: in Hz.
+            train: the same audio at the rate of the system.
+
+        Raises:
+            UserError: the rate is neither that of the system nor one of its `further_rates`.
+        """
+        if rate == train.rate:
+            return train
+        if rate not in self.resampled_train:
+            raise UserError(
+                f"the train audio is not given at {rate:,} Hz",
+                allowed=" or ".join(
+                    f"{known:,} Hz" for known in (train.rate, *self.resampled_train)
+                ),
+                next_step="name the rate in further_rates of the system",
+            )
+        return self.resampled_train[rate]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute the block in the run's precision."""
@@ -287,6 +312,11 @@ class System(ABC):
     @property
     def corpus(self) -> tuple[str, ...]:
         """Return the entries of the unlabeled audio that it learns from; their state is part of a cell's identity."""
+        return ()
+
+    @property
+    def further_rates(self) -> tuple[int, ...]:
+        """Return further sample rates, in Hz, at which it wants the train audio: see `RunContext.train_at`."""
         return ()
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:

@@ -1,11 +1,10 @@
 """Stage 3, unsupervised fine-tuning: a student learns pseudo-labels by self-distillation (arXiv:2303.05668)."""
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.random_gain import random_gains
-from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.training.inference import class_log_probabilities
 from lape_bench.learning.training.loop import TrainingLoop, UnlabeledConfig
 from lape_bench.runtime.batch_random import BatchRandom
@@ -24,7 +23,9 @@ class DistillConfig(UnlabeledConfig):
     Adam, the number of steps and the random gain are ours; the steps were chosen on validation.
     """
 
-    shallow_heads: bool = Field(True, description="classifiers on the three blocks")
+    shallow_heads: bool = Field(
+        True, description="classifiers on the blocks of AudioNTT; other students have none"
+    )
     shallow_weight: float = Field(0.7, ge=0, description="of the shallow heads' cross-entropy")
     kl_weight: float = Field(0.3, ge=0, description="of their divergence from the classifier")
     feature_weight: float = Field(0.003, ge=0, description="of their cosine to its logits")
@@ -35,7 +36,7 @@ class DistillConfig(UnlabeledConfig):
 
 def distill(
     student: Student,
-    views: Views,
+    views: nn.Module | None,
     clips: Clips,
     pseudo_labels: Tensor,
     config: DistillConfig,
@@ -45,7 +46,8 @@ def distill(
 
     Args:
         student: on the context's device; the normalization of its features is fitted.
-        views: the augmentation, on the same device.
+        views: the augmentation, on the same device: from features and a `BatchRandom` to features of the same shape; None for
+            none.
         clips: the audio of the whole train split.
         pseudo_labels: cluster of each clip, shape (clips,), in [0, clusters).
         config: how to train.
@@ -61,7 +63,9 @@ def distill(
 
     def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         gains = random_gains(1, waveforms, config.gain_db, random)
-        view = views(student.encoder.features_at(waveforms, gains), random)
+        view = student.encoder.features_at(waveforms, gains)
+        if views is not None:
+            view = views(view, random)
         return view, targets[batch.to(context.device, non_blocking=True)]
 
     def loss(view: Tensor, clusters: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ def distill(
         inputs,
         loss,
         cuda_graphable=student.encoder.cuda_graphable,
-        extra_state={"views": views},
+        extra_state={} if views is None else {"views": views},
     ).run(context)
 
 

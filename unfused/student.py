@@ -1,13 +1,15 @@
-"""The student of stage 3: an encoder, a classifier, and a shallow head on each of its blocks."""
+"""The student of stage 3: an encoder, a classifier, and shallow heads on the outputs of its blocks."""
 
 from torch import Tensor, nn
 
-from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.heads import mlp
 
 
 class Student(nn.Module):
-    """AudioNTT with a classifier of pseudo-labels, and a shallow head on each of its three blocks.
+    """An encoder with a classifier of pseudo-labels, and a shallow head on each output of `Encoder.with_layers`.
+
+    AudioNTT has three blocks, and so three shallow heads. Most other encoders return no outputs of blocks, and have none.
 
     Args:
         encoder: what remains when the heads are dropped after stage 3.
@@ -15,7 +17,7 @@ class Student(nn.Module):
         shallow_heads: false leaves the classifier alone.
     """
 
-    def __init__(self, encoder: AudioNTT, clusters: int, shallow_heads: bool = True) -> None:
+    def __init__(self, encoder: Encoder, clusters: int, shallow_heads: bool = True) -> None:
         super().__init__()
         self.encoder = encoder
         self.classifier = nn.Linear(encoder.embedding_size, clusters)
@@ -26,7 +28,7 @@ class Student(nn.Module):
         """Return the logits of the classifier and of each shallow head.
 
         Args:
-            features: log-mel spectrograms, shape (batch, n_mels, frames).
+            features: of the encoder, shape (batch, ...).
 
         Returns:
             Each of shape (batch, clusters).

@@ -1,13 +1,19 @@
 """UnFuSeD: a teacher's clusters of the train audio become the pseudo-labels of a new student (arXiv:2303.05668).
 
-1. A teacher, any upstream system, is pre-trained.
+1. A teacher is an encoder: one that is pre-trained here, as in the paper, or one that was trained elsewhere.
 2. Its embeddings of the train audio are clustered; the clusters are the pseudo-labels.
 3. A student with random weights learns the pseudo-labels by self-distillation.
 4. The student's heads are dropped, and its encoder is fine-tuned or probed with the labels.
 
-Stages 1 to 3 use the audio of the whole train split and no label.
+Stages 1 to 3 use the audio of the whole train split and no label. The teacher gets that audio at its own sample rate, in the
+task's windows, and only its embeddings are used, so that it need not be a PyTorch module. For example,
+
+    bench run --system unfused --set teacher=examples/speech_embedding.py:SpeechEmbedding --task fsdd-digits
+
+distills a published encoder of speech into AudioNTT. With `teacher=unfused` a student becomes the teacher of a second round.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,43 +22,65 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from lape_bench.core.config import merge, validate
+from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
-from lape_bench.learning.augmentations.views import Views
-from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream
-from lape_bench.learning.systems.encoder_system import DOWNSTREAM, PretrainedEncoder, ProbeConfig
-from lape_bench.learning.systems.pretrained_system import PretrainedUpstream, load_upstream
+from lape_bench.learning.encoders.log_mel import LogMelEncoder
+from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
+from lape_bench.learning.systems.encoder_system import (
+    DOWNSTREAM,
+    EncoderSystem,
+    PretrainedEncoder,
+    ProbeConfig,
+)
+from lape_bench.learning.systems.plain_encoder import load_encoder_system
+from lape_bench.learning.systems.pretrained_system import UpstreamSystem
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
-from lape_bench.learning.training.cached_embeddings import cached_embeddings
+from lape_bench.learning.training.cached_embeddings import state_checksum, tensors_checksum
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.inference import average_by_clip, fit_normalization
-from lape_bench.learning.training.pretrain import STAGE as PRETRAINING
-from lape_bench.runtime.artifacts import Artifact
-from lape_bench.system import Cell, RunContext, TrainingSummary
+from lape_bench.plugins.registry import SYSTEMS
+from lape_bench.runtime.artifacts import Artifact, stable_name
+from lape_bench.system import Cell, ProtocolName, RunContext, TargetTask, TrainingSummary
 
 from . import distill as stage_3
 from .distill import DistillConfig
 from .pseudo_labels import PseudoLabelConfig, pseudo_labels
 from .student import Student
 
+logger = logging.getLogger(__name__)
+
 PSEUDO_LABELS, STUDENT = "pseudo_labels.pt", "student.pt"
+AUDIO_NTT = "audio-ntt"  # the student of the paper
 
 
 class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
     """The four stages."""
 
-    teacher: str = Field("delores-m", description="stage 1: an upstream system")
+    teacher: str = Field(
+        "delores-m",
+        description="stage 1: a system with an encoder (an upstream is pre-trained first), checkpoint:FILE, hf:NAME, "
+        "torchaudio:BUNDLE, hear:MODULE, or file.py:Class",
+    )
     teacher_settings: dict[str, Any] = Field(
         default_factory=dict, description="what differs from that system's defaults"
     )
-    student_width: int = Field(2048, ge=8, description="d of the student's AudioNTT")
+    student: str = Field(
+        AUDIO_NTT,
+        description="audio-ntt, or a system whose encoder is trained from there: mast, a plug-in, file.py:Class",
+    )
+    student_settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what differs from the defaults of a student that is not audio-ntt",
+    )
+    student_width: int = Field(2048, ge=8, description="d of the student if it is audio-ntt")
     student_start: Literal["random", "teacher"] = Field(
-        "random", description="the student's weights before stage 3"
+        "random",
+        description="the student's weights before stage 3: as it is built, or those of a teacher of the same architecture",
     )
     downstream_encoder: Literal["student", "teacher"] = Field(
         "student",
@@ -62,136 +90,290 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _resolve_teacher(cls, values: Any) -> Any:
-        """Fill in the teacher's defaults, so that a record holds every setting."""
+    def _fill_in_defaults(cls, values: Any) -> Any:
+        """Fill in the defaults of teacher and student, so that a record holds every setting."""
         if not isinstance(values, Mapping):
             return values
-        name = values.get("teacher", cls.model_fields["teacher"].default)
-        given = values.get("teacher_settings", {})
-        if not isinstance(name, str) or not isinstance(given, Mapping):
-            return values  # refused by the fields' own types
-        kind = load_upstream(name)
-        stray = sorted(DOWNSTREAM & set(given))
-        if stray:
-            raise ValueError(
-                f"teacher_settings.{stray[0]} would do nothing: the teacher sees no label. Set {stray[0]} itself"
-            )
-        settings = validate(given, kind.Settings, where=f"teacher_settings of {name}")
-        resolved = settings.model_dump(mode="json", exclude=DOWNSTREAM)
-        return {**values, "teacher_settings": resolved}
+        teacher = values.get("teacher", cls.model_fields["teacher"].default)
+        student = values.get("student", AUDIO_NTT)
+        filled = dict(values)
+        if isinstance(teacher, str):  # other types are refused by the field
+            filled |= _resolved("teacher_settings", load_encoder_system(teacher), teacher, values)
+        if isinstance(student, str) and student != AUDIO_NTT:
+            filled |= _resolved("student_settings", load_student(student), student, values)
+        return filled
 
     @model_validator(mode="after")
-    def _a_copy_fits(self) -> Self:
-        if self.student_start != "teacher":
-            return self
-        if not issubclass(load_upstream(self.teacher), AudioNTTUpstream):
+    def _sizes_are_those_of_the_student(self) -> Self:
+        if self.student == AUDIO_NTT and self.student_settings:
+            raise ValueError(f"student_settings are not for {AUDIO_NTT}: set student_width")
+        if (
+            self.student != AUDIO_NTT
+            and self.student_width != type(self).model_fields["student_width"].default
+        ):
             raise ValueError(
-                f"student_start is teacher, and the student is an AudioNTT, which {self.teacher} is not: "
-                "let it start from random"
-            )
-        width = self.teacher_settings["width"]
-        if width != self.student_width:
-            raise ValueError(
-                f"student_start is teacher, whose width is {width}, and student_width is {self.student_width}: "
-                "make them equal"
+                f"student_width is the size of {AUDIO_NTT}, and the student is {self.student}: set student_settings"
             )
         return self
 
 
+def _resolved(
+    field: str, kind: type[EncoderSystem], name: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings of teacher or student with all defaults, under the name of their field."""
+    given = values.get(field, {})
+    if not isinstance(given, Mapping):
+        return {}  # refused by the field's own type
+    stray = sorted(DOWNSTREAM & set(given))
+    if stray:
+        raise ValueError(
+            f"{field}.{stray[0]} would do nothing: stages 1 to 3 see no label. Set {stray[0]} itself"
+        )
+    settings = validate(given, kind.Settings, where=f"{field} of {name}")
+    return {field: settings.model_dump(mode="json", exclude=DOWNSTREAM)}
+
+
+def load_student(name: str) -> type[EncoderSystem]:
+    """Import the system whose encoder becomes the student.
+
+    Raises:
+        UserError: there is no such system, or its encoder cannot be trained, or is trained by stages of its own.
+    """
+    if name == AUDIO_NTT:
+        return AudioNTTSystem
+    kind = load_encoder_system(name)
+    if "finetune" not in kind.protocols:
+        because = f" ({kind.frozen_because})" if kind.frozen_because else ""
+        raise UserError(
+            f"the encoder of {name} cannot be trained{because}, so it cannot be a student",
+            next_step=f"name it as the teacher, or take student={AUDIO_NTT}",
+        )
+    if issubclass(kind, UpstreamSystem | Unfused):
+        raise UserError(
+            f"{name} trains its encoder without labels itself, and a student is trained by the teacher's clusters",
+            allowed=f"{AUDIO_NTT}, mast, or another system whose encoder is not pre-trained first",
+        )
+    return kind
+
+
+def _settings_of(kind: type[EncoderSystem], given: Mapping[str, Any]) -> Any:
+    return kind.Settings.model_validate(given)
+
+
+def _smoke_settings(kind: type[EncoderSystem]) -> dict[str, Any]:
+    smoke = kind.with_smoke_settings({})
+    return {name: value for name, value in smoke.items() if name not in DOWNSTREAM}
+
+
 class Unfused(SpectrogramSystem):
-    """A student with random weights, taught by a teacher's clusters."""
+    """A student with random weights, taught by a teacher's clusters.
+
+    Attributes:
+        teacher: the system of the teacher, untrained.
+        student: the system of the student, untrained.
+    """
 
     version = 4  # 3 normalized log-mels with the statistics of whole, unpadded clips
     Settings: ClassVar[type[ProbeConfig]] = UnfusedConfig
     smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {
-        "student_width": 128,
         "clusters": 8,
         "distill": {"epochs": 1, "min_steps": 1, "batch_size": 16},
     }
 
+    def __init__(self, settings: Any, target: TargetTask, protocol: ProtocolName) -> None:
+        super().__init__(settings, target, protocol)
+        kind = load_encoder_system(settings.teacher)
+        if settings.downstream_encoder == "teacher":
+            own = protocol
+        else:  # only its embeddings are used
+            own = "finetune" if "finetune" in kind.protocols else kind.protocols[0]
+        self.teacher = kind(_settings_of(kind, settings.teacher_settings), target, own)
+        kind = load_student(settings.student)
+        given = (
+            {"width": settings.student_width}
+            if settings.student == AUDIO_NTT
+            else settings.student_settings
+        )
+        self.student = kind(_settings_of(kind, given), target, "finetune")
+        self._require_downstream_encoder_fits()
+        if settings.student_start == "teacher":
+            self._require_same_architecture()
+
+    @property
+    def downstream(self) -> EncoderSystem:
+        """The system whose encoder is fine-tuned or probed with the labels."""
+        return self.student if self.settings.downstream_encoder == "student" else self.teacher
+
+    def _require_downstream_encoder_fits(self) -> None:
+        """Refuse an encoder for stage 4 that works at another sample rate, or cannot be used by the protocol."""
+        role, system = self.settings.downstream_encoder, self.downstream
+        name = getattr(self.settings, role)
+        if system.sample_rate != self.sample_rate:
+            raise UserError(
+                f"the {role} {name} works at {system.sample_rate:,} Hz, and unfused is given audio at "
+                f"{self.sample_rate:,} Hz for fine-tuning and probes",
+                allowed="a teacher of any rate, and a student of this one",
+                next_step=f"run it by itself: --system {name}",
+            )
+        if self.protocol not in system.protocols:
+            because = f" ({system.frozen_because})" if system.frozen_because else ""
+            raise UserError(
+                f"downstream_encoder is {role}, and {name} has no protocol '{self.protocol}'{because}",
+                allowed=f"it has {', '.join(system.protocols)}",
+            )
+
+    def _require_same_architecture(self) -> None:
+        """Refuse a student that cannot take its teacher's weights, or would compute something else with them."""
+        ours, theirs = self.student.settings, self.teacher.settings
+        names = type(ours).model_fields.keys() & type(theirs).model_fields.keys() - DOWNSTREAM
+        for name in sorted(names):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise self._other_architecture(
+                    f"its {name} is {getattr(ours, name)}, and that of the teacher {getattr(theirs, name)}"
+                )
+        with Seeds(0, "unfused").globally("architecture"):  # only to look at
+            student, teacher = self.student.build_encoder(), self.teacher.build_encoder()
+        same_kind = isinstance(teacher, type(student)) or isinstance(student, type(teacher))
+        if not same_kind and stable_name(type(student)) != stable_name(type(teacher)):
+            raise self._other_architecture(
+                f"one is an encoder {type(student).__name__}, the other {type(teacher).__name__}"
+            )
+        own, other = _shapes(student), _shapes(teacher)
+        for name in own | other:
+            if own.get(name) != other.get(name):
+                raise self._other_architecture(
+                    f"the tensor {name} has shape {own.get(name)} in it, and {other.get(name)} in the teacher"
+                )
+        if (
+            isinstance(student, LogMelEncoder)
+            and isinstance(teacher, LogMelEncoder)
+            and student.log_mel.config != teacher.log_mel.config
+        ):
+            raise self._other_architecture("they are given log-mels of different kinds")
+
+    def _other_architecture(self, reason: str) -> UserError:
+        settings = self.settings
+        return UserError(
+            f"student_start is teacher, and the student {settings.student} cannot go on from the weights of the teacher "
+            f"{settings.teacher}: {reason}",
+            next_step="make student and teacher the same encoder, such as --set student_width=WIDTH or --set student=NAME, "
+            "or let the student start from random",
+        )
+
     @classmethod
     def with_smoke_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings on top of smoke settings, which include those of the teacher's system."""
-        name = given.get("teacher", cls.Settings.model_fields["teacher"].default)
-        teacher = {
-            k: v for k, v in load_upstream(name).smoke_settings.items() if k not in DOWNSTREAM
-        }
-        return merge({**cls.smoke_settings, "teacher_settings": teacher}, given)
+        """Return the settings on top of smoke settings, which include those of teacher and student."""
+        teacher = given.get("teacher", cls.Settings.model_fields["teacher"].default)
+        student = given.get("student", AUDIO_NTT)
+        sized = (
+            {"student_width": 128}
+            if student == AUDIO_NTT
+            else {"student_settings": _smoke_settings(load_student(student))}
+        )
+        taught = {"teacher_settings": _smoke_settings(load_encoder_system(teacher))}
+        return merge({**cls.smoke_settings, **taught, **sized}, given)
 
     @property
     def system_versions(self) -> dict[str, int]:
-        """Return the version of the teacher's system."""
-        return {self.settings.teacher: load_upstream(self.settings.teacher).version}
+        """Return the versions of the teacher's system, of those that it is built on, and of a student's that is not AudioNTT."""
+        versions = {self.settings.teacher: self.teacher.version} | self.teacher.system_versions
+        if self.settings.student != AUDIO_NTT:
+            versions[self.settings.student] = self.student.version
+        return versions
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Return the checksums of the teacher's code if it is a plug-in of a single file."""
-        code = load_upstream(self.settings.teacher).plugin_code()
-        return {"teacher": "; ".join(code)} if code else {}
+        """Return what teacher and student rest on, such as the SHA-256 of weights or of a plug-in's file."""
+        roles = {"teacher": self.teacher}
+        if self.settings.student != AUDIO_NTT:
+            roles["student"] = self.student
+        return {
+            f"{role} {name}": value
+            for role, system in roles.items()
+            for name, value in (
+                SYSTEMS.provenance(getattr(self.settings, role)) | system.provenance
+            ).items()
+        }
 
     @property
     def corpus(self) -> tuple[str, ...]:
-        """Return the entries of the audio that the teacher is pre-trained on."""
-        return tuple(self.settings.teacher_settings["corpus"])
+        """Return the entries of the audio that the teacher is pre-trained on, if it is pre-trained here."""
+        return self.teacher.corpus
+
+    @property
+    def further_rates(self) -> tuple[int, ...]:
+        """Return the sample rates of the teacher, and of its own teacher, that are not this system's."""
+        rates = {self.teacher.sample_rate, *self.teacher.further_rates} - {self.sample_rate}
+        return tuple(sorted(rates))
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
         """Return the keys of the teacher and, unless stages 2 and 3 are skipped, of the student."""
-        kind = load_upstream(self.settings.teacher)
-        teacher = kind.planned_artifact_key(
-            kind.Settings.model_validate(self.settings.teacher_settings), cell, train
-        )
-        settings = self.settings.model_dump(mode="json", exclude=DOWNSTREAM)
-        student = {"student": settings, "teacher": teacher, "train": train(), "seed": cell.seed}
-        keys = (teacher,) if self.settings.downstream_encoder == "teacher" else (teacher, student)
+        keys = self.teacher.shared_artifacts(cell, train)
+        if self.settings.downstream_encoder == "student":
+            settings = self.settings.model_dump(mode="json", exclude=DOWNSTREAM)
+            keys = (*keys, {"student": settings, "train": train(), "seed": cell.seed})
         return (*super().shared_artifacts(cell, train), *keys)
 
     def build_encoder(self) -> Encoder:
         """Return a new encoder of the architecture that stage 4 uses: the student's or the teacher's."""
-        settings = self.settings
-        if settings.downstream_encoder == "student":
-            return AudioNTT(settings.student_width)
-        kind = load_upstream(settings.teacher)
-        return kind.new_encoder(kind.Settings.model_validate(settings.teacher_settings))
+        return self.downstream.build_encoder()
+
+    def build_views(self, shape: tuple[int, ...], clips: int) -> nn.Module | None:
+        """Return the augmentation of the downstream encoder's own system, or None if `finetune.augment` is false."""
+        return self.downstream.build_views(shape, clips) if self.settings.finetune.augment else None
+
+    def count_encoder_parameters(self, encoder: Encoder) -> int:
+        """Count the parameters of the downstream encoder, as its own system does."""
+        return self.downstream.count_encoder_parameters(encoder)
 
     def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Run stages 1 to 3."""
-        kind = load_upstream(self.settings.teacher)
-        teacher_settings = kind.Settings.model_validate(self.settings.teacher_settings)
-        teacher = kind.load_or_pretrain(teacher_settings, train, context)
-        window_seconds = self.target.window_seconds
-        fit_normalization(teacher.encoder, train, window_seconds, context)
-        curves = {PRETRAINING: teacher.curve}
+        teacher_clips = context.train_at(self.teacher.sample_rate, train)
+        taught = self.teacher.prepare_encoder(teacher_clips, context)
+        self.teacher.check_sample_rate(taught.encoder)
         if self.settings.downstream_encoder == "teacher":
-            return PretrainedEncoder(
-                teacher.encoder, TrainingSummary(curves=curves), teacher.n_parameters
-            )
-        labels, origin = self._pseudo_labels(teacher, train, context)
-        student, training = self._student(teacher, labels, origin, train, context)
-        fit_normalization(student.encoder, train, window_seconds, context)
+            return taught
+        labels, origin = self._pseudo_labels(taught.encoder, teacher_clips, context)
+        student, training = self._student(taught.encoder, labels, origin, train, context)
+        fit_normalization(student.encoder, train, self.target.window_seconds, context)
         sizes = torch.bincount(labels, minlength=self.settings.clusters)
+        n_teacher = self.teacher.count_encoder_parameters(taught.encoder)
+        n_student = sum(parameter.numel() for parameter in student.parameters())
+        before = taught.summary
+        # A teacher that is a student itself has curves of the same stages.
+        curves = {
+            f"{stage} of the teacher" if stage == stage_3.STAGE else stage: curve
+            for stage, curve in before.curves.items()
+        }
         summary = TrainingSummary(
             curves=curves | {stage_3.STAGE: tuple(training["curve"])},
             clusters=tuple(labels.tolist()),
             diagnosis={
+                **{f"teacher_{name}": value for name, value in before.diagnosis.items()},
                 "cluster_sizes": tuple(sorted(sizes.tolist(), reverse=True)),
                 "student_agreement": training["agreement"],
+                # Those of an ONNX file cannot be counted.
+                **({"teacher_parameters": float(n_teacher)} if n_teacher else {}),
             },
         )
-        n_parameters = max(teacher.n_parameters, sum(p.numel() for p in student.parameters()))
+        n_parameters = max(taught.n_parameters, n_teacher, n_student)
         return PretrainedEncoder(student.encoder, summary, n_parameters)
 
     def _pseudo_labels(
-        self, teacher: PretrainedUpstream, train: Clips, context: RunContext
+        self, teacher: Encoder, train: Clips, context: RunContext
     ) -> tuple[Tensor, Artifact]:
-        """Stage 2: return the cluster of each train clip, shape (clips,), and its artifact."""
+        """Stage 2: return the cluster of each train clip, shape (clips,), and its artifact.
+
+        Args:
+            teacher: an encoder of the teacher's system.
+            train: the train clips at the teacher's sample rate.
+            context: of the run.
+        """
         config: PseudoLabelConfig = self.settings
-        window_seconds = self.target.window_seconds
         # In float32: whitening would scale the rounding errors of bf16 up to unit variance.
         float32 = replace(context, precision="float32")
         with context.stage("embeddings"):
-            embeddings, owner = cached_embeddings(
-                teacher.encoder, train, window_seconds, {}, float32
-            )
+            embeddings, owner = self.teacher.embed_windows(teacher, train, float32)
 
         def compute(folder: Path, inside: RunContext) -> None:
             with inside.stage("pseudo-labels"):
@@ -203,9 +385,8 @@ class Unfused(SpectrogramSystem):
             "pseudo-labels",
             f"{config.clusters} clusters of {len(train):,} clips, seed {context.seeds.seed}",
             {
-                "teacher": teacher.artifact.metadata.sha256,
+                "embeddings": tensors_checksum({"embeddings": embeddings, "owner": owner}),
                 "clips": train.key,
-                "window_seconds": window_seconds,
                 "settings": config.model_dump(include=set(PseudoLabelConfig.model_fields)),
                 "numpy": version("numpy"),
                 "scikit-learn": version("scikit-learn"),
@@ -220,7 +401,7 @@ class Unfused(SpectrogramSystem):
 
     def _student(
         self,
-        teacher: PretrainedUpstream,
+        teacher: Encoder,
         labels: Tensor,
         origin: Artifact,
         train: Clips,
@@ -230,14 +411,17 @@ class Unfused(SpectrogramSystem):
         settings = self.settings
         from_teacher = settings.student_start == "teacher"
         seeds = context.seeds.within(stage_3.STAGE)
+        student = self._new_student(seeds)
         artifact = context.artifact(
             "student",
-            f"d = {settings.student_width}, {settings.clusters} clusters, seed {context.seeds.seed}",
+            f"{settings.student}, d = {student.encoder.embedding_size}, {settings.clusters} clusters, "
+            f"seed {context.seeds.seed}",
             {
                 "pseudo_labels": origin.metadata.sha256,
-                "teacher": teacher.artifact.metadata.sha256 if from_teacher else None,
+                "teacher": state_checksum(teacher) if from_teacher else None,
                 "clips": train.key,
-                "student_width": settings.student_width,
+                "student": settings.student,
+                "student_identity": self.student.encoder_identity,
                 "settings": settings.distill.model_dump(mode="json"),
                 "system_version": self.version,
                 "seed": context.seeds.seed,
@@ -247,21 +431,22 @@ class Unfused(SpectrogramSystem):
             ),
         )
         content = load_tensors(artifact.folder / STUDENT, context.device)
-        student = self._new_student(seeds).to(context.device)
+        student = student.to(context.device)
         load_strictly(student, content["student"], f"the student in {artifact.folder}")
         return student, content
 
     def _new_student(self, seeds: Seeds) -> Student:
-        """Return a student with random weights."""
+        """Return a student as it is built: with random weights, unless its system loads its own."""
         settings = self.settings
         with seeds.globally("initial weights"):
-            encoder = AudioNTT(settings.student_width)
+            encoder = self.student.build_encoder()
+            self.student.check_sample_rate(encoder)
             return Student(encoder, settings.clusters, settings.distill.shallow_heads)
 
     def _train_student(
         self,
         folder: Path,
-        teacher: PretrainedUpstream,
+        teacher: Encoder,
         labels: Tensor,
         train: Clips,
         context: RunContext,
@@ -271,13 +456,27 @@ class Unfused(SpectrogramSystem):
         with context.stage(stage_3.STAGE):
             student = self._new_student(context.seeds).to(context.device)
             encoder = student.encoder
+            if config.shallow_heads and not len(student.shallow):
+                logger.info(
+                    f"the student {self.settings.student} returns no outputs of blocks: it learns without shallow heads"
+                )
             if self.settings.student_start == "teacher":
-                encoder.load_state_dict(teacher.encoder.state_dict())
+                encoder.load_state_dict(teacher.state_dict())
             else:
                 fit_normalization(encoder, train, config.window_seconds, context)
-            n_mels, frames = encoder.feature_shape(config.window_seconds)
-            views = Views((n_mels, frames), len(train)).to(context.device)
+            views = self.student.build_views(
+                encoder.feature_shape(config.window_seconds), len(train)
+            )
+            if views is not None:
+                views = views.to(context.device)
             curve = stage_3.distill(student, views, train, labels, config, context)
             agreement = stage_3.agreement(student, train, labels, config.window_seconds, context)
         content = {"student": student.state_dict(), "curve": list(curve), "agreement": agreement}
         save_tensors(folder / STUDENT, content)
+
+
+def _shapes(encoder: Encoder) -> dict[str, Any]:
+    return {
+        name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        for name, value in encoder.state_dict().items()
+    }

@@ -49,12 +49,14 @@ def check_system(
     if not rate.holds:
         return
     clips = load_check_data(kind.sample_rate, progress)
+    further = kind(config, target_task(), kind.protocols[0]).further_rates
+    resampled = {rate: load_check_data(rate, progress).train.clips for rate in further}
 
     @contextmanager
     def harness(protocol: ProtocolName) -> Iterator[Harness]:
         with tempfile.TemporaryDirectory() as folder:
             make = partial(kind, config, target_task(), protocol)
-            yield Harness(make, clips, compute, Path(folder))
+            yield Harness(make, clips, compute, Path(folder), resampled)
 
     embeds = True
     with harness(kind.protocols[0]) as on:

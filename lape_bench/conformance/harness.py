@@ -1,6 +1,6 @@
 """The harness of the checks: a few clips of the synthetic task, a seed, and a temporary folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +65,19 @@ class Harness:
         clips: the clips that it learns from and scores.
         compute: device, precision and threads.
         folder: for all that it writes.
+        resampled_train: the train clips at further rates, by the rate in Hz.
     """
 
     def __init__(
-        self, make: Callable[[], System], clips: CheckData, compute: Compute, folder: Path
+        self,
+        make: Callable[[], System],
+        clips: CheckData,
+        compute: Compute,
+        folder: Path,
+        resampled_train: Mapping[int, Clips] | None = None,
     ) -> None:
         self.make, self.folder, self.test = make, folder, clips.test
+        self.resampled_train = resampled_train or {}
         self.device, self.precision = compute.resolve()
         self.data = TrainingData(clips.train.clips, clips.train, None)
 
@@ -82,6 +89,7 @@ class Harness:
         context = RunContext(device, self.precision, seeds, Progress(quiet=True), work, profiler)
         # A folder of its own, or a second training would find the artifacts of the first.
         context.artifact_folder = work / "artifacts"
+        context.resampled_train = self.resampled_train
         context.checkpoint_seconds = 0.0  # a stopped run must find something to go on from
         return context
 

@@ -58,22 +58,22 @@ class EvaluatedTask:
 def load_corpus(
     entries: Sequence[str],
     train: Clips | None,
-    evaluated: EvaluatedTask | None,
     rate: int,
+    evaluated: EvaluatedTask | None,
     progress: Progress,
 ) -> Clips:
     """Return the clips of all entries as a system is handed them: under numbers instead of names.
 
     See `open_corpus` for arguments and errors.
     """
-    return open_corpus(entries, train, evaluated, rate, progress).numbered()
+    return open_corpus(entries, train, rate, evaluated, progress).numbered()
 
 
 def open_corpus(
     entries: Sequence[str],
     train: Clips | None,
-    evaluated: EvaluatedTask | None,
     rate: int,
+    evaluated: EvaluatedTask | None,
     progress: Progress,
 ) -> Clips:
     """Return the clips of all entries under their names, at a rate in Hz.
@@ -85,8 +85,8 @@ def open_corpus(
     Args:
         entries: "target", names of tasks, or folders, of which every audio file is taken.
         train: the train split of the task under evaluation.
+        rate: of the clips in Hz, that of `train` too.
         evaluated: the task whose held-out clips are refused; none if nothing is evaluated.
-        rate: of the clips.
         progress: told of decoding, and of files that were left out.
 
     Raises:

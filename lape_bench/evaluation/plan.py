@@ -20,7 +20,7 @@ from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.data.splits import Split, make_split
 from lape_bench.evaluation.corpus import corpus_state
-from lape_bench.learning.systems.plain_encoder import EXPECTED, as_system, is_system
+from lape_bench.learning.systems.plain_encoder import load_system as load_system
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.record import Cell, Determinants, ProtocolName
 from lape_bench.system import System, TargetTask
@@ -89,15 +89,6 @@ class ResolvedCell:
             cell.seed,
             cell.budget,
         )
-
-
-def load_system(name: str) -> type[System]:
-    """Import the class of a system, or make one of an encoder.
-
-    Args:
-        name: a registered name, `KIND:ARGUMENT` for a kind of system that takes an argument, or `file.py:Class`.
-    """
-    return as_system(SYSTEMS.load(name, is_system, EXPECTED))
 
 
 def version_if_installed(name: str) -> int | None:

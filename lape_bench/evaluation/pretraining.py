@@ -48,8 +48,6 @@ def learn_upstream(
             StageProfiler(device),
             checkpoint_stamp=stamp_here,
             process_group=process_group,
-            load_corpus=partial(
-                load_corpus, evaluated=None, rate=kind.sample_rate, progress=progress
-            ),
+            load_corpus=partial(load_corpus, evaluated=None, progress=progress),
         )
         return kind.load_or_pretrain(config, None, context)

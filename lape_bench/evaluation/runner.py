@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -315,9 +316,9 @@ def _run(
         evaluated=EvaluatedTask.from_manifest(
             resolved.manifest, np.concatenate([split.validation, split.test])
         ),
-        rate=system.sample_rate,
         progress=progress,
     )
+    context.resampled_train = data.resampled_train(split)
     if options.audit:
         context.on_epoch = EpochScores(data.test, work / EPOCH_SCORES)
     trained = _trained(system, data.training, context)
@@ -355,6 +356,7 @@ class _EvaluationData:
         clips: all of them, in the manifest's order.
         labels: index of the class of each, shape (clips,).
         groups: number of the group of each, shape (clips,).
+        resampled: all of them at the further rates of the system, by the rate in Hz.
         split: rows of the sides.
         training: what the system may learn from.
         test: what it is scored on.
@@ -364,6 +366,7 @@ class _EvaluationData:
     clips: Clips
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
+    resampled: Mapping[int, Clips]
     split: Split
     training: TrainingData
     test: Clips
@@ -372,11 +375,20 @@ class _EvaluationData:
     @classmethod
     def open(cls, resolved: ResolvedCell, progress: Progress) -> "_EvaluationData":
         split, labels = resolved.split, _labels(resolved.manifest, resolved.card)
-        groups = _groups(resolved.manifest)
-        clips = resolved.manifest.open_clips(resolved.system.sample_rate, progress)
+        groups, system = _groups(resolved.manifest), resolved.system
+        clips = resolved.manifest.open_clips(system.sample_rate, progress)
+        resampled = {
+            rate: resolved.manifest.open_clips(rate, progress) for rate in system.further_rates
+        }
         training = _training_data(clips, labels, groups, split)
         test = clips.select(split.test)
-        return cls(clips, labels, groups, split, training, test, labels[split.test])
+        return cls(clips, labels, groups, resampled, split, training, test, labels[split.test])
+
+    def resampled_train(self, split: Split) -> dict[int, Clips]:
+        """Return the train audio of a split at the further rates, under numbers and in the order of `TrainingData.train`."""
+        return {
+            rate: clips.select(split.train).numbered() for rate, clips in self.resampled.items()
+        }
 
 
 def _keep_model(system: System, folder: Path) -> None:
@@ -541,7 +553,11 @@ def _audit(
     work = context.work_folder / "random-split"
     work.mkdir(exist_ok=True)
     own_context = replace(
-        context, work_folder=work, profiler=StageProfiler(context.device), artifacts=[]
+        context,
+        work_folder=work,
+        profiler=StageProfiler(context.device),
+        artifacts=[],
+        resampled_train=data.resampled_train(split),
     )
     _trained(untrained, _training_data(data.clips, data.labels, data.groups, split), own_context)
     log_probabilities = _scored(untrained, data.clips.select(split.test), own_context)

@@ -125,7 +125,7 @@ def test_where_the_harness_gives_no_corpus_the_task_s_own_audio_is_all_there_is(
     context: RunContext,
 ) -> None:
     assert context.load_corpus is target_audio_only
-    assert target_audio_only(("target",), CLIPS) is CLIPS
+    assert target_audio_only(("target",), CLIPS, CLIPS.rate) is CLIPS
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,15 @@ def test_other_audio_is_refused_where_the_harness_gives_no_corpus(
     entries: tuple[str, ...], train: Clips | None
 ) -> None:
     with pytest.raises(UserError, match=r"cannot be found here; 'target', the train audio"):
-        target_audio_only(entries, train)
+        target_audio_only(entries, train, CLIPS.rate)
+
+
+def test_train_audio_is_given_at_the_system_s_rate_and_at_those_it_asked_for(
+    context: RunContext,
+) -> None:
+    twice = replace(CLIPS, rate=2 * CLIPS.rate)
+    given = replace(context, resampled_train={twice.rate: twice})
+    assert given.train_at(CLIPS.rate, CLIPS) is CLIPS
+    assert given.train_at(twice.rate, CLIPS) is twice
+    with pytest.raises(UserError, match=r"not given at .*further_rates"):
+        context.train_at(twice.rate, CLIPS)

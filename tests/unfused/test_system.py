@@ -181,13 +181,16 @@ def test_resolved_settings_are_settings_too() -> None:
         ({"teacher_settings": {"width": "wide"}}, r"settings of delores-s: 'width'"),
         ({"teacher_settings": 3}, r"teacher_settings"),
         ({"teacher": "delores-x"}, r"there is no system 'delores-x'.*did you mean 'delores-"),
-        ({"teacher": "supervised"}, r"supervised.*an upstream"),
-        ({"teacher": "unfused"}, r"unfused.*an upstream"),
-        ({"teacher": 3}, r"teacher"),
+        ({"student": "ss-mast"}, r"ss-mast trains its encoder without labels itself.*mast"),
+        ({"student": "unfused"}, r"unfused trains its encoder without labels itself"),
         (
-            {"student_start": "teacher"},
-            r"width is 8, and student_width is 16: make them equal",
+            {"student": "log-mel-statistics"},
+            r"log-mel-statistics cannot be trained.*as the teacher",
         ),
+        ({"student": "mats"}, r"there is no system 'mats'"),
+        ({"student": "mast"}, r"student_width is the size of audio-ntt, and the student is mast"),
+        ({"student_settings": {"width": 8}}, r"not for audio-ntt: set student_width"),
+        ({"teacher": 3}, r"teacher"),
         ({"student_start": "pupil"}, r"student_start"),
         ({"clusters": 1}, r"clusters"),
     ],
@@ -200,12 +203,33 @@ def test_settings_that_cannot_be_are_refused_by_what_is_wrong(
         settings(**how)
 
 
-def test_a_student_cannot_start_from_a_teacher_of_another_kind_whatever_its_width() -> None:
-    given = of_another_kind() | {"student_start": "teacher", "student_width": D_TEACHER}
-    with pytest.raises(
-        UserError, match=r"the student is an AudioNTT, which ss-mast is not: let it start"
-    ):
-        validate(given, UnfusedConfig, where="settings of unfused")
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (SMALL, r"its width is 16, and that of the teacher 8; make"),
+        (
+            of_another_kind(student_width=D_TEACHER),
+            r"its width|an encoder AudioNTT, the other Multi",
+        ),
+        (
+            of_another_kind(
+                student="mast",
+                student_settings={"width": D_TEACHER, "depths": [1, 2]},
+                student_width=2048,
+            ),
+            r"its depths is \(1, 2\), and that of the teacher \(1, 1\)",
+        ),
+    ],
+    ids=["width", "kind", "depths"],
+)
+def test_a_student_cannot_start_from_a_teacher_of_another_architecture(
+    given: dict[str, Any], reason: str
+) -> None:
+    config = validate(
+        given | {"student_start": "teacher"}, UnfusedConfig, where="settings of unfused"
+    )
+    with pytest.raises(UserError, match=reason):
+        Unfused(config, TARGET, "knn")
 
 
 # --- no label before stage 4 ------------------------------------------------------------------------------
@@ -263,7 +287,7 @@ def test_the_windows_of_a_clip_are_averaged_before_clips_are_clustered(
     train = Clips.pack(short.ids, waveforms, RATE)
     teacher_settings = DeloresS.Settings.model_validate(system.settings.teacher_settings)
     teacher = DeloresS.load_or_pretrain(teacher_settings, train, run)
-    system._pseudo_labels(teacher, train, run)
+    system._pseudo_labels(teacher.encoder, train, run)
     encoder = teacher.encoder.eval()
     with torch.no_grad():
         expected = [
@@ -282,8 +306,8 @@ def test_pseudo_labels_follow_the_order_of_the_clips_they_are_of(context: RunCon
     teacher = DeloresS.load_or_pretrain(
         DeloresS.Settings.model_validate(plain.settings.teacher_settings), given.train, one
     )
-    labels, _ = plain._pseudo_labels(teacher, given.train, one)
-    again, _ = plain._pseudo_labels(teacher, moved.train, one)
+    labels, _ = plain._pseudo_labels(teacher.encoder, given.train, one)
+    again, _ = plain._pseudo_labels(teacher.encoder, moved.train, one)
     same_cluster = labels[:, None] == labels[None, :]
     assert torch.equal(again[:, None] == again[None, :], same_cluster[order][:, order])
 
@@ -559,12 +583,14 @@ def hashes(record: RunRecord) -> dict[str, str]:
 
 def test_the_record_holds_the_clusters_held_against_the_classes(first: RunRecord) -> None:
     found = first.diagnosis
-    assert set(found) == {"cluster_sizes", "student_agreement", "nmi", "nmi_shuffled", "purity"}
+    counted = {"cluster_sizes", "teacher_parameters"}
+    assert set(found) == counted | {"student_agreement", "nmi", "nmi_shuffled", "purity"}
+    assert found["teacher_parameters"] == encoder_by_hand(D_TEACHER)
     sizes = found["cluster_sizes"]
     assert isinstance(sizes, tuple)
     assert (len(sizes), sum(sizes)) == (CLUSTERS, 192)  # the whole train split, not 10 % of it
     assert list(sizes) == sorted(sizes, reverse=True)
-    assert all(0 <= found[name] <= 1 for name in set(found) - {"cluster_sizes"})
+    assert all(0 <= found[name] <= 1 for name in set(found) - counted)
     assert found["purity"] >= 1 / CLASSES
     assert found["nmi_shuffled"] < 0.15
 
@@ -652,9 +678,9 @@ def test_the_code_of_a_teacher_from_a_file_is_what_the_run_rests_on(tmp_path: Pa
         code = f"from lape_bench.baselines.delores_s import DeloresS\n\nclass Mine(DeloresS):\n    margin = {margin}\n"
         path.write_text(code)
         settings = kind.Settings.model_validate({"teacher": f"{path}:Mine"})
-        found.append(kind(settings, target, "finetune").provenance["teacher"])
+        found.append(kind(settings, target, "finetune").provenance["teacher file"])
     assert found[0] != found[1]
-    assert all(each.startswith("mine.py, SHA-256 ") for each in found)
+    assert all(each.startswith("file mine.py, SHA-256 ") for each in found)
     assert kind(kind.Settings(), target, "finetune").provenance == {}
 
 

@@ -37,7 +37,9 @@ class AudioNTT(LogMelEncoder):
         self.log_mel = LogMel(log_mel)
         self.sample_rate = self.log_mel.config.sample_rate
         self.embedding_size = width
-        channels = self.CHANNELS
+        channels, n_mels = self.CHANNELS, self.log_mel.config.n_mels
+        # Channels times bands of each block's output: 2048, 1024 and 512 with 64 bands.
+        self.layer_sizes = tuple(channels * (n_mels >> halvings) for halvings in (1, 2, 3))
         # Published is ReLU before max-pooling: the same function, and four times the work for ReLU.
         self.blocks = nn.ModuleList([FoldedBatchNorm(channels, nn.MaxPool2d(2), nn.ReLU())])
         self.blocks.extend(
@@ -52,7 +54,7 @@ class AudioNTT(LogMelEncoder):
         # Convolutions are fastest in this layout on a CPU, and on a GPU in bf16.
         self.blocks.to(memory_format=torch.channels_last)
         self.steps = nn.Sequential(
-            nn.Linear(channels * self.log_mel.config.n_mels // 8, width),
+            nn.Linear(channels * n_mels // 8, width),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(width, width),
@@ -76,12 +78,6 @@ class AudioNTT(LogMelEncoder):
         outputs = self._blocks(features)
         layers = tuple(output.mean(dim=3).flatten(1) for output in outputs)
         return self._pooled(outputs[-1]), layers
-
-    @property
-    def layer_sizes(self) -> tuple[int, ...]:
-        """Channels times bands of each block's output: 2048, 1024 and 512 with 64 bands."""
-        n_mels = self.log_mel.config.n_mels
-        return tuple(self.CHANNELS * (n_mels >> k) for k in range(1, len(self.blocks) + 1))
 
     def layers_of_parameters(self) -> list[list[nn.Parameter]]:
         """Return the parameters of each block, and of the linear layers."""

@@ -28,6 +28,7 @@ class Encoder(nn.Module, ABC):
     Attributes:
         sample_rate: of the waveforms, in Hz.
         embedding_size: numbers in an embedding.
+        layer_sizes: sizes of the outputs of its blocks, for those whose `with_layers` returns them.
         n_layers: number of layers whose embeddings are concatenated in one; linear evaluation learns their weighted sum.
         whole_clip: true if clips are embedded whole and unpadded, whatever the task's window.
         uses_lengths: true if `features` and `forward` take the real samples of each window as a second argument.
@@ -40,6 +41,7 @@ class Encoder(nn.Module, ABC):
     artifact_name: ClassVar[str]
     sample_rate: int = 16_000
     embedding_size: int
+    layer_sizes: tuple[int, ...] = ()
     n_layers: int = 1
     whole_clip: bool = False
     uses_lengths: bool = False
@@ -66,6 +68,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
         """Turn features into embeddings of shape (batch, embedding_size)."""
+
+    def with_layers(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Turn features into embeddings, and return outputs of blocks too, each of shape (batch, size); by default none."""
+        return self(features), ()
 
     def length_arguments(self, lengths: Tensor) -> tuple[Tensor, ...]:
         """Return what `features` and `forward` take after their first argument: the lengths, or nothing.

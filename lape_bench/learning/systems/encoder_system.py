@@ -204,9 +204,13 @@ class EncoderSystem(System):
             self.encoder, self.head, clips, self.target.window_seconds, context
         )
 
+    def count_encoder_parameters(self, encoder: Encoder) -> int:
+        """Count the parameters of an encoder of this system."""
+        return sum(parameter.numel() for parameter in encoder.parameters())
+
     def count_parameters(self) -> ParameterCounts:
         """Count parameters; the train embeddings of k-NN are not parameters."""
-        encoder = sum(p.numel() for p in self.encoder.parameters())
+        encoder = self.count_encoder_parameters(self.encoder)
         inference = encoder + sum(p.numel() for p in self.head.parameters())
         training = max(inference, self.n_training_parameters)
         return ParameterCounts(encoder=encoder, inference=inference, training=training)
@@ -268,26 +272,48 @@ class EncoderSystem(System):
             ).run(data)
         return summary
 
-    def _windows(self, labeled: LabeledClips, context: RunContext) -> EmbeddedWindows:
-        """Embed the windows of labeled clips, or find their embeddings in the cache."""
-        determined_by = {
+    @property
+    def encoder_identity(self) -> dict[str, Any]:
+        """Return what an encoder of this system depends on beside its tensors, as plain data for the keys of a cache."""
+        return {
             # A setting, such as a kind of pooling, may change embeddings without changing a tensor.
             "settings": self.settings.model_dump(mode="json", exclude=DOWNSTREAM),
             "system_version": self.version,
             **({"provenance": self.provenance} if self.provenance else {}),
             **({"code": code} if (code := class_code(type(self))) else {}),
         }
-        window_seconds = self.target.window_seconds
+
+    def embed_windows(
+        self, encoder: Encoder, clips: Clips, context: RunContext
+    ) -> tuple[Tensor, Tensor]:
+        """Embed the windows of clips by an encoder of this system, or find their embeddings in the cache.
+
+        Args:
+            encoder: on the context's device.
+            clips: at the encoder's sample rate.
+            context: device, precision, progress and cache of the run.
+
+        Returns:
+            Embeddings, shape (windows, features), and the clip index of each window, shape (windows,), on the CPU.
+
+        Raises:
+            UserError: an embedding is not finite.
+        """
         embeddings, owner = cached_embeddings(
-            self.encoder, labeled.clips, window_seconds, determined_by, context
+            encoder, clips, self.target.window_seconds, self.encoder_identity, context
         )
         wrong = ~embeddings.isfinite().all(dim=1)
         if wrong.any():
             first = int(owner[wrong.nonzero()[0, 0]]) + 1
             raise UserError(
-                f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first:,} of {len(labeled.clips):,}",
+                f"embeddings of {int(wrong.sum()):,} of {len(wrong):,} windows are not finite, the first of clip {first:,} of {len(clips):,}",
                 next_step="'bench systems check' looks for the cause, such as silence or a window that is too short",
             )
+        return embeddings, owner
+
+    def _windows(self, labeled: LabeledClips, context: RunContext) -> EmbeddedWindows:
+        """Embed the windows of labeled clips, or find their embeddings in the cache."""
+        embeddings, owner = self.embed_windows(self.encoder, labeled.clips, context)
         return EmbeddedWindows(embeddings, owner, labeled.labels, labeled.groups)
 
     def _empty_head(self, encoder: Encoder, saved: Any) -> nn.Module:

@@ -13,6 +13,9 @@ The harness makes a system of it: windows, fine-tuning, probes, k-NN, saving.
 
 A clip that is shorter than a window is zero-padded, and such an encoder hears the zeros. One that can leave them out says
 `uses_lengths = True` and is called as `forward(waveforms, lengths)`: see `lape_bench.learning.encoders.base`.
+
+A class that reads other files, such as weights that a package brings along, names them in `files`, a tuple of paths: then a record
+names them by their SHA-256.
 """
 
 import inspect
@@ -30,6 +33,7 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from lape_bench.core.errors import FAILURES, UserError, summarize_error
+from lape_bench.core.paths import require_exists
 from lape_bench.learning.encoders.base import (
     Encoder,
     check_embeddings,
@@ -43,7 +47,7 @@ from lape_bench.learning.systems.encoder_system import (
     EncoderSystem,
     ProbeConfig,
 )
-from lape_bench.records.record import ParameterCounts
+from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.system import ProtocolName, System
 
 EXPECTED = (
@@ -83,23 +87,23 @@ class _WrappedEncoderSystem(EncoderSystem):
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """Return the SHA-256 of each file and folder that a setting of the encoder names."""
+        """Return the SHA-256 of each file and folder that the encoder's class, or a setting of it, names."""
+        kind = self.encoder_class.kind
+        named = {f"setting {name}": _named(value) for name, value in self._own_settings().items()}
+        named["files"] = [
+            require_exists(Path(path), f"a file of {_name(kind)}")
+            for path in getattr(kind, "files", ())
+        ]
         return {
-            f"setting {name}": "; ".join(map(path_checksum, places))
-            for name, value in self._own_settings().items()
-            if (places := _named(value))
+            name: "; ".join(map(path_checksum, places)) for name, places in named.items() if places
         }
 
-    def count_parameters(self) -> ParameterCounts:
+    def count_encoder_parameters(self, encoder: Encoder) -> int:
         """Count parameters; of an encoder that is no module, the numbers in the tensors and arrays that it holds."""
-        counts = super().count_parameters()
-        inner = self.encoder.inner
-        held = 0 if isinstance(inner, nn.Module) else _count_numbers(inner, set())
-        more = max(0, held - counts.encoder)
-        return ParameterCounts(
-            encoder=counts.encoder + more,
-            inference=counts.inference + more,
-            training=counts.training + more,
+        counted = super().count_encoder_parameters(encoder)
+        inner = encoder.inner
+        return (
+            counted if isinstance(inner, nn.Module) else max(counted, _count_numbers(inner, set()))
         )
 
     def _own_settings(self) -> dict[str, Any]:
@@ -128,6 +132,30 @@ def _named(value: Any) -> list[Path]:
     ):  # a string that cannot be a path, or "~" of an unknown user
         return []
     return [path] if is_place else []
+
+
+def load_system(name: str) -> type[System]:
+    """Import the class of a system, or make one of an encoder.
+
+    Args:
+        name: a registered name, `KIND:ARGUMENT` for a kind of system that takes an argument, or `file.py:Class`.
+    """
+    return as_system(SYSTEMS.load(name, is_system, EXPECTED))
+
+
+def load_encoder_system(name: str) -> type[EncoderSystem]:
+    """Import the class of a system with an encoder, or make one of an encoder; see `load_system`.
+
+    Raises:
+        UserError: there is no such system, or it has no encoder.
+    """
+    kind = load_system(name)
+    if not issubclass(kind, EncoderSystem):
+        raise UserError(
+            f"the system {name} has no encoder that could embed audio",
+            allowed="a class derived from lape_bench.learning.systems.encoder_system.EncoderSystem, or an encoder",
+        )
+    return kind
 
 
 def is_system(loaded: Any) -> bool:

@@ -167,7 +167,7 @@ class UpstreamSystem(SpectrogramSystem):
         Raises:
             UserError: the corpus cannot be found or is too small, or the loss is not finite.
         """
-        corpus = context.load_corpus(settings.corpus, train)
+        corpus = context.load_corpus(settings.corpus, train, cls.sample_rate)
         key = cls.artifact_key(settings, context.seeds.seed)
         seeds = Seeds(key["seed"], "upstream")
         with seeds.globally("overwritten"):  # random weights that are replaced below

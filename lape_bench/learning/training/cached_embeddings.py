@@ -63,9 +63,14 @@ def cached_embeddings(
 
 
 def state_checksum(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's state: names, shapes, types and bytes of its tensors, and other values."""
+    """Return the SHA-256 of a module's state; see `tensors_checksum`."""
+    return tensors_checksum(module.state_dict())
+
+
+def tensors_checksum(state: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of names, shapes, types and bytes of tensors, and of other values."""
     sha256 = hashlib.sha256()
-    for name, value in _leaves("", module.state_dict()):
+    for name, value in _leaves("", state):
         if isinstance(value, Tensor):
             sha256.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             # By bytes: NumPy has no bfloat16.

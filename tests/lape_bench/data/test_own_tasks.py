@@ -180,10 +180,10 @@ def test_broken_own_cards_are_named_and_left_out(made: Path, bench: Bench) -> No
 
 
 def test_an_own_task_can_be_learned_from(made: Path, progress: Progress) -> None:
-    clips = load_corpus(["tones"], None, None, RATE, progress)
+    clips = load_corpus(["tones"], None, RATE, None, progress)
     assert len(clips) == 18
     with pytest.raises(UserError, match=r"names 'tonse', which is neither.*did you mean 'tones'"):
-        load_corpus(["tonse"], None, None, RATE, progress)
+        load_corpus(["tonse"], None, RATE, None, progress)
 
 
 @pytest.mark.parametrize(

@@ -76,12 +76,12 @@ def load(
 ) -> Clips:
     """Load a corpus for a cell of this manifest, whose train split is all that is not held."""
     if manifest is None or held is None:
-        return open_corpus(list(entries), None, None, rate, progress)
+        return open_corpus(list(entries), None, rate, None, progress)
     rows = held(manifest)
     train = manifest.open_clips(rate, progress)
     train = train.select(np.setdiff1d(np.arange(len(manifest)), rows))
     evaluated = EvaluatedTask.from_manifest(manifest, rows)
-    return open_corpus(list(entries), train, evaluated, rate, progress)
+    return open_corpus(list(entries), train, rate, evaluated, progress)
 
 
 def fold_1(manifest: Manifest) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_the_task_under_evaluation_gives_the_very_clips_of_its_train_split(
     evaluation = EvaluatedTask.from_manifest(
         manifest, np.concatenate([split.validation, split.test])
     )
-    clips = open_corpus([entry], train, evaluation, RATE, progress)
+    clips = open_corpus([entry], train, RATE, evaluation, progress)
     assert clips.key == train.key
     assert clips.ids == train.ids
     assert np.array_equal(clips.samples, train.samples)
@@ -123,8 +123,8 @@ def test_the_task_under_evaluation_gives_the_very_clips_of_its_train_split(
 def test_a_system_gets_the_clips_of_a_corpus_under_numbers(
     folder: Path, digits: Manifest, progress: Progress
 ) -> None:
-    named = open_corpus(["fsdd-digits", str(folder)], None, None, RATE, progress)
-    clips = load_corpus(["fsdd-digits", str(folder)], None, None, RATE, progress)
+    named = open_corpus(["fsdd-digits", str(folder)], None, RATE, None, progress)
+    clips = load_corpus(["fsdd-digits", str(folder)], None, RATE, None, progress)
     assert clips.ids == tuple(str(number) for number in range(len(digits) + 3))
     assert clips.key == named.key
     assert np.array_equal(clips.samples, named.samples)

@@ -228,7 +228,7 @@ def test_the_loader_of_corpora_holds_hashes_of_the_held_out_audio_alone(
     manifest = load_manifest(load_card("synthetic-sounds"))
     rows = np.flatnonzero(manifest.clips["split"] != "train")
     evaluated = EvaluatedTask.from_manifest(manifest, rows)
-    loader = partial(load_corpus, evaluated=evaluated, rate=16_000, progress=progress)
+    loader = partial(load_corpus, rate=16_000, evaluated=evaluated, progress=progress)
     assert secret.leaks(loader) == []
     assert evaluated.held_out == set(manifest.clips["content"].iloc[rows])
 

@@ -204,7 +204,7 @@ def test_what_comes_after_the_upstream_does_not_train_it_again(
 
 def test_how_a_corpus_is_named_does_not_matter_but_what_is_in_it_does(context: RunContext) -> None:
     audio = {("target",): clips(), ("twin",): clips(), ("other",): clips(seed=1)}
-    context = replace(context, load_corpus=lambda entries, train: audio[entries])
+    context = replace(context, load_corpus=lambda entries, train, rate: audio[entries])
     first = learn(context)
     assert not learn(context, {"corpus": ["twin"]}).artifact.computed
     other = learn(context, {"corpus": ["other"]})
@@ -317,7 +317,7 @@ def test_the_encoder_of_a_system_has_the_feature_statistics_of_the_task_s_window
     context: RunContext,
 ) -> None:
     corpus, train = clips(seed=1), clips(seed=2)
-    context = replace(context, load_corpus=lambda entries, given: corpus)
+    context = replace(context, load_corpus=lambda entries, given, rate: corpus)
     expected = AudioNTT(8)
     fit_normalization(expected, train, TARGET.window_seconds, context)
     for _ in range(2):  # trained, and found
@@ -331,14 +331,14 @@ def test_a_system_learns_its_upstream_from_train_audio_unless_told_otherwise(
 ) -> None:
     asked: list[Any] = []
 
-    def corpus(entries: tuple[str, ...], train: Clips | None) -> Clips:
-        asked.append((entries, train))
+    def corpus(entries: tuple[str, ...], train: Clips | None, rate: int) -> Clips:
+        asked.append((entries, train, rate))
         return clips()
 
     train = clips(seed=2)
     context = replace(context, load_corpus=corpus)
     learned = system().prepare_encoder(train, context)
-    assert asked == [(("target",), train)]
+    assert asked == [(("target",), train, RATE)]
     assert learned.summary.curves == {"pre-training": learn(context).curve}
     assert learned.n_parameters == learn(context).n_parameters
     assert torch.equal(
