@@ -387,7 +387,8 @@ class _EvaluationData:
     def resampled_train(self, split: Split) -> dict[int, Clips]:
         """Return the train audio of a split at the further rates, under numbers and in the order of `TrainingData.train`."""
         return {
-            rate: clips.select(split.train).numbered() for rate, clips in self.resampled.items()
+            rate: clips.select(_train_rows(split)).numbered()
+            for rate, clips in self.resampled.items()
         }
 
 
@@ -597,14 +598,19 @@ def _training_data(
     place = np.empty(len(clips), np.int64)
     place[split.train] = np.arange(len(split.train))
     labeled = side(split.labeled, place[split.labeled])
-    same = len(split.labeled) == len(split.train)
+    rows = _train_rows(split)
     return TrainingData(
-        train=labeled.clips if same else clips.select(split.train).numbered(),
+        train=labeled.clips if rows is split.labeled else clips.select(rows).numbered(),
         labeled=labeled,
         validation=side(split.validation, np.arange(len(split.validation)))
         if len(split.validation)
         else None,
     )
+
+
+def _train_rows(split: Split) -> NDArray[np.int64]:
+    """Return the rows of the train split in the order in which a system gets them."""
+    return split.labeled if len(split.labeled) == len(split.train) else split.train
 
 
 def _now() -> str:

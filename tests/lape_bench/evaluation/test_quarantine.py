@@ -178,6 +178,38 @@ def test_nothing_that_a_system_is_handed_in_training_leads_to_test_clips_or_labe
     assert leaks == []
 
 
+@pytest.mark.parametrize("audit", [False, True])
+def test_the_train_audio_at_a_further_rate_is_that_of_the_same_clips_and_no_others(
+    audit: bool,
+    secret: Secret,
+    handed: list[tuple[str, Any]],
+    tmp_path: Path,
+    progress: Progress,
+) -> None:
+    kind, leaks = load_system("log-mel-statistics"), []
+    train = kind.train
+
+    def walked(self: System, data: TrainingData, context: RunContext) -> TrainingSummary:
+        leaks.extend(secret.leaks([self, data, context], audio=not audit))
+        return train(self, data, context)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kind, "further_rates", (8_000,))
+        patched.setattr(kind, "train", walked)
+        run(tmp_path, progress, labels="10%", audit=audit)
+    assert leaks == []
+    for data, context, _ in [arguments for name, arguments in handed if name == "train"]:
+        clips = context.train_at(8_000, data.train)
+        assert clips.ids == data.train.ids
+        assert 2 * clips.lengths == pytest.approx(data.train.lengths, abs=1)
+        for index in range(
+            0, len(clips), 40
+        ):  # band-limited, and so alike after every second sample
+            pair = clips[index], data.train[index][: 2 * len(clips[index]) : 2]
+            assert np.corrcoef(*pair)[0, 1] > 0.6
+        assert len(clips) == 192
+
+
 def test_clips_are_scored_under_numbers(
     secret: Secret, handed: list[tuple[str, Any]], tmp_path: Path, progress: Progress
 ) -> None:

@@ -430,6 +430,21 @@ def test_a_setting_that_names_no_file_is_only_a_setting(value: str, file: Path) 
     assert kind(kind.Settings(weights=value), TARGET, "linear").provenance == {}
 
 
+def test_files_that_a_class_names_are_what_it_rests_on(file: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    file.write_text(f"{CODE}\nLevels.files = ({str(weights)!r},)\n")
+    kind = load_system(f"{file}:Levels")
+    found = []
+    for content in ("one", "two"):
+        weights.write_text(content)
+        found.append(kind(kind.Settings(), TARGET, "linear").provenance["files"])
+    assert [text[:21] for text in found] == ["weights.bin, SHA-256 "] * 2
+    assert found[0] != found[1]
+    weights.unlink()
+    with pytest.raises(UserError, match=r"a file of Levels .*weights.bin does not exist"):
+        _ = kind(kind.Settings(), TARGET, "linear").provenance
+
+
 def test_a_file_that_a_setting_names_is_part_of_the_run(
     file: Path, synthetic: Path, bench: Bench, tmp_path: Path
 ) -> None:
