@@ -260,7 +260,7 @@ def _refuse_held_out_clips(
 ) -> None:
     """Raise a `UserError` if an entry holds the audio of a clip that validates or tests."""
     pairs = zip(clip_ids, contents, strict=True)
-    refused = [clip_id for clip_id, content in pairs if content in evaluated.held_out]
+    refused = sorted(clip_id for clip_id, content in pairs if content in evaluated.held_out)
     if refused:
         own = evaluated.reference
         raise UserError(

@@ -142,7 +142,7 @@ def test_a_task_with_official_sides_gives_its_train_split_alone(
     official: Manifest, progress: Progress
 ) -> None:
     clips = load(progress, ["fsdd-digits@official"])
-    assert clips.ids == tuple(f"0_{who}_5" for who in SPEAKERS)
+    assert sorted(clips.ids) == [f"0_{who}_5" for who in SPEAKERS]
     everything = official.open_clips(RATE, progress)
     for index, clip_id in enumerate(clips.ids):
         assert np.array_equal(clips[index], everything[everything.ids.index(clip_id)])
@@ -154,7 +154,7 @@ def test_a_task_with_folds_gives_everything_and_one_with_official_sides_no_valid
     sources = {clip_id.split("/")[1][:2] for clip_id in load(progress, ["synthetic-sounds"]).ids}
     assert sources == {f"{source:02d}" for source in range(12)}
     monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
-    assert load(progress, ["fsdd-digits"]).ids == tuple(digits.clips["clip_id"])
+    assert sorted(load(progress, ["fsdd-digits"]).ids) == list(digits.clips["clip_id"])
 
 
 def test_a_variant_that_learns_from_test_clips_is_refused_in_one_sentence(
@@ -187,7 +187,7 @@ def test_another_task_that_shares_no_held_clip_is_taken(
 ) -> None:
     takes = np.flatnonzero(digits.clips["clip_id"].str.endswith("_0"))
     clips = load(progress, ["fsdd-digits@official"], digits, lambda _: takes)
-    assert clips.ids == tuple(f"0_{who}_5" for who in SPEAKERS)
+    assert sorted(clips.ids) == [f"0_{who}_5" for who in SPEAKERS]
 
 
 @pytest.mark.parametrize("name", ["copy.wav", "below/copy.flac"])
