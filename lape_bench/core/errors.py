@@ -7,6 +7,7 @@ defect of ours and keeps its traceback.
 import difflib
 import errno
 import os
+import re
 import shutil
 import sysconfig
 import textwrap
@@ -50,7 +51,8 @@ class UserError(Exception):
     def __init__(self, what: str, *, allowed: str = "", next_step: str = "") -> None:
         self.what, self.allowed, self.next_step = what, allowed, next_step
         message = "; ".join(part for part in (what, allowed, next_step) if part) + "."
-        super().__init__(printable(message))
+        # In one line: what a library said, or a name, may have several.
+        super().__init__(printable(re.sub(r"\s*[\r\n]\s*", " ", message)))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes hand errors back by pickle, which would pass the whole message as `what`.

@@ -114,8 +114,11 @@ def find_damage(
         except OSError as error:
             return f"{path} cannot be read ({error.strerror})"
 
-    with ThreadPoolExecutor(threads) as pool:
-        problem = next(filter(None, pool.map(damage, sorted(expected))), "")
+    if compared:  # a few blocks, which are faster read than threads are started
+        problem = next(filter(None, map(damage, sorted(expected))), "")
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            problem = next(filter(None, pool.map(damage, sorted(expected))), "")
     if remember:
         remember_compared(folder, intact=not problem)
     return problem
