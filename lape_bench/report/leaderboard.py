@@ -245,7 +245,7 @@ def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
         in_figures: whether to say how many groups and seeds, which differs from board to board.
     """
     lines = _interval_footnotes(entries, in_figures)
-    if in_figures and entries[LABELS].notna().all(axis=None):
+    if in_figures and entries[LABELS].notna().all(axis=None) and (entries[LABELS[0]] > 0).all():
         training, selection = (_span(entries[name]) for name in LABELS)
         lines.append(
             f"labels in the mean of a system's runs: {training} to train on, {selection} to select on"

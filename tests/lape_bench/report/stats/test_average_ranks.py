@@ -200,7 +200,7 @@ def test_the_command_ranks_over_tasks_and_sums_up_label_budgets(
     # The critical difference of 3 systems on 3 tasks is 1.91: good and bad are 2 apart.
     assert lines[2:5] == [["good", "1.00", "a"], ["fine", "2.00", "ab"], ["bad", "3.00", "b"]]
     assert "critical difference 1.91" in out
-    assert lines[-1] == ["t,", "linear", "good", "10%", "to", "100%", "1", "70.00"]
+    assert lines[-1] == ["t,", "linear", "good", "10%", "to", "100%", "1", "70.0"]
     assert "left out: fine on t, linear, lacks 10%" in err
     every, ranked = bench("ranks", "--out", str(tmp_path)), out
     assert every[:2] == (0, ranked)

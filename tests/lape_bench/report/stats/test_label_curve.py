@@ -83,8 +83,8 @@ def test_an_area_says_how_many_seeds_stand_behind_its_scores() -> None:
     with console.capture() as captured:
         console.print(as_table(found))
     assert [line.split()[-4:] for line in captured.get().splitlines()[1:]] == [
-        ["1", "to", "3", "70.00"],
-        ["to", "100%", "3", "60.00"],
+        ["1", "to", "3", "70.0"],
+        ["to", "100%", "3", "60.0"],
     ]
 
 
