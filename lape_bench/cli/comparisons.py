@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from lape_bench.cli.options import ChosenSystems, Sources, print_table
+from lape_bench.cli.options import (
+    ChosenSystems,
+    Records,
+    SharedData,
+    SharedLabels,
+    SharedProtocol,
+    Sources,
+    print_table,
+)
 from lape_bench.cli.reports import load_finished, only_complete
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import LabelBudget
@@ -27,17 +35,9 @@ def compare(
         list[str],
         typer.Option(help="The task, or task@variant; may be repeated, for the mean over tasks."),
     ],
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="finetune, linear, mlp or knn; default: the one both were run by."),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Label budget, such as 10% or 5-shot; default: the one both have."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="real or synthetic; default: the one both have.")
-    ] = None,
+    protocol: SharedProtocol = None,
+    labels: SharedLabels = None,
+    data: SharedData = None,
     margin: Annotated[
         float | None,
         typer.Option(
@@ -46,9 +46,7 @@ def compare(
             help="Points: also test whether A is worse by less than this, and whether they differ by less.",
         ),
     ] = None,
-    out: Annotated[
-        list[Path] | None, typer.Option(help="Folder of records; may be repeated.")
-    ] = None,
+    out: Records = None,
     clips: Annotated[
         int, typer.Option(min=0, help="How many of the clips that flip most often to name.")
     ] = 10,

@@ -49,6 +49,25 @@ Audit = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, max=4096, help="CPU threads; default: all cores.")
 ]
+SharedProtocol = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        help="finetune, linear, mlp or knn; default: the one both were run by.",
+    ),
+]
+SharedLabels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels", help="Label budget, such as 10% or 5-shot; default: the one both have."
+    ),
+]
+SharedData = Annotated[
+    str | None, typer.Option("--data", help="real or synthetic; default: the one both have.")
+]
+Records = Annotated[
+    list[Path] | None, typer.Option("--out", help="Folder of records; may be repeated.")
+]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task; 'bench tasks' lists them.")]
 SystemName = Annotated[
     str, typer.Argument(metavar="SYSTEM", help="A system; 'bench systems' lists them.")

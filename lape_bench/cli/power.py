@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lape_bench.cli.options import print_table
+from lape_bench.cli.options import Records, SharedData, SharedLabels, SharedProtocol, print_table
 from lape_bench.cli.reports import load_finished
 from lape_bench.core.errors import UserError
 
@@ -29,20 +29,10 @@ def power(
     difference: Annotated[
         float, typer.Option(min=0.01, max=100, help="Points that should be found.")
     ] = 2.0,
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="finetune, linear, mlp or knn; default: the one both were run by."),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Label budget, such as 10% or 5-shot; default: the one both have."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="real or synthetic; default: the one both have.")
-    ] = None,
-    out: Annotated[
-        list[Path] | None, typer.Option(help="Folder of records; may be repeated.")
-    ] = None,
+    protocol: SharedProtocol = None,
+    labels: SharedLabels = None,
+    data: SharedData = None,
+    out: Records = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Without records: by the numbers of the next options.")
     ] = False,

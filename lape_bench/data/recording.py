@@ -181,7 +181,7 @@ def _decode_long(
             digest.add(block)
             yield block
 
-    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed when it is copied, or collected
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed when it is copied, or collected
     for block in audio.resample_blocks(hashed(), checks.rate, rate):
         file.write(np.ascontiguousarray(block).data)
     facts = ClipFacts(checks.samples / checks.rate, checks.rate, digest.hexdigest(), "")

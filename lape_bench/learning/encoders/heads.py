@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 NEIGHBORS = 10
+NO_LABEL = -1e4  # bias of a class without a labeled clip
 CONSTANT = 1e-6  # a feature with a standard deviation below this share of its mean is constant but for rounding
 
 
@@ -76,6 +78,29 @@ class WeightedLayers(nn.Module):
         summed = torch.einsum("l,bls->bs", self.layer_weights.softmax(dim=0), layers)
         scores: Tensor = self.classifier(summed)
         return scores
+
+
+@torch.no_grad()
+def layer_of_present_classes(
+    weight: Tensor, bias: Tensor, present: Tensor, classes: int
+) -> nn.Linear:
+    """Return a linear layer with an output for every class; a class without a labeled clip never wins.
+
+    Args:
+        weight: of the classes that have clips, shape (present, features).
+        bias: of the same, shape (present,).
+        present: their indices, shape (present,), int64.
+        classes: number of all classes.
+    """
+    # Random weights are skipped: every one is set below.
+    layer: nn.Linear = skip_init(  # type: ignore[no-untyped-call]  # untyped in torch
+        nn.Linear, weight.shape[1], classes
+    )
+    layer.weight.zero_()
+    layer.bias.fill_(NO_LABEL)
+    layer.weight[present] = weight.float()
+    layer.bias[present] = bias.float()
+    return layer
 
 
 class NearestNeighbors(nn.Module):

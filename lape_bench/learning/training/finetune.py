@@ -17,7 +17,6 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lape_bench import metrics
 from lape_bench.core.config import Config
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.random_gain import random_gains
@@ -26,7 +25,7 @@ from lape_bench.learning.training.inference import class_log_probabilities
 from lape_bench.learning.training.label_folds import label_folds
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
 from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig, TrainingLoop
-from lape_bench.learning.training.probe_selection import EmbeddedWindows
+from lape_bench.learning.training.probe_selection import EmbeddedWindows, rank
 from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import (
     Curve,
@@ -159,20 +158,23 @@ class FineTuning:
         held_out = self._hold_out(data, len(rates))
         if held_out is not None and len(rates) > 1:
             for candidate in rates:
-                name = f"{STAGE} at {candidate:g}"
+                name = f"{STAGE} at {candidate}"
                 rows, held = held_out.train, held_out.held
                 _, curves[name] = self._train(name, labeled, rows, candidate, held)
-            rate = max(rates, key=lambda each: _quality(curves[f"{STAGE} at {each:g}"]))
+            rate = max(rates, key=lambda each: _quality(curves[f"{STAGE} at {each}"]))
             summary = TrainingSummary(
-                selection={f"learning rate = {rate:g}": held_out.description},
+                selection={f"learning rate = {rate}": held_out.description},
                 selection_clips=len(held_out.held.labels),
             )
+        elif len(rates) > 1:
+            divided = label_folds(labeled.labels, labeled.groups, self.context.seeds)
+            summary = TrainingSummary(selection={f"learning rate = {rate}": divided.description})
         head, curves[STAGE] = self._train(
             STAGE, labeled, everything, rate, data.validation, self.context.on_epoch
         )
         updates: dict[str, Any] = {"curves": curves}
         if held_out is not None:
-            judged = curves[f"{STAGE} at {rate:g}" if len(rates) > 1 else STAGE]
+            judged = curves[f"{STAGE} at {rate}" if len(rates) > 1 else STAGE]
             updates |= {
                 "validation": judged[-1][VALIDATION],
                 "warnings": held_out.warnings(judged),
@@ -199,7 +201,7 @@ class FineTuning:
         probe = self._fit_probe(rows).to(self.context.device)
         seconds = self.target.window_seconds
         scores = class_log_probabilities(self.encoder, probe, held.clips, seconds, self.context)
-        return HeldOut(rows, held, text, self._score(scores, held.labels)[0])
+        return HeldOut(rows, held, text, rank(scores, held.labels, self.target.metric)[0])
 
     def _train(
         self,
@@ -263,8 +265,8 @@ class FineTuning:
                 on_epoch(epoch, scorer)
             if held is None:
                 return {}
-            value, nll = self._score(scorer(held.clips), held.labels)
-            return {VALIDATION: value, "validation_loss": nll}
+            value, log_likelihood = rank(scorer(held.clips), held.labels, self.target.metric)
+            return {VALIDATION: value, "validation_loss": -log_likelihood}
 
         optimizer = OptimizerConfig(
             name="adamw",
@@ -316,12 +318,6 @@ class FineTuning:
             for parameter in layer:
                 parameter.requires_grad_(False)
         return [*groups, ([*model.head.parameters()], self.config.head_rate)]
-
-    def _score(self, log_probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Return the target's metric and the mean negative log-likelihood."""
-        nll = float(F.nll_loss(log_probabilities, labels))
-        scores = metrics.score(log_probabilities.numpy(), labels.numpy().astype(np.int64))
-        return scores[self.target.metric], nll
 
 
 class HeldOut(NamedTuple):

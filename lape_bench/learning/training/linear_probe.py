@@ -13,11 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
-from torch.nn.utils import skip_init
 
 from lape_bench.core.config import Config
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
+from lape_bench.learning.encoders.heads import layer_of_present_classes
 from lape_bench.learning.training.probe_selection import (
     EmbeddedWindows,
     FittedProbe,
@@ -142,13 +142,9 @@ def _as_layer(
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
     weight = coefficients / scaler.scale_
-    # Random weights are skipped: every one is set below.
-    layer: nn.Linear = skip_init(  # type: ignore[no-untyped-call]  # untyped in torch
-        nn.Linear, weight.shape[1], classes
+    return layer_of_present_classes(
+        torch.from_numpy(weight),
+        torch.from_numpy(intercepts - weight @ scaler.mean_),
+        torch.from_numpy(model.classes_),
+        classes,
     )
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.bias.fill_(-1e4)
-        layer.weight[model.classes_] = torch.from_numpy(weight).float()
-        layer.bias[model.classes_] = torch.from_numpy(intercepts - weight @ scaler.mean_).float()
-    return layer

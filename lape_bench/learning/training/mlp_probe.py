@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from lape_bench.core.config import Config
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
-from lape_bench.learning.encoders.heads import HiddenLayerClassifier
+from lape_bench.learning.encoders.heads import HiddenLayerClassifier, layer_of_present_classes
 from lape_bench.learning.training.probe_selection import (
     EmbeddedWindows,
     FittedProbe,
@@ -30,7 +30,6 @@ from lape_bench.learning.training.probe_selection import (
 
 # With more labeled clips, one hold-out selects: a fit takes about ten times that of a regression.
 CROSS_VALIDATED_CLIPS = 500
-NO_LABEL = -1e4  # bias of a class without a labeled clip, so that it never wins
 
 
 class MlpConfig(Config):
@@ -191,8 +190,6 @@ def _on_embeddings(
     whole.hidden.weight.copy_(weight)
     whole.hidden.bias.copy_(model.hidden.bias.double() - weight @ mean)
     whole.norm.load_state_dict(model.norm.state_dict())
-    whole.output.weight.zero_()
-    whole.output.weight[present] = model.output.weight
-    whole.output.bias.fill_(NO_LABEL)
-    whole.output.bias[present] = model.output.bias
+    output = model.output
+    whole.output = layer_of_present_classes(output.weight, output.bias, present, classes)
     return whole.eval()

@@ -113,9 +113,7 @@ def select_and_fit(
     if validation is not None:
         with progress.task("probe", len(ordered), "fits") as task:
             heads = [*_counted(fit(train, ordered), task)]
-        ranked = [
-            _ranked(_log_probabilities(h, validation), validation.labels, metric) for h in heads
-        ]
+        ranked = [rank(_log_probabilities(h, validation), validation.labels, metric) for h in heads]
         best = _first_best(ranked)
         selection = {f"{setting} = {ordered[best]:g}": "validation"} if len(ordered) > 1 else {}
         n_clips = len(validation.labels) if selection else 0
@@ -154,7 +152,7 @@ def _cross_validate(
         for value_rows, head in zip(rows, heads, strict=True):
             value_rows.append(_log_probabilities(head, held))
     labels = torch.cat([train.labels[fold.held] for fold in divided.folds])
-    return [_ranked(torch.cat(value_rows), labels, metric) for value_rows in rows]
+    return [rank(torch.cat(value_rows), labels, metric) for value_rows in rows]
 
 
 def _counted(heads: Iterable[nn.Module], task: Running) -> Iterator[nn.Module]:
@@ -170,7 +168,8 @@ def _log_probabilities(head: nn.Module, windows: EmbeddedWindows) -> Tensor:
     return average_by_clip(by_window, windows.owner, len(windows.labels)).log_softmax(dim=1)
 
 
-def _ranked(log_probabilities: Tensor, labels: Tensor, metric: str) -> Ranked:
+def rank(log_probabilities: Tensor, labels: Tensor, metric: str) -> Ranked:
+    """Return what clips are selected by: the metric, and the mean log-likelihood of their classes."""
     value = metrics.score(log_probabilities.numpy(), labels.numpy())[metric]
     return value, float(log_probabilities.gather(1, labels[:, None]).mean())
 

@@ -19,16 +19,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
-from torch import nn
-from torch.nn.utils import skip_init
 
-from lape_bench.learning.encoders.heads import WeightedLayers
+from lape_bench.learning.encoders.heads import WeightedLayers, layer_of_present_classes
 from lape_bench.learning.training.probe_selection import EmbeddedWindows
 
 logger = logging.getLogger(__name__)
 
 MAX_ITERATIONS = 5000
-NO_LABEL = -1e4  # bias of a class without a labeled clip, so that it never wins
 Numbers = NDArray[np.float64]
 
 
@@ -58,19 +55,17 @@ def fit_weighted_layers(
     problem = _Problem(by_layer, of_clip[windows.owner.numpy()], weights, len(present), size)
     for value in values:
         layer_weights, coefficients, intercepts = problem.solve(value)
-        # Random weights are skipped: every one is set below.
-        classifier: nn.Linear = skip_init(  # type: ignore[no-untyped-call]  # untyped in torch
-            nn.Linear, size, classes
+        classifier = layer_of_present_classes(
+            torch.from_numpy(coefficients),
+            torch.from_numpy(intercepts),
+            torch.from_numpy(present),
+            classes,
         )
         head = WeightedLayers(layers, size, classifier)
         with torch.no_grad():
             head.mean.copy_(torch.from_numpy(mean.reshape(layers, size)))
             head.scale.copy_(torch.from_numpy(scale.reshape(layers, size)))
             head.layer_weights.copy_(torch.from_numpy(layer_weights))
-            head.classifier.weight.zero_()
-            head.classifier.bias.fill_(NO_LABEL)
-            head.classifier.weight[present] = torch.from_numpy(coefficients).float()
-            head.classifier.bias[present] = torch.from_numpy(intercepts).float()
         yield head
 
 

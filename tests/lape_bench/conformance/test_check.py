@@ -906,8 +906,10 @@ def test_what_learns_nothing_is_given_more_epochs_before_that_is_said(results: C
 
 
 def test_training_by_draws_without_a_seed_does_not_repeat_itself(results: Check) -> None:
-    said = failing(results(Unseeded))
-    repeated = next(r for r in said if r.claim == "the same seed gives the same scores")
+    said = {result.claim: result for result in failing(results(Unseeded))}
+    repeated = said.pop("the same seed gives the same scores")
+    # A few steps on embeddings that are drawn anew may learn nothing.
+    assert said.keys() <= {"learns: better than chance on its own training clips"}
     assert repeated.detail == (
         "two trainings differ; does something draw from NumPy or random? draw by torch, in a System from context.seeds"
     )

@@ -524,7 +524,10 @@ def test_a_hold_out_of_the_labels_selects_the_learning_rate_and_all_labels_are_t
 def test_too_few_labels_for_a_hold_out_take_the_middle_rate(context: RunContext) -> None:
     model, views = tiny()
     summary = fit(model, views, data(2), context, replace_with(learning_rates=SEVERAL))
-    assert (summary.selection, summary.selection_clips, summary.validation) == ({}, 0, None)
+    ((rate, how),) = summary.selection.items()
+    assert rate == "learning rate = 0.01"
+    assert how.startswith("a default, since there are too few labeled clips")
+    assert (summary.selection_clips, summary.validation) == (0, None)
     other, _ = tiny()
     fit(other, views, data(2), fresh(context, "alone"), replace_with(learning_rates=(1e-2,)))
     assert same(weights(model), weights(other))
