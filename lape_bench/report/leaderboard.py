@@ -247,9 +247,7 @@ def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
     lines = _interval_footnotes(entries, in_figures)
     if in_figures and entries[LABELS].notna().all(axis=None) and (entries[LABELS[0]] > 0).all():
         training, selection = (_span(entries[name]) for name in LABELS)
-        lines.append(
-            f"labels in the mean of a system's runs: {training} to train on, {selection} to select on"
-        )
+        lines.append(f"labels per run: {training} for training, {selection} for selection")
     scores = zip(entries["system"], entries["fold_scores"], strict=True)
     by_fold = [f"{name} {_in_percent(folds)}" for name, folds in scores if folds]
     if by_fold and in_figures:
