@@ -283,8 +283,54 @@ def _run(
 ) -> RunRecord:
     """Train, test and record; then audit, if that was asked for."""
     system, basis = resolved.system, _unfinished_record(resolved.planned)
+    context, resumed = _context(resolved, basis, options, folder / WORK, progress, artifact_store)
+    with context.stage("audio"):
+        data = _EvaluationData.open(resolved, progress)
+    context.load_corpus = partial(
+        load_corpus, evaluated=data.held_back(resolved), progress=progress
+    )
+    context.resampled_train = data.resampled_train(data.split)
+    if options.audit:
+        context.on_epoch = EpochScores(data.test, context.work_folder / EPOCH_SCORES)
+    trained = _trained(system, data.training, context)
+    for warning in trained.summary.warnings:
+        logger.warning(f"{resolved.planned.cell.title}: {warning}")
+    with context.stage("test"):
+        log_probabilities = _scored(system, data.test, context)
+    if options.keep_model:
+        _keep_model(system, folder)
+    record = basis.model_copy(
+        update={
+            **_test_results(resolved, data, log_probabilities, folder),
+            **_training_facts(resolved, data, trained),
+            "stages": tuple(context.profiler.costs),
+            "resumed": resumed,
+            "environment": basis.environment
+            | _compute_environment(context.device, context.precision),
+        }
+    )
+    write_record(folder, record)
+    if options.audit:  # the honest figure is safe by now, even if the audit fails
+        context.on_epoch = None
+        with context.stage("audit"):
+            audit = _audit(resolved, data, context)
+        stages = tuple(context.profiler.costs)
+        record = record.model_copy(update={"audit": audit, "stages": stages})
+        write_record(folder, record)
+    return record
+
+
+def _context(
+    resolved: ResolvedCell,
+    basis: RunRecord,
+    options: RunOptions,
+    work: Path,
+    progress: Progress,
+    artifact_store: ArtifactStore | None,
+) -> tuple[RunContext, int]:
+    """Return what a system is given beside audio and labels, and how often it was taken up after a kill."""
     device, precision = options.compute.resolve()
-    stamp_here, work = stamp(device, precision), folder / WORK
+    stamp_here = stamp(device, precision)
     conditions = {
         **stamp_here,
         **basis.environment,
@@ -305,47 +351,9 @@ def _run(
         checkpoint_stamp=stamp_here,
     )
     if not SYSTEMS.has_source(resolved.planned.cell.system):
-        context.artifact_folder = (
-            work / "artifacts"
-        )  # another class of that name must not find what it makes
-    with context.stage("audio"):
-        data = _EvaluationData.open(resolved, progress)
-    split = data.split
-    context.load_corpus = partial(
-        load_corpus,
-        evaluated=EvaluatedTask.from_manifest(
-            resolved.manifest, np.concatenate([split.validation, split.test])
-        ),
-        progress=progress,
-    )
-    context.resampled_train = data.resampled_train(split)
-    if options.audit:
-        context.on_epoch = EpochScores(data.test, work / EPOCH_SCORES)
-    trained = _trained(system, data.training, context)
-    for warning in trained.summary.warnings:
-        logger.warning(f"{resolved.planned.cell.title}: {warning}")
-    with context.stage("test"):
-        log_probabilities = _scored(system, data.test, context)
-    if options.keep_model:
-        _keep_model(system, folder)
-    record = basis.model_copy(
-        update={
-            **_test_results(resolved, data, log_probabilities, folder),
-            **_training_facts(resolved, data, trained),
-            "stages": tuple(context.profiler.costs),
-            "resumed": resumed,
-            "environment": basis.environment | _compute_environment(device, precision),
-        }
-    )
-    write_record(folder, record)
-    if options.audit:  # the honest figure is safe by now, even if the audit fails
-        context.on_epoch = None
-        with context.stage("audit"):
-            audit = _audit(resolved, data, context)
-        stages = tuple(context.profiler.costs)
-        record = record.model_copy(update={"audit": audit, "stages": stages})
-        write_record(folder, record)
-    return record
+        # Another class of that name must not find what it makes.
+        context.artifact_folder = work / "artifacts"
+    return context, resumed
 
 
 @dataclass(frozen=True)
@@ -383,6 +391,11 @@ class _EvaluationData:
         training = _training_data(clips, labels, groups, split)
         test = clips.select(split.test)
         return cls(clips, labels, groups, resampled, split, training, test, labels[split.test])
+
+    def held_back(self, resolved: ResolvedCell) -> EvaluatedTask:
+        """Return the clips that no corpus may contain: those of validation and test."""
+        rows = np.concatenate([self.split.validation, self.split.test])
+        return EvaluatedTask.from_manifest(resolved.manifest, rows)
 
     def resampled_train(self, split: Split) -> dict[int, Clips]:
         """Return the train audio of a split at the further rates, under numbers and in the order of `TrainingData.train`."""

@@ -224,50 +224,22 @@ class FineTuning:
             held: clips to score now and then, or None.
             on_epoch: called as `RunContext.on_epoch` then, too.
         """
-        context, config, encoder = self.context, self.config, self.encoder
+        config, encoder = self.config, self.encoder
         encoder.load_state_dict(self._initial)
         own = _some(labeled, rows)
         model = Classifier(encoder, self._initial_head(rows))
-        labels = own.labels.to(context.device)
-        window = round(self.target.window_seconds * own.clips.rate)
-        lengths = torch.from_numpy(own.clips.lengths).clamp(max=window).to(context.device)
-        centered = not encoder.uses_lengths
-        plan = EpochPlan(
-            own.clips, window, config.batch_size, config.epochs, config.min_steps, centered=centered
-        )
-        scored = _evaluated_epochs(plan.total_epochs, config.evaluations)
         views = self.build_views(len(rows))
         if views is not None:
-            views = views.to(context.device)
-
-        def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
-            places = batch.to(context.device, non_blocking=True)
-            gains = random_gains(1, waveforms, config.gain_db, random)
-            known = encoder.length_arguments(lengths[places])
-            features = encoder.features_at(waveforms, gains, *known)
-            if views is not None:
-                features = views(features, random)
-            return features, labels[places], *known
-
-        def loss(features: Tensor, classes: Tensor, *known: Tensor) -> Tensor:
-            with context.autocast():
-                scores = model(features, *known)
-            return F.cross_entropy(scores.float(), classes)
-
-        def scorer(clips: Clips) -> Tensor:
-            seconds = self.target.window_seconds
-            return class_log_probabilities(encoder, model.head, clips, seconds, context)
-
-        def after_epoch(epoch: int) -> dict[str, float]:
-            if epoch not in scored:
-                return {}
-            if on_epoch is not None:
-                on_epoch(epoch, scorer)
-            if held is None:
-                return {}
-            value, log_likelihood = rank(scorer(held.clips), held.labels, self.target.metric)
-            return {VALIDATION: value, "validation_loss": -log_likelihood}
-
+            views = views.to(self.context.device)
+        window = round(self.target.window_seconds * own.clips.rate)
+        plan = EpochPlan(
+            own.clips,
+            window,
+            config.batch_size,
+            config.epochs,
+            config.min_steps,
+            centered=not encoder.uses_lengths,
+        )
         optimizer = OptimizerConfig(
             name="adamw",
             learning_rate=rate,
@@ -280,15 +252,70 @@ class FineTuning:
             model,
             optimizer.build_groups(self._parameter_groups(model)),
             optimizer.learning_rate_factor,
-            inputs,
-            loss,
+            self._batch_inputs(own, window, views),
+            self._loss(model),
             cuda_graphable=encoder.cuda_graphable,
-            after_epoch=after_epoch,
+            after_epoch=self._evaluation(model, plan.total_epochs, held, on_epoch),
             extra_state={"views": views} if views is not None else {},
-        ).run(context)
+        ).run(self.context)
         head = model.head.folded() if isinstance(model.head, StandardizedHead) else model.head
         assert isinstance(head, nn.Linear)
         return head, curve
+
+    def _batch_inputs(
+        self, labeled: LabeledClips, window: int, views: nn.Module | None
+    ) -> Callable[[Tensor, Tensor, BatchRandom], tuple[Tensor, ...]]:
+        """Return a function from waveforms and rows of a batch to features at a random gain, classes, and lengths if used."""
+        device, encoder, gain_db = self.context.device, self.encoder, self.config.gain_db
+        labels = labeled.labels.to(device)
+        lengths = torch.from_numpy(labeled.clips.lengths).clamp(max=window).to(device)
+
+        def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
+            places = batch.to(device, non_blocking=True)
+            gains = random_gains(1, waveforms, gain_db, random)
+            known = encoder.length_arguments(lengths[places])
+            features = encoder.features_at(waveforms, gains, *known)
+            if views is not None:
+                features = views(features, random)
+            return features, labels[places], *known
+
+        return inputs
+
+    def _loss(self, model: Classifier) -> Callable[..., Tensor]:
+        """Return the cross-entropy of a batch."""
+
+        def loss(features: Tensor, classes: Tensor, *known: Tensor) -> Tensor:
+            with self.context.autocast():
+                scores = model(features, *known)
+            return F.cross_entropy(scores.float(), classes)
+
+        return loss
+
+    def _evaluation(
+        self,
+        model: Classifier,
+        epochs: int,
+        held: LabeledClips | None,
+        on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None,
+    ) -> Callable[[int], dict[str, float]]:
+        """Return a function from an epoch to the scores of held-out clips, empty for most epochs."""
+        evaluated = _evaluated_epochs(epochs, self.config.evaluations)
+
+        def scorer(clips: Clips) -> Tensor:
+            seconds = self.target.window_seconds
+            return class_log_probabilities(self.encoder, model.head, clips, seconds, self.context)
+
+        def after_epoch(epoch: int) -> dict[str, float]:
+            if epoch not in evaluated:
+                return {}
+            if on_epoch is not None:
+                on_epoch(epoch, scorer)
+            if held is None:
+                return {}
+            score, log_likelihood = rank(scorer(held.clips), held.labels, self.target.metric)
+            return {VALIDATION: score, "validation_loss": -log_likelihood}
+
+        return after_epoch
 
     def _initial_head(self, rows: NDArray[np.int64]) -> "nn.Linear | StandardizedHead":
         """Return the head before the first step of a training on some of the labeled clips."""
