@@ -1,1 +1,1 @@
-"""What every room rests on: errors, settings, paths, progress and seeds."""
+"""Errors, settings, paths, progress and seeds, which all other rooms use."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lape_bench.core.errors import UserError, did_you_mean
 
-DEEPEST, MOST_VALUES, LARGEST_INTEGER = 50, 1_000_000, 2**63 - 1  # of YAML that people write
+DEEPEST, MOST_VALUES, LARGEST_INTEGER = 50, 1_000_000, 2**63 - 1  # limits of a YAML file
 LONGEST_VALUE = 80  # characters of a value in an error
 
 
@@ -22,12 +22,14 @@ class Frozen(BaseModel):
 
 
 class Config(Frozen):
-    """One that people write: a nested mapping changes what it names, and the rest keeps its defaults."""
+    """A model that people write as YAML: a nested mapping changes the keys that it names, and the others keep their
+    defaults.
+    """
 
     @model_validator(mode="before")
     @classmethod
     def _change_nested_defaults(cls, values: Any) -> Any:
-        """Lay a nested mapping over its field's own default, which need not be that of the nested model."""
+        """Merge a nested mapping into its field's default, which may differ from the default of the nested model."""
         if not isinstance(values, Mapping):
             return values
         changed = dict(values)
@@ -43,20 +45,20 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads what `yaml.safe_load` does, but no mapping in which a key stands twice."""
+    """Reads YAML as `yaml.safe_load` does, but refuses a mapping with a repeated key."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; what `<<` brings in gives way to the mapping's own keys."""
+        """Return a mapping; its own keys override those that `<<` merges in."""
         own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = sorted({key for key in own if key != "<<" and own.count(key) > 1})
         if twice:
             raise yaml.constructor.ConstructorError(
-                None, None, f"'{twice[0]}' stands twice in one mapping", node.start_mark
+                None, None, f"'{twice[0]}' appears twice in one mapping", node.start_mark
             )
         return super().construct_mapping(node, deep)
 
 
-# Dates stay texts: no setting is a date, and YAML's own reader fails at one such as 2026-99-99.
+# Dates stay text: no setting is a date, and PyYAML fails on one such as 2026-99-99.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -67,8 +69,8 @@ def _load_yaml(text: str) -> Any:
     """Read YAML of reasonable size.
 
     Raises:
-        ValueError: it is not YAML, a value does not fit its tag, or it is too large, nested too deeply, or holds itself;
-            the message is one line.
+        ValueError: the text is not YAML, a value does not fit its tag, or it is too large, nested too deeply, or
+            contains itself; the message is one line.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -84,7 +86,7 @@ def _load_yaml(text: str) -> Any:
 
 
 def _check_size(value: Any) -> None:
-    """Raise a `ValueError` for what a few lines of YAML can stand for, by aliases and long numbers."""
+    """Raise a `ValueError` if the data is too large: aliases and long numbers expand a short file."""
     waiting, values = [(value, 0)], 0
     while waiting:
         value, depth = waiting.pop()
@@ -105,7 +107,8 @@ def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
     """Read one YAML mapping into `model`.
 
     Raises:
-        UserError: no such file, not YAML, or a key or value that `model` refuses, named by its path.
+        UserError: the file is missing or is not YAML, or `model` refuses a key or value, which the message names by its
+            path.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -119,7 +122,7 @@ def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
 
 
 def validate(values: Any, model: type[ConfigT], where: str) -> ConfigT:
-    """Check `values` against `model`; `where` names their origin in the error."""
+    """Check `values` against `model`; `where` says in the error where they come from."""
     if not isinstance(values, Mapping):
         raise UserError(
             f"{where} holds {type(values).__name__}, not a mapping of keys to values",
@@ -161,7 +164,7 @@ def apply_pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a nested mapping over another; a value replaces the one at its own path alone."""
+    """Merge a nested mapping into another; a value replaces only the one at the same path."""
     merged = dict(base)
     for key, value in changes.items():
         before = merged.get(key)
@@ -173,14 +176,14 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def changed_settings(values: Mapping[str, Any], model: type[Config], where: str) -> dict[str, Any]:
-    """Return those of `values` that change anything, each as `model` spells it.
+    """Return the settings that differ from the defaults, each in the spelling of `model`.
 
-    `[1e-1]` becomes `[0.1]`, and a default that was given by hand is left out.
+    `[1e-1]` becomes `[0.1]`, and a value that equals the default is left out.
 
     Args:
         values: settings that `model` accepts.
         model: the class of the settings.
-        where: the origin of `values`, for errors.
+        where: where `values` come from, for errors.
     """
     wanted = validate(values, model, where)
     dump, resolved = wanted.model_dump(mode="json"), _canonical(wanted)
@@ -197,14 +200,14 @@ def changed_settings(values: Mapping[str, Any], model: type[Config], where: str)
 def _resolves_to(resolved: str, values: Mapping[str, Any], model: type[Config]) -> bool:
     try:
         return _canonical(validate(values, model, "")) == resolved
-    except UserError:  # a setting is required, or depends on one that is left out
+    except UserError:  # a setting is required, or depends on one that was left out
         return False
 
 
 def _canonical(config: Config) -> str:
-    """Write resolved settings as text, the same for a default of 1 and a given 1.0 if the setting is a float."""
+    """Write resolved settings as text. If the setting is a float, 1 and 1.0 give the same text."""
     dump = config.model_dump(mode="json")
-    with suppress(ValidationError):  # the class may not read what it writes
+    with suppress(ValidationError):  # the class may not accept the values that it writes
         dump = type(config).model_validate(dump).model_dump(mode="json")
     return json.dumps(dump, sort_keys=True)
 
@@ -253,7 +256,7 @@ def describe(
 ) -> list[tuple[str, str, str]]:
     """List a model's settings as (dotted key, default, description), nested ones in place.
 
-    `defaults` replace the model's own, as those of a field do within another model.
+    `defaults` replace the model's own defaults, as the default of a field in another model does.
     """
     rows = []
     for name, field in model.model_fields.items():

@@ -1,7 +1,7 @@
 """A user's mistake, in one form: what is wrong, where, what is allowed, what to do next.
 
-The command line prints a `UserError` as one line and leaves with exit code 2. Everything else is a
-defect of ours and keeps its traceback.
+The command line prints a `UserError` as one line and exits with code 2. Every other exception is a defect of the
+harness and keeps its traceback.
 """
 
 import difflib
@@ -19,24 +19,24 @@ from pathlib import Path
 from lape_bench.core.printable import printable
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-FULL_BELOW = 2**15  # bytes left on a disk that has just refused some
+FULL_BELOW = 2**15  # free bytes below which a disk counts as full
 CANNOT_WRITE = {
     errno.EACCES,
     errno.EEXIST,
     errno.EISDIR,
     errno.ENAMETOOLONG,
-    errno.ENOENT,  # such as below /proc, where nothing can be made
+    errno.ENOENT,  # such as below /proc, where no file can be created
     errno.ENOTDIR,
     errno.EPERM,
     errno.EROFS,
 }
-# What a stranger's code may end in and ours goes on: it also leaves by sys.exit().
+# What a plug-in may raise without ending the harness; some plug-ins call sys.exit().
 FAILURES = (Exception, SystemExit)
 LONGEST_REASON = 200
-INSTALLED = {"site-packages", "dist-packages"}  # folders of what others wrote
+INSTALLED = {"site-packages", "dist-packages"}  # folders of installed packages
 OURS = "lape_bench"
 PYTHONS = Path(sysconfig.get_path("stdlib"))
-ELSEWHERE = "LAPE_BENCH_HOME for data, the command's --out, --file or --html for what it writes"
+ELSEWHERE = "set LAPE_BENCH_HOME for data, or --out, --file or --html for the output of the command"
 
 
 class UserError(Exception):
@@ -51,11 +51,11 @@ class UserError(Exception):
     def __init__(self, what: str, *, allowed: str = "", next_step: str = "") -> None:
         self.what, self.allowed, self.next_step = what, allowed, next_step
         message = "; ".join(part for part in (what, allowed, next_step) if part) + "."
-        # In one line: what a library said, or a name, may have several.
+        # One line: a name, or the message of a library, may have several.
         super().__init__(printable(re.sub(r"\s*[\r\n]\s*", " ", message)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Worker processes hand errors back by pickle, which would pass the whole message as `what`.
+        # Worker processes return errors by pickle, which would pass the whole message as `what`.
         return _rebuild, (type(self), self.what, self.allowed, self.next_step)
 
 
@@ -68,7 +68,9 @@ def _rebuild(kind: type[UserError], what: str, allowed: str, next_step: str) -> 
 
 
 def summarize_error(error: BaseException) -> str:
-    """Return a user's mistake as it is; for another error its type, the beginning of its message, and where it was raised."""
+    """Return the message of a `UserError`; for another error its type, the beginning of its message, and where it was
+    raised.
+    """
     if isinstance(error, UserError):
         return str(error)
     message = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" ...")
@@ -78,7 +80,7 @@ def summarize_error(error: BaseException) -> str:
 
 
 def _place_in_a_plug_in(error: BaseException) -> str:
-    """Return the last line that is neither ours nor Python's nor an installed package's; empty if there is none."""
+    """Return the last line of a traceback that is in a plug-in; empty if there is none."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = Path(frame.f_code.co_filename)
@@ -98,7 +100,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def unknown(
     kind: str, name: str, known: Iterable[str], next_step: str = "", where: str = ""
 ) -> UserError:
-    """Return the error for an unknown name; it lists the known ones, and the one that may have been meant."""
+    """Return the error for an unknown name; it lists the known names and suggests the nearest one."""
     known = sorted(known)
     hint = did_you_mean(name, known)
     return UserError(
@@ -111,7 +113,9 @@ def unknown(
 
 
 def _is_about(error: OSError, place: Path) -> bool:
-    """Tell whether a failure is one of a place, what lies in or beside it or above, and not of a file that is read meanwhile."""
+    """Return True if an error is about a place: a path in it, beside it or above it. Files that are only read do not
+    count.
+    """
     if not isinstance(error.filename, str | os.PathLike):
         return True
     named, place = Path(error.filename).absolute(), place.absolute()
@@ -119,7 +123,7 @@ def _is_about(error: OSError, place: Path) -> bool:
 
 
 def _is_of_full_disk(error: BaseException, place: Path) -> bool:
-    """Tell whether a failure comes of a full disk; torch's writer of files says so in no words."""
+    """Return True if the cause of an error is a full disk. The message of torch's file writer does not say so."""
     if isinstance(error, OSError):
         return error.errno in FULL_DISK
     if error.__context__ is not None and _is_of_full_disk(error.__context__, place):
@@ -130,7 +134,7 @@ def _is_of_full_disk(error: BaseException, place: Path) -> bool:
 
 @contextmanager
 def explain_write_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or a place that cannot be written into a `UserError` that names it."""
+    """Raise a `UserError` that names the place if the disk is full or the place cannot be written."""
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -1,6 +1,7 @@
-"""Checksums of the files in a folder, kept in the folder or elsewhere, and compared before the files are trusted.
+"""Checksums of the files in a folder, compared before the files are used.
 
-They tell damage: bits that flipped, a part that is gone, a file that somebody changed. They are no signature.
+They reveal damage: flipped bits, a missing part, an edited file. They are not a signature. They are stored in the
+folder or elsewhere.
 """
 
 import os
@@ -16,8 +17,8 @@ from lape_bench.core.errors import DamagedFile
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
 
 CHECKSUMS, COMPARED = ".checksums.json", ".compared.json"
-BLOCK = 2**20  # bytes that share a checksum
-SPOT_CHECKS = 4  # blocks of a file that is trusted because nothing has written to it
+BLOCK = 2**20  # bytes per checksum
+SPOT_CHECKS = 4  # blocks that are compared in a file that nobody has written to since the last full comparison
 
 
 class FileChecksums(NamedTuple):
@@ -31,7 +32,7 @@ class ChecksummingWriter:
     """Computes the checksums of a file while it is written.
 
     Args:
-        file: takes the bytes.
+        file: the file that is written.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -42,7 +43,7 @@ class ChecksummingWriter:
     def write(self, data: bytes | memoryview) -> int:
         """Write bytes."""
         if not memoryview(data).nbytes:
-            return 0  # which `cast` refuses
+            return 0  # `cast` refuses an empty view
         data = memoryview(data).cast("B")
         start = 0
         while start < len(data):
@@ -56,11 +57,11 @@ class ChecksummingWriter:
         return self._file.write(data)
 
     def tell(self) -> int:
-        """Return how many bytes were written."""
+        """Return the number of bytes written so far."""
         return self._bytes
 
     def checksums(self) -> FileChecksums:
-        """Return the checksums of what was written so far."""
+        """Return the checksums of the bytes written so far."""
         partial = [self._crc] if self._bytes % BLOCK else []
         return FileChecksums(self._bytes, self._blocks + partial)
 
@@ -72,8 +73,8 @@ def write_checksums(
 
     Args:
         folder: the folder.
-        known: checksums that were computed while a file was written, by its name.
-        to: the file that takes them; by default a hidden one in the folder.
+        known: checksums that were computed while files were written, by file name.
+        to: the file for the checksums; by default a hidden file in the folder.
     """
     known = known or {}
     write_sealed_json(
@@ -85,14 +86,14 @@ def write_checksums(
 def find_damage(
     folder: Path, remember: bool = False, threads: int = 1, checksums: Path | None = None
 ) -> str:
-    """Say which file of a folder is not as its checksums have it; empty if all are.
+    """Return a message that names the first damaged file of a folder; empty if every file matches its checksums.
 
     Args:
-        folder: a folder that `write_checksums` was called for.
-        remember: take a file as it is if nothing has written to it since it was last compared in full, but for a few
-            blocks, and remember the files that are compared in full now. Otherwise every file is compared in full.
-        threads: that compare files.
-        checksums: the file of the checksums, if it is not in the folder.
+        folder: a folder that has checksums, see `write_checksums`.
+        remember: if nobody has written to a file since it was last compared in full, compare only a few of its blocks,
+            and remember the files that are compared in full now. If False, every file is compared in full.
+        threads: number of threads that compare files.
+        checksums: the file with the checksums, if it is not in the folder.
     """
     checksums = checksums or folder / CHECKSUMS
     try:
@@ -114,7 +115,7 @@ def find_damage(
         except OSError as error:
             return f"{path} cannot be read ({error.strerror})"
 
-    if compared:  # a few blocks, which are faster read than threads are started
+    if compared:  # Reading a few blocks is faster than starting threads.
         problem = next(filter(None, map(damage, sorted(expected))), "")
     else:
         with ThreadPoolExecutor(threads) as pool:
@@ -125,8 +126,8 @@ def find_damage(
 
 
 def remember_compared(folder: Path, intact: bool) -> None:
-    """Note that the files of a folder fit their checksums as they are now, or forget it."""
-    with suppress(OSError):  # a cache that may only be read
+    """Remember that the files of a folder match their checksums now, or forget it."""
+    with suppress(OSError):  # a read-only cache
         if not intact:
             (folder / COMPARED).unlink(missing_ok=True)
             return
@@ -136,7 +137,7 @@ def remember_compared(folder: Path, intact: bool) -> None:
 
 
 def _names(folder: Path) -> set[str]:
-    """Return the relative paths of the files in a folder; hidden files at its top are left out."""
+    """Return the relative paths of the files in a folder, without hidden files at its top."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -157,7 +158,9 @@ def _read_compared(folder: Path) -> dict[str, list[int]]:
 
 
 def _version(path: Path) -> list[int]:
-    """Return what changes if anything writes to a file; nobody can set the time of the last change to its inode."""
+    """Return values that change whenever a file is written; the time of its last inode change cannot be set by
+    programs.
+    """
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
@@ -174,7 +177,7 @@ def _fits(path: Path, expected: FileChecksums, spots: bool) -> bool:
         return False
     numbers: Sequence[int] = range(len(expected.blocks))
     if spots and len(numbers) > SPOT_CHECKS:
-        # Not from a run's seed: in time every block is looked at.
+        # Not from the run's seed: over many runs every block is compared.
         numbers = random.SystemRandom().sample(numbers, SPOT_CHECKS)
     with path.open("rb") as file:
         for number in numbers:

@@ -1,6 +1,7 @@
 """The label budget of a cell: how many labels of the train split it may use, to train and to select.
 
-Written as one text: `100%`, `10%`, `5-shot`. With `+validation`, a fully labeled validation set may be selected on too.
+It is written as text: `100%`, `10%`, `5-shot`. With `+validation`, selection may also use a fully labeled validation
+set.
 """
 
 import re
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from lape_bench.core.errors import UserError, unknown
 
-ALLOWED = "a percentage such as 10%, or a number of clips a class such as 5-shot"
+ALLOWED = "a percentage such as 10%, or a number of clips per class such as 5-shot"
 VALIDATION = "+validation"
 LARGEST_SHOTS = 10**9
 PATTERN = r"\d+-shot(\+validation)?|[\d.e+-]+%(\+validation)?"  # of the text
@@ -25,9 +26,9 @@ class LabelBudget:
 
     Attributes:
         fraction: share of each class's train clips, in (0, 1]; 1 if `shots` counts.
-        shots: train clips a class; 0 if `fraction` counts.
-        validation: whether selection may also see all labels of a validation set. The official one if the task has it, else a
-            tenth of train, which is then not trained on.
+        shots: train clips per class; 0 if `fraction` counts.
+        validation: whether selection may also see all labels of a validation set: the official one, or if the task has
+            none, a tenth of train, which is then not trained on.
     """
 
     fraction: float = 1.0
@@ -35,7 +36,7 @@ class LabelBudget:
     validation: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a budget without labels."""
+        """Raise a `UserError` if the budget holds no labels."""
         if not 0 < self.fraction <= 1:
             raise UserError(
                 f"a label fraction is {self.fraction:g}", allowed="above 0, and at most 1"
@@ -48,7 +49,7 @@ class LabelBudget:
         """Read a budget as `str` writes it; `0.1` is `10%`.
 
         Raises:
-            UserError: it is no budget.
+            UserError: the text is not a budget.
         """
         plain = text.strip().removesuffix(VALIDATION)
         validation = plain != text.strip()
@@ -62,7 +63,7 @@ class LabelBudget:
                 share = 0.0
             if 0 < share <= 1:
                 return cls(fraction=share, validation=validation)
-        raise UserError(f"'{text}' is no label budget", allowed=ALLOWED)
+        raise UserError(f"'{text}' is not a label budget", allowed=ALLOWED)
 
     def __str__(self) -> str:
         """Return the one spelling of this budget."""
@@ -71,7 +72,7 @@ class LabelBudget:
 
     @property
     def is_all(self) -> bool:
-        """Whether all labels of the train split may be used, and no others."""
+        """Whether the budget is all labels of the train split and no others."""
         return self.fraction == 1 and not self.shots and not self.validation
 
     @property
@@ -85,13 +86,13 @@ class LabelBudget:
 
     @property
     def short_name(self) -> str:
-        """The budget in characters that every folder and address allows."""
+        """The budget in characters that folder names and URLs allow."""
         plain = f"{self.shots}-shot" if self.shots else f"{self.fraction:g}"
         return plain + "-validation" * self.validation
 
     @property
     def unit(self) -> str:
-        """What `amount` counts; budgets of one unit lie on one curve."""
+        """The unit of `amount`; budgets with the same unit are drawn on one curve."""
         plain = "labels a class" if self.shots else "labels (% of train)"
         return plain + (", selected on all validation labels" if self.validation else "")
 
@@ -102,7 +103,7 @@ class LabelBudget:
 
     @property
     def order(self) -> float:
-        """A key that sorts budgets: shots before fractions, few labels before many, each variant by itself."""
+        """A key that sorts budgets: shots before fractions, few labels before many, one variant after the other."""
         return self.amount + LARGEST_SHOTS * (not self.shots) + 4 * LARGEST_SHOTS * self.validation
 
     def count(self, size: int) -> int:
@@ -120,15 +121,16 @@ def label_budgets(
     shots: Sequence[int] = (),
     validation_labels: ValidationLabels = "budget",
 ) -> list[str]:
-    """Return the texts of budgets: of each number of shots, then of each fraction; all labels if none is given.
+    """Return budgets as text: one for each number of shots, then one for each fraction; all labels if none is given.
 
     Args:
         fractions: shares of the train labels, in (0, 1].
         shots: labels a class.
-        validation_labels: "budget": selection sees labels of the budget alone; "all": those of a validation set.
+        validation_labels: "budget": selection sees the labels of the budget only; "all": it also sees the labels of a
+            validation set.
 
     Raises:
-        UserError: one is out of range.
+        UserError: a number is out of range.
     """
     if validation_labels not in (allowed := get_args(ValidationLabels)):
         raise unknown("use of validation labels", validation_labels, allowed)

@@ -1,4 +1,6 @@
-"""Temporary files and folders are named after the process that makes them, so that what a killed one left is known."""
+"""Names for temporary files and folders that tell which process made them, so that leftovers of killed ones are
+found.
+"""
 
 import hashlib
 import os
@@ -10,15 +12,15 @@ TAG = re.compile(r"([0-9a-f]{8})-(\d+)-(\d+)-")
 
 
 def process_tag() -> str:
-    """Return a part of a name that stands for this process, such as "1f0c2a9b-4711-88123-"."""
+    """Return a name part that identifies this process, such as "1f0c2a9b-4711-88123-"."""
     pid = os.getpid()
     return f"{_kernel()}-{pid}-{_started(pid)}-"
 
 
 def is_left_over(name: str) -> bool:
-    """Tell whether a name holds the tag of a process of this machine that runs no more.
+    """Return True if a name holds the tag of a process of this machine that has ended.
 
-    Of processes on other machines and in other containers, which may share the folder, nothing is known.
+    Other machines and containers may share the folder; nothing is known about their processes.
     """
     match = TAG.search(name)
     if match is None or match[1] != _kernel():
@@ -28,7 +30,9 @@ def is_left_over(name: str) -> bool:
 
 
 def _kernel() -> str:
-    """Return a hash of the running kernel and of the set of processes that this one sees; zeros if it has no such name."""
+    """Return a hash that identifies the running kernel and the process namespace; zeros if the system has no such
+    names.
+    """
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii")
         processes = (PROC / "self/ns/pid").readlink()
@@ -38,7 +42,7 @@ def _kernel() -> str:
 
 
 def _started(pid: int) -> int:
-    """Return when a process started, in ticks since the machine did; 0 if it does not run."""
+    """Return when a process started, in ticks since boot; 0 if it is not running."""
     try:
         stat = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""A lock that processes hold one after the other."""
+"""A lock that one process holds at a time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
 
     Args:
         path: the lock's file, which stays.
-        on_wait: called when another process holds it.
+        on_wait: called if another process holds the lock.
 
     Raises:
         UserError: the file cannot be written.

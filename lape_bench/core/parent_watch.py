@@ -1,6 +1,6 @@
-"""A worker process ends when the process that started it has ended, however that ended.
+"""End a worker process when its parent process has ended, even if the parent was killed.
 
-A module of its own without slow imports, since a worker runs this first.
+This module has no slow imports, since a worker runs it first.
 """
 
 import os
@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 
 
 def end_with_parent() -> None:
-    """End this process as soon as its parent has ended, also if that was killed."""
+    """End this process as soon as its parent has ended, even if the parent was killed."""
     parent = parent_process()
     assert parent is not None, "multiprocessing started this process"
 

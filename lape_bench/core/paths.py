@@ -1,4 +1,4 @@
-"""Where the harness keeps data on this machine, and how it writes there without leaving halves."""
+"""Where the harness keeps data on this machine, and how it writes files and folders whole or not at all."""
 
 import glob
 import hashlib
@@ -21,27 +21,27 @@ FLUSHED_SINGLY = 16
 
 
 def home() -> Path:
-    """Return the cache folder: `LAPE_BENCH_HOME`, else the platform's own cache folder."""
+    """Return the cache folder: `LAPE_BENCH_HOME`, or if it is not set, the platform's cache folder."""
     chosen = os.environ.get("LAPE_BENCH_HOME")
     return Path(chosen).expanduser().absolute() if chosen else user_cache_path("lape_bench")
 
 
 def within_home(path: Path) -> Path:
-    """Return a path relative to the cache folder where it is inside, so that the cache may move."""
+    """Return a path relative to the cache folder if it is inside, so that the cache can be moved."""
     return path.relative_to(home()) if path.is_relative_to(home()) else path
 
 
 def manifest_path(reference: str) -> Path:
-    """Return where the manifest of a task, or of task@variant, is kept."""
+    """Return the path of the manifest of a task, or of task@variant."""
     return home() / "manifests" / f"{reference}.parquet"
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which becomes `path` when the block succeeds.
+    """Yield a temporary path, which is renamed to `path` if the block succeeds.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; nothing is left behind.
+        UserError: the disk is full or the folder cannot be written; no file is left behind.
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,11 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 class Staging:
-    """A temporary folder that takes its final name when its block ends; no name, and it is dropped.
+    """A temporary folder that gets its final name when the block ends, or is deleted if it has none.
 
     Attributes:
         path: the empty folder to fill.
-        name: set this to keep the folder: its name beside the other folders of its parent.
+        name: set this to keep the folder: its final name within the parent folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,10 +75,10 @@ class Staging:
 
 @contextmanager
 def staged_folder(parent: Path) -> Iterator[Staging]:
-    """Give a folder to fill that appears whole below `parent`, or not at all.
+    """Yield a folder to fill, which then appears below `parent` complete or not at all.
 
-    Where another process finished a folder of the same name first, theirs is kept and this one
-    dropped: folders made this way are named by their content.
+    Folders made this way are named by their content. If another process has finished a folder of the same name first,
+    that one is kept and this one is deleted.
     """
     with staged_folders(parent) as stage:
         yield stage()
@@ -86,7 +86,7 @@ def staged_folder(parent: Path) -> Iterator[Staging]:
 
 @contextmanager
 def staged_folders(parent: Path) -> Iterator[Callable[[], Staging]]:
-    """Give as many folders to fill as are asked for, from any thread; see `staged_folder`.
+    """Yield a function that makes folders to fill, from any thread; see `staged_folder`.
 
     They are flushed to the disk together when the block succeeds, and then appear one after the other.
     """
@@ -112,19 +112,19 @@ def staged_folders(parent: Path) -> Iterator[Callable[[], Staging]]:
 
 
 def part_folder(parent: Path) -> Path:
-    """Make a temporary folder, which is removed as a leftover if this process is killed."""
+    """Make a temporary folder. If this process is killed, a later one removes it as a leftover."""
     return Path(tempfile.mkdtemp(dir=parent, prefix=f"{PART}{process_tag()}"))
 
 
 def remove_leftovers() -> None:
-    """Remove what killed processes left half in the cache."""
+    """Remove unfinished files of killed processes from the cache."""
     for pattern in ("store", "data", "artifacts/*"):
         for parent in home().glob(pattern):
             _remove_abandoned(parent)
 
 
 def discard_folder(folder: Path) -> None:
-    """Remove a folder at once, so that nobody finds a part of it."""
+    """Remove a folder in one step, so that no process finds a part of it."""
     aside = part_folder(folder.parent)
     with suppress(OSError):  # another process was faster
         folder.rename(aside / folder.name)
@@ -132,13 +132,13 @@ def discard_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file or nothing."""
+    """Write a text file whole or not at all."""
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def digest(path: Path, kind: str) -> str:
-    """Return a file's checksum of some kind, such as md5, in hexadecimal digits."""
+    """Return a file's checksum of the given kind, such as md5, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
@@ -149,7 +149,7 @@ def sha256(path: Path) -> str:
 
 
 def require_exists(path: Path, what: str) -> Path:
-    """Return `path` made absolute, or say that `what` is not there."""
+    """Return `path` as an absolute path, or raise a `UserError` if it does not exist."""
     path = path.expanduser().absolute()
     if not path.exists():
         raise UserError(
@@ -169,7 +169,7 @@ def _appear(staging: Staging, parent: Path) -> None:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove what killed processes left half; one of another machine has written within a day if it still runs."""
+    """Remove unfinished files of killed processes. A file from another machine is removed once it is a day old."""
     for folder in parent.glob(f"{PART}*"):
         with suppress(OSError):  # another process may be removing it too
             if is_left_over(folder.name):
@@ -183,14 +183,14 @@ def _remove_abandoned(parent: Path) -> None:
 def _flush_all(folders: Iterable[Path]) -> None:
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     if len(files) > FLUSHED_SINGLY:
-        os.sync()  # an unpacked archive of thousands of clips: one by one it would take minutes
+        os.sync()  # An unpacked archive holds thousands of clips; flushing them one by one would take minutes.
     else:
         for path in files:
             _flush(path)
 
 
 def _flush(path: Path) -> None:
-    # Without this a rename can reach the disk before the bytes do, and a power cut leaves an empty file.
+    # Without this the rename can reach the disk before the bytes, and a power cut leaves an empty file.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

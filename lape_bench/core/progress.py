@@ -28,22 +28,22 @@ from rich.table import Column
 from rich.text import Text
 
 LINE_EVERY_SECONDS = 10.0
-# Of a bar, so that a line of 80 columns holds count, time left and speed too.
+# Width of a title, so that count, time left and speed fit into 80 columns too.
 TITLE_COLUMNS, BAR_COLUMNS = 26, 10
 MIB = 2**20
 
 
 class Stopped(Exception):
-    """Raised in a thread that counts or waits on after `Progress.stop`."""
+    """Raised in a thread that counts or waits after `Progress.stop`."""
 
 
 class Running:
     """One running task: its count, its speed, and notes such as the loss.
 
     Args:
-        progress: where it is shown.
+        progress: what shows the task.
         title: what runs.
-        total: how many units there are; none if unknown.
+        total: number of units; None if unknown.
         unit: what is counted.
     """
 
@@ -69,18 +69,18 @@ class Running:
         self.progress.changed(self)
 
     def note(self, **notes: str) -> None:
-        """Show values beside the count; a value replaces the one of the same name."""
+        """Show values beside the count. A value replaces the one of the same name."""
         self.notes |= notes
         self.progress.changed(self)
 
     @property
     def speed(self) -> float:
-        """Units a second since the start."""
+        """Units per second since the start."""
         return (self.done - self._resumed_from) / max(time.monotonic() - self.began, 1e-9)
 
     @property
     def count(self) -> str:
-        """What is done of the total, with its unit; bytes in MiB."""
+        """The count and the total with their unit; bytes in MiB."""
         numbers = [self.done] if self.total is None else [self.done, self.total]
         if self.unit == "bytes":
             return f"{'/'.join(map(_mebi, numbers))} MiB"
@@ -102,7 +102,7 @@ class Running:
         return ", ".join(parts)
 
     def due(self) -> bool:
-        """Tell whether it is time for another plain line."""
+        """Return True if it is time for another plain line."""
         now = time.monotonic()
         if now - self._shown < LINE_EVERY_SECONDS:
             return False
@@ -111,7 +111,7 @@ class Running:
 
 
 class Progress:
-    """Shows running tasks on standard error, so that standard output holds results alone.
+    """Shows running tasks on standard error, so that standard output holds only results.
 
     Args:
         quiet: show nothing.
@@ -132,21 +132,21 @@ class Progress:
 
     @property
     def stopped(self) -> bool:
-        """Whether what runs in other threads is to end."""
+        """Whether tasks in other threads should end."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """End what runs in other threads, at their next count or pause."""
+        """End tasks in other threads at their next count or pause."""
         self._stop.set()
 
     def pause(self, seconds: float) -> None:
-        """Wait, but no longer than until `stop`."""
+        """Wait, but end as soon as `stop` is called."""
         if self._stop.wait(seconds):
             raise Stopped
 
     @contextmanager
     def task(self, title: str, total: int | None, unit: str) -> Iterator[Running]:
-        """Show a task while the block runs; tasks may nest."""
+        """Show a task while the block runs. Tasks may nest."""
         running = Running(self, title, total, unit)
         if not self._live:
             yield running
@@ -195,12 +195,12 @@ class MessageHandler(logging.Handler):
         """See `logging.Handler`."""
         try:
             self.progress.print(self.format(record))
-        except Exception:  # a message that cannot be printed stops no run
+        except Exception:  # A message that cannot be printed must not stop a run.
             self.handleError(record)
 
 
 def show_messages(progress: Progress, verbose: bool = False) -> None:
-    """Print the log messages of lape_bench above the bars of `progress`; if it is quiet, only errors.
+    """Print the log messages of lape_bench above the bars of `progress`, or only errors if it is quiet.
 
     This is for programs, such as `bench`. A library's user configures `logging` instead. A handler that an earlier
     call attached is replaced.
@@ -225,7 +225,7 @@ def _mebi(size: float) -> str:
 
 
 def _shortened(title: str) -> str:
-    """Cut the middle out of a long title: what runs stands first, which of many last."""
+    """Cut the middle out of a long title. The beginning says what runs, and the end says which of many."""
     if len(title) <= TITLE_COLUMNS:
         return title
     last = (TITLE_COLUMNS - 1) // 2

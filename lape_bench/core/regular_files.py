@@ -1,4 +1,4 @@
-"""Files that others wrote, opened without following links, waiting at a FIFO or reading without end."""
+"""Open files that others wrote, without following links, waiting at a FIFO, or reading without end."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ def open_regular(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
 def read_regular(path: Path, most_bytes: int) -> bytes:
     """Read a regular file; see `open_regular`."""
     with open_regular(path, most_bytes) as file:
-        # Not most_bytes, since so much memory would be asked for at once.
+        # Not most_bytes: read() would allocate that much memory at once.
         content = file.read(os.fstat(file.fileno()).st_size + 1)
     if len(content) > most_bytes:  # it has grown since it was opened
         raise UserError(f"{path} has more than {most_bytes:,} bytes")

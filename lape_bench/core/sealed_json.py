@@ -1,4 +1,4 @@
-"""JSON files that carry the checksum of what they hold, so that damage is noticed when they are read."""
+"""JSON files with a checksum of their content, so that damage is noticed when they are read."""
 
 import hashlib
 import json
@@ -12,15 +12,15 @@ CONTENT, CHECKSUM = "content", "sha256"
 
 
 def write_sealed_json(path: Path, content: Any) -> None:
-    """Write plain data and its checksum, whole or not at all."""
+    """Write plain data and its checksum to a file, whole or not at all."""
     write_text(path, json.dumps({CONTENT: content, CHECKSUM: _checksum(content)}))
 
 
 def read_sealed_json(path: Path) -> Any:
-    """Return what `write_sealed_json` wrote.
+    """Return the data that `write_sealed_json` wrote.
 
     Raises:
-        DamagedFile: the file does not hold what was written.
+        DamagedFile: the checksum of the file does not match.
         OSError: the file is missing or cannot be read.
     """
     try:

@@ -1,7 +1,7 @@
-"""One run seed becomes named generators, and weight initialization is forked and seeded here alone.
+"""Named random generators, derived from the seed of a run. The global generators are seeded only here.
 
-A generator's stream is a function of the run's seed and its own name, not of who drew before it:
-the same labels are drawn whatever the system, and a resumed epoch draws what it would have drawn.
+A generator's stream depends on the run's seed and the generator's name, and not on earlier draws. So every system gets
+the same labels, and a resumed epoch draws the same numbers.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """Hash a run's seed and a generator's name to 63 bits."""
+    """Hash a run's seed and a generator's name to an integer of 63 bits."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -26,22 +26,22 @@ class Seeds:
 
     Args:
         seed: the run's seed, as given by the user.
-        scope: names that set this run's generators apart from others of the same seed.
+        scope: names that distinguish these generators from others with the same seed.
     """
 
     def __init__(self, seed: int, *scope: str | int) -> None:
         self.seed, self.scope = seed, scope
 
     def within(self, *names: str | int) -> "Seeds":
-        """Return the generators of one stage, apart from those of the others."""
+        """Return the generators of one stage, which are independent of those of other stages."""
         return Seeds(self.seed, *self.scope, *names)
 
     def numpy(self, *names: str | int) -> np.random.Generator:
-        """Return a new NumPy generator of this name, at the start of its stream."""
+        """Return a new NumPy generator of the given name, at the start of its stream."""
         return np.random.default_rng(derive_seed(self.seed, *self.scope, *names))
 
     def torch(self, *names: str | int) -> "torch.Generator":
-        """Return a new torch generator of this name on the CPU, at the start of its stream."""
+        """Return a new torch generator of the given name on the CPU, at the start of its stream."""
         import torch  # slow to import, and splits are drawn without it
 
         generator = torch.Generator()
@@ -50,9 +50,9 @@ class Seeds:
 
     @contextmanager
     def globally(self, *names: str | int) -> Iterator[None]:
-        """Seed torch's global generators for the block and restore them after it.
+        """Seed torch's global generators for the block, and restore them after it.
 
-        For what cannot be given a generator: initial weights and dropout.
+        Initial weights and dropout need this, since they cannot be given a generator.
         """
         import torch  # slow to import, and splits are drawn without it
 

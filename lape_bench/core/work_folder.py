@@ -1,4 +1,4 @@
-"""The folder for a run's checkpoints, which a killed run leaves to the next one."""
+"""The folder for a run's checkpoints, from which a killed run is resumed."""
 
 import logging
 import shutil
@@ -14,20 +14,20 @@ logger = logging.getLogger(__name__)
 
 
 def checkpoint_folder(work: Path, stamp: Mapping[str, Any]) -> int:
-    """Make a folder for a run's checkpoints, or keep that of a killed run.
+    """Make the folder for a run's checkpoints, or keep that of a killed run.
 
-    What was left there under another stamp (device, precision, threads, packages, state of the code) is
-    dropped: a run that went on from it could end with other bytes. So is what was left under a damaged stamp.
+    Checkpoints with another stamp (device, precision, threads, packages, state of the code) are deleted: a run resumed
+    from them could end with other bytes. Checkpoints with a damaged stamp are deleted too.
 
     Returns:
-        How often the run was taken up after a kill.
+        How often the run was resumed after a kill.
     """
     resumed = 0
     try:
         before = read_sealed_json(work / STAMP)
     except DamagedFile as error:
         logger.warning(f"starting again without earlier checkpoints: {error}")
-    except OSError:  # there is none, or it cannot be read
+    except OSError:  # the stamp is missing or cannot be read
         pass
     else:
         resumed = before["resumed"] + 1 if before["stamp"] == dict(stamp) else 0
@@ -40,7 +40,7 @@ def checkpoint_folder(work: Path, stamp: Mapping[str, Any]) -> int:
 
 
 def was_resumed(work: Path) -> bool:
-    """Tell whether the run of a work folder went on from what an earlier run left."""
+    """Return True if the run of a work folder was resumed from an earlier one."""
     try:
         return bool(read_sealed_json(work / STAMP)["resumed"])
     except (OSError, DamagedFile):
