@@ -1,7 +1,7 @@
-"""lape_bench: the benchmark harness for low-resource audio classification.
+"""lape_bench: a benchmark harness for audio classification with few labels.
 
-This module is the public API. Names are imported when they are first used, so that `import lape_bench` waits for neither
-torch nor pandas:
+This module is the public API. Names are imported when they are first used, so `import lape_bench` does not import torch
+or pandas:
 
     import lape_bench as lb
 
@@ -79,12 +79,14 @@ _PUBLIC = {
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted([*_HOMES, "__version__"])
 
-if not TYPE_CHECKING:  # or else a type checker would take any name for a public one
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name):
         """Import a public name when it is first used (PEP 562)."""
         if name == "__version__":
-            from importlib.metadata import version  # takes as long as the rest of this module
+            from importlib.metadata import (
+                version,
+            )  # importing it takes as long as the rest of this module
 
             value = version("lape_bench")
         elif name in _HOMES:

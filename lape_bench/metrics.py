@@ -1,4 +1,4 @@
-"""Score functions, known by their names."""
+"""Metrics by name."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,8 @@ Confusion = NDArray[np.int64]
 def confusion_matrix(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> Confusion:
-    """Count clips: entry (i, j) holds those of class i that were taken for class j.
+    """Count clips: entry (i, j) is the number of clips of class i that were predicted as class j, shape (classes,
+    classes).
 
     Args:
         labels: true class of each clip, shape (clips,), in [0, classes).
@@ -23,19 +24,21 @@ def confusion_matrix(
 
 
 def accuracy(confusion: Confusion) -> float:
-    """Share of clips whose class was found."""
+    """Share of clips whose class was predicted correctly, in [0, 1]."""
     return float(confusion.trace() / confusion.sum())
 
 
 def balanced_accuracy(confusion: Confusion) -> float:
-    """Mean recall over the classes that occur; a class without clips has no recall to count."""
+    """Mean recall over the classes that occur, in [0, 1]. Classes without clips do not count."""
     support = confusion.sum(axis=1)
     present = support > 0
     return float((confusion.diagonal()[present] / support[present]).mean())
 
 
 def macro_f1(confusion: Confusion) -> float:
-    """Mean F1 over the classes that occur or were predicted; 0 where precision or recall is."""
+    """Mean F1 over the classes that occur or were predicted, in [0, 1]. The F1 of a class is 0 if its precision or
+    recall is 0.
+    """
     both = confusion.sum(axis=0) + confusion.sum(axis=1)
     present = both > 0
     return float((2 * confusion.diagonal()[present] / both[present]).mean())
@@ -45,15 +48,15 @@ def macro_f1(confusion: Confusion) -> float:
 CLASS_METRICS: dict[str, Callable[[Confusion], float]] = {
     function.__name__: function for function in (accuracy, balanced_accuracy, macro_f1)
 }
-ROC_AUC = "roc_auc"  # of two classes, from scores
+ROC_AUC = "roc_auc"  # for two classes, from scores
 METRICS = (*CLASS_METRICS, ROC_AUC)
 
 
 def roc_auc(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Area under the ROC curve: how often a clip of class 1 scores higher than one of class 0.
 
-    Computed from ranks (Mann-Whitney U); a tie counts half. If only one class occurs there is no such pair, and the area
-    is 0.5, as for scores that tell nothing.
+    Computed from ranks (Mann-Whitney U); a tie counts half. If only one class occurs, the area is 0.5, as for random
+    scores.
 
     Args:
         log_probabilities: shape (clips, 2), unitless; a clip's score is their difference.
@@ -77,14 +80,15 @@ def roc_auc(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -
 
 
 def score(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Compute every metric of one set of predictions; the class of a clip is the first of its most likely ones.
+    """Compute every metric of a set of predictions. The predicted class is the most likely one, the first if several
+    are.
 
     Args:
         log_probabilities: shape (clips, classes), unitless.
         labels: true classes, shape (clips,).
 
     Returns:
-        Metric names to values; `ROC_AUC` is among them if there are two classes.
+        A value in [0, 1] for each metric name; `ROC_AUC` is included if there are two classes.
     """
     classes = log_probabilities.shape[1]
     scores = score_classes(log_probabilities.argmax(axis=1), labels, classes)

@@ -1,1 +1,1 @@
-"""How packages and files of others become tasks and systems."""
+"""Find tasks and systems in packages, files and classes."""

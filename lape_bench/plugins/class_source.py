@@ -1,8 +1,7 @@
-"""The source of a class that lies in no file of its own, such as one of a notebook or a script, as text to hash.
+"""The source of a class from a notebook or a script, as text to hash.
 
-It is the text of the class, and of what it uses from around it: bases, functions and other classes, constants, arrays,
-and modules that are not installed. Objects of other kinds are not seen, nor is what is looked up by a name that is put
-together when the code runs.
+The text covers the class and what it uses: base classes, functions, other classes, constants, arrays, and modules that
+are not installed. Other kinds of objects are not covered, and neither are names that are built at run time.
 """
 
 import __future__
@@ -28,11 +27,11 @@ PLAIN = (int, float, complex, str, bytes, bool, type(None), Path)
 
 
 class SourceNotFound(Exception):
-    """The source of a class or function is not known; the message names it."""
+    """The source of a class or function is not known. The message names the class or function."""
 
 
 def source_of(kind: type) -> str:
-    """Return the source of a class and of what it uses, the same in every process.
+    """Return the source of a class and of what it uses. The text is the same in every process.
 
     Raises:
         SourceNotFound: the code was made by `exec`, typed into a plain interpreter, or its file has changed since.
@@ -55,12 +54,12 @@ def source_of(kind: type) -> str:
                 texts[value.__name__] = _files(value)
         elif (described := _described(value)) is not None:
             texts[name] = described
-    # A notebook's cells have no names that last, and a class may move from one module to another.
+    # Cells of a notebook have no lasting names, and a class may move to another module.
     return "\n".join(f"{name}\n{texts[name]}" for name in sorted(texts))
 
 
 def _used_by(value: type | FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield what a class or a function refers to, by names that say where."""
+    """Yield the objects that a class or function refers to, each with a name that says where."""
     if isinstance(value, type):
         methods = _methods(value)
         yield from ((f"{value.__qualname__} base", base) for base in value.__bases__)
@@ -103,11 +102,11 @@ def _function(attribute: Any) -> FunctionType | None:
 def _text(value: type | FunctionType) -> str:
     """Return the text of a class or function, checked against the code that runs.
 
-    Not by `inspect.getsource` alone: it finds no class of a notebook, and after an edit it returns the new text of the
-    file, which is not what was imported.
+    `inspect.getsource` is not enough: it finds no class of a notebook, and after an edit it returns the new text of the
+    file instead of the imported one.
     """
     functions = [value] if isinstance(value, FunctionType) else _methods(value)
-    if not functions:  # bases and attributes say all
+    if not functions:  # base classes and attributes are enough
         return f"class {value.__qualname__}"
     code = functions[0].__code__
     lines = "".join(linecache.getlines(code.co_filename, functions[0].__globals__))
@@ -136,11 +135,11 @@ def _methods(kind: type) -> list[FunctionType]:
 
 
 def _compiled(tree: ast.Module, code: CodeType) -> set[CodeType]:
-    """Compile a file as Python does, whole, and as a notebook does, statement by statement.
+    """Compile a file as a whole, as Python does, and statement by statement, as a notebook does.
 
-    The two differ: Python 3.11 calls `nn.Linear` in another way if the same text imports `nn`.
+    The results differ: Python 3.11 compiles a call of `nn.Linear` differently if the same text imports `nn`.
     """
-    # A notebook's earlier cell may have imported it from __future__.
+    # An earlier cell of the notebook may have imported it from __future__.
     flags = code.co_flags & __future__.annotations.compiler_flag
     texts = [tree, *(ast.Module([statement], []) for statement in tree.body)]
     modules = (compile(text, code.co_filename, "exec", flags, dont_inherit=True) for text in texts)
@@ -161,7 +160,9 @@ def _codes_within(code: CodeType) -> Iterator[CodeType]:
 
 
 def _is_installed(module: str) -> bool:
-    """Tell whether a module is Python's, the harness's or installed, so that a version says what its code is."""
+    """Return True if a module belongs to Python, the harness or an installed package, so that a version identifies its
+    code.
+    """
     if module == "__main__":  # a notebook or a script
         return False
     top = module.partition(".")[0]
@@ -175,7 +176,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _files(module: ModuleType) -> str:
-    """Return the hashes of a module's file and of those that it imports from its folder."""
+    """Return the hashes of a module's file and of the files that it imports from its folder."""
     path = Path(module.__file__ or "")
     if not path.is_file():
         raise SourceNotFound(module.__name__)
@@ -184,7 +185,7 @@ def _files(module: ModuleType) -> str:
 
 
 def _described(value: Any) -> str | None:
-    """Return plain data or an array as text; None for other objects, which are not seen."""
+    """Return plain data or an array as text; None for other objects."""
     if isinstance(value, PLAIN):
         return repr(value)
     if isinstance(value, list | tuple):

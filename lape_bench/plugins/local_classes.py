@@ -1,7 +1,7 @@
-"""Classes that this process alone knows, such as one defined in a notebook or a script, as systems with a name.
+"""Classes that only this process knows, such as one from a notebook or a script, as named systems.
 
-What a run rests on is the class's source (`class_source`). If the source is not known, nothing that was computed for
-such a class before may be found again: two classes of one name could not be told apart.
+A run is identified by the source of the class (`class_source`). If the source is not known, earlier results of such a
+class are never reused, since two classes of the same name could not be distinguished.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ class LocalClass(NamedTuple):
 
     Attributes:
         kind: the class.
-        code: says in a line what its code is: name and SHA-256 of its source, or that it is not known.
+        code: identifies its code in one line: its name and the SHA-256 of its source, or that the source is not known.
         has_source: whether its source is known.
     """
 
@@ -26,11 +26,11 @@ class LocalClass(NamedTuple):
 
 
 _codes: dict[str, str] = {}
-"""What the code of each class is, by module and qualified name."""
+"""The line that identifies the code of each class, by module and qualified name."""
 
 
 def describe(kind: type) -> LocalClass:
-    """Find out what the code of a class is, and keep that for `class_code`."""
+    """Identify the code of a class, and remember the result for `class_code`."""
     name = kind.__name__
     try:
         digest = hashlib.sha256(source_of(kind).encode()).hexdigest()
@@ -43,10 +43,12 @@ def describe(kind: type) -> LocalClass:
 
 
 def class_code(kind: type) -> str | None:
-    """Say what the code of such a class is, or of a system that was made of one; None for other classes."""
+    """Return the line that identifies the code of such a class, or of a system made from one; None for other
+    classes.
+    """
     return _codes.get(_place(kind))
 
 
 def _place(kind: type) -> str:
-    # Not the class itself: the system that is made of an encoder is another class, at the same place.
+    # Not the class itself: the system made from an encoder is another class with the same module and name.
     return f"{kind.__module__}:{kind.__qualname__}"

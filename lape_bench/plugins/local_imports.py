@@ -1,7 +1,7 @@
-"""Which files a module's code comes from, beyond its own: what it imports from the folder that it lies in.
+"""Find the files that a module imports from its own folder.
 
-They are found by reading, without running anything; a name that is put together when the module runs is not seen. Of
-what Python finds elsewhere nothing is followed: of what is installed, a version says what its code is.
+The code is read and not run, so names that are built at run time are not found. Modules outside of the folder are not
+followed: the code of an installed package is identified by its version.
 """
 
 import ast
@@ -14,12 +14,13 @@ from lape_bench.core.errors import INSTALLED, OURS
 
 
 def imported_files(files: Iterable[Path], root: Path, path: Sequence[str]) -> list[Path]:
-    """Return the files that some files import from a folder, and those import in turn, sorted.
+    """Return the files of a folder that the given files import, directly or indirectly, sorted.
 
     Args:
-        files: Python files at any depth of the folder; they themselves are not returned.
+        files: Python files at any depth of the folder; they are not returned themselves.
         root: the folder.
-        path: where Python looks, as in `sys.path`; what it finds there, but not below the folder, hides what is there.
+        path: where Python looks, as in `sys.path`; a module found there, outside of the folder, hides one in the
+            folder.
     """
     if INSTALLED & set(root.parts):
         return []
@@ -42,7 +43,7 @@ def module_name(file: Path, root: Path) -> str:
 
 
 def _imported_names(file: Path, root: Path) -> Iterator[str]:
-    """Read the dotted names that a file asks for; one that cannot be read asks for none."""
+    """Return the dotted names that a file imports; none if the file cannot be read."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
@@ -54,12 +55,12 @@ def _imported_names(file: Path, root: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.level <= len(package):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join((*above, *filter(None, [node.module])))
-            # What is asked of a package may be a module of it.
+            # A name imported from a package may be one of its modules.
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _files(name: str, root: Path) -> Iterator[Path]:
-    """Return the files that run where a dotted name is imported: a module, and the packages around it."""
+    """Return the files that run if a dotted name is imported: the module and its parent packages."""
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:depth])
@@ -68,7 +69,9 @@ def _files(name: str, root: Path) -> Iterator[Path]:
 
 
 def _is_elsewhere(top: str, root: Path, path: Sequence[str]) -> bool:
-    """Tell whether Python finds a package elsewhere than in a folder; in its own checkout too, the harness is elsewhere."""
+    """Return True if Python finds a package outside of the folder. The harness always counts as outside, even in its
+    checkout.
+    """
     if top == OURS or top in sys.stdlib_module_names:
         return True
     spec = PathFinder.find_spec(top, path)

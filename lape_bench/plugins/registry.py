@@ -1,8 +1,8 @@
-"""Entry points become names; what a name stands for is loaded on first use.
+"""Names of tasks and systems, from entry points. A plug-in is loaded when it is first used.
 
-The project's own tasks and systems come through the same door as a stranger's package. Three more names are known: a
-class in a single file needs no package, `path/to/file.py:MyEncoder`; and what takes an argument is named with it,
-`hear:my_module`. A class of this process, such as one of a notebook, is known by its own name once it is registered.
+The project's own tasks and systems are found in the same way as those of other packages. Three more kinds of names are
+known: a class in a file, `path/to/file.py:MyEncoder`; a name with an argument, `hear:my_module`; and a class of this
+    process, such as one from a notebook, once it is registered.
 """
 
 import ast
@@ -21,11 +21,12 @@ from lape_bench.plugins.local_classes import LocalClass, describe
 
 @lru_cache
 def registered(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Return a group's entry points, looked for once a process: that opens a file of every installed package.
+    """Return the entry points of a group. They are searched once per process, since that opens a file of each installed
+    package.
 
     Args:
-        group: of entry points.
-        path: where packages are looked for, `sys.path`.
+        group: name of the entry-point group.
+        path: where packages are searched: `sys.path`.
     """
     return tuple(entry_points(group=group))
 
@@ -35,15 +36,17 @@ class Registry:
 
     Args:
         group: the entry-point group.
-        kind: what a name stands for, in messages.
+        kind: "task" or "system", for messages.
     """
 
     def __init__(self, group: str, kind: str) -> None:
         self.group, self.kind = group, kind
-        self._classes: dict[str, LocalClass] = {}  # of this process, the last one of each name
+        self._classes: dict[
+            str, LocalClass
+        ] = {}  # classes of this process; of each name, the last one
 
     def names(self) -> list[str]:
-        """Return every registered name, sorted; nothing is loaded."""
+        """Return every registered name, sorted, without loading any."""
         return sorted({point.name for point in self._points()})
 
     def entry(self, name: str) -> EntryPoint:
@@ -75,15 +78,15 @@ class Registry:
         return registered(self.group, tuple(sys.path))
 
     def is_file(self, name: str) -> bool:
-        """Tell whether a name stands for a class in a file."""
+        """Return True if a name is a class in a file."""
         file, _, class_name = name.rpartition(":")
         return file.endswith(".py") and bool(class_name)
 
     def register_class(self, kind: type) -> str:
-        """Let a class of this process be found by name, and return that name: its own, or that of its entry point.
+        """Register a class of this process, and return its name: the class name, or the name of its entry point.
 
         Raises:
-            UserError: a package registers another class by that name.
+            UserError: a package registers another class under that name.
         """
         place = f"{kind.__module__}:{kind.__qualname__}"
         for point in self._points():
@@ -95,43 +98,45 @@ class Registry:
                 next_step="rename the class",
             )
         known = self._classes.get(kind.__name__)
-        # Described again even if it is known: a constant that it uses may have changed.
+        # Identified again even if it is known: a constant that it uses may have changed.
         if known is None or known.kind is not kind or known.has_source:
             self._classes[kind.__name__] = describe(kind)
         return kind.__name__
 
     def is_class(self, name: str) -> bool:
-        """Tell whether a name stands for a class that only this process knows."""
+        """Return True if a name is a class that only this process knows."""
         return name in self._classes
 
     def has_source(self, name: str) -> bool:
-        """Tell whether the code that `name` stands for can be told from other code; not so for classes made by `exec`."""
+        """Return True if the code behind `name` can be identified. It cannot for classes made by `exec`."""
         local = self._classes.get(name)
         return local is None or local.has_source
 
     def provenance(self, name: str) -> dict[str, str]:
-        """Return what the code of `name` is, if no package's version says so: of a file, or of a class of this process."""
+        """Return what identifies the code of `name` if it is not in a package: the hash of a file, or of a class of
+        this process.
+        """
         if self.is_class(name):
             return {"source": self.origin(name)}
         return {"file": self.origin(name)} if self.is_file(name) else {}
 
     def argument(self, name: str) -> str:
-        """Return what stands behind the colon of `KIND:ARGUMENT`, or an empty string."""
+        """Return the part after the colon of `KIND:ARGUMENT`, or an empty string."""
         return "" if self.is_file(name) else name.partition(":")[2]
 
     def load(self, name: str, accept: Callable[[Any], bool], expected: str) -> Any:
-        """Import what `name` stands for.
+        """Import the object behind `name`.
 
-        A class with a method `from_argument` is one for each argument: `name` gives it, and `from_argument(argument)` is what it stands for.
+        If a class has a method `from_argument`, `name` holds the argument, and the object is `from_argument(argument)`.
 
         Args:
-            name: a registered name, that with its argument, or a class in a file.
-            accept: tells whether the imported object can be what the name promises.
-            expected: says in words what `accept` wants.
+            name: a registered name, with its argument if it takes one, or a class in a file.
+            accept: returns True if the imported object is of the right kind.
+            expected: describes the right kind in words.
 
         Raises:
-            UserError: the name is unknown, its module fails to import, the object is of another kind, or an
-                argument is missing or not asked for.
+            UserError: the name is unknown, its module cannot be imported, the object is of the wrong kind, or an
+                argument is missing or not expected.
         """
         local = self._classes.get(name)
         if local is not None or self.is_file(name):
@@ -148,15 +153,17 @@ class Registry:
         return self._with_argument(loaded, name)
 
     def load_kind(self, name: str) -> Any:
-        """Import what a package registers for `name`; its argument, if it has one, is not looked at.
+        """Import the object that a package registers for `name`, and ignore its argument.
 
         Raises:
-            UserError: the name is unknown, or its module fails to import.
+            UserError: the name is unknown, or its module cannot be imported.
         """
         point = self.entry(name)
         try:
             return point.load()
-        except FAILURES as error:  # however it fails, it is named and ours goes on
+        except (
+            FAILURES
+        ) as error:  # a plug-in may fail in any way; it is named, and the harness continues
             raise UserError(
                 f"the {self.kind} '{name}' of {_origin(point)} cannot be loaded: {point.value} raised "
                 f"{summarize_error(error)}",
@@ -170,11 +177,11 @@ class Registry:
         plain = name.partition(":")[0]
         if argument:
             raise UserError(
-                f"the {self.kind} '{plain}' takes no argument, and is given '{argument}'",
+                f"the {self.kind} '{plain}' takes no argument, but is given '{argument}'",
                 next_step=f"name it '{plain}'",
             )
         raise UserError(
-            f"the {self.kind} '{plain}' stands for many, and none is named",
+            f"the {self.kind} '{plain}' needs an argument",
             allowed=self.summary(plain).rstrip("."),
         )
 
@@ -185,7 +192,7 @@ class Registry:
         point = self.entry(name)
         try:
             spec = importlib.util.find_spec(point.module)
-        except FAILURES:  # it is gone, or fails to import: the listing goes on
+        except FAILURES:  # it is gone or cannot be imported: the listing continues
             return None
         return Path(spec.origin) if spec and spec.origin else None
 
@@ -193,12 +200,12 @@ class Registry:
         """Return the file `<name>.yaml` beside the module that `name` points to.
 
         Raises:
-            UserError: it is not there; `what` says what it would hold.
+            UserError: the file does not exist; `what` describes it in the message.
         """
         module = self.source(name)
         if module is None:
             raise UserError(
-                f"the {self.kind} '{name}' of {self.origin(name)} lies in a module that is not there, "
+                f"the {self.kind} '{name}' of {self.origin(name)} is in a module that does not exist, "
                 f"{self.entry(name).module}",
                 next_step=f"fix its entry point, or uninstall {self.origin(name)}",
             )
@@ -206,12 +213,12 @@ class Registry:
         if not path.is_file():
             raise UserError(
                 f"the {self.kind} '{name}' of {self.origin(name)} has no {what}",
-                allowed=f"a {what} stands beside its module, as {path}",
+                allowed=f"a {what} belongs beside its module, as {path}",
             )
         return path
 
     def origin(self, name: str) -> str:
-        """Return the package that registers `name`, with its version, or a file and what it imports beside it, or a class, by SHA-256."""
+        """Return where `name` comes from: a package with its version, or a file or class with its SHA-256."""
         local = self._classes.get(name)
         if local is not None:
             return local.code
@@ -220,7 +227,7 @@ class Registry:
         return _origin(self.entry(name))
 
     def summary(self, name: str) -> str:
-        """Return the first line of the docstring of `name`'s module, read without importing it."""
+        """Return the first line of the docstring of `name`'s module without importing the module."""
         path = self.source(name)
         if path is None or path.suffix != ".py":
             module = self.entry(name).value.partition(":")[0]

@@ -1,6 +1,6 @@
-"""A package for a system of one's own, written from a template.
+"""Write a package for a new system from a template.
 
-The template in `templates/system` is itself a package that works and is linted; only its name is replaced.
+The template in `templates/system` is a working package that is linted. Only its name is replaced.
 """
 
 import importlib.util
@@ -15,8 +15,8 @@ from lape_bench.plugins.registry import SYSTEMS
 
 TEMPLATE = Path(__file__).with_name("templates") / "system"
 NAME, MODULE = "my-encoder", "my_encoder"  # of the template
-KINDS = (".toml", ".md", ".py")  # others are caches that tools leave there
-LONGEST_NAME = 40  # longer ones would break the layout of the lines that hold them
+KINDS = (".toml", ".md", ".py")  # other files are caches of tools
+LONGEST_NAME = 40  # longer names would make lines too long
 IS_NAME = re.compile("[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
@@ -24,21 +24,21 @@ def new_system(name: str, out: Path) -> Path:
     """Write a package with a system, its settings, its test and its entry point.
 
     Args:
-        name: of the system and of the package; its module has underscores for hyphens.
+        name: name of the system and of the package; the module has underscores instead of hyphens.
         out: the folder to write it to.
 
     Returns:
         The package's folder.
 
     Raises:
-        UserError: the name cannot name a package, or is taken, or the folder is there already.
+        UserError: the name is not valid for a package or is taken, or the folder exists.
     """
     module = name.replace("-", "_")
     _refuse_name(name, module)
     folder = out / name
     if folder.exists() or folder.is_symlink():
         raise UserError(
-            f"{folder} is there already",
+            f"{folder} already exists",
             next_step="choose another name, or another place with --out",
         )
     with staged_folder(out) as staging:
@@ -55,7 +55,7 @@ def _renamed(text: str, names: dict[str, str]) -> str:
 
 
 def template() -> dict[str, str]:
-    """Return the template's files by their path in it."""
+    """Return the files of the template by their path in it."""
     paths = (path for kind in KINDS for path in sorted(TEMPLATE.rglob(f"*{kind}")))
     return {
         path.relative_to(TEMPLATE).as_posix(): path.read_text(encoding="utf-8") for path in paths
@@ -65,21 +65,21 @@ def template() -> dict[str, str]:
 def _refuse_name(name: str, module: str) -> None:
     if not IS_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UserError(
-            f"'{name}' is not a name for a package",
-            allowed=f"small letters, digits and hyphens, a letter first, at most {LONGEST_NAME}: my-encoder",
+            f"'{name}' is not a valid name for a package",
+            allowed=f"lowercase letters, digits and hyphens, a letter first, at most {LONGEST_NAME} characters, such as my-encoder",
         )
     alike = [
         known for known in SYSTEMS.names() if known.replace("_", "-") == name.replace("_", "-")
     ]
     if alike:
         raise UserError(
-            f"there is a system '{alike[0]}' already",
+            f"there is already a system '{alike[0]}'",
             next_step="choose another name; 'bench systems' lists them",
         )
     taken = "keyword" if keyword.iskeyword(module) else "module"
     if taken == "keyword" or module in sys.stdlib_module_names or _is_installed(module):
         raise UserError(
-            f"'{name}' cannot be the package's name: Python has a {taken} '{module}' already",
+            f"'{name}' cannot be the package's name: Python already has a {taken} '{module}'",
             next_step="choose another name",
         )
 
@@ -88,4 +88,4 @@ def _is_installed(module: str) -> bool:
     spec = importlib.util.find_spec(module)
     return (
         spec is not None and spec.origin is not None
-    )  # without one it is a folder that is not a package
+    )  # a folder without __init__.py is not a package here

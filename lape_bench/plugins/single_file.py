@@ -1,7 +1,7 @@
-"""Plug-ins of a single file, `path/to/file.py:Class`: imported under a name of their own, and what lies beside them with it.
+"""Plug-ins in a single file, `path/to/file.py:Class`, and the modules that they import from beside it.
 
-What a run rests on is the file, and the files that it imports from its folder. A process has one module of a name: where
-two plug-ins have files of one name beside them, or such a file changes, the second is refused, not mistaken for the first.
+A run is identified by the file and the files that it imports from its folder. A process has one module of each name. If
+two plug-ins have files of the same name beside them, or such a file changes, the second is refused.
 """
 
 import hashlib
@@ -17,24 +17,26 @@ from lape_bench.plugins import local_classes
 from lape_bench.plugins.local_imports import imported_files, module_name
 
 _folders: list[str] = []
-"""Of plug-ins' files, in the order in which Python looks there: after everything else, the last loaded first."""
+"""Folders of plug-in files, in the order in which Python searches them: after all others, the last loaded first."""
 _imported_as: dict[Path, str] = {}
-"""The SHA-256 of each file beside a plug-in, when this process imported it."""
+"""The SHA-256 of each file beside a plug-in at the time this process imported it."""
 _codes: dict[str, str] = {}
-"""Of the module that a plug-in's file, or one beside it, is: what its code is, as `describe_code` says it."""
+"""The text that identifies the code of each plug-in module, as returned by `describe_code`."""
 
 
 class _Uncompiled(SourceFileLoader):
-    """Reads a file as it is: what Python keeps compiled passes for new if the second and the length are the same."""
+    """Loads the source and not Python's compiled copy, which counts as new if the time in seconds and the length
+    match.
+    """
 
     def path_stats(self, path: Any) -> Any:
-        """Say that nothing is known to compare a compiled file with, so that none is read or written."""
+        """Raise an `OSError`, so that Python neither reads nor writes a compiled file."""
         raise OSError
 
 
 def plugin_file(name: str) -> Path:
     """Return the file of `path/to/file.py:Class`."""
-    # Resolved, so that one file has one spelling, and its folder is that of `python FILE`.
+    # Resolved, so that each file has one spelling, and its folder is the one that `python FILE` would use.
     path = require_exists(Path(name.rpartition(":")[0]), "the plug-in file").resolve()
     if not path.is_file():
         raise UserError(f"{path} is not a file", next_step="give a Python file with a class in it")
@@ -42,10 +44,10 @@ def plugin_file(name: str) -> Path:
 
 
 def describe_code(name: str) -> str:
-    """Return name and SHA-256 of a plug-in's file, and of those that it imports from its folder.
+    """Return name and SHA-256 of a plug-in's file and of the files that it imports from its folder.
 
     Raises:
-        UserError: one of the latter is not what this process has imported under its name.
+        UserError: this process has imported another module, or another state of the file, under one of these names.
     """
     path = plugin_file(name)
     beside = _beside(path)
@@ -56,7 +58,7 @@ def describe_code(name: str) -> str:
         loaded = Path(getattr(module, "__file__", None) or "")
         if loaded.resolve() != file.resolve():
             raise UserError(
-                f"{path} imports {file}, and another module of that name is loaded: {loaded}",
+                f"{path} imports {file}, but another module of that name is loaded: {loaded}",
                 next_step="rename one of them, or run the systems one after the other",
             )
         if _imported_as.setdefault(file, sha256(file)) != sha256(file):
@@ -67,10 +69,10 @@ def describe_code(name: str) -> str:
 
 
 def class_code(kind: type) -> list[str]:
-    """Return the code of a class of this process, and of those files of plug-ins that it or a base is written in.
+    """Return the text that identifies a class of this process and the plug-in files in which it and its bases are
+    written.
 
-    What is computed by a class and kept is kept by this too: a class that a plug-in imports from beside it has a
-    module's plain name, which stays when the code changes.
+    The keys of artifacts hold this text: the name of a module beside a plug-in stays the same when its code changes.
     """
     modules = {base.__module__ for base in kind.__mro__}
     of_files = {_codes[module] for module in modules if module in _codes}
@@ -78,10 +80,10 @@ def class_code(kind: type) -> list[str]:
 
 
 def load(name: str) -> Any:
-    """Import a file as a module of its own, named by its place and code, and return what the name asks of it.
+    """Import a file as a module named by its path and code, and return the class that the name asks for.
 
     Raises:
-        UserError: the file is missing, fails, or has no such class.
+        UserError: the file is missing, cannot be imported, or has no such class.
     """
     path, class_name = plugin_file(name), name.rpartition(":")[2]
     _look_beside(path)
@@ -98,7 +100,7 @@ def load(name: str) -> Any:
             _imported_as[file] = sha256(file)
             _codes[module_name(file, path.parent)] = _describe([file, *beside])
         _codes[unique] = describe_code(name)
-        sys.modules[unique] = module  # before it runs: dataclasses and pydantic look there
+        sys.modules[unique] = module  # before it runs, since dataclasses and pydantic look there
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
@@ -120,13 +122,13 @@ def _describe(files: list[Path]) -> str:
 
 
 def _beside(path: Path) -> list[Path]:
-    """Return the files that a plug-in's file imports from its folder."""
+    """Return the files that a plug-in file imports from its folder."""
     others = {folder for folder in _folders if folder != str(path.parent)}
     return imported_files([path], path.parent, [entry for entry in sys.path if entry not in others])
 
 
 def _look_beside(path: Path) -> None:
-    """Have Python look for modules in the folder of a plug-in's file too, as by `python FILE`, but last."""
+    """Let Python look for modules in the folder of a plug-in file too, as `python FILE` does, but last."""
     folder = str(path.parent)
     if folder in sys.path and folder not in _folders:
         return

@@ -22,14 +22,14 @@ from lape_bench.records.record import PREDICTIONS, RunRecord
 
 CLIP, LABEL, PREDICTED, SCORES = "clip_id", "label", "predicted", "log_probabilities"
 GROUP, FOLD = "group", "fold"
-MAY_LACK = {GROUP, FOLD}  # columns with gaps
+MAY_LACK = {GROUP, FOLD}  # columns that may be null
 CLASS_COLUMNS = [LABEL, PREDICTED]  # class names, dictionary-encoded
 TEXT_COLUMNS = [CLIP, GROUP]
-# A few hundred kilobytes can stand for billions of values, so sizes are checked before anything is unpacked.
-MOST_BYTES = 2**30  # of the file
+# A compressed file of a few hundred kilobytes can hold billions of values, so sizes are checked before unpacking.
+MOST_BYTES = 2**30  # size of the file
 MOST_CLIPS, MOST_CLASSES = 10**7, 2**13
-MOST_SCORES = 2**28  # clips times classes
-MOST_TEXT_BYTES = 2**30  # of all clips' IDs, or of all their groups
+MOST_SCORES = 2**28  # clips x classes
+MOST_TEXT_BYTES = 2**30  # size of the IDs of all clips, or of their groups
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class PredictedClasses:
     Attributes:
         clip_ids: strings, shape (clips,).
         labels: true classes, shape (clips,).
-        predicted: predicted classes, same shape; of equally likely ones, the first.
+        predicted: predicted classes, same shape; the first of equally likely ones.
         classes: names of the classes.
     """
 
@@ -49,9 +49,9 @@ class PredictedClasses:
     classes: tuple[str, ...]
 
     def digest(self) -> str:
-        """Hash the clips' IDs and true classes: the same hash, the same test set."""
+        """Hash the clips' IDs and true classes. Two test sets are the same if their hashes are."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
-        # Arrow's own buffers (ends of the strings, and the concatenated text): a report hashes thousands of test sets.
+        # Hash Arrow's buffers (offsets and text) directly: a report hashes thousands of test sets.
         ids = self.clip_ids.combine_chunks()
         _, edges, text = ids.buffers()
         ends = np.frombuffer(edges, np.int32)[ids.offset : ids.offset + len(ids) + 1]
@@ -67,8 +67,8 @@ class Predictions(PredictedClasses):
 
     Attributes:
         log_probabilities: shape (clips, classes).
-        groups: what each clip was recorded from, such as the speaker, strings or null, shape (clips,); None in files that were
-            written before predictions named it.
+        groups: group of each clip, such as its speaker, strings or null, shape (clips,); None in files of releases that
+            stored no groups.
         folds: the fold of each clip, from 1, or null, shape (clips,); None as for `groups`.
     """
 
@@ -112,7 +112,7 @@ def write_predictions(
         metadata={"classes": json.dumps(classes)},
     )
     with new_file(folder / PREDICTIONS) as temporary:
-        # Hardly two scores are equal, so a dictionary would only cost time and space.
+        # Hardly any two scores are equal, so a dictionary would only cost time and space.
         pq.write_table(table, temporary, use_dictionary=CLASS_COLUMNS)
     return sha256(folder / PREDICTIONS)
 
@@ -121,7 +121,8 @@ def read_predictions(folder: Path, record: RunRecord) -> Predictions:
     """Read the predictions of a finished cell.
 
     Raises:
-        UserError: the file is missing, damaged, not the one the record names, or not as a run writes it.
+        UserError: the file is missing or damaged, is not the one that the record names, or does not have the form that
+            a run writes.
     """
     path = folder / PREDICTIONS
     with _readable(path):
@@ -141,7 +142,7 @@ def read_predictions(folder: Path, record: RunRecord) -> Predictions:
 
 
 def read_predicted_classes(folder: Path, record: RunRecord) -> PredictedClasses:
-    """Read the predictions of a finished cell without the scores, which take most of the time.
+    """Read the predictions of a finished cell without the scores, which take the longest to read.
 
     Raises:
         UserError: as for `read_predictions`.
@@ -176,12 +177,12 @@ def _readable(path: Path) -> Iterator[None]:
 def _read(
     path: Path, record: RunRecord, columns: Sequence[str] | None = None
 ) -> tuple[pa.Table, tuple[str, ...]]:
-    """Read some or all columns and the class names; refuse a table that `write_predictions` cannot have written."""
+    """Read some or all columns and the class names, and refuse a table that `write_predictions` cannot have written."""
     content = read_regular(path, MOST_BYTES)
     if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
         raise UserError(f"{path} is not the file its record names (its SHA-256 differs)")
-    # ParquetFile, since pq.read_table opens a data set: four times as slow, and a report reads thousands.
-    # Texts stay in a dictionary if they are in one, since one long text may stand there for millions.
+    # ParquetFile and not pq.read_table, which opens a data set and takes four times as long; a report reads thousands
+    # of files. Dictionary-encoded text stays encoded, since one long string may be repeated millions of times..
     metadata = pq.read_metadata(pa.BufferReader(content))
     encoded = _dictionary_columns(metadata)
     for name in encoded:
@@ -207,7 +208,7 @@ def _read(
 
 
 def _class_names(file: pq.ParquetFile) -> tuple[str, ...]:
-    # Not json.loads, which ends in a RecursionError if lists are nested deeply.
+    # Not json.loads, which raises a RecursionError for deeply nested lists.
     names = from_json(file.schema_arrow.metadata[b"classes"])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
@@ -217,8 +218,8 @@ def _class_names(file: pq.ParquetFile) -> tuple[str, ...]:
 
 
 def _too_large(metadata: pq.FileMetaData, classes: int) -> str:
-    """Say which limit a file would exceed when it is unpacked; empty if none."""
-    # The sum over row groups is what is unpacked.
+    """Return a message that says which limit the unpacked file would exceed; empty if none."""
+    # All row groups together are unpacked.
     clips = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
     clips = max(clips, metadata.num_rows)
     if clips > MOST_CLIPS:
@@ -231,7 +232,7 @@ def _too_large(metadata: pq.FileMetaData, classes: int) -> str:
 
 
 def _dictionary_columns(metadata: pq.FileMetaData) -> list[str]:
-    """Return the columns of texts that are in a dictionary in the file."""
+    """Return the text columns that are dictionary-encoded in the file."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     columns = (group.column(number) for group in groups for number in range(group.num_columns))
     encoded = {c.path_in_schema for c in columns if any("DICT" in each for each in c.encodings)}
@@ -239,7 +240,7 @@ def _dictionary_columns(metadata: pq.FileMetaData) -> list[str]:
 
 
 def _unpacked(table: pa.Table, name: str) -> pa.Table:
-    """Unpack a column of texts, unless they would take too much memory."""
+    """Unpack a column of text, unless it would take too much memory."""
     size = 0
     for chunk in table[name].chunks:
         lengths = pc.binary_length(chunk.dictionary).to_numpy(zero_copy_only=False)

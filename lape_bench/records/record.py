@@ -1,7 +1,7 @@
 """Cells and their records: what was run, the result, and everything needed to recompute it.
 
 A cell's folder holds `record.json` and `predictions.parquet` (`predictions.py`). Each file is written whole or not at
-all, the record last.
+all, and the record is written last.
 """
 
 import hashlib
@@ -22,29 +22,29 @@ from lape_bench.core.printable import is_printable, printable
 from lape_bench.core.regular_files import read_regular
 
 SCHEMA_VERSION = 1
-MOST_BYTES = 2**24  # of a record
-LONGEST_NAME = 120  # characters of a folder's name; a system's argument may be a long path
+MOST_BYTES = 2**24  # size of a record
+LONGEST_NAME = 120  # characters of a folder name; the argument of a system may be a long path
 PROTOCOL_VERSION = 2  # raised whenever the protocol changes in a way that could change a score
 RECORD, PREDICTIONS, ERROR = "record.json", "predictions.parquet", "error.txt"
 MODEL = "model"  # a folder, if the model is kept
-WORK, LOCK = "work", ".lock"  # needed beside them only while a cell runs
+WORK, LOCK = "work", ".lock"  # files that are needed only while a cell runs
 SEAL = (
-    b',\n  "seal": '  # begins the last line of a record; the SHA-256 of the text before it follows
+    b',\n  "seal": '  # starts the last line of a record; the SHA-256 of the text before it follows
 )
 
 
-# Bounds that no run reaches, so that a table of records cannot overflow.
+# Limits that no run reaches, so that a table of records cannot overflow.
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-# What control characters look like in JSON; it also matches a few harmless texts.
+# Escaped control characters in JSON; this also matches some harmless text.
 UNSAFE_BYTES = re.compile(rb"\\[bfru]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e-\xae]|\xe2\x81[\xa6-\xa9]")
 ProtocolName = Literal["finetune", "linear", "mlp", "knn"]
 
 
 class Cell(Frozen):
-    """One run: a system on a task, by a protocol, with a label budget, seed and fold."""
+    """One run: a system on a task, with a protocol, label budget, seed and fold."""
 
     system: str = Field(description="a registered name, KIND:ARGUMENT, or file.py:Class")
     settings: dict[str, Any] = Field(
@@ -58,18 +58,18 @@ class Cell(Frozen):
 
     @property
     def budget(self) -> LabelBudget:
-        """How many labels it may use."""
+        """The label budget."""
         return LabelBudget.parse(self.labels)
 
     @property
     def system_name(self) -> str:
-        """The system; of a file, its name without the folders."""
+        """The name of the system; for a system in a file, without the folders."""
         path, colon, kind = self.system.rpartition(":")
         return f"{Path(path).name}{colon}{kind}" if path.endswith(".py") else self.system
 
     @property
     def title(self) -> str:
-        """The cell in one line."""
+        """The cell in one line, for people."""
         fold = f", fold {self.fold}" if self.fold else ""
         part = "" if self.budget.is_all else f", {self.budget.description}"
         return f"{self.system_name} on {self.task} ({self.protocol}{part}, seed {self.seed}{fold})"
@@ -80,7 +80,7 @@ class ParameterCounts(Frozen):
 
     Attributes:
         encoder: the encoder alone.
-        inference: encoder and classifier, as scoring needs them.
+        inference: encoder and classifier, as used to score clips.
         training: the largest count of any training stage.
     """
 
@@ -94,9 +94,9 @@ class StageCost(Frozen):
 
     Attributes:
         name: the stage.
-        seconds: wall-clock time; if the run was resumed, the time since then.
-        peak_memory_mib: peak memory while it ran: resident memory of the process on a CPU, allocated device
-            memory elsewhere; 0 if the operating system does not report it.
+        seconds: wall-clock time; in a resumed run, the time since it was resumed.
+        peak_memory_mib: peak memory during the stage: resident memory of the process on a CPU, allocated device memory
+            on other devices; 0 if the operating system does not report it.
     """
 
     name: str
@@ -105,7 +105,7 @@ class StageCost(Frozen):
 
 
 class TaskFacts(Frozen):
-    """The task as it was when the cell ran."""
+    """Properties of the task when the cell ran."""
 
     name: str
     variant: str
@@ -121,15 +121,15 @@ class TaskFacts(Frozen):
 
 
 class ArtifactUse(Frozen):
-    """A cached artifact that a cell computed or loaded.
+    """An artifact of the cache that a cell computed or loaded.
 
     Attributes:
-        kind: such as "upstream".
-        hash: key of the artifact, a hash of everything that determines it; `bench artifacts list` shows it.
-        sha256: of its bytes.
+        kind: for example "upstream".
+        hash: key of the artifact: a hash of everything that determines it, as shown by `bench artifacts list`.
+        sha256: SHA-256 of its bytes.
         seconds: time it took to compute, in this run or an earlier one.
-        found: whether an earlier run had computed it.
-        waited: seconds of waiting until another run had computed it.
+        found: whether it was found in the cache.
+        waited: seconds that the cell waited for another run to compute it.
     """
 
     kind: str
@@ -147,18 +147,18 @@ class RunRecord(Frozen):
     protocol_version: Count = PROTOCOL_VERSION
     cell: Cell
     identity: str = Field(description="hash of everything that determines the result")
-    settings: dict[str, Any] = Field(description="every setting, resolved")
+    settings: dict[str, Any] = Field(description="every setting with its value")
     system_version: Count
     system_versions: dict[str, Count] = Field(
-        default_factory=dict, description="versions of other systems that this one is built on"
+        default_factory=dict, description="versions of the systems that this one uses"
     )
     provenance: dict[str, str] = Field(
         default_factory=dict,
-        description="what else determines the result, such as a plug-in's file or weights, by SHA-256",
+        description="SHA-256 of other things that determine the result, such as a plug-in's file or weights",
     )
     corpora: dict[str, str] = Field(
         default_factory=dict,
-        description="state of the unlabeled audio, by the corpus's entry: a task's manifest, a folder's files",
+        description="state of each entry of the unlabeled corpus: hash of a task's manifest, or of a folder's files",
     )
     task: TaskFacts | None = None
     status: Literal["finished", "failed"]
@@ -171,15 +171,16 @@ class RunRecord(Frozen):
     labels_for_training: Count = Field(0, description="labels that the final model is trained on")
     labels_for_selection: Count = Field(
         0,
-        description="labels that something was selected on; of the budget unless it is of the variant",
+        description="labels that were used for selection; they belong to the budget unless the budget says +validation",
     )
-    warnings: tuple[str, ...] = Field((), description="what makes the score doubtful")
+    warnings: tuple[str, ...] = Field((), description="reasons to doubt the score")
     validation: Share | None = Field(
-        None, description="the task's metric in selection, for choosing settings"
+        None,
+        description="score on the clips used for selection, by the task's metric, for choosing settings",
     )
     validation_origin: str | None = None
     curves: dict[str, tuple[dict[str, float], ...]] = Field(
-        default_factory=dict, description="learning curve of each stage, a row a logged epoch"
+        default_factory=dict, description="learning curve of each stage, one row per logged epoch"
     )
     diagnosis: dict[str, float | tuple[int, ...]] = Field(
         default_factory=dict,
@@ -193,7 +194,7 @@ class RunRecord(Frozen):
         None, description="multiply-accumulates for one second of audio"
     )
     stages: tuple[StageCost, ...] = ()
-    resumed: Count = Field(0, description="number of times the run was resumed after a kill")
+    resumed: Count = Field(0, description="how often the run was resumed after a kill")
     artifacts: tuple[ArtifactUse, ...] = ()
     environment: dict[str, str] = Field(default_factory=dict)
     finished_at: str = ""
@@ -217,9 +218,9 @@ def identity(values: dict[str, Any]) -> str:
 
 
 class Determinants(Frozen):
-    """Everything that determines the result of a cell; a record holds all of it.
+    """Everything that determines the result of a cell. A record holds all of it.
 
-    The settings of `cell` do not count: `settings` holds them, resolved.
+    `settings` holds every setting with its value, so `cell.settings` does not count.
     """
 
     cell: Cell
@@ -244,7 +245,7 @@ def identity_of(record: RunRecord) -> str:
     """Compute the identity of a finished record from its other fields.
 
     Raises:
-        ValueError: it names no task.
+        ValueError: the record names no task.
     """
     if record.task is None:
         raise ValueError("the record names no task")
@@ -263,7 +264,7 @@ def cell_folder(out: Path, cell: Cell, identity: str) -> Path:
 
 
 def _place_problem(record: RunRecord) -> str:
-    """Say why a record's cell cannot have a folder; empty if it can."""
+    """Return the reason why a cell cannot have a folder; empty if it can."""
     task, system = record.cell.task, record.cell.system
     if not re.fullmatch(r"[^/\\\n\t]+", task) or task in (".", "..") or len(task.encode()) > 200:
         return f"its task cannot be '{task[:LONGEST_NAME]}'"
@@ -276,7 +277,7 @@ def _place_problem(record: RunRecord) -> str:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write `record.json`; its last line is a checksum of the text before it."""
+    """Write `record.json`. Its last line is a checksum of the text before it."""
     body = record.model_dump_json(indent=2).removesuffix("\n}").encode()
     write_text(folder / RECORD, (body + SEAL + _checksum_line(body)).decode())
 
@@ -285,8 +286,8 @@ def read_record(folder: Path) -> RunRecord:
     """Read `record.json`.
 
     Raises:
-        UserError: the file is missing, is not a regular file or too large, has another schema, holds values that no run
-            writes, or its checksum is wrong or missing.
+        UserError: the file is missing, too large or not a regular file, has another schema, holds values that no run
+            writes, or has a wrong or missing checksum.
     """
     path = folder / RECORD
     try:
@@ -296,7 +297,7 @@ def read_record(folder: Path) -> RunRecord:
                 f"{path} was changed after it was written (its checksum is wrong or missing)",
                 next_step="run the cell again, or copy the file from a backup",
             )
-        # Two steps take a sixth less time than model_validate_json, and a report reads thousands.
+        # Two steps take a sixth less time than model_validate_json, and a report reads thousands of records.
         values = from_json(body + b"\n}")
         if UNSAFE_BYTES.search(body):
             _refuse_control_characters(values)
@@ -319,7 +320,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def _refuse_control_characters(values: Any) -> None:
-    """Raise a `ValueError` if a text other than the error could act on a terminal."""
+    """Raise a `ValueError` if a text other than the error holds control characters."""
     waiting = [{**values, "error": None}] if isinstance(values, dict) else []
     while waiting:
         value: Any = waiting.pop()
@@ -332,19 +333,18 @@ def _refuse_control_characters(values: Any) -> None:
 
 
 def _checksum_line(body: bytes) -> bytes:
-    """Return the text that follows `SEAL` in an unchanged record."""
+    """Return the checksum line that an unchanged record ends with."""
     return f'"{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
 def record_folders(out: Path) -> tuple[list[Path], list[str]]:
-    """Find every folder below `out` that holds a record or predictions; links are not followed.
+    """Find every folder below `out` that holds a record or predictions, without following links.
 
     Returns:
         The folders, sorted, and a line for each folder that cannot be listed and each link to a folder.
     """
     folders, problems, waiting = [], [], [os.fspath(out)]
-    # Neither rglob, which takes four times as long over thousands of folders, nor os.walk, which calls itself for
-    # each level.
+    # Not rglob, which takes four times as long for thousands of folders, nor os.walk, which recurses at each level.
     while waiting:
         folder = waiting.pop()
         try:

@@ -1,1 +1,1 @@
-"""The machine a run is on: devices, processes, cores, memory, and the cache of artifacts."""
+"""The machine of a run: devices, processes, CPU cores, memory, and the cache of artifacts."""

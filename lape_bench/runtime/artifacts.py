@@ -1,7 +1,7 @@
-"""Stages cached by content: the same inputs are never computed twice.
+"""The cache of artifacts: results of stages that are computed once for the same inputs.
 
-An artifact is a folder named by a hash of everything that determines it. Beside what was computed it holds that
-description (`artifact.json`), and what making it took (`made.json`).
+An artifact is a folder named by a hash of everything that determines it. Besides the result it holds the description
+that was hashed (`artifact.json`), and the time and size (`made.json`).
 """
 
 import hashlib
@@ -35,14 +35,14 @@ LOCK, WORK = ".lock-", ".work-"
 
 
 class ArtifactMetadata(Config):
-    """What making an artifact took, and what came out.
+    """Time, size and checksum of an artifact.
 
     Attributes:
-        seconds: wall-clock time; of a run that was killed and taken up, since it was taken up.
-        sha256: over names and bytes of the files.
-        bytes: of the files.
+        seconds: wall-clock time to compute it; after a kill, the time since it was resumed.
+        sha256: SHA-256 over names and bytes of the files.
+        bytes: size of the files.
         finished_at: UTC, ISO 8601.
-        about: what it is, for people.
+        about: describes the artifact for people.
     """
 
     seconds: float
@@ -57,12 +57,12 @@ class Artifact:
     """A finished stage.
 
     Attributes:
-        kind: what it is, such as "embeddings".
-        hash: names it.
-        folder: holds it.
-        metadata: what making it took.
-        computed: now, rather than found.
-        waited: seconds until another process had made it, or until it was brought from another machine.
+        kind: for example "embeddings".
+        hash: key of the artifact.
+        folder: the folder with its files.
+        metadata: time, size and checksum.
+        computed: True if it was computed now, False if it was found.
+        waited: seconds spent waiting for another process to make it, or for its transfer from another machine.
     """
 
     kind: str
@@ -74,20 +74,20 @@ class Artifact:
 
 
 class ArtifactStore(Protocol):
-    """Where machines that share no cache leave artifacts for each other; each is known by its kind and hash."""
+    """Exchanges artifacts between machines that share no cache. An artifact is identified by its kind and hash."""
 
     def fetch(self, kind: str, name: str, folder: Path) -> None:
-        """Fill an empty folder with an artifact's files, if it is there."""
+        """Copy the files of an artifact into an empty folder, if the store has it."""
 
     def leave(self, kind: str, name: str, folder: Path) -> None:
-        """Take the files of an artifact, unless it is there."""
+        """Store the files of an artifact, unless the store has it."""
 
 
 def stable_name(kind: type) -> str:
-    """Name a class in the description of an artifact: its own `artifact_name`, or else its module and name.
+    """Return the name of a class in descriptions of artifacts: its own `artifact_name`, or else its module and name.
 
-    With a name of its own a class may move to another module, and what it computed before is still found. A subclass
-    does not inherit the name, since it may compute something else.
+    With `artifact_name` a class can move to another module, and its earlier artifacts are still found. A subclass does
+    not inherit the name, since it may compute something else.
     """
     own = vars(kind).get("artifact_name")
     return own if isinstance(own, str) else f"{kind.__module__}:{kind.__qualname__}"
@@ -108,20 +108,20 @@ def artifact(
     on_wait: Callable[[], None] = lambda: None,
     artifact_store: ArtifactStore | None = None,
 ) -> Artifact:
-    """Find an artifact, or compute it; a second process that needs it waits for the first.
+    """Find an artifact in the cache, or compute it. A second process that needs it waits for the first.
 
-    An artifact whose files are not those it was made with is made again.
+    A damaged artifact is computed again.
 
     Args:
-        kind: what is kept, such as "embeddings".
-        about: what it is, for people; no part of its name.
+        kind: for example "embeddings".
+        about: describes the artifact for people; not part of its key.
         determined_by: everything its bytes depend on, as plain data.
-        compute: fills the empty folder it is given first; the second is for checkpoints, and is kept when the
-            run is killed.
+        compute: fills the first folder, which is empty; the second folder is for checkpoints, and is kept if the run is
+            killed.
         within: the folder of artifacts, such as `cache()`.
-        stamp: what a checkpoint must have been written under to be taken up.
-        on_wait: called when another process is making it.
-        artifact_store: asked for what is not in the cache, and given what is.
+        stamp: device, versions and code; checkpoints with another stamp are not resumed.
+        on_wait: called if another process is computing it.
+        artifact_store: exchanges artifacts with machines that have another cache.
     """
     description = json.dumps({"kind": kind, **determined_by}, sort_keys=True, indent=1)
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
@@ -137,14 +137,14 @@ def artifact(
             else:
                 if folder.is_dir():
                     logger.warning(
-                        f"made again, since the cached files are damaged: {kind} {about}"
+                        f"computing again, since the cached files are damaged: {kind} {about}"
                     )
                     shutil.rmtree(folder, ignore_errors=True)
                 resumed = checkpoint_folder(work, stamp) > 0
                 try:
                     metadata = _computed(parent, name, about, description, compute, work)
                 except Exception as error:
-                    # What a killed run left may be why, and must not make every later run fail.
+                    # A bad checkpoint of a killed run may be the cause, and must not make every later run fail.
                     if resumed and (
                         isinstance(error, DamagedFile) or not isinstance(error, UserError)
                     ):
@@ -153,23 +153,23 @@ def artifact(
                 computed = True
     if artifact_store is not None:
         artifact_store.leave(kind, name, folder)
-    shutil.rmtree(work, ignore_errors=True)  # of a run, too, that was killed just before its end
-    with suppress(OSError):  # a cache that may only be read
-        (folder / METADATA).touch()  # it was used
+    shutil.rmtree(work, ignore_errors=True)  # also after a run that was killed just before its end
+    with suppress(OSError):  # a read-only cache
+        (folder / METADATA).touch()  # notes the time of use
     return Artifact(kind, name, folder, metadata, computed, waited)
 
 
 @dataclass(frozen=True)
 class ArtifactInfo:
-    """An artifact, or the checkpoints of one that was not finished, as a listing shows it.
+    """An entry of the listing: an artifact, or the checkpoints of an unfinished one.
 
     Attributes:
         kind: what it is.
-        hash: its name.
-        folder: holds it.
-        bytes: of its files.
+        hash: its key.
+        folder: the folder with its files.
+        bytes: size of its files.
         last_used: seconds since the epoch.
-        metadata: none where it is unfinished, or of an earlier release.
+        metadata: None if it is unfinished or was made by an earlier release.
     """
 
     kind: str
@@ -181,24 +181,26 @@ class ArtifactInfo:
 
     @property
     def unused_days(self) -> float:
-        """Days since a run used it."""
+        """Days since a run last used it."""
         return max(0.0, time.time() - self.last_used) / 86_400
 
     @property
     def about(self) -> str:
-        """What it is, in a line."""
+        """A description in one line."""
         if self.metadata is not None:
             return self.metadata.about
         unfinished = self.folder.name.startswith(".")
-        return "unfinished: a killed run, or one under way" if unfinished else "not readable"
+        return (
+            "unfinished: from a killed run, or being computed now" if unfinished else "not readable"
+        )
 
 
 def list_artifacts(within: Path) -> Iterator[ArtifactInfo]:
-    """Go through all that is kept, by kind and age."""
+    """List all artifacts, sorted by kind and age."""
     for parent in sorted(path for path in within.glob("*") if path.is_dir()):
         infos = []
         folders = (path for path in parent.iterdir() if path.is_dir())
-        # What is being written this moment belongs to its writer.
+        # A folder that is being written now is left to its writer.
         for folder in (path for path in folders if not path.name.startswith(PART)):
             unfinished = folder.name.startswith(".")
             metadata = None if unfinished else _read_metadata(folder)
@@ -216,7 +218,7 @@ def list_artifacts(within: Path) -> Iterator[ArtifactInfo]:
 
 
 def remove(info: ArtifactInfo) -> None:
-    """Delete an artifact; one that another process is making is waited for."""
+    """Delete an artifact. If another process is computing it, wait until that has ended."""
     with FileLock(info.folder.parent / f"{LOCK}{info.hash}"):
         shutil.rmtree(info.folder, ignore_errors=True)
     (info.folder.parent / f"{LOCK}{info.hash}").unlink(missing_ok=True)
@@ -230,10 +232,10 @@ def _computed(
     compute: Callable[[Path, Path], None],
     work: Path,
 ) -> ArtifactMetadata:
-    """Compute an artifact, which then appears whole below `parent`."""
+    """Compute an artifact, which then appears complete below `parent`."""
     began = time.perf_counter()
     with staged_folder(parent) as staging:
-        with explain_write_errors(parent):  # here, where a full disk is still full
+        with explain_write_errors(parent):  # here, while a full disk is still full
             compute(staging.path, work)
         write_text(staging.path / DESCRIPTION, description)
         sha256, size = _digest(staging.path)
@@ -252,20 +254,20 @@ def _computed(
 def _fetched(
     kind: str, name: str, parent: Path, artifact_store: ArtifactStore | None
 ) -> ArtifactMetadata | None:
-    """Bring an artifact that another machine has made, if there is a whole one."""
+    """Fetch an artifact that another machine has made, if the store has an intact one."""
     if artifact_store is None:
         return None
     with staged_folder(parent) as staging:
         artifact_store.fetch(kind, name, staging.path)
         metadata = intact_metadata(staging.path)
         if metadata is not None:
-            shutil.rmtree(parent / name, ignore_errors=True)  # one that was damaged
+            shutil.rmtree(parent / name, ignore_errors=True)  # a damaged one
             staging.name = name
     return metadata
 
 
 def intact_metadata(folder: Path) -> ArtifactMetadata | None:
-    """Return what making an artifact took, if its files are those it was made with."""
+    """Return the metadata of an artifact, or None if its files are damaged."""
     metadata = _read_metadata(folder)
     return metadata if metadata is not None and _digest(folder)[0] == metadata.sha256 else None
 
@@ -278,7 +280,7 @@ def _read_metadata(folder: Path) -> ArtifactMetadata | None:
 
 
 def _digest(folder: Path) -> tuple[str, int]:
-    """Hash all files but the one that will hold the hash, and count their bytes."""
+    """Return the SHA-256 over all files except the one that will hold the hash, and their size in bytes."""
     digest, size = hashlib.sha256(), 0
     for path in sorted(
         path for path in folder.rglob("*") if path.is_file() and path.name != METADATA
@@ -289,7 +291,7 @@ def _digest(folder: Path) -> tuple[str, int]:
 
 
 def _facts(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Look at a folder and what it holds, but for what its writer takes away meanwhile."""
+    """Return time and size of the files in a folder, ignoring files that its writer removes meanwhile."""
     for within, _, names in os.walk(folder):
         for path in (Path(within), *(Path(within, name) for name in names)):
             with suppress(OSError):

@@ -7,21 +7,21 @@ from lape_bench.runtime.distributed import ALONE, ProcessGroup
 
 
 class BatchRandom:
-    """Draws for the rows of a batch, on the CPU, so that none depends on the device.
+    """Draws random numbers for the rows of a batch on the CPU, so that they do not depend on the device.
 
-    Where ranks share a batch, each draws for all its rows and keeps those of its own: a row gets the same numbers whoever
-    has it.
+    If processes share a batch, each draws for all rows and keeps the numbers of its own rows. So a row gets the same
+    numbers whichever process has it.
 
     Args:
-        generator: on the CPU, and in the same state for all ranks.
-        ranks: who shares the batch.
+        generator: on the CPU, in the same state in all processes.
+        ranks: the processes that share the batch.
     """
 
     def __init__(self, generator: torch.Generator, process_group: ProcessGroup = ALONE) -> None:
         self.generator, self.process_group = generator, process_group
 
     def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Draw from [0, 1), of a shape whose last size is the rows."""
+        """Draw uniformly from [0, 1), shape (..., rows)."""
         *sizes, rows = shape
         drawn = torch.rand(*sizes, self.global_rows(rows), generator=self.generator, dtype=dtype)
         return drawn[..., self.process_group.rank :: self.process_group.size]
@@ -33,9 +33,9 @@ class BatchRandom:
         )
 
     def distinct(self, below: int, count: int) -> Tensor:
-        """Draw different numbers of 0, ..., below - 1, the same for all ranks, shape (count,)."""
+        """Draw different numbers from 0, ..., below - 1, the same in all processes, shape (count,)."""
         return torch.randperm(below, generator=self.generator)[:count]
 
     def global_rows(self, rows: int) -> int:
-        """Return how many rows there are, of which this process has so many."""
+        """Return the number of rows in the whole batch, given the number of rows in this process."""
         return rows * self.process_group.size

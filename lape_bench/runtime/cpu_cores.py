@@ -1,8 +1,8 @@
-"""The cores of this machine that this process may use."""
+"""The CPU cores that this process may use."""
 
 
 def available() -> int:
-    """Return how many cores this process may use, by its affinity and by the quota of its container."""
-    from joblib import cpu_count  # slow to import, and listings need none
+    """Return the number of cores that this process may use, by its affinity and the quota of its container."""
+    from joblib import cpu_count  # slow to import, and listings do not need it
 
     return int(cpu_count())

@@ -1,4 +1,4 @@
-"""Where to compute and how precisely, chosen once at the command line and handed down."""
+"""Device, precision and number of threads, chosen once at the command line and passed down."""
 
 import os
 from collections.abc import Iterator
@@ -18,22 +18,25 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 
 class Compute(Config):
-    """A device, a precision and a number of CPU threads, as the user asked for them; by default a thread a core."""
+    """The device, precision and number of CPU threads that the user asked for; by default one thread per core."""
 
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
 
     def shared(self, processes: int) -> "Compute":
-        """Return what each of several processes has: its share of the cores, unless the user said how many threads."""
+        """Return the settings of each of several processes: its share of the cores, unless the user gave the number of
+        threads.
+        """
         threads = self.threads or max(1, cpu_cores.available() // processes)
         return self.model_copy(update={"threads": threads})
 
     def resolve(self) -> tuple[torch.device, Precision]:
-        """Find the device and precision on this machine; set the number of threads, and on a CPU keep freed memory.
+        """Find the device and precision on this machine, and set the number of threads. On a CPU, also keep freed
+        memory.
 
         Raises:
-            UserError: unknown names, or a device that this machine lacks.
+            UserError: a name is unknown, or this machine lacks the device.
         """
         # A container may have fewer cores than torch counts.
         torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpu_cores.available()))
@@ -51,7 +54,7 @@ class Compute(Config):
 
 @contextmanager
 def torch_settings_restored() -> Iterator[None]:
-    """Restore after the block what `resolve` sets for the whole process, so that a caller's own code is not changed."""
+    """Restore the settings of torch after the block, so that `resolve` does not affect the caller's own code."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -65,7 +68,7 @@ def torch_settings_restored() -> Iterator[None]:
 
 
 def stamp(device: torch.device, precision: Precision) -> dict[str, str]:
-    """Return what a checkpoint must have been written under to be taken up: device, threads, versions, code."""
+    """Return a text with device, threads, versions and code. Only checkpoints with the same text are resumed."""
     here = {"device": str(device), "precision": precision, "threads": str(torch.get_num_threads())}
     return here | environment.describe()
 
@@ -89,10 +92,12 @@ def _device(name: str) -> torch.device:
 
 
 def _repeat_exactly() -> None:
-    """Have CUDA compute the same bytes in every run, and float32 in float32 instead of TF32."""
+    """Make CUDA deterministic, and compute float32 in float32 instead of TF32."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
-    torch.use_deterministic_algorithms(True, warn_only=True)  # a plug-in may need one that is not
-    # A help for debugging, which takes time.
+    torch.use_deterministic_algorithms(
+        True, warn_only=True
+    )  # A plug-in may need an operation that is not deterministic.
+    # A debugging aid that takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import
     torch.backends.cudnn.allow_tf32 = False
 

@@ -1,8 +1,8 @@
-"""Several processes that train one model together, each on a GPU of its own: started by torchrun, joined by Fabric.
+"""Several processes that train one model, each on its own GPU. torchrun starts them, and Fabric connects them.
 
-Each of them, called by its rank, holds the whole model, and the rows of every batch are dealt out in turn: rank r has rows
-r, r + size, and so on. What is compared over a batch, or is a statistic of it, is gathered from all, so that a step is the
-step that one process would make of the whole batch.
+Each process holds the whole model. The rows of a batch are distributed in turn: rank r has rows r, r + size, and so on.
+Rows that a loss compares, and batch statistics, are gathered from all processes, so a step equals the step of one
+process on the whole batch.
 """
 
 import logging
@@ -21,19 +21,19 @@ from lape_bench.core.errors import UserError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# Of a rank for the others: the first of them may wait for another run that makes the same upstream.
+# How long processes wait for each other: rank 0 may wait for another run that makes the same upstream.
 PATIENCE = timedelta(days=1)
 
 
 class ProcessGroup:
-    """This process among those that train together; by default it is alone.
+    """The group of processes that train together, as seen from this one; by default it is alone.
 
     Args:
-        fabric: joins them.
+        fabric: connects the processes.
 
-    Attributes:
-        rank: which one this is, from 0; that one alone writes and speaks.
-        size: how many there are.
+        Attributes:
+            rank: the number of this process, from 0; only rank 0 writes files and messages.
+            size: number of processes.
     """
 
     def __init__(self, fabric: "Fabric | None" = None) -> None:
@@ -43,43 +43,47 @@ class ProcessGroup:
 
     @property
     def name(self) -> tuple[int, ...]:
-        """What a generator's name ends with that is to be another for every rank; the first has that of a lone process."""
+        """Suffix for the name of a generator that must differ between ranks. Rank 0 has the name of a single
+        process.
+        """
         return (self.rank,) if self.rank else ()
 
     @property
     def device(self) -> torch.device | None:
-        """The device that is this rank's; none where it is alone."""
+        """The device of this rank; None if the process is alone."""
         return self._fabric.device if self._fabric else None
 
     def batches(self, order: Tensor, count: int) -> list[Tensor]:
-        """Split rows, shape (rows,), into so many batches, nearly equal, that can be dealt out evenly.
+        """Split rows, shape (rows,), into `count` nearly equal batches that can be distributed evenly.
 
-        Up to `size - 1` rows at the end are in none. None is empty, nor larger than a batch size that `size` divides and
-        is at most half of, where `count` is what that makes of the rows.
+        Up to `size - 1` rows at the end are left out. No batch is empty. If `count` follows from a batch size that
+        `size` divides and that is at least twice `size`, no batch is larger than that batch size.
         """
         dealt = order[: len(order) - len(order) % self.size].view(-1, self.size)
         return [batch.flatten() for batch in dealt.tensor_split(count)]
 
     def local_rows(self, rows: Tensor) -> Tensor:
-        """Return this rank's of the rows of a batch."""
+        """Return the rows of a batch that belong to this rank."""
         return rows[self.rank :: self.size]
 
     def all_gather(self, value: Tensor) -> Tensor:
-        """Return the value of every rank, shape (size, ...); gradients flow back to all."""
+        """Return the values of all ranks, shape (size, ...). Gradients flow back to all."""
         if self._fabric is None:
             return value[None]
         everyone: Tensor = self._fabric.all_gather(value, sync_grads=True)
         return everyone
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """Return the rows of the whole batch, in its order, of which each rank gives its own; gradients flow back to all."""
+        """Return the rows of the whole batch in their order, given the rows of this rank. Gradients flow back to
+        all.
+        """
         return self.all_gather(rows).transpose(0, 1).flatten(0, 1) if self.size > 1 else rows
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give each parameter the mean of the ranks' gradients.
+        """Replace the gradient of each parameter by its mean over the ranks.
 
-        That is the gradient of a loss that every rank computed from gathered rows: what flowed back through `gather_rows` is the
-        sum over the losses of all.
+        This is the gradient of a loss that every rank computes from gathered rows: the gradients that flow back through
+        `gather_rows` are the sum over the losses of all ranks.
         """
         if self._fabric is None:
             return
@@ -92,12 +96,12 @@ class ProcessGroup:
             gradient.copy_(mean.view_as(gradient))
 
     def broadcast(self, value: Any) -> Any:
-        """Return what the first rank gives, whatever the others do."""
+        """Return the value of rank 0 on every rank."""
         return self._fabric.broadcast(value) if self._fabric else value
 
     @torch.no_grad()
     def broadcast_module(self, module: nn.Module) -> None:
-        """Give every rank the parameters and buffers of the first, wherever rounding has moved them apart."""
+        """Copy the parameters and buffers of rank 0 to every rank, since rounding may have made them differ."""
         if self.size > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 torch.distributed.broadcast(tensor, 0)
@@ -107,22 +111,22 @@ ALONE = ProcessGroup()
 
 
 def is_distributed() -> bool:
-    """Tell whether torchrun started more than one process."""
+    """Return True if torchrun started more than one process."""
     # Clusters set a world size too.
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def is_main_process() -> bool:
-    """Tell whether this process is alone or the first of several."""
+    """Return True if this process is alone or is rank 0."""
     return not is_distributed() or int(os.environ["RANK"]) == 0
 
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started, if it did, for the block.
+    """Connect the processes that torchrun started, if it did, for the duration of the block.
 
     Args:
-        device: what they compute on; of several GPUs each process has its own.
+        device: the device to compute on; with several GPUs each process gets its own.
 
     Raises:
         UserError: there are fewer GPUs than processes, one GPU was asked for, or the processes are on several machines.
@@ -133,8 +137,8 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     if here < int(os.environ["WORLD_SIZE"]):
         raise UserError(
-            "torchrun started processes on several machines, and those of one upstream share a folder of checkpoints",
-            next_step="start them on one, with --nproc-per-node alone",
+            "torchrun started processes on several machines, but the processes of one upstream must share a folder of checkpoints",
+            next_step="start them on one machine, with --nproc-per-node only",
         )
     if str(device) != device.type:
         raise UserError(
@@ -143,16 +147,16 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         )
     if device.type == "cuda" and torch.cuda.device_count() < here:
         raise UserError(
-            f"torchrun started {here} processes here, and torch can use {torch.cuda.device_count()} GPUs",
-            next_step="start as many with --nproc-per-node",
+            f"torchrun started {here} processes here, but torch can use {torch.cuda.device_count()} GPUs",
+            next_step="start that many with --nproc-per-node",
         )
-    # Slow to import, and hardly ever needed.
+    # slow to import, and rarely needed
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     strategy = DDPStrategy(timeout=PATIENCE)
     fabric: Any = Fabric(accelerator=device.type, devices=here, strategy=strategy)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of every process
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # logs a line for every process
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*all_gather is deprecated")  # which Fabric calls
         fabric.launch()

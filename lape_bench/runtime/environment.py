@@ -1,4 +1,4 @@
-"""What a run ran on: packages, commit, machine."""
+"""The environment of a run: packages, commit, machine."""
 
 import hashlib
 import os
@@ -18,8 +18,8 @@ CODE = ("lape_bench", "tasks", "baselines", "unfused")  # folders of code and ca
 def commit() -> str:
     """Return the harness's git commit, or "none" outside a checkout.
 
-    Where files differ from it, "-dirty-" follows and a hash of the difference, files of code that git does not track
-    among it: two states of the code never have one name.
+    If files differ from the commit, "-dirty-" and a hash of the difference follow, including untracked files of code.
+    So two states of the code never have the same name.
     """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a run's stages, which may nest."""
+"""Seconds and peak memory of the stages of a run. Stages may nest."""
 
 import time
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ class StageProfiler:
     """Measures stages on one device.
 
     Attributes:
-        costs: one entry a finished stage, in the order they ended.
+        costs: one entry per finished stage, in the order in which they ended.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.costs: list[StageCost] = []
-        self._peaks: list[float] = []  # of the stages under way, outermost first
+        self._peaks: list[float] = []  # of the running stages, outermost first
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -40,15 +40,15 @@ class StageProfiler:
             )
 
     def _note_peak(self) -> None:
-        """Credit the peak since the last note to every stage under way, and start a new one."""
+        """Assign the peak since the last call to every running stage, and reset it."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # what was asked for before belongs to before
+            torch.cuda.synchronize(self.device)  # pending work belongs to the time before
             peak = torch.cuda.max_memory_allocated(self.device) / 2**20
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             peak = _peak_resident_mib()
-            malloc.release_freed_memory()  # what one stage freed is not the next one's
-            # Linux forgets the process's peak on this; elsewhere it stays, and a stage shows the run's.
+            malloc.release_freed_memory()  # memory freed by one stage must not count for the next
+            # Linux resets the peak of the process on this; on other systems a stage shows the peak of the run.
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
         self._peaks = [max(before, peak) for before in self._peaks]

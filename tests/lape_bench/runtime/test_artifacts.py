@@ -238,7 +238,7 @@ def test_a_listing_names_finished_unfinished_and_unreadable_ones(shelf: Path) ->
     found = {each.about: each for each in listed(shelf)}
     assert len(listed(shelf)) == 4
     assert {each.kind for each in found.values()} == {"embeddings", "student"}
-    unfinished = found["unfinished: a killed run, or one under way"]
+    unfinished = found["unfinished: from a killed run, or being computed now"]
     assert unfinished.hash == make(shelf).hash
     assert unfinished.metadata is None
     assert found["not readable"].metadata is None

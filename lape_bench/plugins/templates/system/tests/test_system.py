@@ -1,4 +1,4 @@
-"""The system as it is registered, held against the contract."""
+"""Test the registered system against the contract."""
 
 import torch
 from lape_bench.conformance.check import check_system
@@ -7,7 +7,7 @@ from lape_bench.runtime.device import Compute
 
 from my_encoder.system import SmallConvNet
 
-SYSTEM = "my-encoder"  # as pyproject.toml registers it
+SYSTEM = "my-encoder"  # the name in pyproject.toml
 
 
 def test_the_system_keeps_the_contract() -> None:

@@ -1,1 +1,1 @@
-"""A system for lape_bench; nothing is imported here, so that listings need not wait for torch."""
+"""A system for lape_bench. This file imports nothing, so that listings need not wait for torch."""

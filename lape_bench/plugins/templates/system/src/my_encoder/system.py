@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class SmallConvNet(Encoder):
-    """Three strided convolutions, averaged over time; bands are kept.
+    """Three strided convolutions, averaged over time but not over mel bands.
 
     Args:
         width: channels of the last convolution, a multiple of 4.
@@ -19,7 +19,7 @@ class SmallConvNet(Encoder):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.log_mel = LogMel()  # 64 bands, at 16 kHz every 10 ms
+        self.log_mel = LogMel()  # 64 mel bands, one frame every 10 ms at 16 kHz
         self.sample_rate = self.log_mel.config.sample_rate
         self.embedding_size = width * self.log_mel.config.n_mels // 8
         self.blocks = nn.Sequential(
@@ -39,24 +39,24 @@ class SmallConvNet(Encoder):
         return log_mels
 
     def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Take the normalization from train waveforms; no others come here."""
+        """Compute the normalization from waveforms of the train split."""
         self.log_mel.fit(batches)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Turn log-mels into embeddings (batch, embedding_size)."""
+        """Turn log-mels (batch, n_mels, frames) into embeddings (batch, embedding_size)."""
         x = self.blocks(features.unsqueeze(1))  # (batch, width, n_mels / 8, frames / 8)
         embeddings: Tensor = x.mean(dim=3).flatten(1)
         return embeddings
 
 
 class SmallConvNetConfig(EncoderConfig):
-    """Settings of the encoder; those of fine-tuning and of the linear probe are inherited."""
+    """Settings of the encoder. Those of fine-tuning and the probes are inherited."""
 
     width: int = Field(64, ge=4, multiple_of=4, description="channels of the last convolution")
 
 
 class SmallConvNetSystem(EncoderSystem):
-    """The encoder under every protocol: fine-tuned, or frozen under a linear probe or k-NN."""
+    """The encoder under every protocol: fine-tuned, or frozen under a probe or k-NN."""
 
     Settings = SmallConvNetConfig
     version = 1  # raise it whenever a score could change
