@@ -1,1 +1,1 @@
-"""What Python users call; `lape_bench` gives its names."""
+"""The Python API. Its names are available as `lape_bench.NAME`."""

@@ -1,8 +1,8 @@
-"""Evaluate systems on tasks from Python: what `bench run` does, with results as objects.
+"""Evaluate systems on tasks from Python, as `bench run` does on the command line.
 
-It is not `lape_bench/evaluate.py`: importing that module would hide the function of its name in `lape_bench`.
+This file is not `lape_bench/evaluate.py`, since importing such a module would hide the function `lape_bench.evaluate`.
 
-Importing this module stays light: torch and pandas are imported when something runs.
+torch and pandas are imported when a cell runs and not when this module is imported.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ SystemLike = str | type | tuple[str | type, Mapping[str, Any]]
 def list_systems() -> list[str]:
     """Return the names of all systems that installed packages register.
 
-    Some take an argument behind a colon, such as `hf:NAME`; a class in a file needs no registration,
+    Some take an argument after a colon, such as `hf:NAME`. A class in a file needs no registration:
     `path/to/file.py:MyEncoder`.
 
     Example:
@@ -67,44 +67,42 @@ def evaluate(
     jobs: int = 1,
     progress: bool | None = None,
 ) -> "ResultSet":
-    """Run systems on tasks, every seed and fold, and return the results of these cells.
+    """Run systems on tasks, with every seed and fold, and return the results of these cells.
 
-    Each cell leaves a record and its predictions below `out`. Finished cells are not run again, and an interrupted call
-    is resumed by the same call.
+    The record and predictions of each cell are written below `out`. Finished cells are not run again. If a call is
+    interrupted, the same call resumes it.
 
     Args:
         system: what to evaluate: a registered name; an encoder, which is a class with `embedding_size` that turns
             waveforms (batch, samples) into embeddings (batch, embedding_size); a class derived from `System`; one of
-            these with its settings, `(MyEncoder, {"width": 128})`; or a list of them. A class of a notebook or script is
-            known by its source: edit it, and it is another system.
+            these with its settings, `(MyEncoder, {"width": 128})`; or a list of them. A class from a notebook or script
+            is identified by its source: if you edit it, its cells run again.
         tasks: a task, or a list; name or name@variant.
-        suite: every prepared task of a suite too, such as "open" or "lape".
+        suite: also run every prepared task of a suite, such as "open" or "lape".
         data: "real", or "synthetic" for the generated version of each task.
-        protocol: "finetune", "linear", "mlp", "knn", or a list; None: each system's first. A system skips protocols that it
-            does not have, unless it has none of them.
-        label_fractions: shares of the train labels, in (0, 1]; without it and `shots`, all labels.
-        shots: numbers of labels a class.
-        validation_labels: "budget": what is selected is selected on labels of the budget; "all": on a fully labeled
-            validation set beside it.
-        seeds: how many, from 0.
-        fold: the one fold to run; None: all.
-        settings: of every system, nested, such as `{"finetune": {"epochs": 12}}`.
+        protocol: "finetune", "linear", "mlp", "knn", or a list; None: the first protocol of each system. A system skips
+            protocols that it does not support, unless it supports none of them.
+        label_fractions: shares of the train labels, in (0, 1]; all labels if `shots` is absent too.
+        shots: numbers of labels per class.
+        validation_labels: "budget": selection uses labels of the budget; "all": it uses a fully labeled validation set.
+        seeds: number of seeds, counted from 0.
+        fold: the only fold to run; None: all folds.
+        settings: settings of every system, as a nested dictionary such as `{"finetune": {"epochs": 12}}`.
         out: folder of the records.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32" or "bf16".
-        threads: CPU threads; None: one a core.
+        threads: CPU threads; None: one per core.
         force: run finished cells again.
-        audit: also note what published shortcuts would have reported.
+        audit: also record what published shortcuts would have reported.
         keep_model: keep each trained model beside its record, for `predict`.
-        jobs: cells at a time, each in a process of its own if there are several.
-        progress: True shows it, False does not; None shows bars in a terminal and nothing elsewhere.
+        jobs: number of cells that run at the same time, each in its own process if there are several.
+        progress: whether to show progress; None: show it in a terminal only.
 
     Returns:
-        The finished cells. Failed cells and tasks left out are named in its `problems`.
+        The results of the finished cells. Failed cells and omitted tasks are named in `problems`.
 
     Raises:
-        UserError: an unknown name, setting or device; a task that is not prepared; a protocol or fold that does not
-            exist.
+        UserError: a name, setting or device is unknown, a task is not prepared, or a protocol or fold does not exist.
 
     Example:
         >>> import lape_bench as lb
@@ -147,8 +145,8 @@ class ChosenTasks:
     """The tasks to run.
 
     Attributes:
-        names: each once.
-        left_out: a line for each task of the suite that cannot be run, and why.
+        names: the names of the tasks, without duplicates.
+        left_out: one line for each task of the suite that cannot be run, with the reason.
     """
 
     names: list[str]
@@ -156,10 +154,10 @@ class ChosenTasks:
 
 
 def choose_tasks(named: Sequence[str], suite: str | None, data: str) -> ChosenTasks:
-    """Return the tasks that were named, and those of a suite that are prepared.
+    """Return the named tasks, and the prepared tasks of the suite.
 
     Raises:
-        UserError: an unknown task or suite or kind of data; no task at all, or none that is prepared.
+        UserError: a task, suite or kind of data is unknown, no task is given, or no task of the suite is prepared.
     """
     if data not in (kinds := ("real", "synthetic")):
         raise unknown("kind of data", data, kinds)
@@ -180,14 +178,16 @@ def choose_tasks(named: Sequence[str], suite: str | None, data: str) -> ChosenTa
             ready.append(name)
         except UserError as error:
             missing.append(name)
-            if manifest_path(name).is_file():  # of another version of the card, or damaged
+            if manifest_path(
+                name
+            ).is_file():  # prepared from another version of the card, or damaged
                 left_out.append(f"left out: {error}")
     if missing:
         left_out.append(f"left out, not prepared: {', '.join(missing)}")
     if not named and not ready:
         raise UserError(
             f"no task of the suite '{suite}' is prepared",
-            next_step="'bench data status' says what is on disk; or try its synthetic version, --data synthetic or data='synthetic'",
+            next_step="'bench data status' shows what is on disk; or try the synthetic version: --data synthetic, or data='synthetic' in Python",
         )
     return ChosenTasks(list(dict.fromkeys([*named, *ready])), left_out)
 
@@ -201,7 +201,7 @@ def plan_items(
     fold: int | None,
     progress: Progress,
 ) -> "list[PlannedItem]":
-    """Plan every cell, so that a mistake is reported before the first one runs.
+    """Plan every cell, so that mistakes are reported before the first cell runs.
 
     Raises:
         UserError: see `evaluate`.
@@ -217,18 +217,18 @@ def plan_items(
 
 @dataclass
 class CompletedRun:
-    """What became of cells.
+    """The outcome of cells that were run.
 
     Attributes:
-        records: of the finished cells, each with its folder.
-        failures: a line for each other cell, and why.
+        records: the record of each finished cell, with its folder.
+        failures: one line for each other cell, with the reason.
     """
 
     records: "list[tuple[Path, RunRecord]]" = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def results(self, problems: Iterable[str] = ()) -> "ResultSet":
-        """Return the results of the finished cells; `problems` are named beside them."""
+        """Return the results of the finished cells, with `problems` added to theirs."""
         from lape_bench.api.result_set import ResultSet
         from lape_bench.results.load import results_of
 
@@ -248,11 +248,11 @@ def run_items(
 
     Args:
         items: the cells.
-        options: how they are run.
+        options: device, precision and other options.
         engine: runs them, here or elsewhere.
-        progress: shows how far they are.
-        on_record: called with the record of each cell that finishes.
-        on_failure: called with a line for each cell that does not, and why.
+        progress: shows the progress.
+        on_record: called with the record of each finished cell.
+        on_failure: called with one line for each cell that failed, with the reason.
 
     Raises:
         UserError: this machine lacks the device, or torchrun started several processes.
@@ -264,11 +264,10 @@ def run_items(
 
     if distributed.is_distributed():
         raise UserError(
-            "torchrun started several processes, and a cell is run by one",
-            next_step="pre-train with 'torchrun --no-python bench pretrain', then run without it; cells side by side: bench "
-            "sweep --jobs",
+            "torchrun started several processes, but a cell is run by one process",
+            next_step="pre-train with 'torchrun --no-python bench pretrain', then run without torchrun; 'bench sweep --jobs' runs several cells at a time",
         )
-    if engine.jobs is not None:  # on this machine: a device that it lacks ends the run
+    if engine.jobs is not None:  # raises an error if this machine lacks the device
         options.compute.resolve()
     run = CompletedRun()
     for cell, outcome in run_cells(items, options, engine, progress):
@@ -283,17 +282,17 @@ def run_items(
 
 
 def _as_list(value: Any) -> list[Any]:
-    """Return one value as a list of it, and several as they are."""
+    """Return a single value as a list, and a list as it is."""
     return [value] if isinstance(value, str | int | float) else list(value)
 
 
 def _named(
     system: SystemLike | Sequence[SystemLike], settings: Mapping[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Return each system's name and settings; classes are registered by their names.
+    """Return each system's name and settings, and register classes under their names.
 
     Raises:
-        UserError: something is not a system, or two classes have one name.
+        UserError: a value is not a system, or two classes have the same name.
     """
     several = isinstance(system, Sequence) and not isinstance(system, str)
     given: Any = system if several and not _has_settings(system) else [system]
@@ -309,7 +308,7 @@ def _named(
             )
         name = kind if isinstance(kind, str) else SYSTEMS.register_class(kind)
         if isinstance(kind, type) and classes.setdefault(name, kind) is not kind:
-            raise UserError(f"two classes are called {name}", next_step="rename one of them")
+            raise UserError(f"two classes have the name {name}", next_step="rename one of them")
         systems.append((name, merge(settings, own)))
     if not systems:
         raise UserError("no system is given", next_step="name one; list_systems() lists them")
@@ -317,7 +316,7 @@ def _named(
 
 
 def _has_settings(system: Any) -> bool:
-    """Tell whether something is a system with its settings, such as `(MyEncoder, {"width": 128})`."""
+    """Return True if a value is a system with its settings, such as `(MyEncoder, {"width": 128})`."""
     return isinstance(system, tuple) and len(system) == 2 and isinstance(system[1], Mapping)
 
 
@@ -327,6 +326,6 @@ def _check_jobs(jobs: int, systems: Iterable[str]) -> None:
     for name in systems:
         if jobs > 1 and SYSTEMS.is_class(name):
             raise UserError(
-                f"{name} is a class that only this process knows, and jobs={jobs} starts others",
-                next_step=f"leave jobs out, or put the class into a file and name it 'file.py:{name}'",
+                f"{name} is a class that only this process knows, but jobs={jobs} starts other processes",
+                next_step=f"leave out jobs, or put the class into a file and name it 'file.py:{name}'",
             )

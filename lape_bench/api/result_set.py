@@ -1,4 +1,4 @@
-"""Results as a Python user holds them: a leaderboard as a data frame, comparisons, and a table in a notebook."""
+"""Results in Python: the leaderboard as a data frame, comparisons, and a table in a notebook."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ COLUMNS = [
 
 @dataclass(frozen=True, repr=False)
 class ResultSet(Results):
-    """Finished cells, and what can be asked of them.
+    """Finished cells, with a leaderboard and comparisons.
 
     Attributes:
-        cells: one row a finished cell; scores are in [0, 1], recomputed from the predictions.
-        predictions: the predicted classes, by the index of `cells`.
-        problems: a line for each cell or record that is not among them, and why.
+        cells: a data frame with one row per finished cell; scores are in [0, 1], recomputed from the predictions.
+        predictions: the predicted classes of each cell, by its index in `cells`.
+        problems: one line for each cell or record that is missing from `cells`, with the reason.
 
     Example:
         >>> import lape_bench as lb
@@ -39,26 +39,27 @@ class ResultSet(Results):
 
     @property
     def folders(self) -> list[Path]:
-        """The folder of each cell's record, in the order of `cells`; cells of a table have none."""
+        """The folder of each cell's record, in the order of `cells`; None for cells that were read from a table."""
         return [self.predictions[index].folder for index in sorted(self.predictions)]
 
     def leaderboard(self) -> pd.DataFrame:
         """Rank systems on each task, protocol and label budget.
 
         Returns:
-            One row a system, best first on each board, with the columns:
+            One row per system, best first on each board, with the columns:
 
-            - `task`, `protocol`, `labels`: the board. Synthetic audio is marked in the task's name.
+            - `task`, `protocol`, `labels`: the board. The name of a task with synthetic audio says so.
             - `system`: its name, with the settings that differ from its defaults.
-            - `rank_best`, `rank_worst`: the ranks it may have, by a test over groups of clips and over seeds. Missing if
-                a board has one system, or one seed.
+            - `rank_best`, `rank_worst`: the range of its rank, by a test over groups of clips and over seeds. Missing
+              if a board has only one system or one seed.
             - `score_percent`: mean over seeds of the mean over folds of the task's `metric`, from 0 to 100.
             - `std_percent`: sample standard deviation over seeds, in points; missing for one seed.
-            - `ci95_percent`: half of the 95 % interval, in points.
-            - `interval_over`: what that is over: "groups and seeds"; "groups" for one seed, whose interval is of that
-                run alone; "seeds" for cells without predictions. Without groups the unit is the clip.
-            - `metric`, `seeds`, `folds`, `complete` (every fold was run), `parameters` (of all that scoring needs),
-                `encoder_parameters`, `minutes` (of training, a cell).
+            - `ci95_percent`: half the width of the 95 % interval, in points.
+            - `interval_over`: what the interval covers: "groups and seeds"; "groups" for one seed, since the interval
+              is of that run alone; "seeds" for cells without predictions. If a task has no groups, the unit is the
+              clip.
+            - `metric`, `seeds`, `folds`, `complete` (True if every fold was run), `parameters` (of encoder and
+              classifier), `encoder_parameters`, `minutes` (of training, per cell).
 
         Raises:
             UserError: no cell has finished.
@@ -82,21 +83,22 @@ class ResultSet(Results):
         """Compare the scores of two systems on a task, on the seeds, folds and test clips that both have.
 
         Args:
-            a: a system, as the leaderboard names it; without its settings if only one variant was run.
-            b: the other one.
+            a: a system, as named on the leaderboard; the settings may be left out if only one variant was run.
+            b: the other system.
             task: the task, or task@variant.
-            protocol: "finetune", "linear", "mlp" or "knn"; None: the one that both were run by.
+            protocol: "finetune", "linear", "mlp" or "knn"; None: the one that both systems were run with.
             labels: label budget, such as "10%" or "5-shot"; None: the one that both have.
             data: "real" or "synthetic"; None: the one that both have.
-            clips: how many of the clips that only one system has right to name, most frequent first.
-            margin: points that `a` may be worse by, such as 2.0; None: test for a difference only.
+            clips: number of clips to list that only one system classifies correctly, most frequent first.
+            margin: points by which `a` may be worse, such as 2.0; None: test for a difference only.
 
         Returns:
             The difference of the scores, in [-1, 1], with its 95 % interval and tests over groups of clips and over
-            seeds, and the groups, classes and clips on which the systems differ. With one seed there is no test.
+            seeds, and the groups, classes and clips on which the systems differ. There is no test if there is only one
+            seed.
 
         Raises:
-            UserError: a name fits no system or several, or the two have no cells in common.
+            UserError: a name matches no system or several, or the two systems have no cells in common.
         """
         self._insist_on_cells()
         return compare.compare(
@@ -114,7 +116,7 @@ class ResultSet(Results):
         return self._shown(lambda board: board.to_string(index=False), "\n")
 
     def _repr_html_(self) -> str:
-        """Show the leaderboard, and what is missing from it, in a notebook."""
+        """Show the leaderboard and the problems in a notebook."""
         return self._shown(lambda board: board.to_html(index=False), "<br>", escape)
 
     def _shown(
@@ -137,10 +139,10 @@ def load_results(*sources: str | Path) -> ResultSet:
         sources: folders and files; by default "results".
 
     Returns:
-        Every finished cell. Records that failed or cannot be read are named in `problems`.
+        The results of every finished cell. Records that failed or cannot be read are named in `problems`.
 
     Raises:
-        UserError: there is no such folder, or a file is no table of cells.
+        UserError: a folder does not exist, or a file is not a table of cells.
 
     Example:
         >>> import lape_bench as lb
@@ -152,5 +154,5 @@ def load_results(*sources: str | Path) -> ResultSet:
 
 
 def as_result_set(results: Results) -> ResultSet:
-    """Return the same results with the methods of a `ResultSet`."""
+    """Return the results as a `ResultSet`."""
     return ResultSet(results.cells, results.predictions, results.problems)

@@ -1,7 +1,7 @@
-"""`bench`: its commands, put together.
+"""The command `bench`, with all its subcommands.
 
-This room parses and wires only. Modules that import torch or pandas are imported inside the command that needs them, so
-that `bench --help`, `bench tasks` and `bench systems` answer at once.
+This room only parses options and calls the other rooms. Modules that import torch or pandas are imported inside the
+commands that need them, so that `bench --help`, `bench tasks` and `bench systems` are fast.
 """
 
 import os
@@ -42,32 +42,35 @@ for group in (data, tasks, systems, artifacts):
 
 
 def main() -> None:
-    """Run `bench`; a user's mistake ends in one line and exit code 2."""
+    """Run `bench`. A user's mistake ends in one line and exit code 2."""
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here, since at the interpreter's end nobody could say what failed
+            sys.stdout.flush()  # here, since an error at the interpreter's end could not be reported
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(2)
     except PermissionError as error:
-        print(f"bench: {error.filename} may not be read; ask its owner.", file=sys.stderr)
+        print(
+            f"bench: {error.filename} cannot be read: permission denied. Ask its owner.",
+            file=sys.stderr,
+        )
         sys.exit(2)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _drop_output()
         sys.exit(1)
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        message = "bench: no space is left for the output; free some, or write elsewhere."
+        message = "bench: the disk is full. Free some space, or write the output elsewhere."
         print(message, file=sys.stderr)
         _drop_output()
         sys.exit(2)
 
 
 def _drop_output() -> None:
-    """Let what could not be written go: the interpreter tries once more as it ends, and would fail once more."""
+    """Discard unwritten output, since the interpreter would try to write it again when it ends, and fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

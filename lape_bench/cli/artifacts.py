@@ -1,4 +1,4 @@
-"""`bench artifacts`: what is kept of finished stages."""
+"""`bench artifacts`: list and delete cached stages."""
 
 from typing import Annotated
 
@@ -44,9 +44,10 @@ def list_artifacts() -> None:
 @app.command("prune", epilog="Example: bench artifacts prune --kind embeddings")
 def prune_artifacts(
     unused_days: Annotated[
-        float, typer.Option(min=0, help="Delete what has not been used for this many days.")
+        float,
+        typer.Option(min=0, help="Delete artifacts that have not been used for this many days."),
     ] = 30.0,
-    kind: Annotated[str | None, typer.Option(help="Only of this kind.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
 ) -> None:
     """Delete cached stages that no run has used for a while. A later run computes them again."""

@@ -1,4 +1,4 @@
-"""`bench compare` and `bench ranks`: what the figures of a board allow to say of its systems."""
+"""`bench compare` and `bench ranks`: compare systems with intervals and tests."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="A B ...",
-            help="Systems, as the leaderboard names them: A is compared with each other one.",
+            help="Systems, as named on the leaderboard: A is compared with each of the others.",
         ),
     ],
     task: Annotated[
@@ -43,26 +43,29 @@ def compare(
         typer.Option(
             min=0,
             max=100,
-            help="Points: also test whether A is worse by less than this, and whether they differ by less.",
+            help="Also test whether A is worse by less than this many points, and whether the systems differ by less.",
         ),
     ] = None,
     out: Records = None,
     clips: Annotated[
-        int, typer.Option(min=0, help="How many of the clips that flip most often to name.")
+        int,
+        typer.Option(
+            min=0, help="Number of clips to list that only one system classifies correctly."
+        ),
     ] = 10,
     format: Annotated[str, typer.Option(help="terminal or json.")] = "terminal",
 ) -> None:
-    """Compare systems: difference, interval, p, and the groups, classes and clips on which they differ.
+    """Compare systems: difference, interval, p value, and the groups, classes and clips on which they differ.
 
-    Scores are by the task's metric, over the seeds, folds and test clips that both have. Intervals and tests are over groups
-    of clips (speakers, recordings) and over seeds; one seed allows no test. A name without settings is enough if only one
-    variant of the system was run. Several comparisons are corrected by Holm.
+    The score is the task's metric, on the seeds, folds and test clips that both systems have. Intervals and tests are
+    over groups of clips (speakers, recordings) and over seeds. With one seed there is no test. The settings in a name
+    may be left out if only one variant of the system was run. Several comparisons are corrected by Holm's method.
     """
     if format not in (formats := ("terminal", "json")):
         raise unknown("format", format, formats)
     if len(systems) < 2:
         raise UserError("one system is nothing to compare", next_step="name another one")
-    # pandas waits until the options are known to be right.
+    # pandas is slow to import, so the options are checked first.
     from lape_bench.report import compare as comparing
     from lape_bench.report.comparison_view import comparison_view, comparisons_view
     from lape_bench.report.system_pair import find_pair
@@ -106,9 +109,9 @@ def ranks(
     """Rank systems over tasks, and average their scores over label budgets.
 
     Ranks are averaged over the tasks that every system has. If these are too few, the systems with the most tasks in
-    common are ranked. Tests are over tasks, each with one score of a system. Systems that are closer than Nemenyi's critical
-    difference share a letter. Friedman's p is by permutation for fewer than 4 systems or 5 tasks. The area under the curve
-    of scores over the logarithm of the label budget is a mean score.
+    common are ranked. Tests are over tasks, with one score per system and task. Systems that are closer than Nemenyi's
+    critical difference share a letter. With fewer than 4 systems or 5 tasks, Friedman's p value is computed by
+    permutation. The area under the curve of scores over the logarithm of the label budget is shown as a mean score.
     """
     # scipy.stats and pandas are slow to import.
     from lape_bench.report import leaderboard as boards

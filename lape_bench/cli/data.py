@@ -1,4 +1,4 @@
-"""`bench data`: recordings of a task, from the download to the verified manifest."""
+"""`bench data`: fetch, prepare and verify the recordings of a task."""
 
 import logging
 import sys
@@ -19,8 +19,8 @@ from lape_bench.task import TaskCard
 if TYPE_CHECKING:
     from lape_bench.data.manifest import SkippedClip
 
-MOST_SKIPPED = 10  # clips to name one by one
-MOST_PATHS = 20  # of fetched files to name one by one
+MOST_SKIPPED = 10  # clips that are listed on the screen
+MOST_PATHS = 20  # kept files that are listed on the screen
 logger = logging.getLogger(__name__)
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def prepare(
     ] = False,
     delete_archives: Annotated[
         bool,
-        typer.Option("--delete-archives", help="Delete fetched archives that are unpacked now."),
+        typer.Option("--delete-archives", help="Delete downloaded archives after unpacking."),
     ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -73,7 +73,7 @@ def prepare(
 
 
 def _list_skipped(reference: str, skipped: "Sequence[SkippedClip]") -> None:
-    """Show the first clips that were skipped, and write the list of all beside the manifest."""
+    """Show the first skipped clips, and write a list of all of them beside the manifest."""
     file = manifest_path(reference).with_suffix(".skipped.tsv")
     if not skipped:
         file.unlink(missing_ok=True)
@@ -89,7 +89,9 @@ def _list_skipped(reference: str, skipped: "Sequence[SkippedClip]") -> None:
 @app.command(epilog="Example: bench data fetch esc10 && bench data prepare esc10")
 def fetch(
     task: TaskName,
-    parallel: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 4,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Number of files to download at a time.")
+    ] = 4,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -105,7 +107,7 @@ def fetch(
     try:
         paths = fetch_task(card, parallel, progress)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from None
     for path in paths if len(paths) <= MOST_PATHS else [paths[0].parent]:
         print(path)
@@ -118,11 +120,11 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every file again.")] = False,
     lock: Annotated[
         Path | None,
-        typer.Option(help="A lock file that the split must match; default: the card's."),
+        typer.Option(help="A lock file that the split must match; default: the lock of the card."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a prepared task with its card, split and files; exit code 1 if they do not match."""
+    """Compare a prepared task with its card, split and files. The exit code is 1 if they do not match."""
     from lape_bench.data import split_lock as locks
     from lape_bench.data.inventory import note_verified
     from lape_bench.data.manifest import load_manifest
@@ -149,13 +151,12 @@ def verify(
 @app.command(epilog="Example: bench data lock asc-keywords --out asc-keywords.lock.csv")
 def lock(
     task: TaskName,
-    out: Annotated[
-        Path | None, typer.Option(help="Where to write it; default: the screen.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the screen.")] = None,
 ) -> None:
-    """Pin the split of a prepared task: id, label, side and fold of each clip, and the manifest's hash.
+    """Write the split of a prepared task to a file: ID, label, side and fold of each clip, and the hash of the
+    manifest.
 
-    Whoever has the same file has the same split: 'bench data verify TASK --lock FILE'.
+    With this file others can check that they have the same split: 'bench data verify TASK --lock FILE'.
     """
     from lape_bench.core.paths import write_text
     from lape_bench.data import split_lock as locks
@@ -190,7 +191,9 @@ def status() -> None:
     for (name, usage), size in zip(usages.items(), each, strict=True):
         table.add_row(name, usage.state, f"{size / 2**20:,.0f}", licenses[name])
     print_table(table)
-    print(f"{total / 2**20:,.0f} MiB in {home()}; what tasks share stands with each of them")
+    print(
+        f"{total / 2**20:,.0f} MiB in {home()}; files that tasks share are counted for each of them"
+    )
     for error in problems:
         print(f"left out: {error}", file=sys.stderr)
 

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer()
 
-PAPER = "unfused"  # the demo's grid stands beside the description of this paper's tables
-WHAT = "UnFuSeD, its teacher fine-tuned directly, and two baselines, with a tenth of the labels of a generated task."
+PAPER = "unfused"  # the grid of the demo is beside the description of this paper's tables
+WHAT = "This compares UnFuSeD, its teacher fine-tuned directly and two baselines on a generated task with a tenth of the labels."
 NEXT = (
-    "These encoders are narrow and hardly trained: the scores show that everything works, not which method is better. "
+    "The encoders are narrow and training is short: the scores show that everything works, not which method is better. "
     "Next: 'bench demo --show-grid > grid.yaml', edit it, 'bench sweep grid.yaml'; or 'bench data fetch esc10' for real audio."
 )
 
@@ -41,7 +41,7 @@ def demo(
 ) -> None:
     """Run UnFuSeD, its teacher and two baselines on a generated task, in less than 3 minutes on two CPU cores.
 
-    Needs no download. The cells are run as `bench sweep` runs them, and leave records like any others.
+    No download is needed. The cells run as in `bench sweep`, and write records as usual.
     """
     grid = demo_grid()
     if show_grid:

@@ -1,4 +1,4 @@
-"""`bench figure`: boards and records as PNG, SVG or PDF."""
+"""`bench figure`: draw boards and records as PNG, SVG or PDF."""
 
 import sys
 from pathlib import Path
@@ -26,10 +26,10 @@ def figure(
     kind: Annotated[
         str,
         typer.Argument(
-            help=f"Of boards: {', '.join(OF_BOARDS)}. Of a record: {', '.join(OF_RECORDS)}."
+            help=f"For boards: {', '.join(OF_BOARDS)}. For a record: {', '.join(OF_RECORDS)}."
         ),
     ],
-    file: Annotated[Path, typer.Option(help="What to write: .png, .svg or .pdf.")],
+    file: Annotated[Path, typer.Option(help="File to write: .png, .svg or .pdf.")],
     record: Annotated[
         Path | None, typer.Argument(help="A cell's folder, for a figure of a record.")
     ] = None,
@@ -44,11 +44,13 @@ def figure(
         typer.Option(help="Only this label budget, such as 10% or 5-shot; may be repeated."),
     ] = None,
     tsne: Annotated[
-        bool, typer.Option("--tsne", help="Embeddings by t-SNE in place of PCA.")
+        bool, typer.Option("--tsne", help="Show embeddings by t-SNE instead of PCA.")
     ] = False,
 ) -> None:
-    """Draw accuracy against cost or labels, one board a panel, or ranks; or a record's confusions, curves, embeddings."""
-    # Slow to import, as pandas is, and no other command draws.
+    """Draw a figure of boards (scores against cost or labels, or ranks), or of one record (confusions, curves or
+    embeddings).
+    """
+    # slow to import, and only this command draws
     from lape_bench.report.figures.style import check_suffix, write_figure
 
     if kind not in OF_BOARDS + OF_RECORDS:
@@ -101,7 +103,7 @@ def _board_figure(
     results = load_finished(sources)
     board = leaderboard(results.cells, results.predictions)
     board = board.assign(display_name=system_display_names(board))
-    # Marks of all systems, so that a system looks the same whatever is chosen.
+    # Markers are assigned over all systems, so that a system looks the same whatever is selected.
     system_marks = marks(board["display_name"])
     for column, values in chosen.items():
         board = _select_rows(board, column, values)
@@ -125,7 +127,7 @@ def _critical_difference(board: "pd.DataFrame") -> "Figure":
     if len(kinds) > 1:
         known = [f"{data} {protocol} {part:.3g}" for data, protocol, part in kinds.to_numpy()]
         raise UserError(
-            f"these boards are of several kinds ({', '.join(known)}), and ranks are within one",
+            f"these boards are of several kinds ({', '.join(known)}), but ranks are within one kind",
             next_step="choose by --protocol, --labels and --out",
         )
     ranking = rank_over_tasks(board)
@@ -141,7 +143,7 @@ def _critical_difference(board: "pd.DataFrame") -> "Figure":
 def _select_rows(
     board: "pd.DataFrame", column: str, values: list[str] | list[float] | None
 ) -> "pd.DataFrame":
-    """Keep the rows that have one of the values; each value must occur."""
+    """Keep the rows with one of the values, and raise a `UserError` if a value does not occur."""
     if not values:
         return board
     known = set(board[column])
@@ -170,7 +172,7 @@ def _record_figure(kind: str, folder: Path, tsne: bool) -> "Figure":
         metric = record.task.metric if record.task else "score"
         return learning_curves(record.curves, title, f"the record of {title}", metric)
     if kind == "embeddings":
-        # Imports torch, which no other figure needs.
+        # imports torch, which no other figure needs
         from lape_bench.evaluation.embedded_clips import embedded_clips
 
         clips = embedded_clips(record)

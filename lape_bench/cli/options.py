@@ -22,7 +22,9 @@ Sources = Annotated[
 ]
 ChosenSystems = Annotated[
     list[str] | None,
-    typer.Option("--system", help="Only this one, as the leaderboard names it; may be repeated."),
+    typer.Option(
+        "--system", help="Only this system, as named on the leaderboard; may be repeated."
+    ),
 ]
 LabelFractions = Annotated[
     str | None,
@@ -33,7 +35,7 @@ ValidationLabelsOption = Annotated[
     str,
     typer.Option(
         "--validation-labels",
-        help="budget: select on labels of the budget; all: on a fully labeled validation set.",
+        help="budget: select on labels of the budget; all: select on a fully labeled validation set.",
     ),
 ]
 Settings = Annotated[
@@ -53,17 +55,19 @@ SharedProtocol = Annotated[
     str | None,
     typer.Option(
         "--protocol",
-        help="finetune, linear, mlp or knn; default: the one both were run by.",
+        help="finetune, linear, mlp or knn; default: the one that both systems were run with.",
     ),
 ]
 SharedLabels = Annotated[
     str | None,
     typer.Option(
-        "--labels", help="Label budget, such as 10% or 5-shot; default: the one both have."
+        "--labels",
+        help="Label budget, such as 10% or 5-shot; default: the one that both systems have.",
     ),
 ]
 SharedData = Annotated[
-    str | None, typer.Option("--data", help="real or synthetic; default: the one both have.")
+    str | None,
+    typer.Option("--data", help="real or synthetic; default: the one that both systems have."),
 ]
 Records = Annotated[
     list[Path] | None, typer.Option("--out", help="Folder of records; may be repeated.")
@@ -80,7 +84,7 @@ def given_budgets(
     """Return the label budgets that the options name.
 
     Raises:
-        UserError: one is not a number, or out of range.
+        UserError: a value is not a number, or is out of range.
     """
     return label_budgets(
         _numbers("--label-fraction", label_fraction, float),
@@ -90,17 +94,19 @@ def given_budgets(
 
 
 def _numbers(option: str, text: str | None, kind: Callable[[str], Number]) -> list[Number]:
-    """Read numbers with commas between them."""
+    """Read numbers that are separated by commas."""
     try:
         return [kind(part) for part in text.split(",")] if text is not None else []
     except ValueError as error:
         raise UserError(
-            f"{option} is '{text}'", allowed="a number, or several with commas between them"
+            f"{option} is '{text}'", allowed="a number, or several numbers separated by commas"
         ) from error
 
 
 def start_progress(quiet: bool, verbose: bool = False) -> Progress:
-    """Return the bars of a command, print log messages above them, and remove what killed commands left half."""
+    """Return the progress bars of a command, print log messages above them, and remove unfinished files of killed
+    commands.
+    """
     remove_leftovers()
     progress = Progress(quiet)
     show_messages(progress, verbose)
@@ -108,8 +114,7 @@ def start_progress(quiet: bool, verbose: bool = False) -> Progress:
 
 
 def print_table(table: Any) -> None:
-    """Print a table, in full where the output is no screen."""
-    # Without markup, since what stands in brackets is text of ours, such as [synthetic]. Into a file nothing
-    # is folded to the width of a screen.
+    """Print a table. It is not folded if the output is not a screen."""
+    # Without markup, since brackets hold text such as [synthetic].
     width = None if Console().is_terminal else 10_000
     Console(width=width, markup=False, highlight=False).print(table)

@@ -1,4 +1,4 @@
-"""`bench power`: how many seeds, groups or tasks it takes to find a difference."""
+"""`bench power`: how many seeds, groups or tasks are needed to find a difference."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,43 +20,52 @@ def power(
     systems: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[A B]", help="Two systems with records, as the leaderboard names them."
+            metavar="[A B]", help="Two systems with records, as named on the leaderboard."
         ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="The task, or task@variant; may be repeated.")
     ] = None,
     difference: Annotated[
-        float, typer.Option(min=0.01, max=100, help="Points that should be found.")
+        float, typer.Option(min=0.01, max=100, help="The difference to find, in points.")
     ] = 2.0,
     protocol: SharedProtocol = None,
     labels: SharedLabels = None,
     data: SharedData = None,
     out: Records = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Without records: by the numbers of the next options.")
+        bool, typer.Option("--plan", help="Plan without records, from the options below.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=2, help="With --plan: seeds.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="With --plan: number of seeds.")] = 3,
     groups: Annotated[
-        int, typer.Option(min=2, help="With --plan: groups of test clips, such as speakers.")
+        int,
+        typer.Option(min=2, help="With --plan: number of groups of test clips, such as speakers."),
     ] = 30,
-    clips: Annotated[int, typer.Option(min=1, help="With --plan: test clips of a group.")] = 20,
+    clips: Annotated[
+        int, typer.Option(min=1, help="With --plan: number of test clips per group.")
+    ] = 20,
     accuracy: Annotated[
         float, typer.Option(min=0, max=100, help="With --plan: accuracy of both systems, in %.")
     ] = 80.0,
     seed_std: Annotated[
         float,
-        typer.Option(min=0, help="With --plan: points by which the difference varies over seeds."),
+        typer.Option(
+            min=0, help="With --plan: standard deviation of the difference over seeds, in points."
+        ),
     ] = 4.0,
     group_std: Annotated[
         float,
-        typer.Option(min=0, help="With --plan: points by which the difference varies over groups."),
+        typer.Option(
+            min=0, help="With --plan: standard deviation of the difference over groups, in points."
+        ),
     ] = 5.0,
 ) -> None:
-    """Say how many seeds, groups or tasks a difference needs, and what the present records can find.
+    """Compute how many seeds, groups or tasks are needed to find a difference, and which difference the records can
+    find.
 
-    With two systems, the spread over seeds and groups is the one of their records. With --plan, it is what you expect: 4
-    points over seeds is what fine-tuning with a tenth of the labels has shown here. Power is of the test of `bench compare`.
+    With two systems, the spread over seeds and groups is estimated from their records. With --plan, you give the spread
+    that you expect; fine-tuning with a tenth of the labels has varied by 4 points over seeds here. The power is that of
+    the test in `bench compare`.
     """
     if plan == bool(systems):
         raise UserError(
@@ -74,7 +83,9 @@ def power(
         print_table(power_view([study], share))
         return
     if len(systems or []) != 2 or not task:
-        raise UserError("power is of two systems on a task", next_step="name two, and a --task")
+        raise UserError(
+            "'bench power' takes two systems and a task", next_step="name two systems and a --task"
+        )
     from lape_bench.report.power_view import studies_of_records
     from lape_bench.report.system_pair import find_pair
 

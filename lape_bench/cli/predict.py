@@ -1,4 +1,4 @@
-"""`bench predict`: classify audio files by a model that a run kept."""
+"""`bench predict`: classify audio files with the model of a run."""
 
 import json
 import sys
@@ -20,13 +20,13 @@ def predict(
     model: Annotated[
         Path, typer.Argument(help="The folder of a cell that was run with --keep-model.")
     ],
-    files: Annotated[list[Path], typer.Argument(help="Audio files, of any rate.")],
+    files: Annotated[list[Path], typer.Argument(help="Audio files with any sample rate.")],
     format: Annotated[str, typer.Option(help="csv or json.")] = "csv",
     all_classes: Annotated[
-        bool, typer.Option("--all-classes", help="Give the probability of every class.")
+        bool, typer.Option("--all-classes", help="Print the probability of every class.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Use the model even if its code has changed since.")
+        bool, typer.Option("--force", help="Use the model even if the code has changed since.")
     ] = False,
     device: Device = "auto",
     precision: PrecisionName = "auto",
@@ -35,7 +35,7 @@ def predict(
 ) -> None:
     """Print the most likely class of each audio file, and its probability, in [0, 1].
 
-    If a file cannot be read, it is named, the others are classified, and the exit code is 1.
+    If a file cannot be read, the others are still classified, and the exit code is 1.
     """
     if format not in (formats := ("csv", "json")):
         raise unknown("format", format, formats)

@@ -1,4 +1,4 @@
-"""`bench show` and `bench report`, and the board that ends a run."""
+"""`bench show` and `bench report`, and the leaderboard at the end of a run."""
 
 import sys
 from dataclasses import replace
@@ -15,7 +15,7 @@ from lape_bench.core.printable import printable
 from lape_bench.report.formatting import percent
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
-FOR_PROGRAMS = ("csv", "latex", "json")  # standard output holds the table alone
+FOR_PROGRAMS = ("csv", "latex", "json")  # standard output holds only the table
 
 app = typer.Typer()
 
@@ -44,7 +44,7 @@ def report(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="Rank by accuracy, balanced_accuracy, macro_f1 or roc_auc, not by each task's own metric."
+            help="Rank by accuracy, balanced_accuracy, macro_f1 or roc_auc instead of each task's own metric."
         ),
     ] = None,
     task: Annotated[
@@ -52,11 +52,13 @@ def report(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write one page instead: boards, figures, records; opens offline."),
+        typer.Option(
+            help="Write one HTML page with boards, figures and records, which works offline."
+        ),
     ] = None,
     paper: Annotated[
         str | None,
-        typer.Option(help="The tables of a paper: its name, such as unfused, or a YAML file."),
+        typer.Option(help="Show the tables of a paper: its name, such as unfused, or a YAML file."),
     ] = None,
     suite: Annotated[
         str | None, typer.Option(help="With --paper: lape, open, lape-synthetic, own.")
@@ -74,12 +76,12 @@ def report(
         ),
     ] = None,
     no_published: Annotated[
-        bool, typer.Option("--no-published", help="With --paper: our own figures alone.")
+        bool, typer.Option("--no-published", help="With --paper: leave out published figures.")
     ] = False,
 ) -> None:
-    """Show the leaderboard, or a paper's tables: every score recomputed from the predictions on disk.
+    """Show the leaderboard, or the tables of a paper. Every score is recomputed from the predictions on disk.
 
-    Scores of a table (--format cells) are taken as they are, since it has no predictions.
+    A CSV of cells (--format cells) has no predictions, so its scores are used as they are.
     """
     of_paper = {"suite": suite, "protocol": protocol, "labels": labels}
     chosen = {key: value for key, value in of_paper.items() if value is not None}
@@ -94,7 +96,7 @@ def report(
             "--metric is for the leaderboard of test scores",
             next_step="leave out --validation, --paper, --html and --format cells",
         )
-    # Import pandas, which is slow.
+    # These import pandas, which is slow.
     from lape_bench.results.cells import write_cells
     from lape_bench.results.load import of_tasks
 
@@ -117,7 +119,7 @@ def report(
 def _check_options(
     format: str, validation: bool, html: Path | None, paper: str | None, paper_options: list[str]
 ) -> None:
-    """Refuse an unknown format, and options that exclude each other.
+    """Raise a `UserError` for an unknown format, and for options that exclude each other.
 
     Args:
         format: one of `FORMATS`, or "cells".
@@ -135,7 +137,7 @@ def _check_options(
     if validation and (paper or html is not None or format == "cells"):
         raise UserError(
             "--validation is for the leaderboard",
-            next_step="leave out --paper, --html and --format cells; the latter has it as a column",
+            next_step="leave out --paper, --html and --format cells; 'cells' has the validation score as a column",
         )
     if {"published", "no_published"} <= {*paper_options}:
         raise UserError("--published and --no-published exclude each other", next_step="give one")
@@ -146,7 +148,7 @@ def _check_options(
 
 
 def load_finished(sources: list[Path]) -> Any:
-    """Load results and name the problems; raise a `UserError` if there is no finished record."""
+    """Load results and print the problems. Raise a `UserError` if there is no finished record."""
     from lape_bench.results.load import load_results
 
     results = load_results(sources)
@@ -154,27 +156,27 @@ def load_finished(sources: list[Path]) -> Any:
         print(f"left out: {printable(problem)}", file=sys.stderr)
     if results.cells.empty:
         raise UserError(
-            f"{' and '.join(map(str, sources))} holds no finished record",
+            f"{' and '.join(map(str, sources))} has no finished record",
             next_step="run something: 'bench run'",
         )
     return results
 
 
 def only_complete(board: Any) -> Any:
-    """Drop the rows of a leaderboard that lack folds, and name them."""
+    """Drop the rows of a leaderboard that lack folds, and print which ones."""
     for row in board[~board["complete"]].itertuples():
         folds = f"{row.folds} of {row.folds_of_task} folds"
         print(f"left out: {row.system} on {row.task}, {row.protocol}: {folds}", file=sys.stderr)
     board = board[board["complete"]]
     if board.empty:
         raise UserError(
-            "no system has been run in every fold", next_step="'bench run' goes on with the others"
+            "no system has been run in every fold", next_step="'bench run' runs the missing folds"
         )
     return board
 
 
 def write_page(results: Any, sources: list[Path], path: Path) -> None:
-    """Write the page of all results, whole or not at all, and say where."""
+    """Write the HTML page of all results, whole or not at all, and print its path."""
     from lape_bench.report.leaderboard import leaderboard
     from lape_bench.report.page.html_page import page
 
@@ -186,9 +188,9 @@ def show_board(results: Any, format: str, metric: str | None = None) -> None:
     """Print the leaderboard of results in one of the formats.
 
     Args:
-        results: as `load_results` gives them.
+        results: as returned by `load_results`.
         format: one of FORMATS.
-        metric: what to rank by instead of each task's own metric; tasks that lack it are named.
+        metric: metric to rank by instead of each task's own; tasks without it are named.
     """
     from lape_bench.report.leaderboard import footnotes, leaderboard
     from lape_bench.results.cells import by_metric
@@ -201,7 +203,7 @@ def show_board(results: Any, format: str, metric: str | None = None) -> None:
 
 
 def show_validation(results: Any, format: str) -> None:
-    """Print the leaderboard by the scores on validation, without ranks."""
+    """Print the leaderboard of validation scores, without ranks."""
     from lape_bench.report.leaderboard import footnotes, leaderboard
     from lape_bench.results.cells import on_validation
 
@@ -240,9 +242,9 @@ def show_paper(
     Args:
         cells: as in `Results.cells`.
         format: one of FORMATS.
-        name: of the paper, or its file.
-        chosen: fields of the paper that were given on the command line.
-        published: a user's own files of published figures; None: show no published figures.
+        name: name of the paper, or its file.
+        chosen: fields of the paper that the command line overrides.
+        published: further files of published figures; None: show no published figures.
     """
     from lape_bench.report.latex import latex
     from lape_bench.report.papers.paper_tables import paper_tables
@@ -274,11 +276,11 @@ def show_paper(
 
 
 def show_audit(records: list[Any]) -> None:
-    """Print what published shortcuts would have reported, if any record was audited."""
+    """Print the scores that published shortcuts would have reported, if any record was audited."""
     audited = [record for record in records if record.audit is not None]
     if not audited:
         return
-    print("\nwhat published shortcuts would have reported, beside this protocol on the same cells:")
+    print("\nscores that published shortcuts would have reported on the same cells:")
     for shortcut in ("best_epoch_on_test", "one_random_crop", "random_split"):
         pairs = [
             (record.metrics[record.task.metric], record.audit[shortcut][record.task.metric])

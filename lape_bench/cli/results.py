@@ -17,15 +17,15 @@ app = typer.Typer()
 def verify(
     results: Annotated[list[Path], typer.Argument(help="Folders of records.")],
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 for outdated records, too.")
+        bool, typer.Option("--strict", help="Exit with 1 for outdated records too.")
     ] = False,
 ) -> None:
-    """Recompute every score from its predictions, and compare records with the tasks and systems installed now.
+    """Recompute every score from its predictions, and compare records with the installed tasks and systems.
 
     A record is wrong (exit code 1) if it was edited, or if its identity, predictions, scores or test clips do not match.
     A record is outdated if a run today could give another result: card, manifest, system or protocol have another
     version, or the code differed from its commit. A record is doubtful if another one has the same predictions.
-    Nothing that a record names is run. Records are not signed: someone who can write them can also forge them.
+    Code that a record names is never run. Records are not signed: someone who can write them can also forge them.
     """
     from lape_bench.evaluation.plan import version_if_installed
     from lape_bench.results.verify import UNCHECKED
@@ -56,7 +56,7 @@ def verify(
             f"{counts['wrong'] or 'none'} wrong, {counts['outdated'] or 'none'} outdated{doubtful}"
         )
         if seen.finished:
-            print(f"not checked, since nothing else says them: {', '.join(UNCHECKED)}")
+            print(f"not checked, since nothing can confirm them: {', '.join(UNCHECKED)}")
         if seen.versions_not_compared:
             systems = printable(", ".join(seen.versions_not_compared))
             print(f"version not compared, since their code would have to be run: {systems}")
@@ -74,11 +74,11 @@ def verify(
 
 @app.command(epilog="Example: bench merge results machine-a/results machine-b/results")
 def merge(
-    into: Annotated[Path, typer.Argument(help="The receiving folder.")],
-    sources: Annotated[list[Path], typer.Argument(help="Folders of records; only read.")],
+    into: Annotated[Path, typer.Argument(help="The folder that receives the records.")],
+    sources: Annotated[list[Path], typer.Argument(help="Folders of records to copy from.")],
     quiet: Quiet = False,
 ) -> None:
-    """Merge the records of several machines into one folder; finished records are never overwritten."""
+    """Copy the records of several machines into one folder. Finished records are never overwritten."""
     from lape_bench.results.merge import merge as merged
 
     progress = start_progress(quiet)

@@ -49,7 +49,7 @@ app = typer.Typer()
 def run(
     system: Annotated[
         list[str] | None,
-        typer.Option(help="What to benchmark; may be repeated; default: supervised."),
+        typer.Option(help="A system to evaluate; may be repeated; default: supervised."),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="A task, or task@variant; may be repeated.")
@@ -66,8 +66,10 @@ def run(
     label_fraction: LabelFractions = None,
     shots: Shots = None,
     validation_labels: ValidationLabelsOption = "budget",
-    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds, from 0.")] = 1,
-    fold: Annotated[int | None, typer.Option(help="One fold; default: all.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Number of seeds, counted from 0.")
+    ] = 1,
+    fold: Annotated[int | None, typer.Option(help="Only this fold; default: all.")] = None,
     settings: Settings = None,
     out: Out = Path("results"),
     device: Device = "auto",
@@ -110,10 +112,10 @@ def run(
 
 
 class RunByDefault(TyperGroup):
-    """A group whose command `run` needs no name: what is no other command, and no call for help, is its argument."""
+    """A group in which the name of the command `run` may be left out."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name where it is left out."""
+        """Insert `run` if the first argument is not the name of a command or a call for help."""
         if args and args[0] not in (*self.commands, "--help"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -139,13 +141,17 @@ OfGrid = Annotated[
 )
 def sweep(
     file: Grid,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells, and run nothing.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Show what each machine lacks, and run nothing."),
     ] = False,
     task: OfGrid = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes of this machine.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of cells to run at a time on this machine.")
+    ] = None,
     on: Annotated[
         str | None, typer.Option(help="An engine: ray (here), ray:ADDRESS (a cluster) or slurm.")
     ] = None,
@@ -164,7 +170,7 @@ def sweep(
 ) -> None:
     """Run a grid of cells. An interrupted sweep is resumed by the same command.
 
-    It runs on this machine, in --jobs processes, or with --on on a cluster.
+    It runs on this machine, in --jobs processes, or on a cluster, with --on.
     """
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute
@@ -217,7 +223,7 @@ def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
 
 
 def _states(plan: list[Any], options: Any) -> Iterator[tuple[Any, str, str]]:
-    """Yield each planned or impossible cell of a sweep with its state, and the reason if there is one."""
+    """Yield each planned or impossible cell of a sweep with its state, and with a reason if there is one."""
     from lape_bench.evaluation.plan import ImpossibleCell
     from lape_bench.sweep.run_cell import state_of
 
@@ -236,20 +242,20 @@ def _items_of(file: Path, tasks: list[str] | None) -> list[Any]:
 
 
 def _engine(on: str | None, settings: list[str], jobs: int | None) -> Any:
-    """Return what runs a sweep, here or on a cluster."""
+    """Return the engine that runs a sweep, on this machine or on a cluster."""
     if on is None:
         from lape_bench.sweep.local_engine import LocalEngine
 
         if settings:
             raise UserError(
-                f"--set {settings[0]} is a setting of an engine, and none is named",
-                next_step="add --on ray or --on slurm; settings of systems stand in the grid",
+                f"--set {settings[0]} is a setting of an engine, but no engine is named",
+                next_step="add --on ray or --on slurm; settings of systems belong in the grid",
             )
         return LocalEngine(jobs or 1)
     if jobs is not None:
         raise UserError(
-            "--jobs is of this machine alone",
-            next_step=f"leave it out: {on} runs as many cells as there is room for",
+            "--jobs is for this machine only",
+            next_step=f"leave it out: {on} runs as many cells as fit",
         )
     from lape_bench.sweep.make_engine import engine
 
@@ -257,7 +263,7 @@ def _engine(on: str | None, settings: list[str], jobs: int | None) -> Any:
 
 
 def _show_machines(reports: list[Any]) -> None:
-    """Show what machines have and lack."""
+    """Show what each machine has and lacks."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("machine", no_wrap=True)
     for heading in ("cores", "GPUs", "GiB", "GiB free"):
@@ -286,7 +292,8 @@ def pretrain(
     corpus: Annotated[str, typer.Option(help="Tasks or folders of audio, comma-separated.")],
     system: Annotated[str, typer.Option(help="An upstream system.")] = "delores-m",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes through the corpus; default: the system's.")
+        int | None,
+        typer.Option(min=1, help="Number of passes through the corpus; default: the system's own."),
     ] = None,
     settings: Settings = None,
     device: Device = "auto",
@@ -297,10 +304,10 @@ def pretrain(
 ) -> None:
     """Pre-train an encoder without labels, and cache it for cells with the same settings and corpus.
 
-    From a task with an official split, the train split is used; from a task with folds, all clips. If a cell's task is
-    in the corpus and has folds, the cell pre-trains an upstream of its own, without the clips that it tests on.
+    If a task has an official split, its train split is used. If it has folds, all clips are used. A cell whose task is
+    in the corpus and has folds pre-trains its own upstream, without the clips that it is tested on.
 
-    On several GPUs: torchrun --nproc-per-node 4 --no-python bench pretrain ... Each batch is shared out among them.
+    On several GPUs: torchrun --nproc-per-node 4 --no-python bench pretrain ... Each batch is divided among them.
     """
     from lape_bench.evaluation.pretraining import learn_upstream
     from lape_bench.runtime import distributed
@@ -320,7 +327,7 @@ def pretrain(
     if not distributed.is_main_process():
         return
     artifact, curve = upstream.artifact, upstream.curve
-    how = "pre-trained" if artifact.computed else "found, pre-trained before"
+    how = "pre-trained" if artifact.computed else "found in the cache"
     print(
         f"upstream {artifact.hash[:12]} {how} in {artifact.metadata.seconds:.0f} s: {artifact.folder}"
     )
@@ -343,10 +350,10 @@ def run_all(
 
     Args:
         items: planned or impossible cells.
-        options: how to run them.
+        options: device, precision and other options.
         engine: runs them.
         progress: shows how far they are.
-        short_names: whether the leaderboard leaves out settings that all variants of a system share.
+        short_names: whether the leaderboard omits settings that all variants of a system share.
 
     Raises:
         typer.Exit: a cell failed, or Ctrl-C stopped the run.
@@ -369,8 +376,7 @@ def run_all(
         logger.info(f"records in {options.out}; 'bench report' shows them all")
     if run.failures:
         print(
-            f"{len(run.failures)} of {len(items)} cells failed; run again to retry them; tracebacks, if there are any, are in "
-            "error.txt beside the records",
+            f"{len(run.failures)} of {len(items)} cells failed; run again to retry them; tracebacks are in error.txt beside the records",
             file=sys.stderr,
         )
         raise typer.Exit(1)
@@ -388,7 +394,7 @@ def _print_failure(line: str) -> None:
 def _show_plan(plan: list[Any], options: Any) -> None:
     counts = dict.fromkeys(("finished", "to run", "impossible"), 0)
     for cell, state, reason in _states(plan, options):
-        # A failed one is run again, and one that is running is waited for.
+        # A failed cell runs again, and a running one is waited for.
         shown = state if state in counts else "to run"
         counts[shown] += 1
         print(f"{shown:<11}{cell.title}{f': {reason}' if reason and shown == state else ''}")

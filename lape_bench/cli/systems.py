@@ -1,4 +1,4 @@
-"""`bench systems`: what can be run."""
+"""`bench systems`: list, show, check and create systems."""
 
 import shlex
 import textwrap
@@ -25,7 +25,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.plugins.registry import SYSTEMS
 
 app = typer.Typer(
-    help="List the systems, show the settings of one, check one, or start one of your own.",
+    help="List systems, show or check one, or create a package for a new one.",
     epilog="Example: bench systems show supervised",
 )
 
@@ -47,7 +47,7 @@ def _systems(context: typer.Context) -> None:
 
 @app.command("show", epilog="Example: bench systems show supervised")
 def show_system(system: SystemName) -> None:
-    """Show what a system is, its protocols, and its settings with their defaults."""
+    """Show the protocols of a system, and its settings with their defaults."""
     from lape_bench.evaluation.plan import load_system
 
     kind = load_system(system)
@@ -71,7 +71,7 @@ def check(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Test a system against the contract on a few generated clips; exit code 1 if it fails."""
+    """Test a system against the contract on a few generated clips. The exit code is 1 if it fails."""
     from lape_bench.conformance.check import check_system
     from lape_bench.runtime.device import Compute
 
@@ -92,7 +92,7 @@ def check(
 
 
 def _in_lines(result: ClaimResult) -> str:
-    """Lay out a claim and what came of it; what went wrong gets lines of its own."""
+    """Lay out a claim and its result. A failure gets lines of its own."""
     lines = [f"{result.claim}: {result.detail}" if result.detail else result.claim]
     if result.status in ("FAILS", "skipped"):
         lines = [result.claim, result.detail]
@@ -103,10 +103,12 @@ def _in_lines(result: ClaimResult) -> str:
 
 @app.command("new", epilog="Example: bench systems new my-encoder")
 def new_system(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the system and its package.")],
-    out: Annotated[Path, typer.Option(help="The folder to write it to.")] = Path(),
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the system and its package.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
 ) -> None:
-    """Write a small package: an encoder, its settings, its test, and the entry point that registers it."""
+    """Write a small package with an encoder, its settings, a test, and the entry point that registers it."""
     from lape_bench.plugins import scaffold
 
     folder = scaffold.new_system(name, out)

@@ -1,4 +1,4 @@
-"""`bench tasks`: what can be run on."""
+"""`bench tasks`: list, show and create tasks."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from lape_bench.data import task_page
 from lape_bench.data.catalog import all_cards, load_card
 
 app = typer.Typer(
-    help="List the tasks, show one, or make one from your recordings.",
+    help="List tasks, show one, or create one from your recordings.",
     epilog="Example: bench tasks show esc10",
 )
 
@@ -56,46 +56,51 @@ def _tasks(context: typer.Context) -> None:
 
 @app.command("page", epilog="Example: bench tasks page > tasks/README.md")
 def page_of_tasks() -> None:
-    """Write a Markdown page with every task: what it is, how to get it, and its split."""
+    """Print a Markdown page that describes every task: how to get it, its split, its classes."""
     print(task_page.page([card for card in all_cards()[0] if card.recordings is None]), end="")
 
 
 @app.command("new", epilog="Example: bench tasks new bird-calls --from recordings/birds")
 def new_task(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, hyphens.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Lowercase letters, digits, hyphens.")
+    ],
     source: Annotated[
         str,
         typer.Option(
             "--from",
-            help="A folder with a folder for each class, a CSV file, or a data set of Hugging Face: hf:NAME_OR_FOLDER.",
+            help="A folder with one folder per class, a CSV file, or a Hugging Face data set: hf:NAME_OR_FOLDER.",
         ),
     ],
     column: Annotated[
         list[str] | None,
         typer.Option(
-            help="Which column of the CSV file is path, label, split, fold, group, start_seconds or seconds, "
-            "if it has another name: --column path=filename; may be repeated."
+            help="The name of a column in the CSV file, if it is not path, label, split, fold, group, start_seconds or seconds: --column path=filename; may be repeated."
         ),
     ] = None,
     audio: Annotated[
-        Path | None, typer.Option(help="What paths are relative to; default: the CSV's folder.")
+        Path | None,
+        typer.Option(
+            help="Folder that paths are relative to; default: the folder of the CSV file."
+        ),
     ] = None,
     window_seconds: Annotated[
-        float | None, typer.Option(help="Length of a training window; default: the median clip.")
+        float | None,
+        typer.Option(help="Length of a training window; default: the median clip length."),
     ] = None,
     may_overlap: Annotated[
         bool,
-        typer.Option("--may-overlap", help="Stretches on two sides may share audio."),
+        typer.Option("--may-overlap", help="Allow clips on two sides of the split to share audio."),
     ] = False,
-    metric: Annotated[str, typer.Option(help="The metric that ranks systems.")] = "accuracy",
+    metric: Annotated[str, typer.Option(help="Metric to rank systems by.")] = "accuracy",
     domain: Annotated[str, typer.Option(help="speech, sound, music or bioacoustics.")] = "sound",
-    title: Annotated[str, typer.Option(help="For listings; default: the name.")] = "",
-    license: Annotated[str, typer.Option(help="Of the recordings.")] = "not stated",
+    title: Annotated[str, typer.Option(help="Title for listings; default: the name.")] = "",
+    license: Annotated[str, typer.Option(help="License of the recordings.")] = "not stated",
 ) -> None:
-    """Make recordings of your own a task: write its card from a folder of class folders, or from a CSV file.
+    """Create a task from your recordings: write its card from a folder with one folder per class, or from a CSV file.
 
-    Folders train, val and test above the class folders, or a column split or fold, are taken as they are; otherwise
-    sides are drawn, and clips that share a group stay on one side.
+    Folders train, val and test above the class folders are used as the split, and so is a column split or fold.
+    Otherwise the split is drawn, and clips that share a group stay on one side.
     """
     from lape_bench.data import new_task as tasks
     from lape_bench.data.sources.hugging_face_dataset import PREFIX, import_dataset
@@ -139,14 +144,15 @@ def _column(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator:
         raise UserError(
-            f"--column '{text}' says nothing", allowed="--column path=filename, as the table has it"
+            f"--column '{text}' is not NAME=COLUMN",
+            allowed="write --column path=filename, with the name in the table",
         )
     return key.strip(), value.strip()
 
 
 @app.command("show", epilog="Example: bench tasks show fsdd-digits@official")
 def show_task(task: TaskName) -> None:
-    """Show a task's card."""
+    """Show the card of a task."""
     card = load_card(task)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)

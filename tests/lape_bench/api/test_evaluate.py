@@ -188,7 +188,7 @@ def test_failed_cells_are_named_and_no_board_is_made_of_them() -> None:
         (("log-mel-statistic", TASK), "did you mean 'log-mel-statistics'"),
         (("log-mel-statistics", "esc-10"), "did you mean 'esc10'"),
         (("log-mel-statistics", "esc10"), "the task 'esc10' is not prepared"),
-        (([MyEncoder, type("MyEncoder", (MyEncoder,), {})], TASK), "two classes are called"),
+        (([MyEncoder, type("MyEncoder", (MyEncoder,), {})], TASK), "two classes have the name"),
         ((int, TASK), "int is not a class derived from"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

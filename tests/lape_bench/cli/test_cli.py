@@ -321,7 +321,7 @@ def test_a_full_disk_under_the_output_is_said_in_one_sentence(words: list[str]) 
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "no space is left for the output" in done.stderr
+    assert "the disk is full" in done.stderr
 
 
 @LONG_AND_SHORT
@@ -357,7 +357,7 @@ def test_an_upstream_is_pre_trained_once_and_cells_with_its_settings_find_it(
     assert curve.startswith("1 epochs, loss ")
     code, again, _ = bench(*arguments)
     assert code == 0
-    assert again.startswith(f"upstream {upstream.hash[:12]} found, pre-trained before in ")
+    assert again.startswith(f"upstream {upstream.hash[:12]} found in the cache in ")
     assert again.splitlines()[1] == curve
     hint = err.splitlines()[-1].removeprefix("next: bench ").removesuffix(" --task TASK")
     for name, fraction in (("all", "1"), ("few", "0.1")):
@@ -379,7 +379,7 @@ def test_a_cell_keeps_its_upstream_for_bench_pretrain(
     assert (used["kind"], used["found"]) == ("upstream", False)
     code, out, _ = bench("pretrain", *words, "--corpus", "synthetic-sounds")
     assert code == 0
-    assert out.startswith(f"upstream {used['hash'][:12]} found, pre-trained before")
+    assert out.startswith(f"upstream {used['hash'][:12]} found in the cache")
 
 
 @pytest.mark.parametrize(

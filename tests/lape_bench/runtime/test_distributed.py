@@ -153,8 +153,8 @@ def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one(
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     assert pretrained_by_two().count("pre-trained in") == 1
-    assert "found, pre-trained before" in bench(*PRETRAIN)[1]
-    assert pretrained_by_two().count("found, pre-trained before") == 1
+    assert "found in the cache" in bench(*PRETRAIN)[1]
+    assert pretrained_by_two().count("found in the cache") == 1
     kinds = [each.kind for each in list_artifacts(cache())]
     assert kinds == ["upstream"]
 
