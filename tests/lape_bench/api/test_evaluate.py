@@ -277,7 +277,7 @@ def test_a_split_that_cannot_be_is_refused(card_with_folds: TaskCard) -> None:
     with pytest.raises(lb.UserError, match="has no fold 6"):
         task.load_split(fold=6)
     assert len(task.load_split(fold=1).train)
-    with pytest.raises(lb.UserError, match="'0' is no label budget"):
+    with pytest.raises(lb.UserError, match="'0' is not a label budget"):
         lb.get_task(TASK).load_split(labels="0")
     with pytest.raises(lb.UserError, match="'esc10' is not prepared; run 'bench data prepare"):
         lb.get_task("esc10").load_split(fold=1)

@@ -230,7 +230,7 @@ def test_quiet_prints_the_board_alone(synthetic: Path, bench: Bench, tmp_path: P
 def test_the_audit_is_shown_beside_the_board(synthetic: Path, bench: Bench, tmp_path: Path) -> None:
     _, out, _ = bench(*RUN_FLOOR, "--audit", "--out", str(tmp_path))
     assert "random split" in out
-    assert "this protocol" in out
+    assert "published shortcuts" in out
 
 
 @pytest.mark.parametrize("format", ["markdown", "csv", "latex", "json"])

@@ -42,7 +42,7 @@ def test_a_budget_has_one_spelling(text: str, spelling: str) -> None:
     "text", ["", "0", "0-shot", "-1-shot", "200%", "nan", "1e400", "all", "5 shots", "1.2.3%"]
 )
 def test_what_is_no_budget_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(UserError, match="is no label budget; a percentage such as 10%"):
+    with pytest.raises(UserError, match="is not a label budget; a percentage such as 10%"):
         LabelBudget.parse(text)
 
 

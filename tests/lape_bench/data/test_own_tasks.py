@@ -190,7 +190,7 @@ def test_an_own_task_can_be_learned_from(made: Path, progress: Progress) -> None
     ("arguments", "said"),
     [
         (["--from", "nowhere"], "the folder or table"),
-        (["--from", "tones", "--column", "label"], "--column 'label' says nothing"),
+        (["--from", "tones", "--column", "label"], "--column 'label' is not NAME=COLUMN"),
         (["--from", "tones", "--window-seconds", "-1"], "'window_seconds'"),
         (["--from", "tones", "--metric", "f2"], "no metric 'f2'"),
         (["--from", "tones/low"], "has no class with audio in it"),

@@ -85,7 +85,7 @@ def test_every_registered_system_loads_with_a_summary_that_says_if_it_takes_an_a
     if name not in ADAPTERS:
         assert load_system(name).protocols
         return
-    with pytest.raises(UserError, match=f"'{name}' stands for many, and none is named; {name}:"):
+    with pytest.raises(UserError, match=f"'{name}' needs an argument; {name}:"):
         load_system(name)
 
 
@@ -105,7 +105,7 @@ def test_a_name_with_an_argument_is_the_class_that_it_binds(
 
 
 def test_an_argument_that_is_not_asked_for_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'supervised' takes no argument, and is given 'x/y.pt'"):
+    with pytest.raises(UserError, match=r"'supervised' takes no argument, but is given 'x/y.pt'"):
         load_system("supervised:x/y.pt")
     with pytest.raises(UserError, match="no system 'supervized': did you mean 'supervised'"):
         load_system("supervized:x")

@@ -76,8 +76,8 @@ def test_no_file_keeps_the_template_s_name_or_outgrows_the_line(
         ("../up", "is not a valid name for a package"),
         ("hear:mine", "is not a valid name for a package"),
         (LONGEST + "a", "is not a valid name for a package"),
-        ("supervised", "there is a system 'supervised' already"),
-        ("log_mel_statistics", "there is a system 'log-mel-statistics' already"),
+        ("supervised", "there is already a system 'supervised'"),
+        ("log_mel_statistics", "there is already a system 'log-mel-statistics'"),
         ("class", "Python has a keyword 'class' already"),
         ("json", "Python has a module 'json' already"),
         ("torch", "Python has a module 'torch' already"),
@@ -104,7 +104,7 @@ def test_what_is_there_is_never_overwritten(kind: str, bench: Bench, tmp_path: P
         path.symlink_to(tmp_path / "nowhere")
     code, _, err = bench("systems", "new", "mine", "--out", str(tmp_path))
     assert code == 2
-    assert f"{path} is there already; choose another name" in err
+    assert f"{path} already exists; choose another name" in err
     assert [each.name for each in tmp_path.iterdir()] == ["mine"]
 
 

@@ -303,7 +303,7 @@ def test_failed_records_are_counted(results: Path) -> None:
 def test_the_command_s_exit_code_tells_a_machine(results: Path, bench: Bench) -> None:
     code, told, _ = bench("verify", str(results))
     assert (code, told.count("\n")) == (0, 2)
-    assert "not checked, since nothing else says them: selection, validation" in told
+    assert "not checked, since nothing can confirm them: selection, validation" in told
     assert "1 finished and 0 failed records; none wrong, none outdated" in told
     run_as(results, protocol_version=0)
     assert bench("verify", str(results))[0] == 0
