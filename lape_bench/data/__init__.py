@@ -1,1 +1,1 @@
-"""Recordings: got, decoded, drawn into splits, and verified."""
+"""Recordings: downloaded, decoded, split and verified."""

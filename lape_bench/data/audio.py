@@ -1,7 +1,7 @@
-"""A file becomes mono float32 samples; what cannot be trusted is refused with a reason.
+"""Read an audio file as mono float32 samples, or refuse it with a reason.
 
-libsndfile decodes plain PCM, FLAC and single streams of Ogg; FFmpeg decodes MP3 and what libsndfile reads in part or
-not at all. Resampling is soxr's high quality. Silence and length are left as they are, and levels too.
+libsndfile decodes plain PCM, FLAC and single Ogg streams. FFmpeg decodes MP3, and formats that libsndfile reads only in
+part or not at all. soxr resamples in its high quality. Silence, length and level are not changed.
 """
 
 import hashlib
@@ -30,20 +30,20 @@ SUFFIXES = frozenset(
     {".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg"}
     | {".opus", ".rf64", ".snd", ".spx", ".w64", ".wav", ".weba", ".webm", ".wma"}
 )  # fmt: skip
-SHORTEST_SECONDS = 0.1  # below this a 64 ms analysis window sees little but padding
+SHORTEST_SECONDS = 0.1  # in a shorter clip a 64 ms analysis window would hold little but padding
 SILENT_BELOW = 2.0**-15  # one step of 16-bit audio
-# Decoded MP3 and Ogg pass full scale by a little; above this, floats are scaled to something else than 1.
+# Decoded MP3 and Ogg exceed full scale by a little. Above this limit, full scale of the floats is not 1.
 LOUDEST = 4.0
-LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # Hz; other rates are those of broken headers
+LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # Hz; other rates come from broken headers
 
 
 @dataclass
 class ClipChecks:
-    """What makes samples unfit for a clip, found block by block.
+    """Check block by block whether samples can be used as a clip.
 
     Attributes:
-        samples: how many there are.
-        rate: in Hz.
+        samples: number of samples so far.
+        rate: sample rate in Hz.
     """
 
     samples: int = 0
@@ -51,10 +51,10 @@ class ClipChecks:
     _peak: float = 0.0
 
     def add(self, rate: int, block: Samples) -> None:
-        """Look at the next block.
+        """Check the next block.
 
         Raises:
-            AudioProblem: a sample is NaN, infinite or far above full scale, or the rate is none of audio.
+            AudioProblem: a sample is NaN, infinite or far above full scale, or the rate is not one of audio.
         """
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise AudioProblem(
@@ -71,10 +71,10 @@ class ClipChecks:
             self._peak = max(self._peak, peak)
 
     def finish(self, shortest_seconds: float) -> None:
-        """Look at the whole.
+        """Check the whole clip.
 
         Raises:
-            AudioProblem: there is too little audio, or it is silent, or its peak is far above full scale.
+            AudioProblem: the audio is too short or silent, or its peak is far above full scale.
         """
         if self._peak > LOUDEST:
             raise AudioProblem(
@@ -92,12 +92,12 @@ def read(
     segment: tuple[float, float] | None = None,
     shortest_seconds: float = SHORTEST_SECONDS,
 ) -> tuple[Samples, int]:
-    """Decode a file to mono at its own rate; channels are averaged.
+    """Decode a file to mono at its own sample rate. Channels are averaged.
 
     Args:
         path: the file.
-        segment: start and length in seconds of the stretch to take; none: all of it.
-        shortest_seconds: what is shorter is refused.
+        segment: start and length of the part to read, in seconds; None: the whole file.
+        shortest_seconds: shorter audio is refused.
 
     Returns:
         Samples of shape (samples,), full scale at 1.0, and the rate in Hz.
@@ -116,20 +116,20 @@ def decode(
     shortest_seconds: float,
     checks: ClipChecks,
 ) -> Iterator[Samples]:
-    """Decode a file to mono at its own rate, in blocks, so that its length does not matter.
+    """Decode a file to mono at its own sample rate, in blocks, so that long files need little memory.
 
     Args:
         path: the file.
-        segment: start and length in seconds of the stretch to take; none: all of it.
-        shortest_seconds: what is shorter is refused.
-        checks: counts the samples and holds the rate, as far as blocks were taken.
+        segment: start and length of the part to read, in seconds; None: the whole file.
+        shortest_seconds: shorter audio is refused.
+        checks: holds the number of samples and the rate of the blocks so far.
 
     Yields:
         Samples of shape (samples,), full scale at 1.0.
 
     Raises:
-        AudioProblem: the file is missing, empty, no audio, truncated, damaged, too short, silent, far above full
-            scale, or holds NaN. Most of this is only known at the end.
+        AudioProblem: the file is missing, empty, not audio, truncated, damaged, too short, silent, far above full
+            scale, or holds NaN. Most problems are found only at the end.
     """
     try:
         str(path).encode()
@@ -149,7 +149,7 @@ def decode(
 
 
 def seconds_of(path: Path) -> float:
-    """Return a file's length in seconds, by its header if that can be trusted; 0 if it cannot be read."""
+    """Return a file's length in seconds, from its header if that is reliable; 0 if the file cannot be read."""
     try:
         _refuse_special_file(path)
         layout = layout_of(path)
@@ -163,7 +163,7 @@ def seconds_of(path: Path) -> float:
 
 
 def _refuse_special_file(path: Path) -> None:
-    """Raise an `AudioProblem` for a named pipe, whose reader would wait without end, and its like."""
+    """Raise an `AudioProblem` for a named pipe, a socket or a device, since reading it might never end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
@@ -171,9 +171,9 @@ def _refuse_special_file(path: Path) -> None:
 
 
 def _stretch(path: Path, segment: tuple[float, float] | None) -> Iterator[Block]:
-    """Decode a file, or the stretch that a start and a length in seconds name."""
+    """Decode a file, or the part given by a start and a length in seconds."""
     layout = layout_of(path)
-    # A long recording of many stretches is not decoded whole for each of them.
+    # A long recording with many clips must not be decoded whole for each clip.
     if segment and layout.seekable and not layout.ffmpeg and len(layout.parts) == 1:
         yield from stretch_by_libsndfile(path, segment)
         return
@@ -194,7 +194,7 @@ def _stretch(path: Path, segment: tuple[float, float] | None) -> Iterator[Block]
 
 
 def resample(samples: Samples, rate: int, target: int) -> Samples:
-    """Bring samples of shape (samples,) from `rate` to `target` Hz."""
+    """Resample samples of shape (samples,) from `rate` to `target` Hz."""
     if rate == target:
         return samples
     resampled: Samples = soxr.resample(samples, rate, target)
@@ -202,7 +202,7 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
 
 
 def resample_blocks(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samples]:
-    """Bring blocks from `rate` to `target` Hz; together they are what `resample` makes of the whole."""
+    """Resample blocks from `rate` to `target` Hz. Together they equal `resample` of the whole."""
     if rate == target:
         yield from blocks
         return
@@ -213,16 +213,14 @@ def resample_blocks(blocks: Iterable[Samples], rate: int, target: int) -> Iterat
 
 
 class ContentHash:
-    """SHA-256 of decoded samples and rate: a WAV and a FLAC of one recording agree."""
+    """SHA-256 of decoded samples and sample rate. A WAV and a FLAC file of the same recording have the same hash."""
 
     def __init__(self, samples: int, rate: int) -> None:
         self._digest = hashlib.sha256(f"{rate}/{samples}/".encode())
 
     def add(self, block: Samples) -> None:
-        """Take the next samples, shape (samples,)."""
-        self._digest.update(
-            (block.astype("<f4") + np.float32(0)).tobytes()
-        )  # makes -0.0 and 0.0 one
+        """Add the next samples, shape (samples,)."""
+        self._digest.update((block.astype("<f4") + np.float32(0)).tobytes())  # turns -0.0 into 0.0
 
     def hexdigest(self) -> str:
         """Return the hash of all samples."""

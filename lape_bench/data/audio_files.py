@@ -1,4 +1,4 @@
-"""The files below a folder that are audio by their endings; what is passed over is told."""
+"""Find the audio files below a folder by their extensions, and warn about files that are skipped."""
 
 import logging
 import os
@@ -15,12 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 def is_audio(path: Path) -> bool:
-    """Tell by its ending whether a file is audio."""
+    """Return True if the extension of a file is one of audio."""
     return path.suffix.lower() in SUFFIXES
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, sorted, without hidden ones; links to folders are followed, except back up.
+    """Yield the files below a folder, sorted, without hidden ones. Links to folders are followed unless they lead back
+    up.
 
     Raises:
         UserError: a folder cannot be read.
@@ -30,10 +31,10 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def warn_of_passed_over(folder: Path) -> None:
-    """Tell of audio files that are hidden, or whose folder is, and of links that lead back to a folder above."""
+    """Warn about hidden audio files, audio files in hidden folders, and links that lead back to a folder above."""
     hidden: list[Path] = []
     for found in _walk(folder):
-        # Beside each file, a Mac leaves a hidden one without audio, "._" before its name.
+        # macOS writes a hidden file without audio beside each file; its name starts with "._".
         hidden += [
             found.place / name
             for name in found.files
@@ -51,7 +52,7 @@ def warn_of_passed_over(folder: Path) -> None:
 
 
 class _Found(NamedTuple):
-    """What lies in one folder, each sorted; only what is in neither of the last two is walked."""
+    """The entries of a folder, each list sorted. Folders in the last two lists are not walked."""
 
     place: Path
     files: list[str]

@@ -1,7 +1,7 @@
-"""Every clip of a data set once: decoded, resampled, in one memory-mapped file.
+"""The decoded and resampled clips of a data set, in one memory-mapped file.
 
-A store is a folder named by the clips it holds and their rate, so tasks and variants over the same
-recordings share it. It appears whole or not at all, and carries checksums that are compared when it is opened.
+The folder of a store is named by a hash of its clips and their rate, so tasks and variants with the same recordings
+share it. It is written whole or not at all. Its checksums are compared when it is opened.
 """
 
 import hashlib
@@ -32,22 +32,24 @@ from lape_bench.runtime import cpu_cores
 
 logger = logging.getLogger(__name__)
 
-STORE_RATE = 16_000  # decoded for at once, since nearly every encoder of the field wants it
+STORE_RATE = 16_000  # the rate at which `prepare` decodes, since nearly every encoder uses it
 INDEX = "index.npz"
-RESIDENT_BYTES = 2**30  # a selection up to this size is held in memory; a larger one is mapped
+RESIDENT_BYTES = (
+    2**30
+)  # a selection up to this size is held in memory; a larger one is memory-mapped
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of one rate, back to back in one array.
+    """Clips with one sample rate, one after the other in one array.
 
     Attributes:
-        ids: clip ids, one a clip; those of clips that a system is handed are numbers (see `numbered`).
+        ids: one ID per clip; systems get numbers instead of names (see `numbered`).
         samples: all audio, shape (total samples,), float32; in memory or memory-mapped.
         starts: first sample of each clip, shape (clips,).
         lengths: samples of each clip, shape (clips,).
         rate: Hz.
-        key: hash of ids, audio and rate, which names what is computed from them.
+        key: hash of IDs, audio and rate; artifacts that are computed from the clips are identified by it.
     """
 
     ids: tuple[str, ...]
@@ -67,16 +69,16 @@ class Clips:
         return self.samples[self.starts[index] : self.starts[index] + self.lengths[index]]
 
     def view(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
-        """Return the clips at `indices`, in that order, over the same audio."""
+        """Return the clips at `indices`, in that order, without copying audio."""
         indices = np.asarray(indices, dtype=np.int64)
         ids = tuple(self.ids[index] for index in indices)
         starts, lengths = self.starts[indices], self.lengths[indices]
         return Clips(ids, self.samples, starts, lengths, self.rate, _hash(self.key, *ids))
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "Clips":
-        """Return copies of the clips at `indices`, in that order, so that nothing of the others is held.
+        """Return copies of the clips at `indices`, in that order, which hold no audio of other clips.
 
-        Above `RESIDENT_BYTES` the copy is a memory-mapped file without a name, which goes with its last user.
+        Above `RESIDENT_BYTES` the copy is a memory-mapped file without a name, which is deleted after its last use.
 
         Raises:
             UserError: the disk of the cache is full.
@@ -89,7 +91,7 @@ class Clips:
         return Clips(chosen.ids, samples, starts, chosen.lengths, self.rate, chosen.key)
 
     def leveled(self, dbfs: float) -> "Clips":
-        """Return copies of the clips, each scaled to one RMS; a silent clip stays as it is.
+        """Return copies of the clips, each scaled to the same RMS. Silent clips stay silent.
 
         Peaks may exceed 1: float32 samples are not clipped.
 
@@ -108,9 +110,9 @@ class Clips:
         return replace(copies, key=_hash(copies.key, f"RMS of {dbfs} dBFS"))
 
     def numbered(self, numbers: Sequence[int] | NDArray[np.int64] | None = None) -> "Clips":
-        """Return the same clips under numbers instead of names, which may tell a class, a speaker or a file.
+        """Return the same clips with numbers as IDs, since names may reveal a class, a speaker or a file.
 
-        The key stays, so that what is computed from the clips is found again.
+        The key stays the same, so that artifacts computed from the clips are found again.
 
         Args:
             numbers: the new IDs, one for each clip; by default their positions.
@@ -120,7 +122,7 @@ class Clips:
 
     @classmethod
     def pack(cls, ids: Sequence[str], waveforms: Sequence[NDArray[np.float32]], rate: int) -> Self:
-        """Build clips from waveforms of shape (samples,) that lie in memory."""
+        """Build clips from waveforms of shape (samples,) in memory."""
         lengths = np.array([len(waveform) for waveform in waveforms], np.int64)
         starts = np.cumsum(lengths) - lengths
         samples = np.concatenate(waveforms).astype(np.float32)
@@ -129,7 +131,9 @@ class Clips:
 
     @classmethod
     def join(cls, names: Sequence[str], parts: Sequence["Clips"]) -> "Clips":
-        """Copy clips of several origins into one, in that order; ids begin with their origin's name."""
+        """Copy clips from several sources into one `Clips`, in that order. Each ID starts with the name of its
+        source.
+        """
         ids = tuple(
             f"{name}/{each}" for name, part in zip(names, parts, strict=True) for each in part.ids
         )
@@ -151,18 +155,18 @@ def _room(count: int) -> NDArray[np.float32]:
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
-        # Reserved now: a full disk met later, while writing to the map, would kill the process.
+        # Reserved now, since a full disk during a write to the map would kill the process.
         os.posix_fallocate(file.fileno(), 0, count * 4)
         return np.memmap(file, np.float32, mode="r+", shape=(count,))
 
 
 def audio_key(clips: Sequence[tuple[str, str]]) -> str:
-    """Return the key of a store that holds these clips, given as (id, content hash) in order of id."""
+    """Return the key of a store with these clips, given as (ID, content hash) in order of ID."""
     return _hash(*(part for clip in clips for part in clip))
 
 
 def key_of(recordings: Sequence[Recording], facts: Sequence[ClipFacts]) -> str:
-    """Return the key of the store that `build` makes of recordings with these facts."""
+    """Return the key of the store that `build_store` makes from recordings with these facts."""
     return audio_key(
         [
             (recording.clip_id, fact.content)
@@ -182,12 +186,12 @@ def build_store(
     """Decode recordings in parallel into a store at `rate` Hz.
 
     Args:
-        recordings: the clips, with distinct ids.
+        recordings: the clips, with distinct IDs.
         rate: the store's rate in Hz.
         on_clip: called after each clip.
-        accept: sees the facts of all recordings before the store is kept, and may refuse by raising a `UserError`.
-        name: of the task or folder that the recordings belong to. With a name, files that have not changed since the
-            last call are not decoded again, not even if clips were refused then.
+        accept: gets the facts of all recordings before the store is kept, and may raise a `UserError` to refuse them.
+        name: name of the task or folder of the recordings. With a name, files that have not changed since the last call
+            are not decoded again, even if clips were refused then.
 
     Returns:
         The key of the usable clips' audio, for `open_store`, and the facts of every recording.
@@ -240,7 +244,7 @@ def build_store(
 
 
 def _make_room(folder: Path) -> bool:
-    """Remove a store that is damaged; return whether none is there now."""
+    """Remove a damaged store. Return True if no store is left."""
     if folder.is_dir() and (damage := find_damage(folder, threads=cpu_cores.available())):
         logger.warning(f"decoded audio in the cache is replaced: {damage}")
         discard_folder(folder)
@@ -248,17 +252,17 @@ def _make_room(folder: Path) -> bool:
 
 
 def is_built(key: str, rate: int) -> bool:
-    """Tell whether a store was built at this rate in Hz."""
+    """Return True if a store was built at this rate in Hz."""
     return (home() / "store" / _folder(key, rate)).is_dir()
 
 
 def find_store_damage(key: str, rate: int, in_full: bool = False) -> str:
-    """Say what is wrong with a store; empty if it holds what was written to it.
+    """Return a message that says what is damaged in a store; empty if it is intact.
 
     Args:
         key: as `build_store` returned it.
         rate: Hz.
-        in_full: compare all of it, also if nothing wrote to it since that was done last.
+        in_full: compare all bytes, even if nobody has written to the store since the last full comparison.
     """
     folder, threads = home() / "store" / _folder(key, rate), cpu_cores.available()
     if not in_full:
@@ -280,16 +284,16 @@ def open_store(
     recordings: Callable[[], Sequence[Recording]],
     on_clip: Callable[[], None] = lambda: None,
 ) -> Clips:
-    """Map a store; if it is missing at this rate, or damaged, decode the recordings again.
+    """Memory-map a store. If it is missing at this rate or damaged, decode the recordings again.
 
     Args:
         key: as `build_store` returned it.
         rate: Hz.
-        recordings: gives the clips of the store, for a rate that was not asked for before.
+        recordings: returns the clips of the store; needed for a new rate.
         on_clip: called after each clip that is decoded.
 
     Raises:
-        UserError: the recordings are needed and no longer hold the audio they were prepared with.
+        UserError: the recordings are needed, but their audio has changed since they were prepared.
     """
     folder = home() / "store" / _folder(key, rate)
     if find_store_damage(key, rate):
@@ -308,7 +312,7 @@ def _rebuild(
     recordings: Callable[[], Sequence[Recording]],
     on_clip: Callable[[], None],
 ) -> None:
-    """Decode recordings, unless another process has done so meanwhile."""
+    """Decode recordings, unless another process has finished this meanwhile."""
     damage = find_store_damage(key, rate)
     if not damage:
         return

@@ -1,7 +1,8 @@
-"""The tasks that can be asked for: registered and own ones, their variants, their synthetic versions, and suites of them.
+"""The catalog of tasks: registered tasks, own tasks, variants, synthetic versions and suites.
 
-`name`, `name@variant`, and for the synthetic version of either `name-synthetic`, `name-synthetic@variant`. A registered task is a
-plug-in's; an own one is a card that `bench tasks new` wrote to the cache folder, and a registered name goes before it.
+A reference is `name` or `name@variant`, and `name-synthetic` or `name-synthetic@variant` for the synthetic version.
+Plug-ins register tasks. An own task is a card that `bench tasks new` wrote to the cache folder. A registered task hides
+an own one with the same name.
 """
 
 from functools import cache
@@ -18,27 +19,27 @@ LISTED = "'bench tasks' lists them with their titles"
 
 
 def load_card(reference: str) -> TaskCard:
-    """Read the card of `name` or `name@variant`; its reader is not imported.
+    """Read the card of `name` or `name@variant` without importing its reader.
 
     Raises:
-        UserError: unknown task or variant (the nearest is named), or a card that does not hold.
+        UserError: the task or variant is unknown, which suggests the nearest name, or the card is not valid.
     """
     name, _, variant = reference.partition("@")
     return _card(name).with_variant(variant)
 
 
 def task_names() -> list[str]:
-    """Return the name of every registered and every own task, sorted; synthetic versions are left out."""
+    """Return the names of all registered and own tasks, sorted, without synthetic versions."""
     return sorted([*TASKS.names(), *own_names()])
 
 
 def own_card(name: str) -> Path:
-    """Return where the card of a user's own task is kept."""
+    """Return the path of the card of an own task."""
     return home() / "tasks" / f"{name}.yaml"
 
 
 def own_names() -> list[str]:
-    """Return the names of the own cards that no registered task hides, sorted."""
+    """Return the names of own tasks that are not hidden by a registered task, sorted."""
     written = _written_names()
     return sorted(written - set(TASKS.names())) if written else []
 
@@ -72,7 +73,7 @@ def _read_own(path: Path) -> TaskCard:
     if card.recordings is None:
         raise UserError(
             f"{path} does not say where the recordings are",
-            allowed="recordings: {folder: ...}, and table: ... where a CSV file lists the clips",
+            allowed="recordings: {folder: ...}, and table: ... if a CSV file lists the clips",
             next_step="write the card again with 'bench tasks new'",
         )
     return card
@@ -84,7 +85,7 @@ def _is_synthetic(name: str) -> bool:
 
 
 def read_card(path: Path) -> TaskCard:
-    """Read and check one card file; its name must be the task's."""
+    """Read and check a card file. Its name must be the name of the task."""
     card = read_yaml(path, TaskCard)
     if card.name != path.stem:
         raise UserError(
@@ -96,7 +97,7 @@ def read_card(path: Path) -> TaskCard:
 
 
 def published_lock(card: TaskCard) -> Path | None:
-    """Return the lock that stands beside a card, which pins the split that everybody must have, if there is one."""
+    """Return the lock file beside a card, which pins the split; None if there is none."""
     module = TASKS.source(card.name) if card.name in TASKS.names() else None
     path = module.parent / "locks" / f"{card.reference}.csv" if module else None
     return path if path is not None and path.is_file() else None
@@ -107,7 +108,7 @@ def load_reader(card: TaskCard) -> Reader:
     if _is_synthetic(card.name):
         return SyntheticReader()
     if card.recordings is not None:
-        # Here, since listing the tasks must not wait for libraries that read audio.
+        # Here, since listing tasks must not import libraries that read audio.
         from lape_bench.data.readers.class_folders import ClassFolders
         from lape_bench.data.readers.clip_table import ClipTable
 
@@ -121,7 +122,7 @@ def load_reader(card: TaskCard) -> Reader:
 
 
 def synthetic(reference: str) -> str:
-    """Return the reference of the synthetic version of a task; a task that is generated anyway is its own."""
+    """Return the reference of the synthetic version of a task. A generated task is its own synthetic version."""
     card = load_card(reference)
     if card.data == "synthetic":
         return reference
@@ -129,7 +130,9 @@ def synthetic(reference: str) -> str:
 
 
 def all_cards() -> tuple[list[TaskCard], list[UserError]]:
-    """Read every registered and own card, by suite and name; the problems of those that cannot be used come beside."""
+    """Read every registered and own card, sorted by suite and name. Also return the problems of cards that cannot be
+    used.
+    """
     cards, problems = [], []
     for name in task_names():
         try:
@@ -150,7 +153,7 @@ def suite_tasks(suite: str) -> list[str]:
     """Return the tasks of a suite, such as `open`, `lape` or `lape-synthetic`.
 
     Raises:
-        UserError: no task is of that suite.
+        UserError: no task belongs to the suite.
     """
     cards, _ = all_cards()
     suites: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Clips are named alike on every machine: composed Unicode, and bytes that are no UTF-8 are escaped."""
+"""Give clips the same names on every machine: composed Unicode, with bytes escaped that are not UTF-8."""
 
 import os
 import unicodedata
@@ -9,23 +9,23 @@ from lape_bench.task import ClipEntry
 
 
 def named_alike(clip: ClipEntry) -> ClipEntry:
-    """Spell a clip's id and group as every machine does."""
+    """Return a clip with ID and group in the common spelling."""
     group = None if clip.group is None else spelled(clip.group)
     return clip._replace(clip_id=spelled(clip.clip_id), group=group)
 
 
 def spelled(name: str) -> str:
-    """Return a name in composed Unicode, with bytes that are no UTF-8 escaped."""
+    """Return a name in composed Unicode, with bytes escaped that are not UTF-8."""
     return unicodedata.normalize("NFC", printable(name))
 
 
 def printable(name: str | Path) -> str:
-    """Return a name that can be printed: bytes that are no UTF-8 are escaped."""
+    """Return a printable name: bytes that are not UTF-8 are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def spaces_shown(label: str) -> str:
-    """Return a label in which kinds of space that look like another one, or like nothing, are escaped."""
+    """Return a label with unusual and invisible spaces escaped."""
     return "".join(
         ascii(letter)[1:-1]
         if letter != " " and (letter.isspace() or not letter.isprintable())
@@ -35,9 +35,9 @@ def spaces_shown(label: str) -> str:
 
 
 def find_spelled_alike(path: Path, root: Path) -> Path:
-    """Return the file that a path names in another Unicode form, or in Latin-1; `path` if there is none.
+    """Return the file whose name matches a path in another Unicode form or in Latin-1; `path` if there is none.
 
-    Archives made on a Mac decompose letters with accents; old archives hold names in Latin-1.
+    Archives from macOS decompose accented letters, and old archives hold names in Latin-1.
     """
     if os.path.lexists(path):
         return path
@@ -51,11 +51,11 @@ def find_spelled_alike(path: Path, root: Path) -> Path:
 
 @lru_cache(maxsize=64)
 def _names_in(folder: Path, changed_at: int) -> dict[str, str]:
-    """Map the letters of the names in a folder to the names; without letters that two names share.
+    """Map the comparable form of each name in a folder to the name. Forms that two names share are left out.
 
     Args:
         folder: the folder.
-        changed_at: when it changed last, so that an older listing is not taken for today's.
+        changed_at: time of its last change, so that an outdated listing is not reused.
     """
     try:
         names = [path.name for path in folder.iterdir()]

@@ -1,7 +1,8 @@
-"""What was decoded before: a file that has not changed since is not decoded again.
+"""Reuse decoded audio: a file that has not changed is not decoded again.
 
-Each store lists the files that it was made from. A note says which store was made last for a task or a folder, also if
-its clips were refused, so that preparing it with --skip-bad, or after a file was fixed, decodes only what is new.
+Each store lists the files that it was made from. A note names the last store of a task or folder, even if its clips
+were refused. So if you prepare it again with --skip-bad, or after fixing a file, only new and changed files are
+decoded.
 """
 
 import hashlib
@@ -26,11 +27,11 @@ from lape_bench.runtime import environment
 
 FILES, SAMPLES = "files.parquet", "samples.f32"
 DECODERS = ("lape_bench", "soundfile", "av", "soxr", "numpy")  # packages
-WHOLE_FILE = (-1.0, -1.0)  # in the place of a segment
+WHOLE_FILE = (-1.0, -1.0)  # stands for a whole file
 
 
 class FileKey(NamedTuple):
-    """What was decoded: a file, or a stretch of it."""
+    """Identifies decoded audio: a file, or a part of it."""
 
     path: bytes
     start_seconds: float
@@ -45,7 +46,7 @@ class FileKey(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """What became of a file."""
+    """The result of decoding a file."""
 
     version: FileVersion
     facts: ClipFacts
@@ -54,13 +55,13 @@ class _Entry(NamedTuple):
 
 
 class FileList:
-    """The files that a store is made from, as it is written."""
+    """The list of files of a store that is being written."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[FileKey, _Entry]] = []
 
     def add(self, recording: Recording, clip: DecodedClip, first_sample: int, n: int) -> None:
-        """Note a clip, and where its samples are in the store."""
+        """Add a clip, and where its samples are in the store."""
         if clip.version is not None:
             entry = _Entry(clip.version, clip.facts, first_sample, n)
             self._rows.append((FileKey.of(recording), entry))
@@ -81,7 +82,7 @@ class FileList:
 
 @dataclass(frozen=True)
 class DecodedBefore:
-    """What the last call for a task or a folder decoded; by default nothing.
+    """Audio that was decoded by the last call for a task or folder; by default none.
 
     Attributes:
         store: name of the store's folder.
@@ -93,7 +94,9 @@ class DecodedBefore:
 
     @classmethod
     def of(cls, name: str) -> "DecodedBefore":
-        """Read what was decoded for `name`; nothing if the store is gone or damaged, or decoders have changed."""
+        """Read the list of decoded audio for `name`; empty if the store is gone or damaged, or decoders have
+        changed.
+        """
         try:
             note = read_sealed_json(_note(name))
         except (OSError, DamagedFile):
@@ -107,7 +110,7 @@ class DecodedBefore:
         return cls(note["store"], dict(_read_entries(folder)), samples)
 
     def facts_of(self, recordings: Sequence[Recording]) -> list[ClipFacts] | None:
-        """Return what decoding showed of each recording; None if one was not decoded before, or has changed."""
+        """Return the facts of each recording; None if a recording was not decoded before or has changed."""
         facts = []
         for recording in recordings:
             entry = self._entry(recording)
@@ -117,7 +120,7 @@ class DecodedBefore:
         return facts
 
     def decode(self, recording: Recording, rate: int, folder: Path) -> DecodedClip:
-        """Return the clip that was decoded before, or decode it; see `recording.decode`."""
+        """Return the clip if it was decoded before, or decode it; see `recording.decode`."""
         entry = self._entry(recording)
         if entry is not None:
             end = entry.first_sample + entry.n_samples
@@ -133,7 +136,7 @@ class DecodedBefore:
 
 
 def versions_when_decoded(name: str) -> dict[Path, FileVersion]:
-    """Return the versions that files had when they were last decoded for `name`; empty if that is not known."""
+    """Return the version of each file when it was last decoded for `name`; empty if unknown."""
     try:
         folder = home() / "store" / read_sealed_json(_note(name))["store"]
         return {Path(os.fsdecode(key.path)): entry.version for key, entry in _read_entries(folder)}
@@ -163,7 +166,7 @@ def note_store(name: str, store: str, is_new: bool, accepted: bool) -> None:
 
 
 def store_name(name: str, rate: int) -> str:
-    """Return the name under which stores of a task or a folder at a rate in Hz are noted."""
+    """Return the name of the note for a task or folder at a rate in Hz."""
     return f"{name} at {rate} Hz"
 
 
@@ -186,5 +189,5 @@ def _note(name: str) -> Path:
 
 
 def _decoders() -> dict[str, str]:
-    """Return what decides how a file is decoded: versions, and the state of the code."""
+    """Return the versions and the state of the code that decide how a file is decoded."""
     return {name: version(name) for name in DECODERS} | {"commit": environment.commit()}

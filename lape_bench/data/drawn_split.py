@@ -1,6 +1,6 @@
-"""Sides that no author of a data set made: drawn by hashes, so that every machine draws the same.
+"""Draw the split of a data set that has no official one, by hashing, so that it is the same on every machine.
 
-Neither the order of files nor a generator of random numbers enters, and a clip that is missing moves few others.
+The split depends neither on the order of files nor on random numbers. A missing clip moves few others.
 """
 
 import hashlib
@@ -10,16 +10,16 @@ from itertools import accumulate, pairwise
 
 from lape_bench.task import SIDES, ClipEntry, SplitName, TaskCard
 
-FAR = 0.05  # of all clips, by which a side may miss its share before that is told
-Unit = tuple[str, list[ClipEntry]]  # clips that stay together, with what they share
+FAR = 0.05  # difference between the share of a side and its target above which a note is shown
+Unit = tuple[str, list[ClipEntry]]  # clips that stay together, and the group that they share
 
 
 def draw_split(listing: Sequence[ClipEntry], card: TaskCard) -> list[ClipEntry]:
-    """Give each clip its side, by the shares of a card whose split is drawn.
+    """Assign each clip to a side, by the shares in the card.
 
-    Clips that share their group stay together where the card has groups; otherwise each goes its own way. Shares are
-    kept as nearly as such units allow, within the units of each class, and within those of several classes together.
-    Where a class has two units, train and test have one each; where it has three, validation too, if the card has it.
+    If the card has groups, clips of a group stay together as one unit; otherwise each clip is a unit. Shares are met as
+    closely as the units allow, for each class and for units with several classes. If a class has two units, train and
+    test get one each. If it has three, validation gets one too, if the card has a validation side.
 
     Args:
         listing: the clips, in any order.
@@ -49,11 +49,11 @@ def draw_split(listing: Sequence[ClipEntry], card: TaskCard) -> list[ClipEntry]:
 def missed_shares(
     counts: Mapping[str, int], n_classes: int, shares: Mapping[SplitName, float]
 ) -> str:
-    """Say which sides of a drawn split are far from their shares; empty if none is.
+    """Return a message that names sides far from their shares; empty if there are none.
 
     Args:
         counts: clips of each side.
-        n_classes: of each, a clip more or less comes from rounding.
+        n_classes: number of classes; rounding may move one clip per class.
         shares: of each side.
     """
     total = sum(counts.values())
@@ -66,12 +66,15 @@ def missed_shares(
 
 
 def _position(unit: str, card: TaskCard) -> bytes:
-    # Not the variant: those of one card draw alike. A synthetic version has another name, and so another draw.
+    # Without the variant, so that all variants of a card have the same split. A synthetic version has another name, and
+    # so # another split.
     return hashlib.sha256(f"{card.name}/{card.split.seed}/{unit}".encode()).digest()
 
 
 def _cut(sizes: Sequence[int], shares: Mapping[SplitName, float]) -> list[SplitName]:
-    """Lay units end to end, cut the line by the shares, and see where the middle of each unit falls."""
+    """Place units end to end, divide the line by the shares, and assign each unit to the side in which its middle
+    falls.
+    """
     order = [side for side in SIDES if side in shares]
     ends = list(accumulate(shares[side] for side in order))
     total = sum(sizes)
@@ -84,7 +87,7 @@ def _cut(sizes: Sequence[int], shares: Mapping[SplitName, float]) -> list[SplitN
     needed: tuple[SplitName, ...] = ("train", "test", "val")
     for rank, lacking in enumerate(needed):
         if lacking in shares and lacking not in sides:
-            # Of the sides with units to spare the one with most; a later side may be left with none.
+            # Take it from the side with the most units. A later side may end up with none.
             spare = [s for s in order if sides.count(s) > (s not in needed[rank:])]
             if spare:
                 giver = max(spare, key=sides.count)

@@ -1,4 +1,4 @@
-"""What is on disk of each task."""
+"""Find what is on disk for each task."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from lape_bench.task import TaskCard
 
 
 class DiskUsage(NamedTuple):
-    """How far a task has come on this machine, and the files and folders that belong to it.
+    """The state of a task on this machine, and the files and folders that belong to it.
 
     The state is missing, some of its files fetched, fetched, prepared, verified, damaged or changed since it was
     prepared.
@@ -28,7 +28,7 @@ class DiskUsage(NamedTuple):
 
 
 def disk_usage(card: TaskCard) -> DiskUsage:
-    """Look for a task's downloads, recordings, manifest and store below the cache folder.
+    """Find the downloads, recordings, manifest and store of a task in the cache folder.
 
     Recordings that a user keeps elsewhere are not counted.
     """
@@ -59,7 +59,9 @@ def disk_usage(card: TaskCard) -> DiskUsage:
 
 
 def measure(usages: Sequence[DiskUsage]) -> tuple[list[int], int]:
-    """Return the bytes of each task's files below the cache folder, and of all, shared ones counted once."""
+    """Return the size of each task's files in the cache folder, and the total, in bytes. The total counts shared files
+    once.
+    """
     places = {place for usage in usages for place in usage.places}
     files = {place: _files(place) for place in places}
     each = [_sum(files[place] for place in usage.places) for usage in usages]
@@ -67,7 +69,7 @@ def measure(usages: Sequence[DiskUsage]) -> tuple[list[int], int]:
 
 
 def note_verified(manifest: Manifest) -> None:
-    """Remember that a manifest was verified, until it changes."""
+    """Remember that a manifest was verified. A changed manifest has to be verified again."""
     write_text(_note(manifest.reference), json.dumps({"manifest": manifest.hash}))
 
 
@@ -84,7 +86,9 @@ def _note(reference: str) -> Path:
 
 
 def _files(place: Path) -> dict[Path, int]:
-    """Return the files at or below a place that lie in the cache folder, links followed, with their bytes."""
+    """Return the files at or below a path that are in the cache folder, with their sizes in bytes. Links are
+    followed.
+    """
     below = home().resolve()
     files = {place.resolve()}
     for folder, folders, names in os.walk(place, followlinks=True):

@@ -1,4 +1,4 @@
-"""A task's audio and labels by split, for a training loop of one's own."""
+"""Audio and labels of a task by split, for your own training loop."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ class LabeledClip(NamedTuple):
 
 @dataclass(frozen=True)
 class LabeledAudio:
-    """The clips of one side of a split; a sequence of `LabeledClip`, so that a torch DataLoader takes it.
+    """The clips of one side of a split: a sequence of `LabeledClip`, which a torch DataLoader accepts.
 
     Attributes:
         clips: the audio; `clips[3]` is one waveform, shape (samples,), float32. Clips differ in length.
         labels: index into the task's classes, shape (clips,), int64.
-        groups: what never stands on two sides, such as the speaker, of each clip; None if nothing is known.
+        groups: the group of each clip, such as its speaker, which never is on two sides; None if unknown.
     """
 
     clips: Clips
@@ -67,14 +67,14 @@ class LabeledAudio:
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """What one cell trains, validates and is tested on.
+    """The train, validation and test clips of a cell.
 
     Attributes:
         train: the clips whose labels may be used.
         unlabeled: the audio of the other train clips, whose labels may not be used; empty with all labels.
-        validation: the clips to choose epochs and settings on; empty if the split was asked for without.
+        validation: the clips to choose epochs and settings on; empty unless the label budget includes them.
         test: the clips to score once, at the end.
-        classes: what labels count.
+        classes: names of the classes; a label is an index into them.
         sample_rate: Hz.
     """
 
@@ -88,7 +88,7 @@ class TaskSplit:
 
 @dataclass(frozen=True)
 class Task:
-    """A task by its card.
+    """A task, described by its card.
 
     Attributes:
         card: classes, window length, metric, split rule, license, citation.
@@ -103,19 +103,19 @@ class Task:
         labels: str = "100%",
         sample_rate: int = STORE_RATE,
     ) -> TaskSplit:
-        """Return the audio and labels of a split, the same that a system gets in a run.
+        """Return the audio and labels of a split, the same as a system gets in a run.
 
-        A generated task is prepared if it is not there yet.
+        A generated task is prepared if it is not prepared yet.
 
         Args:
             fold: the fold to test on, from 1; None for a task with an official split.
-            seed: of the run; it draws the labels of a budget, and its validation set if the task has none.
-            labels: label budget, such as "10%" or "5-shot"; "10%+validation" has a validation set beside it.
-            sample_rate: Hz; the audio is resampled to it once and kept.
+            seed: seed of the run; it decides which clips are labeled, and the validation set if the task has none.
+            labels: label budget, such as "10%" or "5-shot"; "10%+validation" adds a validation set.
+            sample_rate: sample rate in Hz; the audio is resampled once and cached.
 
         Raises:
             UserError: the task is not prepared, has no such fold, or has folds and none is given; or
-                `labels` is no label budget.
+                `labels` is not a label budget.
 
         Example:
             >>> import lape_bench as lb
@@ -128,7 +128,7 @@ class Task:
         budget = LabelBudget.parse(labels)
         if fold is None and card.split.folds:
             raise UserError(
-                f"{card.reference} has {card.split.folds} folds, and none is given",
+                f"{card.reference} has {card.split.folds} folds, but no fold is given",
                 next_step=f"give fold=1 to {card.split.folds}, and average over all of them",
             )
         manifest = ensure_prepared(card, Progress(quiet=True))
@@ -157,7 +157,7 @@ def get_task(name: str) -> Task:
     """Return a task by its name, or name@variant.
 
     Raises:
-        UserError: there is no such task or variant; the nearest name is told.
+        UserError: there is no such task or variant; the message suggests the nearest name.
 
     Example:
         >>> import lape_bench as lb

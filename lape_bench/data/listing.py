@@ -1,4 +1,4 @@
-"""The clips of a task as its reader finds them, named alike on every machine, with their sides."""
+"""List the clips of a task with their sides, with the same names on every machine."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,10 @@ from lape_bench.data.clip_names import named_alike, printable
 from lape_bench.data.drawn_split import draw_split
 from lape_bench.task import ClipEntry, Reader, Segment, TaskCard
 
-SAME_SECONDS = 1e-6  # by which a stretch may begin before another ends, from rounding
-Reason = tuple[str, str]  # a clip or archive that is left out, and why
+SAME_SECONDS = (
+    1e-6  # seconds by which a clip may start before another one ends, because of rounding
+)
+Reason = tuple[str, str]  # a clip or archive that is left out, and the reason
 
 
 def list_task(
@@ -19,16 +21,16 @@ def list_task(
     """List the clips of a task below a folder.
 
     Args:
-        reader: of the card's data set.
+        reader: the reader of the card's data set.
         card: the card, as its variant has it.
         root: the folder.
-        skip_bad: leave out clips whose ID another clip has, instead of refusing them.
+        skip_bad: leave out a clip if another one has the same ID, instead of refusing it.
 
     Returns:
         The clips, sorted by ID, and the clips that were left out.
 
     Raises:
-        UserError: the folder has another layout, two clips have one ID, or groups or stretches that overlap stand on
+        UserError: the folder has another layout, two clips have the same ID, or groups or overlapping clips are on
             several sides.
     """
     listing = reader.read(root, card)
@@ -45,14 +47,14 @@ def list_task(
             continue
         if not skip_bad:
             raise UserError(
-                f"{printable(before.path)} and {printable(clip.path)} have the same clip id '{clip.clip_id}'",
+                f"{printable(before.path)} and {printable(clip.path)} have the same clip ID '{clip.clip_id}'",
                 next_step="remove one of each such pair, or leave out the second with --skip-bad",
             )
-        twice.append((clip.clip_id, f"{printable(clip.path)} is a second clip of this id"))
+        twice.append((clip.clip_id, f"{printable(clip.path)} is a second clip with this ID"))
     listing = list(first.values())
     if card.split.rule == "drawn":
         listing = sorted(draw_split(listing, card))
-    if card.state:  # of published data sets some share groups by design, and `verify` says so
+    if card.state:  # some published splits share groups by design, and `verify` says so
         _refuse_shared_groups(card, listing)
     refuse_overlaps(card, listing)
     return listing, twice
@@ -66,16 +68,16 @@ def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
     shared = sorted(group for group, places in sides.items() if len(places) > 1)
     if shared:
         raise UserError(
-            f"{len(shared)} groups ({card.group}) of {card.reference} stand on several sides, such as '{shared[0]}'",
-            next_step="fix the table: all clips of a group on one side, or a score says too much",
+            f"{len(shared)} groups ({card.group}) of {card.reference} are on several sides, such as '{shared[0]}'",
+            next_step="fix the table: put all clips of a group on one side, or scores are too high",
         )
 
 
 def refuse_overlaps(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
-    """Refuse stretches of one recording that overlap and stand on several sides, unless the card allows them.
+    """Refuse overlapping clips of one recording that are on several sides, unless the card allows them.
 
     Raises:
-        UserError: names two of them.
+        UserError: there are such clips; the message names two.
     """
     if card.split.may_overlap or card.recordings is None:
         return
@@ -83,24 +85,23 @@ def refuse_overlaps(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
     if pairs:
         first, second = pairs[0]
         raise UserError(
-            f"{len(pairs)} stretches of {card.reference} overlap one of another side, such as '{second.clip_id}' "
+            f"{len(pairs)} clips of {card.reference} overlap a clip on another side of the split, such as '{second.clip_id}' "
             f"({side_of(second)}) and '{first.clip_id}' ({side_of(first)})",
-            allowed="stretches of one recording that share no audio, or that stand on one side; or 'may_overlap: true' "
-            "under 'split' in the card, by --may-overlap",
-            next_step="give them one group, or leave the groups out, so that a recording stays on one side"
+            allowed="clips of one recording on several sides must not share audio, unless the card says 'may_overlap: true' under 'split' (--may-overlap)",
+            next_step="give them one group, or leave out the groups, so that a recording stays on one side"
             if card.split.rule == "drawn"
             else "fix the table",
         )
 
 
 def _overlaps(listing: Sequence[ClipEntry]) -> Iterator[tuple[ClipEntry, ClipEntry]]:
-    """Yield stretches that begin before one of another side ends, after that one."""
+    """Yield pairs of overlapping clips on different sides, the earlier one first."""
     stretches: dict[Path, list[tuple[Segment, ClipEntry]]] = defaultdict(list)
     for clip in listing:
         if clip.segment is not None:
             stretches[clip.path].append((clip.segment, clip))
     for of_file in stretches.values():
-        latest: dict[str, tuple[float, ClipEntry]] = {}  # by side: the stretch that ends last
+        latest: dict[str, tuple[float, ClipEntry]] = {}  # by side: the clip that ends last
         for segment, clip in sorted(of_file, key=lambda pair: pair[0]):
             end, side = segment.start_seconds + segment.seconds, side_of(clip)
             for other, (other_end, other_clip) in latest.items():
@@ -112,5 +113,5 @@ def _overlaps(listing: Sequence[ClipEntry]) -> Iterator[tuple[ClipEntry, ClipEnt
 
 
 def side_of(clip: ClipEntry) -> str:
-    """Return a clip's side or fold, as a message names it."""
+    """Return a clip's side or fold as a word for messages."""
     return clip.split or f"fold {clip.fold}"

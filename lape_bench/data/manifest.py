@@ -1,6 +1,6 @@
-"""Manifest: the clips of a prepared task, and the hash that every record names.
+"""The manifest: the clips of a prepared task, and the hash that every record holds.
 
-Kept as a Parquet file in the cache, one for a task and each of its variants.
+It is a Parquet file in the cache, one per task and variant.
 """
 
 import hashlib
@@ -33,31 +33,29 @@ INFO = b"lape_bench"
 
 
 class SkippedClip(Config):
-    """A clip that was left out with --skip-bad, and why."""
+    """A clip that was left out with --skip-bad, and the reason."""
 
     clip_id: str
     reason: str
 
 
 class ManifestInfo(Config):
-    """What a manifest says beside its clips."""
+    """The contents of a manifest apart from its clips."""
 
     task: str
     variant: str
     card_version: int
     data: str
     classes: tuple[str, ...]
-    root: str  # relative to the cache where it is inside
+    root: str  # relative to the cache folder if it is inside
     source: str
-    store_key: (
-        str  # of what was decoded when it was prepared: these clips, and perhaps those of variants
-    )
+    store_key: str  # key of the store with these clips, and perhaps clips of variants
     shortest_seconds: float = SHORTEST_SECONDS
-    level_dbfs: float | None = None  # RMS that clips are scaled to when they are opened
-    card_state: str = ""  # of a user's own card
+    level_dbfs: float | None = None  # RMS to which clips are scaled when they are opened
+    card_state: str = ""  # state of a user's own card
     skipped: tuple[SkippedClip, ...] = ()
     hash: str = ""
-    checksum: str = ""  # of all of this and of every column
+    checksum: str = ""  # checksum over all of this and every column
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,11 @@ class Manifest:
     """The clips of a task.
 
     Attributes:
-        info: where the clips come from and what was skipped.
-        clips: one row a clip, sorted by clip_id, with the columns `COLUMNS`; split is train, val, test or
-            None, fold counts from 1 and is 0 without folds, group may be None, start_seconds is where a
-            stretch of a longer file begins and NaN where the clip is the whole file, rate (Hz) is the file's
-            own, seconds the clip's length at that rate, content is the hash of its decoded samples.
+        info: where the clips come from, and which were skipped.
+        clips: one row per clip, sorted by clip_id, with the columns `COLUMNS`. split is train, val, test or None. fold
+            counts from 1, and is 0 if there are no folds. group may be None. start_seconds is the start of the clip in
+            a longer file, or NaN if the clip is the whole file. rate is the sample rate of the file in Hz, and seconds
+            the length of the clip. content is the hash of the decoded samples.
     """
 
     info: ManifestInfo
@@ -80,7 +78,7 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over task, classes, level, and each clip's id, label, split, fold, group and content."""
+        """SHA-256 over task, classes, level, and the ID, label, split, fold, group and content of each clip."""
         info = self.info
         digest = hashlib.sha256()
         head = [info.task, info.variant, info.card_version, info.data, list(info.classes)]
@@ -92,7 +90,7 @@ class Manifest:
         return digest.hexdigest()
 
     def checksum(self) -> str:
-        """Return the SHA-256 of everything that is kept, also of what is no part of the task's identity."""
+        """Return the SHA-256 of everything in the file, including what does not identify the task."""
         digest = hashlib.sha256(
             self.info.model_copy(update={"checksum": ""}).model_dump_json().encode()
         )
@@ -104,7 +102,9 @@ class Manifest:
     def groups_and_folds(
         self, rows: NDArray[np.int64]
     ) -> tuple[list[str | None], list[int | None]]:
-        """Return the group and the fold of some clips; None for a clip without a group, and in a task without folds."""
+        """Return the group and the fold of some clips. The group of a clip may be None; the fold is None in a task
+        without folds.
+        """
         table = self.clips[["group", "fold"]].iloc[rows]
         groups = table["group"].astype(object)
         return (
@@ -120,11 +120,11 @@ class Manifest:
 
     @property
     def root(self) -> Path:
-        """The folder that paths are relative to; inside the cache it moves with it."""
+        """The folder that paths are relative to. If it is inside the cache, it moves with the cache."""
         return home() / self.info.root
 
     def recordings(self) -> list[Recording]:
-        """Return every clip with the path of its file and the hash of its audio."""
+        """Return every clip as a `Recording`, with the path of its file and the hash of its audio."""
         root = self.root
         columns = self.clips[["clip_id", "path", "content", "start_seconds", "seconds"]]
         return [
@@ -132,18 +132,18 @@ class Manifest:
                 clip_id,
                 root / path,
                 content,
-                None if start != start else (start, seconds),  # NaN differs from itself
+                None if start != start else (start, seconds),  # NaN is not equal to itself
                 self.info.shortest_seconds,
             )
             for clip_id, path, content, start, seconds in columns.itertuples(index=False, name=None)
         ]
 
     def open_clips(self, rate: int, progress: Progress | None = None) -> Clips:
-        """Open the clips' audio at a rate in Hz and at the task's level, in the manifest's order; decode it if this rate is new.
+        """Open the audio of the clips in the order of the manifest. If the rate is new, decode the recordings.
 
         Args:
-            rate: Hz.
-            progress: shows how many clips are decoded; none: nothing is shown.
+            rate: sample rate in Hz.
+            progress: shows how many clips are decoded; None: show nothing.
 
         Raises:
             UserError: the recordings are needed and no longer hold the audio they were prepared with.
@@ -151,7 +151,7 @@ class Manifest:
         ids = tuple(self.clips["clip_id"])
         pairs = list(zip(ids, self.clips["content"], strict=True))
         key = audio_store.audio_key(pairs)
-        # A store that variants share cannot be made from these clips, so that it must be there and intact.
+        # A store that variants share cannot be made from these clips, so it must exist and be intact.
         if not audio_store.find_store_damage(self.info.store_key, rate):
             key = self.info.store_key
         progress = progress or Progress(quiet=True)
@@ -195,7 +195,7 @@ def load_manifest(card: TaskCard) -> Manifest:
         what = f"the manifest {path} is damaged ({type(error).__name__})"
         raise DamagedFile(what, next_step=again) from error
     if not intact:
-        what = f"the manifest {path} is damaged: it does not have the checksum that it names"
+        what = f"the manifest {path} is damaged: its checksum does not match"
         raise DamagedFile(what, next_step=again)
     if info.card_version != card.version:
         raise UserError(
@@ -205,17 +205,17 @@ def load_manifest(card: TaskCard) -> Manifest:
         )
     if info.classes != card.classes:
         raise UserError(
-            f"the task '{card.reference}' was prepared for other classes than its card names",
+            f"the task '{card.reference}' was prepared with other classes than its card has now",
             next_step=again,
         )
     if info.level_dbfs != card.level_dbfs:
         raise UserError(
-            f"the task '{card.reference}' was prepared for another level_dbfs than its card names",
+            f"the task '{card.reference}' was prepared with another level_dbfs than its card has now",
             next_step=again,
         )
     if info.card_state != card.state:
         raise UserError(
-            f"the task '{card.reference}' was prepared for other recordings, split or group than its card names",
+            f"the task '{card.reference}' was prepared with other recordings, split or group than its card has now",
             next_step=again,
         )
     return manifest
@@ -223,14 +223,15 @@ def load_manifest(card: TaskCard) -> Manifest:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, mtime_ns: int, size: int) -> tuple[Manifest, bool]:
-    """Read a manifest as it was written at this moment, and tell whether it has the checksum that it names.
+    """Read a manifest, and return it with True if its checksum is right.
 
-    Every cell of a sweep asks for it, and hashing that of a large task takes a second. Who has it changes nothing in it.
+    Results are cached by time and size of the file: every cell of a sweep needs the manifest, and hashing a large one
+    takes a second. Callers must not change it.
     """
     table = pq.read_table(path)
     info = ManifestInfo.model_validate_json(table.schema.metadata[INFO])
     clips = table.to_pandas()
-    if "start_seconds" not in clips:  # written before clips could be stretches of a file
+    if "start_seconds" not in clips:  # written before clips could be parts of a file
         clips["start_seconds"] = np.nan
     manifest = Manifest(info, clips)
     return manifest, (manifest.hash, manifest.checksum()) == (info.hash, info.checksum)

@@ -1,1 +1,1 @@
-"""Audio files to mono float32 blocks: which decoder reads a file, and whether all of it was read."""
+"""Decode audio files to mono float32 blocks: choose the decoder, and check that the whole file was read."""

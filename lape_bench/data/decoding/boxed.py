@@ -1,7 +1,7 @@
 """Containers of nested boxes that FFmpeg decodes: MP4 and M4A, Matroska and WebM.
 
-Only the outermost boxes are looked at: whether the file holds them whole, and whether recordings were concatenated,
-of which FFmpeg would read the first alone.
+Only the outermost boxes are checked: whether they are complete, and whether the file holds several concatenated
+recordings, since FFmpeg would read only the first one.
 """
 
 import struct
@@ -14,7 +14,7 @@ EBML = 0x1A45DFA3
 
 
 def mp4(source: ByteSource) -> Layout:
-    """Lay out MP4 files, perhaps several in one. Format: ISO/IEC 14496-12, 4.2.
+    """Return the layout of one or several concatenated MP4 files. Format: ISO/IEC 14496-12, 4.2.
 
     Raises:
         AudioProblem: a box is cut off.
@@ -38,10 +38,10 @@ def mp4(source: ByteSource) -> Layout:
 
 
 def matroska(source: ByteSource) -> Layout:
-    """Lay out Matroska files, perhaps several in one. Format: RFC 8794, RFC 9559.
+    """Return the layout of one or several concatenated Matroska files. Format: RFC 8794, RFC 9559.
 
     Raises:
-        AudioProblem: a segment, or a cluster of one whose size is unknown, is cut off.
+        AudioProblem: a segment is cut off, or a cluster of a segment with unknown size.
     """
     starts: list[int] = []
     place = 0
@@ -52,7 +52,7 @@ def matroska(source: ByteSource) -> Layout:
             starts.append(place)
         elif name == 0 or start > source.size:
             break  # no element
-        if size < 0:  # unknown, as in a stream: its children follow
+        if size < 0:  # unknown size, as in a stream: the children follow
             place = start
             continue
         place = start + size
@@ -62,7 +62,9 @@ def matroska(source: ByteSource) -> Layout:
 
 
 def _number(source: ByteSource, place: int, *, keep_marker: bool) -> tuple[int, int]:
-    """Read a number of variable length; return it and where it ends. It is 0 if there is none, -1 if it is unknown."""
+    """Return a number of variable length and the place after it. The number is 0 if there is none, and -1 if it is
+    unknown.
+    """
     head = source.at(place, 8)
     if not head or not head[0]:
         return 0, source.size + 1

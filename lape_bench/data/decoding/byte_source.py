@@ -1,4 +1,4 @@
-"""Bytes of a file by their place, and a range of them as a file of its own."""
+"""Read bytes at any place of a file, or a range of bytes as a file."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ BUFFER_BYTES = 2**16
 
 
 class ByteSource:
-    """A file that is read at any place; use it in a `with` statement."""
+    """A file that can be read at any place. Use it in a `with` statement."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=BUFFER_BYTES)
@@ -54,17 +54,17 @@ class FileRange(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a place in the range, and return it."""
+        """Move to a position in the range, and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def tell(self) -> int:
-        """Return the place in the range."""
+        """Return the position in the range."""
         return self._place
 
     def read(self, count: int = -1) -> bytes:
-        """Return up to `count` bytes; all that are left if it is negative."""
+        """Return up to `count` bytes; all remaining bytes if it is negative."""
         left = max(0, self._size - self._place)
         self._file.seek(self._start + self._place)
         content = self._file.read(left if count < 0 else min(count, left))
@@ -72,7 +72,7 @@ class FileRange(io.RawIOBase):
         return content
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # buffers have a type from Python 3.12 on
-        """Fill a buffer, and return how many bytes were read."""
+        """Fill a buffer, and return the number of bytes read."""
         content = self.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)

@@ -1,7 +1,7 @@
-"""Containers that say how many bytes of audio follow: WAV, RF64, W64, AIFF, AU and CAF.
+"""Containers whose headers say how many bytes of audio follow: WAV, RF64, W64, AIFF, AU and CAF.
 
-libsndfile takes a shorter file for a shorter clip, and stops at the end of the first recording. So the sizes in the
-headers are compared with the file here.
+libsndfile reads a truncated file as a shorter clip, and stops after the first recording. So the sizes in the headers
+are compared with the size of the file here.
 """
 
 import struct
@@ -20,7 +20,7 @@ CAF_OF_LIBSNDFILE = {b"lpcm", b"ulaw", b"alaw", b"alac"}
 AU_EXACT = {1, 2, 3, 4, 5, 6, 7, 27}  # mu-law, PCM, float, A-law; not the ADPCM of G.72x
 AIFC_BLOCKS = {b"ima4", b"GSM "}
 AIFC_EXACT = {b"NONE", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"FL64", b"ulaw", b"alaw"}
-SLACK_BYTES = 4096  # behind the audio: padding and tags of no chunk
+SLACK_BYTES = 4096  # bytes after the audio that are padding or tags, but not a chunk
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,23 @@ class _Chunk:
 
 
 def _is_placeholder(size: int) -> bool:
-    """Tell whether a size of 32 bits was written by a program that could not go back to set it."""
+    """Return True if a 32-bit size is a placeholder of a program that could not go back to set it."""
     return 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
 
 
 def _chunks(source: ByteSource, start: int, order: str) -> Iterator[_Chunk]:
-    """Yield chunks of a 4-byte name and a 4-byte size, until something else stands there."""
+    """Yield chunks with a 4-byte name and a 4-byte size, until something else follows."""
     while len(head := source.at(start, 8)) == 8 and all(32 <= byte < 127 for byte in head[:4]):
         size = int(struct.unpack(order + "I", head[4:])[0])
         yield _Chunk(head[:4], start + 8, size)
         start += 8 + size
-        # Chunks begin at even places; some writers forget it.
+        # Chunks start at even places, but some writers ignore this.
         if size % 2 and source.at(start, 1) in (b"\0", b""):
             start += 1
 
 
 def wav(source: ByteSource) -> Layout:
-    """Lay out WAV and RF64 files, perhaps several in one.
+    """Return the layout of one or several concatenated WAV or RF64 files.
 
     Raises:
         AudioProblem: the audio is truncated, or goes on behind its stated end.
@@ -74,7 +74,7 @@ def _wav_recording(source: ByteSource, start: int) -> tuple[int, int | None]:
     order = ">" if source.at(start, 4) == b"RIFX" else "<"
     tag, long_size, end = 0, 0, 0
     for chunk in _chunks(source, start + 12, order):
-        if end:  # behind the audio: notes and tags, or the next recording
+        if end:  # after the audio: notes and tags, or the next recording
             if chunk.name in RIFF_NAMES or chunk.start + chunk.size > source.size:
                 break
             end = _chunk_end(source, chunk)
@@ -107,7 +107,7 @@ def _chunk_end(source: ByteSource, chunk: _Chunk) -> int:
 
 
 def _are_chunks(source: ByteSource, start: int, order: str) -> bool:
-    """Tell whether only whole chunks stand from `start` to the end of the file."""
+    """Return True if there are only complete chunks from `start` to the end of the file."""
     for chunk in _chunks(source, start, order):
         if (start := chunk.start + chunk.size) > source.size:
             return False
@@ -115,7 +115,7 @@ def _are_chunks(source: ByteSource, start: int, order: str) -> bool:
 
 
 def _refuse_leftover(source: ByteSource, start: int, end: int) -> None:
-    """Raise an `AudioProblem` if much stands behind the stated end of the audio, as behind an interrupted recording."""
+    """Raise an `AudioProblem` if many bytes follow the stated end of the audio, as after an interrupted recording."""
     left = source.size - end
     if left > SLACK_BYTES + (end - start) // 100:
         content = source.at(end, SLACK_BYTES)
@@ -126,7 +126,7 @@ def _refuse_leftover(source: ByteSource, start: int, end: int) -> None:
 
 
 def aiff(source: ByteSource) -> Layout:
-    """Lay out AIFF and AIFC files, perhaps several in one.
+    """Return the layout of one or several concatenated AIFF or AIFC files.
 
     Raises:
         AudioProblem: the audio is truncated, or the header does not say how long it is.
@@ -168,7 +168,7 @@ def aiff(source: ByteSource) -> Layout:
 
 
 def au(source: ByteSource) -> Layout:
-    """Lay out AU files, perhaps several in one.
+    """Return the layout of one or several concatenated AU files.
 
     Raises:
         AudioProblem: the audio is truncated, or goes on behind its stated end.
@@ -189,7 +189,7 @@ def au(source: ByteSource) -> Layout:
 
 
 def w64(source: ByteSource) -> Layout:
-    """Lay out Sony Wave64 files, perhaps several in one.
+    """Return the layout of one or several concatenated Sony Wave64 files.
 
     Raises:
         AudioProblem: the audio is truncated, or goes on behind its stated end.
@@ -224,7 +224,7 @@ def w64(source: ByteSource) -> Layout:
 
 
 def caf(source: ByteSource) -> Layout:
-    """Lay out Apple Core Audio files, perhaps several in one.
+    """Return the layout of one or several concatenated Apple Core Audio files.
 
     Raises:
         AudioProblem: the audio is truncated.

@@ -1,4 +1,6 @@
-"""Which container a file is, by its first bytes; a name only helps to find MP3 frames behind other bytes."""
+"""Recognize the container of a file by its first bytes. The extension only helps to find MP3 frames after other
+bytes.
+"""
 
 from pathlib import Path
 
@@ -14,10 +16,10 @@ KNOWN_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"
 
 
 def layout_of(path: Path) -> Layout:
-    """Return how a file's bytes are laid out, after its headers were compared with its size.
+    """Return the layout of a file, after comparing its headers with its size.
 
     Raises:
-        AudioProblem: the file is empty, or truncated, or holds audio that no header counts.
+        AudioProblem: the file is empty or truncated, or holds audio that its headers do not count.
         OSError: it cannot be read.
     """
     with ByteSource(path) as source:

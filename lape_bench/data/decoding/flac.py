@@ -1,4 +1,4 @@
-"""FLAC: recordings that were concatenated; libsndfile reads only the first of them."""
+"""Find concatenated FLAC recordings, since libsndfile reads only the first one."""
 
 from lape_bench.data.decoding.byte_source import ByteSource
 from lape_bench.data.decoding.layout import Layout

@@ -1,4 +1,4 @@
-"""How the bytes of an audio file are laid out, as far as a decoder has to be told."""
+"""The layout of an audio file, as far as a decoder needs it."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class Layout:
     """The recordings of a file, and the decoder that reads them whole.
 
     Attributes:
-        parts: first byte and end of each recording; several stand one after the other in a concatenated file.
+        parts: first byte and end of each recording; a concatenated file has several.
         ffmpeg: FFmpeg's name of the container; empty if libsndfile reads the file.
-        seekable: whether a stretch can be decoded without what stands before it, exact to the sample.
-        frames: samples of each channel that the parts hold, if the container counts them; else 0.
+        seekable: whether a part can be decoded on its own, exact to the sample.
+        frames: samples per channel in all parts together, if the container counts them; otherwise 0.
     """
 
     parts: tuple[tuple[int, int], ...]

@@ -1,4 +1,4 @@
-"""Mono float32 blocks of a file, decoded by libsndfile or FFmpeg."""
+"""Decode a file to mono float32 blocks with libsndfile or FFmpeg."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +17,15 @@ Samples = NDArray[np.float32]
 Block = tuple[int, Samples]  # the rate in Hz, and samples of shape (samples,)
 
 BLOCK_FRAMES = 2**18
-UNKNOWN_FRAMES = 2**62  # libsndfile's count for a stream that does not say its length
-MISSING_SECONDS = 0.25  # by which FFmpeg may stay below what a container says: padding of a codec
+UNKNOWN_FRAMES = 2**62  # number of frames that libsndfile returns for a stream of unknown length
+MISSING_SECONDS = (
+    0.25  # samples that FFmpeg may return less than the container says: padding of a codec
+)
 FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
 
 
 def by_libsndfile(path: Path, layout: Layout) -> Iterator[Block]:
-    """Decode recordings that stand one after the other.
+    """Decode concatenated recordings.
 
     Raises:
         AudioProblem: a recording is truncated or damaged.
@@ -39,10 +41,10 @@ def by_libsndfile(path: Path, layout: Layout) -> Iterator[Block]:
 
 
 def stretch_by_libsndfile(path: Path, segment: tuple[float, float]) -> Iterator[Block]:
-    """Decode only the stretch of a start and a length in seconds, in a container that can be sought.
+    """Decode only the part given by a start and a length in seconds. The container must be seekable.
 
     Raises:
-        AudioProblem: the recording ends before the stretch does, or is truncated or damaged.
+        AudioProblem: the recording ends before the part does, or is truncated or damaged.
         soundfile.SoundFileError: it is not audio.
     """
     with soundfile.SoundFile(path) as file:
@@ -54,8 +56,8 @@ def stretch_by_libsndfile(path: Path, segment: tuple[float, float]) -> Iterator[
 
 
 def ends_before_stretch(seconds: float) -> AudioProblem:
-    """Return the problem of a recording that is too short for a stretch."""
-    return AudioProblem(f"ends at {seconds:.3f} s, before the stretch to take")
+    """Return the problem of a recording that ends before the requested part."""
+    return AudioProblem(f"ends at {seconds:.3f} s, before the part to read")
 
 
 def _blocks(file: soundfile.SoundFile, left: int, start: int = 0) -> Iterator[Block]:
@@ -74,16 +76,16 @@ def _blocks(file: soundfile.SoundFile, left: int, start: int = 0) -> Iterator[Bl
 
 
 def _mono(block: Samples) -> Samples:
-    """Average channels, shape (samples, channels); the mean of one channel would copy it for nothing."""
+    """Average channels, shape (samples, channels). A single channel is not copied."""
     mono: Samples = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     return mono
 
 
 def by_ffmpeg(path: Path, layout: Layout) -> Iterator[Block]:
-    """Decode recordings that stand one after the other, and compare their length with what the container says.
+    """Decode concatenated recordings, and compare their length with that in the container.
 
     Raises:
-        AudioProblem: it cannot be decoded, or less comes out than the container says.
+        AudioProblem: the file cannot be decoded, or holds less audio than the container says.
     """
     total, rate = 0, 0
     for part in layout.parts:
@@ -123,7 +125,7 @@ def _by_ffmpeg(file: FileRange, container_format: str) -> Iterator[Block]:
 
 
 def _stated_seconds(container: Any, stream: Any) -> float:
-    """Return the length that a container's header says; 0 if it says none, or FFmpeg would guess it."""
+    """Return the length in the header of a container; 0 if it has none, or if FFmpeg would guess it."""
     if container.format.name in ("wav", "mp3", "aac", "amr", "w64"):
         return 0.0
     if stream.duration is not None:

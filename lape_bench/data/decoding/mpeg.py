@@ -1,8 +1,8 @@
-"""MPEG audio (MP3): its frames are counted, since a file need not say how many there are.
+"""Count the frames of MPEG audio (MP3), since a file need not say how many it has.
 
-libsndfile guesses the length of an MP3 without a tag from its first frames: it reads a part of one with a variable
-bit rate, and refuses others. So FFmpeg decodes, and the frames say how much audio must come out.
-Frame headers: ISO/IEC 11172-3, 2.4.1.3; tag "Xing" or "Info": the LAME project's description of it.
+libsndfile guesses the length of an MP3 without a tag from its first frames. It reads only a part of some files with a
+variable bit rate, and refuses others. So FFmpeg decodes, and the number of frames tells how much audio to expect. Frame
+headers: ISO/IEC 11172-3, 2.4.1.3; tag "Xing" or "Info": the LAME project's description of it.
 """
 
 import struct
@@ -22,7 +22,7 @@ KBITS = {  # by MPEG version 1 or not, and layer
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 SEARCHED_BYTES = 2**16  # for the first frame
-SLACK_BYTES = 4096  # behind the last frame: tags of no known kind
+SLACK_BYTES = 4096  # after the last frame: unknown tags
 
 
 class _Frame(NamedTuple):
@@ -32,7 +32,7 @@ class _Frame(NamedTuple):
 
 
 def _frame(head: bytes) -> _Frame | None:
-    """Read a frame's header of 4 bytes; None if it is no such header."""
+    """Read the 4-byte header of a frame; None if the bytes are not such a header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -47,7 +47,7 @@ def _frame(head: bytes) -> _Frame | None:
 
 
 def first_frame(source: ByteSource) -> int:
-    """Return where the first of two frames in a row stands, after tags; -1 if there is none."""
+    """Return the place of the first of two consecutive frames, after any tags; -1 if there is none."""
     start = _after_tag(source, 0)
     content = source.at(start, SEARCHED_BYTES)
     place = content.find(b"\xff")
@@ -71,14 +71,15 @@ def _after_tag(source: ByteSource, start: int) -> int:
 
 
 def mpeg(source: ByteSource) -> Layout:
-    """Count the frames of an MP3, and part recordings that were concatenated.
+    """Count the frames of an MP3, and separate concatenated recordings.
 
     Raises:
-        AudioProblem: there are fewer frames than a tag says, or the last one is cut off, or bytes between are no frames.
+        AudioProblem: there are fewer frames than a tag says, the last frame is cut off, or there are other bytes
+            between frames.
     """
     place = first_frame(source)
     parts: list[tuple[int, int]] = []
-    samples, left = 0, 0  # left: frames that the tag of this recording says are still to come
+    samples, left = 0, 0  # left: frames that are still to come, by the tag of this recording
     begins = True
     while 0 <= place < source.size:
         frame = _frame(source.at(place, 4))
@@ -108,7 +109,7 @@ def _after_no_frame(source: ByteSource, place: int) -> int:
     """Return where a tag at `place` ends; -1 if nothing but padding follows.
 
     Raises:
-        AudioProblem: what stands there is neither a frame nor a tag.
+        AudioProblem: the bytes at `place` are neither a frame nor a tag.
     """
     head = source.at(place, 32)
     if head[:3] == b"ID3":
@@ -121,11 +122,11 @@ def _after_no_frame(source: ByteSource, place: int) -> int:
     content = source.at(place, SEARCHED_BYTES)
     if source.size - place <= SLACK_BYTES or not any(content):
         return -1
-    raise AudioProblem(f"damaged: no MP3 frame stands at byte {place:,} of {source.size:,}")
+    raise AudioProblem(f"damaged: there is no MP3 frame at byte {place:,} of {source.size:,}")
 
 
 def _stated_frames(source: ByteSource, place: int) -> int | None:
-    """Return how many frames a tag says there are, 0 if it does not say; None if this frame is not a tag."""
+    """Return the number of frames in a tag, 0 if the tag does not say; None if this frame is not a tag."""
     content = source.at(place, 4 + 2 + 32 + 12)
     for offset in (13, 15, 21, 23, 36, 38):
         if content[offset : offset + 4] in (b"Xing", b"Info"):

@@ -1,4 +1,4 @@
-"""Ogg: the recordings of a chain of streams, and whether pages are missing. Format: RFC 3533."""
+"""Find the recordings in a chain of Ogg streams, and missing pages. Format: RFC 3533."""
 
 import struct
 
@@ -11,10 +11,10 @@ OF_LIBSNDFILE = (b"\x01vorbis", b"OpusHead")
 
 
 def ogg(source: ByteSource) -> Layout:
-    """Find the streams that follow each other; libsndfile reads only the first of them.
+    """Find the streams of a chain, since libsndfile reads only the first one.
 
     Raises:
-        AudioProblem: the last page of a stream is missing or cut off, or pages are missing between.
+        AudioProblem: a page of a stream is missing, or the last one is cut off.
     """
     starts: list[int] = []
     serials: dict[int, int] = {}  # the number of the last page of each stream of this link
@@ -40,9 +40,9 @@ def ogg(source: ByteSource) -> Layout:
         in_heads, ended = bool(flags & BEGINS), bool(flags & ENDS)
         place += size
     if place < source.size and source.find(b"OggS", place) > place:
-        raise AudioProblem(f"damaged: no Ogg page stands at byte {place:,}")
+        raise AudioProblem(f"damaged: there is no Ogg page at byte {place:,}")
     if not ended or (place < source.size and source.at(place, 4)[:1] == b"O"):
         raise AudioProblem(TRUNCATED)
     ends = [*starts[1:], source.size]
-    # Such as Speex; of FLAC in Ogg, libsndfile reads what it wrote itself, but not what FFmpeg wrote.
+    # Such as Speex. libsndfile reads its own FLAC in Ogg, but not that of FFmpeg.
     return Layout(tuple(zip(starts, ends, strict=True)), "" if is_known else "ogg")

@@ -272,7 +272,7 @@ def test_the_sides_of_a_split_are_disjoint_waveforms_with_labels_and_groups() ->
 
 def test_a_split_that_cannot_be_is_refused(card_with_folds: TaskCard) -> None:
     task = lb.get_task(card_with_folds.reference)
-    with pytest.raises(lb.UserError, match="has 5 folds, and none is given; give fold=1 to 5"):
+    with pytest.raises(lb.UserError, match="has 5 folds, but no fold is given; give fold=1 to 5"):
         task.load_split()
     with pytest.raises(lb.UserError, match="has no fold 6"):
         task.load_split(fold=6)

@@ -436,7 +436,7 @@ def test_stretches_that_overlap_one_of_another_side_are_refused_unless_that_is_a
     tmp_path: Path,
 ) -> None:
     said = refusal(stretches(tmp_path / "a", 0.5, "{n}-{who}"))
-    assert "stretches of birds overlap one of another side, such as '" in said
+    assert "clips of birds overlap a clip on another side of the split, such as '" in said
     assert "--may-overlap" in said
     allowed = draft(stretches(tmp_path / "b", 0.5, "{n}-{who}"), may_overlap=True)
     assert allowed.card.split.may_overlap

@@ -217,7 +217,7 @@ def test_a_card_that_was_edited_is_not_run_on_what_was_prepared_before(
     path.write_text(edited.replace("test: 0.2", "test: 0.4"), encoding="utf-8")
     code, _, err = bench("run", "--system", "log-mel-statistics", "--task", "tones", "-q")
     assert code == 2
-    assert "prepared for other recordings, split or group" in err
+    assert "prepared with other recordings, split or group" in err
     assert bench("data", "prepare", "tones", "-q")[0] == 0
     assert bench("run", "--system", "log-mel-statistics", "--task", "tones", "-q")[0] == 0
 
@@ -269,7 +269,7 @@ def test_groups_that_a_changed_table_puts_on_two_sides_stop_prepare(
     write([row.replace("low9", "low0") for row in rows])
     code, _, err = bench("data", "prepare", "tones")
     assert code == 2
-    assert "1 groups (group) of tones stand on several sides, such as 'low0'" in err
+    assert "1 groups (group) of tones are on several sides, such as 'low0'" in err
 
 
 def test_a_table_that_moved_with_its_recordings_is_found(tones: Path, bench: Bench) -> None:

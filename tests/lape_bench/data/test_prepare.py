@@ -401,11 +401,11 @@ def test_a_prepared_task_moves_with_the_cache(
 def test_an_id_that_comes_twice_is_refused_or_left_out(digits: Path, progress: Progress) -> None:
     source = digits / "recordings" / "0_george_0.wav"
     copy(source, source.with_suffix(".WAV"))
-    with pytest.raises(UserError, match=r"have the same clip id '0_george_0'.*--skip-bad"):
+    with pytest.raises(UserError, match=r"have the same clip ID '0_george_0'.*--skip-bad"):
         prepare(DIGITS, digits, progress)
     base, *_ = prepare(DIGITS, digits, progress, skip_bad=True)
     assert len(base) == 24
-    assert "0_george_0.wav is a second clip of this id" in reasons(base)["0_george_0"]
+    assert "0_george_0.wav is a second clip with this ID" in reasons(base)["0_george_0"]
 
 
 def test_a_name_that_is_no_utf_8_is_told_and_left_out(digits: Path, progress: Progress) -> None:
@@ -613,17 +613,17 @@ def cut_off(path: Path) -> None:
         (drop_info, "is damaged"),
         (lambda path: rewrite(path, classes="0, 1"), "is damaged"),
         (lambda path: rewrite(path, unheard_of=1), "is damaged"),
-        (lambda path: rewrite(path, {"label": "1"}), "does not have the checksum"),
-        (lambda path: rewrite(path, {"fold": 1}), "does not have the checksum"),
-        (lambda path: rewrite(path, {"group": None}), "does not have the checksum"),
-        (lambda path: rewrite(path, card_version=2), "does not have the checksum"),
-        (lambda path: rewrite(path, hash="0" * 64), "does not have the checksum"),
-        (lambda path: rewrite(path, {"path": "other.wav"}), "does not have the checksum"),
-        (lambda path: rewrite(path, {"start_seconds": 0.5}), "does not have the checksum"),
-        (lambda path: rewrite(path, {"seconds": 0.25}), "does not have the checksum"),
-        (lambda path: rewrite(path, root="elsewhere"), "does not have the checksum"),
-        (lambda path: rewrite(path, store_key="0" * 64), "does not have the checksum"),
-        (drop_clip, "does not have the checksum"),
+        (lambda path: rewrite(path, {"label": "1"}), "its checksum does not match"),
+        (lambda path: rewrite(path, {"fold": 1}), "its checksum does not match"),
+        (lambda path: rewrite(path, {"group": None}), "its checksum does not match"),
+        (lambda path: rewrite(path, card_version=2), "its checksum does not match"),
+        (lambda path: rewrite(path, hash="0" * 64), "its checksum does not match"),
+        (lambda path: rewrite(path, {"path": "other.wav"}), "its checksum does not match"),
+        (lambda path: rewrite(path, {"start_seconds": 0.5}), "its checksum does not match"),
+        (lambda path: rewrite(path, {"seconds": 0.25}), "its checksum does not match"),
+        (lambda path: rewrite(path, root="elsewhere"), "its checksum does not match"),
+        (lambda path: rewrite(path, store_key="0" * 64), "its checksum does not match"),
+        (drop_clip, "its checksum does not match"),
     ],
     ids=[
         "cut off", "empty", "no content", "no info", "classes of another type", "unknown info",

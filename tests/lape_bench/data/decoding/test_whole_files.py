@@ -103,7 +103,7 @@ def test_a_stretch_is_the_same_as_of_the_whole(how: tuple[str, str], tmp_path: P
     stretch, _ = read(tmp_path / "a", (0.3, 0.4))
     start = round(0.3 * rate)
     np.testing.assert_array_equal(stretch, whole[start : start + round(0.4 * rate)])
-    with pytest.raises(AudioProblem, match="before the stretch to take"):
+    with pytest.raises(AudioProblem, match="before the part to read"):
         read(tmp_path / "a", (0.9, 0.5))
 
 
