@@ -346,11 +346,11 @@ class System(ABC):
 
     @abstractmethod
     def count_parameters(self) -> ParameterCounts:
-        """Count parameters; after `train` or `load`."""
+        """Count parameters, None for each count that is unknown; after `train` or `load`."""
 
     @abstractmethod
-    def count_macs(self) -> int:
-        """Count multiply-accumulate operations of scoring a second of audio; after `train` or `load`."""
+    def count_macs(self) -> int | None:
+        """Count multiply-accumulate operations of scoring a second of audio, None if unknown; after `train` or `load`."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -36,6 +36,7 @@ from lape_bench.learning.systems.encoder_system import (
     EncoderSystem,
     PretrainedEncoder,
     ProbeConfig,
+    largest_count,
 )
 from lape_bench.learning.systems.plain_encoder import load_encoder_system
 from lape_bench.learning.systems.pretrained_system import UpstreamSystem
@@ -322,7 +323,7 @@ class Unfused(SpectrogramSystem):
         """Return the augmentation of the downstream encoder's own system, or None if `finetune.augment` is false."""
         return self.downstream.build_views(shape, clips) if self.settings.finetune.augment else None
 
-    def count_encoder_parameters(self, encoder: Encoder) -> int:
+    def count_encoder_parameters(self, encoder: Encoder) -> int | None:
         """Count the parameters of the downstream encoder, as its own system does."""
         return self.downstream.count_encoder_parameters(encoder)
 
@@ -353,10 +354,10 @@ class Unfused(SpectrogramSystem):
                 "cluster_sizes": tuple(sorted(sizes.tolist(), reverse=True)),
                 "student_agreement": training["agreement"],
                 # Those of an ONNX file cannot be counted.
-                **({"teacher_parameters": float(n_teacher)} if n_teacher else {}),
+                **({} if n_teacher is None else {"teacher_parameters": float(n_teacher)}),
             },
         )
-        n_parameters = max(taught.n_parameters, n_teacher, n_student)
+        n_parameters = largest_count(taught.n_parameters, n_teacher, n_student)
         return PretrainedEncoder(student.encoder, summary, n_parameters)
 
     def _pseudo_labels(

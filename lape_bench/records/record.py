@@ -76,7 +76,7 @@ class Cell(Frozen):
 
 
 class ParameterCounts(Frozen):
-    """Counts of parameters, trainable and fixed.
+    """Counts of parameters, trainable and fixed; None if unknown, as of an encoder that runs outside torch.
 
     Attributes:
         encoder: the encoder alone.
@@ -84,9 +84,9 @@ class ParameterCounts(Frozen):
         training: the largest count of any training stage.
     """
 
-    encoder: Count
-    inference: Count
-    training: Count
+    encoder: Count | None
+    inference: Count | None
+    training: Count | None
 
 
 class StageCost(Frozen):
@@ -191,7 +191,7 @@ class RunRecord(Frozen):
     )
     parameters: ParameterCounts | None = None
     macs_per_second: Count | None = Field(
-        None, description="multiply-accumulates for one second of audio"
+        None, description="multiply-accumulates for one second of audio; null if unknown"
     )
     stages: tuple[StageCost, ...] = ()
     resumed: Count = Field(0, description="how often the run was resumed after a kill")

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.data.catalog import load_card
+from lape_bench.report.formatting import known_count
 from lape_bench.results.cells import PREPARATION, Preparation, system_title
 
 HASH_CHARACTERS = 6  # shown of a hash
@@ -62,9 +63,9 @@ def system_display_names(rows: pd.DataFrame) -> pd.Series:
     several = versions.groupby(rows["system"]).transform("nunique") > 1
     names = rows["system"] + (" [version " + versions + "]").where(several, "")
     board = [rows[key] for key in ("task", "data", "protocol", "labels", *PREPARATION)]
-    sizes = rows["parameters"].groupby([*board, names]).transform("nunique") > 1
-    size = " [" + rows["parameters"].map("{:,}".format) + " parameters]"
-    return names + size.where(sizes, "")
+    sizes = rows["parameters"].map(known_count).astype("str")
+    several_sizes = sizes.groupby([*board, names]).transform("nunique") > 1
+    return names + (" [" + sizes + " parameters]").where(several_sizes, "")
 
 
 def distinguishing_names(cells: pd.DataFrame) -> pd.Series:

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import pandas as pd
 
 LEAST_P = 1e-4
 DIGITS = 10  # of a percentage that are its own; beyond them stands what binary fractions add
@@ -39,6 +42,11 @@ def p_value(p: float | None) -> str:
 def count(number: int, noun: str) -> str:
     """Write a number and what it counts: 1 seed, 3 seeds."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def known_count(number: Any) -> str:
+    """Write a whole number, or that it is unknown if it is None or missing in a table."""
+    return "unknown" if pd.isna(number) else f"{number:,}"
 
 
 def join_list(names: Sequence[object]) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lape_bench.core.label_budget import LabelBudget, budget_order
 from lape_bench.report.display_names import group_noun, with_display_names
-from lape_bench.report.formatting import count, percent
+from lape_bench.report.formatting import count, known_count, percent
 from lape_bench.report.stats.board_statistics import (
     MOST_RANKED,
     BoardStatistics,
@@ -51,13 +51,13 @@ def leaderboard(
         tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
         upstream is behind several seeds), folds, folds_of_task, complete (whether the seeds that count have every
         fold), fold_scores (a tuple of each fold's mean over seeds, in the folds' order; empty without folds, or if some lack),
-        training_labels, selection_labels, parameters, minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
+        training_labels, selection_labels, parameters (missing if unknown), minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
         With predictions also the columns predictions (whether every cell has them), groups (number of groups of the
         test clips), grouped (False if predictions name none, so that the unit is the clip), detectable (see
         `BoardStatistics`) and, if a board has systems to rank, rank_best and rank_worst: the ranks that a system may have.
     """
     cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
-    grouped = cells.groupby(ENTRY, sort=False)
+    grouped = cells.groupby(ENTRY, sort=False, dropna=False)
     cells = cells.assign(entry=grouped.ngroup(), score=_scores(cells))
     by_entry = cells.groupby("entry")
     board = by_entry[ENTRY].first().join(_summarized(cells))
@@ -211,7 +211,7 @@ def format_rows(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 percent(row["interval"], 1),
                 f"{row['seeds']}",
                 folds,
-                f"{row['parameters']:,}",
+                known_count(row["parameters"]),
                 f"{row['minutes']:.1f}",
             ]
         )

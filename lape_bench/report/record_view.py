@@ -13,7 +13,7 @@ from rich.text import Text
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.records.record import RECORD, RunRecord, read_record
-from lape_bench.report.formatting import count, percent
+from lape_bench.report.formatting import count, known_count, percent
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24  # characters
@@ -83,7 +83,7 @@ def _result(record: RunRecord) -> dict[str, str]:
         rows["data"] = f"{record.task.data}, manifest {record.task.manifest_hash[:12]}"
     if record.parameters:
         counts = record.parameters.model_dump().items()
-        rows["parameters"] = ", ".join(f"{name} {count:,}" for name, count in counts)
+        rows["parameters"] = ", ".join(f"{name} {known_count(count)}" for name, count in counts)
     selection = record.selection.items()
     rows["selection"] = ", ".join(f"{choice} by {how}" for choice, how in selection)
     if record.validation is not None and record.task:

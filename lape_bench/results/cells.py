@@ -25,7 +25,7 @@ class Column:
     """Type and allowed values of a column.
 
     Attributes:
-        dtype: as pandas has it.
+        dtype: as pandas has it; Int64 holds missing values.
         low: least allowed number.
         high: largest allowed number; infinity itself is not allowed.
         pattern: regular expression that a whole text has to match.
@@ -33,7 +33,7 @@ class Column:
         may_lack: whether a number may be missing (NaN).
     """
 
-    dtype: Literal["str", "int64", "float64"]
+    dtype: Literal["str", "int64", "Int64", "float64"]
     low: float = 0
     high: float = math.inf
     pattern: str = ".+"
@@ -41,7 +41,7 @@ class Column:
     may_lack: bool = False
 
 
-TEXT, COUNT = Column("str"), Column("int64")
+TEXT, COUNT, KNOWN_COUNT = Column("str"), Column("int64"), Column("Int64", may_lack=True)
 COLUMNS = {
     "system": TEXT,  # its name, with the settings that differ from its defaults in parentheses
     "name": TEXT,
@@ -59,9 +59,9 @@ COLUMNS = {
     "labels": Column("str", pattern=LABEL_BUDGET),  # the label budget
     "seed": COUNT,
     "fold": COUNT,
-    "parameters": COUNT,  # encoder and classifier
-    "encoder_parameters": COUNT,
-    "trained_parameters": COUNT,  # the most in any training stage
+    "parameters": KNOWN_COUNT,  # encoder and classifier; missing if unknown, like the next two
+    "encoder_parameters": KNOWN_COUNT,
+    "trained_parameters": KNOWN_COUNT,  # the most in any training stage
     "upstream": Column("str", pattern=r"\w*"),  # hash of the pre-trained upstream; often empty
     "training_labels": Column("float64", may_lack=True),
     "selection_labels": Column("float64", may_lack=True),  # 0 if nothing was selected
@@ -149,7 +149,7 @@ def _checked(path: Path, texts: pd.Series, column: Column) -> pd.Series:
     else:
         values = texts.map(_number).astype("float64")
         allowed = values.between(column.low, column.high) & np.isfinite(values)
-        if column.dtype == "int64":
+        if column.dtype in ("int64", "Int64"):
             allowed &= values % 1 == 0
         if column.may_lack:
             allowed |= texts == ""

@@ -71,12 +71,18 @@ class PretrainedEncoder:
         encoder: on the run's device; the normalization of its features is fitted.
         summary: learning curves, clusters and diagnosis of the stages so far.
         n_parameters: the largest number of parameters in any stage so far, heads and teachers included; 0 if no stage
-            trained anything.
+            trained anything, None if unknown.
     """
 
     encoder: Encoder
     summary: TrainingSummary = field(default_factory=TrainingSummary)
-    n_parameters: int = 0
+    n_parameters: int | None = 0
+
+
+def largest_count(*counts: int | None) -> int | None:
+    """Return the largest of some numbers of parameters, or None if one of them is unknown."""
+    known = [count for count in counts if count is not None]
+    return max(known) if len(known) == len(counts) else None
 
 
 class EncoderSystem(System):
@@ -87,7 +93,8 @@ class EncoderSystem(System):
     Attributes:
         encoder: the trained encoder, after `train` or `load`.
         head: the classifier on its embeddings, after `train` or `load`.
-        n_training_parameters: the largest number of parameters in any stage without labels; 0 if there was none.
+        n_training_parameters: the largest number of parameters in any stage without labels; 0 if there was none, None if
+            unknown.
     """
 
     Settings: ClassVar[type[ProbeConfig]] = EncoderConfig
@@ -98,7 +105,7 @@ class EncoderSystem(System):
     }
     encoder: Encoder
     head: nn.Module
-    n_training_parameters: int
+    n_training_parameters: int | None
 
     @abstractmethod
     def build_encoder(self) -> Encoder:
@@ -204,19 +211,20 @@ class EncoderSystem(System):
             self.encoder, self.head, clips, self.target.window_seconds, context
         )
 
-    def count_encoder_parameters(self, encoder: Encoder) -> int:
-        """Count the parameters of an encoder of this system."""
+    def count_encoder_parameters(self, encoder: Encoder) -> int | None:
+        """Count the parameters of an encoder of this system; None if it has others than those of torch."""
         return sum(parameter.numel() for parameter in encoder.parameters())
 
     def count_parameters(self) -> ParameterCounts:
         """Count parameters; the train embeddings of k-NN are not parameters."""
         encoder = self.count_encoder_parameters(self.encoder)
-        inference = encoder + sum(p.numel() for p in self.head.parameters())
-        training = max(inference, self.n_training_parameters)
+        head = sum(parameter.numel() for parameter in self.head.parameters())
+        inference = None if encoder is None else encoder + head
+        training = largest_count(inference, self.n_training_parameters)
         return ParameterCounts(encoder=encoder, inference=inference, training=training)
 
     @torch.no_grad()
-    def count_macs(self) -> int:
+    def count_macs(self) -> int | None:
         """Count the multiply-accumulates of convolutions and matrix products in one window, for a second of audio."""
         self.encoder.eval()
         self.head.eval()
@@ -254,7 +262,7 @@ class EncoderSystem(System):
         load_strictly(encoder, content.get("encoder"), f"the encoder in {path}")
         load_strictly(head, content.get("head"), f"the classifier in {path}")
         self.encoder, self.head = encoder, head
-        self.n_training_parameters = int(content.get("n_training_parameters", 0))
+        self.n_training_parameters = content.get("n_training_parameters", 0)
         return self
 
     def _finetune(self, data: TrainingData, context: RunContext) -> TrainingSummary:

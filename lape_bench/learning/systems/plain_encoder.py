@@ -16,17 +16,18 @@ A clip that is shorter than a window is zero-padded, and such an encoder hears t
 
 A class that reads other files, such as weights that a package brings along, names them in `files`, a tuple of paths: then a record
 names them by their SHA-256.
+
+The parameters of an nn.Module are counted. Those of another class, such as one that runs an ONNX file, are unknown unless it says
+`n_parameters = 330_000`, on the class or on the object.
 """
 
 import inspect
 import warnings
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field, create_model
 from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
@@ -67,6 +68,7 @@ class _WrappedEncoder(Encoder):
         self.sample_rate = _whole(self.inner, "sample_rate", Encoder.sample_rate)
         self.embedding_size = _whole(self.inner, "embedding_size")
         self.uses_lengths = _uses_lengths(self.inner)
+        self.n_parameters = _stated_parameters(self.inner)
 
     def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return waveforms
@@ -98,13 +100,17 @@ class _WrappedEncoderSystem(EncoderSystem):
             name: "; ".join(map(path_checksum, places)) for name, places in named.items() if places
         }
 
-    def count_encoder_parameters(self, encoder: Encoder) -> int:
-        """Count parameters; of an encoder that is no module, the numbers in the tensors and arrays that it holds."""
-        counted = super().count_encoder_parameters(encoder)
-        inner = encoder.inner
-        return (
-            counted if isinstance(inner, nn.Module) else max(counted, _count_numbers(inner, set()))
-        )
+    def count_encoder_parameters(self, encoder: Encoder) -> int | None:
+        """Count the parameters of a module; of another encoder, return the number that it states, if any."""
+        assert isinstance(encoder, _WrappedEncoder)
+        if isinstance(encoder.inner, nn.Module):
+            return super().count_encoder_parameters(encoder)
+        return encoder.n_parameters
+
+    def count_macs(self) -> int | None:
+        """Count the multiply-accumulates of a module; those of another encoder may be outside torch, and are unknown."""
+        assert isinstance(self.encoder, _WrappedEncoder)
+        return super().count_macs() if isinstance(self.encoder.inner, nn.Module) else None
 
     def _own_settings(self) -> dict[str, Any]:
         own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)
@@ -182,35 +188,21 @@ def _sets_embedding_size(kind: type) -> bool:
     return False
 
 
-def _count_numbers(value: Any, seen: set[int]) -> int:
-    """Count the numbers in tensors and arrays that an object holds, however deep, each once."""
-    if id(value) in seen:
-        return 0
-    seen.add(id(value))
-    if isinstance(value, nn.Module):
-        return sum(_count_numbers(parameter, seen) for parameter in value.parameters())
-    if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, np.ndarray):
-        return value.size
-    if isinstance(value, Mapping):
-        inside: list[Any] = [*value.values()]
-    elif isinstance(value, list | tuple | set | frozenset):
-        inside = [*value]
-    elif isinstance(value, partial):
-        inside = [value.func, value.args, value.keywords]
-    elif isinstance(value, FunctionType):
-        inside = [*inspect.getclosurevars(value).nonlocals.values()]
-    elif isinstance(value, MethodType):
-        inside = [value.__self__]
-    elif isinstance(value, type | ModuleType):
-        return 0
-    else:
-        slots = [name for base in type(value).__mro__ for name in vars(base).get("__slots__", ())]
-        inside = [getattr(value, name, None) for name in slots]
-        inside += [*getattr(value, "__dict__", {}).values()]
-        inside += [each for each in vars(type(value)).values() if isinstance(each, Tensor)]
-    return sum(_count_numbers(item, seen) for item in inside)
+def _stated_parameters(encoder: Any) -> int | None:
+    """Return the number of parameters that an encoder states, which need not be a module; None if it states none.
+
+    Raises:
+        UserError: what it states is not a number of parameters.
+    """
+    stated = None if isinstance(encoder, nn.Module) else getattr(encoder, "n_parameters", None)
+    if stated is None:
+        return None
+    if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
+        return stated
+    raise UserError(
+        f"n_parameters of the encoder {_name(type(encoder))} is {stated!r}",
+        allowed="a whole number, 0 or above",
+    )
 
 
 def as_system(loaded: type) -> type[System]:

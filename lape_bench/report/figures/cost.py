@@ -11,6 +11,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
+from lape_bench.core.errors import UserError
 from lape_bench.report.figures.style import (
     Mark,
     board_title,
@@ -19,6 +20,7 @@ from lape_bench.report.figures.style import (
     legend_below,
     panels,
 )
+from lape_bench.report.formatting import count
 from lape_bench.report.leaderboard import BOARD
 
 MARKER = 7  # points in width
@@ -33,7 +35,7 @@ class Cost(NamedTuple):
 
     Attributes:
         label: of the axis, with the unit.
-        values: of a board, shape (systems,).
+        values: of a board, shape (systems,); NaN if unknown.
     """
 
     label: str
@@ -41,8 +43,8 @@ class Cost(NamedTuple):
 
 
 def parameters(board: pd.DataFrame) -> Cost:
-    """Return the parameters that scoring needs, encoder and classifier."""
-    return Cost("parameters (encoder and classifier)", board["parameters"])
+    """Return the parameters that scoring needs, encoder and classifier; NaN if unknown."""
+    return Cost("parameters (encoder and classifier)", board["parameters"].astype("float64"))
 
 
 def seconds(board: pd.DataFrame) -> Cost:
@@ -58,18 +60,32 @@ def accuracy_against(board: pd.DataFrame, cost: Cost, marks: Mapping[str, Mark])
 
     Args:
         board: rows of `leaderboard.leaderboard`; each of its boards gets a panel.
-        cost: of the rows.
+        cost: of the rows; those of which it is unknown are counted below their panel.
         marks: of every system, such as `style.marks` of all that were read.
+
+    Raises:
+        UserError: the cost of no row is known.
     """
     costed = board.assign(cost=cost.values)
-    groups = list(costed.groupby(BOARD, sort=False))
+    if costed["cost"].isna().all():
+        raise UserError(
+            f"of no system the {cost.label} are known",
+            allowed="systems whose encoder is an nn.Module, or says n_parameters",
+        )
+    groups = [
+        group
+        for group in costed.groupby(BOARD, sort=False, dropna=False)
+        if group[1]["cost"].notna().any()
+    ]
     figure, axes = panels(len(groups))
     drawn: dict[str, Any] = {}
     for axis, (key, systems) in zip(axes, groups, strict=True):
-        drawn |= _panel(axis, systems, marks)
+        unknown = int(systems["cost"].isna().sum())
+        drawn |= _panel(axis, systems[systems["cost"].notna()], marks)
         axis.set_title(board_title(dict(zip(BOARD, key, strict=True)), board))
         set_aside = (systems["cost"] < LEAST_COST).any()
         note = f"; less than {LEAST_COST:g} is drawn there" if set_aside else ""
+        note += f"; unknown of {count(unknown, 'system')}" if unknown else ""
         axis.set_xlabel(cost.label + note)
         axis.set_ylabel(f"{str(key[-1]).replace('_', ' ')} (%)")
     interval_note(figure, board)

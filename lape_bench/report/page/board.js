@@ -5,7 +5,7 @@ const COLUMNS = [
   { key: "score", name: "score %", of: (e) => e.score, number: true },
   { key: "std", name: "±", label: "standard deviation over seeds", of: (e) => e.std ?? -1, number: true },
   { key: "seeds", name: "seeds × folds", of: (e) => e.seeds * e.folds, number: true },
-  { key: "parameters", name: "parameters", of: (e) => e.parameters, number: true },
+  { key: "parameters", name: "parameters", of: (e) => e.parameters ?? -1, number: true },
   { key: "minutes", name: "minutes", of: (e) => e.minutes, number: true },
 ].filter((column) => column.when !== false);
 

@@ -23,7 +23,7 @@ function percent(value, digits = 2) {
   const scale = 10 ** digits;
   return (Math.round(Number((100 * scale * value).toFixed(8))) / scale).toFixed(digits);
 }
-const count = (value) => value.toLocaleString("en");
+const count = (value) => (value === null ? "unknown" : value.toLocaleString("en"));
 const brief = (value) => Number(value.toPrecision(3)).toLocaleString("en", { notation: "compact" });
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 const words = (name) => name.replaceAll("_", " ");

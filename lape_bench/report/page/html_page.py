@@ -24,7 +24,7 @@ from lape_bench.data.catalog import load_card
 from lape_bench.records.record import RunRecord, read_record
 from lape_bench.report.display_names import preparation_names, system_display_names
 from lape_bench.report.figures.style import numbered
-from lape_bench.report.formatting import percent
+from lape_bench.report.formatting import known_count, percent
 from lape_bench.report.leaderboard import BOARD, ENTRY, contributes, footnotes
 from lape_bench.results.cells import PREPARATION, Preparation
 from lape_bench.results.load import CellPredictions, Results
@@ -76,6 +76,7 @@ def page(
         boards=data["boards"],
         entries=data["entries"],
         percent=percent,
+        known_count=known_count,
         version=version("lape_bench"),
     )
 
@@ -113,7 +114,7 @@ def _data(
     shared: dict[str, SharedValues] = {"settings": {}, "environments": {}, "classes": {}}
     entries, records = [], []
     for row in board.to_dict("records"):
-        key = tuple(row[name] for name in ENTRY)
+        key = _key([row[name] for name in ENTRY])
         own = cells[key]
         contributing = own[own["contributes"]]
         predictions = {
@@ -131,8 +132,8 @@ def _data(
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 "interval_over": row["interval_over"],
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
-                "parameters": row["parameters"],
-                "encoder": row["encoder_parameters"],
+                "parameters": _known(row["parameters"]),
+                "encoder": _known(row["encoder_parameters"]),
                 "minutes": round(row["minutes"], 3),
                 "changed": json.loads(own["settings"].iloc[0]),
                 "by_seed": _plain_rows(
@@ -160,12 +161,20 @@ def _data(
     return data
 
 
+def _key(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the values of `ENTRY` as a key; what is missing is None, as pandas has several such values."""
+    return tuple(None if pd.isna(value) else value for value in values)
+
+
 def _by_entry(cells: pd.DataFrame) -> dict[Any, pd.DataFrame]:
     """Return the cells of each entry by seed and fold; the column `contributes` tells which its score is made of."""
     # As on the board, a cell that two folders hold counts once.
     cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
-    cells = cells.assign(entry=cells.groupby(ENTRY).ngroup()).sort_values(["seed", "fold"])
-    return dict(iter(cells.assign(contributes=contributes(cells)).groupby(ENTRY, sort=False)))
+    cells = cells.assign(entry=cells.groupby(ENTRY, dropna=False).ngroup()).sort_values(
+        ["seed", "fold"]
+    )
+    grouped = cells.assign(contributes=contributes(cells)).groupby(ENTRY, sort=False, dropna=False)
+    return {_key(values): of_entry for values, of_entry in grouped}
 
 
 def _plain_rows(rows: pd.DataFrame) -> list[list[Any]]:
@@ -333,6 +342,10 @@ def _thin_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, list[list[flo
 
 def _rounded(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+
+
+def _known(count: Any) -> int | None:
+    return None if pd.isna(count) else int(count)
 
 
 def _finite(value: float) -> float | None:

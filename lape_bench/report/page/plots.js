@@ -59,7 +59,9 @@ function overLog(entries, { of, room, xTicks, xText, name, label, caption, kind,
   node("figcaption", {}, caption));
 }
 
-function scatter(entries, metric, board) {
+function scatter(all, metric, board) {
+  const entries = all.filter((entry) => entry[state.cost] !== null), unknown = all.length - entries.length;
+  if (!entries.length) return null;
   const cost = state.cost, name = COSTS[cost], least = cost === "minutes" ? 0.001 : 1; // what cost nothing has no logarithm
   const of = (entry) => Math.max(least, entry[cost]), costs = entries.map(of);
   const say = (entry) => `${entry.system} ${percent(entry.score, 1)} % at ${brief(entry[cost])}`;
@@ -67,6 +69,6 @@ function scatter(entries, metric, board) {
   return overLog(entries, {
     of, name, room: Math.max(2, (Math.max(...costs) / Math.min(...costs)) ** 0.12), xTicks: logTicks, xText: brief, kind: "point",
     label: `${metric} against ${name} on ${titleOf(board)}: ${entries.slice(0, 8).map(say).join("; ")}`,
-    caption: `${metric} in %, ${INTERVALS}${below}`,
+    caption: `${metric} in %, ${INTERVALS}${below}${unknown ? `; ${name} unknown of ${plural(unknown, "system")}` : ""}`,
   });
 }

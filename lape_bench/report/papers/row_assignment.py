@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lape_bench.report.display_names import HASH_CHARACTERS, version_names
-from lape_bench.report.formatting import count
+from lape_bench.report.formatting import count, known_count
 from lape_bench.report.papers.specification import PaperSpecification, PaperSystem
 from lape_bench.results.cells import SYSTEM_VERSION, settings_text
 from lape_bench.task import TaskCard
@@ -62,6 +62,7 @@ def newest_versions(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         version=version_names(cells),
         manifest=cells["manifest_hash"].str[:HASH_CHARACTERS],
         finished=range(len(cells)),
+        size=cells["parameters"].map(known_count),
     )
     left_out = []
 
@@ -79,10 +80,11 @@ def newest_versions(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         "{} of card version {}, manifest {}",
     )
     keep(_is_newest(cells, "name", SYSTEM_VERSION), ["name", "version"], "{} version {}")
-    sizes = cells.groupby(["system", "task", "labels"])[SIZES].transform("last")
+    sizes = cells[SIZES].fillna(-1)  # cells of unknown size have one size
+    by_row = sizes.groupby([cells[name] for name in ("system", "task", "labels")])
     keep(
-        (cells[SIZES] == sizes).all(axis=1),
-        ["name", "task", "parameters"],
+        (sizes == by_row.transform("last")).all(axis=1),
+        ["name", "task", "size"],
         "{} on {} with {} parameters",
     )
     return cells, ([f"Left out, for the newest counts: {'; '.join(left_out)}."] if left_out else [])

@@ -328,7 +328,8 @@ def _has_std(entry: TableEntry) -> bool:
 
 
 def _encoders(row: Figures) -> set[int]:
-    return {int(line["encoder_parameters"]) for line in row.values()}
+    counts = [line["encoder_parameters"] for line in row.values()]
+    return {int(count) for count in counts if not pd.isna(count)}
 
 
 def _signed(difference: float, digits: int) -> str:

@@ -107,7 +107,7 @@ def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path
     [
         ("accuracy", "high"),
         ("accuracy", ""),
-        ("encoder_parameters", ""),
+        ("encoder_parameters", "x"),
         ("seconds", "inf"),
         ("metric", "luck"),
         ("manifest_hash", "m/1"),

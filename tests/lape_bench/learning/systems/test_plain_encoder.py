@@ -1,13 +1,11 @@
 """A stranger's encoder in a single file."""
 
-import functools
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +14,7 @@ from lape_bench.conformance.check import check_system
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
-from lape_bench.learning.systems.plain_encoder import _count_numbers, as_system, is_system
+from lape_bench.learning.systems.plain_encoder import as_system, is_system
 from lape_bench.plugins import single_file
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.device import Compute
@@ -591,14 +589,27 @@ def test_a_callable_class_without_a_size_is_no_encoder() -> None:
     assert not is_system(_Sizeless)
 
 
-def test_numbers_in_an_encoder_that_is_no_module_are_its_parameters() -> None:
-    shared = torch.zeros(3, 5)
+class _Stated(_Projection):
+    n_parameters = 400 * 8
 
-    def closure() -> torch.Tensor:
-        return shared
 
-    holder = _Projection()
-    holder.more = {"a": [shared, np.zeros((2, 2))], "again": shared, "layer": torch.nn.Linear(2, 3)}
-    holder.function, holder.bound = closure, functools.partial(holder, 1)
-    assert _count_numbers(holder, set()) == 400 * 8 + 15 + 4 + 9
-    assert _count_numbers(_Sizeless(), set()) == 0
+@pytest.mark.parametrize(("kind", "known"), [(_Projection, None), (_Stated, 400 * 8)])
+def test_parameters_of_a_class_that_is_no_module_are_unknown_unless_it_states_them(
+    kind: type, known: int | None
+) -> None:
+    system = as_system(kind)
+    tested = system(system.Settings(), TARGET, "linear")
+    tested.encoder = tested.build_encoder()
+    tested.head, tested.n_training_parameters = nn.Linear(8, 2), 0
+    classifier = 8 * 2 + 2
+    counts = tested.count_parameters()
+    assert counts.encoder == known
+    assert counts.inference == counts.training == (None if known is None else known + classifier)
+    assert tested.count_macs() is None
+
+
+@pytest.mark.parametrize("stated", [-1, 2.5, "many", True])
+def test_a_number_of_parameters_that_is_none_is_refused(stated: object) -> None:
+    system = as_system(type("Odd", (_Projection,), {"n_parameters": stated}))
+    with pytest.raises(UserError, match="n_parameters of the encoder"):
+        system(system.Settings(), TARGET, "linear").build_encoder()
