@@ -23,6 +23,7 @@ from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.paths import new_file
 from lape_bench.report.display_names import preparation_names
+from lape_bench.report.figures.fonts import FAMILY, fonts_for
 from lape_bench.results.cells import PREPARATION, Preparation
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
@@ -41,7 +42,7 @@ LEGEND_CHARACTERS = 60
 PANEL_INCHES = (4.6, 3.4)
 
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": FAMILY,
     "font.size": 10,
     "axes.titlesize": 10.5,
     "axes.spines.top": False,
@@ -193,5 +194,5 @@ def write_figure(draw: Callable[[], Figure], path: Path) -> None:
     suffix = check_suffix(path)
     with styled():
         figure = draw()
-        with new_file(path) as temporary:
+        with new_file(path) as temporary, fonts_for(figure, path):
             figure.savefig(temporary, format=suffix, dpi=200, metadata=METADATA[suffix])
