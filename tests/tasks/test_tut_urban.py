@@ -191,5 +191,5 @@ def test_a_segment_on_both_lists_is_refused(tmp_path: Path, progress: Progress) 
     place_audio(place_meta(tmp_path), list(SEGMENTS))
     line = "audio/park-stockholm-102-3088-a.wav\tpark"
     write_lines(tmp_path / "evaluation_setup" / "fold1_train.txt", line)
-    with pytest.raises(UserError, match="same clip id 'park-stockholm-102-3088-a'"):
+    with pytest.raises(UserError, match="same clip ID 'park-stockholm-102-3088-a'"):
         prepare(without_checksums("tut-urban-2018"), tmp_path, progress)

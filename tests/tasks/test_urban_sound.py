@@ -95,7 +95,7 @@ def test_spoiled_and_absent_slices_are_named_and_can_be_left_out(
 
 def test_a_slice_in_two_rows_is_refused(tmp_path: Path, progress: Progress) -> None:
     write_lines(place_slices(tmp_path) / TABLE, HEAD, *ROWS, ROWS[0])
-    with pytest.raises(UserError, match="same clip id 'fold5/100032-3-0-0'"):
+    with pytest.raises(UserError, match="same clip ID 'fold5/100032-3-0-0'"):
         prepare(without_checksums("us8k"), tmp_path, progress)
 
 

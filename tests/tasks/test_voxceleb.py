@@ -130,7 +130,7 @@ def test_a_list_in_no_text_encoding_is_refused(tmp_path: Path) -> None:
 def test_an_utterance_listed_twice_is_refused(tmp_path: Path, progress: Progress) -> None:
     place_utterances(tmp_path, DEV)
     write_lines(tmp_path / "iden_split.txt", *(f"{n} id10001/1zcIwhmdeo4/00001.wav" for n in "13"))
-    with pytest.raises(UserError, match="same clip id 'id10001/1zcIwhmdeo4/00001'"):
+    with pytest.raises(UserError, match="same clip ID 'id10001/1zcIwhmdeo4/00001'"):
         prepare(without_checksums("voxceleb1"), tmp_path, progress)
 
 

@@ -541,7 +541,7 @@ def test_two_files_of_one_clip_id_are_refused_with_both(
 ) -> None:
     root = write_keywords(tmp_path / "asc", write_clip)
     twin = write_clip(root / "dataset/yes/00000001_NO_01.flac", seed=9)
-    with pytest.raises(UserError, match="same clip id 'yes/00000001_NO_01'") as caught:
+    with pytest.raises(UserError, match="same clip ID 'yes/00000001_NO_01'") as caught:
         prepare(KEYWORDS, root, progress)
     said = one_line(caught)
     assert str(twin) in said
@@ -680,7 +680,7 @@ def test_the_leveled_variant_differs_in_level_alone(digits: Path, progress: Prog
 def test_a_task_prepared_at_another_level_is_refused(digits: Path, progress: Progress) -> None:
     prepare(DIGITS, digits, progress)
     moved = DIGITS.with_variant("leveled").model_copy(update={"level_dbfs": -20.0})
-    with pytest.raises(UserError, match="another level_dbfs than its card names") as caught:
+    with pytest.raises(UserError, match="another level_dbfs than its card has now") as caught:
         load_manifest(moved)
     assert "bench data prepare fsdd-digits" in one_line(caught)
 
