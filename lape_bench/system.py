@@ -1,9 +1,9 @@
-"""System: the contract between the harness and whatever is benchmarked.
+"""System: the contract between the harness and a system under test.
 
-The harness gives a system the train and validation clips of a task and a run context, and later clips to score.
-Nothing that it hands over leads to the label of a test clip, or to the label of a train clip that is not labeled: audio is
-copied, clips go by numbers in a random order, and scores are matched with labels outside. This is a promise about what is
-handed over: a plug-in is its user's code and could read the disk.
+The harness gives a system the train and validation clips of a task and a run context, and later clips to score. None of
+this leads to the label of a test clip or of an unlabeled train clip: audio is copied, clips are numbered in a random
+order, and scores are matched with labels outside of the system. This covers what the harness passes on. A plug-in is
+code of its user and could read the disk.
 """
 
 import logging
@@ -36,7 +36,7 @@ from lape_bench.runtime.device import Precision
 from lape_bench.runtime.distributed import ALONE, ProcessGroup
 from lape_bench.runtime.profiling import StageProfiler
 
-Curve = tuple[dict[str, float], ...]  # one mapping a logged epoch: {"epoch": 1, "loss": 2.9}
+Curve = tuple[dict[str, float], ...]  # one mapping per logged epoch: {"epoch": 1, "loss": 2.9}
 
 
 class TargetTask(Config):
@@ -65,13 +65,13 @@ class LabeledClips:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that a system may learn from.
+    """Everything that a system may learn from.
 
     Attributes:
         train: the audio of the whole train split, for stages that use no label. The ID of a clip is its position.
-        labeled: the label budget, clips of it whose labels may be used to train and to select; a clip has the same ID as in
-            `train`.
-        validation: further labeled clips that may be selected on; None unless the budget is of that variant.
+        labeled: the clips of the label budget, whose labels may be used to train and to select; a clip has the same ID
+            as in `train`.
+        validation: further labeled clips for selection; None unless the budget includes them (`+validation`).
     """
 
     train: Clips
@@ -81,25 +81,22 @@ class TrainingData:
 
 logger = logging.getLogger(__name__)
 
-TARGET_AUDIO = (
-    "target"  # the entry of a corpus that is the train split of the task under evaluation
-)
+TARGET_AUDIO = "target"  # corpus entry for the train split of the task under evaluation
 
 
 class CorpusLoader(Callback):
-    """Finds unlabeled audio to learn from."""
+    """Loads unlabeled audio to learn from."""
 
     def __call__(self, entries: tuple[str, ...], train: Clips | None, rate: int) -> Clips:
         """Return the clips of all entries.
 
         Args:
             entries: "target", names of tasks (of which the train split is taken), or folders of audio.
-            train: what "target" stands for; none where no task is evaluated.
-            rate: of the clips in Hz, that of `train` too.
+            train: the audio for the entry "target"; None if no task is evaluated.
+            rate: sample rate of the clips and of `train`, in Hz.
 
         Raises:
-            UserError: an entry is none of these, or holds a clip that validates or tests the task under
-                evaluation.
+            UserError: an entry is unknown, or holds a validation or test clip of the task under evaluation.
         """
 
 
@@ -115,25 +112,25 @@ def target_audio_only(entries: tuple[str, ...], train: Clips | None, rate: int) 
 
 @dataclass
 class RunContext:
-    """What a run gives its system beside the data.
+    """What a run gives its system in addition to the data.
 
     Attributes:
-        device: where to compute.
-        precision: of the encoder's arithmetic, for `autocast`.
+        device: the device to compute on.
+        precision: precision of the encoder, used by `autocast`.
         seeds: the run's named generators.
-        progress: what the user sees.
-        work_folder: for checkpoints; kept while the cell is unfinished and deleted after.
-        profiler: notes seconds and peak memory of the stages, by `stage`.
-        checkpoint_seconds: the least time between two checkpoints; no result depends on it.
-        artifacts: those that were taken from or added to the cache so far.
+        progress: shows progress to the user.
+        work_folder: folder for checkpoints; it is kept until the cell is finished, and then deleted.
+        profiler: measures time and peak memory of the stages; see `stage`.
+        checkpoint_seconds: shortest time between two checkpoints; results do not depend on it.
+        artifacts: artifacts that were taken from the cache or added to it so far.
         artifact_folder: the cache of artifacts.
-        artifact_store: how artifacts are exchanged with machines that have another cache; none if there are none.
+        artifact_store: exchanges artifacts with machines that have another cache; None if there are none.
         checkpoint_stamp: device, versions and state of the code; a checkpoint with another stamp is not resumed.
-        process_group: the processes that pre-train together; a cell is run by one alone.
+        process_group: the processes that pre-train together; a cell runs in a single process.
         load_corpus: returns the unlabeled audio that entries name; see `CorpusLoader`.
         resampled_train: the audio of the whole train split at the rates of `System.further_rates`, by the rate in Hz.
-        on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the model of
-            that moment; the audit listens here, and it must not change what is learned.
+        on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the
+            current model. The audit uses it. It must not change the training.
     """
 
     device: torch.device
@@ -187,17 +184,18 @@ class RunContext:
         determined_by: Mapping[str, Any],
         compute: Callable[[Path, "RunContext"], None],
     ) -> Artifact:
-        """Find a stage's result in the cache, or compute it; either way the record will name it.
+        """Find the result of a stage in the cache, or compute it. In both cases the record names it.
 
         The processes of a group compute it together, and rank 0 keeps it.
 
         Args:
-            kind: what is kept, such as "embeddings".
-            about: what it is, for people who list the cache.
-            determined_by: what its bytes depend on beside device, precision and versions of torch and torchaudio.
+            kind: for example "embeddings".
+            about: a description for listings of the cache.
+            determined_by: everything that its bytes depend on, apart from device, precision and versions of torch and
+                torchaudio.
             compute: fills the empty folder it is given; the context has a work folder of the artifact's own.
         """
-        # The number of threads moves the last digits only, and a cache is shared between runs of any number.
+        # Not the number of threads: it changes only the last digits, and runs with any number share the cache.
         environment = {
             "precision": self.precision,
             "device": self.device.type,
@@ -218,7 +216,7 @@ class RunContext:
                 compute_together,
                 self.artifact_folder,
                 self.checkpoint_stamp,
-                lambda: logger.info(f"waiting for another run that makes this: {kind}, {about}"),
+                lambda: logger.info(f"waiting for another run that computes {kind}, {about}"),
                 self.artifact_store,
             )
             self.process_group.broadcast(result)
@@ -241,25 +239,24 @@ class RunContext:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Note seconds and peak memory of the block under `name`."""
+        """Measure time and peak memory of the block under the name `name`."""
         logger.debug(f"stage {name}")
         with self.profiler.stage(name):
             yield
 
 
 class TrainingSummary(Config):
-    """What a record keeps of the training.
+    """Facts about the training for the record.
 
     Attributes:
-        curves: the learning curve of each stage, one mapping a logged epoch, such as
+        curves: the learning curve of each stage, one mapping per logged epoch, such as
             {"fine-tuning": ({"epoch": 1, "loss": 2.9, "validation": 0.21},)}.
         selection: what was selected, and how, such as {"C = 0.01": "5-fold cross-validation of 180 labeled clips"}.
-        selection_clips: how many labels were looked at for it; 0 if nothing was selected.
-        validation: the target's metric in selection, of what was selected; None if nothing was scored.
-        warnings: what makes the score doubtful, a sentence each.
-        clusters: which cluster each train clip was put in, where the system formed any; the harness holds
-            them against the labels.
-        diagnosis: numbers that help to see why a score came out, by name.
+        selection_clips: number of labels that selection used; 0 if nothing was selected.
+        validation: score of the selected setting in selection, by the metric of the task; None if nothing was scored.
+        warnings: reasons to doubt the score, one sentence each.
+        clusters: cluster of each train clip, if the system forms clusters; the harness compares them with the labels.
+        diagnosis: numbers that help to explain a score, by name.
     """
 
     curves: dict[str, Curve] = Field(default_factory=dict)
@@ -272,7 +269,7 @@ class TrainingSummary(Config):
 
 
 class System(ABC):
-    """Something that learns a task and scores clips.
+    """A system learns a task and scores clips.
 
     Args:
         settings: an instance of the class's `Settings`.
@@ -283,12 +280,12 @@ class System(ABC):
     Settings: ClassVar[type[Config]]
     protocols: ClassVar[tuple[ProtocolName, ...]]  # the first is the default
     version: ClassVar[int] = 1  # raised whenever a score could change
-    sample_rate: ClassVar[int] = 16_000  # Hz, of the clips it is given
+    sample_rate: ClassVar[int] = 16_000  # sample rate in Hz of the clips that it gets
     smoke_settings: ClassVar[
         dict[str, Any]
-    ] = {}  # settings for a run of seconds, for the conformance check
+    ] = {}  # settings for a run of seconds, used by `bench systems check`
     frozen_because: ClassVar[str] = (
-        ""  # why `finetune` is not among the protocols, where one would expect it
+        ""  # why `finetune` is missing from the protocols, if one would expect it
     )
 
     def __init__(self, settings: Any, target: TargetTask, protocol: ProtocolName) -> None:
@@ -296,52 +293,54 @@ class System(ABC):
 
     @classmethod
     def with_smoke_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Lay settings over `smoke_settings` ones."""
+        """Merge settings into `smoke_settings`."""
         return merge(cls.smoke_settings, given)
 
     @property
     def system_versions(self) -> dict[str, int]:
-        """Return the versions of other systems that this one is built on, by name."""
+        """Return the versions of the other systems that this one uses, by name."""
         return {}
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Return what a result rests on beside code and settings, such as the SHA-256 of weights, by name."""
+        """Return what else determines a result, apart from code and settings, such as the SHA-256 of weights, by
+        name.
+        """
         return {}
 
     @property
     def corpus(self) -> tuple[str, ...]:
-        """Return the entries of the unlabeled audio that it learns from; their state is part of a cell's identity."""
+        """Return the corpus entries that it learns from. Their state is part of the identity of a cell."""
         return ()
 
     @property
     def further_rates(self) -> tuple[int, ...]:
-        """Return further sample rates, in Hz, at which it wants the train audio: see `RunContext.train_at`."""
+        """Return further sample rates in Hz at which it needs the train audio; see `RunContext.train_at`."""
         return ()
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:
-        """Return, as plain data, what is made on the way to a cell that other cells need too; by default nothing.
+        """Return keys of the artifacts of a cell that other cells need too, as plain data; by default none.
 
-        A sweep plans by it. To name two things alike that differ costs time, and no more; so does the contrary.
+        They are used to schedule sweeps. A wrong key only costs time and never changes a result.
 
         Args:
-            cell: of this system.
-            train: names the train audio of the cell.
+            cell: a cell of this system.
+            train: a name for the train audio of the cell.
         """
         return ()
 
     @abstractmethod
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
-        """Learn the task, from scratch or on from what `context.work_folder` holds of a killed run.
+        """Learn the task, or resume from the checkpoints of a killed run in `context.work_folder`.
 
-        The result must not depend on whether, or when, an earlier run was killed.
+        The result must not depend on whether or when an earlier run was killed.
         """
 
     @abstractmethod
     def score(self, clips: Clips, context: RunContext) -> Tensor:
         """Return log-probabilities of the classes for whole clips, shape (clips, classes), float32, CPU.
 
-        A clip's row must not depend on the clips beside it.
+        The scores of a clip must not depend on the other clips.
         """
 
     @abstractmethod
@@ -350,16 +349,19 @@ class System(ABC):
 
     @abstractmethod
     def count_macs(self) -> int | None:
-        """Count multiply-accumulate operations of scoring a second of audio, None if unknown; after `train` or `load`."""
+        """Count the multiply-accumulate operations for scoring one second of audio; after `train` or `load`.
+
+        None if unknown.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write all that scoring needs into an existing folder."""
+        """Write everything that scoring needs into an existing folder."""
 
     @abstractmethod
     def load(self, folder: Path, context: RunContext) -> Self:
-        """Take up what `save` wrote, on the context's device, and return this system.
+        """Load the files that `save` wrote, on the context's device, and return this system.
 
         Raises:
-            UserError: the files are not this system's, do not fit it to the last tensor, or hold code.
+            UserError: the files are not of this system, do not match it in every tensor, or hold code.
         """

@@ -1,8 +1,8 @@
-"""Task: what a card says, and what a reader of its data set's layout gives.
+"""Tasks: the card of a task, and the reader of its data set.
 
-A card is a YAML file beside its reader's module, named after the task. It fixes everything about
-the task that moves a score; a convention that would give another score is a named variant, asked
-for as `task@variant`, and never shares a table with the base card.
+A card is a YAML file beside the module of its reader, named after the task. It fixes everything about the task that can
+move a score. A convention that would give another score is a named variant, `task@variant`, and never shares a table
+with the base card.
 """
 
 import hashlib
@@ -21,30 +21,31 @@ from lape_bench.metrics import METRICS, ROC_AUC
 SplitName = Literal["train", "val", "test"]
 Domain = Literal["speech", "sound", "music", "bioacoustics"]
 SIDES: tuple[SplitName, ...] = ("train", "val", "test")
-SIDE_NAMES: dict[str, SplitName] = {  # what people call them, in lower case
+SIDE_NAMES: dict[str, SplitName] = {  # common names of the sides, in lower case
     **dict.fromkeys(["train", "training"], "train"),
     **dict.fromkeys(["val", "valid", "validation", "dev"], "val"),
     **dict.fromkeys(["test", "testing", "eval", "evaluation"], "test"),
 }
 Decibels = Annotated[float, Field(ge=-80, le=0)]
-DEPTH = 2  # folders that a user, or an archive, may put around a data set
+DEPTH = 2  # levels of folders that a user or an archive may put around a data set
 
 
 class Source(Config):
-    """One file that a task's data comes in."""
+    """A file of a task's data set."""
 
     file: str = Field(description="name of the archive on disk")
-    url: str | None = Field(None, description="where it may be fetched from; none: it may not")
+    url: str | None = Field(
+        None, description="address to download it from; None if it cannot be downloaded"
+    )
     mirrors: tuple[str, ...] = Field((), description="other addresses of the same file")
-    bytes: int | None = Field(None, gt=0, description="size, where it is known")
+    bytes: int | None = Field(None, gt=0, description="size, if it is known")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="none: unknown")
-    md5: str | None = Field(None, pattern="^[0-9a-f]{32}$", description="where only that is known")
+    md5: str | None = Field(None, pattern="^[0-9a-f]{32}$", description="if only that is known")
     pinned: bool = Field(
         True,
-        description="whether a checksum the card does not know is fixed by the first download; not for an "
-        "archive that its server makes again on each request",
+        description="whether the first download fixes the checksum, if the card has none; false for an archive that its server creates on each request",
     )
-    note: str = Field("", description="what a user should know of this file")
+    note: str = Field("", description="what a user should know about this file")
 
     @model_validator(mode="after")
     def _mirrors_go_with_a_url(self) -> Self:
@@ -54,22 +55,21 @@ class Source(Config):
 
 
 class SplitRule(Config):
-    """How clips come to their side."""
+    """How clips are assigned to the sides of the split."""
 
     rule: Literal["official", "folds", "drawn"] = Field(
-        description="official: the reader gives train, test and perhaps val; folds: it gives a fold; drawn: "
-        "the harness draws sides, whole groups only where the card has groups, the same on every machine"
+        description="official: the reader returns train, test and perhaps val; folds: it returns a fold; drawn: the harness draws the sides, the same on every machine, and keeps groups whole if the card has groups"
     )
-    folds: int | None = Field(None, ge=2, description="number of folds, for rule: folds")
+    folds: int | None = Field(None, ge=2, description="number of folds, if the rule is folds")
     shares: dict[SplitName, float] | None = Field(
-        None, description="share of each class on each side, for rule: drawn"
+        None, description="share of each class on each side, if the rule is drawn"
     )
-    seed: int = Field(0, description="of the draw, for rule: drawn")
+    seed: int = Field(0, description="seed of the split, if the rule is drawn")
     may_share: tuple[SplitName, ...] = Field(
-        (), description="sides that have groups in common by the design of who made the split"
+        (), description="sides that share groups because the official split was made so"
     )
     may_overlap: bool = Field(
-        False, description="stretches of one recording on two sides may share audio"
+        False, description="clips of one recording on two sides may share audio"
     )
     origin: str = Field(description="who made the split and from what")
 
@@ -90,25 +90,27 @@ class SplitRule(Config):
 
 
 class Columns(Config):
-    """Which column of a table says what; without `split` and `fold` the sides are drawn."""
+    """The columns of a table. Without `split` and `fold` the sides are drawn."""
 
     path: str = Field("path", description="the recording, relative to the folder of them all")
     label: str = Field("label", description="the clip's class")
     split: str | None = Field(None, description="train, val or test")
     fold: str | None = Field(None, description="a number, from 1 or from 0")
-    group: str | None = Field(None, description="what never stands on two sides, such as a speaker")
-    start_seconds: str | None = Field(None, description="where the clip begins in its recording")
+    group: str | None = Field(
+        None, description="group that must stay on one side, such as a speaker"
+    )
+    start_seconds: str | None = Field(None, description="start of the clip in its recording")
     seconds: str | None = Field(None, description="the clip's length")
 
 
 class Recordings(Config):
-    """Where the recordings of a user's own task are; such a card needs no reader of its own.
+    """The recordings of a user's own task, whose card needs no reader.
 
-    Without a table, each folder is a class, perhaps below folders for the sides.
+    Without a table, each folder is a class; folders for the sides may be above them.
     """
 
-    folder: Path = Field(description="the folder of all recordings; ids are paths relative to it")
-    table: Path | None = Field(None, description="a CSV file, one clip a line")
+    folder: Path = Field(description="the folder of all recordings; IDs are paths relative to it")
+    table: Path | None = Field(None, description="a CSV file, one clip per line")
     columns: Columns = Field(default_factory=Columns)
 
     @field_validator("folder", "table")
@@ -120,21 +122,21 @@ class Recordings(Config):
 
 
 class Expected(Config):
-    """What the whole data set holds; a difference is named, not refused."""
+    """Expected contents of the whole data set. A difference is reported but not refused."""
 
     clips: int = Field(gt=0)
     per_class: int | dict[str, int] | None = Field(
-        None, description="clips of every class, or of each"
+        None, description="clips per class: one number for all classes, or one for each"
     )
     per_side: dict[str, int] = Field(
-        default_factory=dict, description="clips of train, val, test, or of fold 1, 2, ..."
+        default_factory=dict, description="clips of train, val and test, or of fold 1, 2, ..."
     )
 
 
 class Variant(Config):
-    """What a named variant changes of its base card."""
+    """Changes of a named variant to its base card."""
 
-    about: str = Field(description="what differs, and why somebody wants it")
+    about: str = Field(description="what differs, and why it is useful")
     classes: tuple[str, ...] | None = None
     window_seconds: float | None = None
     level_dbfs: Decibels | None = None
@@ -156,13 +158,13 @@ class NumberedClasses(Config):
 
 
 class TaskCard(Config):
-    """A task: what is to be told apart, from which clips, scored how."""
+    """A task: its classes, clips, split and metric."""
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     version: int = Field(ge=1, description="raised whenever a score could change")
     title: str
     about: str = Field("", description="what the recordings are")
-    suite: str = Field(description="the suite it is listed under: open, synthetic, lape, own")
+    suite: str = Field(description="suite that it belongs to: open, synthetic, lape or own")
     domain: Domain
     data: Literal["real", "synthetic"] = "real"
     classes: tuple[str, ...] = Field(min_length=2)
@@ -170,23 +172,24 @@ class TaskCard(Config):
         ge=0.1, allow_inf_nan=False, description="length of a training window"
     )
     shortest_seconds: float = Field(
-        0.1, gt=0, description="clips below are refused: there is little but padding to see"
+        0.1, gt=0, description="shorter clips are refused, since they are mostly padding"
     )
     level_dbfs: Decibels | None = Field(
         None,
-        description="RMS that every clip is scaled to when it is read, in decibels relative to full scale, such as -26; "
-        "none: clips are as recorded",
+        description="RMS to which every clip is scaled when it is read, in decibels relative to full scale, such as -26; None: no scaling",
     )
-    metric: str = Field(description="what the task is ranked by")
+    metric: str = Field(description="metric that systems are ranked by")
     split: SplitRule
     group: str | None = Field(
-        None, description="what never stands on two sides: speaker, recording"
+        None, description="kind of group that stays on one side, such as speaker or recording"
     )
     sources: tuple[Source, ...] = ()
     recordings: Recordings | None = Field(
-        None, description="where they are, for a card that `bench tasks new` wrote"
+        None, description="place of the recordings, in a card that `bench tasks new` wrote"
     )
-    obtain: str = Field("", description="what a user has to do by hand if nothing may be fetched")
+    obtain: str = Field(
+        "", description="how a user gets the recordings if they cannot be downloaded"
+    )
     license: str
     citation: str
     expected: Expected
@@ -203,7 +206,7 @@ class TaskCard(Config):
     def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         twice = sorted({label for label in classes if classes.count(label) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} stands twice")
+            raise ValueError(f"{', '.join(twice)} appears twice")
         return classes
 
     @field_validator("metric")
@@ -244,7 +247,9 @@ class TaskCard(Config):
 
     @property
     def state(self) -> str:
-        """A hash of what decides the audio and the split of an own card, which its user may edit; empty for other cards."""
+        """Hash of the fields that decide the audio and the split of an own card, which its user may edit; empty for
+        other cards.
+        """
         if self.recordings is None:
             return ""
         decides = self.model_dump_json(
@@ -254,12 +259,12 @@ class TaskCard(Config):
 
     @property
     def reference(self) -> str:
-        """The task as a user asks for it: `name`, or `name@variant`."""
+        """The name of the task on the command line: `name` or `name@variant`."""
         return f"{self.name}@{self.variant}" if self.variant else self.name
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """The folds a run goes through, from 1; a single 0 where the split is official."""
+        """The folds of a run, from 1; a single 0 if the split is official."""
         return tuple(range(1, self.split.folds + 1)) if self.split.folds else (0,)
 
     def check_fold(self, fold: int) -> None:
@@ -271,7 +276,7 @@ class TaskCard(Config):
             raise UserError(f"{self.reference} has no fold {fold}", allowed=f"its folds: {folds}")
 
     def with_variant(self, name: str) -> "TaskCard":
-        """Return this card as its variant `name` has it; an empty name is the card itself."""
+        """Return the card of a variant. An empty name gives this card."""
         if not name:
             return self
         if name not in self.variants:
@@ -285,26 +290,26 @@ class TaskCard(Config):
 
 
 class Segment(NamedTuple):
-    """A stretch of a longer recording."""
+    """A part of a longer recording."""
 
     start_seconds: float
     seconds: float
 
 
 class ClipEntry(NamedTuple):
-    """A clip as a reader finds it, before its audio is looked at."""
+    """A clip as a reader finds it, before its audio is read."""
 
-    clip_id: str  # stable across formats and machines: the relative path without its ending
+    clip_id: str  # the same for all formats and machines: the relative path without its extension
     path: Path  # below the root given to the reader
     label: str
     split: SplitName | None  # for rule: official
     fold: int | None  # for rule: folds, from 1
     group: str | None
-    segment: Segment | None = None  # none: the whole file
+    segment: Segment | None = None  # None: the whole file
 
 
 class Reader(ABC):
-    """Knows one data set's folder layout."""
+    """Reads the folder layout of a data set."""
 
     @abstractmethod
     def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
@@ -312,21 +317,21 @@ class Reader(ABC):
 
         Args:
             root: the folder a user gave or an archive was unpacked to.
-            card: the card, as its variant has it.
+            card: the card, or the card of a variant.
 
-        Raises:
-            UserError: the folder has not the layout of the data set.
+            Raises:
+                UserError: the folder does not have the layout of the data set.
         """
 
 
 class IndexedReader(Reader):
-    """A reader whose data set comes in many small archives, which a file of the card's sources names.
+    """A reader of a data set that comes in many small archives, listed in one of the card's sources.
 
-    Some of these archives may be missing or damaged. A folder that a user gives may hold them at any depth; where
-    an archive lay is a part of the path that the reader sees.
+    Some of these archives may be missing or damaged. A folder from a user may hold them at any depth. The reader sees
+    the folder of an archive as part of the path.
     """
 
-    index: ClassVar[str]  # the source file that names the archives
+    index: ClassVar[str]  # the source that lists the archives
 
     @abstractmethod
     def read_index(self, path: Path) -> dict[str, str]:
@@ -345,18 +350,18 @@ class Generator(Reader):
 
     @abstractmethod
     def generate(self, root: Path, card: TaskCard) -> None:
-        """Write the data set below the empty folder `root`: same card, same bytes."""
+        """Write the data set below the empty folder `root`. The same card gives the same bytes."""
 
 
 def folders(root: Path, marker: str) -> Iterator[Path]:
-    """Yield the folders that hold `marker`, sorted: `root` and what is up to `DEPTH` folders below it.
+    """Yield the folders that hold `marker`, sorted: `root` and folders up to `DEPTH` levels below it.
 
-    Archives often add a level, and a data set may come in several of them. What lies below a folder that
-    holds the marker is not searched, nor are hidden folders.
+    Archives often add a level, and a data set may consist of several archives. Hidden folders and folders below one
+    that holds the marker are not searched.
 
     Args:
         root: a folder.
-        marker: a pattern, relative to the folder sought, that must match something there.
+        marker: a pattern, relative to the folder, that must match a path in it.
     """
     level = [root]
     for _ in range(DEPTH + 1):
@@ -371,7 +376,9 @@ def folders(root: Path, marker: str) -> Iterator[Path]:
 
 
 def may_hold_data(folder: Path) -> bool:
-    """Tell by its name whether a folder may hold recordings; archives made on a Mac repeat every name in one."""
+    """Return True if a folder may hold recordings, by its name. Archives from macOS have a folder that repeats every
+    name.
+    """
     return folder.name != "__MACOSX" and not folder.name.startswith(".")
 
 
@@ -379,12 +386,12 @@ def locate(root: Path, marker: str) -> Path:
     """Return the first of the `folders` that hold `marker`.
 
     Raises:
-        UserError: none does.
+        UserError: there is none.
     """
     folder = next(folders(root, marker), None)
     if folder is None:
         raise UserError(
-            f"{root} has not the expected layout: no {marker} in it, nor up to {DEPTH} folders further down",
+            f"{root} does not have the expected layout: no {marker} in it, nor up to {DEPTH} folders further down",
             next_step="give the folder or archive as the data set's authors publish it",
         )
     return folder

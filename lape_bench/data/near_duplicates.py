@@ -1,7 +1,7 @@
-"""Clips of two sides that sound nearly the same: the same recording with another gain, or encoded again.
+"""Find clips on two sides that sound nearly the same: the same recording with another gain, or encoded again.
 
-Each clip becomes a fingerprint, log energies in a few bands and stretches of time, without its gain; two clips are
-called nearly the same where their fingerprints correlate. Copies that begin elsewhere are not found.
+The fingerprint of a clip is its log energy in a few frequency bands and time segments, without its gain. Two clips are
+near-duplicates if their fingerprints correlate. Copies with another start are not found.
 """
 
 import itertools
@@ -14,21 +14,23 @@ from lape_bench.data.audio_store import Clips
 
 BANDS, STRETCHES = 12, 16
 ALIKE = 0.99  # correlation of fingerprints
-SMALLEST = 1e-10  # of an energy, so that silence has a logarithm
-MOST_CLIPS = 30_000  # every pair across sides is looked at: above this it is no longer cheap
+SMALLEST = 1e-10  # added to an energy, so that silence has a logarithm
+MOST_CLIPS = (
+    30_000  # every pair of clips on different sides is compared, which is slow above this number
+)
 BLOCK = 2_048
 
 Fingerprints = NDArray[np.float32]
 
 
 def fingerprints(clips: Clips, running: Running) -> Fingerprints:
-    """Describe each clip by where its energy lies.
+    """Compute a fingerprint of each clip.
 
     Args:
         clips: audio at one rate.
-        running: told of each clip.
+        running: counts the clips.
 
-    Returns:
+        Returns:
         Shape (clips, BANDS * STRETCHES), each row of mean 0 and norm 1, so that a product is a correlation; 0 for a
         clip whose energy is the same everywhere.
     """
@@ -42,7 +44,7 @@ def fingerprints(clips: Clips, running: Running) -> Fingerprints:
 def pairs_across(
     described: Fingerprints, sides: NDArray[np.object_]
 ) -> list[tuple[int, int, float]]:
-    """Find the pairs of clips on different sides that are nearly the same.
+    """Find pairs of near-duplicates on different sides.
 
     Args:
         described: as `fingerprints` returns them.
@@ -69,7 +71,7 @@ def _fingerprint(samples: NDArray[np.float32]) -> NDArray[np.float32]:
         energies[index] = [
             power[low : max(high, low + 1)].mean() for low, high in itertools.pairwise(edges)
         ]
-    # Relative to the loudest part: what lies 100 dB below it is the codec's.
+    # Relative to the loudest part: anything 100 dB below it comes from the codec.
     shape = np.log(energies / max(energies.max(), SMALLEST) + SMALLEST).ravel()
     shape -= shape.mean()
     norm = np.linalg.norm(shape)

@@ -1,6 +1,6 @@
-"""A card for recordings that no card knows yet: a folder of class folders, or a table of clips.
+"""Write a card for new recordings: a folder of class folders, or a table of clips.
 
-The card fixes what moves a score: classes, window, split. Sides that nobody made are drawn by hashes of ids.
+The card fixes what can move a score: classes, window and split. If there is no split, sides are drawn by hashing IDs.
 """
 
 import os
@@ -28,15 +28,12 @@ from lape_bench.data.similar_columns import similar_columns
 from lape_bench.task import SIDES, ClipEntry, Columns, Recordings, SplitName, TaskCard
 
 SHARES: dict[SplitName, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
-MOST_MEASURED = 500  # files whose length is looked at, evenly spaced
-LONGEST_WINDOW = 10.0  # seconds; who wants longer ones says so
-LONGEST_NAME = 60  # of a task; files and folders are named after it
-NAMED = 5  # how many names a note holds; it counts them all
+MOST_MEASURED = 500  # files whose length is read, evenly spaced
+LONGEST_WINDOW = 10.0  # seconds; a longer window has to be given
+LONGEST_NAME = 60  # characters of a task name, which files and folders have too
+NAMED = 5  # names in a note, which counts all of them
 
-UNGROUPED = (
-    "clips of one recording or speaker may stand on two sides, and the score then says too much; a CSV file with a "
-    "column 'group' keeps them on one"
-)
+UNGROUPED = "clips of one recording or speaker may be on two sides, which makes scores too high; a CSV file with a column 'group' keeps them on one side"
 HEAD = """\
 # Written by `bench tasks new`; {window}.
 # Raise `version` when you change what could move a score: classes, window, split, group. Then `bench data prepare {name}`.
@@ -49,8 +46,8 @@ class NewTask(NamedTuple):
     Attributes:
         card: the card.
         window: how its window was chosen.
-        places: how many clips each side, or each fold, has.
-        notes: what was left out or should be looked at, a sentence each.
+        places: number of clips on each side or in each fold.
+        notes: what was left out or should be checked, one sentence each.
     """
 
     card: TaskCard
@@ -59,7 +56,7 @@ class NewTask(NamedTuple):
     notes: tuple[str, ...]
 
     def write(self) -> Path:
-        """Write the card where the harness looks for own ones, and return its path."""
+        """Write the card to the folder of own cards, and return its path."""
         values = self.card.model_dump(mode="json", exclude_defaults=True)
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
         path = own_card(self.card.name)
@@ -79,17 +76,17 @@ def new_task(
     """Draft a card for recordings.
 
     Args:
-        name: of the task.
+        name: name of the task.
         source: a folder of class folders, or a CSV file with one clip a line.
-        columns: which column of the table is `path`, `label` and so on, where it is called otherwise; an empty name
-            leaves an optional one out.
-        audio: the folder of the recordings, where it is not that of the table.
-        window_seconds: length of a training window; none: the median length of the clips, at most `LONGEST_WINDOW`.
-        may_overlap: stretches of one recording on two sides may overlap.
+        columns: names of the columns that are not called `path`, `label` and so on in the table; an empty name omits an
+            optional column.
+        audio: the folder of the recordings, if it is not the folder of the table.
+        window_seconds: length of a training window; None: the median length of the clips, at most `LONGEST_WINDOW`.
+        may_overlap: clips of one recording on two sides may overlap.
         keys: other keys of the card, such as title and metric.
 
     Raises:
-        UserError: the name is taken or no name, nothing can be read, a value is not allowed, or there are too few
+        UserError: the name is taken or not valid, no file can be read, a value is not allowed, or there are too few
             classes or clips for a split.
     """
     refuse_name(name)
@@ -125,7 +122,7 @@ def new_task(
 
 
 def _card_values(name: str, listing: Sequence[ClipEntry], recordings: Recordings) -> dict[str, Any]:
-    """Return the keys of a card that its user has not been asked for."""
+    """Return the keys of a card that the user need not give."""
     columns = recordings.columns
     group = columns.group or ("recording" if columns.start_seconds else None)
     return {
@@ -151,7 +148,7 @@ def _card_values(name: str, listing: Sequence[ClipEntry], recordings: Recordings
 
 def refuse_name(name: str) -> None:
     """Raise a `UserError` if a new task cannot have this name."""
-    allowed = "small letters, digits and hyphens, as in bird-calls"
+    allowed = "lowercase letters, digits and hyphens, such as bird-calls"
     spelled = name.lower().replace("_", "-").replace(" ", "-")
     is_name = (
         spelled.isascii() and spelled.replace("-", "").isalnum() and not spelled.startswith("-")
@@ -218,7 +215,7 @@ def _table(
 
 
 def _columns(table: Path, given: dict[str, str]) -> Columns:
-    """Take the columns that were given, and of the others those that the table has under their own name."""
+    """Return the given columns, and any others that the table has under their usual name."""
     known = list(Columns.model_fields)
     for key in given:
         if key not in known:
@@ -285,7 +282,7 @@ def _classes(source: Path, listing: Sequence[ClipEntry]) -> list[str]:
 
 
 def _plain(label: str) -> str:
-    """Return a label without capitals, and with single plain spaces in the place of any others."""
+    """Return a label in lower case, with every kind of space replaced by a single plain one."""
     composed = unicodedata.normalize("NFKC", label).casefold()
     visible = "".join(letter for letter in composed if unicodedata.category(letter) != "Cf")
     return " ".join(visible.split())
@@ -318,7 +315,7 @@ def _place(clip: ClipEntry) -> str:
 
 
 def _refuse_missing_sides(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
-    """Refuse an official split without train or test, or folds with a gap."""
+    """Raise a `UserError` for an official split without train or test, or folds with a gap."""
     if card.split.rule == "drawn":
         return
     needed = set(map(str, card.folds)) if card.split.folds else {"train", "test"}
@@ -339,7 +336,7 @@ def _refuse_missing_sides(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
 
 
 def _refuse_shared_groups(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
-    """Refuse a split in which clips of one group stand on several sides."""
+    """Raise a `UserError` if clips of one group are on several sides."""
     places: dict[str, set[str]] = defaultdict(set)
     for clip in listing:
         if clip.group is not None:
@@ -347,15 +344,15 @@ def _refuse_shared_groups(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
     shared = sorted(group for group in places if len(places[group]) > 1)
     if shared:
         raise UserError(
-            f"{len(shared)} of {len(places)} groups ({card.group}) stand on several sides: {_some(shared)}",
-            allowed="all clips of a group on one side, or a score says too much",
+            f"{len(shared)} of {len(places)} groups ({card.group}) are on several sides: {_some(shared)}",
+            allowed="all clips of a group belong on one side, or scores are too high",
             next_step="leave the sides out with --column split= or --column fold=, and they are drawn again; or leave "
             "the groups out with --column group=",
         )
 
 
 def _check_classes(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
-    """Return notes on classes that are not both learned and tested; refuse them if the sides are drawn."""
+    """Return notes on classes that are not both in train and in test; refuse them if the sides are drawn."""
     places: dict[str, set[str]] = defaultdict(set)
     for clip in listing:
         places[clip.label].add(_place(clip))
@@ -380,7 +377,7 @@ def _is_learned_and_tested(places: set[str], card: TaskCard) -> bool:
 
 
 def _window(listing: Sequence[ClipEntry], given: float | None) -> tuple[float, str]:
-    """Choose a window by the lengths of clips unless one is given, and say how."""
+    """Choose a window from the lengths of the clips unless one is given, and say how."""
     every = max(1, len(listing) // MOST_MEASURED)
     lengths = [length for clip in listing[::every] if (length := _length(clip)) > 0]
     if given is not None:
@@ -408,14 +405,14 @@ def _window(listing: Sequence[ClipEntry], given: float | None) -> tuple[float, s
 
 
 def _length(clip: ClipEntry) -> float:
-    """Return a clip's length in seconds; 0 where its file cannot be read or does not say."""
+    """Return the length of a clip in seconds; 0 if its file cannot be read or does not say."""
     if clip.segment is not None:
         return clip.segment.seconds
-    return seconds_of(clip.path)  # of an unreadable file, `bench data prepare` says why
+    return seconds_of(clip.path)  # `bench data prepare` says why a file cannot be read
 
 
 def _left_out(root: Path, listing: Sequence[ClipEntry], with_sides: bool) -> list[str]:
-    """Name what lies below a folder and is not a clip of the task."""
+    """Return notes on files below a folder that are not clips of the task."""
     taken = {clip.path for clip in listing}
     used = {parent for path in taken for parent in path.parents}
     other = [path for path in files_below(root) if path not in taken]
@@ -440,7 +437,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _normal(path: Path) -> Path:
-    return Path(os.path.normpath(path))  # what is relative to it must not hold ".."
+    return Path(os.path.normpath(path))  # relative paths must not hold ".."
 
 
 def _some(names: Sequence[str]) -> str:

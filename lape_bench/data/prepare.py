@@ -1,4 +1,4 @@
-"""From an archive or folder to a prepared task: listed, decoded, checked, with a manifest.
+"""Prepare a task from archives or folders: list, decode and check its clips, and write a manifest.
 
 A task and its variants are prepared together, since they share their recordings.
 """
@@ -29,12 +29,12 @@ from lape_bench.task import ClipEntry, TaskCard
 
 logger = logging.getLogger(__name__)
 
-NAMED = 10  # how many bad clips a message names; it counts them all
+NAMED = 10  # bad clips that a message names; it counts all of them
 SIDES_BY_TRUST = {
     "test": 0,
     "val": 1,
     "train": 2,
-}  # which copy of a recording stays with --skip-bad
+}  # which copy of a recording is kept with --skip-bad
 
 
 def prepare(
@@ -47,16 +47,16 @@ def prepare(
 
     Args:
         card: the base card, without a variant.
-        given: archives and folders; none for a generated task, or for what `bench data fetch` brought.
-        progress: told of each clip.
+        given: archives and folders; empty for a generated task, or if `bench data fetch` downloaded the recordings.
+        progress: counts the clips.
         skip_bad: leave out unusable clips and copies across sides, instead of stopping.
 
     Returns:
-        One manifest for the card and each of its variants, saved; a variant that needs more than was given is told
-        and left out.
+        The saved manifests of the card and its variants. A variant that needs more recordings is left out, with a
+        warning.
 
     Raises:
-        UserError: the source is missing, unsafe, damaged or of another layout; clips are unusable.
+        UserError: the source is missing, unsafe, damaged or has another layout, or clips cannot be used.
     """
     if isinstance(given, Path):
         given = [given]
@@ -66,9 +66,9 @@ def prepare(
     for variant in (card.with_variant(name) for name in sorted(card.variants)):
         try:
             listed = list_task(reader, variant, root, skip_bad)
-        except UserError as error:  # such as an archive that this variant alone needs
+        except UserError as error:  # such as an archive that only this variant needs
             logger.error(f"left out {variant.reference}: {error}")
-            # What was prepared from other data must not pass for this.
+            # A manifest from other data must not remain.
             manifest_path(variant.reference).unlink(missing_ok=True)
         else:
             listings.append((variant, *listed))
@@ -93,13 +93,13 @@ def prepare(
 
 
 def ensure_prepared(card: TaskCard, progress: Progress) -> Manifest:
-    """Return the task's manifest, and prepare the task if that takes nothing that only its user has.
+    """Return the manifest of a task, and prepare the task first if the user need not provide anything.
 
-    A generated task is made if it is not there as its card has it. A damaged manifest is made again from a user's own
-    folder or from what was fetched.
+    A generated task is made if it is missing or its card has changed. A damaged manifest is made again from the user's
+    own folder or from downloaded files.
 
     Raises:
-        UserError: the task is not prepared, or what it was prepared from has changed since.
+        UserError: the task is not prepared, or its recordings have changed since.
     """
     try:
         manifest = load_manifest(card)
@@ -119,13 +119,12 @@ def ensure_prepared(card: TaskCard, progress: Progress) -> Manifest:
 
 
 def _refuse_missing(card: TaskCard, recordings: Sequence[Recording]) -> None:
-    """Refuse recordings that are not there, before any is decoded."""
+    """Raise a `UserError` for missing recordings, before any is decoded."""
     missing = [str(r.path) for r in recordings if not os.path.lexists(r.path)]
     if missing:
         more = f", and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
         raise UserError(
-            f"{len(missing):,} of {len(recordings):,} clips of {card.name} cannot be used, since their recordings "
-            f"are not there: {printable(', '.join(missing[:NAMED]))}{more}",
+            f"{len(missing):,} of {len(recordings):,} clips of {card.name} cannot be used, since their recordings are missing: {printable(', '.join(missing[:NAMED]))}{more}",
             next_step="add them, or leave them out with --skip-bad",
         )
 
@@ -146,7 +145,7 @@ def _recordings(card: TaskCard, listings: Iterable[list[ClipEntry]]) -> list[Rec
 def _usable(
     card: TaskCard, listing: list[ClipEntry], facts_of: dict[str, ClipFacts], skip_bad: bool
 ) -> tuple[list[ClipEntry], dict[str, str]]:
-    """Part the clips that can be used from those that cannot, which are mapped to the reason.
+    """Separate usable clips from unusable ones, and return the reason for each unusable clip.
 
     Raises:
         UserError: some cannot be used and `skip_bad` is not given, or none can be used.
@@ -156,7 +155,7 @@ def _usable(
         for clip in listing
         if (problem := facts_of[clip.clip_id].problem or _unfit(clip, card))
     }
-    if card.state:  # published data sets are taken with the mistakes that everybody's figures have
+    if card.state:  # published data sets are used with their known mistakes, as in published scores
         bad |= _of_two_classes(listing, facts_of)
     if bad and not skip_bad:
         named = [
@@ -179,7 +178,7 @@ def _usable(
     if copies and not skip_bad:
         dropped, kept = next(iter(copies.items()))
         raise UserError(
-            f"the same audio stands on two sides of {card.reference}, {len(copies)} times: "
+            f"the same audio is on two sides of {card.reference}, {len(copies)} times: "
             f"'{dropped.clip_id}' ({side_of(dropped)}) is '{kept.clip_id}' ({side_of(kept)})",
             next_step="remove one of each pair, or leave out the copies with --skip-bad",
         )
@@ -194,7 +193,7 @@ def _usable(
 
 
 def _of_two_classes(listing: list[ClipEntry], facts_of: dict[str, ClipFacts]) -> dict[str, str]:
-    """Map clips whose audio stands under another class too to that clip."""
+    """Map each clip whose audio also has another class to the clip of that class."""
     alike: dict[str, list[ClipEntry]] = defaultdict(list)
     for clip in listing:
         facts = facts_of[clip.clip_id]
@@ -210,7 +209,7 @@ def _of_two_classes(listing: list[ClipEntry], facts_of: dict[str, ClipFacts]) ->
 
 
 def _unfit(clip: ClipEntry, card: TaskCard) -> str:
-    """Say why a clip's label or side does not fit the card; empty where both do."""
+    """Return the reason why the label or side of a clip does not match the card; empty if both do."""
     if clip.label not in card.classes:
         hint = did_you_mean(clip.label, card.classes)
         label = spaces_shown(clip.label)
@@ -256,7 +255,7 @@ def _manifest(
 def _copies_across_sides(
     listing: list[ClipEntry], facts_of: dict[str, ClipFacts]
 ) -> dict[ClipEntry, ClipEntry]:
-    """Map each clip whose audio also stands on a more trusted side to its counterpart there."""
+    """Map each clip whose audio is also on a side with priority to the clip there."""
     same: dict[str, list[ClipEntry]] = defaultdict(list)
     for clip in listing:
         same[facts_of[clip.clip_id].content].append(clip)

@@ -1,4 +1,4 @@
-"""A recording of a task, decoded to the rate of a store: in memory, or by way of a file if it is long."""
+"""Decode a recording of a task to the rate of a store, in memory or, if it is long, through a file."""
 
 import shutil
 import tempfile
@@ -15,19 +15,19 @@ from lape_bench.core.folder_checksums import ChecksummingWriter
 from lape_bench.data import audio
 from lape_bench.runtime import cpu_cores
 
-WHOLE_SAMPLES = 2**22  # up to so many samples, a recording is decoded and resampled in memory
-AHEAD = 64  # recordings that are decoded and wait to be written
+WHOLE_SAMPLES = 2**22  # a recording with up to this many samples is decoded and resampled in memory
+AHEAD = 64  # decoded recordings that wait to be written
 
 
 class Recording(NamedTuple):
     """A clip to decode.
 
     Attributes:
-        clip_id: its name.
+        clip_id: its ID.
         path: its file.
-        content: the hash it must have, where that is known.
-        segment: start and length in seconds of the stretch to take; none: the whole file.
-        shortest_seconds: what is shorter cannot be used.
+        content: the hash that it must have, if that is known.
+        segment: start and length of the clip in its file, in seconds; None: the whole file.
+        shortest_seconds: shorter clips cannot be used.
     """
 
     clip_id: str
@@ -37,7 +37,7 @@ class Recording(NamedTuple):
     shortest_seconds: float = audio.SHORTEST_SECONDS
 
     def decode(self, checks: audio.ClipChecks) -> Iterator[audio.Samples]:
-        """Decode it in blocks; see `audio.decode`."""
+        """Decode the clip in blocks; see `audio.decode`."""
         return audio.decode(self.path, self.segment, self.shortest_seconds, checks)
 
     def content_hash(self) -> str:
@@ -56,7 +56,7 @@ class Recording(NamedTuple):
 
 
 class FileVersion(NamedTuple):
-    """What changes if anything writes to a file; nobody can set the time of the last change to its inode."""
+    """Values that change whenever a file is written; programs cannot set the time of its last inode change."""
 
     bytes: int
     mtime_ns: int
@@ -65,7 +65,7 @@ class FileVersion(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Self | None:
-        """Return the version of a file; None if it cannot be looked at."""
+        """Return the version of a file; None if its status cannot be read."""
         try:
             stat = path.stat()
         except OSError:
@@ -74,7 +74,7 @@ class FileVersion(NamedTuple):
 
 
 class ClipFacts(NamedTuple):
-    """What decoding a clip showed; `problem` is empty if the clip is usable."""
+    """Facts about a decoded clip; `problem` is empty if the clip is usable."""
 
     seconds: float
     rate: int
@@ -87,11 +87,11 @@ class DecodedClip:
     """A clip at the rate of a store.
 
     Attributes:
-        facts: what decoding it showed.
-        samples: shape (samples,); empty if it has a problem, or is long.
+        facts: facts about the clip.
+        samples: shape (samples,); empty if it has a problem or is long.
         file: the samples of a long clip.
-        version: of the recording's file; None if its problem may pass without a change to the file, such as a disk that
-            cannot be reached.
+        version: version of the recording's file; None if its problem may disappear without a change to the file, such
+            as a disk that cannot be reached.
     """
 
     facts: ClipFacts
@@ -100,7 +100,7 @@ class DecodedClip:
     version: FileVersion | None = None
 
     def write(self, target: ChecksummingWriter) -> int:
-        """Append the clip to a file, and return how many samples it has."""
+        """Append the clip to a file, and return its number of samples."""
         start = target.tell()
         if self.file is None:
             target.write(self.samples.data)
@@ -112,12 +112,12 @@ class DecodedClip:
 
 
 def decode(recording: Recording, rate: int, folder: Path) -> DecodedClip:
-    """Decode a recording, and bring it to a rate in Hz.
+    """Decode a recording, and resample it to a rate in Hz.
 
     Args:
         recording: the recording.
         rate: Hz.
-        folder: takes a temporary file of a long recording.
+        folder: folder for the temporary file of a long recording.
     """
     version = FileVersion.of(recording.path)  # before it is read
     try:
@@ -142,13 +142,13 @@ def decode_in_order(
     recordings: Sequence[Recording], decode_one: Callable[[Recording], DecodedClip]
 ) -> Iterator[DecodedClip]:
     """Decode recordings in parallel, and yield them in their order."""
-    # Threads suffice: libsndfile, soxr and hashlib let go of the interpreter while they work.
+    # Threads suffice, since libsndfile, soxr and hashlib release the GIL.
     with ThreadPoolExecutor(cpu_cores.available()) as pool:
         waiting: deque[Future[DecodedClip]] = deque()
         try:
             for recording in recordings:
                 waiting.append(pool.submit(decode_one, recording))
-                if len(waiting) > AHEAD:  # bounds what lies in memory between decoding and writing
+                if len(waiting) > AHEAD:  # limits the audio in memory between decoding and writing
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -158,7 +158,7 @@ def decode_in_order(
 
 
 def _decode_once(recording: Recording) -> tuple[audio.ClipChecks, audio.Samples | None]:
-    """Decode a recording; its samples are None if they are too many to be held."""
+    """Decode a recording. Its samples are None if they are too many for memory."""
     checks = audio.ClipChecks()
     blocks: list[audio.Samples] = []
     for block in recording.decode(checks):

@@ -1,4 +1,4 @@
-"""Columns of a table that may be its split, folds, groups or stretches under another name: their user is asked."""
+"""Find columns that may be the split, folds, groups or times of clips under another name, so that the user is asked."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ WORDS = {
 def similar_columns(
     columns: Mapping[str, Sequence[str]], used: Columns, decided: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Find columns that a task does not use and that may say what it needs to know.
+    """Find columns that a task does not use although it may need them.
 
     Args:
         columns: texts of each column, by name.
         used: the columns that the task uses.
-        decided: keys of `Columns` that the user has named a column for, or left out.
+        decided: keys of `Columns` for which the user has named a column, or which the user has left out.
 
     Yields:
         Name of the column, and the key that it may be.
@@ -51,7 +51,7 @@ def _may_be(key: str, name: str, texts: Sequence[str]) -> bool:
         return True
     if not WORDS[key] & _words(name):
         return False
-    if key == "group":  # one that no two clips share keeps nothing together
+    if key == "group":  # a group must have at least two clips
         return len(different) < sum(bool(text) for text in texts)
     return key != "start_seconds" or all(map(_is_number, different))
 

@@ -1,4 +1,4 @@
-"""What became of a task's table, folder and recordings since it was prepared."""
+"""Find changes to the table, folder and recordings of a task since it was prepared."""
 
 import time
 from collections.abc import Iterator
@@ -15,22 +15,24 @@ from lape_bench.data.manifest import Manifest
 from lape_bench.data.recording import FileVersion, Recording
 from lape_bench.task import ClipEntry, TaskCard
 
-MOST_LISTED = 20_000  # clips of a registered task that every run lists
-MOST_DECODED = 20  # files that were written to since
-SHARE = 0.02  # of a process's time that it may take to look for changes
+MOST_LISTED = 20_000  # a registered task with more clips is not listed again in every run
+MOST_DECODED = 20  # changed files that are decoded to compare their audio
+SHARE = 0.02  # share of a process's time for the search for changes
 NAMED = 3
 FIELDS = ("label", "split", "fold", "group")
 
-_looked: dict[tuple[str, str], tuple[float, float]] = {}  # when a process looked, and for how long
+_looked: dict[
+    tuple[str, str], tuple[float, float]
+] = {}  # when a process last searched, and how long it took
 
 
 def refuse_changed_source(card: TaskCard, manifest: Manifest) -> None:
-    """Refuse a task that a user keeps in a folder, and that is no longer as it was prepared.
+    """Raise a `UserError` if the folder of a user's task has changed since the task was prepared.
 
-    A process that looks often, such as for each cell of a sweep, does so only now and then.
+    A process that calls this often, such as for each cell of a sweep, compares only now and then.
 
     Raises:
-        UserError: names what changed.
+        UserError: the recordings have changed; the message says how.
     """
     if card.recordings is None and len(manifest) > MOST_LISTED:
         return
@@ -41,17 +43,17 @@ def refuse_changed_source(card: TaskCard, manifest: Manifest) -> None:
     changes = source_changes(card, manifest)
     if changes:
         raise UserError(
-            f"'{card.reference}' is not as it was prepared: {'; '.join(changes)}",
-            next_step=f"run 'bench data prepare {card.name}' again, as it was prepared before",
+            f"'{card.reference}' has changed since it was prepared: {'; '.join(changes)}",
+            next_step=f"run 'bench data prepare {card.name}' again, with the same options as before",
         )
     _looked[key] = began, time.monotonic() - began
 
 
 def source_changes(card: TaskCard, manifest: Manifest) -> list[str]:
-    """Say how the recordings of a task differ from its manifest, a line each; empty if they do not.
+    """Return one line for each difference between the recordings of a task and its manifest.
 
-    Only recordings outside the cache are looked at, and only if their folder is there: runs do not need it. Files are
-    decoded if something has written to them, up to `MOST_DECODED`.
+    Only recordings outside of the cache are compared, and only if their folder exists, since runs do not need it. Up to
+    `MOST_DECODED` files that have been written to are decoded.
 
     Args:
         card: the card, as its variant has it.
@@ -86,7 +88,7 @@ def _changes_of_listing(listing: list[ClipEntry], manifest: Manifest) -> Iterato
 
 
 def _changes_of_audio(card: TaskCard, manifest: Manifest) -> Iterator[str]:
-    """Decode the files that something has written to since they were decoded, and compare their audio."""
+    """Decode the files that have been written to since they were decoded, and compare their audio."""
     versions = versions_when_decoded(store_name(card.name, STORE_RATE))
     written = [
         recording

@@ -98,7 +98,7 @@ def test_a_misspelled_key_is_named_by_its_path_with_the_nearest(
         ("version", 1.5, "integer"),
         ("name", "Birds!", "pattern"),
         ("classes", ["robin"], "at least 2"),
-        ("classes", ["robin", "wren", "robin"], "robin stands twice"),
+        ("classes", ["robin", "wren", "robin"], "robin appears twice"),
         ("classes", ["robin", True], "string"),  # what YAML makes of an unquoted yes
         ("domain", "birds", "'speech', 'sound', 'music' or 'bioacoustics'"),
         ("data", "generated", "'real' or 'synthetic'"),

@@ -195,7 +195,7 @@ def test_an_arabic_keyword_that_no_list_names_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("task", ["fsdd-digits", "esc10", "asc-keywords", "asc-speaker"])
 def test_a_folder_of_another_data_set_is_refused(task: str, tmp_path: Path) -> None:
     place(tmp_path, "clips/a.wav", "labels.csv")
-    assert "has not the expected layout" in refusal(tmp_path, task)
+    assert "does not have the expected layout" in refusal(tmp_path, task)
 
 
 # --- synthetic sounds ---

@@ -137,7 +137,7 @@ def test_an_archive_that_is_not_there_is_told_by_its_segments(
     place_meta(tmp_path / "given" / "meta")
     for seed, name in enumerate(list(SEGMENTS)[:4]):
         write_binaural(tmp_path / "given" / "audio.1" / "audio" / f"{name}.wav", seed)
-    with pytest.raises(UserError, match=r"^2 of 6 .* are not there: .*tram-paris-190-5700-a\.wav"):
+    with pytest.raises(UserError, match=r"^2 of 6 .* are missing: .*tram-paris-190-5700-a\.wav"):
         prepare(without_checksums("tut-urban-2018"), tmp_path / "given", progress)
 
 

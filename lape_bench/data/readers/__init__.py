@@ -1,1 +1,1 @@
-"""Readers of a user's own recordings, and of generated ones."""
+"""Readers for a user's own recordings and for generated ones."""

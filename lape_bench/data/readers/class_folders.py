@@ -1,8 +1,9 @@
-"""A folder for each class, perhaps below folders for the sides: the layout that people's own recordings come in.
+"""One folder per class, optionally below folders for the sides: the usual layout of one's own recordings.
 
-    [{train, val or test}/]{class}/.../{clip}.wav        or another ending of `audio.SUFFIXES`
+    [{train, val or test}/]{class}/.../{clip}.wav        or another extension of `audio.SUFFIXES`
 
-Links to folders are followed. Files that are no audio are passed over, and hidden files and folders with a warning.
+Links to folders are followed. Files that are not audio are skipped. Hidden files and folders are skipped with a
+warning.
 """
 
 import unicodedata
@@ -14,7 +15,7 @@ from lape_bench.task import SIDE_NAMES, ClipEntry, Reader, SplitName, TaskCard, 
 
 
 class ClassFolders(Reader):
-    """Classes by folder; sides by the folders above them where the card's split is official."""
+    """Classes are folders. If the split of the card is official, sides are the folders above them."""
 
     def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List every audio file below the class folders."""
@@ -25,8 +26,8 @@ def list_clips(root: Path, with_sides: bool) -> list[ClipEntry]:
     """List every audio file below class folders.
 
     Args:
-        root: the folder of them all.
-        with_sides: whether class folders lie below folders for the sides, as `has_sides` tells.
+        root: the folder that holds them.
+        with_sides: whether class folders are below folders for the sides; see `has_sides`.
     """
     warn_of_passed_over(root)
     places = _sides(root) if with_sides else {root: None}
@@ -41,12 +42,12 @@ def list_clips(root: Path, with_sides: bool) -> list[ClipEntry]:
 
 
 def has_sides(root: Path) -> bool:
-    """Tell whether the folders below `root` are sides rather than classes.
+    """Return True if the folders below `root` are sides and not classes.
 
-    `train` alone is a class, such as a train on its rails; beside `test` it is a side.
+    A folder `train` alone is a class, such as trains on rails. Beside `test` it is a side.
 
     Raises:
-        UserError: there are both sides and other folders, or sides without train or test.
+        UserError: there are sides and other folders, or sides without train or test.
     """
     holding = [folder for folder in subfolders(root) if any(map(is_audio, files_below(folder)))]
     names = [folder.name for folder in holding]
@@ -55,9 +56,9 @@ def has_sides(root: Path) -> bool:
     if others:
         if {"train", "test"} <= sides:
             raise UserError(
-                f"{root} has folders for sides and, beside them, '{others[0]}'",
+                f"{root} has folders for sides and also '{others[0]}'",
                 allowed="either class folders, or folders train, test and perhaps val with class folders below",
-                next_step="move the other folders away, or rename a class that is called like a side",
+                next_step="move the other folders away, or rename a class that has the name of a side",
             )
         return False
     if len(names) < 2:  # none, or a single class
@@ -72,10 +73,10 @@ def has_sides(root: Path) -> bool:
 
 
 def class_name(folder: Path) -> str:
-    """Return a class folder's name as every machine spells it.
+    """Return the name of a class folder in the spelling that is the same on every machine.
 
     Raises:
-        UserError: it is not UTF-8.
+        UserError: the name is not UTF-8.
     """
     try:
         folder.name.encode()
@@ -93,6 +94,6 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def _sides(root: Path) -> dict[Path, SplitName | None]:
-    """Map the folders for the sides to them; a folder of another name is passed over."""
+    """Map the folders for the sides to the sides. Other folders are skipped."""
     places = {folder: SIDE_NAMES.get(folder.name.lower()) for folder in subfolders(root)}
     return {folder: side for folder, side in places.items() if side is not None}

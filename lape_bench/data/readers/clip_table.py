@@ -1,9 +1,9 @@
-"""A table of clips: a CSV file, one clip a line, with the recording's path and the clip's class.
+"""A table of clips: a CSV file with one clip per line, its path and its class.
 
     path,label[,split or fold][,group][,start_seconds,seconds]
 
-Separators are commas, semicolons or tabs, whichever the first line has most of. The mark that spreadsheets put before
-the first name is passed over.
+The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line. A byte order mark is
+ignored.
 """
 
 import csv
@@ -25,7 +25,7 @@ Value = TypeVar("Value")
 
 
 class ClipTable(Reader):
-    """Clips as a table lists them; the recordings lie below the root."""
+    """Clips as listed in a table. The recordings are below the root."""
 
     def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
         """List the clips of the card's table."""
@@ -33,7 +33,9 @@ class ClipTable(Reader):
         assert recordings is not None, "only a card with a table has this reader"
         assert recordings.table is not None, "only a card with a table has this reader"
         table = recordings.table
-        if not table.is_file() and table.is_relative_to(recordings.folder):  # moved together
+        if not table.is_file() and table.is_relative_to(
+            recordings.folder
+        ):  # the table was moved with the recordings
             table = root / table.relative_to(recordings.folder)
         return list_clips(table, recordings.columns, root)
 
@@ -43,8 +45,8 @@ class CsvRow(NamedTuple):
 
     Attributes:
         table: the file.
-        number: of the line, from 1.
-        values: what stands under each column's name, without spaces around it.
+        number: number of the line, from 1.
+        values: the text in each column, by the name of the column, without surrounding spaces.
     """
 
     table: Path
@@ -52,14 +54,14 @@ class CsvRow(NamedTuple):
     values: dict[str, str]
 
     def text(self, column: str, allowed: str) -> str:
-        """Return what stands under a column; `allowed` says what may."""
+        """Return the text in a column; `allowed` describes the allowed values."""
         return self.value(column, allowed, str)
 
     def value(self, column: str, allowed: str, parse: Callable[[str], Value | None]) -> Value:
-        """Return what `parse` makes of a column.
+        """Return the parsed value of a column.
 
         Raises:
-            UserError: nothing stands there, or what `parse` turns into None or refuses by a ValueError.
+            UserError: the column is empty, or `parse` returns None or raises a ValueError.
         """
         text = self.values[column]
         try:
@@ -79,7 +81,7 @@ def column_names(table: Path) -> list[str]:
     """Return the names in the first line of a table.
 
     Raises:
-        UserError: the table cannot be read, is empty, or has a name twice.
+        UserError: the table cannot be read, is empty, or repeats a name.
     """
     _, header = next(_lines(table), (0, []))
     names = [name for name in header if name]
@@ -92,7 +94,7 @@ def column_names(table: Path) -> list[str]:
 
 
 def column_texts(table: Path) -> dict[str, list[str]]:
-    """Return the texts of every column of a table, by its name."""
+    """Return the texts in every column of a table, by name."""
     names, texts = column_names(table), {}
     lines = _lines(table)
     _, header = next(lines)
@@ -108,12 +110,11 @@ def list_clips(table: Path, columns: Columns, root: Path) -> list[ClipEntry]:
 
     Args:
         table: the CSV file.
-        columns: which column says what.
+        columns: names of the columns.
         root: the folder of the recordings; paths are relative to it, or absolute and inside it.
 
     Raises:
-        UserError: the table cannot be read, lacks a column, or a line does not say what it should; two lines are
-            about one clip.
+        UserError: the table cannot be read or lacks a column, a line is not valid, or two lines describe the same clip.
     """
     clips: dict[str, ClipEntry] = {}
     line_of: dict[str, int] = {}
@@ -146,19 +147,19 @@ def _clip(row: CsvRow, columns: Columns, root: Path) -> ClipEntry:
     if columns.fold is not None:
         fold = row.value(columns.fold, "a whole number, from 1 or from 0", _fold)
     if columns.group is not None:
-        named = row.text(columns.group, "a name, such as the clip's own where it stands alone")
+        named = row.text(columns.group, "a name; a clip without a group gets its own name")
         group = unicodedata.normalize("NFC", named)
     if columns.start_seconds is not None and columns.seconds is not None:
         start = row.value(columns.start_seconds, "seconds, from 0", _seconds)
         length = row.value(columns.seconds, "seconds, above 0", lambda text: _seconds(text) or None)
         if columns.group is None:
-            group = clip_id  # stretches of one recording may overlap
+            group = clip_id  # parts of one recording may overlap
         clip_id, segment = f"{clip_id}@{start:.3f}", Segment(start, length)
     return ClipEntry(clip_id, path, label, split, fold, group, segment)
 
 
 def _inside(text: str, root: Path, row: CsvRow) -> Path:
-    """Return a recording's path below the root, which links may reach by another name."""
+    """Return the path of a recording below the root, which a link may reach under another name."""
     path = Path(os.path.normpath(root / text.replace("\\", "/")))
     if path == root:
         raise UserError(f"{row} names {text}, which is the folder", allowed="a recording in it")
@@ -175,12 +176,12 @@ def _inside(text: str, root: Path, row: CsvRow) -> Path:
 
 
 def _fold(text: str) -> int | None:
-    number = float(text)  # as pandas writes whole numbers of a column with gaps: 1.0
+    number = float(text)  # pandas writes whole numbers as 1.0 if the column has gaps
     return int(number) if number.is_integer() and 0 <= number <= MOST_FOLDS else None
 
 
 def _seconds(text: str) -> float | None:
-    value = float(text.replace(",", "."))  # as some languages write it
+    value = float(text.replace(",", "."))  # a decimal comma
     return value if 0 <= value <= LONGEST_SECONDS else None
 
 
@@ -200,7 +201,7 @@ def _rows(table: Path, columns: Columns) -> Iterator[CsvRow]:
         if any(fields[len(header) :]):
             raise UserError(
                 f"{table}, line {number} has {len(fields)} columns, but the first line {len(header)}",
-                next_step="fix the line; a text that holds the separator stands in quotes",
+                next_step="fix the line; put a text that holds the separator in quotes",
             )
         filled = [*fields, *[""] * len(header)]
         yield CsvRow(table, number, dict(zip(header, filled, strict=False)))

@@ -1,7 +1,7 @@
 """Generated sounds of four kinds: syllables, notes, chirps over wind, textured noise.
 
-A sound is told by three draws: what its class fixes, what its group (a speaker, an instrument, a place) fixes, and
-what is new in each clip. They are no models of anything heard; they differ in kind, and can be told apart.
+A sound has three random parts: one fixed by its class, one fixed by its group (a speaker, an instrument, a place), and
+one that is new in each clip. The sounds do not imitate real ones, but their classes can be distinguished.
 """
 
 import itertools
@@ -26,11 +26,11 @@ def render(
 
     Args:
         domain: speech, music, bioacoustics or sound.
-        of_class: gives the same draws to all clips of a class.
-        of_group: gives the same draws to all clips of a group.
-        of_clip: gives draws of this clip's own.
-        seconds: its length.
-        noise: standard deviation of a background in units of the sound's; it differs by half between groups.
+        of_class: random numbers that all clips of a class share.
+        of_group: random numbers that all clips of a group share.
+        of_clip: random numbers of this clip.
+        seconds: length of the clip in seconds.
+        noise: standard deviation of the background, relative to that of the sound; it varies by half between groups.
 
     Returns:
         Shape (samples,) at `RATE`, unitless, at most `PEAK`.
@@ -45,7 +45,7 @@ def render(
 
 
 def _wind(samples: int, draw: Draw) -> Wave:
-    """Noise that falls with frequency, of unit standard deviation."""
+    """Return noise that falls with frequency and has unit standard deviation."""
     noise = lfilter([1], [1, -0.9], draw.normal(size=samples))
     even: Wave = noise / noise.std()
     return even
@@ -64,7 +64,7 @@ def _fade(samples: int, share: float = 0.1) -> Wave:
 
 
 def _syllables(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> Wave:
-    """A voice's pulses through two resonances for each syllable."""
+    """Return the pulses of a voice through two resonances per syllable."""
     pitch_hertz, tract = of_group.uniform(90, 240), of_group.uniform(0.88, 1.14)
     lengths = of_class.uniform(0.6, 1.4, SYLLABLES) * of_clip.uniform(0.8, 1.2, SYLLABLES)
     edges = np.round(np.cumsum(np.r_[0, lengths / lengths.sum()]) * samples).astype(int)
@@ -86,7 +86,7 @@ def _syllables(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> W
 
 
 def _note(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> Wave:
-    """A harmonic tone: the class gives its spectrum, envelope and register, the clip its pitch."""
+    """Return a harmonic tone. The class decides its spectrum, envelope and register, the clip its pitch."""
     numbers = np.arange(1, HARMONICS + 1)
     levels = numbers ** -of_class.uniform(0.3, 2) * of_class.uniform(0.1, 1, HARMONICS)
     attack, decay = of_class.uniform(0.01, 0.3), of_class.uniform(0.5, 8)
@@ -108,7 +108,7 @@ def _note(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> Wave:
 
 
 def _chirps(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> Wave:
-    """A few sweeps somewhere in the clip."""
+    """Return a few sweeps at random places in the clip."""
     low, span = of_class.uniform(1500, 4000), of_class.uniform(0.6, 1.8)
     length = round(of_class.uniform(0.05, 0.2) * RATE)
     heard = 0.02 * of_clip.normal(size=samples)
@@ -121,7 +121,7 @@ def _chirps(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> Wave
 
 
 def _texture(of_class: Draw, of_group: Draw, of_clip: Draw, samples: int) -> Wave:
-    """Noise in two bands that swells in a rhythm of its own."""
+    """Return noise in two bands that swells in a rhythm."""
     noise = of_clip.normal(size=samples)
     bands = [
         _resonance(noise, hertz * of_group.uniform(0.7, 1.4), width)

@@ -1,4 +1,4 @@
-"""Synthetic versions of tasks: the same classes, splits, folds and groups on generated clips, with nothing to download.
+"""Synthetic versions of tasks: the same classes, splits, folds and groups with generated clips, without a download.
 
     {class}/{side or fold}-{take}.wav
 
@@ -16,17 +16,17 @@ from urllib.parse import quote
 from lape_bench.core.seeding import Seeds
 from lape_bench.task import SIDES, ClipEntry, Expected, Generator, SplitName, TaskCard
 
-VERSION = 1  # raised whenever other clips come out
+VERSION = 1  # raised whenever the clips change
 SUFFIX = "-synthetic"
-CLIPS = 320  # of a task, as far as the takes below allow
+CLIPS = 320  # clips of a task, as far as the takes below allow
 FEWEST_TAKES, MOST_TAKES = 5, 80  # of a class
 SHARES: dict[SplitName, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 GROUPS = 3  # on each side, in each fold
-DRAWN_GROUPS = 12  # of each class, where sides are drawn
+DRAWN_GROUPS = 12  # takes per class, if sides are drawn
 SECONDS = (0.7, 1.3)
 WINDOW_SECONDS = 1.0
-# Standard deviation of the background noise in units of the sound's, for four classes; less for more classes. It keeps
-# the log-mel baseline below 95 %.
+# Standard deviation of the background noise, relative to that of the sound, for four classes; lower for more classes.
+# It # keeps the log-mel baseline below 95 %.
 NOISE = {"speech": 0.6, "music": 0.8, "bioacoustics": 2.5, "sound": 4.0}
 
 
@@ -48,7 +48,7 @@ class PlannedClip(NamedTuple):
 
 def synthetic_card(card: TaskCard) -> TaskCard:
     """Return the card of the synthetic version of a task."""
-    split = card.split.model_copy(update={"origin": f"generated, as {card.name} has it"})
+    split = card.split.model_copy(update={"origin": f"generated, with the split of {card.name}"})
     variants = {}
     for name, variant in card.variants.items():
         own: dict[str, Any] = {
@@ -120,7 +120,7 @@ class SyntheticReader(Generator):
 
 
 def _plan(card: TaskCard) -> Iterator[PlannedClip]:
-    """Plan as many takes of each class, side by side or fold by fold, its groups in turn."""
+    """Plan equally many takes of each class, for each side or fold, with its groups in turn."""
     takes = min(MOST_TAKES, max(FEWEST_TAKES, round(CLIPS / len(card.classes))))
     for label in card.classes:
         if card.split.rule == "drawn":

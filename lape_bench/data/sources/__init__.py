@@ -1,1 +1,1 @@
-"""Where recordings come from: archives, downloads and their checksums."""
+"""Sources of recordings: archives, downloads and their checksums."""

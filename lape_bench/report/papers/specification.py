@@ -84,7 +84,7 @@ class PaperSpecification(Config):
         taken = [*labels, *(row.label for row in self.ablations.rows)] if self.ablations else labels
         twice = sorted({label for label in taken if taken.count(label) > 1})
         if twice:
-            raise ValueError(f"the label '{twice[0]}' stands twice")
+            raise ValueError(f"the label '{twice[0]}' appears twice")
         wanted = {"reference": self.reference}
         wanted |= {"ablations.base": self.ablations.base if self.ablations else None}
         for where, label in wanted.items():

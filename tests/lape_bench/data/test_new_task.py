@@ -246,7 +246,7 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
         (
             "path,label,split,group 1.wav,a,train,x 2.wav,b,train,y 3.wav,a,test,x 4.wav,b,test,z",
             {},
-            "1 of 3 groups (group) stand on several sides: x; all clips of a group on one side",
+            "1 of 3 groups (group) are on several sides: x; all clips of a group on one side",
         ),
         ("path,label 1.wav,a", {"labl": "x"}, "no column of a clip 'labl': did you mean 'label'"),
         ("path,label 1.wav,a", {"label": "x"}, "has no column 'x'; its columns are path, label"),

@@ -48,7 +48,7 @@ def test_a_folder_that_nobody_has_seen_is_on_the_board_after_three_commands(
     assert out.startswith(f"tones: {own_card('tones')}\n")
     assert "next: bench data prepare tones\n" in out
     assert "  clips: train 18, val 6, test 6\n" in out
-    assert "may stand on two sides" in err
+    assert "may be on two sides" in err
     code, out, _ = bench("data", "prepare", "tones")
     assert code == 0
     assert out.startswith("tones: 30 clips, ")

@@ -66,9 +66,9 @@ def test_a_package_that_registers_a_paper_without_a_file_is_named(
         ),
         (
             {"ablations": {"base": "Wide", "rows": [{"label": "Floor", "settings": {"z": 1}}]}},
-            "the label 'Floor' stands twice",
+            "the label 'Floor' appears twice",
         ),
-        ({"systems": [PAPER["systems"][0]] * 2, "ablations": None}, "'Floor' stands twice"),
+        ({"systems": [PAPER["systems"][0]] * 2, "ablations": None}, "'Floor' appears twice"),
         ({"groups": [{"title": t, "domains": ["speech"]} for t in "ab"]}, "stands in two of them"),
         ({"groups": [{"title": "a", "domains": ["noise"]}]}, "'groups.0.domains.0'"),
         ({"protocol": "probe"}, "'protocol'"),
