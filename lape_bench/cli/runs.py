@@ -322,7 +322,7 @@ def pretrain(
         upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
         if distributed.is_main_process():
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            print("stopped; the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from None
     if not distributed.is_main_process():
         return

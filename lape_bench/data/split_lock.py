@@ -1,7 +1,7 @@
-"""Manifest locks: the split of a task as a text file, so that two laboratories can prove that they used the same.
+"""Locks: the split of a task as a text file, so that two laboratories can prove that they used the same split.
 
-The first line names task, version and manifest hash, the others are CSV: clip_id, label, split, fold. No audio and no
-path is in it; whether ids may be published is the data set's license's to say.
+The first line holds task, version and manifest hash. The others are CSV: clip_id, label, split, fold. A lock holds no
+audio and no path. The license of the data set decides whether its IDs may be published.
 """
 
 import io
@@ -28,7 +28,7 @@ def as_text(manifest: Manifest) -> str:
 
 
 def compare(manifest: Manifest, path: Path) -> TaskFinding:
-    """Hold a manifest against a lock.
+    """Compare a manifest with a lock.
 
     Raises:
         UserError: the file is not a lock, or is one of another task or version.
@@ -58,7 +58,7 @@ def compare(manifest: Manifest, path: Path) -> TaskFinding:
 
 
 def _difference(manifest: Manifest, locked: pd.DataFrame) -> str:
-    """Say in what the rows differ; empty where they agree."""
+    """Return a message on how the rows differ; empty if they agree."""
     own = pd.read_csv(
         io.StringIO(manifest.clips[COLUMNS].to_csv(index=False)), dtype=str, keep_default_na=False
     )

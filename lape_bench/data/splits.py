@@ -1,7 +1,7 @@
-"""Which clips a cell trains on, validates on and is tested on.
+"""The train, validation and test clips of a cell.
 
-Official splits and folds come from the manifest. The label budget is drawn here, from the run's seed and the task alone, so
-that every system sees the same labels.
+Official splits and folds come from the manifest. The label budget is drawn here. It depends only on the run's seed and
+the task, so every system gets the same labels.
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a manifest by what they are for, disjoint but for `labeled`.
+    """Rows of a manifest by their use. They are disjoint, except that `labeled` is part of `train`.
 
-    Each side is in a random order that is the same in every cell of a task: the order of a manifest follows the names of the
-    clips, which often tell their classes.
+    Each side has a random order, the same in every cell of a task, since the order of a manifest follows the names of
+    clips, which often reveal their classes.
 
     Attributes:
-        train: clips whose audio may be trained on.
-        labeled: those of them whose labels may be used too, to train and to select: the label budget.
-        validation: clips beside the budget whose labels selection may see; empty unless the budget is of that variant.
+        train: clips whose audio may be used for training.
+        labeled: the clips of `train` in the label budget, whose labels may be used to train and to select.
+        validation: further labeled clips for selection; empty unless the budget includes them (`+validation`).
         test: clips that are scored once, at the end.
         validation_origin: "official", "held out of train" or "none".
     """
@@ -51,14 +51,14 @@ def make_split(
 ) -> Split:
     """Draw the split of one cell.
 
-    The labels of a smaller budget are among those of a larger one of the same seed, and every system gets the same.
+    A smaller budget is a subset of a larger one with the same seed, and every system gets the same labels.
 
     Args:
         manifest: the task's clips.
-        card: its card.
+        card: the task's card.
         fold: the fold to test on, from 1; 0 for an official split.
         seed: the run's seed.
-        budget: which labels may be used.
+        budget: the label budget.
 
     Raises:
         UserError: the task has no such fold, or a side is empty.
@@ -96,13 +96,13 @@ def make_split(
 
 
 def shuffled(rows: Indices, manifest: Manifest) -> Indices:
-    """Return rows in an order that is the same in every cell of a task, and says nothing about the clips."""
+    """Return rows in a random order that is the same in every cell of a task."""
     order = Seeds(0, manifest.reference).numpy("order of clips").permutation(len(manifest))
     return rows[np.argsort(order[rows])]
 
 
 def is_tested(manifest: Manifest, card: TaskCard, fold: int) -> NDArray[np.bool_]:
-    """Tell of each clip whether a cell of this fold is tested on it; fold 0 is an official split."""
+    """Return for each clip whether a cell of this fold is tested on it, shape (clips,); fold 0 is an official split."""
     clips = manifest.clips
     tested: NDArray[np.bool_] = (
         clips["fold"].to_numpy() == fold
@@ -113,20 +113,19 @@ def is_tested(manifest: Manifest, card: TaskCard, fold: int) -> NDArray[np.bool_
 
 
 def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose about a tenth of train for validation: stratified by class, whole groups only.
+    """Choose about a tenth of train for validation, stratified by class, with whole groups.
 
-    Without groups, each class gives a tenth of its clips, at least one if it has two. With groups,
-    groups are taken in random order, each if it brings the class counts nearer to a tenth than leaving
-    it does, until a tenth is reached. A class that has none yet then gives its smallest group, so that a choice on
-    validation is one between all classes. Every class keeps a clip in train: a group is left where that would take the
-    last.
+    Without groups, a tenth of each class is held out, and at least one clip if the class has two. With groups, groups
+    are tried in random order until a tenth is reached, and a group is held out if that brings the class counts closer
+    to a tenth. Then, for each class without a held-out clip, its smallest group is held out. Every class keeps at least
+    one clip in train.
 
     Args:
         train: rows of a manifest.
-        random: drawn from for the order alone.
+        random: decides the order only.
 
-    Returns:
-        Shape (clips,), true for those held out.
+        Returns:
+            Shape (clips,), True for held-out clips.
     """
     if train["group"].isna().all():
         return _hold_out_clips(train, random)
@@ -169,7 +168,7 @@ def _hold_out_clips(train: pd.DataFrame, random: np.random.Generator) -> NDArray
 
 
 def label_order(labels: NDArray[np.object_], random: np.random.Generator) -> Indices:
-    """Order clips so that a prefix of each class is its part of any label budget.
+    """Rank the clips of each class. A label budget takes the first clips of each class.
 
     Returns:
         Rank of each clip within its class, shape (clips,), from 0.
@@ -182,16 +181,18 @@ def label_order(labels: NDArray[np.object_], random: np.random.Generator) -> Ind
 def take_budget(
     rank: Indices, labels: NDArray[np.object_], budget: LabelBudget
 ) -> NDArray[np.bool_]:
-    """Take the first clips of each class by rank: at least one a class, nested from budget to budget."""
+    """Take the first clips of each class by rank, at least one per class. Smaller budgets are subsets of larger
+    ones.
+    """
     sizes = pd.Series(labels).value_counts()
     counts = {label: budget.count(int(size)) for label, size in sizes.items()}
     return rank < pd.Series(labels).map(counts).to_numpy(np.int64)
 
 
 def random_like(split: Split, labels: NDArray[np.object_], random: np.random.Generator) -> Split:
-    """Deal the same number of clips of each class to each side at random, without regard to groups.
+    """Assign the same number of clips of each class to each side at random, ignoring groups.
 
-    What a benchmark does that ignores official folds; only the audit uses it.
+    A benchmark that ignores official folds does this. Only the audit uses it.
     """
     unlabeled = np.setdiff1d(split.train, split.labeled)
     sides = (split.labeled, unlabeled, split.validation, split.test)

@@ -1,4 +1,4 @@
-"""The page on data: every task as its card has it, in Markdown."""
+"""A Markdown page that describes every task, from its card."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def page(cards: Sequence[TaskCard]) -> str:
     """Write the page.
 
     Args:
-        cards: base cards, in the order to show them; those of one suite follow each other.
+        cards: base cards in the order of the page; cards of a suite are consecutive.
     """
     parts = [HEAD]
     suite = None
@@ -31,7 +31,7 @@ def page(cards: Sequence[TaskCard]) -> str:
 
 
 def summary(card: TaskCard) -> str:
-    """Say how many clips stand where."""
+    """Return the number of clips on each side or in each fold."""
     sides = ", ".join(
         f"{'fold ' if card.split.folds else ''}{side}: {count:,}"
         for side, count in card.expected.per_side.items()
@@ -40,14 +40,14 @@ def summary(card: TaskCard) -> str:
 
 
 def classes(card: TaskCard) -> str:
-    """Name the classes; of very many the first and the last."""
+    """Return the names of the classes; if there are many, the first and the last."""
     if len(card.classes) > MOST_NAMED:
         return f"{len(card.classes):,}, {card.classes[0]} to {card.classes[-1]}"
     return f"{len(card.classes)}: {', '.join(card.classes)}"
 
 
 def size(card: TaskCard) -> str:
-    """Say how much there is to fetch, as far as the card knows."""
+    """Return the size of the download, as far as the card has it."""
     known = [source.bytes for source in card.sources if source.url and source.bytes]
     unknown = sum(source.url is not None and source.bytes is None for source in card.sources)
     parts = [f"{sum(known) / 1e9:,.3g} GB"] if known else []
@@ -57,14 +57,14 @@ def size(card: TaskCard) -> str:
 
 
 def level(card: TaskCard) -> str:
-    """Return the level that clips are scaled to."""
+    """Return the level to which clips are scaled."""
     if card.level_dbfs is None:
         return "as recorded"
     return f"every clip at an RMS of {card.level_dbfs:g} dBFS"
 
 
 def how_to_get(card: TaskCard) -> str:
-    """Say what a user does to get the recordings."""
+    """Return how a user gets the recordings."""
     if card.data == "synthetic":
         return "generated on first use"
     if card.obtain:
@@ -73,7 +73,7 @@ def how_to_get(card: TaskCard) -> str:
 
 
 def section(card: TaskCard) -> str:
-    """Write the section of one card: a heading, what the task is, and its facts as a list."""
+    """Write the section of a card: a heading, a description, and a list of facts."""
     lines = [f"### `{card.name}`: {card.title}\n"]
     if card.about:
         lines.append(card.about[0].upper() + card.about[1:] + ".\n")

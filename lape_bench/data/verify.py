@@ -1,4 +1,4 @@
-"""A prepared task, held against its card, its split rule and the files on disk."""
+"""Compare a prepared task with its card, its split rule and the files on disk."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,16 +16,16 @@ from lape_bench.runtime import cpu_cores
 from lape_bench.task import SplitName, TaskCard
 
 NAMED = 5
-MOST_CLASSES = 40  # whose clips are counted one by one
+MOST_CLASSES = 40  # classes whose clips are counted one by one
 
 
 class TaskFinding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        what: what was looked at.
-        holds: whether it is as it must be.
-        detail: what was found.
+        what: what was checked.
+        holds: whether the check passed.
+        detail: details for the user.
     """
 
     what: str
@@ -37,10 +37,10 @@ def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -
     """Check counts, groups, contents across sides, lengths, rates and files of a prepared task.
 
     Args:
-        card: the card, as its variant has it.
-        manifest: its manifest, whose own hash was checked when it was read.
-        deep: decode every file again and compare its content hash, and look for near-duplicates across sides.
-        progress: told of each decoded clip.
+        card: the card of the task or variant.
+        manifest: its manifest, whose hash was checked when it was read.
+        deep: also decode every file again, compare its content hash, and search for near-duplicates across sides.
+        progress: counts the decoded clips.
     """
     findings = [
         *_counts(card, manifest),
@@ -66,7 +66,7 @@ def verify(card: TaskCard, manifest: Manifest, deep: bool, progress: Progress) -
 
 
 def differences(card: TaskCard, manifest: Manifest) -> list[str]:
-    """Name what differs from the counts that the card expects."""
+    """Return the differences from the counts in the card."""
     return [
         f"{finding.what}: {finding.detail}"
         for finding in _counts(card, manifest)
@@ -79,7 +79,7 @@ def _counts(card: TaskCard, manifest: Manifest) -> Iterator[TaskFinding]:
     skipped = len(manifest.info.skipped)
     note = f" ({skipped} skipped)" if skipped else ""
     if card.recordings is not None and skipped and len(clips) + skipped == expected.clips:
-        # Of which class and side they would have been is not kept; of an own task nobody published a count.
+        # The class and side of skipped clips are not stored, and an own task has no published counts.
         yield TaskFinding("clips", True, f"{len(clips):,} of {expected.clips:,}{note}")
         return
     yield _equal("clips", len(clips), expected.clips, note)
@@ -143,7 +143,7 @@ def _lengths(manifest: Manifest) -> TaskFinding:
 def _shares(manifest: Manifest, shares: Mapping[SplitName, float]) -> TaskFinding:
     counts = Counter(manifest.clips["split"].tolist())
     missed = missed_shares(counts, len(manifest.info.classes), shares)
-    # No failure: whole groups may leave no better choice.
+    # Not a failure, since whole groups may leave no better choice.
     return TaskFinding("shares of the drawn split", True, missed or "as the card has them")
 
 
@@ -166,7 +166,7 @@ def _near_duplicates(card: TaskCard, manifest: Manifest, progress: Progress) -> 
     if not pairs:
         return TaskFinding(what, True, "none")
     first, second, alike = pairs[0]
-    # A warning: two takes of one voice may correlate as well.
+    # Only a warning, since two takes of one voice may correlate too.
     return TaskFinding(
         what,
         True,
@@ -209,7 +209,7 @@ def _contents(manifest: Manifest, progress: Progress) -> TaskFinding:
                 return f"{recording.path}: {problem}"
             return "" if same else f"{recording.path} changed"
 
-        # Threads suffice: libsndfile and hashlib let go of the interpreter while they work.
+        # Threads suffice, since libsndfile and hashlib release the GIL.
         with ThreadPoolExecutor(cpu_cores.available()) as pool:
             wrong = [text for text in pool.map(problem, manifest.recordings()) if text]
     if wrong:

@@ -1,1 +1,1 @@
-"""Cells: planned, run, scored and recorded."""
+"""Plan, run, score and record cells."""

@@ -1,7 +1,7 @@
-"""The audit: what published shortcuts would have reported for the same run.
+"""The audit: scores that published shortcuts would have reported for the same run.
 
-Best epoch on test, one random crop a test clip, and random instead of official folds. Their figures stand
-beside the honest one in the record and decide nothing.
+The shortcuts are the best epoch on test, one random crop per test clip, and random instead of official folds. Their
+scores are recorded beside the real one and decide nothing.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 
 
 class EpochScores:
-    """Scores the test clips after each epoch and keeps the scores; `best_epoch` compares them with labels.
+    """Scores the test clips after each epoch and stores the scores. `best_epoch` compares them with labels.
 
-    A system is handed this listener while it trains. So it holds the audio that is scored, under numbers, and no label.
+    A system has access to this object during training. So it holds the numbered test audio and no label.
 
     Args:
         test: the test clips.
-        folder: for a file of scores an epoch, so that a resumed run has those of the epochs before.
+        folder: folder for one file of scores per epoch, so that a resumed run has the scores of earlier epochs.
     """
 
     def __init__(self, test: Clips, folder: Path) -> None:
@@ -37,12 +37,12 @@ class EpochScores:
 
 
 def best_epoch(folder: Path, labels: NDArray[np.int64], metric: str) -> dict[str, float] | None:
-    """Return the metrics on test of the epoch that is best there, and its number, as a benchmark does that picks there.
+    """Return the metrics of the epoch that is best on test, and its number, as a benchmark that selects on test would.
 
     Args:
-        folder: where `EpochScores` kept the scores.
+        folder: folder in which `EpochScores` stored the scores.
         labels: classes of the test clips, shape (clips,).
-        metric: what to pick by; of equal epochs the first is taken.
+        metric: metric to select by; the first of equal epochs is chosen.
 
     Returns:
         None if there are no epochs.

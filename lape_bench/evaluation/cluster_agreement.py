@@ -1,4 +1,4 @@
-"""Clusters held against classes: a diagnosis of pseudo-labels, which no system sees."""
+"""Compare clusters with classes: a diagnosis of pseudo-labels that no system sees."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,15 +8,15 @@ SHUFFLES = 20
 
 
 def describe(clusters: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Say how much the clusters of clips tell about their classes.
+    """Measure how well the clusters of clips match their classes.
 
     Args:
         clusters: of each clip, shape (clips,).
         labels: class of each clip, same shape.
 
     Returns:
-        "nmi", normalized mutual information in [0, 1]; "nmi_shuffled", what it is on average for the same
-        clusters dealt at random, which grows with their number; "purity", see there.
+        "nmi", normalized mutual information in [0, 1]; "nmi_shuffled", its mean for the same clusters in random order,
+        which grows with the number of clusters; "purity", see `purity`.
     """
     random = np.random.default_rng(0)
     by_chance = [

@@ -1,7 +1,7 @@
-"""The unlabeled audio that an upstream learns from: train clips of tasks, and folders of recordings.
+"""The corpus: unlabeled audio for pre-training, from train clips of tasks and folders of recordings.
 
-Clips that validate or test the task under evaluation are refused, by the hash of their decoded samples. The loader that
-a system is handed holds these hashes and nothing else of the task: no manifest, no label, no audio.
+Validation and test clips of the task under evaluation are refused. They are recognized by the hash of their decoded
+samples. The loader that a system gets holds only these hashes: no manifest, no label, no audio of the task.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class EvaluatedTask:
-    """The task of the cell that an upstream is learned for, as far as a system may know it.
+    """The task of the cell that needs the upstream, as far as a system may know it.
 
     Attributes:
-        reference: the task as a user asks for it, such as "fsdd-digits@official".
-        held_out: hashes of the decoded samples of all clips that validate or test; no upstream may learn from them.
+        reference: the name of the task, such as "fsdd-digits@official".
+        held_out: hashes of the decoded samples of all validation and test clips, which no upstream may use.
     """
 
     reference: str
@@ -51,7 +51,7 @@ class EvaluatedTask:
 
     @classmethod
     def from_manifest(cls, manifest: Manifest, rows: NDArray[np.int64]) -> "EvaluatedTask":
-        """Describe a prepared task of which these rows validate or test."""
+        """Describe a prepared task, given the rows of its validation and test clips."""
         return cls(manifest.reference, frozenset(manifest.clips["content"].iloc[rows]))
 
 
@@ -62,7 +62,7 @@ def load_corpus(
     evaluated: EvaluatedTask | None,
     progress: Progress,
 ) -> Clips:
-    """Return the clips of all entries as a system is handed them: under numbers instead of names.
+    """Return the clips of all entries as a system gets them, with numbers instead of names.
 
     See `open_corpus` for arguments and errors.
     """
@@ -76,22 +76,22 @@ def open_corpus(
     evaluated: EvaluatedTask | None,
     progress: Progress,
 ) -> Clips:
-    """Return the clips of all entries under their names, at a rate in Hz.
+    """Return the clips of all entries with their names, at a rate in Hz.
 
-    A task with official sides gives its train split. A task with folds gives everything, because no fold tests while
-    another task is evaluated. The task under evaluation gives the cell's own train split, which `prepare` has kept
-    free of audio that stands on another side.
+    A task with an official split gives its train split. A task with folds gives all clips, since none of its folds is
+    tested while another task is evaluated. The task under evaluation gives the train split of the cell; `prepare` has
+    removed audio that is also on another side.
 
     Args:
-        entries: "target", names of tasks, or folders, of which every audio file is taken.
+        entries: "target", names of tasks, or folders, of which every audio file is used.
         train: the train split of the task under evaluation.
         rate: of the clips in Hz, that of `train` too.
-        evaluated: the task whose held-out clips are refused; none if nothing is evaluated.
-        progress: told of decoding, and of files that were left out.
+        evaluated: the task whose held-out clips are refused; None if no task is evaluated.
+        progress: shows decoding, and files that were left out.
 
     Raises:
-        UserError: an entry is neither a task nor a folder, is not prepared, holds no audio, or holds a clip that
-            validates or tests the task under evaluation.
+        UserError: an entry is neither a task nor a folder, is not prepared, holds no audio, or holds a validation or
+            test clip of the task under evaluation.
     """
     own = evaluated.reference if evaluated else None
     names = [own if entry == TARGET_AUDIO and own else entry for entry in entries]
@@ -129,7 +129,7 @@ def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[
 
 
 def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]]:
-    """Open every audio file below a folder, decoded once for as long as no file changes."""
+    """Open every audio file below a folder. Files are decoded again only if a file changes."""
     root, recordings = _audio_files(entry)
     warn_of_passed_over(root)
     state = _folder_state(root, recordings, progress)
@@ -157,12 +157,12 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
 
 
 def corpus_state(entries: Sequence[str], evaluated_task: str, progress: Progress) -> dict[str, str]:
-    """Hash the audio that entries of a corpus stand for, without decoding it.
+    """Hash the audio of corpus entries without decoding it.
 
     Args:
         entries: as for `load_corpus`.
-        evaluated_task: reference of the task under evaluation, whose own manifest says what its audio is.
-        progress: told of folders that are hashed.
+        evaluated_task: reference of the task under evaluation, whose manifest identifies its audio.
+        progress: shows the folders that are hashed.
 
     Returns:
         For each entry but the task under evaluation: the hash of the task's manifest, or of the names and contents of
@@ -197,7 +197,7 @@ def _audio_files(entry: str) -> tuple[Path, list[Recording]]:
     if len(paths) < len(named):  # links that lead nowhere, named pipes
         example = printable(next(path for path in named if not path.is_file()))
         logger.warning(
-            f"left out of the corpus {root}: {len(named) - len(paths)} that are no files, such as {example}"
+            f"left out of the corpus {root}: {len(named) - len(paths)} that are not files, such as {example}"
         )
     if not paths:
         raise UserError(f"the folder {root} holds no audio", allowed=", ".join(sorted(SUFFIXES)))
@@ -206,7 +206,7 @@ def _audio_files(entry: str) -> tuple[Path, list[Recording]]:
 
 
 def _folder_state(root: Path, recordings: Sequence[Recording], progress: Progress) -> str:
-    """Hash the names and contents of a folder's audio files; a file is read again only after it changed."""
+    """Hash the names and contents of the audio files in a folder. A file is read again only if it has changed."""
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
     file = home() / "corpora" / f"{name}.hashes.json"
     try:
@@ -217,7 +217,7 @@ def _folder_state(root: Path, recordings: Sequence[Recording], progress: Progres
     with progress.task(f"hashing {root.name}", len(recordings), "files") as task:
         for recording in recordings:
             stat = recording.path.stat()
-            # The time of the last change to the inode is there because nobody can set it.
+            # The time of the last inode change is included because programs cannot set it.
             version = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
             known = before.get(recording.clip_id)
             digest = known[-1] if known and known[:-1] == version else _content(recording.path)
@@ -258,13 +258,13 @@ def _decode_folder(
 def _refuse_held_out_clips(
     entry: str, clip_ids: Sequence[str], contents: Sequence[str], evaluated: EvaluatedTask
 ) -> None:
-    """Raise a `UserError` if an entry holds the audio of a clip that validates or tests."""
+    """Raise a `UserError` if an entry holds the audio of a validation or test clip."""
     pairs = zip(clip_ids, contents, strict=True)
     refused = sorted(clip_id for clip_id, content in pairs if content in evaluated.held_out)
     if refused:
         own = evaluated.reference
         raise UserError(
-            f"the corpus entry '{entry}' holds {len(refused)} clips that validate or test {own}: "
+            f"the corpus entry '{entry}' holds {len(refused)} validation or test clips of {own}: "
             f"{', '.join(refused[:NAMED])}{', ...' if len(refused) > NAMED else ''}",
-            next_step=f"leave the entry out, or name '{own}', of which the train split alone is taken",
+            next_step=f"leave the entry out, or name '{own}', whose train split is used",
         )

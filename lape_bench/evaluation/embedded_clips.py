@@ -1,6 +1,6 @@
-"""The embeddings that a record's run left in the cache, clip by clip, with the classes of the clips.
+"""Embeddings of clips that a run left in the cache, with the classes of the clips.
 
-The only part of the reports that reads tensors, and so imports torch.
+This is the only part of the reports that reads tensors and so imports torch.
 """
 
 import json
@@ -27,7 +27,7 @@ KIND = "embeddings"
 
 
 class Embedded(NamedTuple):
-    """Clips of one side, embedded by one encoder.
+    """Embeddings of the clips of one side by one encoder.
 
     Attributes:
         embeddings: mean over each clip's windows, shape (clips, features).
@@ -50,13 +50,13 @@ class _CachedEmbeddings(NamedTuple):
 
 
 def embedded_clips(record: RunRecord) -> Embedded:
-    """Find the embeddings of the last encoder that the run embedded clips with.
+    """Find the embeddings by the last encoder that the run used.
 
-    Which clips they are of is told by the hash of the clips' ids and audio, which must be that of a side of the
-    cell's split; so a label never stands beside another clip.
+    The clips are identified by the hash of their IDs and audio, which must match a side of the cell's split. So a label
+    never belongs to another clip.
 
     Raises:
-        UserError: the run cached no embeddings, they are gone, or the task is no longer as it was.
+        UserError: the run cached no embeddings, they are gone, or the task has changed.
     """
     cell, task = record.cell, record.task
     again = f"bench run --system {cell.system_name} --task {cell.task} --protocol linear"
@@ -70,7 +70,7 @@ def embedded_clips(record: RunRecord) -> Embedded:
     manifest = load_manifest(card)
     if manifest.hash != task.manifest_hash:
         raise UserError(
-            f"{cell.task} was prepared anew since {cell.title} ran (another manifest hash)",
+            f"{cell.task} was prepared again after {cell.title} ran, and its manifest has changed",
             next_step=f"run it again: '{again}'",
         )
     split = make_split(manifest, card, cell.fold, cell.seed, cell.budget)

@@ -1,4 +1,4 @@
-"""Use a model that a run kept beside its record (`keep_model=True`, `bench run --keep-model`): classify audio files."""
+"""Classify audio files with a model that a run kept beside its record (`keep_model=True`, `bench run --keep-model`)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,23 +38,23 @@ def predict(
     force: bool = False,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Classify audio files by a model that a run kept.
+    """Classify audio files with a model that a run kept.
 
     Args:
         model: the cell's folder, its record, or its folder `model`.
-        files: one file or several, of any rate, length and number of channels; WAV, FLAC, Ogg or MP3.
-        system: the class, if the model is of a class of a notebook or script.
-        all_classes: give the probability of every class too.
+        files: one file or several, with any sample rate, length and number of channels; WAV, FLAC, Ogg or MP3.
+        system: the class, if the model belongs to a class from a notebook or script.
+        all_classes: also return the probability of every class.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32" or "bf16".
-        threads: CPU threads; None: one a core.
-        force: use the model even if the code or the weights that it rests on have changed since.
+        threads: CPU threads; None: one per core.
+        force: use the model even if its code or weights have changed since.
         progress: show how many files are done.
 
     Returns:
-        One row a file, in their order: `file`, `predicted` (the most likely class), `probability` (its, in [0, 1]) and
-        `problem`, which says why a file could not be read and is None otherwise. With `all_classes` also a column
-        `P(name)` for each class.
+        A data frame with one row per file, in their order: `file`, `predicted` (the most likely class), `probability`
+        (of that class, in [0, 1]) and `problem` (why a file could not be read, otherwise None). With `all_classes` it
+        also has a column `P(name)` for each class.
 
     Raises:
         UserError: there is no kept model, its record was edited, or its code or weights have changed.
@@ -94,7 +94,7 @@ class _KeptModel:
     context: RunContext
 
     def classify(self, files: Sequence[Path]) -> pd.DataFrame:
-        """Return the table of `predict` for a few files, with every class."""
+        """Return the table of `predict` for a few files, with all classes."""
         classes = self.system.target.classes
         waveforms: list[audio.Samples] = []
         problems: list[str | None] = []
@@ -189,7 +189,7 @@ def _load(
 
 
 def _changes(record: RunRecord, system: System) -> Iterator[str]:
-    """Say what a model rests on that is not as it was when it was trained."""
+    """Return the code and weights that have changed since a model was trained."""
     if system.version != record.system_version:
         yield f"version {record.system_version} of {record.cell.system_name}, here {system.version}"
     here = SYSTEMS.provenance(record.cell.system) | system.provenance

@@ -1,4 +1,4 @@
-"""Plan cells: find and check everything that a cell names, once, before any cell runs.
+"""Plan cells: find and check everything that the cells name before any cell runs.
 
 A `PlannedCell` is plain data, so another process or machine can take it. The process that runs it builds the system again
 and compares identities (see `runner.run_planned_cell`).
@@ -33,14 +33,14 @@ class PlannedCell:
 
     Attributes:
         cell: what to run; its settings are those that differ from the defaults, in one spelling.
-        identity: the hash of everything that its score depends on; the record is found by it.
-        manifest_hash: of the prepared task.
+        identity: the hash of everything that its score depends on, which identifies its record.
+        manifest_hash: hash of the prepared task.
         settings: every setting of the system, defaults included.
         system_version: of the system's class.
-        system_versions: of other systems that it is built on, by name.
-        provenance: what else its result rests on, such as the SHA-256 of weights or of the system's own file.
-        corpora: state of the unlabeled audio that it learns from, by the corpus's entry.
-        shared_artifacts: names of the artifacts that other cells may need too; a sweep is scheduled by them.
+        system_versions: versions of the other systems that it uses, by name.
+        provenance: what else determines its result, such as the SHA-256 of weights or of the system's file.
+        corpora: state of each entry of the unlabeled corpus.
+        shared_artifacts: names of the artifacts that other cells may need too, used to schedule a sweep.
     """
 
     cell: Cell
@@ -109,11 +109,11 @@ def version_if_installed(name: str) -> int | None:
 
 
 def resolve(cell: Cell, progress: Progress) -> ResolvedCell:
-    """Find and check everything a cell names; a generated task is prepared if it is not yet.
+    """Find and check everything that a cell names. A generated task is prepared if necessary.
 
     Raises:
-        UserError: unknown task, system or setting; a protocol that the system does not have; a task that is
-            not prepared; a fold that the task does not have.
+        UserError: a task, system or setting is unknown, the system does not support the protocol, the task is not
+            prepared, or the task does not have the fold.
     """
     card = load_card(cell.task)
     kind = load_system(cell.system)
@@ -156,7 +156,7 @@ def resolve(cell: Cell, progress: Progress) -> ResolvedCell:
 
 
 def plan(cells: Iterable[Cell], progress: Progress) -> list[PlannedCell | ImpossibleCell]:
-    """Resolve every cell, so that a mistake in one is known before another runs for hours."""
+    """Resolve every cell, so that a mistake is found before other cells run for hours."""
     return [_plan(cell, progress) for cell in cells]
 
 
@@ -168,19 +168,19 @@ def _plan(cell: Cell, progress: Progress) -> PlannedCell | ImpossibleCell:
 
 
 def _shared_artifacts(cell: Cell, system: System, manifest: Manifest) -> tuple[str, ...]:
-    """Name the artifacts that other cells may need too."""
+    """Return the names of artifacts that other cells may need too."""
     validation = cell.budget.validation
     train = partial(_train_name, cell.task, manifest.hash, cell.fold, cell.seed, validation)
     try:
         artifacts = system.shared_artifacts(cell, train)
         return tuple(json.dumps(artifact, sort_keys=True) for artifact in artifacts)
-    except FAILURES:  # they only affect scheduling, and the run reports what is wrong
+    except FAILURES:  # they only affect scheduling, and the run reports the error
         return ()
 
 
 @lru_cache(maxsize=4096)
 def _train_name(task: str, manifest_hash: str, fold: int, seed: int, validation: bool) -> str:
-    """Name the train audio of cells by a hash of its clips."""
+    """Return a hash that identifies the train audio of cells."""
     card = load_card(task)
     budget = LabelBudget(validation=validation)
     rows = make_split(load_manifest(card), card, fold, seed, budget).train
@@ -200,11 +200,11 @@ def expand_grid(
     Args:
         systems: names, each with the settings that differ from its defaults.
         tasks: names, or name@variant.
-        protocols: what to run; none for each system's own. A system skips those it does not have, unless it
-            has none of them.
+        protocols: protocols to run; empty: the default of each system. A system skips protocols that it does not
+            support, unless it supports none of them.
         labels: label budgets, such as 10% and 5-shot.
-        seeds: how many, from 0.
-        fold: the one fold to run; none for all.
+        seeds: number of seeds, counted from 0.
+        fold: the only fold to run; None: all folds.
 
     Raises:
         UserError: unknown protocol, system or task; a system that has none of the protocols; a fold that a

@@ -19,16 +19,16 @@ from lape_bench.system import RunContext
 def learn_upstream(
     system: str, settings: dict[str, Any], compute: Compute, progress: Progress
 ) -> PretrainedUpstream:
-    """Pre-train an upstream, or find it in the cache; under torchrun all its processes share the work.
+    """Pre-train an upstream, or find it in the cache. Under torchrun all processes share the work.
 
     Args:
         system: the name of an upstream system.
-        settings: what differs from its defaults; the corpus among them.
+        settings: settings that differ from the defaults, including the corpus.
         compute: device, precision, threads.
-        progress: told of decoding and training.
+        progress: shows decoding and training.
 
     Raises:
-        UserError: unknown system or setting, or a corpus that cannot be found.
+        UserError: the system or a setting is unknown, or the corpus cannot be found.
     """
     kind = load_upstream(system)
     config = validate(settings, kind.Settings, where=f"settings of {system}")

@@ -1,4 +1,4 @@
-"""Cells are run, resumed, scored and recorded.
+"""Run, resume, score and record cells.
 
 `run_planned_cell` is a function of plain data (a `PlannedCell` and `RunOptions`), so another process or machine can call it.
 """
@@ -78,15 +78,15 @@ EPOCH_SCORES = "epoch-scores"  # in the work folder
 
 
 class RunOptions(Config):
-    """How cells are run; none of it is part of a cell.
+    """Options for running cells. They are not part of a cell.
 
     Attributes:
         out: folder of the records.
         compute: device, precision, threads.
-        force: run again what is finished.
-        audit: also note what published shortcuts would have reported.
-        keep_model: leave the trained model beside the record.
-        checkpoint_seconds: how far apart checkpoints are, at least.
+        force: run finished cells again.
+        audit: also record what published shortcuts would have reported.
+        keep_model: keep the trained model beside the record.
+        checkpoint_seconds: shortest time between two checkpoints.
     """
 
     out: Path = Path("results")
@@ -98,7 +98,7 @@ class RunOptions(Config):
 
 
 def finished_record(planned: PlannedCell, options: RunOptions) -> RunRecord | None:
-    """Return the record of a cell that needs no further run under these options."""
+    """Return the record of a cell if these options require no further run."""
     folder = cell_folder(options.out, planned.cell, planned.identity)
     record = _intact_record(folder, planned)
     if record is None or options.force:
@@ -109,7 +109,7 @@ def finished_record(planned: PlannedCell, options: RunOptions) -> RunRecord | No
 
 
 def _intact_record(folder: Path, planned: PlannedCell) -> RunRecord | None:
-    """Return the record of a finished run of this very cell, if it and its predictions are intact."""
+    """Return the record of a finished run of the same cell, if the record and its predictions are intact."""
     if not (folder / RECORD).is_file():
         return None
     try:
@@ -118,24 +118,24 @@ def _intact_record(folder: Path, planned: PlannedCell) -> RunRecord | None:
             return None
         read_predictions(folder, record)
     except UserError:
-        return None  # damaged: it is run again
+        return None  # damaged: the cell runs again
     return record
 
 
 def run_cell(
     cell: Cell, options: RunOptions, progress: Progress, artifact_store: ArtifactStore | None = None
 ) -> RunRecord:
-    """Resolve and run one cell, or return its record if it is finished; a failure is recorded too.
+    """Resolve and run a cell, or return its record if it is finished. A failure is recorded too.
 
     Args:
-        cell: what to run.
-        options: how.
-        progress: told of what happens.
-        artifact_store: where machines that share no cache leave artifacts for each other.
+        cell: the cell.
+        options: how to run it.
+        progress: shows what happens.
+        artifact_store: exchanges artifacts with machines that have another cache.
 
     Raises:
-        UserError: the cell cannot be run at all (see `plan.resolve`), this machine lacks the device, or results
-            cannot be written.
+        UserError: the cell cannot run (see `plan.resolve`), this machine lacks the device, or results cannot be
+            written.
     """
     return _find_or_run(resolve(cell, progress), options, progress, artifact_store)
 
@@ -162,7 +162,7 @@ def run_planned_cell(
 
 
 def _difference(before: PlannedCell, now: PlannedCell) -> str:
-    """Name a part of the identity that changed."""
+    """Return a message that names a part of the identity that has changed."""
     if before.manifest_hash != now.manifest_hash:
         return f"the prepared data of '{now.cell.task}' differ"
     if before.settings != now.settings:
@@ -183,13 +183,13 @@ def _find_or_run(
     progress: Progress,
     artifact_store: ArtifactStore | None,
 ) -> RunRecord:
-    """Return the record of a cell, run if it is not finished."""
+    """Return the record of a cell, after running it if necessary."""
     options.compute.resolve()
     planned = resolved.planned
     folder = cell_folder(options.out, planned.cell, planned.identity)
     finished = finished_record(planned, options)
     if finished is not None and not os.access(folder, os.W_OK):
-        return finished  # where no lock can be written, nothing runs
+        return finished  # if no lock can be written, no cell can run
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # A second process on the same cell waits here and then finds it finished.
@@ -201,7 +201,7 @@ def _find_or_run(
             finished = finished_record(planned, options)
             if finished is not None:
                 logger.debug(f"finished before: {planned.cell.title}")
-                shutil.rmtree(folder / WORK, ignore_errors=True)  # of an audit that was killed
+                shutil.rmtree(folder / WORK, ignore_errors=True)  # left by a killed audit
                 return finished
             return _run_and_record(resolved, options, folder, progress, artifact_store)
 
@@ -251,11 +251,11 @@ def _run_and_record(
                 raise
             title = resolved.planned.cell.title
             logger.warning(
-                f"{title}: starting again without what an earlier run left: {summarize_error(error)}"
+                f"{title}: starting again without the checkpoints of an earlier run: {summarize_error(error)}"
             )
             shutil.rmtree(folder / WORK, ignore_errors=True)
             record = run()
-    except FAILURES as error:  # whatever a system raises, the record says so and other cells go on
+    except FAILURES as error:  # any error of a system is recorded, and other cells continue
         write_text(folder / ERROR, traceback.format_exc())
         return _failed(resolved.planned, folder, summarize_error(error))
     (folder / ERROR).unlink(missing_ok=True)
@@ -264,9 +264,9 @@ def _run_and_record(
 
 
 def _may_come_of_leftovers(error: BaseException, work: Path) -> bool:
-    """Tell whether a run may have failed because of damaged files that an earlier run left.
+    """Return True if a run may have failed because of damaged files of an earlier run.
 
-    Files of ours tell damage by their checksums. Those of a plug-in need not, and must not make every later run fail.
+    Files of the harness have checksums. Files of a plug-in may have none, and must not make every later run fail.
     """
     if isinstance(error, DamagedFile):
         return True
@@ -281,7 +281,7 @@ def _run(
     progress: Progress,
     artifact_store: ArtifactStore | None,
 ) -> RunRecord:
-    """Train, test and record; then audit, if that was asked for."""
+    """Train, test and record a cell, then audit it if requested."""
     system, basis = resolved.system, _unfinished_record(resolved.planned)
     context, resumed = _context(resolved, basis, options, folder / WORK, progress, artifact_store)
     with context.stage("audio"):
@@ -310,7 +310,7 @@ def _run(
         }
     )
     write_record(folder, record)
-    if options.audit:  # the honest figure is safe by now, even if the audit fails
+    if options.audit:  # the real score is already recorded if the audit fails
         context.on_epoch = None
         with context.stage("audit"):
             audit = _audit(resolved, data, context)
@@ -328,7 +328,7 @@ def _context(
     progress: Progress,
     artifact_store: ArtifactStore | None,
 ) -> tuple[RunContext, int]:
-    """Return what a system is given beside audio and labels, and how often it was taken up after a kill."""
+    """Return the context of a run, and how often the run was resumed after a kill."""
     device, precision = options.compute.resolve()
     stamp_here = stamp(device, precision)
     conditions = {
@@ -351,7 +351,7 @@ def _context(
         checkpoint_stamp=stamp_here,
     )
     if not SYSTEMS.has_source(resolved.planned.cell.system):
-        # Another class of that name must not find what it makes.
+        # Another class of the same name must not find its artifacts.
         context.artifact_folder = work / "artifacts"
     return context, resumed
 
@@ -413,7 +413,7 @@ def _keep_model(system: System, folder: Path) -> None:
 
 
 def _save(system: System, folder: Path) -> None:
-    """Have a system write its model to a folder, and add checksums."""
+    """Let a system write its model to a folder, and add checksums."""
     with explain_write_errors(folder):  # here, where a full disk is still full
         system.save(folder)
         write_checksums(folder)
@@ -425,7 +425,7 @@ def _test_results(
     log_probabilities: NDArray[np.float32],
     folder: Path,
 ) -> dict[str, Any]:
-    """Write the predictions, and return the fields of the record that say how the test went."""
+    """Write the predictions, and return the fields of the record about the test."""
     card, manifest, split = resolved.card, resolved.manifest, data.split
     order = np.argsort(split.test)  # that of the manifest
     predictions_hash = write_predictions(
@@ -467,7 +467,7 @@ def _test_results(
 def _training_facts(
     resolved: ResolvedCell, data: _EvaluationData, trained: "_Trained"
 ) -> dict[str, Any]:
-    """Return the fields of the record that say how the system was trained, and how large it is."""
+    """Return the fields of the record about the training and the size of the system."""
     summary, system = trained.summary, resolved.system
     train_labels = data.labels[data.split.train]
     return {
@@ -491,7 +491,7 @@ def _compute_environment(device: torch.device, precision: str) -> dict[str, str]
 
 
 class _Trained(Config):
-    """What is kept of a finished training until its cell is finished too."""
+    """The result of a finished training, kept until its cell is finished."""
 
     summary: TrainingSummary
     stages: tuple[StageCost, ...]
@@ -499,10 +499,10 @@ class _Trained(Config):
 
 
 def _trained(system: System, data: TrainingData, context: RunContext) -> _Trained:
-    """Train, or take up a model whose training an earlier, killed run had finished.
+    """Train a system, or load the model if an earlier, killed run had finished training.
 
     Raises:
-        DamagedFile: what that run left is damaged.
+        DamagedFile: the files of that run are damaged.
     """
     model, path = context.work_folder / MODEL, context.work_folder / "trained.json"
     if path.is_file():
@@ -537,7 +537,7 @@ def _trained(system: System, data: TrainingData, context: RunContext) -> _Traine
 
 
 def _scored(system: System, clips: Clips, context: RunContext) -> NDArray[np.float32]:
-    """Score clips, which the system gets under numbers, and hold the system to its promise."""
+    """Score numbered clips, and check the shape and values that the system returns."""
     scores = system.score(clips.numbered(), context)
     shape = (len(clips), len(system.target.classes))
     if tuple(scores.shape) != shape or not torch.isfinite(scores).all():
@@ -554,7 +554,7 @@ def _scored(system: System, clips: Clips, context: RunContext) -> NDArray[np.flo
 def _audit(
     resolved: ResolvedCell, data: _EvaluationData, context: RunContext
 ) -> dict[str, dict[str, float]]:
-    """Score the shortcuts; the last one trains again, on a random split of the same sizes."""
+    """Score the shortcuts. The last one trains again, on a random split of the same size."""
     system, scores = resolved.system, {}
     best = best_epoch(context.work_folder / EPOCH_SCORES, data.test_labels, resolved.card.metric)
     if best is not None:
@@ -592,7 +592,7 @@ def _labels(manifest: Manifest, card: TaskCard) -> NDArray[np.int64]:
 
 
 def _groups(manifest: Manifest) -> NDArray[np.int64]:
-    """Return a number of each clip's group; a clip without a group gets one of its own."""
+    """Return the number of each clip's group. A clip without a group gets its own number."""
     names = manifest.clips["group"].fillna("clip " + manifest.clips["clip_id"])
     numbers: NDArray[np.int64] = pd.factorize(names)[0].astype(np.int64)
     return numbers
@@ -601,7 +601,7 @@ def _groups(manifest: Manifest) -> NDArray[np.int64]:
 def _training_data(
     clips: Clips, labels: NDArray[np.int64], groups: NDArray[np.int64], split: Split
 ) -> TrainingData:
-    """Return what a system may learn from, under numbers: the names of unlabeled clips may tell their class."""
+    """Return the training data with numbers as IDs, since the names of unlabeled clips may reveal their class."""
 
     def side(indices: NDArray[np.int64], numbers: NDArray[np.int64]) -> LabeledClips:
         own = clips.select(indices).numbered(numbers)

@@ -42,7 +42,7 @@ class Engine(ABC):
     jobs: int | None = (
         None  # processes that it starts on this machine for itself; none: by the cluster's count
     )
-    stopped = "stopped; the same command goes on from here"  # said when the user stops it
+    stopped = "stopped; the same command resumes"  # said when the user stops it
 
     def require_available(self, options: RunOptions) -> None:  # noqa: B027  # most engines need nothing
         """Check, before cells are planned, that the engine can be reached and takes these options.

@@ -1,4 +1,6 @@
-"""Archives: where they are fetched to, checked against the card, unpacked without leaving their folder."""
+"""Archives: their place in the cache, checks against the card, and unpacking that cannot write outside of its
+folder.
+"""
 
 import errno
 import hashlib
@@ -31,7 +33,7 @@ from lape_bench.task import IndexedReader, Source, TaskCard
 logger = logging.getLogger(__name__)
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-# Why a member cannot be written that is not the disk's fault: its name is too long, or that of a folder as well.
+# Errors of a member that the disk does not cause: its name is too long, or is also the name of a folder.
 BAD_NAMES = {
     errno.ENAMETOOLONG,
     errno.EISDIR,
@@ -43,15 +45,15 @@ BAD_NAMES = {
 
 
 class BadArchive(UserError):
-    """An archive that is damaged, unsafe, or another than the card or its pin names."""
+    """An archive is damaged or unsafe, or is not the one in the card or the pin."""
 
 
 class Deleted(NamedTuple):
-    """What `delete_unpacked` freed, and what it left.
+    """Archives that `delete_unpacked` deleted and kept.
 
     Attributes:
-        bytes: of the archives that are gone.
-        kept: each archive that is still there, by the name its source has, and why.
+        bytes: size of the deleted archives.
+        kept: the reason why each other archive was kept, by the name of its source.
     """
 
     bytes: int
@@ -59,12 +61,14 @@ class Deleted(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Tell by its name whether a path is an archive that `unpack` reads."""
+    """Return True if a path is an archive that `unpack` reads, by its name."""
     return path.name.lower().endswith(ARCHIVES)
 
 
 def opens(archive: Path) -> bool:
-    """Tell whether a file begins, or for ZIP ends, like the archive its name says it is; its members may be damaged."""
+    """Return True if a file starts (ZIP: ends) like an archive of the kind in its name. Its members may still be
+    damaged.
+    """
     if archive.name.lower().endswith(".zip"):
         return zipfile.is_zipfile(archive)
     try:
@@ -74,18 +78,18 @@ def opens(archive: Path) -> bool:
 
 
 def bare_name(name: str) -> str:
-    """Return an archive's name without the ending that makes it one; that of another file as it is."""
+    """Return the name of an archive without its extension, and the name of another file unchanged."""
     ending = next((ending for ending in ARCHIVES if name.lower().endswith(ending)), "")
     return name.removesuffix(name[len(name) - len(ending) :])
 
 
 class Download(NamedTuple):
-    """A source, with its checksum from the card or from its pin, and where `bench data fetch` puts it.
+    """A source with its checksum, from the card or its pin, and the place where `bench data fetch` stores it.
 
     Attributes:
         source: the source.
         path: its file.
-        is_optional: whether it is one of the many that an index names, of which some may be missing.
+        is_optional: whether it is one of many archives in an index, some of which may be missing.
     """
 
     source: Source
@@ -94,26 +98,26 @@ class Download(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it stands among the recordings: its name, or as deep as its address has it."""
+        """Its place among the recordings: its name, or the path in its address."""
         return bare_name(self.source.file)
 
     def unpacked(self) -> Path | None:
-        """Return the folder it was unpacked to, if it is there; the archive itself may be gone."""
+        """Return the folder that it was unpacked to, if it exists. The archive itself may be gone."""
         if self.source.sha256 is None or not is_archive(self.path):
             return None
         folder = unpacked(self.source.file, self.source.sha256)
         return folder if folder.is_dir() else None
 
     def is_here(self) -> bool:
-        """Tell whether it was fetched, and not deleted before it was unpacked."""
+        """Return True if it was downloaded, and not deleted before it was unpacked."""
         return self.path.is_file() or self.unpacked() is not None
 
 
 def downloads(card: TaskCard) -> list[Download]:
-    """Return the card's fetchable sources, and the archives that a fetched index names.
+    """Return the sources that can be downloaded, and the archives in a downloaded index.
 
     Raises:
-        UserError: the index cannot be read, or an archive that it names would leave the folder.
+        UserError: the index cannot be read, or an archive in it would be stored outside of the folder.
     """
     pins = checksum_pins.read()
     files = []
@@ -138,19 +142,19 @@ def index_reader(card: TaskCard) -> IndexedReader | None:
     """Return the card's reader if it reads an index of archives."""
     try:
         reader = load_reader(card)
-    except UserError:  # whoever reads the data set is told; listings go on
+    except UserError:  # reading the data set reports this error; listings continue
         return None
     return reader if isinstance(reader, IndexedReader) else None
 
 
 def is_fetched(card: TaskCard) -> bool:
-    """Tell whether everything that can be fetched of a task is here."""
+    """Return True if all files of a task that can be downloaded are here."""
     files = downloads(card)
     return bool(files) and all(file.is_here() for file in files)
 
 
 def delete_unpacked(card: TaskCard) -> Deleted:
-    """Delete fetched archives whose contents are unpacked and can be found without them."""
+    """Delete downloaded archives whose contents are unpacked and can be found without them."""
     freed, kept = 0, []
     for file in downloads(card):
         if not (file.path.is_file() and is_archive(file.path)):
@@ -173,7 +177,7 @@ def _with_pin(source: Source, known: dict[str, checksum_pins.Pin]) -> Source:
 
 
 def check(path: Path, card: TaskCard) -> str:
-    """Hold an archive against the card's source of the same name; return its SHA-256.
+    """Compare an archive with the card's source of the same name, and return its SHA-256.
 
     Raises:
         BadArchive: size or checksum differ from the card's.
@@ -186,7 +190,7 @@ def check(path: Path, card: TaskCard) -> str:
 
 
 def check_fetched(download: Download) -> str:
-    """Hold a fetched file against the card or its pin; return its SHA-256.
+    """Compare a downloaded file with the card or its pin, and return its SHA-256.
 
     Raises:
         BadArchive: size or checksum differ.
@@ -222,14 +226,14 @@ def unpack(
     on_member: Callable[[], None] = lambda: None,
     stage: Callable[[], Staging] | None = None,
 ) -> Path:
-    """Unpack an archive into the cache and return its folder; a second call finds it there, unless it is damaged.
+    """Unpack an archive into the cache and return its folder. A second call finds the folder, unless it is damaged.
 
     Args:
         archive: a ZIP or tar file.
         checksum: its SHA-256, which names the folder.
         on_member: called after each member.
-        stage: gives the folder to fill, which is there only once the `staged_folders` it comes from end; none: the
-            folder is there at once.
+        stage: returns the folder to fill, which appears when its `staged_folders` end; None: the folder appears at
+            once.
 
     Raises:
         BadArchive: a member would leave the folder, or is a link or device; the archive is damaged.
@@ -257,7 +261,9 @@ def unpack(
             f"{archive} cannot be unpacked ({error})",
             next_step="unpack it by other means and give the folder",
         ) from error
-    except Exception as error:  # zipfile and tarfile fail in many ways on damaged archives
+    except (
+        Exception
+    ) as error:  # zipfile and tarfile raise many kinds of errors for damaged archives
         if isinstance(error, OSError) and error.errno not in {None, *BAD_NAMES}:
             raise  # of the disk, not of the archive
         reason = (
@@ -274,12 +280,14 @@ def unpack(
 
 
 def unpacked(name: str, checksum: str) -> Path:
-    """Return the folder to which `unpack` brings an archive of this name and SHA-256."""
+    """Return the folder to which `unpack` writes an archive with this name and SHA-256."""
     return home() / "data" / f"{Path(name).name.split('.')[0]}-{checksum[:16]}"
 
 
 def checksums_of(folder: Path) -> Path:
-    """Return the file with the checksums of an unpacked folder; not in the folder, where readers look for recordings."""
+    """Return the file with the checksums of an unpacked folder. It is not in the folder, where readers look for
+    recordings.
+    """
     return home() / "checksums" / f"{folder.name}.json"
 
 
@@ -316,8 +324,8 @@ def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
             _refuse_unsafe(archive, name, not (member.isfile() or member.isdir()))
             opened.extract(member, folder, **filtered)
             on_member()
-        # tarfile takes the end of the file for the end of the archive, which is a block of zeros, and does
-        # not read on to the checksum that compressed data ends with.
+        # An archive ends with a block of zeros, but tarfile also accepts the end of the file. It does not read the
+        # checksum at the # end of compressed data.
         if opened.fileobj is None or opened.fileobj.tell() == opened.offset:
             raise tarfile.ReadError("no end of archive")
         while opened.fileobj.read(2**20):

@@ -1,6 +1,6 @@
-"""Checksums that no card knows, fixed by the first download: a later one of the same address must agree.
+"""Pins: checksums of files for which the card has none, set by the first download. Later downloads must match.
 
-Kept as lines of a text file, `SHA-256  bytes  address`, which may be copied to another machine.
+They are lines of a text file, `SHA-256  bytes  address`, which may be copied to another machine.
 """
 
 import re
@@ -14,7 +14,7 @@ from lape_bench.core.paths import home
 
 
 class Pin(NamedTuple):
-    """What an address gave at first."""
+    """Checksum and size of the first download from an address."""
 
     sha256: str
     bytes: int
@@ -43,25 +43,27 @@ def read() -> dict[str, Pin]:
                 allowed="lines of SHA-256, bytes and address",
                 next_step="remove the line; the next download is pinned again",
             )
-        pins.setdefault(pin[3], Pin(pin[1], int(pin[2])))  # the first one counts
+        pins.setdefault(pin[3], Pin(pin[1], int(pin[2])))  # the first line counts
     return pins
 
 
 def add(url: str, pin: Pin) -> None:
-    """Fix what an address gave, unless it is fixed already."""
+    """Pin the download from an address, unless it is already pinned."""
     path = lock_file()
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
-            end = "" if not text or text.endswith("\n") else "\n"  # an editor may have left it out
+            end = (
+                "" if not text or text.endswith("\n") else "\n"
+            )  # an editor may have removed the line feed
             if f"  {url}\n" not in text + end:
                 with path.open("a", encoding="utf-8") as file:
                     file.write(f"{end}{pin.sha256}  {pin.bytes}  {url}\n")
 
 
 def claim(url: str | None, sha256: str | None) -> str:
-    """Say who names a checksum, as the start of a clause that ends with what it is."""
+    """Return the start of a clause that says where a checksum comes from."""
     pin = read().get(url or "")
     if pin is not None and pin.sha256 == sha256:
         return f"the first download, pinned in {lock_file()}, had"

@@ -1,4 +1,4 @@
-"""All files of a task over HTTP, several at a time; what is there is not fetched again."""
+"""Download all files of a task over HTTP, several at a time. Complete files are not downloaded again."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -19,30 +19,30 @@ from lape_bench.data.sources.checksum_pins import Pin
 from lape_bench.data.sources.http_download import download
 from lape_bench.task import TaskCard
 
-NAMED = 5  # how many failures a message names; it counts them all
+NAMED = 5  # failures that a message names; it counts all of them
 
 
 def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
-    """Download every fetchable file of a task, an index of archives first.
+    """Download every file of a task that has an address, an index of archives first.
 
     A file whose checksum the card does not know is pinned (`lape_bench.data.sources.checksum_pins`). A failure does not stop the others.
 
     Args:
         card: the base card.
-        parallel: files at a time.
-        progress: told of each file and of each piece.
+        parallel: number of files to download at a time.
+        progress: shows the files.
 
     Returns:
-        The files, and for an archive that is unpacked already and gone its folder.
+        The files; for an archive that was deleted after unpacking, its folder.
 
     Raises:
-        UserError: the task has nothing to fetch, or some files could not be fetched, each with its reason.
-        Stopped: another thread stopped it; what came is kept.
+        UserError: the task has no files to download, or some could not be downloaded; the message gives the reasons.
+        Stopped: another thread stopped it; partial files are kept.
     """
     files = downloads(card)
     if not files:
         raise UserError(
-            f"the recordings of {card.name} have no address to fetch them from",
+            f"the recordings of {card.name} cannot be downloaded, since the card has no address",
             next_step=card.obtain or f"'bench tasks show {card.name}' says where they come from",
         )
     reader = index_reader(card)
@@ -70,7 +70,7 @@ def _all(files: Sequence[Download], parallel: int, progress: Progress) -> None:
                     failures.append((waiting[future].source.file, error))
                 task.advance()
         except BaseException:
-            progress.stop()  # running downloads end at their next piece, and keep what came
+            progress.stop()  # running downloads end soon and keep partial files
             for future in waiting:
                 future.cancel()
             raise
@@ -97,7 +97,7 @@ def _one(file: Download, progress: Progress) -> None:
     if is_archive(file.path) and not opens(file.path):
         file.path.unlink()
         raise UserError(
-            f"{source.url} sent something else than an archive for {source.file}, such as a page to log in to",
+            f"{source.url} sent no archive for {source.file}, but perhaps a login page",
             next_step="open the address in a browser, or get the file by other means and give it to "
             "'bench data prepare TASK --from FILE'",
         )

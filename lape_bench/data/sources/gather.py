@@ -1,6 +1,6 @@
-"""Where the recordings of a task lie: generated, in a folder, or in archives, each of which is unpacked once.
+"""Find the recordings of a task: generated, in a folder, or in archives, each of which is unpacked once.
 
-What comes in several archives is put together as a folder of links, one for each, under the archive's name.
+Several archives are combined into a folder of links, one link per archive with its name.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ from lape_bench.task import Generator, Recordings, TaskCard, may_hold_data
 
 logger = logging.getLogger(__name__)
 
-NAMED = 10  # parts whose origin is told one by one
-# Small archives appear after one flush of the disk for so many; what a kill loses is unpacked again in seconds.
+NAMED = 10  # parts whose origin is named one by one
+# Small archives share one flush to disk. After a kill they are unpacked again in seconds.
 FLUSHED_TOGETHER = 256
 SMALL_BYTES = 64 * 2**20
 
 
 class Gathered(NamedTuple):
-    """The folder that a reader is given.
+    """The folder that is passed to a reader.
 
     Attributes:
         root: the folder.
-        origin: a word on where it comes from.
-        skipped: archives that were left out, each by its place among the parts, and why.
+        origin: where it comes from.
+        skipped: archives that were left out, by their place among the parts, with the reason.
     """
 
     root: Path
@@ -53,7 +53,7 @@ class Gathered(NamedTuple):
 
 
 class UnpackedPart(NamedTuple):
-    """A folder or file of the recordings, where it stands among the others, and what it is."""
+    """A folder or file of the recordings, its place among the others, and its origin."""
 
     path: Path
     place: str
@@ -61,13 +61,13 @@ class UnpackedPart(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """An archive that is still to be unpacked into a part.
+    """An archive that has not been unpacked yet.
 
     Attributes:
         path: its file.
-        place: where its part stands among the others.
-        check: holds it against the card or its pin, and returns its SHA-256.
-        is_optional: whether it is one of many, of which some may be left out.
+        place: the place of its part among the others.
+        check: compares it with the card or its pin, and returns its SHA-256.
+        is_optional: whether it is one of many archives, some of which may be left out.
     """
 
     path: Path
@@ -83,13 +83,13 @@ def gather(
 
     Args:
         card: the base card, without a variant.
-        given: archives and folders; a folder may hold the archives that the card names. Empty: the task is
-            generated, was fetched, or its card says where its recordings are.
-        progress: told of each unpacked archive and file.
-        skip_bad: leave out bad archives if there are many of which some may be missing, instead of stopping.
+        given: archives and folders; a folder may hold the archives that the card names. Empty if the task is generated,
+            was downloaded, or has a card that says where its recordings are.
+        progress: counts the unpacked archives and files.
+        skip_bad: leave out bad archives instead of stopping, if the data set has many of which some may be missing.
 
     Raises:
-        UserError: there is nothing, a part is missing, or an archive is unsafe, damaged or another.
+        UserError: there are no recordings, a part is missing, or an archive is unsafe, damaged or not the right one.
     """
     if card.data == "synthetic":
         if given:
@@ -162,7 +162,7 @@ def _own_folder(name: str, recordings: Recordings) -> Path:
 
 
 def _given(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
-    """Yield the parts that a user gave, and the lists and labels that were fetched."""
+    """Yield the parts that a user gave, and downloaded lists and labels."""
     given = [require_exists(path, "the folder or archive") for path in given]
     _refuse_foreign(card, given)
     if archives.index_reader(card) is None:
@@ -180,10 +180,10 @@ def _given(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Arc
 
 
 def _refuse_foreign(card: TaskCard, given: Sequence[Path]) -> None:
-    """Refuse files that are neither archives nor named by the card.
+    """Raise a `UserError` for files that are neither archives nor named by the card.
 
-    Labels may have another name than the card's, so that beside other parts such a file is taken. If nothing else
-    was given, it is a mistake.
+    A file of labels may have another name than in the card, so such a file is accepted beside other parts. If it is the
+    only part, it is a mistake.
     """
     named = {source.file for source in card.sources}
     foreign = [
@@ -202,10 +202,10 @@ def _refuse_foreign(card: TaskCard, given: Sequence[Path]) -> None:
 def _named_parts(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
     """Yield the parts of a data set whose archives the card names.
 
-    A folder that holds such archives stands for them and for the files beside them; another folder is a part.
+    A folder with such archives gives the archives and the files beside them. Any other folder is a part itself.
     """
     named = {source.file for source in card.sources}
-    beside: set[str] = set()  # names of files that nobody asked for
+    beside: set[str] = set()  # names of further files
     for path in given:
         if not path.is_dir():
             yield _given_file(card, path)
@@ -225,13 +225,13 @@ def _named_parts(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart
 
 
 def _parts_of_many(card: TaskCard, path: Path) -> Iterator[UnpackedPart | Archive]:
-    """Yield the parts at `path` of a data set in many archives; a folder may hold them at any depth."""
+    """Yield the parts at `path` of a data set with many archives. A folder may hold them at any depth."""
     if not path.is_dir():
         yield _given_file(card, path)
         return
     archived = sorted(file for file in path.rglob("*") if archives.is_archive(file))
     for file in archived:
-        # The name of the given folder may be what tells the class.
+        # The name of the given folder may be the class.
         place = archives.bare_name(file.relative_to(path.parent).as_posix())
         yield Archive(file, place, partial(archives.check, file, card), is_optional=True)
     if not archived:
@@ -241,14 +241,14 @@ def _parts_of_many(card: TaskCard, path: Path) -> Iterator[UnpackedPart | Archiv
 
 
 def _unpacked_beside(folder: Path, given: Path, archived: Sequence[Path]) -> Iterator[UnpackedPart]:
-    """Yield the folders without archives that lie beside archives; an unpacked copy of an archive is left out."""
+    """Yield folders without archives that are beside archives, except unpacked copies of an archive."""
     copies = {file.parent / archives.bare_name(file.name) for file in archived}
     with_archives = {parent for file in archived for parent in file.parents}
     for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
         if not may_hold_data(inside):
             continue
         if inside in copies and inside not in with_archives:
-            logger.info(f"left out {inside}: the archive beside it is taken")
+            logger.info(f"left out {inside}: the archive beside it is used")
         elif inside in with_archives:
             yield from _unpacked_beside(inside, given, archived)
         else:
@@ -269,7 +269,7 @@ def _is_loose(path: Path) -> bool:
 
 
 def _fetched(card: TaskCard) -> Iterator[UnpackedPart | Archive]:
-    """Yield the parts that `bench data fetch` has brought."""
+    """Yield the parts that `bench data fetch` has downloaded."""
     downloads = archives.downloads(card)
     _refuse_missing(card, downloads)
     for download in _without_index(card, downloads):
@@ -286,7 +286,7 @@ def _fetched(card: TaskCard) -> Iterator[UnpackedPart | Archive]:
 
 
 def _is_unpacked_again(download: archives.Download, folder: Path) -> bool:
-    """Tell whether a folder is damaged, so that its archive has to be unpacked again.
+    """Return True if a folder is damaged, so that its archive has to be unpacked again.
 
     Raises:
         UserError: the archive was deleted.
@@ -295,14 +295,14 @@ def _is_unpacked_again(download: archives.Download, folder: Path) -> bool:
     if damage and not download.path.is_file():
         discard_folder(folder)
         raise DamagedFile(
-            f"what {download.source.file} was unpacked to is damaged, and the archive was deleted: {damage}",
+            f"the unpacked files of {download.source.file} are damaged, and the archive was deleted: {damage}",
             next_step="fetch it again with 'bench data fetch'",
         )
     return damage != ""
 
 
 def _refuse_missing(card: TaskCard, downloads: Sequence[archives.Download]) -> None:
-    """Refuse a data set of which a file is missing; of many archives some may be, but not all."""
+    """Raise a `UserError` if a file of a data set is missing. Of many archives some may be missing, but not all."""
     absent = [download for download in downloads if not download.is_here()]
     some = any(download.is_optional and download.is_here() for download in downloads)
     missing = [download for download in absent if not (download.is_optional and some)]
@@ -343,7 +343,7 @@ def _fetched_file(download: archives.Download) -> UnpackedPart:
 def _unpack(
     to_unpack: Sequence[Archive], skip_bad: bool, progress: Progress
 ) -> list[UnpackedPart | archives.BadArchive]:
-    """Check and unpack archives, several at a time; return in their order what each came to."""
+    """Check and unpack archives, several at a time, and return the result of each in their order."""
     done: list[UnpackedPart | archives.BadArchive] = []
     with progress.task("unpacking", len(to_unpack), "archives") as task:
         for start in range(0, len(to_unpack), FLUSHED_TOGETHER):
@@ -391,11 +391,11 @@ def _unpack_one(
 
 
 def _together(card: TaskCard, parts: Sequence[UnpackedPart]) -> Path:
-    """Link the parts into one folder, named by what it holds."""
+    """Link the parts into one folder, named by a hash of its content."""
     counts = Counter(part.place for part in parts)
     twice = sorted(place for place, count in counts.items() if count > 1)
     if twice:
-        raise UserError(f"two of the parts of {card.name} are called {twice[0]}")
+        raise UserError(f"two of the parts of {card.name} have the name {twice[0]}")
     content = "".join(f"{part.place}\n{within_home(part.path)}\n" for part in parts)
     folder = home() / "data" / f"{card.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     if folder.is_dir() and not all((folder / part.place).is_symlink() for part in parts):
@@ -412,5 +412,5 @@ def _together(card: TaskCard, parts: Sequence[UnpackedPart]) -> Path:
 
 
 def _from(folder: Path, path: Path) -> str:
-    """Return `path` relative to a folder, so that the whole cache may move; the links in both are followed first."""
+    """Return `path` relative to a folder, with links resolved in both, so that the whole cache can be moved."""
     return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())

@@ -1,8 +1,8 @@
-"""One file over HTTP: resumed if the connection breaks, from its mirrors in turn, and checked.
+"""Download one file over HTTP, resume if the connection breaks, try mirrors in turn, and check the file.
 
-urllib3 retries requests that get no answer, or a passing refusal. A body that breaks off is resumed here, since urllib3
-does not do that. What came so far lies beside the file under a hidden name, with the server's mark of its version (RFC
-9110: ETag or Last-Modified), and outlasts a kill. The file itself appears whole or not at all.
+urllib3 retries requests that get no answer or a temporary refusal. It does not resume a body that breaks off, so this
+is done here. The partial file has a hidden name beside the file and is kept after a kill, together with the version
+that the server gives (RFC 9110: ETag or Last-Modified). The file itself appears whole or not at all.
 """
 
 import json
@@ -26,33 +26,33 @@ from lape_bench.core.progress import Running
 from lape_bench.data.sources import checksum_pins
 from lape_bench.task import Source
 
-TIMEOUT_SECONDS = 30.0  # without a byte
-TRIES = 5  # of a request; and of resuming, each after a try that brought nothing new
+TIMEOUT_SECONDS = 30.0  # seconds without a byte
+TRIES = 5  # retries of a request, and of resuming after a try that brought no new bytes
 BACKOFF_SECONDS = 1.0  # doubled with each retry
 LONGEST_PAUSE_SECONDS = 60.0
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be better after a pause
+PASSING = {408, 425, 429, 500, 502, 503, 504}  # status codes that may change after a pause
 WHOLE, PART, NOTHING_MORE = 200, 206, 416
 CHUNK = 1 << 16
 
 
 class _BrokenOff(Exception):
-    """A body that ended early, for a reason that may pass."""
+    """A body ended early, for a reason that may be temporary."""
 
 
 class _Refused(Exception):
-    """An address that does not have the file."""
+    """An address does not have the file."""
 
 
 class _AnotherFile(_Refused):
-    """An address that has another file than the card or the pin names."""
+    """An address has another file than the one in the card or the pin."""
 
 
 class _Retry(Retry):
-    """urllib3's retries, whose pauses are shown and end with the download.
+    """Retries of urllib3, with pauses that are shown and that end if the download is stopped.
 
     Args:
         running: shows the pauses.
-        pause: waits for so many seconds.
+        pause: waits for a number of seconds.
         how: see `Retry`.
     """
 
@@ -65,7 +65,7 @@ class _Retry(Retry):
         return super().new(running=self.running, pause=self.pause, **how)
 
     def sleep(self, response: urllib3.BaseHTTPResponse | None = None) -> None:
-        """Wait as long as the server asks for, or longer with each retry."""
+        """Wait as long as the server asks, or longer with each retry."""
         seconds = None
         with suppress(urllib3.exceptions.InvalidHeader):
             seconds = self.get_retry_after(response) if response is not None else None
@@ -88,13 +88,13 @@ def download(
     running: Running,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Download a source to `path`; what is there already, and is the card's, is not fetched again.
+    """Download a source to `path`, unless the file is already there with the right size and checksum.
 
     Args:
         source: a source with a url.
-        path: where the file goes.
-        running: told of each piece.
-        pause: waits for so many seconds before another try.
+        path: path of the file.
+        running: counts the bytes.
+        pause: waits for a number of seconds before another try.
 
     Raises:
         UserError: no address has the card's file, or the connection keeps breaking off.
@@ -119,7 +119,7 @@ def _wait_for(lock: FileLock, running: Running) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        running.note(waiting="another process downloads it")
+        running.note(waiting="waiting for another process that downloads it")
         while not lock.is_locked:
             running.advance(0)  # ends here once it is stopped
             with suppress(Timeout):
@@ -128,14 +128,14 @@ def _wait_for(lock: FileLock, running: Running) -> None:
 
 
 def _session(running: Running, pause: Callable[[float], None]) -> requests.Session:
-    """Return a session that retries requests without an answer, and passing refusals."""
+    """Return a session that retries requests after no answer or a temporary refusal."""
     retry = _Retry(
         running,
         pause,
         total=TRIES - 1,
         other=0,  # such as a certificate that is not trusted
         status_forcelist=PASSING,
-        raise_on_status=False,  # the last answer is judged like others
+        raise_on_status=False,  # the last answer is handled like others
         backoff_factor=BACKOFF_SECONDS,
         backoff_max=LONGEST_PAUSE_SECONDS,
     )
@@ -168,7 +168,7 @@ def _from_any_address(
         try:
             _from_address(session, url, source, part, running, pause)
             if part.pieced and not _is_the_cards(part.path, source):
-                part.drop()  # one of the pieces may be at fault
+                part.drop()  # the bytes of an earlier process may be wrong
                 _from_address(session, url, source, part, running, pause)
             if not _is_the_cards(part.path, source):
                 part.drop()
@@ -183,21 +183,21 @@ def _from_any_address(
             return
     kept = ""
     if part.size and (_has_checksum(source) or any(part.mark(url) for url in addresses)):
-        kept = f"; {part.size:,} bytes are kept, and the same command goes on from there"
+        kept = f"; {part.size:,} bytes are kept, and the same command resumes"
     raise UserError("; ".join(failures) + kept, next_step=next_step)
 
 
 def part_of(whole: Path) -> Path:
-    """Return where the bytes lie that came so far of a file."""
+    """Return the path of the partial file."""
     return whole.with_name(f".{whole.name}.part")
 
 
 class _Part:
-    """What came so far of a file that will be at `whole`, and notes on where it came from.
+    """The partial file of a download to `whole`, with notes on its origin.
 
     Attributes:
-        path: the bytes.
-        pieced: whether this process went on with bytes that came earlier.
+        path: the partial file.
+        pieced: whether this process resumed bytes of an earlier one.
     """
 
     def __init__(self, whole: Path) -> None:
@@ -210,14 +210,14 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def mark(self, url: str) -> str | None:
-        """Return the server's mark of the version that came from `url`, if it gave one."""
+        """Return the version that the server at `url` gave, if it gave one."""
         noted = self._noted()
         mark = noted.get("mark")
         return mark if noted.get("url") == url and isinstance(mark, str) else None
 
     @property
     def total(self) -> int | None:
-        """Bytes of the whole file, as its server said at first."""
+        """Size of the whole file in bytes, as first given by the server."""
         total = self._noted().get("total")
         return total if isinstance(total, int) else None
 
@@ -229,18 +229,18 @@ class _Part:
         return noted if isinstance(noted, dict) else {}
 
     def start(self, url: str, mark: str | None, total: int | None) -> None:
-        """Forget what came, and note where the next bytes come from."""
+        """Discard the bytes so far, and note the origin of the next ones."""
         self.drop()
         write_text(self._notes, json.dumps({"url": url, "mark": mark, "total": total}))
 
     def drop(self) -> None:
-        """Forget what came."""
+        """Discard the bytes so far."""
         self.pieced = False
         for path in (self.path, self._notes):
             path.unlink(missing_ok=True)
 
     def becomes(self, path: Path) -> None:
-        """Put the whole file in its place."""
+        """Move the complete file to its path."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         self.path.replace(path)
@@ -255,7 +255,7 @@ def _from_address(
     running: Running,
     pause: Callable[[float], None],
 ) -> None:
-    """Bring the part to its full size from one address, with another request after each break."""
+    """Complete the partial file from one address, with another request after each break."""
     tries, most = TRIES, part.size
     while True:
         try:
@@ -271,12 +271,12 @@ def _from_address(
 def _request(
     session: requests.Session, url: str, source: Source, part: _Part, running: Running
 ) -> None:
-    """Ask for what is missing, and write what comes."""
-    headers = {"Accept-Encoding": "identity"}  # the file's own bytes, and their number
+    """Request the missing bytes, and write them."""
+    headers = {"Accept-Encoding": "identity"}  # uncompressed, so that sizes match
     mark = part.mark(url)
     if part.size and (
         mark or _has_checksum(source)
-    ):  # without a mark the checksum tells in the end
+    ):  # without a version the checksum decides in the end
         headers["Range"] = f"bytes={part.size}-"
         if mark:
             headers["If-Range"] = mark
@@ -284,7 +284,7 @@ def _request(
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
         raise _Refused(_reason(error)) from error
-    except (ValueError, OSError) as error:  # a redirect to no address, certificates not there
+    except (ValueError, OSError) as error:  # a redirect to no address, missing certificates
         raise _Refused(str(error)) from error
     with response:
         _receive(response, url, source, part, running)
@@ -293,17 +293,17 @@ def _request(
 def _receive(
     response: requests.Response, url: str, source: Source, part: _Part, running: Running
 ) -> None:
-    """Judge an answer, and write its bytes to the part."""
+    """Check an answer, and write its bytes to the partial file."""
     if response.status_code == NOTHING_MORE:
         if response.headers.get("Content-Range") != f"bytes */{part.size}":
             part.drop()
-            raise _BrokenOff("the server has less than what came before")
+            raise _BrokenOff("the server has fewer bytes than before")
         return
     if response.status_code not in (WHOLE, PART):
         raise _Refused(f"the server answered {response.status_code}")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity" and not _has_checksum(source):
-        raise _Refused("the server sends it compressed, and no checksum would tell the file by")
+        raise _Refused("the server sends it compressed, so its checksum could not be compared")
     total = _total(response, url, source, part)
     if response.status_code == WHOLE:
         part.start(url, _mark(response), total)
@@ -311,7 +311,7 @@ def _receive(
 
 
 def _total(response: requests.Response, url: str, source: Source, part: _Part) -> int | None:
-    """Return the bytes of the whole file, as its server or the card says.
+    """Return the size of the whole file in bytes, from the server or the card.
 
     Raises:
         _AnotherFile: the two differ.
@@ -326,7 +326,7 @@ def _total(response: requests.Response, url: str, source: Source, part: _Part) -
     if total is None or source.bytes is None:
         return source.bytes if total is None else total
     if total != source.bytes:
-        # What came before is kept: the answer may be another page than the file.
+        # The earlier bytes are kept, since the answer may be a page and not the file.
         claim = checksum_pins.claim(source.url, source.sha256)
         raise _AnotherFile(f"it holds {total:,} bytes, but {claim} {source.bytes:,}")
     return total
@@ -335,7 +335,7 @@ def _total(response: requests.Response, url: str, source: Source, part: _Part) -
 def _write_body(
     response: requests.Response, part: _Part, total: int | None, running: Running
 ) -> None:
-    """Add the bytes of an answer to the part."""
+    """Append the bytes of an answer to the partial file."""
     running.total = total
     running.resume_at(part.size)
     part.pieced = part.size > 0
@@ -347,17 +347,18 @@ def _write_body(
         except urllib3.exceptions.HTTPError as error:
             raise _BrokenOff(_reason(error)) from error
     if total is not None and part.size != total:
-        raise _BrokenOff(f"{part.size:,} of {total:,} bytes came")
+        raise _BrokenOff(f"{part.size:,} of {total:,} bytes received")
     if not part.size:
         part.drop()
         raise _Refused("it is empty")
 
 
 def _total_of_part(response: requests.Response, url: str, part: _Part) -> int:
-    """Read the size of the whole file off an answer that goes on with it.
+    """Read the size of the whole file from an answer that continues it.
 
     Raises:
-        _BrokenOff: it does not go on where the part ends, or is of another version; the part is dropped.
+        _BrokenOff: the answer does not start where the partial file ends, or has another version; the partial file is
+            deleted.
     """
     sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     mark = part.mark(url)
@@ -367,16 +368,16 @@ def _total_of_part(response: requests.Response, url: str, part: _Part) -> int:
         total = int(sent[2]) if sent[2] != "*" else part.total
     if total is None:
         part.drop()
-        raise _BrokenOff("the server sent another part of the file than was asked for")
+        raise _BrokenOff("the server sent another part of the file than requested")
     return total
 
 
 def _mark(response: requests.Response) -> str | None:
-    """Return what tells this version of the file from another, byte by byte."""
+    """Return what identifies this version of the file exactly."""
     tag = response.headers.get("ETag")
     if tag is None:
         return response.headers.get("Last-Modified")
-    return None if tag.startswith("W/") else tag  # a weak one may stand for other bytes
+    return None if tag.startswith("W/") else tag  # a weak ETag may be the same for other bytes
 
 
 def _has_checksum(source: Source) -> bool:
@@ -384,7 +385,7 @@ def _has_checksum(source: Source) -> bool:
 
 
 def _is_the_cards(path: Path, source: Source) -> bool:
-    """Tell whether a file has the card's size and checksum, as far as the card knows them."""
+    """Return True if a file has the size and checksum in the card, as far as the card has them."""
     if source.bytes is not None and path.stat().st_size != source.bytes:
         return False
     if source.sha256 is not None:
@@ -393,12 +394,12 @@ def _is_the_cards(path: Path, source: Source) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Say in words why a request failed; the first kind that fits counts."""
+    """Return in words why a request failed. The first matching kind of error counts."""
     cause = error.args[0] if error.args else None
     if isinstance(cause, urllib3.exceptions.MaxRetryError) and isinstance(
         cause.reason, urllib3.exceptions.TimeoutError
     ):
-        error = cause.reason  # requests tells of it as of another connection error
+        error = cause.reason  # requests reports it like other connection errors
     kinds: list[tuple[type[Exception], str]] = [
         (requests.exceptions.SSLError, "its certificate is not trusted"),
         (requests.exceptions.ProxyError, "the proxy does not answer"),

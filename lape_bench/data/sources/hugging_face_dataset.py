@@ -1,4 +1,4 @@
-"""A data set of Hugging Face as recordings and a table of clips: `bench tasks new NAME --from hf:NAME_OR_FOLDER`.
+"""Import a Hugging Face data set as recordings and a table: `bench tasks new NAME --from hf:NAME_OR_FOLDER`.
 
 pyarrow reads the two file formats (Parquet, and the Arrow files of `save_to_disk`), so that the library `datasets` is not
 needed. huggingface_hub downloads. Audio files are written as they are in the data set, and decoded like any others.
@@ -28,9 +28,9 @@ from lape_bench.task import SIDE_NAMES
 
 PREFIX = "hf:"
 TABLE, METADATA = "clips.csv", "metadata.csv"
-CONVERTED = "refs/convert/parquet"  # the branch in which the hub keeps a data set as Parquet
-BATCH = 64  # rows that are in memory at a time
-LONGEST_TEXT = 1_000  # of a value; longer ones, such as transcripts, are left out
+CONVERTED = "refs/convert/parquet"  # the branch in which the hub stores a data set as Parquet
+BATCH = 64  # rows in memory at a time
+LONGEST_TEXT = 1_000  # characters of a value; longer ones, such as transcripts, are left out
 STARTS = {
     b"RIFF": ".wav",
     b"fLaC": ".flac",
@@ -63,7 +63,7 @@ class ImportedDataset(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A file of rows, the split that its name tells, and the configuration."""
+    """A file of rows, with the split and the configuration in its name."""
 
     path: Path
     split: str
@@ -71,14 +71,14 @@ class _Part(NamedTuple):
 
 
 def import_dataset(argument: str, name: str) -> ImportedDataset:
-    """Bring a data set to recordings and a table.
+    """Convert a data set to recordings and a table.
 
     Args:
         argument: a folder, or a data set of the hub: owner/name, or owner/name/configuration.
-        name: of the task that it becomes.
+        name: name of the new task.
 
-    Raises:
-        UserError: there is no such data set, or it has no audio; it has several configurations; huggingface_hub is not
+        Raises:
+        UserError: there is no such data set, it has no audio or several configurations, or huggingface_hub is not
             installed.
     """
     folder = Path(argument).expanduser().absolute()
@@ -98,7 +98,7 @@ def _download(argument: str) -> Path:
         import huggingface_hub as hub  # of an extra
     except ImportError as error:
         raise UserError(
-            f"{PREFIX}{argument} is no folder, and huggingface_hub, which downloads data sets, is not installed",
+            f"{PREFIX}{argument} is not a folder, and huggingface_hub, which downloads data sets, is not installed",
             next_step="pip install 'lape_bench[hf]'",
         ) from error
     parts = argument.split("/", 2)
@@ -115,9 +115,9 @@ def _download(argument: str) -> Path:
                     allow_patterns=[f"{within}{pattern}" for pattern in DOWNLOADED],
                 )
             )
-        except Exception as error:  # as many kinds as ways to fail
+        except Exception as error:  # it raises many kinds of errors
             raise UserError(
-                f"{PREFIX}{argument} is no folder, and cannot be downloaded ({summarize_error(error)})",
+                f"{PREFIX}{argument} is not a folder and cannot be downloaded ({summarize_error(error)})",
                 allowed="a folder, or owner/name or owner/name/configuration of the hub",
             ) from error
         folder = folder / configuration
@@ -131,7 +131,7 @@ def _download(argument: str) -> Path:
 
 
 def _parts(folder: Path, pattern: str) -> list[_Part]:
-    """List files of rows, sorted, with the split and the configuration that their paths tell."""
+    """List files of rows, sorted, with the split and the configuration in their paths."""
     parts = []
     for path in sorted(folder.rglob(pattern)):
         *above, file = path.relative_to(folder).parts
@@ -147,7 +147,7 @@ def _parts(folder: Path, pattern: str) -> list[_Part]:
 
 
 def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedDataset:
-    """Write the audio of rows to files, and their other columns to a table."""
+    """Write the audio of rows to files, and the other columns to a table."""
     configurations = sorted({part.configuration for part in parts})
     if len(configurations) > 1:
         raise UserError(
@@ -177,7 +177,7 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
 
 
 def _from_metadata(folder: Path, name: str) -> ImportedDataset:
-    """Put the tables of a folder of audio files into one."""
+    """Merge the tables of a folder of audio files."""
     rows: list[dict[str, str]] = []
     tables = sorted(folder.rglob(METADATA))
     place_of = {table: table.parent.relative_to(folder) for table in tables}
@@ -204,7 +204,9 @@ def _from_metadata(folder: Path, name: str) -> ImportedDataset:
 
 
 def _split_column(splits: Sequence[str]) -> str:
-    """Name the column for splits; one with other names than sides have is asked about, and one split is none."""
+    """Return the name of the column for splits. A single split is not a split, and the user is asked about unusual
+    names.
+    """
     different = {split.lower() for split in splits}
     if len(different) < 2:
         return ""
@@ -222,10 +224,12 @@ def _schema(path: Path) -> pa.Schema:
 
 
 def _features(path: Path) -> dict[str, dict[str, Any]]:
-    """Return what the data set says of each column, such as the names of its classes."""
+    """Return the metadata of each column, such as the names of its classes."""
     schema = _schema(path)
     features: dict[str, Any] = {}
-    with suppress(ValueError, KeyError, TypeError):  # without it columns are told by their types
+    with suppress(
+        ValueError, KeyError, TypeError
+    ):  # without it columns are recognized by their types
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     known = features if isinstance(features, dict) else {}
     return {
@@ -235,7 +239,7 @@ def _features(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _audio_column(path: Path, features: Mapping[str, dict[str, Any]]) -> str:
-    """Return the column of the audio: files as bytes, each with a name."""
+    """Return the column with the audio: files as bytes, each with a name."""
     schema = _schema(path)
     columns: list[str] = [
         field.name
@@ -275,7 +279,7 @@ def _write_audio(audio: Any, part: _Part, folder: Path, names: set[str]) -> str:
         beside = part.path.parent / given
         if not given or not beside.is_file():
             raise UserError(
-                f"{part.path} names the audio file '{given}', and neither holds it nor has it beside it",
+                f"{part.path} names the audio file '{given}', but neither holds it nor has it beside it",
                 next_step="save the data set with its audio in it",
             )
         content = beside.read_bytes()
@@ -286,7 +290,7 @@ def _write_audio(audio: Any, part: _Part, folder: Path, names: set[str]) -> str:
     stem = re.sub(r"[^\w.-]+", "_", inner.stem)[:100].strip(".") or "clip"
     place = re.sub(r"[^\w.-]+", "_", part.split).strip(".") or "all"
     name, number = f"{place}/{stem}", 1
-    while name in names:  # two rows may name their files alike
+    while name in names:  # two rows may use the same file name
         number += 1
         name = f"{place}/{stem}-{number}"
     names.add(name)
@@ -296,7 +300,7 @@ def _write_audio(audio: Any, part: _Part, folder: Path, names: set[str]) -> str:
 
 
 def _text(value: Any, feature: Mapping[str, Any]) -> str | None:
-    """Return a value as it stands in the table; None if it has no place there."""
+    """Return a value as text for the table; None if it cannot be in the table."""
     names = feature.get("names")
     if isinstance(names, list) and isinstance(value, int) and 0 <= value < len(names):
         return str(names[value])

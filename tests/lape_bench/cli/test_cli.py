@@ -117,7 +117,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["data", "prepare", "esc10"], "not told where the recordings are"),
         (["data", "prepare", "esc10", "--from", "nowhere"], "nowhere does not exist"),
         (["data", "prepare", "fsdd-digits@official"], "prepared together; give 'fsdd-digits'"),
-        (["data", "fetch", "synthetic-sounds"], "no address to fetch"),
+        (["data", "fetch", "synthetic-sounds"], "cannot be downloaded, since"),
         (["data", "verify", "esc10"], "is not prepared"),
         (["tasks", "show", "esc10@other"], "no variant of esc10 'other'"),
         (["systems", "show", "x"], "no system 'x'; known: byol-a, "),
@@ -430,7 +430,7 @@ def test_a_corpus_that_holds_test_clips_fails_the_cell_and_says_so(
     words = ["--system", "delores-s", *SETTINGS, *ONE_EPOCH, *MACHINE, "--out", str(tmp_path / "r")]
     code, _, err = bench("run", *words, "--set", f"corpus={data}")
     assert code == 1
-    assert f"'{data}' holds 64 clips that validate or test synthetic-sounds" in err
+    assert f"'{data}' holds 64 validation or test clips of synthetic-sounds" in err
     assert record_below(tmp_path / "r")["status"] == "failed"
     assert kept_kinds() == []
 

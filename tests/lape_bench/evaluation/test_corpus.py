@@ -162,7 +162,7 @@ def test_a_variant_that_learns_from_test_clips_is_refused_in_one_sentence(
 ) -> None:
     said = refusal(progress, ["fsdd-digits"], official, not_train)
     assert (
-        "the corpus entry 'fsdd-digits' holds 6 clips that validate or test fsdd-digits@official" in said
+        "the corpus entry 'fsdd-digits' holds 6 validation or test clips of fsdd-digits@official" in said
     )  # fmt: skip
     assert "0_george_0, 0_jackson_0, 0_lucas_0, ..." in said
     assert "leave the entry out, or name 'fsdd-digits@official'" in said
@@ -172,14 +172,14 @@ def test_a_variant_that_learns_from_the_held_fold_is_refused_for_these_clips_alo
     official: Manifest, digits: Manifest, progress: Progress
 ) -> None:
     said = refusal(progress, ["target", "fsdd-digits@official"], digits, fold_1)
-    assert "holds 2 clips that validate or test fsdd-digits: 0_george_5, 0_jackson_5;" in said
+    assert "holds 2 validation or test clips of fsdd-digits: 0_george_5, 0_jackson_5;" in said
 
 
 def test_clips_that_only_validate_are_refused_too(digits: Manifest, progress: Progress) -> None:
     clip = int(np.flatnonzero(digits.clips["clip_id"] == "0_theo_5")[0])
     ensure_prepared(load_card("fsdd-digits@official"), progress)
     said = refusal(progress, ["fsdd-digits@official"], digits, lambda _: np.array([clip]))
-    assert "holds 1 clips that validate or test fsdd-digits: 0_theo_5;" in said
+    assert "holds 1 validation or test clips of fsdd-digits: 0_theo_5;" in said
 
 
 def test_another_task_that_shares_no_held_clip_is_taken(
@@ -199,7 +199,7 @@ def test_a_folder_with_a_copy_of_a_test_clip_is_refused_whatever_its_name_and_fo
     (folder / name).parent.mkdir(exist_ok=True)
     soundfile.write(folder / name, samples, rate)
     said = refusal(progress, [str(folder)], digits, fold_1)
-    assert f"holds 1 clips that validate or test fsdd-digits: {name}" in said
+    assert f"holds 1 validation or test clips of fsdd-digits: {name}" in said
     assert refusal(progress, [str(folder)], digits, fold_1) == said
     assert len(load(progress, [str(folder)])) == 4
 

@@ -99,7 +99,7 @@ def test_of_a_record_that_was_fine_tuned_it_is_said_when_they_were_embedded(
     [
         ("none", r"cached no embeddings; .*--protocol linear"),
         ("pruned", r"no longer holds the embeddings.*--force"),
-        ("other", r"was prepared anew"),
+        ("other", r"was prepared again"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_to_run(

@@ -239,7 +239,7 @@ def test_a_list_that_was_fetched_joins_the_audio_that_was_given(
 
 def test_two_parts_of_one_name_are_refused(tmp_path: Path, progress: Progress, cache: Path) -> None:
     given = [archive(tmp_path / folder / "a.zip", {"1.txt": folder}) for folder in ("x", "y")]
-    assert refusal(BY_HAND, given, progress).endswith("are called a.")
+    assert refusal(BY_HAND, given, progress).endswith("have the name a.")
     assert not list((cache / "data").glob("esc10-*"))
 
 
@@ -257,7 +257,7 @@ def test_two_parts_of_one_name_among_very_many_are_found_without_holding_each_ag
             return str.__eq__(self, other)
 
     names = [f"{number}" for number in range(500)] + ["7"]
-    with pytest.raises(UserError, match="are called 7"):
+    with pytest.raises(UserError, match="have the name 7"):
         module._together(
             BY_HAND, [module.UnpackedPart(tmp_path, Place(name), "") for name in names]
         )
@@ -527,7 +527,7 @@ def test_a_damaged_folder_of_a_fetched_archive_is_unpacked_again(
     damaged.write_text("two")
     for path in archives:
         path.unlink()
-    with pytest.raises(UserError, match=r"unpacked to is damaged.*fetch it again"):
+    with pytest.raises(UserError, match=r"unpacked files of .* are damaged.*fetch it again"):
         gather(FETCHED, [], progress)
 
 
