@@ -6,7 +6,7 @@ torch and pandas are imported when a cell runs and not when this module is impor
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,7 @@ def evaluate(
     seeds: int = 1,
     fold: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    label: str = "",
     out: str | Path = "results",
     device: str = "auto",
     precision: str = "auto",
@@ -88,6 +89,7 @@ def evaluate(
         seeds: number of seeds, counted from 0.
         fold: the only fold to run; None: all folds.
         settings: settings of every system, as a nested dictionary such as `{"finetune": {"epochs": 12}}`.
+        label: what to call the system in reports; empty: its name and settings.
         out: folder of the records.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32" or "bf16".
@@ -132,6 +134,7 @@ def evaluate(
             fold,
             show,
         )
+        items = label_items(items, label, Path(out))
         compute = Compute(device=device, precision=precision, threads=threads)
         options = RunOptions(
             out=Path(out), compute=compute, force=force, audit=audit, keep_model=keep_model
@@ -213,6 +216,30 @@ def plan_items(
         raise UserError(f"the number of seeds is {seeds}", allowed="1 or more")
     cells = expand_grid(systems, tasks, protocols, labels, seeds, fold)
     return [PlannedItem(resolve(cell, progress).planned) for cell in cells]
+
+
+def label_items(items: "Sequence[PlannedItem]", label: str, out: Path) -> "list[PlannedItem]":
+    """Give the system of planned cells a label; an empty one changes nothing.
+
+    Raises:
+        UserError: the label is not one, is the name of a system or task, is given to several systems, or is that of
+            another system in the folder of results.
+    """
+    if not label:
+        return list(items)
+    from lape_bench.results.system_titles import check_label, refuse_taken_label
+
+    check_label(label, len({(item.cell.system, str(item.cell.settings)) for item in items}))
+    if label in SYSTEMS.names() and label != items[0].cell.system:
+        raise UserError(
+            f"the label '{label}' is the name of another system", next_step="choose another label"
+        )
+    refuse_taken_label(out, items[0].cell, label)
+    cells = [item.cell.model_copy(update={"label": label}) for item in items]
+    return [
+        item._replace(planned=replace(item.planned, cell=cell))
+        for item, cell in zip(items, cells, strict=True)
+    ]
 
 
 @dataclass

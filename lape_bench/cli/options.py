@@ -42,6 +42,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the system: key=value, dots for nested keys."),
 ]
+Label = Annotated[
+    str, typer.Option(help="Name of the system in reports; default: its name and settings.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionName = Annotated[str, typer.Option("--precision", help="auto, float32 or bf16.")]
 Force = Annotated[bool, typer.Option("--force", help="Run finished cells again.")]

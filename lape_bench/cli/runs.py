@@ -14,11 +14,12 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from lape_bench.api.evaluate import choose_tasks, plan_items, run_items
+from lape_bench.api.evaluate import choose_tasks, label_items, plan_items, run_items
 from lape_bench.cli.options import (
     Audit,
     Device,
     Force,
+    Label,
     LabelFractions,
     Out,
     PrecisionName,
@@ -71,6 +72,7 @@ def run(
     ] = 1,
     fold: Annotated[int | None, typer.Option(help="Only this fold; default: all.")] = None,
     settings: Settings = None,
+    label: Label = "",
     out: Out = Path("results"),
     device: Device = "auto",
     precision: PrecisionName = "auto",
@@ -106,6 +108,7 @@ def run(
         fold,
         progress,
     )
+    items = label_items(items, label, out)
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit, keep_model=keep_model)
     run_all(items, options, LocalEngine(), progress)

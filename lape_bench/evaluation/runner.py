@@ -59,6 +59,7 @@ from lape_bench.records.record import (
     read_record,
     write_record,
 )
+from lape_bench.records.system_names import relative_name
 from lape_bench.runtime import environment
 from lape_bench.runtime.artifacts import ArtifactStore
 from lape_bench.runtime.device import Compute, stamp
@@ -106,6 +107,18 @@ def finished_record(planned: PlannedCell, options: RunOptions) -> RunRecord | No
     lacks_audit = options.audit and record.audit is None
     lacks_model = options.keep_model and find_damage(folder / MODEL, remember=True) != ""
     return None if lacks_audit or lacks_model else record
+
+
+def with_label(planned: PlannedCell, options: RunOptions, record: RunRecord) -> RunRecord:
+    """Return a finished record under the label that its cell has now; the file is written again if that is new."""
+    label = planned.cell.label
+    if not label or label == record.cell.label:
+        return record
+    record = record.model_copy(update={"cell": record.cell.model_copy(update={"label": label})})
+    folder = cell_folder(options.out, planned.cell, planned.identity)
+    with explain_write_errors(folder):
+        write_record(folder, record)
+    return record
 
 
 def _intact_record(folder: Path, planned: PlannedCell) -> RunRecord | None:
@@ -202,7 +215,7 @@ def _find_or_run(
             if finished is not None:
                 logger.debug(f"finished before: {planned.cell.title}")
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # left by a killed audit
-                return finished
+                return with_label(planned, options, finished)
             return _run_and_record(resolved, options, folder, progress, artifact_store)
 
 
@@ -221,8 +234,9 @@ def _failed(planned: PlannedCell, folder: Path, reason: str) -> RunRecord:
 
 def _unfinished_record(planned: PlannedCell) -> RunRecord:
     """Return the part of a record that is known before the run; its status is "failed"."""
+    system = relative_name(planned.cell.system, Path.cwd())
     return RunRecord(
-        cell=planned.cell,
+        cell=planned.cell.model_copy(update={"system": system}),
         identity=planned.identity,
         settings=dict(planned.settings),
         system_version=planned.system_version,

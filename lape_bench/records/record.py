@@ -20,9 +20,11 @@ from lape_bench.core.label_budget import LabelBudget, LabelBudgetText
 from lape_bench.core.paths import write_text
 from lape_bench.core.printable import is_printable, printable
 from lape_bench.core.regular_files import read_regular
+from lape_bench.records.system_names import short_name
 
 SCHEMA_VERSION = 1
 MOST_BYTES = 2**24  # size of a record
+LABEL = r"[\w+-][\w .+@-]{0,58}[\w+]|\w"  # of what a user may call a system; brackets hold settings
 LONGEST_NAME = 120  # characters of a folder name; the argument of a system may be a long path
 PROTOCOL_VERSION = 2  # raised whenever the protocol changes in a way that could change a score
 RECORD, PREDICTIONS, ERROR = "record.json", "predictions.parquet", "error.txt"
@@ -55,6 +57,9 @@ class Cell(Frozen):
     labels: LabelBudgetText = "100%"
     seed: int = Field(0, ge=0, lt=2**63)
     fold: int = Field(0, ge=0, le=10**6, description="from 1; 0 for an official split")
+    label: str = Field(
+        "", pattern=f"^({LABEL})?$", description="what its user calls the system; of no effect"
+    )
 
     @property
     def budget(self) -> LabelBudget:
@@ -63,16 +68,16 @@ class Cell(Frozen):
 
     @property
     def system_name(self) -> str:
-        """The name of the system; for a system in a file, without the folders."""
-        path, colon, kind = self.system.rpartition(":")
-        return f"{Path(path).name}{colon}{kind}" if path.endswith(".py") else self.system
+        """The name of the system; without folders if it holds a path."""
+        return short_name(self.system)
 
     @property
     def title(self) -> str:
         """The cell in one line, for people."""
         fold = f", fold {self.fold}" if self.fold else ""
         part = "" if self.budget.is_all else f", {self.budget.description}"
-        return f"{self.system_name} on {self.task} ({self.protocol}{part}, seed {self.seed}{fold})"
+        name = self.label or self.system_name
+        return f"{name} on {self.task} ({self.protocol}{part}, seed {self.seed}{fold})"
 
 
 class ParameterCounts(Frozen):
@@ -220,7 +225,8 @@ def identity(values: dict[str, Any]) -> str:
 class Determinants(Frozen):
     """Everything that determines the result of a cell. A record holds all of it.
 
-    `settings` holds every setting with its value, so `cell.settings` does not count.
+    `settings` holds every setting with its value, so `cell.settings` does not count; nor does the label. If `provenance`
+    says what a file holds, the folder in which it lies does not count either.
     """
 
     cell: Cell
@@ -238,7 +244,10 @@ class Determinants(Frozen):
     @property
     def identity(self) -> str:
         """The hash that names the cell."""
-        return identity(self.model_dump(mode="json", exclude={"cell": {"settings"}}))
+        values = self.model_dump(mode="json", exclude={"cell": {"settings", "label"}})
+        if self.provenance:
+            values["cell"]["system"] = self.cell.system_name
+        return identity(values)
 
 
 def identity_of(record: RunRecord) -> str:

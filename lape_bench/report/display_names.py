@@ -8,7 +8,8 @@ import pandas as pd
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.data.catalog import load_card
 from lape_bench.report.formatting import known_count
-from lape_bench.results.cells import PREPARATION, Preparation, system_title
+from lape_bench.results.cells import PREPARATION, Preparation
+from lape_bench.results.system_titles import system_title
 
 HASH_CHARACTERS = 6  # shown of a hash
 
@@ -72,7 +73,8 @@ def distinguishing_names(cells: pd.DataFrame) -> pd.Series:
     """Name the system of each cell with only the settings in which its variants differ.
 
     Args:
-        cells: with the columns `name` and `settings`; settings that have their defaults are absent.
+        cells: with the columns `name`, `label` and `settings`; settings that have their defaults are absent. A label
+            stays as it is.
 
     Returns:
         A name for each cell, such as `unfused (downstream_encoder=teacher)` beside `unfused`.
@@ -83,8 +85,9 @@ def distinguishing_names(cells: pd.DataFrame) -> pd.Series:
         common = shared.setdefault(name, values)
         shared[name] = {key: value for key, value in common.items() if values.get(key) == value}
     names = [
-        system_title(name, {key: v for key, v in values.items() if key not in shared[name]})
-        for name, values in zip(cells["name"], settings, strict=True)
+        label
+        or system_title(name, {key: v for key, v in values.items() if key not in shared[name]})
+        for name, label, values in zip(cells["name"], cells["label"], settings, strict=True)
     ]
     return pd.Series(names, cells.index, str)
 

@@ -5,7 +5,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +15,7 @@ import pandas as pd
 from lape_bench import metrics
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import PATTERN as LABEL_BUDGET
+from lape_bench.records.record import LABEL
 
 SOURCES = "a folder of records, or a file that 'bench report --format cells' wrote"
 
@@ -43,8 +43,9 @@ class Column:
 
 TEXT, COUNT, KNOWN_COUNT = Column("str"), Column("int64"), Column("Int64", may_lack=True)
 COLUMNS = {
-    "system": TEXT,  # its name, with the settings that differ from its defaults in parentheses
+    "system": TEXT,  # its label; else its name, with the settings that differ from its defaults
     "name": TEXT,
+    "label": Column("str", pattern=f"({LABEL})?"),  # what its user calls it; often empty
     "settings": Column("str", is_json=True),  # those that differ from the defaults
     "system_version": COUNT,
     "provenance_hash": Column("str", pattern="[0-9a-f]*"),  # of weights and plug-ins; often empty
@@ -75,6 +76,7 @@ NEWER_COLUMNS = [
     "upstream",
     "training_labels",
     "selection_labels",
+    "label",
 ]  # which tables lack that were written before
 # A table may hold further columns: floats that help to explain a score, and that most systems lack.
 DIAGNOSIS = Column("float64", low=-math.inf, may_lack=True)
@@ -206,18 +208,3 @@ def by_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
             allowed=f"{metrics.ROC_AUC} for tasks of two classes, {', '.join(metrics.CLASS_METRICS)} for all",
         )
     return having.assign(metric=metric)
-
-
-def system_title(name: str, settings: Mapping[str, Any]) -> str:
-    """Write a system's name with its flattened settings, such as `unfused (clusters=8)`."""
-    return f"{name} ({settings_text(settings)})" if settings else name
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """Write flattened settings as one line, such as `clusters=8, teacher.corpus=a,b`."""
-    return ", ".join(f"{key}={_setting_text(value)}" for key, value in settings.items())
-
-
-def _setting_text(value: Any) -> str:
-    """Write a setting as on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

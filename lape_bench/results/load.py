@@ -29,7 +29,8 @@ from lape_bench.records.record import (
     read_record,
     record_folders,
 )
-from lape_bench.results.cells import CELL, SOURCES, cells_table, read_cells, system_title
+from lape_bench.results.cells import CELL, SOURCES, cells_table, read_cells
+from lape_bench.results.system_titles import system_title, with_titles
 from lape_bench.runtime.cpu_cores import available
 
 FINISHED = "finished_at"  # a column only until cells are sorted by it
@@ -223,6 +224,7 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
         FINISHED: record.finished_at,
         "system": system_title(cell.system_name, settings),
         "name": cell.system_name,
+        "label": cell.label,
         "settings": json.dumps(settings),
         "system_version": record.system_version,
         "provenance_hash": _provenance_hash(record),
@@ -285,6 +287,8 @@ def _sorted_by_finish(results: Results) -> Results:
 
 def _without_duplicates(results: Results) -> Results:
     """Keep the last row of each cell, and name the records that give way to it."""
+    cells, left_out = with_titles(results.cells)
+    results = Results(cells, results.predictions, results.problems + left_out)
     duplicate = results.cells.duplicated(CELL, keep="last").to_numpy()
     problems = [
         f"{results.predictions[row].folder} holds a cell that a later record holds too"

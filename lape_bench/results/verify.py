@@ -40,6 +40,7 @@ SUM_TOLERANCE = 1e-3  # of the logarithm of a row's probabilities summed up, in 
 
 # Fields of a record that nothing else says; whoever wrote the record vouches for them.
 UNCHECKED = (
+    "label",
     "selection",
     "validation",
     "curves",

@@ -12,7 +12,7 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress, Running
 from lape_bench.evaluation.plan import ImpossibleCell
-from lape_bench.evaluation.runner import RunOptions, finished_record
+from lape_bench.evaluation.runner import RunOptions, finished_record, with_label
 from lape_bench.records.record import Cell
 from lape_bench.sweep.grid import Gpus, PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import MachineReport
@@ -103,7 +103,7 @@ def _outcomes(
             yield item.cell, item.reason
         elif (record := finished_record(item.planned, options)) is not None:
             logger.debug(f"finished before: {item.cell.title}")
-            yield item.cell, record
+            yield item.cell, with_label(item.planned, options, record)
         else:
             unfinished.append(item)
     if unfinished:

@@ -10,7 +10,7 @@ from lape_bench.core.errors import unknown
 from lape_bench.core.label_budget import ValidationLabels, label_budgets
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell, expand_grid, plan
-from lape_bench.records.record import Cell
+from lape_bench.records.record import LABEL, Cell
 
 
 def _whole_above_one(gpus: float) -> float:
@@ -62,11 +62,16 @@ def plan_sweep(
     ]
 
 
+def _labeled(cell: Cell, label: str) -> Cell:
+    return cell.model_copy(update={"label": label})
+
+
 class SystemEntry(Config):
-    """A system of a sweep, with the settings that differ from its defaults."""
+    """A system of a sweep, with the settings that differ from its defaults, and what to call it."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
+    label: str = Field("", pattern=f"^({LABEL})?$", description="its name in reports")
 
 
 class SweepConfig(Config):
@@ -120,9 +125,10 @@ class SweepConfig(Config):
         """Expand the grid."""
         items = []
         for grid in self._grids():
-            systems = [(entry.name, entry.settings) for entry in grid.systems]
-            cells = expand_grid(systems, grid.tasks, grid.protocols, grid.labels, grid.seeds)
-            items += [SweepItem(cell, grid.resources) for cell in cells]
+            for entry in grid.systems:
+                system = [(entry.name, entry.settings)]
+                cells = expand_grid(system, grid.tasks, grid.protocols, grid.labels, grid.seeds)
+                items += [SweepItem(_labeled(cell, entry.label), grid.resources) for cell in cells]
         return items
 
     def cells(self) -> list[Cell]:

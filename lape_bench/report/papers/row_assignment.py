@@ -9,7 +9,8 @@ import pandas as pd
 from lape_bench.report.display_names import HASH_CHARACTERS, version_names
 from lape_bench.report.formatting import count, known_count
 from lape_bench.report.papers.specification import PaperSpecification, PaperSystem
-from lape_bench.results.cells import SYSTEM_VERSION, settings_text
+from lape_bench.results.cells import SYSTEM_VERSION
+from lape_bench.results.system_titles import settings_text
 from lape_bench.task import TaskCard
 
 SIZES = ["parameters", "encoder_parameters"]

@@ -107,11 +107,11 @@ def test_distinguishing_names_leave_out_the_settings_that_all_variants_share() -
         ],
         index=[4, 3, 2, 1, 0],
         columns=["name", "settings"],
-    )
+    ).assign(label=["", "", "floor", "", ""])
     assert distinguishing_names(cells).to_dict() == {
         4: "unfused",
         3: "unfused (downstream_encoder=teacher)",
-        2: "supervised",
+        2: "floor",
         1: "moco (width=64)",
         0: "moco (width=32)",
     }
