@@ -16,7 +16,7 @@ from lape_bench.data import audio
 from lape_bench.runtime import cpu_cores
 
 WHOLE_SAMPLES = 2**22  # a recording with up to this many samples is decoded and resampled in memory
-AHEAD = 64  # decoded recordings that wait to be written
+AHEAD = 4  # decoded recordings for each core that wait to be written
 
 
 class Recording(NamedTuple):
@@ -143,12 +143,14 @@ def decode_in_order(
 ) -> Iterator[DecodedClip]:
     """Decode recordings in parallel, and yield them in their order."""
     # Threads suffice, since libsndfile, soxr and hashlib release the GIL.
-    with ThreadPoolExecutor(cpu_cores.available()) as pool:
+    cores = cpu_cores.available()
+    with ThreadPoolExecutor(cores) as pool:
         waiting: deque[Future[DecodedClip]] = deque()
         try:
             for recording in recordings:
                 waiting.append(pool.submit(decode_one, recording))
-                if len(waiting) > AHEAD:  # limits the audio in memory between decoding and writing
+                # limits the audio in memory between decoding and writing
+                if len(waiting) > AHEAD * cores:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

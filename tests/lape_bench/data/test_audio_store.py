@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -484,3 +486,37 @@ def test_opening_reads_no_more_than_a_few_blocks(
     clips = open_store(key, 16_000, no_recordings)
     assert 4 * len(clips.samples) > 100 * 100
     assert sum(map(len, read)) <= 3 * folder_checksums.SPOT_CHECKS * 100
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from lape_bench.data.audio_store import build_store
+from lape_bench.data.recording import Recording
+segments = [(90.0 * n, 90.0) for n in range(int(sys.argv[2]))]
+recordings = [Recording(f"part {n}", Path(sys.argv[1]), segment=s) for n, s in enumerate(segments)]
+_, facts = build_store([Recording("all", Path(sys.argv[1])), *recordings], 16_000)
+assert not any(fact.problem for fact in facts)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_recording_of_four_times_the_length_takes_no_more_memory(tmp_path: Path) -> None:
+    # Held whole, the longer one would take 95 MB more.
+    noise = np.random.default_rng(0).normal(0, 0.1, (90 * 44_100, 2)).astype(np.float32)
+    peaks = []
+    for count in (2, 8):
+        path = tmp_path / f"{count}.wav"
+        with soundfile.SoundFile(path, "w", 44_100, 2, "PCM_16") as file:
+            for number in range(count):
+                file.write(np.roll(noise, 1_000 * number, axis=0))
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(path), str(count)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"LAPE_BENCH_HOME": str(tmp_path / "home")},
+        )
+        peaks.append(float(done.stdout))
+    assert peaks[1] < peaks[0] + 60
