@@ -1,16 +1,15 @@
 """checkpoint:FILE: an AudioNTT trained by BYOL-A, LAPE or this project, frozen or fine-tuned.
 
 Three layouts are known: BYOL-A's (`features.0`, `features.4`, `features.8`, `fc.0`, `fc.3`), LAPE's, which has three lists of
-features (`features_1.0` ...), and our own. On the same log-mels they compute the same function. The tensors may stand at any
-depth, such as `state_dict` / `module.encoder_q.encoder.features.0.weight`; where a file holds several encoders, as a student
-and its momentum teacher, the setting `prefix` names one. Every tensor of the encoder must be there, and none left over
-below its names; heads beside it are left alone.
+features (`features_1.0` ...), and our own. On the same log-mels they compute the same function. The tensors may be at
+any depth, such as `state_dict` / `module.encoder_q.encoder.features.0.weight`. If a file holds several encoders, such
+as a student and its momentum teacher, the setting `prefix` selects one. Every tensor of the encoder must be in the
+file, without further tensors below its names. Heads beside it are ignored.
 
-The width is that of the tensors; 64 mel bands are expected. The log-mels are those that the encoder is taken to have been
-trained on: of the two published layouts librosa's, which LAPE computes, and of which BYOL-A's code says that its published
-weights were trained on them; weights that BYOL-A's code has trained since are on torchaudio's, which the setting `mel_scale`
-names. A file of ours brings the front end that its encoder was trained with. Log-mels are normalized with the statistics of the
-task's train windows, as in BYOL-A's evaluation.
+The width is that of the tensors; 64 mel bands are expected. For the two published layouts the log-mels have librosa's
+bands. LAPE computes these, and BYOL-A's code says that its published weights were trained on them. Weights that
+BYOL-A's code has trained since need torchaudio's bands, `mel_scale=htk`. A file of this project holds the settings of
+its front end. Log-mels are normalized with the statistics of the task's train windows, as in BYOL-A's evaluation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -64,7 +63,7 @@ class CheckpointConfig(SpectrogramConfig, LoadedConfig):
     """Settings of an AudioNTT from a file."""
 
     prefix: str | None = Field(
-        None, description="which encoder of the file, by what stands before its tensors' names"
+        None, description="the encoder to use, by the part before the names of its tensors"
     )
     mel_scale: Literal["slaney", "htk"] | None = Field(
         None,

@@ -4,7 +4,7 @@ It is DeepCluster (arXiv:1807.05520) on audio. A random window of each clip is e
 whitened principal components of unit length gives every clip a pseudo-label. A new classifier learns the pseudo-labels from
 clips that are taken from every cluster equally often; the optimizer's state for it is reset.
 
-The published code draws clusters anew every epoch, by one k-means of 20 iterations on 128 components; the classifier's
+The published code draws new clusters every epoch, by one k-means of 20 iterations on 128 components; the classifier's
 weights start normal with deviation 0.01. Its other settings are SGD at 0.05 with momentum 0.9 (the classifier without) and
 weight decay 1e-5, batches of 32, 200 epochs, one view of each clip (log-mixup-exp and random resize crop), and 256
 clusters of a balanced part of AudioSet. What is clustered there is the last of two hidden layers of 512, with dropout of
@@ -75,8 +75,8 @@ def balanced_order(clusters: Tensor, draw: torch.Generator) -> Tensor:
         draw: on the CPU.
 
     Returns:
-        Indices of clips, shape (clips,), in random order. The frequencies of two clusters differ by at most one, and so do
-        those of two clips of one cluster.
+        Indices of clips, shape (clips,), in random order. The frequencies of two clusters differ by at most one, and
+        also those of two clips of one cluster.
     """
     nonempty = clusters.bincount().nonzero()[:, 0]
     share, rest = divmod(len(clusters), len(nonempty))

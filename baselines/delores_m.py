@@ -1,10 +1,10 @@
 """DeLoRes-M (arXiv:2203.13628): InfoNCE against a momentum encoder, and Barlow Twins on three layers.
 
-The published setting is a key of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of 0.999, Barlow heads from
-the time-averaged blocks (2048, 1024, 512) to 2048 features, all terms weighted 1, SGD at 3e-4, batches of 128 on each of
-four GPUs. LAPE's code scales both Barlow terms by 5e-5 / 32, which all but switches them off; here lambda weighs the
-redundancy alone, as in Barlow Twins, and `barlow_weight` the three heads against InfoNCE. The key head has a hidden layer
-after MoCo v2 (arXiv:2003.04297), with batch norm.
+The published setting is a key of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of 0.999, and
+Barlow heads from the time-averaged blocks (2048, 1024, 512) to 2048 features. All terms have the weight 1. The
+optimizer is SGD at 3e-4, batches of 128 on each of four GPUs. LAPE's code scales both Barlow terms by 5e-5 / 32, which
+all but switches them off; here lambda weighs the redundancy alone, as in Barlow Twins, and `barlow_weight` the three
+heads against InfoNCE. The key head has a hidden layer after MoCo v2 (arXiv:2003.04297), with batch norm.
 
 Another departure is in the Barlow heads. LAPE's code has one head a layer and puts both the student's and the teacher's layer through
 it, so that gradients reach the head from both sides. Here the teacher has a momentum copy of each head, which takes no gradient.

@@ -79,7 +79,7 @@ class ModuleReference(NamedTuple):
             raise UserError(f"hear:{argument} names no weights", next_step=f"name it hear:{module}")
         if not all(part.isidentifier() for part in module.split(".")):
             raise UserError(
-                f"hear:{argument} names '{module}', which is no name of a module",
+                f"hear:{argument} names '{module}', which is not the name of a module",
                 allowed="hear:MODULE or hear:MODULE@WEIGHTS, the module as Python imports it, such as my.module",
             )
         path = Path(weights).expanduser().absolute() if weights else None

@@ -48,7 +48,8 @@ from lape_bench.system import ProtocolName, TargetTask
 
 WAVEFORMS = "Wav2Vec2FeatureExtractor"
 AST, WHISPER, CLAP = "ASTFeatureExtractor", "WhisperFeatureExtractor", "ClapFeatureExtractor"
-# By feature extractor, which other models have too: types of models, and where the blocks stand in their encoder of audio.
+# By feature extractor, which other models have too: types of models, and the place of the blocks in their audio
+# encoder.
 MODELS = {
     WAVEFORMS: {
         "wav2vec2": "encoder.layers",
@@ -206,7 +207,7 @@ class HuggingFace(LayeredSystem):
             extractor = source.load(library.AutoFeatureExtractor)
         kind = type(extractor).__name__
         blocks = MODELS.get(kind, {}).get(config.model_type)
-        # An adapter behind the last block changes the size of what the model puts out.
+        # An adapter after the last block changes the size of the output.
         adapted = getattr(config, "add_adapter", False)
         if blocks is None or adapted or (kind == CLAP and config.audio_config.enable_fusion):
             raise UserError(

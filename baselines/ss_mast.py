@@ -2,18 +2,18 @@
 
 Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, and
 some patches of every view are left out of the transformer (`lape_bench/learning/encoders/multiscale_transformer.py`), of student
-and teacher alike. Patches are dropped while pre-training alone.
+and teacher alike. Patches are dropped in pre-training only.
 
-The published setting is a log-mel of 128 bands and 10.24 s, patches of 16 x 16 at strides of 10, MViTv2-B or -S, a linear
-head to keys of 256 features, temperature 0.07, a queue of 65,536 keys, a momentum of 0.999, SGD at 0.03 with momentum 0.9 and
-weight decay 1e-4, batches of 16; log-mixup-exp and random resize crop. It is from the authors' code, whose text the paper
-could not be held against. Encoder and views are these, the encoder smaller; key head, temperature, queue and momentum
-are those of `moco`, for its reasons, and windows, batches, random level and Adam those of every upstream. The rest
-departs where it says so:
+The published setting, from the authors' code, is a log-mel of 128 bands and 10.24 s, patches of 16 x 16 at strides of
+10, and MViTv2-B or -S. A linear head gives keys of 256 features. Temperature is 0.07, the queue has 65,536 keys, and
+the momentum is 0.999. The optimizer is SGD at 0.03 with momentum 0.9 and weight decay 1e-4, in batches of 16, with
+log-mixup-exp and random resize crop. The paper's text could not be compared with this. Here encoder and views are the
+same, but the encoder is smaller. Key head, temperature, queue and momentum are those of `moco`, for the same reasons.
+Windows, batches, random gain and Adam are those of every upstream. Further departures:
 
-- A dropped patch is as if it lay beyond the edge. The published code takes the patches out of the sequence, the same ones
-  of all clips of a batch, which its pooling over the grid then cannot take. Their share is 0.1 in one state of that code
-  and 0 in another.
+- A dropped patch is treated as lying beyond the edge. The published code removes the patches from the sequence, the
+  same ones for all clips of a batch, which does not work with its pooling over the grid. Their share is 0.1 in one
+  version of that code and 0 in another.
 - There the first direction's keys have joined the queue when the second is computed, so that a query meets its own
   view's key as a negative; here both directions see the queue of the batches before.
 - Adam's rate is 1e-4 in pre-training, as of SSAST (arXiv:2110.09784), and 2.5e-4 with the labels, as of `mast`. Beside three

@@ -43,9 +43,9 @@ def index(folder: str, title: str, about: str, pages: list[tuple[str, str, str]]
     """Write the first page of a folder, and its navigation.
 
     Args:
-        folder: of the site.
-        title: of its first page.
-        about: what stands above the list.
+        folder: folder of the site.
+        title: title of its first page.
+        about: text above the list.
         pages: name, file and summary of each page.
     """
     rows = [(f"[`{name}`]({file})", summary) for name, file, summary in pages]

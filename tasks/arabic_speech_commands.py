@@ -52,7 +52,7 @@ class ArabicSpeechCommands(Reader):
                     ClipEntry(clip_id, path, keyword, sides[clip_id], None, name["speaker"])
                 )
             else:
-                raise UserError(f"{path} stands in none of train.csv, val.csv and test.csv")
+                raise UserError(f"{path} is in none of train.csv, val.csv and test.csv")
         return listing
 
 
@@ -62,9 +62,7 @@ def _official_sides(folder: Path) -> dict[str, SplitName]:
     for side in names:
         path = folder / f"{side}.csv"
         if not path.is_file():
-            raise UserError(
-                f"{path} is missing", allowed="the official lists stand beside dataset/"
-            )
+            raise UserError(f"{path} is missing", allowed="the official lists are beside dataset/")
         try:
             rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         except (UnicodeDecodeError, csv.Error) as error:

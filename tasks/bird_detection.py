@@ -43,7 +43,7 @@ class BirdDetection(Reader):
             here = [audio[f"{item}.wav"] for item in labels if f"{item}.wav" in audio]
             if not here:
                 raise UserError(
-                    f"{root} has not the expected layout: none of the recordings that {path.name} names is in a wav/",
+                    f"{root} does not have the expected layout: none of the recordings that {path.name} names is in a wav/",
                     next_step=f"unpack the archive of {name} beside its metadata, or give both: --from A --from B",
                 )
             for item, label in labels.items():

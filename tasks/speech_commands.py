@@ -2,7 +2,7 @@
 
     {word}/{speaker, 8 hex digits}_nohash_{take}.wav
     _background_noise_/{name}.wav
-    validation_list.txt  testing_list.txt           paths relative to the root, one a line
+    validation_list.txt  testing_list.txt           paths relative to the root, one per line
 
 and, in an archive of its own, the test set of the 12-class task, whose unknown words keep their word in the name:
 
@@ -28,8 +28,8 @@ SILENCE_SECONDS, SILENCE_HOP_SECONDS = 1.0, 0.5
 class SpeechCommands(Reader):
     """Words by the official lists; with 12 classes, other words are unknown and stretches of noise silence.
 
-    Whether the 12 classes are tested on the archive made for them or on the testing list is told by the card's
-    variant: `test-archive` and `testing-list` name what differs from the base.
+    The variant of the card decides if the 12 classes are tested on their own archive or on the testing list:
+    `test-archive` or `testing-list`.
     """
 
     def read(self, root: Path, card: TaskCard) -> list[ClipEntry]:
@@ -70,7 +70,7 @@ def _listed_sides(folder: Path) -> dict[str, SplitName]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path} cannot be read ({error})",
-                allowed="the official lists stand beside the words",
+                allowed="the official lists are beside the folders of words",
             ) from error
         for number, line in enumerate(map(str.strip, lines), 1):
             word, _, name = line.partition("/")

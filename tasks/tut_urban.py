@@ -30,7 +30,7 @@ class TutUrban2018(Reader):
         listing = []
         for name, side in LISTS.items():
             path = locate(root, f"evaluation_setup/{name}") / "evaluation_setup" / name
-            # A byte that is no UTF-8 stands in no segment's name.
+            # No segment's name holds a byte that is not UTF-8.
             for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
                 file_name = Path(line.split("\t")[0].strip()).name
                 if not line.strip():

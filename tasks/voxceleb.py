@@ -24,11 +24,11 @@ class VoxCeleb1(Reader):
                 speakers.setdefault(place.name, []).append(place)
         if not speakers:
             raise UserError(
-                f"{root} has not the expected layout: no wav/id* in it",
+                f"{root} does not have the expected layout: no wav/id* in it",
                 next_step="unpack the audio beside iden_split.txt; 'bench tasks show voxceleb1' says how",
             )
         listing = []
-        # A byte that is no UTF-8 stands in no speaker's name.
+        # No speaker's name holds a byte that is not UTF-8.
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(map(str.strip, lines), 1):
             if not line:

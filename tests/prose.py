@@ -95,17 +95,19 @@ def in_python(path: Path) -> Iterator[Text]:
 
 def comments(path: Path, source: str) -> Iterator[Text]:
     """Yield the comments of a Python file; lines of one comment are one text."""
-    before, lines, start = -1, [], 0
+    lines: list[str] = []
+    start = last = 0  # rows of the text, and of its last line if that has no code
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
         row, column = token.start
-        if lines and not (row == before + 1 and token.line[:column].isspace() | (column == 0)):
+        has_line = not token.line[:column].strip()
+        if lines and not (has_line and row == last + 1):
             yield Text(path, start, "\n".join(lines))
             lines = []
         start = start if lines else row
+        last = row if has_line else 0
         lines.append(token.string.lstrip("#: "))
-        before = row
     if lines:
         yield Text(path, start, "\n".join(lines))
 

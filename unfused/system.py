@@ -232,7 +232,7 @@ class Unfused(SpectrogramSystem):
                 raise self._other_architecture(
                     f"its {name} is {getattr(ours, name)}, and that of the teacher {getattr(theirs, name)}"
                 )
-        with Seeds(0, "unfused").globally("architecture"):  # only to look at
+        with Seeds(0, "unfused").globally("architecture"):  # only to compare
             student, teacher = self.student.build_encoder(), self.teacher.build_encoder()
         same_kind = isinstance(teacher, type(student)) or isinstance(student, type(teacher))
         if not same_kind and stable_name(type(student)) != stable_name(type(teacher)):
@@ -255,7 +255,7 @@ class Unfused(SpectrogramSystem):
     def _other_architecture(self, reason: str) -> UserError:
         settings = self.settings
         return UserError(
-            f"student_start is teacher, and the student {settings.student} cannot go on from the weights of the teacher "
+            f"student_start is teacher, and the student {settings.student} cannot start from the weights of the teacher "
             f"{settings.teacher}: {reason}",
             next_step="make student and teacher the same encoder, such as --set student_width=WIDTH or --set student=NAME, "
             "or let the student start from random",

@@ -99,8 +99,8 @@ def new_task(
 ) -> None:
     """Create a task from your recordings: write its card from a folder with one folder per class, or from a CSV file.
 
-    Folders train, val and test above the class folders are used as the split, and so is a column split or fold.
-    Otherwise the split is drawn, and clips that share a group stay on one side.
+    Folders train, val and test above the class folders, or a column split or fold, are used as the split. Otherwise the
+    split is drawn, and clips that share a group stay on one side.
     """
     from lape_bench.data import new_task as tasks
     from lape_bench.data.sources.hugging_face_dataset import PREFIX, import_dataset

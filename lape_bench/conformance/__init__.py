@@ -1,1 +1,1 @@
-"""The claims of a system's contract, and what they are held against."""
+"""Test a system against the claims of its contract."""

@@ -1,7 +1,7 @@
-"""The contract of a system as runnable checks, on a few clips of the synthetic task.
+"""Check the contract of a system on a few clips of the synthetic task.
 
-Each check says what must hold; a failure also says what was seen and what usually causes it. What cannot be tried on this
-machine is said to be skipped, with the reason.
+Each check states a claim. A failure also says what was observed and what usually causes it. Checks that are not
+possible on this machine are skipped, with the reason.
 """
 
 import tempfile
@@ -37,7 +37,7 @@ def check_system(
         progress: told of preparing the synthetic task.
 
     Raises:
-        UserError: unknown system, or settings that its model refuses.
+        UserError: the system is unknown, or its settings are not valid.
     """
     kind = load_system(name)
     config = validate(

@@ -18,7 +18,7 @@ class ClaimResult(NamedTuple):
         group: what the claim is about: "system", "encoder" or a protocol.
         claim: what must hold.
         status: "skipped" if it could not be tried here, "note" if nothing was claimed.
-        detail: what was seen, with the usual cause of a failure; may be empty.
+        detail: the observation, with the usual cause of a failure; may be empty.
     """
 
     group: str
@@ -28,7 +28,7 @@ class ClaimResult(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the contract is kept, as far as could be tried."""
+        """Whether the system keeps the contract, as far as it could be checked."""
         return self.status != "FAILS"
 
 
@@ -39,25 +39,25 @@ class Verdict(Exception):
 
 
 class ClaimFailed(Verdict):
-    """What was seen, and its usual cause."""
+    """The claim does not hold; the message gives the observation and its usual cause."""
 
     status = "FAILS"
 
 
 class ClaimSkipped(Verdict):
-    """Why the claim cannot be tried here."""
+    """The claim cannot be checked here; the message gives the reason."""
 
     status = "skipped"
 
 
 class ClaimNote(Verdict):
-    """Something worth knowing that breaks no claim."""
+    """A remark that breaks no claim."""
 
     status = "note"
 
 
 def check_claim(group: str, claim: str, check: Callable[[], str | None]) -> ClaimResult:
-    """Run one check and return its result, whatever it raises."""
+    """Run one check and return its result, even if the check raises an error."""
     try:
         remark = check()
     except Verdict as verdict:

@@ -90,7 +90,7 @@ class Harness:
         # A folder of its own, or a second training would find the artifacts of the first.
         context.artifact_folder = work / "artifacts"
         context.resampled_train = self.resampled_train
-        context.checkpoint_seconds = 0.0  # a stopped run must find something to go on from
+        context.checkpoint_seconds = 0.0  # a stopped run needs a checkpoint to resume from
         return context
 
     def trained(self, name: str) -> System:

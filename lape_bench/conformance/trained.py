@@ -311,7 +311,7 @@ def _forgets(harness: Harness, system: System) -> None:
     first = tensor_bytes()
     if tensor_bytes() <= first:
         return
-    gc.collect()  # a cycle may hold tensors for a while, which is no leak
+    gc.collect()  # a reference cycle may hold tensors for a while, which is not a leak
     before = tensor_bytes()
     gc.collect()
     grown = tensor_bytes() - before
@@ -328,4 +328,6 @@ def _speed(harness: Harness, system: System) -> None:
     cost = context.profiler.costs[-1]
     windows = float(clips.lengths.sum()) / clips.rate / max(cost.seconds, 1e-3)
     peak = f", peak memory {cost.peak_memory_mib:,.0f} MiB" if cost.peak_memory_mib else ""
-    raise ClaimNote(f"scores {windows:,.0f} one-second windows a second on {harness.device}{peak}")
+    raise ClaimNote(
+        f"scores {windows:,.0f} one-second windows per second on {harness.device}{peak}"
+    )

@@ -22,7 +22,7 @@ ValidationLabels = Literal["budget", "all"]
 
 @dataclass(frozen=True)
 class LabelBudget:
-    """How many labels a cell may use.
+    """The labels that a cell may use.
 
     Attributes:
         fraction: share of each class's train clips, in (0, 1]; 1 if `shots` counts.
@@ -79,7 +79,7 @@ class LabelBudget:
     def description(self) -> str:
         """The budget in words, such as "10 % of labels"."""
         if self.shots:
-            plain = f"{self.shots} label{'s' * (self.shots > 1)} a class"
+            plain = f"{self.shots} label{'s' * (self.shots > 1)} per class"
         else:
             plain = f"{100 * self.fraction:.3g} % of labels" if self.fraction < 1 else "all labels"
         return plain + (", selected on all validation labels" if self.validation else "")
@@ -93,12 +93,12 @@ class LabelBudget:
     @property
     def unit(self) -> str:
         """The unit of `amount`; budgets with the same unit are drawn on one curve."""
-        plain = "labels a class" if self.shots else "labels (% of train)"
+        plain = "labels per class" if self.shots else "labels (% of train)"
         return plain + (", selected on all validation labels" if self.validation else "")
 
     @property
     def amount(self) -> float:
-        """Labels a class, or percent of train."""
+        """Labels per class, or percent of train."""
         return self.shots or 100 * self.fraction
 
     @property
@@ -125,7 +125,7 @@ def label_budgets(
 
     Args:
         fractions: shares of the train labels, in (0, 1].
-        shots: labels a class.
+        shots: labels per class.
         validation_labels: "budget": selection sees the labels of the budget only; "all": it also sees the labels of a
             validation set.
 

@@ -1,4 +1,4 @@
-"""Where the harness keeps data on this machine, and how it writes files and folders whole or not at all."""
+"""The folders of the harness on this machine, and functions that write files and folders whole or not at all."""
 
 import glob
 import hashlib

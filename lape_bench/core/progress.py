@@ -263,7 +263,7 @@ class _Notes(ProgressColumn):
 
 
 def _bars(console: Console) -> Bars:
-    # Where space is short, rich first takes it from the columns that may wrap: the notes.
+    # If space is short, rich first shrinks the columns that may wrap: the notes.
     whole = Column(no_wrap=True)
     return Bars(
         SpinnerColumn(table_column=whole),

@@ -31,7 +31,7 @@ class SourceNotFound(Exception):
 
 
 def source_of(kind: type) -> str:
-    """Return the source of a class and of what it uses. The text is the same in every process.
+    """Return the source of a class and of the objects that it uses. The text is the same in every process.
 
     Raises:
         SourceNotFound: the code was made by `exec`, typed into a plain interpreter, or its file has changed since.

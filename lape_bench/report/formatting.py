@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 LEAST_P = 1e-4
-DIGITS = 10  # of a percentage that are its own; beyond them stands what binary fractions add
+DIGITS = 10  # significant digits of a percentage; further digits come from binary fractions
 
 
 def percent(share: float, digits: int = 2, signed: bool = False) -> str:
@@ -18,12 +18,12 @@ def percent(share: float, digits: int = 2, signed: bool = False) -> str:
     rounding takes whichever side the nearest binary fraction lies on, or the even digit.
 
     Args:
-        share: 1 for 100 %; NaN where there is none.
-        digits: behind the point.
-        signed: whether a plus stands before what is more than none, as before a difference.
+        share: 1 for 100 %; NaN if there is none.
+        digits: digits after the point.
+        signed: whether to write a plus sign, as for a difference.
 
     Returns:
-        The figure, or nothing for NaN; what rounds to none has no sign.
+        The number, or an empty string for NaN. A value that rounds to 0 has no sign.
     """
     if math.isnan(share):
         return ""

@@ -1,7 +1,7 @@
 r"""Tables as LaTeX: a file that `pdflatex` compiles as it is, and that a paper takes by `\input`.
 
-It is a document of its own, or, where one has begun already, its tables alone; that one needs the packages booktabs
-and graphicx. A table wider or higher than the page allows is scaled down.
+The file is a document. If `\input` reads it into another document, it gives only its tables; that document needs the
+packages booktabs and graphicx. A table wider or higher than the page allows is scaled down.
 """
 
 import re
@@ -85,7 +85,7 @@ def _float(table: Table) -> str:
     below += map(escaped, table.remarks)
     lines = [
         "",
-        r"\begin{table*}[tbp]",  # across both columns of a paper, where there are two
+        r"\begin{table*}[tbp]",  # across both columns of a paper, if it has two
         r"\centering",
         *([rf"\caption{{{escaped(table.title)}}}"] if table.title else []),
         r"\sbox0{%",

@@ -44,17 +44,18 @@ def leaderboard(
         predictions: as in `Results.predictions`, for ranks; without them there are no ranks.
 
     Returns:
-        One row for each system on a board, best first: score (mean over seeds of the mean over folds, in [0, 1]),
-        std (sample standard deviation over seeds, NaN for one seed or if no seed has every fold), interval (half
-        width of the 95 % interval), interval_over (what it is over: "groups and seeds"; "groups" for one seed, whose interval
-        is of that run alone; "seeds" for cells without predictions; empty if there is none), seeds, seed_numbers (a
-        tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
+        One row for each system on a board, best first. Columns: score (mean over seeds of the mean over folds, in [0,
+        1]); std (sample standard deviation over seeds, NaN for one seed or if no seed has every fold); interval (half
+        width of the 95 % interval); interval_over ("groups and seeds"; "groups" for one seed, whose interval is of that
+        run alone; "seeds" for cells without predictions; empty if there is none). Further columns: seeds; seed_numbers
+        (a tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
         upstream is behind several seeds), folds, folds_of_task, complete (whether the seeds that count have every
-        fold), fold_scores (a tuple of each fold's mean over seeds, in the folds' order; empty without folds, or if some lack),
-        training_labels, selection_labels, parameters (missing if unknown), minutes (of learning, mean over cells; a cached stage counts with the time it took to compute).
-        With predictions also the columns predictions (whether every cell has them), groups (number of groups of the
-        test clips), grouped (False if predictions name none, so that the unit is the clip), detectable (see
-        `BoardStatistics`) and, if a board has systems to rank, rank_best and rank_worst: the ranks that a system may have.
+        fold), fold_scores (a tuple of each fold's mean over seeds, in the folds' order; empty without folds, or if some
+        lack), training_labels, selection_labels, parameters (missing if unknown), minutes (of learning, mean over
+        cells; a cached stage counts with the time it took to compute). With predictions there are also the columns
+        predictions (whether every cell has them), groups (number of groups of the test clips), grouped (False if
+        predictions name none, so that the unit is the clip) and detectable (see `BoardStatistics`). If a board has
+        systems to rank, rank_best and rank_worst are the range of a system's rank.
     """
     cells = cells.drop_duplicates([*ENTRY, "seed", "fold"], keep="last")
     grouped = cells.groupby(ENTRY, sort=False, dropna=False)

@@ -41,7 +41,7 @@ def find_pair(
 
     Args:
         results: with predictions.
-        a: a system as the leaderboard names it, or without its settings where it has one variant here.
+        a: a system as the leaderboard names it, or without its settings if it has one variant here.
         b: the other one.
         task: the task.
         protocol: None for the only one by which both were run; the same holds for the next two.
@@ -81,7 +81,7 @@ def find_pair(
 
 
 def _common_board(names: tuple[str, str], of_systems: list[pd.DataFrame]) -> pd.Series:
-    """Return the one board on which both systems stand."""
+    """Return the only board that has both systems."""
     boards = [own[BOARD].drop_duplicates() for own in of_systems]
     common = boards[0].merge(boards[1])
     if len(common) == 1:

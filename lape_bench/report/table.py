@@ -55,7 +55,7 @@ class Table:
 
     Attributes:
         columns: the first holds labels; columns without a group are repeated if groups are shown one by one.
-        rows: those of a block stand together.
+        rows: rows of a block are consecutive.
         title: a line above it.
         notes: marks and their texts.
         remarks: lines about the whole table.

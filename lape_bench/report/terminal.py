@@ -111,7 +111,7 @@ def wrap_label(label: str, room: int, indent: str) -> str:
 
 
 def _text(entry: TableEntry, stacked: bool) -> Text:
-    """Write an entry; if stacked, its small text stands on a line of its own."""
+    """Write an entry; if stacked, its small text has a line of its own."""
     marks = "".join(entry.marks).translate(SUPERSCRIPTS)
     text = Text.assemble((entry.text, STYLES[entry.rank]), marks)
     if entry.small:

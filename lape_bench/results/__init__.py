@@ -1,1 +1,1 @@
-"""Records read back: as tables, verified, merged."""
+"""Read records as tables, verify them, and merge folders of them."""

@@ -107,7 +107,7 @@ CELL = [
 
 
 def cells_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows as a table with all columns, each of its type; keys that are no column are diagnoses."""
+    """Return rows as a table with all columns, each of its type; keys that are not columns are diagnoses."""
     cells = pd.DataFrame(rows)
     cells = cells.reindex(columns=[*dict.fromkeys([*COLUMNS, *cells.columns])])
     return cells.astype({name: _column(name).dtype for name in cells.columns})

@@ -286,7 +286,7 @@ def _sorted_by_finish(results: Results) -> Results:
 
 
 def _without_duplicates(results: Results) -> Results:
-    """Keep the last row of each cell, and name the records that give way to it."""
+    """Keep the last row of each cell, and name the records that it replaces."""
     cells, left_out = with_titles(results.cells)
     results = Results(cells, results.predictions, results.problems + left_out)
     duplicate = results.cells.duplicated(CELL, keep="last").to_numpy()

@@ -127,7 +127,7 @@ def _copy(folder: Path, target: Path, record: RunRecord, left_out: list[str]) ->
     """Copy the files that a record has, and no others; the record last."""
     if record.status == "finished":
         _copy_file(folder / PREDICTIONS, target / PREDICTIONS, predictions.MOST_BYTES)
-        (target / ERROR).unlink(missing_ok=True)  # of a record that failed and has given way
+        (target / ERROR).unlink(missing_ok=True)  # of a failed record that is replaced
     elif os.path.lexists(folder / ERROR):
         try:
             _copy_file(folder / ERROR, target / ERROR, MOST_ERROR_BYTES)
@@ -146,7 +146,7 @@ def _copy_model(model: Path, target: Path) -> None:
     """Copy a kept model.
 
     Raises:
-        UserError: it holds a link or anything else that is no regular file or folder, or is too large.
+        UserError: it holds a link or anything else that is not a regular file or folder, or is too large.
     """
     if model.is_symlink() or not model.is_dir():
         raise UserError(f"{model} is not a folder")

@@ -4,8 +4,8 @@ A record is wrong if it was edited, or if its identity, predictions, scores or t
 outdated if a run today could give another result: card, manifest, system or protocol have another version, or the code
 differed from its commit. A record is doubtful if another record of other settings or another seed has the same predictions.
 
-Nothing that a record names is run: versions are compared only for systems that installed packages register. Whoever
-can write records can also write ones that hold in every respect; a signature, which would tell, is not part of this.
+Code that a record names is never run: versions are compared only for systems of installed packages. Records are not
+signed, so someone who can write records can also write false ones that pass every check.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from lape_bench.records.record import (
 TOLERANCE = 1e-9  # of a score recomputed in the same precision
 SUM_TOLERANCE = 1e-3  # of the logarithm of a row's probabilities summed up, in float32
 
-# Fields of a record that nothing else says; whoever wrote the record vouches for them.
+# fields of a record that cannot be checked against anything else
 UNCHECKED = (
     "label",
     "selection",

@@ -1,5 +1,5 @@
-"""Sweeps: a grid in a file, expanded into cells, run in processes here or by the engines of a cluster.
+"""Sweeps: a grid in a file is expanded into cells, which run in local processes or on a cluster.
 
-A failing cell is recorded and the others go on; a stopped sweep is taken up by running it again, since finished cells are not
-run twice and an unfinished one resumes.
+A failed cell is recorded, and the others continue. A stopped sweep is resumed by running it again: finished cells are
+not run twice, and unfinished cells resume.
 """

@@ -1,4 +1,6 @@
-"""What runs the cells of a sweep: the contract of an engine, and how cells are handed out to workers that may be lost."""
+"""The contract of an engine, which runs the cells of a sweep, and the assignment of cells to workers that may be
+lost.
+"""
 
 import logging
 from abc import ABC, abstractmethod
@@ -23,26 +25,28 @@ logger = logging.getLogger(__name__)
 
 
 class EngineSettings(Config):
-    """What every engine of a cluster can be told."""
+    """Settings that every cluster engine has."""
 
-    cores: int | None = Field(None, ge=1, description="of each cell, instead of what the grid says")
+    cores: int | None = Field(
+        None, ge=1, description="CPU cores of each cell, instead of the number in the grid"
+    )
     memory_gib: float | None = Field(None, gt=0, description="the same of memory")
     gpus: Gpus | None = Field(None, description="the same of GPUs, or of a share of one")
 
     def resources_of(self, resources: Resources) -> Resources:
-        """Return what a cell asks for, by these settings and else by the grid."""
+        """Return the resources of a cell, from these settings or else from the grid."""
         return resources.model_copy(
             update=self.model_dump(include=set(Resources.model_fields), exclude_none=True)
         )
 
 
 class Engine(ABC):
-    """Runs cells, here or elsewhere."""
+    """Runs cells, on this machine or elsewhere."""
 
     jobs: int | None = (
         None  # processes that it starts on this machine for itself; none: by the cluster's count
     )
-    stopped = "stopped; the same command resumes"  # said when the user stops it
+    stopped = "stopped; the same command resumes"  # shown when the user stops it
 
     def require_available(self, options: RunOptions) -> None:  # noqa: B027  # most engines need nothing
         """Check, before cells are planned, that the engine can be reached and takes these options.
@@ -60,7 +64,7 @@ class Engine(ABC):
         Args:
             items: cells that are not finished; their planned data goes to the process that runs them.
             options: how.
-            progress: told of what happens inside the cells.
+            progress: shows what happens inside the cells.
             cells: their count, for notes beside it.
 
         Raises:
@@ -71,7 +75,7 @@ class Engine(ABC):
     def check(
         self, items: Sequence[SweepItem], options: RunOptions, progress: Progress
     ) -> list[MachineReport]:
-        """Have every machine that cells may run on report what it has and lacks; this one is the first."""
+        """Return a report of each machine on which cells may run, starting with this one."""
 
 
 def run_cells(
@@ -111,7 +115,7 @@ def _outcomes(
 
 
 def refuse_gpu_of_this_machine(options: RunOptions) -> None:
-    """Refuse `--device cuda:N`, where an engine gives each cell a GPU of its own.
+    """Raise a `UserError` for `--device cuda:N`, since the engine gives each cell its own GPU.
 
     Raises:
         UserError: it was asked for.
@@ -124,7 +128,7 @@ def refuse_gpu_of_this_machine(options: RunOptions) -> None:
 
 
 def with_resources(options: RunOptions, resources: Resources, gpus: float | None) -> RunOptions:
-    """Have a cell use what it is given: one thread a core unless the user sets threads, and the CPU if it has no GPU.
+    """Make a cell use its resources: one thread per core unless the user sets threads, and the CPU if it has no GPU.
 
     Args:
         options: how cells are run.
@@ -138,21 +142,21 @@ def with_resources(options: RunOptions, resources: Resources, gpus: float | None
 
 
 def require_ready_machines(reports: Sequence[MachineReport]) -> None:
-    """Do not begin if a machine lacks something that cells need.
+    """Raise a `UserError` if a machine lacks something that cells need.
 
     Raises:
-        UserError: names each machine with its first problem.
+        UserError: the message names each machine with its first problem.
     """
     lacking = [f"{report.name}: {report.problems[0]}" for report in reports if report.problems]
     if lacking:
         raise UserError(
             f"{len(lacking)} of {len(reports)} machines cannot run this sweep: {' '.join(lacking[:3])}",
-            next_step="the same command with --check says all",
+            next_step="run the same command with --check to see all problems",
         )
 
 
 class WorkerLost(NamedTuple):
-    """The process or machine of a cell is gone, and why."""
+    """The process or machine of a cell is gone, with the reason."""
 
     reason: str
 

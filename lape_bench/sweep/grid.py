@@ -1,4 +1,4 @@
-"""A grid in a file, and the cells that it stands for."""
+"""A grid in a file, and its cells."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
@@ -23,24 +23,24 @@ Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 
 
 class Resources(Config):
-    """What a cell asks of the machine that an engine runs it on."""
+    """The resources that a cell needs from a machine."""
 
     cores: int = Field(1, ge=1, description="CPU cores, and threads")
-    memory_gib: float | None = Field(None, gt=0, description="memory; unset: not asked for")
+    memory_gib: float | None = Field(None, gt=0, description="memory in GiB; unset: not requested")
     gpus: Gpus | None = Field(
-        None, description="GPUs, or a share of one; unset: one where there are any"
+        None, description="GPUs, or a share of one; unset: one if there are any"
     )
 
 
 class SweepItem(NamedTuple):
-    """A cell of a sweep, and what it asks for."""
+    """A cell of a sweep, with its resources."""
 
     cell: Cell
     resources: Resources = Resources()
 
 
 class PlannedItem(NamedTuple):
-    """A planned cell of a sweep, and what it asks for."""
+    """A planned cell of a sweep, with its resources."""
 
     planned: PlannedCell
     resources: Resources = Resources()
@@ -54,7 +54,7 @@ class PlannedItem(NamedTuple):
 def plan_sweep(
     items: Sequence[SweepItem], progress: Progress
 ) -> list[PlannedItem | ImpossibleCell]:
-    """Resolve every cell of a sweep once; one that cannot be run does not keep the others from running."""
+    """Resolve every cell of a sweep once. A cell that cannot run does not prevent the others from running."""
     cells = plan((item.cell for item in items), progress)
     return [
         cell if isinstance(cell, ImpossibleCell) else PlannedItem(cell, item.resources)
@@ -85,7 +85,7 @@ class SweepConfig(Config):
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="shares of the train labels; none, and no shots: all labels"
     )
-    shots: tuple[PositiveInt, ...] = Field((), description="labels a class")
+    shots: tuple[PositiveInt, ...] = Field((), description="labels per class")
     validation_labels: ValidationLabels = "budget"
     seeds: int = Field(1, ge=1, le=10_000, description="how many, from 0")
     resources: Resources = Field(Resources(), description="of each cell, where an engine runs it")

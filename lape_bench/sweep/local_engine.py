@@ -95,7 +95,7 @@ class _Processes:
 
 def _new_process() -> ProcessPoolExecutor:
     # Spawned, because a forked torch inherits locks of threads that it does not have.
-    # A cell that is under way when the sweep is killed is taken up by the next one.
+    # A cell that is running when the sweep is killed is resumed by the next sweep.
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
 
 

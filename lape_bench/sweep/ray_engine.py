@@ -47,7 +47,7 @@ class RaySettings(EngineSettings):
     retries: int = Field(2, ge=0, description="of a cell whose process or machine was lost")
     shared: bool | None = Field(
         None,
-        description="whether machines see this one's records and cache; unset: each looks; where not, they are carried",
+        description="whether machines share the records and cache of this one; unset: each machine finds out; false: files are transferred",
     )
 
 
@@ -247,9 +247,7 @@ def _run_on_node(
         Its outcome and, if the machine does not see the folder of the records, the files beside its record.
     """
     submit_host.enter_folder()
-    for difference in (
-        submit_host.code_differences()
-    ):  # a machine that has joined since the others were looked at
+    for difference in submit_host.code_differences():  # a machine that has joined since the check
         return difference, None
     machine = _machine(socket.gethostname(), ray.get_runtime_context().get_node_id())
     progress = RemoteProgress(coordinator, number, machine)
@@ -332,7 +330,7 @@ def _machine(host: str, node: str) -> str:
 
 
 def _report_machine(submit_host: SubmitHost) -> MachineReport:
-    """Look at a machine of the cluster; its GPUs are for cells, and the task that looks was given none."""
+    """Report a machine of the cluster. Its GPUs are for cells, so this task has none."""
     submit_host.enter_folder()
     return submit_host.report(has_device=False)
 

@@ -243,7 +243,7 @@ class _CellsJob:
         return outcomes
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Go on from the checkpoints of the cell that runs."""
+        """Resume from the checkpoints of the running cell."""
         return submitit.helpers.DelayedSubmission(self)
 
     def _log_beside_the_record(self, planned: PlannedCell) -> None:

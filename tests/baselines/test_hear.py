@@ -163,7 +163,7 @@ def test_numpy_answers_come_back_as_float32_also_in_bf16(write: Write) -> None:
     ("argument", "said"),
     [
         ("no_such_module_anywhere", "there is no module 'no_such_module_anywhere'"),
-        ("my-module.py", "'my-module.py', which is no name of a module"),
+        ("my-module.py", "'my-module.py', which is not the name of a module"),
         ("json", "the module 'json' has no load_model and no get_scene_embeddings"),
         ("json@no/such/weights.pt", "no/such/weights.pt do not exist"),
     ],

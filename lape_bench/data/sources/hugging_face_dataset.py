@@ -279,7 +279,7 @@ def _write_audio(audio: Any, part: _Part, folder: Path, names: set[str]) -> str:
         beside = part.path.parent / given
         if not given or not beside.is_file():
             raise UserError(
-                f"{part.path} names the audio file '{given}', but neither holds it nor has it beside it",
+                f"{part.path} names the audio file '{given}', which is neither in the file nor beside it",
                 next_step="save the data set with its audio in it",
             )
         content = beside.read_bytes()

@@ -1,4 +1,4 @@
-"""k-mix: the background of log-mixup-exp comes from the cluster that sounds least_similar like the clip (SLICER, arXiv:2211.01519).
+"""k-mix: the background of log-mixup-exp comes from the cluster least similar to the clip (SLICER, arXiv:2211.01519).
 
 As in the authors' code:
 
@@ -6,7 +6,7 @@ As in the authors' code:
 2. Four clusters are fitted by spherical k-means: 20 iterations from random clips.
 3. Each clip, and each clip of the memory bank, belongs to the nearest centroid.
 4. The cluster whose centroid is farthest from that of the clip's own cluster is chosen, among clusters with clips in the bank.
-5. One of 128 of its clips is starts as the background.
+5. One of 128 of its clips is drawn as the background.
 
 Three things differ:
 
@@ -37,7 +37,8 @@ class FarthestCluster(nn.Module):
     Args:
         n_mels: mel bands of a log-mel spectrogram.
         clusters: k of k-means.
-        candidates: the background is starts from at most so many clips of the cluster, those least similar to the clip.
+        candidates: the background is drawn from at most this many clips of the cluster, those least similar to the
+            clip.
     """
 
     centroids: Tensor
@@ -60,7 +61,7 @@ class FarthestCluster(nn.Module):
     def forward(self, log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
         """Choose a background for each log-mel spectrogram.
 
-        As long as the memory holds fewer clips than there are clusters, any of its clips is starts.
+        As long as the memory holds fewer clips than there are clusters, any of its clips is drawn.
 
         Args:
             log_mels: shape (batch, n_mels, frames).

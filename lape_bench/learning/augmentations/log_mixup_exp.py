@@ -9,7 +9,8 @@ from lape_bench.runtime.batch_random import BatchRandom
 
 BackgroundChoice = Callable[[Tensor, Tensor, BatchRandom], Tensor]
 """Chooses a background for each clip: from log-mels (batch, n_mels, frames), a memory of log-mels (memory, n_mels, frames) and
-draws for the batch to rows of the memory, shape (batch,)."""
+draws for the batch to rows of the memory, shape (batch,).
+"""
 
 
 def random_background(log_mels: Tensor, memory: Tensor, random: BatchRandom) -> Tensor:
@@ -21,8 +22,8 @@ class LogMixupExp(nn.Module):
     """Mix each log-mel spectrogram with an earlier one as background sound (Sec. III-B of arXiv:2103.06695).
 
     x' = log((1 - a) exp(x) + a exp(z)), with a uniform in [0, ratio] and z from a memory bank of the last log-mels.
-    A checkpoint holds the bank and the number of log-mels ever stored. That number is newest on the host, so that reading it
-    does not wait for the GPU.
+    A checkpoint holds the bank and the number of log-mels ever stored. That number is kept on the host, so that reading
+    it does not wait for the GPU.
 
     Args:
         shape: bands and frames of a log-mel spectrogram.
@@ -76,7 +77,7 @@ class LogMixupExp(nn.Module):
 
     @torch.no_grad()
     def remember(self, log_mels: Tensor) -> None:
-        """Store log-mels of shape (batch, n_mels, frames), unmixed, in place of the oldest."""
+        """Store log-mels of shape (batch, n_mels, frames), unmixed, instead of the oldest."""
         memory, newest = len(self.bank), log_mels[-len(self.bank) :]
         self.seen += len(log_mels)
         start = (self.seen - len(newest)) % memory

@@ -1,4 +1,4 @@
-"""The interface of encoders: waveforms to features, features to one embedding a window.
+"""The interface of encoders: waveforms to features, and features to one embedding per window.
 
 A clip that is shorter than a window is zero-padded. Most encoders hear the padding: they are given `features(waveforms)` and
 `forward(features)`. An encoder that can leave it out says `uses_lengths = True`, and is given the real samples of each window:
@@ -6,9 +6,10 @@ A clip that is shorter than a window is zero-padded. Most encoders hear the padd
     def features(self, waveforms, lengths=None): ...
     def forward(self, features, lengths=None): ...
 
-`lengths` has shape (batch,), int64, on the device of the waveforms. The clip then stands at the start of its window and the zeros
-follow it, so that a mask is `torch.arange(samples) < lengths[:, None]`. None means that no window is padded. The embedding of a
-padded clip must be that of the clip alone; `bench systems check` compares them. In pre-training lengths are not given.
+`lengths` has shape (batch,), int64, on the device of the waveforms. The clip is then at the start of its window and the
+zeros follow it, so that a mask is `torch.arange(samples) < lengths[:, None]`. None means that no window is padded. The
+embedding of a padded clip must be that of the clip alone; `bench systems check` compares them. In pre-training lengths
+are not given.
 """
 
 from abc import ABC, abstractmethod

@@ -10,7 +10,7 @@ from torch.nn.utils import skip_init
 
 NEIGHBORS = 10
 NO_LABEL = -1e4  # bias of a class without a labeled clip
-CONSTANT = 1e-6  # a feature with a standard deviation below this share of its mean is constant but for rounding
+CONSTANT = 1e-6  # a feature with a standard deviation below this share of its mean is constant except for rounding
 
 
 def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:

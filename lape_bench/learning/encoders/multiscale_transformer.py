@@ -133,7 +133,7 @@ class MultiscaleTransformer(LogMelEncoder):
         height, length = (self.patch + self.patch_stride * (n - 1) for n in (rows, computed))
         padded = F.pad(features, (0, length - frames, 0, height - n_mels))
         patches: Tensor = self.patches(padded.unsqueeze(1))[..., :columns].permute(0, 2, 3, 1)
-        # The sum is in float32 even under autocast, and so is all that is added to it.
+        # The sum and its terms are in float32 even under autocast.
         return patches + sinusoidal_positions(rows, columns, patches.shape[3], patches.device)
 
 
@@ -251,7 +251,7 @@ def max_pool_tokens(x: Tensor, keep_mask: Tensor | None, stride: int) -> Tensor:
     if keep_mask is not None:
         x = x.masked_fill(~keep_mask.unsqueeze(-1), -torch.inf)
     pooled = F.max_pool2d(x.permute(0, 3, 1, 2), 3, stride, padding=1).permute(0, 2, 3, 1)
-    # Where no token was kept, the result is masked too: any finite number will do.
+    # If no token was kept, the result is masked too: any finite number will do.
     return pooled if keep_mask is None else pooled.masked_fill(pooled == -torch.inf, 0)
 
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from lape_bench.learning.losses.pairs import check_pairs
 
-CONSTANT = 1e-6  # a feature with a standard deviation below this share of its mean is constant but for rounding
+CONSTANT = 1e-6  # a feature with a standard deviation below this share of its mean is constant except for rounding
 TRADE_OFF = 0.0051  # lambda, of the paper and of DeLoRes' first code
 
 

@@ -74,7 +74,7 @@ class Adapter(EncoderSystem):
         Raises:
             UserError: the argument names nothing that can be found, or something that is not an encoder.
         """
-        # Looking at an encoder may draw random weights; the run draws its own later.
+        # Inspecting an encoder may draw random weights; the run draws its own later.
         with Seeds(0, "adapter").globally(argument):
             attributes = cls.resolve_argument(argument)
         body = {"argument": argument, "__module__": cls.__module__, "__doc__": cls.__doc__}

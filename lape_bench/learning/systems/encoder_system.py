@@ -132,7 +132,7 @@ class EncoderSystem(System):
         if encoder.sample_rate != self.sample_rate:
             raise UserError(
                 f"the encoder works at {encoder.sample_rate:,} Hz and is given audio at {self.sample_rate:,} Hz",
-                next_step="say sample_rate on the class, where it is read before anything is built",
+                next_step="set sample_rate on the class, since it is read before the encoder is built",
             )
 
     def shared_artifacts(self, cell: Cell, train: Callable[[], str]) -> tuple[Any, ...]:

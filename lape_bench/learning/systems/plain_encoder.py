@@ -1,4 +1,4 @@
-"""The simplest plug-in: an encoder with a sample rate, an embedding size, and waveforms to embeddings.
+"""The simplest plug-in: an encoder with a sample rate and an embedding size that turns waveforms into embeddings.
 
     class MyEncoder(nn.Module):                # or any callable class; only an nn.Module can be fine-tuned
         sample_rate = 16_000                   # Hz
@@ -172,12 +172,12 @@ def is_system(loaded: Any) -> bool:
 def _is_encoder(kind: type) -> bool:
     module = issubclass(kind, nn.Module)
     called = module or "__call__" in {name for base in kind.__mro__[:-1] for name in vars(base)}
-    # An embedding size that depends on a setting is set by __init__ and stands in no class.
+    # An embedding size that depends on a setting is set by __init__ and is not on the class.
     return called and (module or hasattr(kind, "embedding_size") or _sets_embedding_size(kind))
 
 
 def _sets_embedding_size(kind: type) -> bool:
-    """Tell whether objects of a class may have an embedding size, which no class need have."""
+    """Return True if objects of a class may have an embedding size, even if the class has none."""
     for base in kind.__mro__[:-1]:
         names = {*vars(base).get("__annotations__", ()), *vars(base).get("__slots__", ())}
         for member in vars(base).values():
@@ -275,7 +275,7 @@ def _settings(kind: type, base: type[ProbeConfig]) -> type[ProbeConfig]:
             continue
         _insist_on_a_setting(parameter, kind)
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-        if isinstance(annotation, str):  # of a name that is not there to look at
+        if isinstance(annotation, str):  # an annotation whose name cannot be evaluated
             annotation = Any
         own[parameter.name] = (annotation, Field(parameter.default, description="of the encoder"))
     try:

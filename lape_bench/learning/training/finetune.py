@@ -68,24 +68,28 @@ class FinetuneConfig(Config):
         description="factor of the learning rate from each layer to the one before it; BEiT (arXiv:2106.08254) has 0.65",
     )
     frozen_layers: int = Field(
-        0, ge=0, description="so many layers, from the input on, keep their weights"
+        0, ge=0, description="number of layers, from the input on, that keep their weights"
     )
     weight_decay: float = Field(0.0, ge=0, description="of AdamW (arXiv:1711.05101), on matrices")
     warm_up: float = Field(
         0.0, ge=0, lt=1, description="share of the steps in which the rates rise from zero"
     )
     batch_size: int = Field(
-        32, ge=3, description="clips a step, at most; from 3, no batch is left with a single clip"
+        32,
+        ge=3,
+        description="largest number of clips per step; from 3 on, no batch has a single clip",
     )
-    epochs: int = Field(12, ge=1, description="passes through the labeled clips, at least")
+    epochs: int = Field(12, ge=1, description="smallest number of passes through the labeled clips")
     min_steps: int = Field(
-        2500, ge=1, description="with few labels, more passes are made until so many steps are"
+        2500, ge=1, description="smallest number of steps; with few labels, more passes are made"
     )
     gain_db: float = Field(
-        15.0, ge=0, description="each window's level is moved at random by up to so many decibels"
+        15.0, ge=0, description="largest random gain of each window, in decibels"
     )
     evaluations: int = Field(
-        12, ge=1, description="how often, at most, the model is scored on held-out clips meanwhile"
+        12,
+        ge=1,
+        description="largest number of times that the model is scored on held-out clips during training",
     )
 
 
@@ -145,7 +149,7 @@ class FineTuning:
         """Select a learning rate, and train on all labeled clips.
 
         Args:
-            data: labeled clips, and perhaps validation clips, which then select in place of a hold-out.
+            data: labeled clips, and perhaps validation clips, which then select instead of a hold-out.
 
         Raises:
             UserError: the loss is not finite, or all labels are of one class.
@@ -363,7 +367,7 @@ class HeldOut(NamedTuple):
     probe: float
 
     def warnings(self, curve: Curve) -> tuple[str, ...]:
-        """Say what the scores of a training have against it, beyond a standard error."""
+        """Return warnings if the scores of a training are worse than expected by more than a standard error."""
         scores = [row[VALIDATION] for row in curve if VALIDATION in row]
         last, earlier = scores[-1], scores[max(0, round(0.75 * len(scores)) - 1)]
         error = math.sqrt(

@@ -28,8 +28,8 @@ Inputs = Callable[[Tensor, Tensor, BatchRandom], tuple[Tensor, ...]]
 """Waveforms (windows * batch, samples), which clips the batch holds (batch,), on the CPU, and draws of the epoch: what the
 loss is computed from, on the device.
 
-With several windows a clip, the first of every clip come first. Of several ranks each gets the waveforms of its own
-clips, and all of them which clips the batch holds.
+With several windows per clip, the first window of every clip comes first. With several processes, each gets the
+waveforms of its own clips, and all get the indices of the clips in the batch.
 """
 
 logger = logging.getLogger(__name__)
@@ -145,17 +145,15 @@ class UnlabeledConfig(Config):
     """Length, windows and optimizer of a training stage without labels."""
 
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    batch_size: int = Field(64, ge=3, description="clips a step, at most")
+    batch_size: int = Field(64, ge=3, description="largest number of clips per step")
     epochs: int = Field(20, ge=1, description="passes through the clips")
     min_steps: int = Field(
-        1120, ge=1, description="with few clips, more passes are made until so many steps are"
+        1120, ge=1, description="smallest number of steps; with few clips, more passes are made"
     )
     window_seconds: float = Field(
         1.0, ge=0.1, description="of the random window that is cut from a clip; LAPE cuts 0.95 s"
     )
-    gain_db: float = Field(
-        10.0, ge=0, description="each view's level is moved at random by up to so many decibels"
-    )
+    gain_db: float = Field(10.0, ge=0, description="largest random gain of each view, in decibels")
 
     def epoch_plan(self, clips: Clips) -> EpochPlan:
         """Return the plan for these clips."""

@@ -1,9 +1,10 @@
 """The protocol `mlp`: a classifier with one hidden layer on the embeddings of a frozen encoder, as HEAR's probe.
 
-HEAR (arXiv:2203.03022, and its code `hear-eval-kit`) trains a hidden layer of 1,024 features with batch norm, ReLU and dropout 0.1
-from Xavier-uniform weights, by Adam in batches of 1,024, and selects among learning rates of 1e-4 to 3.2e-3 and further
-architectures with all labels of a validation set, which also stops the training. Here the labeled clips select the rate, and
-the number of steps is fixed, with a cosine schedule. HEAR's smallest rate is left out: it needs more steps than these.
+HEAR (arXiv:2203.03022, and its code `hear-eval-kit`) trains a hidden layer of 1,024 features with batch norm, ReLU and
+dropout 0.1 from Xavier-uniform weights, by Adam in batches of 1,024. It selects among learning rates of 1e-4 to 3.2e-3
+and further architectures with all labels of a validation set, which also stops the training. Here the labeled clips
+select the rate, and the number of steps is fixed, with a cosine schedule. HEAR's smallest rate is left out: it needs
+more steps than these.
 
 Embeddings are centered and divided by one number, so that their unit does not matter. They are not standardized, as HEAR
 does not: with few clips a feature that hardly varies among them would dominate others.
@@ -43,10 +44,10 @@ class MlpConfig(Config):
     )
     hidden: int = Field(1024, ge=1, description="features of the hidden layer")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden features dropped")
-    batch_size: int = Field(1024, ge=2, description="windows a step, at most")
+    batch_size: int = Field(1024, ge=2, description="largest number of windows per step")
     epochs: int = Field(20, ge=1, description="passes through the windows")
     min_steps: int = Field(
-        100, ge=1, description="with few windows, more passes are made until so many steps are"
+        100, ge=1, description="smallest number of steps; with few windows, more passes are made"
     )
 
 
@@ -153,7 +154,7 @@ def _train(
     config: MlpConfig,
     seeds: Seeds,
 ) -> None:
-    """Train in place by Adam with a cosine schedule; batches are equally large but for one window."""
+    """Train in place by Adam with a cosine schedule; batch sizes differ by at most one window."""
     random = seeds.torch("mlp probe")
     n_batches = -(-len(inputs) // config.batch_size)
     steps = max(config.min_steps, config.epochs * n_batches)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-EMPTY = -1  # in place of a clip's index: no key is there yet
+EMPTY = -1  # instead of a clip's index: there is no key yet
 
 
 def momentum_copy(student: ModuleT) -> ModuleT:
@@ -61,7 +61,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, clips: Tensor) -> None:
-        """Store keys in place of the oldest.
+        """Store keys instead of the oldest ones.
 
         Args:
             keys: shape (batch, features).

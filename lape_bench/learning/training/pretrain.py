@@ -52,10 +52,14 @@ class PretrainConfig(UnlabeledConfig):
         default_factory=lambda: OptimizerConfig(learning_rate=3e-4, warm_up=0.1)
     )
     min_steps: int = Field(
-        2400, ge=1, description="with a small corpus, more passes are made until so many steps are"
+        2400,
+        ge=1,
+        description="smallest number of steps; with a small corpus, more passes are made",
     )
     seed: int | None = Field(
-        0, ge=0, description="of the upstream, for runs of every seed; null: that of the run"
+        0,
+        ge=0,
+        description="seed of the upstream, for runs of every seed; null: the seed of the run",
     )
 
 
@@ -124,7 +128,7 @@ class Objective(nn.Module, ABC):
             view_b: features of the second view of the same clips, same shape.
 
         Returns:
-            Tensors of shape (batch, ...), one row a clip.
+            Tensors of shape (batch, ...), one row per clip.
         """
 
     @abstractmethod
@@ -195,8 +199,8 @@ def pretrain(
 ) -> Curve:
     """Train an objective in place, without labels.
 
-    Each epoch cuts one random window a clip, or two if the objective asks for them, and makes two views with a random gain
-    each. The processes of the context share every batch.
+    Each epoch cuts one random window per clip, or two if the objective asks for them, and makes two views with a random
+    gain each. The processes of the context share every batch.
 
     Args:
         objective: on the context's device; the normalization of its features is fitted.

@@ -55,7 +55,7 @@ class FittedProbe(NamedTuple):
         head: from embeddings to class scores.
         selection: the selected setting and how, such as {"C = 0.01": "5-fold cross-validation of the 180 labeled clips"}. Empty
             if there was one value only.
-        n_selection_clips: number of clips that selection looked at; 0 if nothing was selected.
+        n_selection_clips: number of clips that selection used; 0 if nothing was selected.
         score: the task's metric in selection; None if nothing was scored.
     """
 

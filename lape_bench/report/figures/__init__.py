@@ -1,1 +1,1 @@
-"""Figures, one kind a module: each takes a board, a record or plain numbers and returns a matplotlib figure."""
+"""Figures, one kind per module: each takes a board, a record or plain numbers and returns a matplotlib figure."""

@@ -1,4 +1,4 @@
-"""Confusion matrix of a record: which classes were taken for which, as shares of each class."""
+"""Confusion matrix of a record, as shares of each true class."""
 
 import textwrap
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ NAME_CHARACTERS = 24
 def confusion_figure(confusion: Confusion, classes: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix, each row divided by its sum.
 
-    With few classes every entry bears its percentage; with very many, classes are known by their numbers, and
-    what was confused most often stands beside in words.
+    With few classes every entry shows its percentage. With very many, classes have numbers, and the most frequent
+    confusions are listed beside the matrix.
 
     Args:
         confusion: counts, shape (classes, classes), rows are true classes.

@@ -1,4 +1,4 @@
-"""Accuracy against what it costs: parameters of inference, or seconds of learning. One board a panel."""
+"""Accuracy against cost: parameters for inference, or seconds of training. One board per panel."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ LEAST_COST = 1e-3  # what took no time at all has no logarithm
 
 
 class Cost(NamedTuple):
-    """What a system is held against.
+    """The cost on the horizontal axis.
 
     Attributes:
         label: of the axis, with the unit.
@@ -48,14 +48,14 @@ def parameters(board: pd.DataFrame) -> Cost:
 
 
 def seconds(board: pd.DataFrame) -> Cost:
-    """Return the seconds a cell took to learn, cached stages with what they took when they were made."""
-    return Cost("seconds of learning a cell", board["minutes"] * 60)
+    """Return the training time of a cell in seconds. A cached stage counts with the time that it took to compute."""
+    return Cost("seconds of training per cell", board["minutes"] * 60)
 
 
 def accuracy_against(board: pd.DataFrame, cost: Cost, marks: Mapping[str, Mark]) -> Figure:
     """Draw each system's score over its cost, on a logarithmic axis, with its 95 % interval.
 
-    Every marker stands at its cost. Systems of about one cost would cover each other's intervals, so these are
+    Every marker is at its cost. Systems of about one cost would cover each other's intervals, so these are
     fanned out within the marker, those of one cost from the lowest score to the highest.
 
     Args:

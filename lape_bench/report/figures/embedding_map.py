@@ -24,10 +24,10 @@ def embedding_map(
     title: str,
     method: Method = "pca",
 ) -> Figure:
-    """Draw a point a clip.
+    """Draw a point per clip.
 
     Args:
-        embeddings: one a clip, shape (clips, features).
+        embeddings: one per clip, shape (clips, features).
         labels: class of each clip, shape (clips,).
         classes: their names.
         title: above the figure.

@@ -1,4 +1,4 @@
-"""Characters that the font of the figures lacks are drawn by another installed font, or the user is told.
+"""Draw characters that the font of the figures lacks with another installed font, or warn the user.
 
 Class names may be in any script. matplotlib's own font, DejaVu Sans, has no Chinese, Japanese or Korean characters and few emoji.
 """

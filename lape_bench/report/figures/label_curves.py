@@ -1,4 +1,4 @@
-"""Accuracy over the number of labels: a line a system, with the 95 % interval of each score."""
+"""Accuracy over the number of labels: a line per system, with the 95 % interval of each score."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from lape_bench.report.figures.style import (
 from lape_bench.report.leaderboard import BOARD
 from lape_bench.results.cells import SYSTEM_VERSION
 
-ASIDE = 1.05  # systems stand side by side by this factor, or their intervals would cover each other
+ASIDE = 1.05  # systems are shifted by this factor, since their intervals would cover each other
 MOST_ASIDE = 1.3  # all of them together
 PANEL = [*(name for name in BOARD if name != "labels"), "unit"]
 

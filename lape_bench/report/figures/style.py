@@ -1,6 +1,6 @@
 """How figures look: marks that everyone can tell apart, panels, and files of the same bytes each time.
 
-Colors are those of Okabe and Ito (Color Universal Design, 2008) with grey in the place of yellow, which is
+Colors are those of Okabe and Ito (Color Universal Design, 2008) with gray instead of yellow, which is
 too pale for a line on white. A marker goes with each, so that color is never the only sign.
 """
 

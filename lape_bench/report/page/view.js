@@ -4,7 +4,7 @@ const DEFAULTS = {
   sort: "score", order: "desc", cost: "parameters", open: "",
 };
 const FILTERS = { suite: "Suite", task: "Task", protocol: "Protocol", labels: "Labels", data: "Data" };
-const COSTS = { parameters: "parameters", minutes: "minutes of learning a cell" }; // what a score may be held against
+const COSTS = { parameters: "parameters", minutes: "minutes of training per cell" }; // horizontal axes
 const BOARDS_AT_ONCE = 20; // the rest follows in slices, so that typing never waits for thousands of rows
 let state = { ...DEFAULTS }, pending = 0;
 

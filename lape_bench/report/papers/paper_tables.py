@@ -1,8 +1,8 @@
-"""A paper's tables from cells: systems by tasks in groups with averages, ablations, label budgets.
+"""Build the tables of a paper from cells: systems by tasks, with averages over groups of tasks, ablations and label
+budgets.
 
-What cannot be compared never meets in a row or an average: real and synthetic audio, protocols, label budgets, other
-settings, versions of a system, versions and other preparations of a task. A figure that is missing is a dash, and an
-average over a part of the tasks says which.
+A row or an average never mixes real and synthetic audio, protocols, label budgets, settings, versions of a system, or
+versions and preparations of a task. A missing score is a dash, and an average over some of the tasks names them.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ def paper_tables(
     """Lay out the tables of a paper.
 
     Args:
-        paper: what stands in them; its suite, protocol and label budget choose the cells.
-        cells: as `load_results` gives them.
-        published: figures of others; those of the table's protocol and tasks stand in a block of their own.
+        paper: the description of the tables; its suite, protocol and label budget select the cells.
+        cells: as returned by `load_results`.
+        published: published scores; those with the table's protocol and tasks form a block of their own.
 
     Returns:
         The main table; the ablation table and that of label budgets where there is a cell for them.

@@ -1,6 +1,7 @@
-"""Figures that others published: read from CSV files and checked, each with its source.
+"""Published scores, read from CSV files and checked, each with its source.
 
-They are shown beside ours and never averaged with them: other code, and often another split or selection.
+They are shown beside the scores of records and never averaged with them, since they come from other code, and often
+from another split or selection.
 """
 
 import csv
@@ -31,7 +32,9 @@ class PublishedFigure(Frozen):
         None, ge=0, description="standard deviation, if the source gives it"
     )
     encoder_parameters: int | None = Field(None, ge=0)
-    source: str = Field(min_length=1, description="where the figure stands, so that others find it")
+    source: str = Field(
+        min_length=1, description="place of the number in the source, such as a table"
+    )
 
 
 def load_published(own: Sequence[Path] = ()) -> list[PublishedFigure]:
@@ -58,7 +61,7 @@ def read_published(paths: Sequence[Path]) -> list[PublishedFigure]:
 
     Raises:
         UserError: a column or value is missing or wrong, a task is unknown or generated, or a figure of one
-            source stands twice; the file and line are named.
+            source appears twice; the message names the file and line.
     """
     places: dict[tuple[str, str, str, str], str] = {}
     figures = []
@@ -69,7 +72,7 @@ def read_published(paths: Sequence[Path]) -> list[PublishedFigure]:
             key = (figure.system, figure.task, figure.protocol, figure.source)
             if key in places:
                 raise UserError(
-                    f"{where}: {figure.system} on {figure.task} ({figure.protocol}) of that source stands in "
+                    f"{where}: {figure.system} on {figure.task} ({figure.protocol}) of that source is in "
                     f"{places[key]} too",
                     next_step="keep one of them",
                 )

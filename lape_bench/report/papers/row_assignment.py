@@ -98,7 +98,7 @@ def _is_newest(cells: pd.DataFrame, by: str, version: list[str]) -> "pd.Series[b
 
 
 def row_label(label: str, extra_settings: str) -> str:
-    """Return the label of a row; settings beyond its specification stand in parentheses."""
+    """Return the label of a row; settings beyond its specification are in parentheses."""
     return f"{label} ({extra_settings})" if extra_settings else label
 
 

@@ -1,7 +1,7 @@
-"""A paper's tables, described: which systems, in which order, grouped how, measured against which.
+"""The description of a paper's tables: its systems, their order and groups, and the reference.
 
-A description is a YAML file. An installed one is found by its name in the entry-point group `lape_bench.papers` and
-stands, as `<name>.yaml`, beside the module that its entry point names; nothing is imported.
+A description is a YAML file. An installed one is registered in the entry-point group `lape_bench.papers`. It is the
+file `<name>.yaml` beside the module of its entry point; the module is not imported.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from lape_bench.task import Domain
 class PaperSystem(Config):
     """A row: the cells of a system that have these settings."""
 
-    label: str = Field(min_length=1, description="what stands in the table")
+    label: str = Field(min_length=1, description="name of the system in the table")
     name: str = Field(description="the system as it is run: a registered name, or KIND:ARGUMENT")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="what a cell must have been run with"
@@ -96,7 +96,7 @@ class PaperSpecification(Config):
     def _a_domain_has_one_group(self) -> Self:
         domains = [domain for group in self.groups for domain in group.domains]
         if len(domains) > len(set(domains)):
-            raise ValueError("groups: a domain stands in two of them")
+            raise ValueError("groups: a domain is in two of them")
         return self
 
     @property
@@ -121,7 +121,7 @@ def load_paper(name: str) -> PaperSpecification:
     """Read a description: an installed one by its name, or a file.
 
     Raises:
-        UserError: there is no such paper or file, or it does not hold.
+        UserError: there is no such paper or file, or it is not valid.
     """
     if name.endswith((".yaml", ".yml")):
         return read_yaml(Path(name), PaperSpecification)

@@ -84,7 +84,7 @@ class TableBuilder:
         """Write the rows of our own figures.
 
         Args:
-            sizes: whether parameters stand beside the averages.
+            sizes: whether to show parameters beside the averages.
             base: the system that the averages of the others are compared with.
         """
         self._add_columns(sizes, base)
@@ -167,9 +167,7 @@ class TableBuilder:
         theirs = "; ± of published figures as published" if any(map(_has_std, published)) else ""
         basis = [f"{template.format(count(self.most_seeds, 'seed'))}{mean}{theirs}."]
         if any(entry.rank for row in self.filled for entry in row.entries):
-            basis.append(
-                "The best two of a column are marked as they stand; no test is behind that."
-            )
+            basis.append("The best two of a column are marked without a test.")
         return basis
 
     def _add_columns(self, sizes: bool, base: PaperSystem | None) -> None:

@@ -45,7 +45,7 @@ class ClipGroups(NamedTuple):
         return np.asarray(self.groups[places == place])
 
     def sizes(self) -> GroupSizes:
-        """Return the weights of the groups: folds count alike, and so do the clips of a fold."""
+        """Return the weights of the groups: all folds count the same, and all clips of a fold count the same."""
         _, place, clips = np.unique(self.folds, return_inverse=True, return_counts=True)
         weights: NDArray[np.float64] = 1 / (clips[place] * float(len(clips)))
         by_group, squares = (

@@ -125,7 +125,7 @@ def rank_over_tasks(board: pd.DataFrame) -> TaskRanking:
     """Rank systems over the tasks of a leaderboard that every one of them has.
 
     Args:
-        board: rows of `leaderboard`, one a task and system: of one protocol, label budget and kind of data,
+        board: rows of `leaderboard`, one per task and system: of one protocol, label budget and kind of data,
             and of one version of each system and preparation of each task.
 
     Raises:

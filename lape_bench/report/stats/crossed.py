@@ -1,4 +1,4 @@
-"""A mean over seeds and groups, with what its two sources of variance allow to say of it.
+"""A mean over seeds and groups, with intervals and tests from its two sources of variance.
 
 A score is a mean over seeds (runs) and over groups of clips (speakers, recordings, locations; single clips if a task has no
 groups). Seeds and groups are crossed: every seed is tested on every group. New data brings new groups, and a new run a new
@@ -10,7 +10,7 @@ seed, so intervals and tests take in both. The method was chosen by simulation: 
   Journal of Econometrics 232.
 - Variance over both: Cameron, Gelbach and Miller (2011), "Robust inference with multiway clustering", Journal of Business &
   Economic Statistics 29, with Satterthwaite's degrees of freedom.
-- Few seeds say little of their variance, and its estimate may fall to zero by chance. So a difference also has to hold by
+- With few seeds the estimate of their variance is rough, and may be zero by chance. So a difference also has to hold by
   Student's t over the seeds alone: the interval is the wider of both, p the larger of both.
 """
 

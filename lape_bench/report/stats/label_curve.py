@@ -57,7 +57,7 @@ def curve_areas(board: pd.DataFrame) -> CurveAreas:
     """Compute the area under the label curve of each system on each task of a leaderboard.
 
     Only systems that have every label budget of their task can be compared, so only they get an area. A task with
-    one budget has no area. Numbers of clips a class and shares of train lie on curves of their own.
+    one budget has no area. Numbers of clips per class and shares of train are on separate curves.
     """
     parsed = board["labels"].map(LabelBudget.parse)
     board = board.assign(

@@ -97,7 +97,7 @@ def test_the_encoder_of_the_readme_keeps_the_contract_and_is_told_its_figures(
     assert told["system", "says the rate of its audio in Hz"] == "16,000 Hz"
     assert told["encoder", "fine-tuning reaches its parameters"] == "2 of 2 tensors"
     assert "padding is heard" in told["encoder", PADDING]
-    assert "one-second windows a second on cpu" in told["finetune", "speed"]
+    assert "one-second windows per second on cpu" in told["finetune", "speed"]
     counted = told["linear", "parameters and operations are counted"]
     assert counted.startswith(f"encoder {401 * 64:,}, with classifier {401 * 64 + 65 * 8:,}, ")
 

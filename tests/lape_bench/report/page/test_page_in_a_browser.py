@@ -296,7 +296,7 @@ def test_the_figure_follows_the_filter_and_its_axis_is_chosen(opened: Any) -> No
     assert reader.page.locator("figure .point").count() == 2
     assert " parameters on " in reader.page.locator("svg.plot").first.get_attribute("aria-label")
     reader.page.get_by_role("combobox", name="Figure").select_option("minutes")
-    assert "minutes of learning" in reader.page.locator("svg.plot").first.get_attribute(
+    assert "minutes of training" in reader.page.locator("svg.plot").first.get_attribute(
         "aria-label"
     )
     reader.page.locator("figure .point").first.click()

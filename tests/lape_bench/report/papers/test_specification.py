@@ -69,7 +69,7 @@ def test_a_package_that_registers_a_paper_without_a_file_is_named(
             "the label 'Floor' appears twice",
         ),
         ({"systems": [PAPER["systems"][0]] * 2, "ablations": None}, "'Floor' appears twice"),
-        ({"groups": [{"title": t, "domains": ["speech"]} for t in "ab"]}, "stands in two of them"),
+        ({"groups": [{"title": t, "domains": ["speech"]} for t in "ab"]}, "is in two of them"),
         ({"groups": [{"title": "a", "domains": ["noise"]}]}, "'groups.0.domains.0'"),
         ({"protocol": "probe"}, "'protocol'"),
         ({"label_budgets": ["10%", "200%"]}, "'label_budgets.1'"),
