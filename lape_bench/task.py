@@ -8,6 +8,7 @@ with the base card.
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -16,7 +17,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.printable import is_printable, printable
 from lape_bench.metrics import METRICS, ROC_AUC
+
+LONGEST_CLASS = 200  # characters of a class's name
 
 SplitName = Literal["train", "val", "test"]
 Domain = Literal["speech", "sound", "music", "bioacoustics"]
@@ -204,9 +208,21 @@ class TaskCard(Config):
     @field_validator("classes")
     @classmethod
     def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({label for label in classes if classes.count(label) > 1})
+        twice = sorted(label for label, count in Counter(classes).items() if count > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)} appears twice")
+        return classes
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_can_be_shown(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        # A record with such a name could not be read again.
+        for label in classes:
+            if not is_printable(label) or "\n" in label or len(label) > LONGEST_CLASS:
+                shown = printable(label[:40]).replace("\n", "\\n")
+                raise ValueError(
+                    f"the class '{shown}' holds control characters, or more than {LONGEST_CLASS} characters"
+                )
         return classes
 
     @field_validator("metric")

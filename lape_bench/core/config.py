@@ -10,8 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lape_bench.core.errors import UserError, did_you_mean
+from lape_bench.core.regular_files import read_text
 
 DEEPEST, MOST_VALUES, LARGEST_INTEGER = 50, 1_000_000, 2**63 - 1  # limits of a YAML file
+MOST_BYTES = 2**26  # of a YAML file
 LONGEST_VALUE = 80  # characters of a value in an error
 
 
@@ -111,7 +113,7 @@ def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
             path.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})", next_step="check the path") from error
     try:

@@ -3,7 +3,7 @@
 import re
 
 # Control characters, marks that reorder text, line separators, and halves of surrogate pairs, which stand for the bytes
-# of # file names that are not UTF-8 and cannot be encoded.
+# of file names that are not UTF-8 and cannot be encoded.
 UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )

@@ -13,6 +13,8 @@ from lape_bench.core.errors import UserError
 # Windows has neither.
 FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
+MOST_TABLE_BYTES = 2**31  # of a CSV file
+
 
 @contextmanager
 def open_regular(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
@@ -51,3 +53,14 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     if len(content) > most_bytes:  # it has grown since it was opened
         raise UserError(f"{path} has more than {most_bytes:,} bytes")
     return content
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """Read a UTF-8 text file that a user names, which may be a link; a byte order mark is left out.
+
+    Raises:
+        UserError: the path is a folder, a FIFO or a device, or the file is too large.
+        OSError: it is missing or cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_regular(Path(os.path.realpath(path)), most_bytes).decode("utf-8-sig")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from lape_bench.core.errors import UserError
+from lape_bench.core.regular_files import MOST_TABLE_BYTES, read_text
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.verify import TaskFinding
 
@@ -34,7 +35,7 @@ def compare(manifest: Manifest, path: Path) -> TaskFinding:
         UserError: the file is not a lock, or is one of another task or version.
     """
     try:
-        head, _, table = path.read_text(encoding="utf-8").partition("\n")
+        head, _, table = read_text(path, MOST_TABLE_BYTES).partition("\n")
         head_values = json.loads(head.removeprefix("#"))
         task, version, digest = (head_values[key] for key in ("task", "card_version", "manifest"))
         locked = pd.read_csv(io.StringIO(table), dtype=str, keep_default_na=False)[COLUMNS]

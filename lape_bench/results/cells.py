@@ -3,6 +3,7 @@
 `COLUMNS` is the one description of the table: it types cells read from records, and checks cells read from a file.
 """
 
+import io
 import json
 import math
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pandas as pd
 from lape_bench import metrics
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import PATTERN as LABEL_BUDGET
+from lape_bench.core.regular_files import MOST_TABLE_BYTES, read_text
 from lape_bench.records.record import LABEL
 
 SOURCES = "a folder of records, or a file that 'bench report --format cells' wrote"
@@ -126,7 +128,8 @@ def read_cells(path: Path) -> pd.DataFrame:
     """
     try:
         # As text, since pandas would read a system called None as a missing value.
-        texts = pd.read_csv(path, dtype="str", keep_default_na=False)
+        content = io.StringIO(read_text(path, MOST_TABLE_BYTES))
+        texts = pd.read_csv(content, dtype="str", keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a table of cells: {reason}", allowed=SOURCES) from error

@@ -10,11 +10,13 @@ import csv
 import io
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from lape_bench.core.errors import UserError, did_you_mean
+from lape_bench.core.regular_files import MOST_TABLE_BYTES, read_text
 from lape_bench.data.clip_names import find_spelled_alike
 from lape_bench.task import SIDE_NAMES, ClipEntry, Columns, Reader, Segment, SplitName, TaskCard
 
@@ -87,7 +89,7 @@ def column_names(table: Path) -> list[str]:
     names = [name for name in header if name]
     if not names:
         raise UserError(f"{table} is empty", allowed="a first line with the names of the columns")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise UserError(f"{table} has two columns '{twice[0]}'", next_step="rename one of them")
     return names
@@ -210,7 +212,7 @@ def _rows(table: Path, columns: Columns) -> Iterator[CsvRow]:
 def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and fields of each line that is not empty."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = read_text(table, MOST_TABLE_BYTES)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{table} is not UTF-8 (byte {error.start})",

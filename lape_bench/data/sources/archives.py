@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from lape_bench.core.paths import (
     sha256,
     staged_folders,
 )
+from lape_bench.core.printable import printable
 from lape_bench.core.progress import Stopped
 from lape_bench.data.catalog import load_reader
 from lape_bench.data.sources import checksum_pins
@@ -297,21 +298,30 @@ def _unzip(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
         for member in members:
             is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
             _refuse_unsafe(archive, member.filename, is_link)
-        unpacked, free = sum(m.file_size for m in members), shutil.disk_usage(folder).free
-        if unpacked > free:
-            raise BadArchive(
-                f"{archive} says that it unpacks to {unpacked:,} bytes, and {free:,} are free",
-                next_step="free some space, or get the archive again",
-            )
-        names = Counter(member.filename for member in members)
-        twice = sorted(name for name, count in names.items() if count > 1)
-        if twice:
-            logger.warning(
-                f"{archive} holds {len(twice)} names more than once, of which the last counts, such as {twice[0]}"
-            )
+        _refuse_too_large(archive, sum(member.file_size for member in members), folder)
+        _warn_of_repeated(archive, [m.filename for m in members if not m.is_dir()])
         for member in members:
             opened.extract(member, folder)
             on_member()
+
+
+def _refuse_too_large(archive: Path, unpacked: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if unpacked > free:
+        raise BadArchive(
+            f"{archive} says that it unpacks to {unpacked:,} bytes, and {free:,} are free",
+            next_step="free some space, or get the archive again",
+        )
+
+
+def _warn_of_repeated(archive: Path, names: Iterable[str]) -> None:
+    """Tell of files that overwrite others of the archive, perhaps spelled otherwise, such as `./a.wav`."""
+    counts = Counter(PurePosixPath(name.lstrip("/")) for name in names)
+    twice = sorted(str(path) for path, count in counts.items() if count > 1)
+    if twice:
+        logger.warning(
+            f"{archive} holds {len(twice)} names more than once, of which the last counts, such as {printable(twice[0])}"
+        )
 
 
 def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
@@ -322,10 +332,12 @@ def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
             # tarfile drops the slash of a folder, and makes "." of "./".
             name = f"{member.name}/" if member.isdir() else member.name
             _refuse_unsafe(archive, name, not (member.isfile() or member.isdir()))
+            _refuse_too_large(archive, member.size, folder)
             opened.extract(member, folder, **filtered)
             on_member()
+        _warn_of_repeated(archive, [member.name for member in opened if not member.isdir()])
         # An archive ends with a block of zeros, but tarfile also accepts the end of the file. It does not read the
-        # checksum at the # end of compressed data.
+        # checksum at the end of compressed data.
         if opened.fileobj is None or opened.fileobj.tell() == opened.offset:
             raise tarfile.ReadError("no end of archive")
         while opened.fileobj.read(2**20):

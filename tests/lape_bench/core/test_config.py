@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,14 @@ def test_a_few_lines_that_stand_for_billions_of_values_are_refused(tmp_path: Pat
     path = tmp_path / "card.yaml"
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match="values"):
+        read_yaml(path, Outer)
+
+
+@pytest.mark.parametrize("is_pipe", [True, False], ids=["pipe", "zeros"])
+def test_what_is_no_regular_file_is_refused(is_pipe: bool, tmp_path: Path) -> None:
+    path = tmp_path / "card.yaml"
+    os.mkfifo(path) if is_pipe else path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="not a regular file"):
         read_yaml(path, Outer)
 
 

@@ -233,6 +233,8 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
         ("path,label 1.wav,a 2.wav,a", {}, "has one class only, 'a'; two at least."),
         ("path,label", {}, "has no line below the names of its columns"),
         ("path,label 1.wav,a 2.wav,A", {}, "differ in capitals or spaces alone"),
+        ("path,label 1.wav,a 2.wav,a 3.wav,\x1b[2J 4.wav,\x1b[2J", {}, "'\\x1b[2J' holds control"),
+        (f"path,label 1.wav,a 2.wav,a 3.wav,{'b' * 300} 4.wav,{'b' * 300}", {}, "than 200"),
         ("path,label 1.wav,a 2.wav,a 3.wav,b", {}, "not both in train and in test: b; two clips"),
         ("path,label,group 1.wav,a,x 2.wav,a,y 3.wav,b,z 4.wav,b,z", {}, "of different group"),
         ("path,label,split,fold 1.wav,a,train,1", {}, "has sides in 'split' and folds in 'fold'"),
@@ -246,7 +248,7 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
         (
             "path,label,split,group 1.wav,a,train,x 2.wav,b,train,y 3.wav,a,test,x 4.wav,b,test,z",
             {},
-            "1 of 3 groups (group) are on several sides: x; all clips of a group on one side",
+            "1 of 3 groups (group) are on several sides: x; all clips of a group belong on one side",
         ),
         ("path,label 1.wav,a", {"labl": "x"}, "no column of a clip 'labl': did you mean 'label'"),
         ("path,label 1.wav,a", {"label": "x"}, "has no column 'x'; its columns are path, label"),

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,21 @@ def test_the_columns_are_named_in_order_without_nameless_ones(tmp_path: Path) ->
 def test_a_table_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the table .*clips.csv cannot be read"):
         list_clips(tmp_path / "clips.csv", PLAIN, tmp_path)
+
+
+def test_very_many_columns_are_read_in_no_time(tmp_path: Path) -> None:
+    head = ",".join(f"column {number}" for number in range(100_000))
+    assert len(column_names(write(tmp_path, f"path,label,{head}\n"))) == 100_002
+
+
+def test_what_is_no_regular_file_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zeros.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zeros.csv"):
+        with pytest.raises(UserError, match="not a regular file"):
+            list_clips(tmp_path / name, PLAIN, tmp_path)
+
+
+def test_a_table_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(write(tmp_path, "path,label\n1.wav,wren\n"))
+    assert len(list_clips(tmp_path / "link.csv", PLAIN, tmp_path)) == 1

@@ -638,14 +638,23 @@ def test_a_folder_that_names_itself_is_passed_over(tmp_path: Path) -> None:
     assert [path.name for path in unpack(archive, checksum(archive)).iterdir()] == ["a.wav"]
 
 
-def test_a_name_that_comes_twice_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    archive = tmp_path / "a.zip"
-    with (
-        warnings.catch_warnings(action="ignore"),
-        zipfile.ZipFile(archive, "w") as written,
-    ):
-        for content in (b"first", b"last"):
-            written.writestr("a.wav", content)
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+@pytest.mark.parametrize("again", ["a.wav", "./a.wav"])
+def test_a_name_that_comes_twice_is_told(
+    again: str, ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = tmp_path / f"a.{ending}"
+    members = (("a.wav", b"first"), (again, b"last"))
+    if ending == "zip":
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(archive, "w") as written:
+            for name, content in members:
+                written.writestr(name, content)
+    else:
+        with tarfile.open(archive, "w") as packed:
+            for name, content in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                packed.addfile(member, io.BytesIO(content))
     assert (unpack(archive, checksum(archive)) / "a.wav").read_bytes() == b"last"
     assert "more than once" in caplog.text
     assert "a.wav" in caplog.text
@@ -658,6 +667,27 @@ def test_an_archive_that_unpacks_to_more_than_the_disk_holds_is_refused_before_i
     free = shutil.disk_usage(tmp_path)._replace(free=17_999)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with pytest.raises(BadArchive, match="unpacks to 18,000 bytes, and 17,999 are free"):
+        unpack(archive, checksum(archive))
+
+
+def test_a_file_of_a_tar_that_is_larger_than_what_is_free_is_refused(tmp_path: Path) -> None:
+    # As of a sparse file, most of which is not in the archive.
+    archive, size = tmp_path / "a.tar", 2**50
+    member = tarfile.TarInfo("a.wav")
+    member.type, member.pax_headers = (
+        tarfile.REGTYPE,
+        {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "a.wav",
+            "GNU.sparse.realsize": f"{size}",
+        },
+    )
+    content = b"0\n".ljust(512, b"\0")
+    member.size = len(content)
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as packed:
+        packed.addfile(member, io.BytesIO(content))
+    with pytest.raises(BadArchive, match=f"unpacks to {size:,} bytes"):
         unpack(archive, checksum(archive))
 
 
