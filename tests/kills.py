@@ -34,7 +34,7 @@ from lape_bench.cli.app import main as bench_main
 
 TAG = "LAPE_BENCH_KILLS"
 END_SECONDS = 60.0  # in which the processes of a killed command have to end
-GRID = """systems: [{name: supervised, settings: {width: 8, finetune: {epochs: 2, min_steps: 1, evaluations: 1, learning_rates: [0.001]}}}]
+GRID = """systems: [{name: supervised, settings: {width: 8, finetune: {epochs: 2, min_steps: 1, learning_rates: [0.001]}}}]
 tasks: [toy]
 seeds: 2
 """

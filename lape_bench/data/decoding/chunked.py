@@ -16,7 +16,12 @@ RIFF_NAMES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 PCM_TAGS = {0x0001, 0x0003, 0x0006, 0x0007}  # PCM, float, A-law, mu-law: exact to the sample
 BLOCK_TAGS = {0x0002, 0x0011, 0x0031}  # MS ADPCM, IMA ADPCM, GSM 6.10: whole blocks only
 EXTENSIBLE = 0xFFFE
-CAF_OF_LIBSNDFILE = {b"lpcm", b"ulaw", b"alaw"}  # and its own ALAC, but not that of FFmpeg
+CAF_OF_LIBSNDFILE = {
+    b"lpcm",
+    b"ulaw",
+    b"alaw",
+    b"alac",
+}  # of ALAC, FFmpeg cuts the last packet twice
 AU_EXACT = {1, 2, 3, 4, 5, 6, 7, 27}  # mu-law, PCM, float, A-law; not the ADPCM of G.72x
 AIFC_BLOCKS = {b"ima4", b"GSM "}
 AIFC_EXACT = {b"NONE", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"FL64", b"ulaw", b"alaw"}
@@ -252,4 +257,4 @@ def caf(source: ByteSource) -> Layout:
     parts.append((start, source.size))
     if not kinds <= CAF_OF_LIBSNDFILE:
         return Layout(tuple(parts), ffmpeg="caf", frames=frames)
-    return Layout(tuple(parts), seekable=True)
+    return Layout(tuple(parts), seekable=b"alac" not in kinds)

@@ -31,7 +31,7 @@ LIBSNDFILE = [
     ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"),
 ]  # fmt: skip
 FFMPEG = [
-    ("mp4", "aac", RATE), ("mp4", "alac", RATE), ("caf", "alac", RATE), ("adts", "aac", RATE), ("webm", "libopus", 48_000),
+    ("mp4", "aac", RATE), ("mp4", "alac", RATE), ("adts", "aac", RATE), ("webm", "libopus", 48_000),
     ("matroska", "pcm_s16le", RATE), ("ogg", "flac", RATE), ("mp3", "libmp3lame", RATE), ("ogg", "libopus", 48_000),
 ]  # fmt: skip
 
