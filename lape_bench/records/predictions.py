@@ -52,7 +52,7 @@ class PredictedClasses:
         """Hash the clips' IDs and true classes. Two test sets are the same if their hashes are."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         # Hash Arrow's buffers (offsets and text) directly: a report hashes thousands of test sets.
-        ids = self.clip_ids.combine_chunks()
+        ids = _one_chunk(self.clip_ids)
         _, edges, text = ids.buffers()
         ends = np.frombuffer(edges, np.int32)[ids.offset : ids.offset + len(ids) + 1]
         digest.update((ends - ends[0]).tobytes())
@@ -117,6 +117,103 @@ def write_predictions(
     return sha256(folder / PREDICTIONS)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictionsFile:
+    """A file of predictions that is the one its record names, and of allowed size; its columns are not read yet.
+
+    Attributes:
+        path: of the file.
+        n_bytes: its size.
+        columns: the file, for reading columns.
+        classes: names of the classes.
+        encoded: columns of texts that are in a dictionary.
+    """
+
+    path: Path
+    n_bytes: int
+    columns: pq.ParquetFile
+    classes: tuple[str, ...]
+    encoded: Sequence[str]
+
+    def predictions(self) -> Predictions:
+        """Read everything; see `read_predictions`."""
+        with _readable(self.path):
+            table = self._read()
+            labels, predicted = (_numbers(table[name], self.classes) for name in CLASS_COLUMNS)
+            flat = _one_chunk(table[SCORES]).flatten().to_numpy()
+            if np.isnan(flat).any():
+                raise UserError(f"{self.path} holds scores that are not numbers")
+            log_probabilities = flat.reshape(len(labels), len(self.classes))
+            groups, folds = (
+                table[name] if name in table.column_names else None for name in (GROUP, FOLD)
+            )
+            return Predictions(
+                table[CLIP], labels, predicted, self.classes, log_probabilities, groups, folds
+            )
+
+    def predicted_classes(self) -> PredictedClasses:
+        """Read everything but the scores, which take most of the time."""
+        with _readable(self.path):
+            table = self._read([CLIP, *CLASS_COLUMNS])
+            labels, predicted = (_numbers(table[name], self.classes) for name in CLASS_COLUMNS)
+            return PredictedClasses(table[CLIP], labels, predicted, self.classes)
+
+    def groups(self) -> pa.ChunkedArray | None:
+        """Read the group of each test clip: strings or null, shape (clips,); None as in `Predictions`."""
+        with _readable(self.path):
+            table = self._read([CLIP, GROUP])
+            return table[GROUP] if GROUP in table.column_names else None
+
+    def _read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read some or all columns; refuse a table that `write_predictions` cannot have written."""
+        table = self.columns.read(columns, use_threads=False)
+        types = _types(len(self.classes))
+        for name in self.encoded:
+            if name in table.column_names:
+                table = _unpacked(table, name)
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if column.type != types[name] or (column.null_count and name not in MAY_LACK):
+                raise UserError(
+                    f"{self.path} holds a column '{name}' with types or gaps that no run writes"
+                )
+        if not len(table):
+            raise UserError(f"{self.path} holds no clips")
+        return table
+
+
+def open_predictions(folder: Path, record: RunRecord) -> PredictionsFile:
+    """Open the predictions of a finished cell.
+
+    Raises:
+        UserError: the file is missing, damaged, not the one the record names, or larger than a run writes it.
+    """
+    path = folder / PREDICTIONS
+    with _readable(path):
+        content = read_regular(path, MOST_BYTES)
+        if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
+            raise UserError(f"{path} is not the file its record names (its SHA-256 differs)")
+        # ParquetFile and not pq.read_table, which opens a data set and takes four times as long; a report reads
+        # thousands of files.
+        source = pa.BufferReader(content)
+        # There is nothing to buffer, as the file is in memory.
+        file = pq.ParquetFile(source, read_dictionary=CLASS_COLUMNS, pre_buffer=False)
+        classes = _class_names((file.metadata.metadata or {})[b"classes"])
+        if reason := _too_large(file.metadata, len(classes)):
+            raise UserError(f"{path} {reason}")
+        if encoded := _dictionary_columns(file.metadata):
+            for name in encoded:
+                if file.metadata.schema.to_arrow_schema().field(name).type != pa.string():
+                    raise UserError(f"{path} holds a column '{name}' with types that no run writes")
+            # Dictionary-encoded text stays encoded, since one long string may be repeated millions of times.
+            file = pq.ParquetFile(
+                source,
+                metadata=file.metadata,
+                read_dictionary=CLASS_COLUMNS + encoded,
+                pre_buffer=False,
+            )
+        return PredictionsFile(path, len(content), file, classes, encoded)
+
+
 def read_predictions(folder: Path, record: RunRecord) -> Predictions:
     """Read the predictions of a finished cell.
 
@@ -124,21 +221,7 @@ def read_predictions(folder: Path, record: RunRecord) -> Predictions:
         UserError: the file is missing or damaged, is not the one that the record names, or does not have the form that
             a run writes.
     """
-    path = folder / PREDICTIONS
-    with _readable(path):
-        table, classes = _read(path, record)
-        labels = _numbers(table[LABEL], classes)
-        flat = table[SCORES].combine_chunks().flatten().to_numpy()
-        if np.isnan(flat).any():
-            raise UserError(f"{path} holds scores that are not numbers")
-        log_probabilities = flat.reshape(len(labels), len(classes))
-        predicted = _numbers(table[PREDICTED], classes)
-        groups, folds = (
-            table[name] if name in table.column_names else None for name in (GROUP, FOLD)
-        )
-        return Predictions(
-            table[CLIP], labels, predicted, classes, log_probabilities, groups, folds
-        )
+    return open_predictions(folder, record).predictions()
 
 
 def read_predicted_classes(folder: Path, record: RunRecord) -> PredictedClasses:
@@ -147,11 +230,7 @@ def read_predicted_classes(folder: Path, record: RunRecord) -> PredictedClasses:
     Raises:
         UserError: as for `read_predictions`.
     """
-    path = folder / PREDICTIONS
-    with _readable(path):
-        table, classes = _read(path, record, [CLIP, *CLASS_COLUMNS])
-        labels, predicted = (_numbers(table[name], classes) for name in CLASS_COLUMNS)
-        return PredictedClasses(table[CLIP], labels, predicted, classes)
+    return open_predictions(folder, record).predicted_classes()
 
 
 def read_groups(folder: Path, record: RunRecord) -> pa.ChunkedArray | None:
@@ -160,10 +239,7 @@ def read_groups(folder: Path, record: RunRecord) -> pa.ChunkedArray | None:
     Raises:
         UserError: as for `read_predictions`.
     """
-    path = folder / PREDICTIONS
-    with _readable(path):
-        table, _ = _read(path, record, [CLIP, GROUP])
-        return table[GROUP] if GROUP in table.column_names else None
+    return open_predictions(folder, record).groups()
 
 
 @contextmanager
@@ -174,42 +250,10 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({str(error) or type(error).__name__})") from error
 
 
-def _read(
-    path: Path, record: RunRecord, columns: Sequence[str] | None = None
-) -> tuple[pa.Table, tuple[str, ...]]:
-    """Read some or all columns and the class names, and refuse a table that `write_predictions` cannot have written."""
-    content = read_regular(path, MOST_BYTES)
-    if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
-        raise UserError(f"{path} is not the file its record names (its SHA-256 differs)")
-    # ParquetFile and not pq.read_table, which opens a data set and takes four times as long; a report reads thousands
-    # of files. Dictionary-encoded text stays encoded, since one long string may be repeated millions of times..
-    metadata = pq.read_metadata(pa.BufferReader(content))
-    encoded = _dictionary_columns(metadata)
-    for name in encoded:
-        if metadata.schema.to_arrow_schema().field(name).type != pa.string():
-            raise UserError(f"{path} holds a column '{name}' with types that no run writes")
-    file = pq.ParquetFile(
-        pa.BufferReader(content), metadata=metadata, read_dictionary=CLASS_COLUMNS + encoded
-    )
-    classes = _class_names(file)
-    if reason := _too_large(file.metadata, len(classes)):
-        raise UserError(f"{path} {reason}")
-    table = file.read(columns, use_threads=False)
-    types = _types(len(classes))
-    for name in encoded:
-        if name in table.column_names:
-            table = _unpacked(table, name)
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if column.type != types[name] or (column.null_count and name not in MAY_LACK):
-            raise UserError(f"{path} holds a column '{name}' with types or gaps that no run writes")
-    if not len(table):
-        raise UserError(f"{path} holds no clips")
-    return table, classes
-
-
-def _class_names(file: pq.ParquetFile) -> tuple[str, ...]:
+@lru_cache(16)
+def _class_names(text: bytes) -> tuple[str, ...]:
     # Not json.loads, which raises a RecursionError for deeply nested lists.
-    names = from_json(file.schema_arrow.metadata[b"classes"])
+    names = from_json(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
     if len(set(names)) < len(names):
@@ -235,8 +279,14 @@ def _dictionary_columns(metadata: pq.FileMetaData) -> list[str]:
     """Return the text columns that are dictionary-encoded in the file."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     columns = (group.column(number) for group in groups for number in range(group.num_columns))
-    encoded = {c.path_in_schema for c in columns if any("DICT" in each for each in c.encodings)}
-    return sorted(encoded.intersection(TEXT_COLUMNS))
+    names = ((column.path_in_schema, column) for column in columns)
+    return sorted(
+        {
+            name
+            for name, column in names
+            if name in TEXT_COLUMNS and any("DICT" in encoding for encoding in column.encodings)
+        }
+    )
 
 
 def _unpacked(table: pa.Table, name: str) -> pa.Table:
@@ -272,7 +322,17 @@ def _scores(classes: int) -> pa.DataType:
 
 def _numbers(column: pa.ChunkedArray, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Turn class names into class numbers, shape (clips,)."""
-    number_of = {name: number for number, name in enumerate(classes)}
-    encoded = column.combine_chunks()
+    number_of = _numbers_of_names(classes)
+    encoded = _one_chunk(column)
     numbers = np.array([number_of[name] for name in encoded.dictionary.to_pylist()], np.int64)
     return np.asarray(numbers[encoded.indices.to_numpy()])
+
+
+@lru_cache(16)
+def _numbers_of_names(classes: tuple[str, ...]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(classes)}
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    # combine_chunks() would copy even a single one.
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -25,7 +25,7 @@ from lape_bench.report.stats.crossed import Array, CrossedMean, mean_over_tasks
 from lape_bench.report.stats.grouped_scores import GroupedScores, grouped_scores
 from lape_bench.report.stats.significance import holm, interval_half_width, mcnemar
 from lape_bench.report.system_pair import SystemPair
-from lape_bench.results.load import CellPredictions
+from lape_bench.results.scored_cells import CellPredictions
 
 Correct = NDArray[np.bool_]  # shape (seeds, clips)
 

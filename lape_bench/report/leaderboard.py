@@ -12,14 +12,13 @@ from lape_bench.report.display_names import group_noun, with_display_names
 from lape_bench.report.formatting import count, known_count, percent
 from lape_bench.report.stats.board_statistics import (
     MOST_RANKED,
-    BoardStatistics,
     statistics_of_boards,
 )
 from lape_bench.report.stats.crossed import NOTHING
 from lape_bench.report.stats.significance import interval_half_width
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow, markdown
 from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
-from lape_bench.results.load import CellPredictions
+from lape_bench.results.scored_cells import CellPredictions
 
 # Scores that agree in these may be ranked together: they are one board.
 BOARD = ["task", "data", "protocol", "labels", *PREPARATION, "metric"]
@@ -89,29 +88,31 @@ def _with_statistics(
         [rows["metric"].iloc[0] for rows in boards],
         predictions,
     )
-    board = board.assign(
-        groups=pd.array([None] * len(board), "Int64"),
-        grouped=pd.array([None] * len(board), "boolean"),
-        detectable=np.nan,
-    )
+    # One assignment for all boards: pandas takes a millisecond for each, and there may be hundreds of boards.
+    half_widths, groups, detectable = np.full((3, len(board)), np.nan)
+    grouped = np.full(len(board), None, object)
+    ranks = np.full((len(board), 2), np.nan)
+    analyzed = np.zeros(len(board), np.bool_)
     for rows, of_board in zip(boards, statistics, strict=True):
-        if of_board is None:
-            continue
-        _add_intervals(board, rows, of_board)
-        board.loc[rows.index, "groups"] = of_board.n_groups
-        board.loc[rows.index, "grouped"] = of_board.grouped
-        board.loc[rows.index, "detectable"] = of_board.detectable
-        if np.isfinite(of_board.ranks).any():
-            board.loc[rows.index, RANKS] = of_board.ranks
+        if of_board is not None:
+            places = board.index.get_indexer(rows.index)
+            analyzed[places] = True
+            half_widths[places] = of_board.half_widths
+            groups[places], grouped[places] = of_board.n_groups, of_board.grouped
+            detectable[places], ranks[places] = of_board.detectable, of_board.ranks
+    # These intervals replace those over seeds alone.
+    known = analyzed & board["complete"] & np.isfinite(half_widths)
+    over = np.where(board["seeds"] == 1, THIS_RUN, GROUPS_AND_SEEDS)
+    board = board.assign(
+        interval=board["interval"].where(~analyzed, np.where(known, half_widths, np.nan)),
+        interval_over=board["interval_over"].where(~analyzed, np.where(known, over, NO_INTERVAL)),
+        groups=pd.Series(groups, board.index).astype("Int64"),
+        grouped=pd.Series(grouped, board.index).astype("boolean"),
+        detectable=detectable,
+    )
+    if np.isfinite(ranks).any():
+        board[RANKS] = ranks
     return board
-
-
-def _add_intervals(board: pd.DataFrame, rows: pd.DataFrame, statistics: BoardStatistics) -> None:
-    """Replace the intervals of a board's rows, which are over seeds alone."""
-    half_widths = pd.Series(statistics.half_widths, rows.index).where(rows["complete"])
-    over = pd.Series(GROUPS_AND_SEEDS, rows.index).mask(rows["seeds"] == 1, THIS_RUN)
-    board.loc[rows.index, "interval"] = half_widths
-    board.loc[rows.index, "interval_over"] = over.where(half_widths.notna(), NO_INTERVAL)
 
 
 def in_budget_order(column: pd.Series) -> pd.Series:

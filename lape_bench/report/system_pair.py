@@ -9,7 +9,8 @@ from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import LabelBudget
 from lape_bench.report.display_names import find_system, preparation_names, system_display_names
 from lape_bench.results.cells import PREPARATION, Preparation
-from lape_bench.results.load import CellPredictions, Results
+from lape_bench.results.load import Results
+from lape_bench.results.scored_cells import CellPredictions
 
 BOARD = ["data", "protocol", "labels", *PREPARATION]  # of one task
 

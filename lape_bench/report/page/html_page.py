@@ -27,7 +27,8 @@ from lape_bench.report.figures.style import numbered
 from lape_bench.report.formatting import known_count, percent
 from lape_bench.report.leaderboard import BOARD, ENTRY, contributes, footnotes
 from lape_bench.results.cells import PREPARATION, Preparation
-from lape_bench.results.load import CellPredictions, Results
+from lape_bench.results.load import Results
+from lape_bench.results.scored_cells import CellPredictions
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
 CURVE_POINTS = 100

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lape_bench.records.predictions import read_groups
 from lape_bench.records.record import read_record
 from lape_bench.report.stats.crossed import GroupSizes
-from lape_bench.results.load import CellPredictions
+from lape_bench.results.scored_cells import CellPredictions
 
 TestFold = tuple[int, str]  # a fold and the hash of its test clips
 PredictionsBySeed = dict[int, dict[TestFold, CellPredictions]]

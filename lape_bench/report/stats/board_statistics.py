@@ -13,7 +13,7 @@ from lape_bench.report.stats.alignment import predictions_by_seed
 from lape_bench.report.stats.crossed import Array
 from lape_bench.report.stats.grouped_scores import GroupedScores, compare_pairs, grouped_scores
 from lape_bench.report.stats.significance import rank_intervals
-from lape_bench.results.load import CellPredictions
+from lape_bench.results.scored_cells import CellPredictions
 from lape_bench.runtime.cpu_cores import available
 
 MOST_RANKED = 200  # systems of a board: memory for its pairs

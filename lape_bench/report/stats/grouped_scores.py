@@ -20,7 +20,7 @@ from lape_bench.report.stats.alignment import (
 )
 from lape_bench.report.stats.crossed import Array, CrossedMean, crossed_mean, from_sums
 from lape_bench.report.stats.influence import influences
-from lape_bench.results.load import CellPredictions
+from lape_bench.results.scored_cells import CellPredictions
 
 
 class GroupedScores(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from lape_bench.core.errors import UserError
-from lape_bench.records.predictions import read_predictions
+from lape_bench.records.predictions import PredictionsFile, read_predictions
 from lape_bench.records.record import find_records, read_record, write_record
 from lape_bench.report.leaderboard import as_markdown, format_rows, leaderboard
 from lape_bench.results import load
@@ -183,7 +183,7 @@ def test_scores_are_read_for_two_classes_alone(
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(load, "read_predictions", refuse)
+    monkeypatch.setattr(PredictionsFile, "predictions", refuse)
     assert len(load_results([tmp_path]).cells) == 1
     write_two_classes(tmp_path, 1, [1.0, 2.0], [0, 1])
     with pytest.raises(AssertionError):

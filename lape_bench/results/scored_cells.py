@@ -1,0 +1,192 @@
+"""Cells scored from their predictions, not from the scores that their records claim.
+
+Neither pandas nor scipy is imported here: the processes that read thousands of records would wait for it.
+"""
+
+import gc
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lape_bench import metrics
+from lape_bench.core.config import flatten
+from lape_bench.core.errors import UserError
+from lape_bench.records.predictions import (
+    PredictedClasses,
+    Predictions,
+    PredictionsFile,
+    open_predictions,
+)
+from lape_bench.records.record import ParameterCounts, RunRecord, TaskFacts, read_record
+
+# Each step is made for a batch of records before the next step: a step that is repeated finds its code in the
+# processor's caches, which halves the time.
+BATCH = 50  # records
+BATCH_BYTES = 2**26  # of their predictions
+
+
+class CellPredictions(NamedTuple):
+    """The classes that a cell's system predicted.
+
+    Attributes:
+        folder: of the record.
+        test_hash: hash of the clips' IDs and classes; only cells that share it can be paired clip by clip.
+        labels: true classes, shape (clips,).
+        predicted: predicted classes, same shape.
+        log_odds: of the second of two classes, same shape; None if there are more classes.
+    """
+
+    folder: Path
+    test_hash: str
+    labels: NDArray[np.int16]
+    predicted: NDArray[np.int16]
+    log_odds: NDArray[np.float32] | None = None
+
+
+class ScoredCell(NamedTuple):
+    """A finished cell with its scores.
+
+    Attributes:
+        row: of the table of cells, see `results.cells.COLUMNS`; other keys are diagnoses.
+        predictions: that it was scored from.
+        finished_at: time, as in the record.
+    """
+
+    row: dict[str, Any]
+    predictions: CellPredictions
+    finished_at: str
+
+
+def score_folders(folders: Sequence[Path]) -> list[ScoredCell | str]:
+    """Read and score the records in some folders; a record with a problem becomes the line that names it."""
+    collects = gc.isenabled()
+    gc.disable()  # records hold no reference cycles, and the search for some would take a tenth of the time
+    try:
+        return [*score_records([(folder, _read_record(folder)) for folder in folders])]
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _read_record(folder: Path) -> RunRecord | str:
+    try:
+        return read_record(folder)
+    except UserError as error:
+        return str(error)
+
+
+def score_records(records: Iterable[tuple[Path, RunRecord | str]]) -> Iterator[ScoredCell | str]:
+    """Score records that are read already, each with its folder; a record with a problem becomes the line that names it."""
+    for batch in _batches(records):
+        predictions = [_read_predictions(file) for _, _, file in batch]
+        for (folder, record, _), predicted in zip(batch, predictions, strict=True):
+            yield predicted if isinstance(predicted, str) else _score(folder, record, predicted)
+
+
+def _batches(
+    records: Iterable[tuple[Path, RunRecord | str]],
+) -> Iterator[list[tuple[Path, RunRecord | str, PredictionsFile | str]]]:
+    """Open the predictions of records, in batches that are bounded by number and size."""
+    batch, size = [], 0
+    for folder, record in records:
+        file = record if isinstance(record, str) else _open_predictions(folder, record)
+        batch.append((folder, record, file))
+        size += 0 if isinstance(file, str) else file.n_bytes
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _open_predictions(folder: Path, record: RunRecord) -> PredictionsFile | str:
+    """Open a record's predictions, or return the line that says why it has none to score."""
+    if record.status == "failed":
+        return f"{record.cell.title} failed: {record.error}"
+    if record.task is None or record.parameters is None:
+        return f"{folder} holds a finished record without a task or without parameters"
+    if record.task.metric not in metrics.METRICS:
+        return (
+            f"{folder} is ranked by '{record.task.metric}', which is not a metric of this release"
+        )
+    try:
+        return open_predictions(folder, record)
+    except UserError as error:
+        return str(error)
+
+
+def _read_predictions(file: PredictionsFile | str) -> PredictedClasses | str:
+    if isinstance(file, str):
+        return file
+    try:
+        # Scores take most of the time of reading. Only the metric of two classes needs them.
+        return file.predictions() if len(file.classes) == 2 else file.predicted_classes()
+    except UserError as error:
+        return str(error)
+
+
+def _score(folder: Path, record: Any, predictions: PredictedClasses) -> ScoredCell:
+    """Score a record that has a task and parameters."""
+    labels, predicted = predictions.labels, predictions.predicted
+    scores = metrics.score_classes(predicted, labels, len(predictions.classes))
+    log_odds = None
+    if isinstance(predictions, Predictions) and len(predictions.classes) == 2:
+        scores[metrics.ROC_AUC] = metrics.roc_auc(predictions.log_probabilities, labels)
+        log_odds = predictions.log_probabilities[:, 1] - predictions.log_probabilities[:, 0]
+    of_cell = CellPredictions(
+        folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16), log_odds
+    )
+    return ScoredCell(
+        _row(record, record.task, record.parameters) | scores, of_cell, record.finished_at
+    )
+
+
+def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dict[str, Any]:
+    cell = record.cell
+    settings = dict(sorted(flatten(cell.settings).items()))
+    diagnosis = {name: v for name, v in record.diagnosis.items() if isinstance(v, float)}
+    return (
+        diagnosis
+        | {
+            "system": cell.system_name,  # its title depends on the other cells: `system_titles.with_titles`
+            "name": cell.system_name,
+            "label": cell.label,
+            "settings": json.dumps(settings),
+            "system_version": record.system_version,
+            "provenance_hash": _provenance_hash(record),
+            "task": cell.task,
+            "data": task.data,
+            "metric": task.metric,
+            "folds_of_task": task.folds,
+            "manifest_hash": task.manifest_hash,
+            "card_version": task.card_version,
+            "protocol": cell.protocol,
+            "protocol_version": record.protocol_version,
+            "labels": cell.labels,
+            "seed": cell.seed,
+            "fold": cell.fold,
+            "parameters": parameters.inference,
+            "encoder_parameters": parameters.encoder,
+            "trained_parameters": parameters.training,
+            "upstream": next((use.hash for use in record.artifacts if use.kind == "upstream"), ""),
+            "training_labels": record.labels_for_training,
+            "selection_labels": record.labels_for_selection,
+            "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
+            + sum(use.seconds - use.waited for use in record.artifacts if use.found),
+            "validation": np.nan if record.validation is None else record.validation,
+        }
+    )
+
+
+def _provenance_hash(record: RunRecord) -> str:
+    """Hash what else a system rests on: the same system with other weights or another corpus is another system."""
+    corpora = {f"corpus {entry}": state for entry, state in record.corpora.items()}
+    provenance = record.provenance | corpora
+    if not provenance:
+        return ""
+    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
