@@ -45,6 +45,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_special_file(path)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
             if is_left_over(left.name):
                 left.unlink(missing_ok=True)
@@ -58,6 +59,13 @@ def new_file(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _refuse_special_file(path: Path) -> None:
+    """Raise a `UserError` for a device or FIFO, which a file would replace; `/dev/stdout` is a link to one."""
+    is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
+    if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise UserError(f"{path} is not a regular file", allowed="a new file, or one to replace")
 
 
 class Staging:

@@ -130,7 +130,7 @@ def read_cells(path: Path) -> pd.DataFrame:
         # As text, since pandas would read a system called None as a missing value.
         content = io.StringIO(read_text(path, MOST_TABLE_BYTES))
         texts = pd.read_csv(content, dtype="str", keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a table of cells: {reason}", allowed=SOURCES) from error
     texts = texts.assign(**{name: "" for name in NEWER_COLUMNS if name not in texts})

@@ -183,6 +183,8 @@ def check(path: Path, card: TaskCard) -> str:
     Raises:
         BadArchive: size or checksum differ from the card's.
     """
+    if not path.is_file():
+        raise BadArchive(f"{path} is not a regular file", allowed="a ZIP or tar file")
     checksum = sha256(path)
     for source in card.sources:
         if source.file == path.name:

@@ -9,7 +9,7 @@ import pytest
 from lape_bench.core import paths
 from lape_bench.core.errors import UserError
 from lape_bench.core.leftovers import is_left_over, process_tag
-from lape_bench.core.paths import home, new_file, staged_folder
+from lape_bench.core.paths import home, new_file, staged_folder, write_text
 
 
 def test_the_cache_is_where_the_variable_says(
@@ -115,3 +115,14 @@ def test_what_may_belong_to_a_process_that_runs_is_no_leftover(name: str) -> Non
     assert not is_left_over(name.format(kernel=kernel, pid=pid, started=started))
     other = f".part-{kernel}-{pid}-{int(started) + 1}-abc"
     assert is_left_over(other), "its number was given to another process"
+
+
+def test_a_device_and_a_pipe_are_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    for name in ("pipe", "null", "stdout"):
+        with pytest.raises(UserError, match="not a regular file"):
+            write_text(tmp_path / name, "text")
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["null", "pipe", "stdout"]

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import shutil
 import stat
 import tarfile
@@ -712,3 +713,9 @@ def test_an_archive_with_any_damage_is_unpacked_or_refused_in_one_line(
             assert "\n" not in str(error)  # noqa: PT017  both ends are right
             outcomes.add("refused")
     assert "refused" in outcomes
+
+
+def test_an_archive_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(BadArchive, match="not a regular file"):
+        check(tmp_path / "a.zip", card_with(Source(file="a.zip")))
