@@ -7,6 +7,7 @@ ROOMS = {
     "baselines": "baselines",
     "unfused": "unfused",
     "published": "results/published",
+    "reference": "results/reference",
 }
 
 setup(

@@ -52,7 +52,9 @@ ROC_AUC = "roc_auc"  # for two classes, from scores
 METRICS = (*CLASS_METRICS, ROC_AUC)
 
 
-def roc_auc(log_probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def roc_auc(
+    log_probabilities: NDArray[np.float32] | NDArray[np.float64], labels: NDArray[np.int64]
+) -> float:
     """Area under the ROC curve: how often a clip of class 1 scores higher than one of class 0.
 
     Computed from ranks (Mann-Whitney U); a tie counts half. If only one class occurs, the area is 0.5, as for random

@@ -13,6 +13,7 @@ ROOMS = {"lape_bench": "", "tasks": "tasks", "baselines": "baselines", "unfused"
 PLACES = {
     **{room: f"lape_bench/{inside}".rstrip("/") for room, inside in ROOMS.items()},
     "results/published": "lape_bench/published",
+    "results/reference": "lape_bench/reference",
 }
 CACHES = {"__pycache__", ".ruff_cache", ".mypy_cache"}
 
@@ -21,7 +22,7 @@ CACHES = {"__pycache__", ".ruff_cache", ".mypy_cache"}
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of the files in a wheel built from a copy of the tree."""
     folder = tmp_path_factory.mktemp("build")
-    for name in (*ROOMS, "results/published"):
+    for name in (*ROOMS, "results/published", "results/reference"):
         shutil.copytree(ROOT / name, folder / name, ignore=lambda _, names: CACHES & set(names))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -51,7 +52,11 @@ def test_a_wheel_takes_every_file_of_the_product_along(wheel: set[str]) -> None:
         if path.is_file() and not CACHES & set(path.parts)
     }
     # What is written about a room for people who read the tree.
-    notes = {"lape_bench/tasks/README.md", "lape_bench/published/README.md"}
+    notes = {
+        "lape_bench/tasks/README.md",
+        "lape_bench/published/README.md",
+        "lape_bench/reference/README.md",
+    }
     assert wanted - notes <= wheel
 
 

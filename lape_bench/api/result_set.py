@@ -13,11 +13,13 @@ from lape_bench.report.display_names import with_display_names
 from lape_bench.report.system_pair import find_pair
 from lape_bench.results import load
 from lape_bench.results.load import Results
+from lape_bench.results.reference import reference_folder
 
 PERCENTAGES = {"score": "score_percent", "std": "std_percent", "interval": "ci95_percent"}
 COLUMNS = [
     "task", "protocol", "labels", "system", "rank_best", "rank_worst", *PERCENTAGES.values(),
     "interval_over", "metric", "seeds", "folds", "complete", "parameters", "encoder_parameters", "minutes",
+    "reference",
 ]  # fmt: skip
 
 
@@ -59,7 +61,8 @@ class ResultSet(Results):
               is of that run alone; "seeds" for cells without predictions. If a task has no groups, the unit is the
               clip.
             - `metric`, `seeds`, `folds`, `complete` (True if every fold was run), `parameters` (of encoder and
-              classifier), `encoder_parameters`, `minutes` (of training, per cell).
+              classifier), `encoder_parameters`, `minutes` (of training, per cell), `reference` (True if the results came
+              with lape_bench).
 
         Raises:
             UserError: no cell has finished.
@@ -132,11 +135,12 @@ class ResultSet(Results):
         return line_end.join(parts) or "no results"
 
 
-def load_results(*sources: str | Path) -> ResultSet:
+def load_results(*sources: str | Path, reference: bool = False) -> ResultSet:
     """Read folders of records, or CSV files that `bench report --format cells` has written.
 
     Args:
         sources: folders and files; by default "results".
+        reference: add the reference results that come with lape_bench.
 
     Returns:
         The results of every finished cell. Records that failed or cannot be read are named in `problems`.
@@ -150,7 +154,8 @@ def load_results(*sources: str | Path) -> ResultSet:
         >>> lb.load_results("mine").cells[["system", "seed"]].to_dict("list")
         {'system': ['log-mel-statistics', 'log-mel-statistics'], 'seed': [0, 1]}
     """
-    return as_result_set(load.load_results([Path(each) for each in sources or ("results",)]))
+    paths = [Path(each) for each in sources or ("results",)]
+    return as_result_set(load.load_results(paths, [reference_folder()] if reference else []))
 
 
 def as_result_set(results: Results) -> ResultSet:

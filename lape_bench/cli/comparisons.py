@@ -1,7 +1,6 @@
 """`bench compare` and `bench ranks`: compare systems with intervals and tests."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from lape_bench.cli.options import (
     ChosenSystems,
     Records,
+    Reference,
     SharedData,
     SharedLabels,
     SharedProtocol,
@@ -47,6 +47,7 @@ def compare(
         ),
     ] = None,
     out: Records = None,
+    reference: Reference = False,
     clips: Annotated[
         int,
         typer.Option(
@@ -70,7 +71,7 @@ def compare(
     from lape_bench.report.comparison_view import comparison_view, comparisons_view
     from lape_bench.report.system_pair import find_pair
 
-    results = load_finished(out or [Path("results")])
+    results = load_finished(out, reference)
     first, *others = systems
     share = None if margin is None else margin / 100
     pairs = [
@@ -89,6 +90,7 @@ def compare(
         shown = comparison_view(comparisons[0])
     if format == "terminal":
         print_table(shown)
+        _name_references(results.cells, [side.system for c in comparisons for side in (c.a, c.b)])
     elif len(comparisons) == 1:
         print(comparisons[0].model_dump_json(indent=2))
     else:
@@ -105,6 +107,7 @@ def compare(
 def ranks(
     system: ChosenSystems = None,
     out: Sources = None,
+    reference: Reference = False,
 ) -> None:
     """Rank systems over tasks, and average their scores over label budgets.
 
@@ -123,7 +126,7 @@ def ranks(
     from lape_bench.report.formatting import join_list
     from lape_bench.report.stats import average_ranks, label_curve
 
-    board = boards.leaderboard(load_finished(out or [Path("results")]).cells)
+    board = boards.leaderboard(load_finished(out, reference).cells)
     board = select_systems(board.assign(display_name=system_display_names(board)), system or [])
     board = board.assign(task=task_display_names(board), system=board["display_name"])
     board = only_complete(board)
@@ -145,8 +148,18 @@ def ranks(
         if ranking.left_out:
             tasks = ", ".join(ranking.left_out)
             print(f"left out: {where}: not every system has {tasks}", file=sys.stderr)
+    _name_references(board, [*board["system"].unique()])
     areas = label_curve.curve_areas(board)
     if not areas.table.empty:
         print_table(label_curve.as_table(areas))
     for lacking in areas.left_out:
         print(f"left out: {lacking}", file=sys.stderr)
+
+
+def _name_references(rows: Any, systems: list[str]) -> None:
+    """Print which of some systems have results that came with the harness."""
+    from lape_bench.report.formatting import join_list
+
+    known = {*rows.loc[rows["reference"] == 1, "system"]}
+    if names := [name for name in dict.fromkeys(systems) if name in known]:
+        print(f"reference results, which came with lape_bench: {join_list(names)}")

@@ -20,6 +20,10 @@ Sources = Annotated[
     list[Path] | None,
     typer.Option(help="Folder of records, or a CSV of cells; may be repeated."),
 ]
+Reference = Annotated[
+    bool,
+    typer.Option("--reference", help="Add the reference results that come with lape_bench."),
+]
 ChosenSystems = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lape_bench.cli.options import Sources, print_table
+from lape_bench.cli.options import Reference, Sources, print_table
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import write_text
 from lape_bench.core.printable import printable
 from lape_bench.report.formatting import percent
 
+RESULTS = Path("results")
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 FOR_PROGRAMS = ("csv", "latex", "json")  # standard output holds only the table
 
@@ -33,6 +34,7 @@ def show(
 @app.command(epilog="Example: bench report --paper unfused --format latex > tables.tex")
 def report(
     out: Sources = None,
+    reference: Reference = False,
     format: Annotated[
         str,
         typer.Option(help="terminal, markdown, csv, latex, json, or cells: a CSV of every cell."),
@@ -100,12 +102,11 @@ def report(
     from lape_bench.results.cells import write_cells
     from lape_bench.results.load import of_tasks
 
-    sources = out or [Path("results")]
-    results = load_finished(sources)
+    results = load_finished(out, reference)
     if task:
         results = of_tasks(results, task)
     if html is not None:
-        write_page(results, sources, html)
+        write_page(results, [*(out or [RESULTS]), *reference_folders(reference)], html)
     elif paper:
         show_paper(results.cells, format, paper, chosen, None if no_published else published or [])
     elif format == "cells":
@@ -147,16 +148,24 @@ def _check_options(
         )
 
 
-def load_finished(sources: list[Path]) -> Any:
-    """Load results and print the problems. Raise a `UserError` if there is no finished record."""
+def load_finished(sources: list[Path] | None, reference: bool = False) -> Any:
+    """Load results and print the problems. Raise a `UserError` if there is no finished record.
+
+    Args:
+        sources: folders or files; None for the folder `results`, which need not exist if there are reference results.
+        reference: whether to add the reference results.
+    """
     from lape_bench.results.load import load_results
 
-    results = load_results(sources)
+    references = reference_folders(reference)
+    if sources is None:
+        sources = [RESULTS] if RESULTS.exists() or not reference else []
+    results = load_results(sources, references)
     for problem in results.problems:
         print(f"left out: {printable(problem)}", file=sys.stderr)
     if results.cells.empty:
         raise UserError(
-            f"{' and '.join(map(str, sources))} has no finished record",
+            f"{' and '.join(map(str, [*references, *sources]))} has no finished record",
             next_step="run something: 'bench run'",
         )
     return results
@@ -173,6 +182,13 @@ def only_complete(board: Any) -> Any:
             "no system has been run in every fold", next_step="'bench run' runs the missing folds"
         )
     return board
+
+
+def reference_folders(reference: bool) -> list[Path]:
+    """Return the folder of the reference results, if they are wanted."""
+    from lape_bench.results.reference import reference_folder
+
+    return [reference_folder()] if reference else []
 
 
 def write_page(results: Any, sources: list[Path], path: Path) -> None:

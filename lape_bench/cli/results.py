@@ -1,4 +1,4 @@
-"""`bench verify` and `bench merge`: check records, and merge folders of them."""
+"""`bench verify`, `bench merge` and `bench pack`: check records, and merge or pack folders of them."""
 
 import sys
 from pathlib import Path
@@ -92,3 +92,28 @@ def merge(
     )
     if result.left_out:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: bench pack results --into results/reference")
+def pack(
+    sources: Annotated[list[Path], typer.Argument(help="Folders of records or packs.")],
+    into: Annotated[Path, typer.Option(help="Folder of the packs.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task, or name@variant; may be repeated.")
+    ] = None,
+) -> None:
+    """Pack the finished records of each task into one small file that reports read like a folder of records.
+
+    A pack holds the records without learning curves and, for each test clip, the predicted class and the probability of
+    the true class. Records that are wrong or outdated are left out. A pack of the same task is replaced; to add to it,
+    name its folder as a source too.
+    """
+    from lape_bench.evaluation.plan import version_if_installed
+    from lape_bench.results.pack import pack as packed
+
+    result = packed(sources, into, task or [], version_if_installed)
+    for line in result.left_out:
+        print(f"left out: {printable(line)}", file=sys.stderr)
+    for path, cells in result.packs.items():
+        size = path.stat().st_size
+        print(f"{path}: {cells:,} cells, {size:,} bytes, {size / cells:,.0f} per cell")

@@ -348,6 +348,19 @@ def _refuse_control_characters(values: Any) -> None:
             raise ValueError(f"it holds control characters: '{value[:LONGEST_NAME]}'")
 
 
+def record_from(values: Any) -> RunRecord:
+    """Return the record that plain data describe.
+
+    Raises:
+        ValueError: a value is none that a run writes.
+    """
+    _refuse_control_characters(values)
+    record = RunRecord.model_validate(values)
+    if problem := _place_problem(record):
+        raise ValueError(problem)
+    return record
+
+
 def _checksum_line(body: bytes) -> bytes:
     """Return the checksum line that an unchanged record ends with."""
     return f'"{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
-from lape_bench.records.predictions import read_predicted_classes
-from lape_bench.records.record import read_record
+from lape_bench.records.pack import predicted_classes_in
 from lape_bench.report.formatting import join_list
 from lape_bench.report.stats.alignment import (
     ClipGroups,
@@ -393,7 +392,7 @@ def _test_set(
     classes: tuple[str, ...] = ()
     for part in clips.test_folds:
         folder = parts[part].folder
-        predictions = read_predicted_classes(folder, read_record(folder))
+        predictions = predicted_classes_in(folder)
         ids += predictions.clip_ids.to_pylist()
         classes = predictions.classes
     return ids, np.concatenate([parts[part].labels for part in clips.test_folds]), classes

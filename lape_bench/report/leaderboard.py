@@ -29,6 +29,7 @@ RANKS = ["rank_best", "rank_worst"]
 LABELS = ["training_labels", "selection_labels"]  # mean number over the cells of an entry
 # What an interval is over. Its unit is the group, or the clip if predictions name no groups.
 GROUPS_AND_SEEDS, THIS_RUN, SEEDS, NO_INTERVAL = "groups and seeds", "groups", "seeds", ""
+REFERENCE_MARK = " °"  # behind the name of a system whose results came with the harness
 MOST_BY_FOLD = 12  # systems whose scores by fold one footnote shows
 MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 
@@ -168,6 +169,7 @@ def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
     ]
     for name in LABELS:
         board[name] = used.groupby("entry")[name].mean()
+    board["reference"] = used.groupby("entry")["reference"].min() == 1
     board["minutes"] = used.groupby("entry")["seconds"].mean() / 60
     return board
 
@@ -206,7 +208,7 @@ def format_rows(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 row["task"],
                 row["protocol"],
                 row["labels"],
-                row["system"],
+                row["system"] + REFERENCE_MARK * row["reference"],
                 *([_rank(row["rank_best"], row["rank_worst"])] if ranked else []),
                 percent(row["score"], 1),
                 percent(row["std"], 1),
@@ -233,6 +235,8 @@ def footnotes(board: pd.DataFrame) -> list[str]:
         for footnote in _footnotes(entries, in_figures=len(boards) <= MOST_NAMED):
             boards_by_footnote.setdefault(footnote, []).append(name)
     lines = [f"seeds that lack folds are not counted: {_first_few(left_out)}"] if left_out else []
+    if board["reference"].any():
+        lines.append(f"{REFERENCE_MARK.strip()} reference results, which came with lape_bench")
     for footnote, names in boards_by_footnote.items():
         few = len(names) <= MOST_NAMED
         lines.append(f"{'; '.join(names) if few else count(len(names), 'board')}: {footnote}")

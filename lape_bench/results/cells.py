@@ -69,6 +69,7 @@ COLUMNS = {
     "training_labels": Column("float64", may_lack=True),
     "selection_labels": Column("float64", may_lack=True),  # 0 if nothing was selected
     "seconds": Column("float64"),  # of learning, cached stages included
+    "reference": Column("int64", high=1),  # 1 if it came with the harness
     "validation": Column("float64", high=1, may_lack=True),  # score by the task's metric
     **dict.fromkeys(metrics.CLASS_METRICS, Column("float64", high=1)),
     metrics.ROC_AUC: Column("float64", high=1, may_lack=True),  # of two classes
@@ -79,6 +80,7 @@ NEWER_COLUMNS = [
     "training_labels",
     "selection_labels",
     "label",
+    "reference",
 ]  # which tables lack that were written before
 # A table may hold further columns: floats that help to explain a score, and that most systems lack.
 DIAGNOSIS = Column("float64", low=-math.inf, may_lack=True)
@@ -133,7 +135,8 @@ def read_cells(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a table of cells: {reason}", allowed=SOURCES) from error
-    texts = texts.assign(**{name: "" for name in NEWER_COLUMNS if name not in texts})
+    newer = dict.fromkeys(NEWER_COLUMNS, "") | {"reference": "0"}
+    texts = texts.assign(**{name: value for name, value in newer.items() if name not in texts})
     for name in COLUMNS:
         if name not in texts:
             raise UserError(f"{path} has no column '{name}'", allowed=SOURCES)

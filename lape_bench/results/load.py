@@ -1,7 +1,7 @@
 """Results from records and from tables of cells, as one table with predictions."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError, unknown
+from lape_bench.records.pack import find_packs, is_pack
 from lape_bench.records.record import RunRecord, record_folders
 from lape_bench.results.cells import CELL, SOURCES, cells_table, read_cells
 from lape_bench.results.scored_cells import (
     CellPredictions,
     ScoredCell,
     score_folders,
+    score_pack,
     score_records,
 )
 from lape_bench.results.system_titles import with_titles
@@ -41,21 +43,32 @@ class Results:
     problems: list[str]
 
 
-def load_results(sources: Sequence[Path]) -> Results:
-    """Read folders of records, and tables of cells that a report has written.
+def load_results(sources: Sequence[Path], references: Sequence[Path] = ()) -> Results:
+    """Read folders of records, packs of cells, and tables of cells that a report has written.
 
-    If two sources hold the same cell, the later source counts, and a record counts before a row of a table. Within a
-    folder the cell that was finished last counts.
+    If two sources hold the same cell, the later source counts, and a record or a pack counts before a row of a table.
+    Within a folder the cell that was finished last counts. Of references only those cells count that no source has.
 
     Args:
-        sources: folders, or CSV files of `bench report --format cells`.
+        sources: folders of records or packs, packs, or CSV files of `bench report --format cells`.
+        references: folders of packs, whose cells are marked in the column `reference`.
 
     Raises:
         UserError: a folder does not exist, or a file is not a table of cells.
     """
-    tables = [_read_table(source) for source in sources if source.is_file()]
+    tables = [_read_table(source) for source in sources if source.is_file() and not is_pack(source)]
+    packs = [_read_packs([source]) for source in sources if is_pack(source)]
     folders = [_read_folder(source) for source in sources if not source.is_file()]
-    return _without_duplicates(_concatenate([*tables, *folders]))
+    marked = [_as_reference(_read_packs(find_packs(folder))) for folder in references]
+    return _without_duplicates(_concatenate([*marked, *tables, *packs, *folders]))
+
+
+def _as_reference(results: Results) -> Results:
+    return replace(results, cells=results.cells.assign(reference=1))
+
+
+def _read_packs(paths: Sequence[Path]) -> Results:
+    return _collect(chain.from_iterable(map(score_pack, paths)))
 
 
 def results_of(records: Sequence[tuple[Path, RunRecord]]) -> Results:
@@ -98,8 +111,9 @@ def _read_folder(source: Path) -> Results:
             next_step="run something first, such as 'bench run', or give --out",
         )
     folders, problems = record_folders(source)
-    results = _collect(_score_folders(folders))
-    return Results(results.cells, results.predictions, problems + results.problems)
+    packs = chain.from_iterable(map(score_pack, find_packs(source)))
+    results = _collect(chain(packs, _score_folders(folders)))
+    return replace(results, problems=problems + results.problems)
 
 
 def _score_folders(folders: Sequence[Path]) -> list[ScoredCell | str]:
@@ -143,7 +157,7 @@ def _without_duplicates(results: Results) -> Results:
     problems = [
         f"{results.predictions[row].folder} holds a cell that a later record holds too"
         for row in np.flatnonzero(duplicate).tolist()
-        if row in results.predictions
+        if row in results.predictions and not results.cells["reference"].iloc[row]
     ]
     kept = _select(results, np.flatnonzero(~duplicate))
     return Results(kept.cells, kept.predictions, results.problems + problems)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lape_bench import metrics
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
+from lape_bench.records.pack import PackedPredictions, read_pack
 from lape_bench.records.predictions import (
     PredictedClasses,
     Predictions,
@@ -73,6 +74,20 @@ def score_folders(folders: Sequence[Path]) -> list[ScoredCell | str]:
             gc.enable()
 
 
+def score_pack(path: Path) -> list[ScoredCell | str]:
+    """Read and score the cells of a pack; if it cannot be read, return the line that says why."""
+    try:
+        return [
+            _score(*cell)
+            if cell.record.task.metric in metrics.METRICS
+            else _other_metric(*cell[:2])
+            for cell in read_pack(path)
+            if cell.record.task is not None
+        ]
+    except UserError as error:
+        return [str(error)]
+
+
 def _read_record(folder: Path) -> RunRecord | str:
     try:
         return read_record(folder)
@@ -111,9 +126,7 @@ def _open_predictions(folder: Path, record: RunRecord) -> PredictionsFile | str:
     if record.task is None or record.parameters is None:
         return f"{folder} holds a finished record without a task or without parameters"
     if record.task.metric not in metrics.METRICS:
-        return (
-            f"{folder} is ranked by '{record.task.metric}', which is not a metric of this release"
-        )
+        return _other_metric(folder, record)
     try:
         return open_predictions(folder, record)
     except UserError as error:
@@ -138,12 +151,31 @@ def _score(folder: Path, record: Any, predictions: PredictedClasses) -> ScoredCe
     if isinstance(predictions, Predictions) and len(predictions.classes) == 2:
         scores[metrics.ROC_AUC] = metrics.roc_auc(predictions.log_probabilities, labels)
         log_odds = predictions.log_probabilities[:, 1] - predictions.log_probabilities[:, 0]
+    elif isinstance(predictions, PackedPredictions):
+        scores = score_packed(predictions)
+        if predictions.log_odds is not None:
+            log_odds = predictions.log_odds.astype(np.float32)
     of_cell = CellPredictions(
         folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16), log_odds
     )
     return ScoredCell(
         _row(record, record.task, record.parameters) | scores, of_cell, record.finished_at
     )
+
+
+def score_packed(predictions: PackedPredictions) -> dict[str, float]:
+    """Compute every metric of a cell of a pack, as `metrics.score` does."""
+    labels, classes = predictions.labels, len(predictions.classes)
+    scores = metrics.score_classes(predictions.predicted, labels, classes)
+    if predictions.log_odds is not None:
+        rows = np.stack([np.zeros_like(predictions.log_odds), predictions.log_odds], axis=1)
+        scores[metrics.ROC_AUC] = metrics.roc_auc(rows, labels)
+    return scores
+
+
+def _other_metric(folder: Path, record: RunRecord) -> str:
+    assert record.task is not None
+    return f"{folder} is ranked by '{record.task.metric}', which is not a metric of this release"
 
 
 def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dict[str, Any]:
@@ -178,6 +210,7 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
             "selection_labels": record.labels_for_selection,
             "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
             + sum(use.seconds - use.waited for use in record.artifacts if use.found),
+            "reference": 0,
             "validation": np.nan if record.validation is None else record.validation,
         }
     )

@@ -10,7 +10,7 @@ signed, so someone who can write records can also write false ones that pass eve
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,6 +24,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
 from lape_bench.data.splits import is_tested
+from lape_bench.records.pack import PackedPredictions, find_packs, read_pack
 from lape_bench.records.predictions import Predictions, read_predictions
 from lape_bench.records.record import (
     PROTOCOL_VERSION,
@@ -34,13 +35,14 @@ from lape_bench.records.record import (
     read_record,
     record_folders,
 )
+from lape_bench.results.scored_cells import score_packed
 
 TOLERANCE = 1e-9  # of a score recomputed in the same precision
+PACKED_TOLERANCE = 1 / 255  # of a probability in a pack
 SUM_TOLERANCE = 1e-3  # of the logarithm of a row's probabilities summed up, in float32
 
 # fields of a record that cannot be checked against anything else
 UNCHECKED = (
-    "label",
     "selection",
     "validation",
     "curves",
@@ -52,9 +54,12 @@ UNCHECKED = (
     "artifacts",
     "environment",
     "finished_at",
+    "label",
 )
 
 Grade = Literal["wrong", "outdated", "doubtful"]
+# The folder of a record, the record, and its predictions: None for a failed one, an error if they cannot be read.
+StoredCell = tuple[Path, RunRecord, Predictions | PackedPredictions | UserError | None]
 
 
 class RecordFinding(NamedTuple):
@@ -87,7 +92,7 @@ class VerificationResult(NamedTuple):
 
 
 def verify(out: Path, system_version: Callable[[str], int | None]) -> VerificationResult:
-    """Verify every record below a folder.
+    """Verify every record below a folder, and every pack in it.
 
     Args:
         out: the folder.
@@ -101,15 +106,16 @@ def verify(out: Path, system_version: Callable[[str], int | None]) -> Verificati
     folders: dict[str, Path] = {}  # by identity
     owners: dict[bytes, tuple[Path, str]] = {}  # folder and identity, by the checksum of scores
     cell_folders, unlisted = record_folders(out)
-    for folder in cell_folders:
-        try:
-            record = read_record(folder)
-            counts[record.status] += 1
-            if record.status == "failed":
-                continue
-            predictions = read_predictions(folder, record)
-        except UserError as error:
-            findings.append(RecordFinding(folder, "wrong", str(error)))
+    for stored in _stored(out, cell_folders):
+        if isinstance(stored, RecordFinding):
+            findings.append(stored)
+            continue
+        folder, record, predictions = stored
+        counts[record.status] += 1
+        if predictions is None:
+            continue
+        if isinstance(predictions, UserError):
+            findings.append(RecordFinding(folder, "wrong", str(predictions)))
             continue
         manifest = today.manifest(record.cell.task)
         comparable = record.task and manifest and manifest.hash == record.task.manifest_hash
@@ -125,8 +131,7 @@ def verify(out: Path, system_version: Callable[[str], int | None]) -> Verificati
         first_folder = folders.setdefault(record.identity, folder)
         if first_folder != folder:
             outdated.append(f"{first_folder} holds the same cell")
-        # Of the scores, since the same ones can be written to files that differ.
-        scores = hashlib.sha256(predictions.log_probabilities.tobytes()).digest()
+        scores = hashlib.sha256(_score_bytes(predictions)).digest()
         owner, owner_identity = owners.setdefault(scores, (folder, record.identity))
         if owner_identity != record.identity:
             what = (
@@ -145,6 +150,35 @@ def verify(out: Path, system_version: Callable[[str], int | None]) -> Verificati
     )
 
 
+def _stored(out: Path, folders: Sequence[Path]) -> Iterator[StoredCell | RecordFinding]:
+    """Yield every record of a folder, those of packs first; a finding for each that cannot be read."""
+    for path in find_packs(out):
+        try:
+            yield from read_pack(path)
+        except UserError as error:
+            yield RecordFinding(path, "wrong", str(error))
+    for folder in folders:
+        try:
+            record = read_record(folder)
+        except UserError as error:
+            yield RecordFinding(folder, "wrong", str(error))
+            continue
+        predictions: Predictions | UserError | None = None
+        if record.status == "finished":
+            try:
+                predictions = read_predictions(folder, record)
+            except UserError as error:
+                predictions = error
+        yield folder, record, predictions
+
+
+def _score_bytes(predictions: Predictions | PackedPredictions) -> bytes:
+    """Return the scores themselves, since the same ones can be written to files that differ."""
+    if isinstance(predictions, Predictions):
+        return predictions.log_probabilities.tobytes()
+    return predictions.predicted.tobytes() + predictions.probabilities.tobytes()
+
+
 def _against_itself(record: RunRecord) -> Iterator[str]:
     """Compare the identity, and the settings that reports show, with the fields that they follow from."""
     if record.task is not None and identity_of(record) != record.identity:
@@ -155,7 +189,9 @@ def _against_itself(record: RunRecord) -> Iterator[str]:
             yield f"its cell has {name} = {value}, and its resolved settings {resolved.get(name)}"
 
 
-def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterator[str]:
+def _against_predictions(
+    record: RunRecord, predictions: Predictions | PackedPredictions
+) -> Iterator[str]:
     task = record.task
     if task is None:
         yield "it is finished, but names no task"
@@ -163,23 +199,22 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
     task_name = f"{task.name}@{task.variant}" if task.variant else task.name
     if record.cell.task != task_name:
         yield f"its cell names the task {record.cell.task}, and its facts are of {task_name}"
-    rows = predictions.log_probabilities
     if predictions.classes != task.classes:
         yield "its predictions are of other classes than its task"
-    if "test" in task.clips and len(rows) != task.clips["test"]:
-        yield f"it has predictions of {len(rows)} clips, and tested {task.clips['test']}"
+    clips = len(predictions.labels)
+    if "test" in task.clips and clips != task.clips["test"]:
+        yield f"it has predictions of {clips} clips, and tested {task.clips['test']}"
     ids = predictions.clip_ids
     if len(ids.unique()) != len(ids):
         yield "its predictions hold a clip twice"
-    if not np.isfinite(logsumexp(rows, axis=1)).all():
-        yield "its predictions hold clips without a finite score"
-    elif np.abs(logsumexp(rows, axis=1)).max(initial=0) > SUM_TOLERANCE:
-        yield "its predictions are not log-probabilities: probabilities do not sum to one"
     if task.metric not in metrics.METRICS:
         yield f"it is ranked by '{task.metric}', which is not a metric of this release"
-    if (predictions.predicted != rows.argmax(axis=1)).any():
-        yield "its predictions name classes that are not the most likely ones"
-    recomputed = metrics.score(rows, predictions.labels)
+    if isinstance(predictions, Predictions):
+        yield from _score_problems(predictions)
+        recomputed = metrics.score(predictions.log_probabilities, predictions.labels)
+    else:
+        yield from _probability_problems(predictions)
+        recomputed = score_packed(predictions)
     for name in recomputed.keys() - record.metrics.keys():
         yield f"it has no {name}"
     for name, value in record.metrics.items():
@@ -187,6 +222,25 @@ def _against_predictions(record: RunRecord, predictions: Predictions) -> Iterato
             yield f"it has a score '{name}', which is not a metric of this release"
         elif not math.isclose(value, recomputed[name], abs_tol=TOLERANCE):
             yield f"its {name} is {value:.6f}, and its predictions give {recomputed[name]:.6f}"
+
+
+def _score_problems(predictions: Predictions) -> Iterator[str]:
+    rows = predictions.log_probabilities
+    if not np.isfinite(logsumexp(rows, axis=1)).all():
+        yield "its predictions hold clips without a finite score"
+    elif np.abs(logsumexp(rows, axis=1)).max(initial=0) > SUM_TOLERANCE:
+        yield "its predictions are not log-probabilities: probabilities do not sum to one"
+    if (predictions.predicted != rows.argmax(axis=1)).any():
+        yield "its predictions name classes that are not the most likely ones"
+
+
+def _probability_problems(predictions: PackedPredictions) -> Iterator[str]:
+    """Compare classes with the probability of the true class, which is the largest one only if the class is right."""
+    right = predictions.predicted == predictions.labels
+    least = 1 / len(predictions.classes) - PACKED_TOLERANCE
+    truth = predictions.probabilities
+    if (truth[right] < least).any() or (truth[~right] > 0.5 + PACKED_TOLERANCE).any():
+        yield "its predictions name classes that are not the most likely ones"
 
 
 def _against_place(record: RunRecord, folder: Path) -> Iterator[str]:
@@ -211,7 +265,9 @@ class _Today:
         self.manifest = cache(self._manifest)
         self.version = cache(partial(self._version, system_version))
 
-    def against_manifest(self, record: RunRecord, predictions: Predictions) -> Iterator[str]:
+    def against_manifest(
+        self, record: RunRecord, predictions: Predictions | PackedPredictions
+    ) -> Iterator[str]:
         """Compare test clips and their classes with those of the task."""
         manifest = self.manifest(record.cell.task)
         assert manifest is not None

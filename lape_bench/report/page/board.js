@@ -74,7 +74,8 @@ function systemButton(entry) {
   return node("button", { type: "button", class: "system", id: `open-${entry.id}`, "aria-haspopup": "dialog", "aria-describedby": "tip",
     onclick: (event) => { event.stopPropagation(); openRecord(entry); },
     onfocus: (event) => mark(entry, event), onblur: unmark },
-    glyph(entry), node("span", {}, name, rest ? node("small", {}, rest) : null));
+    glyph(entry), node("span", {}, name, rest ? node("small", {}, rest) : null,
+      entry.reference ? node("small", {}, " reference") : null));
 }
 
 function bar(entry, [from, to]) {

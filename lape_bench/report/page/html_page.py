@@ -21,7 +21,8 @@ from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.core.label_budget import LabelBudget
 from lape_bench.data.catalog import load_card
-from lape_bench.records.record import RunRecord, read_record
+from lape_bench.records.pack import record_in
+from lape_bench.records.record import RunRecord
 from lape_bench.report.display_names import preparation_names, system_display_names
 from lape_bench.report.figures.style import numbered
 from lape_bench.report.formatting import known_count, percent
@@ -121,7 +122,7 @@ def _data(
         predictions = {
             n: results.predictions[n] for n in contributing.index if n in results.predictions
         }
-        read = {n: read_record(of_cell.folder) for n, of_cell in predictions.items()}
+        read = {n: record_in(of_cell.folder) for n, of_cell in predictions.items()}
         records.append((predictions, read))
         entries.append(
             {
@@ -132,6 +133,7 @@ def _data(
                 "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 "interval_over": row["interval_over"],
+                "reference": bool(row["reference"]),
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
                 "parameters": _known(row["parameters"]),
                 "encoder": _known(row["encoder_parameters"]),

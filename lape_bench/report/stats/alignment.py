@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lape_bench.records.predictions import read_groups
-from lape_bench.records.record import read_record
+from lape_bench.records.pack import groups_in
 from lape_bench.report.stats.crossed import GroupSizes
 from lape_bench.results.scored_cells import CellPredictions
 
@@ -103,5 +102,5 @@ def clip_groups(
 
 def _groups(cell: CellPredictions) -> list[str | None]:
     """Read the groups of a cell's clips."""
-    groups = read_groups(cell.folder, read_record(cell.folder))
+    groups = groups_in(cell.folder)
     return [None] * len(cell.labels) if groups is None else list(groups.to_pylist())

@@ -1,0 +1,1 @@
+"""Reference results, one pack of cells for each task."""
