@@ -17,6 +17,7 @@ from lape_bench.cli import (
     data,
     demo,
     figures,
+    overview,
     power,
     predict,
     reports,
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (demo, runs, reports, comparisons, power, figures, results, predict):
+for commands in (demo, runs, reports, overview, comparisons, power, figures, results, predict):
     app.add_typer(commands.app)
 for group in (data, tasks, systems, artifacts):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
