@@ -4,7 +4,9 @@ Run by mkdocs (plugin gen-files), from the repository root.
 """
 
 import ast
+import base64
 import inspect
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +21,12 @@ from lape_bench.core.config import describe
 from lape_bench.data import task_page
 from lape_bench.data.catalog import all_cards
 from lape_bench.plugins.registry import SYSTEMS
+from lape_bench.records.record import PROTOCOL_VERSION
+from lape_bench.report.leaderboard import leaderboard
+from lape_bench.report.page import html_page
+from lape_bench.results.load import load_results
+
+BOARDS = Path("results/boards")
 
 
 def write(page: str, *parts: str) -> None:
@@ -149,15 +157,76 @@ def tasks() -> None:
 
 
 def boards() -> None:
-    """Take over the boards of the repository."""
-    links = ["- [Results](index.md)"]
-    for page in sorted(Path("results/boards").glob("*.md")):
+    """Write the first page of the results, a page for each board, and the leaderboard of all their cells."""
+    rows, links = [], ["- [Results](index.md)"]
+    for page in sorted(BOARDS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         title = text.partition("\n")[0].removeprefix("# ")
         outdated = " (outdated)" if "> **Outdated" in text else ""
         write(f"results/{page.name}", text)
+        rows.append((f"[{title}]({page.name})", "earlier" if outdated else "current"))
         links.append(f"- [{title}{outdated}]({page.name})")
+    parts = [Path("docs/results/index.md").read_text(encoding="utf-8").strip()]
+    if tables := leaderboard_page():
+        parts.append(
+            f"[The leaderboard](leaderboard.html) shows the cells of {', '.join(tables)}: sort, filter, and open a row."
+        )
+    if rows:
+        head = "| board | version of the protocol |\n|---|---|\n"
+        parts.append(head + "\n".join(f"| {link} | {state} |" for link, state in rows))
+    write("results/index.md", *parts)
     write("results/SUMMARY.md", "\n".join(links))
+
+
+def leaderboard_page() -> list[str]:
+    """Write the HTML page of all cells that were measured under the current protocol.
+
+    Returns:
+        The tables that hold them; without any there is no page.
+    """
+    tables = [
+        table
+        for table in sorted(BOARDS.glob("*_cells.csv"))
+        if set(load_results([table]).cells["protocol_version"]) == {PROTOCOL_VERSION}
+    ]
+    if tables:
+        results = load_results(tables)
+        board = leaderboard(results.cells, results.predictions)
+        with mkdocs_gen_files.open("results/leaderboard.html", "w") as file:
+            file.write(html_page.page(results, board, tables))
+    return [f"`{table.name}`" for table in tables]
+
+
+def notebooks() -> None:
+    """Write a page for each notebook, with the outputs that it was saved with."""
+    for notebook in sorted(Path("docs/notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        parts = [part for cell in cells for part in notebook_cell(cell, notebook.stem)]
+        parts.insert(1, f"[Download the notebook]({notebook.name}).")
+        write(f"notebooks/{notebook.stem}.md", *parts)
+
+
+def notebook_cell(cell: dict[str, Any], name: str) -> Iterable[str]:
+    """Return a cell of a notebook and its outputs as Markdown; images become files."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        title, _, rest = source.partition("\n\n")
+        yield from (title, rest) if title.startswith("# ") else (source,)
+        return
+    yield f"```python\n{source}\n```"
+    for number, output in enumerate(cell["outputs"]):
+        data = output.get("data", {"text/plain": output.get("text", "")})
+        if "image/png" in data:
+            file = f"{name}-{cell['id']}-{number}.png"
+            with mkdocs_gen_files.open(f"notebooks/{file}", "wb") as image:
+                image.write(base64.b64decode(data["image/png"]))
+            yield f"![The plot of this cell]({file})"
+        elif "text/html" in data:
+            lines = "".join(data["text/html"]).splitlines()
+            start = next(i for i, line in enumerate(lines) if "<table" in line)
+            yield "\n".join(line.strip() for line in lines[start:] if "div>" not in line)
+        else:
+            yield f"```text\n{''.join(data['text/plain']).rstrip()}\n```"
 
 
 def contributing() -> None:
@@ -167,5 +236,5 @@ def contributing() -> None:
         write(f"contributing/{name}.md", text)
 
 
-for page in (command_line, python_names, systems, tasks, boards, contributing):
+for page in (command_line, python_names, systems, tasks, boards, notebooks, contributing):
     page()
