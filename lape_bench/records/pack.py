@@ -191,7 +191,7 @@ def read_pack(path: Path) -> tuple[PackedCell, ...]:
     """Read a pack.
 
     Raises:
-        UserError: the file is no pack, is damaged or too large, or holds values that no run writes.
+        UserError: the file is not a pack, is damaged or too large, or holds values that no run writes.
     """
     status = path.stat() if path.is_file() else None
     if status is None:

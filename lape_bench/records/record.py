@@ -24,7 +24,9 @@ from lape_bench.records.system_names import short_name
 
 SCHEMA_VERSION = 1
 MOST_BYTES = 2**24  # size of a record
-LABEL = r"[\w+-][\w .+@-]{0,58}[\w+]|\w"  # of what a user may call a system; brackets hold settings
+LABEL = (
+    r"[\w+-][\w .+@-]{0,58}[\w+]|\w"  # label that a user may give a system; brackets hold settings
+)
 LONGEST_NAME = 120  # characters of a folder name; the argument of a system may be a long path
 PROTOCOL_VERSION = 2  # raised whenever the protocol changes in a way that could change a score
 RECORD, PREDICTIONS, ERROR = "record.json", "predictions.parquet", "error.txt"
@@ -225,8 +227,8 @@ def identity(values: dict[str, Any]) -> str:
 class Determinants(Frozen):
     """Everything that determines the result of a cell. A record holds all of it.
 
-    `settings` holds every setting with its value, so `cell.settings` does not count; nor does the label. If `provenance`
-    says what a file holds, the folder in which it lies does not count either.
+    `settings` holds every setting with its value, so `cell.settings` does not count. The label does not count. If
+    `provenance` identifies a file by its content, its folder does not count.
     """
 
     cell: Cell

@@ -32,7 +32,7 @@ def relative_name(text: str, folder: Path) -> str:
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """Split a text into what stands before a path, the path, and what stands after it; without a path all is empty."""
+    """Split a text into the part before a path, the path, and the part after it. Without a path all parts are empty."""
     file, colon, kind = text.rpartition(":")
     if file.endswith(".py"):  # file.py:Class, perhaps behind a KIND
         head, path, _ = _parts(file)

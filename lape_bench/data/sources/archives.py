@@ -317,7 +317,7 @@ def _refuse_too_large(archive: Path, unpacked: int, folder: Path) -> None:
 
 
 def _warn_of_repeated(archive: Path, names: Iterable[str]) -> None:
-    """Tell of files that overwrite others of the archive, perhaps spelled otherwise, such as `./a.wav`."""
+    """Warn about files that overwrite others of the archive, perhaps in another spelling, such as `./a.wav`."""
     counts = Counter(PurePosixPath(name.lstrip("/")) for name in names)
     twice = sorted(str(path) for path, count in counts.items() if count > 1)
     if twice:
