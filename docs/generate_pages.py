@@ -21,6 +21,7 @@ from lape_bench.core.config import describe
 from lape_bench.data import task_page
 from lape_bench.data.catalog import all_cards
 from lape_bench.plugins.registry import SYSTEMS
+from lape_bench.records.pack import find_packs
 from lape_bench.records.record import PROTOCOL_VERSION
 from lape_bench.report.leaderboard import leaderboard
 from lape_bench.report.page import html_page
@@ -182,19 +183,19 @@ def leaderboard_page() -> list[str]:
     """Write the HTML page of all cells that were measured under the current protocol.
 
     Returns:
-        The tables that hold them; without any there is no page.
+        The packs and tables that hold them; without any there is no page.
     """
-    tables = [
-        table
-        for table in sorted(BOARDS.glob("*_cells.csv"))
-        if set(load_results([table]).cells["protocol_version"]) == {PROTOCOL_VERSION}
+    sources = [
+        source
+        for source in (*find_packs(Path("results/reference")), *sorted(BOARDS.glob("*_cells.csv")))
+        if set(load_results([source]).cells["protocol_version"]) == {PROTOCOL_VERSION}
     ]
-    if tables:
-        results = load_results(tables)
+    if sources:
+        results = load_results(sources)
         board = leaderboard(results.cells, results.predictions)
         with mkdocs_gen_files.open("results/leaderboard.html", "w") as file:
-            file.write(html_page.page(results, board, tables))
-    return [f"`{table.name}`" for table in tables]
+            file.write(html_page.page(results, board, sources))
+    return [f"`{source.name}`" for source in sources]
 
 
 def notebooks() -> None:

@@ -335,8 +335,8 @@ class Reader(ABC):
             root: the folder a user gave or an archive was unpacked to.
             card: the card, or the card of a variant.
 
-            Raises:
-                UserError: the folder does not have the layout of the data set.
+        Raises:
+            UserError: the folder does not have the layout of the data set.
         """
 
 

@@ -53,16 +53,16 @@ class ResultSet(Results):
             - `task`, `protocol`, `labels`: the board. The name of a task with synthetic audio says so.
             - `system`: its name, with the settings that differ from its defaults.
             - `rank_best`, `rank_worst`: the range of its rank, by a test over groups of clips and over seeds. Missing
-              if a board has only one system or one seed.
+                if a board has only one system or one seed.
             - `score_percent`: mean over seeds of the mean over folds of the task's `metric`, from 0 to 100.
             - `std_percent`: sample standard deviation over seeds, in points; missing for one seed.
             - `ci95_percent`: half the width of the 95 % interval, in points.
             - `interval_over`: what the interval covers: "groups and seeds"; "groups" for one seed, since the interval
-              is of that run alone; "seeds" for cells without predictions. If a task has no groups, the unit is the
-              clip.
+                is of that run alone; "seeds" for cells without predictions. If a task has no groups, the unit is the
+                clip.
             - `metric`, `seeds`, `folds`, `complete` (True if every fold was run), `parameters` (of encoder and
-              classifier), `encoder_parameters`, `minutes` (of training, per cell), `reference` (True if the results came
-              with lape_bench).
+                classifier), `encoder_parameters`, `minutes` (of training, per cell), `reference` (True if the results came
+                with lape_bench).
 
         Raises:
             UserError: no cell has finished.

@@ -30,7 +30,7 @@ def fingerprints(clips: Clips, running: Running) -> Fingerprints:
         clips: audio at one rate.
         running: counts the clips.
 
-        Returns:
+    Returns:
         Shape (clips, BANDS * STRETCHES), each row of mean 0 and norm 1, so that a product is a correlation; 0 for a
         clip whose energy is the same everywhere.
     """

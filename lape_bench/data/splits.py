@@ -124,8 +124,8 @@ def hold_out(train: pd.DataFrame, random: np.random.Generator) -> NDArray[np.boo
         train: rows of a manifest.
         random: decides the order only.
 
-        Returns:
-            Shape (clips,), True for held-out clips.
+    Returns:
+        Shape (clips,), True for held-out clips.
     """
     if train["group"].isna().all():
         return _hold_out_clips(train, random)

@@ -31,9 +31,9 @@ class ProcessGroup:
     Args:
         fabric: connects the processes.
 
-        Attributes:
-            rank: the number of this process, from 0; only rank 0 writes files and messages.
-            size: number of processes.
+    Attributes:
+        rank: the number of this process, from 0; only rank 0 writes files and messages.
+        size: number of processes.
     """
 
     def __init__(self, fabric: "Fabric | None" = None) -> None:

@@ -77,7 +77,7 @@ def import_dataset(argument: str, name: str) -> ImportedDataset:
         argument: a folder, or a data set of the hub: owner/name, or owner/name/configuration.
         name: name of the new task.
 
-        Raises:
+    Raises:
         UserError: there is no such data set, it has no audio or several configurations, or huggingface_hub is not
             installed.
     """
