@@ -31,13 +31,14 @@ import soundfile
 import torch
 import yaml
 
-from lape_bench.core.config import read_yaml
+from lape_bench.core.config import apply_pairs, read_yaml, validate
 from lape_bench.core.errors import UserError
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
 from lape_bench.data import audio
 from lape_bench.data.catalog import load_card
 from lape_bench.data.readers import clip_table
 from lape_bench.data.sources import archives
+from lape_bench.learning.systems.encoder_system import EncoderConfig
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.records.predictions import read_predictions, write_predictions
 from lape_bench.records.record import (
@@ -300,7 +301,7 @@ def predictions_kind() -> Kind:
 
 
 def yaml_kind() -> Kind:
-    """Cards of tasks, and grids of sweeps."""
+    """Cards of tasks, grids of sweeps, and values of `--set`."""
     cards = ["esc10", "fsdd-digits", "synthetic-sounds"]
     originals = {
         f"{name}.card.yaml": yaml.safe_dump(
@@ -316,8 +317,16 @@ protocols: [linear]
 seeds: 2
 """
 
+    originals["x.set"] = (
+        b"finetune.epochs=3\nfinetune.learning_rates=[0.001, 1e-2]\nlinear.C=[1, 10]\n"
+    )
+
     def read(path: Path) -> None:
-        read_yaml(path, SweepConfig if "grid" in path.name else TaskCard)
+        if path.suffix == ".set":
+            pairs = path.read_text(errors="surrogateescape").splitlines()
+            validate(apply_pairs(pairs), EncoderConfig, "settings")
+        else:
+            read_yaml(path, SweepConfig if "grid" in path.name else TaskCard)
 
     return Kind(originals, read, change=change_card)
 

@@ -162,6 +162,14 @@ def processes(tag: str) -> list[int]:
     return running
 
 
+def lasting_processes(tag: str) -> list[int]:
+    """List the processes that a command with a tag has started, and that have not ended after `END_SECONDS`."""
+    until = time.monotonic() + END_SECONDS
+    while (running := processes(tag)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return running
+
+
 def leftovers(folder: Path) -> Iterator[str]:
     """Yield what a killed command left half."""
     for path in folder.rglob("*"):
@@ -183,9 +191,7 @@ def try_once(
     time.sleep(moment)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    until = time.monotonic() + END_SECONDS
-    while (running := processes(tag)) and time.monotonic() < until:
-        time.sleep(0.2)
+    running = lasting_processes(tag)
     if running:
         problems.append(f"{len(running)} processes live on")
     for number in running:
@@ -200,7 +206,7 @@ def try_once(
         )
         problems.append(f"other bytes: {', '.join(names[:3])}")
     problems += [f"left: {name}" for name in leftovers(place)]
-    if processes(tag):
+    if lasting_processes(tag):
         problems.append("processes live on after the end")
     return problems
 

@@ -1,6 +1,7 @@
 """Configuration: frozen pydantic models, read from YAML or `--set` pairs, checked once at the edge."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from lape_bench.core.regular_files import read_text
 
 DEEPEST, MOST_VALUES, LARGEST_INTEGER = 50, 1_000_000, 2**63 - 1  # limits of a YAML file
 MOST_BYTES = 2**26  # of a YAML file
+SURROGATE = re.compile("[\ud800-\udfff]")  # YAML may escape them
 LONGEST_VALUE = 80  # characters of a value in an error
 
 
@@ -83,12 +85,14 @@ def _load_yaml(text: str) -> Any:
     # PyYAML raises all of these for texts that do not fit their tag, such as `!!bool x`.
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         raise ValueError("a value does not fit its tag, or has too many digits") from error
-    _check_size(value)
+    _check_values(value)
     return value
 
 
-def _check_size(value: Any) -> None:
-    """Raise a `ValueError` if the data is too large: aliases and long numbers expand a short file."""
+def _check_values(value: Any) -> None:
+    """Raise a `ValueError` if the data is too large, since aliases and long numbers expand a short file, or holds text
+    that cannot be encoded.
+    """
     waiting, values = [(value, 0)], 0
     while waiting:
         value, depth = waiting.pop()
@@ -103,6 +107,8 @@ def _check_size(value: Any) -> None:
             waiting += [(part, depth + 1) for part in value]
         elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             raise ValueError(f"it holds an integer beyond {LARGEST_INTEGER:,}")
+        elif isinstance(value, str) and SURROGATE.search(value):
+            raise ValueError("it holds half of a surrogate pair, which is not a character")
 
 
 def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:

@@ -19,6 +19,7 @@ from lape_bench.cli import app as cli
 from lape_bench.plugins.registry import TASKS
 from lape_bench.records.record import read_record, write_record
 from lape_bench.runtime import artifacts
+from tests.lape_bench.report.test_leaderboard import write
 
 Bench = Callable[..., tuple[int, str, str]]
 TINY = "width=8 projector=8 pretrain.window_seconds=0.2 pretrain.batch_size=32"
@@ -246,6 +247,17 @@ def test_reports_go_into_files_whole(
     )
     assert "\x1b" not in out
     assert "log-mel-statistics" in out
+
+
+def test_a_report_shows_the_tasks_that_are_asked_for(bench: Bench, tmp_path: Path) -> None:
+    for task in ("bats", "birds"):
+        write(tmp_path, 0, task=task)
+    ask = ["report", "--out", str(tmp_path), "--format", "json", "--task"]
+    code, out, _ = bench(*ask, "bats")
+    assert (code, [row["task"] for row in json.loads(out)["rows"]]) == (0, ["bats"])
+    code, _, err = bench(*ask, "bat")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no finished cell of the task 'bat': did you mean 'bats'?" in err
 
 
 def test_a_board_is_ranked_by_the_metric_that_is_asked_for(

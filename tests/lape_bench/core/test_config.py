@@ -147,6 +147,7 @@ def test_an_unknown_nested_key_is_still_refused() -> None:
         "&a {b: *a}",
         "{[1]: 2}",
         ".inf",
+        r'"\udcff"',
     ],
     ids=lambda text: text[:20],
 )
