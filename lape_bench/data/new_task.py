@@ -343,11 +343,17 @@ def _refuse_shared_groups(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
             places[clip.group].add(_place(clip))
     shared = sorted(group for group in places if len(places[group]) > 1)
     if shared:
+        has_column = card.recordings is not None and card.recordings.columns.group is not None
+        instead = (
+            "leave the groups out with --column group="
+            if has_column
+            else "name other groups in a column, with --column group=NAME"
+        )
         raise UserError(
             f"{len(shared)} of {len(places)} groups ({card.group}) are on several sides: {_some(shared)}",
             allowed="all clips of a group belong on one side, or scores are too high",
-            next_step="leave the sides out with --column split= or --column fold=, and they are drawn again; or leave "
-            "the groups out with --column group=",
+            next_step="leave the sides out with --column split= or --column fold=, and they are drawn again; or "
+            + instead,
         )
 
 

@@ -250,6 +250,11 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
             {},
             "1 of 3 groups (group) are on several sides: x; all clips of a group belong on one side",
         ),
+        (
+            "path,label,split,start_seconds,seconds 1.wav,a,train,0,1 1.wav,b,train,1,1 1.wav,a,test,2,1 1.wav,b,test,3,1",
+            {},
+            "or name other groups in a column, with --column group=NAME",
+        ),
         ("path,label 1.wav,a", {"labl": "x"}, "no column of a clip 'labl': did you mean 'label'"),
         ("path,label 1.wav,a", {"label": "x"}, "has no column 'x'; its columns are path, label"),
         ("path,label 1.wav,a", {"group": "who"}, "has no column 'who'"),
