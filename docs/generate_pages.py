@@ -225,7 +225,10 @@ def notebook_cell(cell: dict[str, Any], name: str) -> Iterable[str]:
         elif "text/html" in data:
             lines = "".join(data["text/html"]).splitlines()
             start = next(i for i, line in enumerate(lines) if "<table" in line)
-            yield "\n".join(line.strip() for line in lines[start:] if "div>" not in line)
+            table = "\n".join(line.strip() for line in lines[start:] if "div>" not in line)
+            yield re.sub(
+                "<table[^>]*>", "<table>", table
+            )  # the theme lays out tables without a class
         else:
             yield f"```text\n{''.join(data['text/plain']).rstrip()}\n```"
 

@@ -1,6 +1,6 @@
 """Check the texts of the project against the words and patterns of `prose.toml`: `python -m tests.prose [FILE ...]`.
 
-It reads docstrings, comments and messages of Python files, Markdown, and the texts of task cards. Tests are not checked. It needs
+It reads docstrings, comments and messages of Python files, Markdown, task cards, and the page's scripts. Tests are not checked. It needs
 the standard library only, so that pre-commit and `tox -e lint` can run it without an installation.
 """
 
@@ -130,9 +130,19 @@ def in_card(path: Path) -> Iterator[Text]:
             yield Text(path, number, line.partition(": ")[2] or line)
 
 
+def in_script(path: Path) -> Iterator[Text]:
+    """Yield the strings and comments of the page's JavaScript, by its lines."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        code, _, comment = line.partition("// ")
+        strings = [words for pair in re.findall(r'"([^"]*)"|`([^`]*)`', code) for words in pair]
+        for words in (*strings, comment):
+            if len(words.split()) >= MESSAGE_WORDS:
+                yield Text(path, number, re.sub(r"\$\{[^}]*\}", "`x`", words))
+
+
 def texts(paths: list[Path]) -> Iterator[Text]:
     """Yield the texts of files, by the kind of each."""
-    kinds = {".py": in_python, ".md": in_markdown, ".yaml": in_card}
+    kinds = {".py": in_python, ".md": in_markdown, ".yaml": in_card, ".js": in_script}
     for path in paths:
         yield from kinds[path.suffix](path)
 
@@ -141,7 +151,9 @@ def all_files() -> list[Path]:
     """Return the files of the project whose texts are checked."""
     python = [path for folder in PYTHON for path in sorted((ROOT / folder).rglob("*.py"))]
     pages = {path for pattern in MARKDOWN for path in ROOT.glob(pattern)}
-    return [*python, *sorted(pages), *sorted((ROOT / "tasks").glob("*.yaml"))]
+    cards = sorted((ROOT / "tasks").glob("*.yaml"))
+    scripts = sorted((ROOT / "lape_bench" / "report" / "page").glob("*.js"))
+    return [*python, *sorted(pages), *cards, *scripts]
 
 
 def sentences(words: str) -> Iterator[str]:

@@ -66,3 +66,11 @@ def test_long_sentences_are_found_and_lines_of_a_list_are_sentences(problems_in:
     ]
     args = '"""One two three four.\n\n    Args:\n        a: one two three.\n        b: four five six.\n    """\n'
     assert problems_in("a.py", args) == []
+
+
+def test_strings_and_comments_of_scripts_are_read(problems_in: Any) -> None:
+    script = 'const x = `run ${anew} now, please`; // run it anew\nconst y = "run it anew";\n'
+    assert problems_in("a.js", script) == [
+        "a.js:1: 'anew': write again",
+        "a.js:2: 'anew': write again",
+    ]

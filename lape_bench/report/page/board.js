@@ -1,4 +1,4 @@
-// One board: its table, a bar for each score, and what hovering tells.
+// One board: its table, a bar for each score, and the text shown on hovering.
 const COLUMNS = [
   { key: "rank", name: "rank", of: (e) => (e.rank ? e.rank[0] : Infinity), number: true, when: DATA.entries.some((e) => e.rank) },
   { key: "system", name: "system", of: (e) => e.system.toLowerCase() },
@@ -34,7 +34,7 @@ function table(number, entries, metric) {
         column.key === "score" ? `${metric} %` : column.name));
   });
   const scale = scaleOf(entries);
-  // Roles are said outright: as cards on a phone, a table would lose them.
+  // Roles are explicit, since a table that is shown as cards on a phone would lose them.
   return node("table", { role: "table" },
     node("caption", { class: "hidden" }, `${titleOf(DATA.boards[number])}, bars from ${scale[0]} to ${scale[1]} %`),
     node("thead", { role: "rowgroup" }, node("tr", { role: "row" }, heads)),
@@ -66,7 +66,7 @@ function row(entry, scale) {
 }
 
 function nameParts(entry) {
-  const cut = entry.system.search(/ [([]/); // where settings, version or size begin
+  const cut = entry.system.search(/ [([]/); // start of settings, version or size
   return cut < 0 ? [entry.system, ""] : [entry.system.slice(0, cut), entry.system.slice(cut)];
 }
 function systemButton(entry) {
@@ -88,10 +88,10 @@ function bar(entry, [from, to]) {
   return node("div", { class: "bar", "aria-hidden": "true" }, children, node("i", { class: "mean", style: { left: at(entry.score) } }));
 }
 
-// What an interval is over, by its kind.
-const OVER = { "groups and seeds": "over groups of clips and seeds", groups: "over groups of clips, of this run alone", seeds: "over seeds alone" };
+// What an interval covers, by its kind.
+const OVER = { "groups and seeds": "over groups of clips and seeds", groups: "over groups of clips, of this run only", seeds: "over seeds only" };
 
-// What hovering or focusing a system tells.
+// The text that is shown if a system is hovered or focused.
 function told(entry) {
   const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score, 1)} %` + (entry.std === null ? "" : ` ± ${percent(entry.std, 1)} over seeds`)];
   if (entry.interval !== null)
@@ -99,7 +99,7 @@ function told(entry) {
   else lines.push(`no interval: ${entry.complete ? (entry.seeds > 1 ? "nothing varies" : "one seed") : "no seed has every fold"}`);
   const seeds = entry.by_seed.map(([seed, score]) => `${seed}: ${percent(score, 1)}`);
   lines.push(`seeds ${seeds.slice(0, 12).join(", ")}${seeds.length > 12 ? ", ..." : ""}`);
-  lines.push(`${folds(entry)} fold${entry.folds_of_task === 1 ? "" : "s"}, ${count(entry.parameters)} parameters, ${entry.minutes.toFixed(1)} minutes a cell`);
+  lines.push(`${folds(entry)} fold${entry.folds_of_task === 1 ? "" : "s"}, ${count(entry.parameters)} parameters, ${entry.minutes.toFixed(1)} minutes per cell`);
   return lines.join("\n");
 }
 function mark(entry, event) {

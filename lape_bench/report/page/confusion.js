@@ -1,4 +1,4 @@
-// The confusion matrix: a table that can be read entry by entry; of many classes a picture, and the worst in words.
+// The confusion matrix: a table that can be read entry by entry. With many classes it is a picture and a list of the worst.
 const MANY_CLASSES = 40, NUMBERED_CLASSES = 14, WORST = 15;
 
 function confusion(entry) {
@@ -20,7 +20,7 @@ function confusion(entry) {
   const picture = size > MANY_CLASSES ? largeMatrix(size, share, show) : smallMatrix(classes, at, share, say, show);
   return [heading("Confusion matrix"),
     node("p", { class: "about" }, `Clips in the test sets of ${behind(entry)}; ${size} classes: rows are true classes, `,
-      "columns what they were taken for, in percent of the row."),
+      "columns the predicted classes, in percent of the row."),
     node("div", { class: "scroll" }, picture), readout,
     worst.length ? node("details", {}, node("summary", {}, "Most often confused, in words"), list) : node("p", {}, "No clip was taken for another class.")];
 }

@@ -1,4 +1,4 @@
-// Learning curves: a panel a quantity of a stage, a line a cell.
+// Learning curves: one panel per quantity of a stage, one line per cell.
 const AHEAD = "validation_", SCORE = "validation";
 
 function curvePanels(curves, metric) {
@@ -6,7 +6,7 @@ function curvePanels(curves, metric) {
   for (const { seed, fold, stages } of curves)
     for (const [stage, quantities] of Object.entries(stages))
       for (const [quantity, [epochs, values]] of Object.entries(quantities)) {
-        // A quantity of validation stands beside the same of train.
+        // A validation quantity shares the panel of the train quantity.
         const same = quantity.slice(AHEAD.length), beside = quantity.startsWith(AHEAD) && same in quantities;
         const name = quantity === SCORE ? `${metric} on validation` : words(beside ? same : quantity), title = `${stage}: ${name}`;
         const line = { cell: `seed ${seed}${fold ? `, fold ${fold}` : ""}`, validation: beside, epochs, values };
@@ -14,7 +14,7 @@ function curvePanels(curves, metric) {
         panels.get(title).push(line);
       }
   return [heading("Learning curves"),
-    node("p", { class: "about" }, `Over epochs, a line each of ${plural(curves.length, "cell")}; dashed: of validation.`),
+    node("p", { class: "about" }, `Over epochs, one line for each of ${plural(curves.length, "cell")}; validation is dashed.`),
     node("div", { class: "panels" }, [...panels].map(([title, lines]) => curvePanel(title, lines)))];
 }
 

@@ -1,4 +1,4 @@
-// What the page is built of: its data, elements, words and marks.
+// The parts of the page: data, elements, words and markers.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const COLORS = 8;
@@ -17,7 +17,7 @@ function build(element, attributes, children) {
 const node = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
 const drawn = (tag, attributes, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 
-// As every report writes a share: halves up, once what binary fractions add is cut off.
+// Writes a share like every report: halves are rounded up, after digits from binary fractions are removed.
 function percent(value, digits = 2) {
   if (value === null) return "";
   const scale = 10 ** digits;
@@ -28,7 +28,7 @@ const brief = (value) => Number(value.toPrecision(3)).toLocaleString("en", { not
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 const words = (name) => name.replaceAll("_", " ");
 const folds = (entry) => (entry.complete ? `${entry.folds}` : `${entry.folds} of ${entry.folds_of_task}`);
-const color = (entry) => `var(--c${entry.look % COLORS})`; // --c0 to --c7, which the style gives
+const color = (entry) => `var(--c${entry.look % COLORS})`; // --c0 to --c7 are in the style sheet
 const boardOf = (entry) => DATA.boards[entry.board];
 const titleOf = (board) => `${board.task}, ${board.protocol}, ${board.labels_text}`;
 

@@ -1,7 +1,7 @@
-// Label curves: a line a system, through its scores on the boards that differ in nothing but the number of labels.
+// Label curves: one line per system, through its scores on boards that differ only in the number of labels.
 const ALIKE = ["task", "data", "protocol", "metric", "manifest_hash", "card_version", "protocol_version", "labels_unit"];
 
-// The chosen entries of all boards of such a group, for the first of them; none for the others, or where it is alone.
+// The chosen entries of all boards of such a group, for its first board; none for the others, or if there is only one.
 function overLabels(number, found) {
   const alike = [...found.keys()].filter((other) => ALIKE.every((key) => DATA.boards[other][key] === DATA.boards[number][key]));
   return alike.length > 1 && alike[0] === number ? alike.flatMap((other) => found.get(other)) : [];

@@ -24,13 +24,13 @@ function frame(width, height, margin, xs, ys, xAt, yAt, xText, yText) {
   ].flat(3);
 }
 
-// How wide a marker is, about, in the units of a plot.
+// Approximate width of a marker in the units of a plot.
 const MARKER = 10;
-const INTERVALS = "with 95 % intervals (over what, the board says), side by side where points stand together";
+const INTERVALS = "with 95 % intervals; the notes of the board say what they cover, and intervals of close points are shifted";
 
-// Markers where the values are. Intervals of near ones would cover each other: their lines are fanned out within the marker.
+// Markers are at their values. Intervals of close markers are fanned out within the marker, so that they do not overlap.
 function points(entries, xOf, yAt, [from, to], kind) {
-  // By place, then by score, not as the table is sorted: so are the lines, and what is drawn over what.
+  // Sorted by place, then by score, and not like the table. This is also the drawing order.
   const placed = entries.map((entry) => ({ entry, x: xOf(entry) }));
   placed.sort((a, b) => a.x - b.x || a.entry.score - b.entry.score || a.entry.look - b.entry.look);
   return placed.map((point) => {
@@ -45,7 +45,7 @@ function points(entries, xOf, yAt, [from, to], kind) {
   });
 }
 
-// Scores of entries over what `of` gives, from beyond the least to beyond the most by the factor `room`.
+// Scores of entries over the values of `of`, on an axis that exceeds the values by the factor `room`.
 function overLog(entries, { of, room, xTicks, xText, name, label, caption, kind, lines = () => [] }) {
   const width = 330, height = 230, margin = { left: 40, right: 10, top: 8, bottom: 40 };
   const values = entries.map(of), low = Math.min(...values) / room, high = Math.max(...values) * room, scale = scaleOf(entries), [from, to] = scale;
@@ -62,7 +62,7 @@ function overLog(entries, { of, room, xTicks, xText, name, label, caption, kind,
 function scatter(all, metric, board) {
   const entries = all.filter((entry) => entry[state.cost] !== null), unknown = all.length - entries.length;
   if (!entries.length) return null;
-  const cost = state.cost, name = COSTS[cost], least = cost === "minutes" ? 0.001 : 1; // what cost nothing has no logarithm
+  const cost = state.cost, name = COSTS[cost], least = cost === "minutes" ? 0.001 : 1; // zero has no logarithm
   const of = (entry) => Math.max(least, entry[cost]), costs = entries.map(of);
   const say = (entry) => `${entry.system} ${percent(entry.score, 1)} % at ${brief(entry[cost])}`;
   const below = entries.some((entry) => entry[cost] < least) ? `; fewer ${cost} than ${least} are drawn there` : "";

@@ -1,4 +1,4 @@
-// The drawer: one record in full, or what a table of cells knows of it.
+// The drawer: a full record, or the part of it in a table of cells.
 function showDrawer() {
   const drawer = byId("drawer");
   const entry = DATA.entries.find((each) => each.id === state.open);
@@ -39,7 +39,7 @@ function contents(entry) {
   const parts = [top(entry), node("p", {}, told(entry).split("\n").join("; "), "."), heading("Seeds and folds"), cellsOf(entry)];
   if (!details)
     parts.push(node("p", {}, "There is no record behind this score, which is known from a table of cells alone: " +
-      "predictions, curves and environment lie with its records."));
+      "predictions, curves and environment are with its records."));
   parts.push(...settings(entry), heading("Facts"), rows(null, facts(entry)));
   if (!details) return parts;
   if (details.stages.length)
@@ -72,10 +72,10 @@ function cellsOf(entry) {
   return rows(["seed", ...some(folded, "fold"), `${words(boardOf(entry).metric)} %`, ...some(told, "record")],
     entry.cells.map(([seed, fold, score, folder, counts]) => [
       `${seed}`, ...some(folded, `${fold}`), percent(score),
-      ...some(told, [counts ? null : why(seed), path(folder || "known from a table of cells alone")]),
+      ...some(told, [counts ? null : why(seed), path(folder || "from a table of cells")]),
     ]));
 }
-// The cells that matrix and stages are of: those behind the score, as far as they have records.
+// The cells of matrix and stages: those that the score is computed from, if they have records.
 function behind(entry) {
   const counted = entry.cells.filter((cell) => cell[4]), recorded = counted.filter((cell) => cell[3]).length;
   const cells = `${plural(counted.length, "cell")} behind the score`;

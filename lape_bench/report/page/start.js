@@ -1,14 +1,14 @@
-// What is left out, light or dark, and the first drawing.
+// Notes on what is left out, light or dark mode, and the first drawing.
 function tellLeftOut() {
   const { records, curves, confusions } = DATA.left_out, lines = [];
-  if (records) lines.push(`Left out: ${plural(records, "record")}, failed, damaged or there twice; bench report names each.`);
+  if (records) lines.push(`Left out: ${plural(records, "record")}, failed, damaged or duplicate; bench report names each.`);
   if (curves || confusions)
     lines.push(`To keep this file small it leaves out the learning curves of ${plural(curves, "record")} and ` +
       `${plural(confusions, "confusion matrix").replace("matrixs", "matrices")}; bench show and bench figure have them.`);
   byId("left-out").replaceChildren(...lines.map((line) => node("p", {}, line)));
 }
 
-// Light or dark: the system's choice until somebody makes another, which is kept where the browser lets us.
+// Light or dark: the choice of the operating system, until the user makes another one, which the browser stores if it can.
 function buildTheme() {
   const button = byId("theme"), root = document.documentElement;
   const systemDark = matchMedia("(prefers-color-scheme: dark)");

@@ -1,11 +1,11 @@
-// What is chosen, the address that holds it, and the boards that have it.
+// The filters, the address that holds them, and the boards that match.
 const DEFAULTS = {
   suite: "", task: "", protocol: "", labels: "", data: "", find: "",
   sort: "score", order: "desc", cost: "parameters", open: "",
 };
 const FILTERS = { suite: "Suite", task: "Task", protocol: "Protocol", labels: "Labels", data: "Data" };
 const COSTS = { parameters: "parameters", minutes: "minutes of training per cell" }; // horizontal axes
-const BOARDS_AT_ONCE = 20; // the rest follows in slices, so that typing never waits for thousands of rows
+const BOARDS_AT_ONCE = 20; // the rest follows in parts, so that typing never waits for thousands of rows
 let state = { ...DEFAULTS }, pending = 0;
 
 function readState() {
