@@ -1,4 +1,4 @@
-"""A report of 20,000 records: its time as a share of what reading their files one by one takes, and its memory."""
+"""A report of 20,000 records: processor time beside that of only reading their files, wall-clock time and memory."""
 
 import hashlib
 import itertools
@@ -74,31 +74,33 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def report(out: Path) -> tuple[float, int]:
-    """Seconds of `bench report`, and the most memory it held, in bytes."""
-    began = time.perf_counter()
+    """Run `bench report`; return the processor time of all its processes in seconds, and the most memory of one in bytes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = [sys.executable, "-m", "lape_bench", "report", "--format", "csv", "--out", str(out)]
     subprocess.run(program, check=True, capture_output=True)
-    return time.perf_counter() - began, resource.getrusage(
-        resource.RUSAGE_CHILDREN
-    ).ru_maxrss * 1024
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, after.ru_maxrss * 1024
 
 
 def one_by_one(out: Path) -> float:
-    """Seconds of nothing but reading: every file hashed, the JSON and the Parquet parsed."""
-    began = time.perf_counter()
+    """Only read: hash every file, parse JSON and Parquet; return the processor time in seconds."""
+    began = time.process_time()
     for path in out.rglob(RECORD):
         json.loads(path.read_text(encoding="utf-8"))
         content = path.with_name(PREDICTIONS).read_bytes()
         hashlib.sha256(content).hexdigest()
         pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def test_a_report_takes_hardly_longer_than_reading_its_files(records: Path, benchmark: Any) -> None:
     seconds, most = benchmark.pedantic(report, (records,), rounds=1, warmup_rounds=1)
     share = seconds / one_by_one(records)
-    benchmark.extra_info["share of reading the files"] = round(share, 2)
-    benchmark.extra_info["seconds"] = round(seconds, 1)
-    benchmark.extra_info["MiB"] = most // 2**20
-    assert share < 1.3  # on two cores
+    benchmark.extra_info["processor time beside reading the files"] = round(share, 2)
+    benchmark.extra_info["seconds of processor time"] = round(seconds, 1)
+    benchmark.extra_info["seconds"] = round(benchmark.stats.stats.min, 1)
+    benchmark.extra_info["MiB of the largest process"] = most // 2**20
+    # 1.37 when it was written. Processor time does not depend on the number of cores, nor on other programs.
+    assert share < 1.7
     assert most < GIB
