@@ -15,7 +15,7 @@ over both.
 An epoch of DeepCluster is 5,000 steps; one of 1,800 clips is 29, in which a new classifier learns little. So the same
 clusters are kept for `redraw_steps` steps, rounded up to whole epochs: by default a tenth of the shortest training. A
 corpus whose epochs are longer is clustered every epoch, as published, and `redraw_steps=1` does so for any; on those 1,800
-a probe of the encoder then scores below a probe of random weights (`results/boards/decar.md`; see also arXiv:2207.11839).
+a probe of the encoder then scored below a probe of random weights, under version 1 of the protocol (see also arXiv:2207.11839).
 In epochs that draw new clusters, the learning curve holds `nmi`, the normalized mutual information of new and previous ones.
 """
 

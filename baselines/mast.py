@@ -3,7 +3,7 @@
 It is the baseline of `ss-mast`, as `supervised` is for the systems on AudioNTT. The transformer, its published sizes
 and what departs from them are in `lape_bench/learning/encoders/multiscale_transformer.py`. The published learning rate could not be
 found; a transformer wants a smaller one than AudioNTT, and 2.5e-4 is what AST (arXiv:2104.01778) learns keywords with. It was
-the best of four on validation (`results/boards/fine_tuning.md`); the size was not tuned.
+the best of four on validation of `asc-keywords`, under version 1 of the protocol; the size was not tuned.
 """
 
 from typing import Any, ClassVar

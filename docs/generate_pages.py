@@ -22,7 +22,6 @@ from lape_bench.data import task_page
 from lape_bench.data.catalog import all_cards
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.pack import find_packs
-from lape_bench.records.record import PROTOCOL_VERSION
 from lape_bench.report.leaderboard import leaderboard
 from lape_bench.report.page import html_page
 from lape_bench.results.load import load_results
@@ -159,37 +158,28 @@ def tasks() -> None:
 
 def boards() -> None:
     """Write the first page of the results, a page for each board, and the leaderboard of all their cells."""
-    rows, links = [], ["- [Results](index.md)"]
+    links = ["- [Results](index.md)"]
     for page in sorted(BOARDS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         title = text.partition("\n")[0].removeprefix("# ")
-        outdated = " (outdated)" if "> **Outdated" in text else ""
         write(f"results/{page.name}", text)
-        rows.append((f"[{title}]({page.name})", "earlier" if outdated else "current"))
-        links.append(f"- [{title}{outdated}]({page.name})")
+        links.append(f"- [{title}]({page.name})")
     parts = [Path("docs/results/index.md").read_text(encoding="utf-8").strip()]
-    if tables := leaderboard_page():
+    if sources := leaderboard_page():
         parts.append(
-            f"[The leaderboard](leaderboard.html) shows the cells of {', '.join(tables)}: sort, filter, and open a row."
+            f"[The leaderboard](leaderboard.html) shows the cells of {', '.join(sources)}: sort, filter, and open a row."
         )
-    if rows:
-        head = "| board | version of the protocol |\n|---|---|\n"
-        parts.append(head + "\n".join(f"| {link} | {state} |" for link, state in rows))
-    write("results/index.md", *parts)
+    write("results/index.md", *parts, "\n".join(links[1:]))
     write("results/SUMMARY.md", "\n".join(links))
 
 
 def leaderboard_page() -> list[str]:
-    """Write the HTML page of all cells that were measured under the current protocol.
+    """Write the HTML page of the reference results and of the boards' tables of cells.
 
     Returns:
-        The packs and tables that hold them; without any there is no page.
+        The packs and tables; without any there is no page.
     """
-    sources = [
-        source
-        for source in (*find_packs(Path("results/reference")), *sorted(BOARDS.glob("*_cells.csv")))
-        if set(load_results([source]).cells["protocol_version"]) == {PROTOCOL_VERSION}
-    ]
+    sources = [*find_packs(Path("results/reference")), *sorted(BOARDS.glob("*_cells.csv"))]
     if sources:
         results = load_results(sources)
         board = leaderboard(results.cells, results.predictions)

@@ -339,7 +339,7 @@ def table_kind() -> Kind:
     for n in range(6):
         table.writerow([f"{n}.wav", "ab"[n % 2], f"{1 + n % 2}.0", f"speaker, {n}", n, 0.5])
     columns = Columns(fold="fold", group="group", start_seconds="start_seconds", seconds="seconds")
-    cells = load_results([Path(__file__).parents[1] / "results" / "boards" / CELLS]).cells.head(3)
+    cells = load_results([CELLS]).cells.head(3)
 
     def read(path: Path) -> None:
         if "cells" in path.name:
@@ -369,7 +369,7 @@ def checkpoint_kind() -> Kind:
     return Kind(originals, read)
 
 
-CELLS = "baselines_cells.csv"
+CELLS = Path(__file__).parent / "lape_bench" / "report" / "earlier_cells.csv"
 KINDS: dict[str, Callable[[], Kind]] = {
     "archives": archive_kind,
     "audio": audio_kind,

@@ -11,7 +11,7 @@ import pytest
 from lape_bench.records.record import Cell, RunRecord, write_record
 
 ROOT = Path(__file__).parents[1]
-CELLS = ROOT / "results" / "boards" / "unfused_cells.csv"
+CELLS = ROOT / "tests" / "lape_bench" / "report" / "earlier_cells.csv"
 PLUG_INS = ("tasks", "baselines", "unfused")
 
 

@@ -19,7 +19,7 @@ from lape_bench.task import TaskCard
 
 GRID = Path(__file__).parents[2] / "results" / "boards" / "lape.yaml"
 RATE, GIB = 16_000, 2**30
-# Measured on one H100 with five cells side by side (`results/boards/baselines.md`, commit 96206d5): the seconds of a stage, the steps it
+# Measured on one H100 with five cells side by side, at commit 96206d5: the seconds of a stage, the steps it
 # had, and so the share of the GPU that a step took. All on windows of 1 s.
 BESIDE = 5
 PRETRAINING = {

@@ -12,13 +12,11 @@ from pandas.testing import assert_frame_equal
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import PredictionsFile, read_predictions
 from lape_bench.records.record import find_records, read_record, write_record
-from lape_bench.report.leaderboard import as_markdown, format_rows, leaderboard
+from lape_bench.report.leaderboard import leaderboard
 from lape_bench.results import load
-from lape_bench.results.cells import COLUMNS, NEWER_COLUMNS, by_metric, on_validation, write_cells
+from lape_bench.results.cells import COLUMNS, NEWER_COLUMNS, by_metric, write_cells
 from lape_bench.results.load import load_results
 from tests.lape_bench.report.test_leaderboard import write, write_scores
-
-BOARDS = Path(__file__).parents[3] / "results" / "boards"
 
 
 def kept(out: Path, name: str) -> Path:
@@ -232,16 +230,6 @@ def test_a_system_called_none_and_a_provenance_come_back_as_they_were(
     both = load_results([tmp_path / "records", table])
     assert sorted(both.cells["system"]) == ["None", "s"]  # each counts once
     assert_frame_equal(both.cells, load_results([table]).cells)
-
-
-@pytest.mark.parametrize("table", sorted(BOARDS.glob("*_cells.csv")), ids=lambda path: path.stem)
-def test_a_board_that_the_repository_shows_is_what_its_cells_give(table: Path) -> None:
-    board = table.with_name(table.name.replace("_cells.csv", ".md")).read_text(encoding="utf-8")
-    cells = load_results([table]).cells
-    if "`bench report --validation" in board:
-        cells = on_validation(cells)
-    rows = as_markdown(*format_rows(leaderboard(cells)))
-    assert board[board.index("| task") :] == rows
 
 
 def test_records_read_by_several_processes_are_those_read_by_one(
