@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from lape_bench.sweep.engine import Engine
     from lape_bench.sweep.grid import PlannedItem
 
+BUDGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "quick": (("linear",), ("1-shot", "5-shot", "10%")),
+    "full": (("linear", "knn"), ("1-shot", "5-shot", "10-shot", "10%", "100%")),
+}
+"""Protocols and label budgets by which an encoder is placed among others; `full` is the grid of the reference results."""
+
 SystemLike = str | type | tuple[str | type, Mapping[str, Any]]
 """A system's name, an encoder or System class, or one of these with settings."""
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from lape_bench.core.errors import UserError
-from lape_bench.report import compare, leaderboard
+from lape_bench.report import compare, leaderboard, standing
 from lape_bench.report.display_names import with_display_names
+from lape_bench.report.standing import Standing
 from lape_bench.report.system_pair import find_pair
 from lape_bench.results import load
 from lape_bench.results.load import Results
@@ -109,6 +110,33 @@ class ResultSet(Results):
             clips,
             None if margin is None else margin / 100,
         )
+
+    def standing(
+        self,
+        system: str,
+        protocol: str | None = None,
+        labels: str | None = None,
+        reference: bool = True,
+    ) -> Standing:
+        """Place a system among the others: overview, nearest systems, curve over label budgets, cost.
+
+        Args:
+            system: as the leaderboard names it; settings may be omitted if only one variant was run.
+            protocol: None for "linear", or the first one that the system has.
+            labels: label budget, such as "5-shot"; None for "10%", or the largest one that the system has.
+            reference: add the reference results that come with lape_bench.
+
+        Returns:
+            The standing; `str()` of it is what `bench evaluate` prints.
+
+        Raises:
+            UserError: there is no such system, or it has no results under the protocol and label budget.
+        """
+        self._insist_on_cells()
+        if not reference:
+            return standing.standing(self, system, protocol, labels)
+        together = load.with_references(self, [reference_folder()])
+        return standing.standing(together, system, protocol, labels)
 
     def _insist_on_cells(self) -> None:
         if self.cells.empty:

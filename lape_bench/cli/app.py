@@ -16,6 +16,7 @@ from lape_bench.cli import (
     comparisons,
     data,
     demo,
+    evaluate,
     figures,
     overview,
     power,
@@ -36,7 +37,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (demo, runs, reports, overview, comparisons, power, figures, results, predict):
+for commands in (
+    demo,
+    evaluate,
+    runs,
+    reports,
+    overview,
+    comparisons,
+    power,
+    figures,
+    results,
+    predict,
+):
     app.add_typer(commands.app)
 for group in (data, tasks, systems, artifacts):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

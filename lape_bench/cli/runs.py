@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from lape_bench.api.evaluate import choose_tasks, label_items, plan_items, run_items
+from lape_bench.api.evaluate import CompletedRun, choose_tasks, label_items, plan_items, run_items
 from lape_bench.cli.options import (
     Audit,
     Device,
@@ -361,11 +361,7 @@ def run_all(
     Raises:
         typer.Exit: a cell failed, or Ctrl-C stopped the run.
     """
-    try:
-        run = run_items(items, options, engine, progress, _log_score, _print_failure)
-    except KeyboardInterrupt:
-        print(engine.stopped, file=sys.stderr)
-        raise typer.Exit(130) from None
+    run = run_or_exit(items, options, engine, progress)
     results = run.results()
     if not results.cells.empty:
         if short_names:
@@ -378,11 +374,26 @@ def run_all(
         show_audit([record for _, record in run.records])
         logger.info(f"records in {options.out}; 'bench report' shows them all")
     if run.failures:
+        raise typer.Exit(1)
+
+
+def run_or_exit(items: list[Any], options: Any, engine: Any, progress: Progress) -> CompletedRun:
+    """Run cells, and report failures.
+
+    Raises:
+        typer.Exit: Ctrl-C stopped the run.
+    """
+    try:
+        run = run_items(items, options, engine, progress, _log_score, _print_failure)
+    except KeyboardInterrupt:
+        print(engine.stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
+    if run.failures:
         print(
             f"{len(run.failures)} of {len(items)} cells failed; run again to retry them; tracebacks are in error.txt beside the records",
             file=sys.stderr,
         )
-        raise typer.Exit(1)
+    return run
 
 
 def _log_score(record: Any) -> None:

@@ -63,6 +63,12 @@ def load_results(sources: Sequence[Path], references: Sequence[Path] = ()) -> Re
     return _without_duplicates(_concatenate([*marked, *tables, *packs, *folders]))
 
 
+def with_references(results: Results, references: Sequence[Path]) -> Results:
+    """Add the cells of packs that the results do not have, marked as references."""
+    packs = [_as_reference(_read_packs(find_packs(folder))) for folder in references]
+    return _without_duplicates(_concatenate([*packs, results]))
+
+
 def _as_reference(results: Results) -> Results:
     return replace(results, cells=results.cells.assign(reference=1))
 
