@@ -127,7 +127,7 @@ class ResultSet(Results):
             reference: add the reference results that come with lape_bench.
 
         Returns:
-            The standing; `str()` of it is what `bench evaluate` prints.
+            The standing. `bench evaluate` prints `str()` of it.
 
         Raises:
             UserError: there is no such system, or it has no results under the protocol and label budget.
