@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from lape_bench.conformance import check
-from lape_bench.conformance.harness import CLIPS_A_CLASS
+from lape_bench.conformance.harness import CLIPS_A_CLASS, CheckData, load_check_data
 from lape_bench.core.paths import home
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
@@ -25,7 +26,7 @@ from lape_bench.data.prepare import prepare
 from lape_bench.plugins import single_file
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.profiling import StageProfiler
-from lape_bench.system import RunContext
+from lape_bench.system import LabeledClips, RunContext
 
 REAL_AUDIO = Path(
     os.environ.get("LAPE_BENCH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
@@ -76,9 +77,12 @@ def no_plug_in_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.setattr(single_file, name, empty)
     monkeypatch.setattr(SYSTEMS, "_classes", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
+    before = dict(sys.modules)
     yield
     for name, module in [*sys.modules.items()]:
-        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+        # To ask thousands of modules for their files takes long.
+        new = before.get(name) is not module
+        if new and (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
 
 
@@ -117,9 +121,24 @@ def own_artifacts(synthetic_home: Path, cache: Path) -> Path:
 
 @pytest.fixture
 def brief_check(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Check systems on half the clips and on shorter windows; returns settings by which fine-tuning learns in few steps."""
+    """Check systems on half the clips, cut to 0.6 s, and on shorter windows, of which a clip still has two.
+
+    Returns:
+        Settings by which fine-tuning learns in few steps.
+    """
     for side, clips in CLIPS_A_CLASS.items():
         monkeypatch.setitem(CLIPS_A_CLASS, side, clips // 2)
+
+    def cut(labeled: LabeledClips) -> LabeledClips:
+        clips = labeled.clips
+        lengths = np.minimum(clips.lengths, round(0.6 * clips.rate))
+        return replace(labeled, clips=replace(clips, lengths=lengths, key=f"{clips.key} cut"))
+
+    def shorter_clips(rate: int, progress: Progress) -> CheckData:
+        data = load_check_data(rate, progress)
+        return CheckData(cut(data.train), cut(data.validation), cut(data.test))
+
+    monkeypatch.setattr(check, "load_check_data", shorter_clips)
     shorter = check.target_task().model_copy(update={"window_seconds": 0.4})
     monkeypatch.setattr(check, "target_task", lambda: shorter)
     return {"finetune": {"epochs": 3, "min_steps": 1, "batch_size": 8, "learning_rates": [3e-3]}}

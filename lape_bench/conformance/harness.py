@@ -66,6 +66,9 @@ class Harness:
         compute: device, precision and threads.
         folder: for all that it writes.
         resampled_train: the train clips at further rates, by the rate in Hz.
+
+    Attributes:
+        reported_epochs: how often the trainings by `trained` have called `context.on_epoch`.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Harness:
         self.resampled_train = resampled_train or {}
         self.device, self.precision = compute.resolve()
         self.data = TrainingData(clips.train.clips, clips.train, None)
+        self.reported_epochs = 0
 
     def context(self, name: str, device: torch.device | None = None) -> RunContext:
         """Return the context of a run with a work folder of this name."""
@@ -95,9 +99,13 @@ class Harness:
 
     def trained(self, name: str) -> System:
         """Return a system that has learned."""
-        system = self.make()
-        system.train(self.data, self.context(name))
+        system, context = self.make(), self.context(name)
+        context.on_epoch = self._count_epoch
+        system.train(self.data, context)
         return system
+
+    def _count_epoch(self, epoch: int, scorer: object) -> None:
+        self.reported_epochs += 1
 
     def saved(self, system: System, name: str) -> Path:
         """Save a system in a folder of this name."""

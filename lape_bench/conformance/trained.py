@@ -179,6 +179,10 @@ def _repeatable(harness: Harness, system: System) -> None:
 
 
 def _resumable(harness: Harness, system: System) -> None:
+    nowhere = "nothing called context.on_epoch, so that there was nowhere to stop it"
+    if not harness.reported_epochs:
+        raise ClaimSkipped(nowhere)
+
     def stop(epoch: int, score: object) -> None:
         if epoch == 2:
             raise _Stopped
@@ -193,7 +197,7 @@ def _resumable(harness: Harness, system: System) -> None:
         context.on_epoch = None
         resumed.train(harness.data, context)
     else:
-        raise ClaimSkipped("nothing called context.on_epoch, so that there was nowhere to stop it")
+        raise ClaimSkipped(nowhere)
     harness.require_same_training(
         resumed, system, "the resumed run differs; name generators by the epoch, save every state"
     )

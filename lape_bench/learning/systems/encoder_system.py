@@ -46,7 +46,11 @@ from lape_bench.system import (
 )
 
 WEIGHTS = "weights.pt"
-PROBE_SMOKE_SETTINGS = {"mlp": {"hidden": 128, "min_steps": 100}}
+# Two values are enough to select from; a probe with a hidden layer takes too long to fit several times.
+PROBE_SMOKE_SETTINGS: dict[str, Any] = {
+    "linear": {"C": [1e-2, 1.0]},
+    "mlp": {"hidden": 128, "min_steps": 100, "learning_rates": [3.2e-3]},
+}
 DOWNSTREAM = {"finetune", "linear", "mlp"}  # settings that act once there are labels
 
 

@@ -76,7 +76,13 @@ def failures(name: str, settings: dict[str, Any], progress: Progress) -> list[st
 def test_every_registered_system_keeps_the_contract(
     name: str, brief_check: dict[str, Any], synthetic: Path, progress: Progress
 ) -> None:
-    brief = brief_check | {"width": 16, "pretrain": {"window_seconds": 0.4}}
+    upstream: dict[str, Any] = {"width": 16, "pretrain": {"window_seconds": 0.4}}
+    unfused = {
+        "teacher_settings": upstream,
+        "student_width": 16,
+        "distill": {"window_seconds": 0.4},
+    }
+    brief = brief_check | upstream | unfused
     fields = load_system(name).Settings.model_fields
     settings = {key: value for key, value in brief.items() if key in fields}
     assert failures(name, settings, progress) == []

@@ -56,7 +56,8 @@ def kept(
 def test_the_files_of_the_test_split_get_the_predictions_of_the_run(
     own_artifacts: Path, tmp_path: Path, protocol: str
 ) -> None:
-    folder = kept(tmp_path, protocol=protocol)
+    few_fits = {"mlp": {"hidden": 32, "min_steps": 10, "learning_rates": [3.2e-3]}}
+    folder = kept(tmp_path, protocol=protocol, settings=few_fits)
     predictions = read_predictions(folder, read_record(folder))
     manifest = load_manifest(load_card("synthetic-sounds"))
     path_of = dict(zip(manifest.clips["clip_id"], manifest.clips["path"], strict=True))

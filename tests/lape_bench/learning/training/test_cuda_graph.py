@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lape_bench.conformance.harness import Harness, load_check_data, target_task
+from lape_bench.conformance import check
+from lape_bench.conformance.harness import Harness
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
 from lape_bench.learning.training import loop
@@ -20,9 +21,9 @@ from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName
 from tests.lape_bench.learning.test_cuda import LEARNING
 
-STEPS = {"epochs": 2, "min_steps": 1, "batch_size": 16, "window_seconds": 0.2}
+STEPS = {"epochs": 2, "min_steps": 1, "batch_size": 8, "window_seconds": 0.2}
 SMALL: dict[str, Any] = {"width": 16}
-TUNED: dict[str, Any] = {"finetune": {"epochs": 2, "min_steps": 1, "batch_size": 16}}
+TUNED: dict[str, Any] = {"finetune": {"epochs": 2, "min_steps": 1, "batch_size": 8}}
 LONGER: dict[str, Any] = {
     "supervised": SMALL | TUNED,
     "mast": TUNED,
@@ -64,7 +65,11 @@ def places(loop: TrainingLoop) -> list[int]:
 
 @pytest.mark.parametrize("system", LEARNING)
 def test_a_step_that_may_be_recorded_does_the_same_each_time(
-    system: str, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str,
+    brief_check: dict[str, Any],  # fewer and shorter clips
+    synthetic: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: Counter[Any] = Counter()
     steps: dict[Any, list[tuple[list[str], list[int]]]] = defaultdict(list)
@@ -88,8 +93,8 @@ def test_a_step_that_may_be_recorded_does_the_same_each_time(
     kind = load_system(system)
     settings = kind.with_smoke_settings(LONGER.get(system, SMALL | {"pretrain": STEPS}))
     protocol: ProtocolName = "linear" if "pretrain" in settings else "finetune"
-    make = partial(kind, kind.Settings.model_validate(settings), target_task(), protocol)
-    clips = load_check_data(kind.sample_rate, Progress(quiet=True))
+    make = partial(kind, kind.Settings.model_validate(settings), check.target_task(), protocol)
+    clips = check.load_check_data(kind.sample_rate, Progress(quiet=True))
     harness = Harness(make, clips, Compute(device="cpu", precision="float32"), tmp_path)
     summary = make().train(harness.data, harness.context("run"))
     assert {name for name, _ in steps} == set(summary.curves)
