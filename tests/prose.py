@@ -43,7 +43,7 @@ class Rule:
     def problems(self, words: str) -> Iterator[str]:
         """Yield each passage that the rule objects to."""
         for match in self.find.finditer(words):
-            around = words[max(0, match.start() - 20) : match.end() + 20]
+            around = words[max(0, match.start() - 40) : match.end() + 40]
             if not any(allowed.search(around) for allowed in self.allowed):
                 yield match.group().strip(" .;:,")
 
