@@ -1,4 +1,4 @@
-"""Error rates, coverage and power of the tests of two systems, for many designs: the tables of `docs/statistics.md`.
+"""Error rates, coverage and power of the tests of two systems, for many designs: the tables of `docs/concepts/statistics.md`.
 
 `python -m tests.benchmarks.test_statistics` prints the tables.
 """

@@ -2,7 +2,7 @@
 
 A score is a mean over seeds (runs) and over groups of clips (speakers, recordings, locations; single clips if a task has no
 groups). Seeds and groups are crossed: every seed is tested on every group. New data brings new groups, and a new run a new
-seed, so intervals and tests take in both. The method was chosen by simulation: `docs/statistics.md`.
+seed, so intervals and tests take in both. The method was chosen by simulation: `docs/concepts/statistics.md`.
 
 - Variance over groups: the jackknife that leaves out a group at a time (CR3), with the degrees of freedom of Bell and McCaffrey
   (2002), "Bias reduction in standard errors for linear regression with multi-stage samples", Survey Methodology 28. It holds for

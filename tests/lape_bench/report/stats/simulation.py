@@ -62,14 +62,22 @@ class Simulated(NamedTuple):
     Attributes:
         difference: of the two systems, of which neither is better; one for each experiment.
         score: of the first one, whose expectation is `expected`.
-        over_clips: the standard error that clips would give if they were independent, shape (experiments,).
         expected: accuracy.
+        by_group: share of each group in the difference, in the mean over seeds, shape (experiments, groups).
+        by_clip: difference on each clip, in the mean over seeds, shape (experiments, clips).
     """
 
     difference: CrossedMean
     score: CrossedMean
-    over_clips: Array
     expected: float
+    by_group: Array
+    by_clip: NDArray[np.float32]
+
+    @property
+    def over_clips(self) -> Array:
+        """The standard error that clips would give if they were independent, shape (experiments,)."""
+        clips = self.by_clip.shape[1]
+        return np.asarray(self.by_clip.std(axis=1, ddof=1, dtype=np.float64) / np.sqrt(clips))
 
 
 def simulate(design: Design, noise: Noise, experiments: int, seed: int = 0) -> Simulated:
@@ -79,13 +87,13 @@ def simulate(design: Design, noise: Noise, experiments: int, seed: int = 0) -> S
         for number, count in enumerate(_counts(experiments))
     ]
     sums = np.concatenate([step[0] for step in steps])
-    over_clips = np.concatenate([step[1] for step in steps])
-    expected = float(np.mean([step[2] for step in steps]))
+    between = sums[:, 0] - sums[:, 1]
     return Simulated(
-        mean_of_sums(sums[:, 0] - sums[:, 1], design.sizes),
+        mean_of_sums(between, design.sizes),
         mean_of_sums(sums[:, 0], design.sizes),
-        over_clips,
-        expected,
+        float(np.mean([step[2] for step in steps])),
+        between.mean(axis=1) / sum(design.sizes),
+        np.concatenate([step[1] for step in steps]),
     )
 
 
@@ -96,13 +104,13 @@ def _counts(experiments: int) -> Iterator[int]:
 
 def _step(
     design: Design, noise: Noise, count: int, random: np.random.Generator
-) -> tuple[Array, Array, float]:
-    """Draw the sums of correct clips, shape (experiments, 2, seeds, groups), errors over clips, and the expectation."""
+) -> tuple[Array, NDArray[np.float32], float]:
+    """Draw the sums of correct clips, shape (experiments, 2, seeds, groups), the differences on clips, and the expectation."""
     sizes = np.array(design.sizes)
     groups = np.repeat(np.arange(len(sizes)), sizes)
     edges = np.cumsum([0, *sizes[:-1]])
     sums = np.empty((count, 2, design.seeds, len(sizes)))
-    differences = np.zeros((count, len(groups)))
+    differences = np.zeros((count, len(groups)), np.float32)
     expected = []
     for system, sign in ((0, 1), (1, -1)):
         chance: Array = np.full((count, len(groups)), ACCURACY)
@@ -115,9 +123,8 @@ def _step(
             expected.append(float(of_run.mean()))
             correct = random.random(chance.shape) < of_run
             sums[:, system, run] = np.add.reduceat(correct, edges, axis=1)
-            differences += sign * correct / design.seeds
-    over_clips = differences.std(axis=1, ddof=1) / np.sqrt(len(groups))
-    return sums, over_clips, float(np.mean(expected))
+            differences += np.float32(sign / design.seeds) * correct
+    return sums, differences, float(np.mean(expected))
 
 
 def mean_of_sums(sums: Array, sizes: tuple[int, ...]) -> CrossedMean:
