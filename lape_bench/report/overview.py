@@ -116,26 +116,42 @@ def overviews(results: Results, **chosen: str | None) -> list[Overview]:
     return [overview(results, *values) for values in found]
 
 
-def overview(results: Results, data: str, protocol: str, labels: str) -> Overview:
+def overview(
+    results: Results,
+    data: str,
+    protocol: str,
+    labels: str,
+    board: pd.DataFrame | None = None,
+) -> Overview:
     """Return the overview of one selection.
 
     Tasks that only reference results have are left out if there are other results.
+
+    Args:
+        results: of any boards; with `board` also with its two columns of names.
+        data: "real" or "synthetic".
+        protocol: the protocol.
+        labels: the label budget.
+        board: `leaderboard.leaderboard` of all results with the columns `task_name` and `name_shown`, if it is known.
     """
-    cells = results.cells
-    chosen = cells[SELECTION] == [data, protocol, labels]
-    cells = cells[chosen.all(axis=1)]
-    names = cells.assign(
-        task_name=task_display_names(cells), name_shown=system_display_names(cells)
-    )
+    selection = [data, protocol, labels]
+    names = results.cells[(results.cells[SELECTION] == selection).all(axis=1)]
+    if board is None:
+        names = with_names(names)
     own = names[names["reference"] == 0]
     if not own.empty:
         names = names[names["task_name"].isin(own["task_name"].unique())]
-    board = _board(names, results)
+    if board is None:
+        board = _board(names, results)
+    else:
+        board = board[(board[SELECTION] == selection).all(axis=1)]
+        board = board[board["task_name"].isin(names["task_name"].unique())]
     tasks = sorted(board["task_name"].unique())
     scores = board[board["complete"]].pivot(index="name_shown", columns="task_name", values="score")
     scores = scores.reindex(columns=tasks).dropna()
     whole = names[names["name_shown"].isin(scores.index)]
-    ranked = board if len(whole) == len(names) else _board(whole, results)
+    # Ranks on a board are among all of its systems, and here among those that have every task.
+    ranked = board if len(whole) in (0, len(names)) else _board(whole, results)
     ranks = _ranks(ranked)
     average_ranks = dict(
         zip(scores.index, rankdata(-scores.to_numpy(), axis=0).mean(axis=1), strict=True)
@@ -157,11 +173,16 @@ def overview(results: Results, data: str, protocol: str, labels: str) -> Overvie
     )
 
 
+def with_names(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns `task_name` and `name_shown`, by which an overview calls tasks and systems."""
+    return rows.assign(task_name=task_display_names(rows), name_shown=system_display_names(rows))
+
+
 def _board(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     """Return the leaderboard of cells, with the names that are shown."""
     predictions = {n: results.predictions[n] for n in cells.index if n in results.predictions}
     board = leaderboard(cells.drop(columns=["task_name", "name_shown"]), predictions)
-    return board.assign(task_name=task_display_names(board), name_shown=system_display_names(board))
+    return with_names(board)
 
 
 def _ranks(board: pd.DataFrame) -> dict[tuple[str, str], tuple[int, int]]:

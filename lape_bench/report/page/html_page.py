@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,15 @@ from lape_bench.core.label_budget import LabelBudget
 from lape_bench.data.catalog import load_card
 from lape_bench.records.pack import record_in
 from lape_bench.records.record import RunRecord
-from lape_bench.report.display_names import preparation_names, system_display_names
+from lape_bench.report.display_names import (
+    preparation_names,
+    system_display_names,
+    task_display_names,
+)
 from lape_bench.report.figures.style import numbered
 from lape_bench.report.formatting import known_count, percent
 from lape_bench.report.leaderboard import BOARD, ENTRY, contributes, footnotes
+from lape_bench.report.overview import SELECTION, overview, selections, with_names
 from lape_bench.results.cells import PREPARATION, Preparation
 from lape_bench.results.load import Results
 from lape_bench.results.scored_cells import CellPredictions
@@ -42,6 +48,8 @@ SCRIPTS = (  # joined into one script, in this order
     "plots.js",
     "label_curves.js",
     "record.js",
+    "overview.js",
+    "profile.js",
     "curves.js",
     "confusion.js",
     "start.js",
@@ -155,6 +163,7 @@ def _data(
             }
         )
     data = {
+        "overviews": _overviews(results, board),
         "boards": [_board(rows, board) for _, rows in by_board],
         "entries": entries,
         "left_out": {"records": len(results.problems), "curves": 0, "confusions": 0},
@@ -167,6 +176,39 @@ def _data(
 def _key(values: Iterable[Any]) -> tuple[Any, ...]:
     """Return the values of `ENTRY` as a key; what is missing is None, as pandas has several such values."""
     return tuple(None if pd.isna(value) else value for value in values)
+
+
+def _overviews(results: Results, board: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return each overview; its scores are the positions of entries, which the rows of the board have."""
+    named = board.assign(task_name=task_display_names(board), name_shown=board["display_name"])
+    results = replace(results, cells=with_names(results.cells))
+    keys = [*SELECTION, "task_name", "name_shown"]
+    places = {key: n for n, key in enumerate(named[keys].itertuples(index=False, name=None))}
+    found = []
+    for selection in selections(results):
+        seen = overview(results, *selection, named)
+        tasks = [task.task for task in seen.tasks]
+        systems = [
+            [
+                system.system,
+                system.average,
+                system.average_rank,
+                system.average_rank_interval,
+                system.encoder_parameters,
+                round(system.seconds, 1),
+                [
+                    places[*selection, t, system.system] if t in system.scores else None
+                    for t in tasks
+                ],
+            ]
+            for system in seen.systems
+        ]
+        labels = LabelBudget.parse(seen.labels).description
+        found.append(
+            dict(zip(SELECTION, selection, strict=True))
+            | {"labels_text": labels, "tasks": tasks, "systems": systems}
+        )
+    return found
 
 
 def _by_entry(cells: pd.DataFrame) -> dict[Any, pd.DataFrame]:

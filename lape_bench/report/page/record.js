@@ -1,15 +1,17 @@
 // The drawer: a full record, or the part of it in a table of cells.
 function showDrawer() {
   const drawer = byId("drawer");
+  const name = state.open.startsWith(PROFILE) ? state.open.slice(PROFILE.length) : null;
   const entry = DATA.entries.find((each) => each.id === state.open);
-  if (!entry) {
+  const inside = name !== null ? profile(name) : entry ? contents(entry) : null;
+  if (!inside) {
     if (drawer.open) drawer.close();
     return;
   }
-  if (drawer.open && drawer.dataset.entry === entry.id) return;
+  if (drawer.open && drawer.dataset.entry === state.open) return;
   hideTip();
-  drawer.dataset.entry = entry.id;
-  drawer.replaceChildren(...contents(entry));
+  drawer.dataset.entry = state.open;
+  drawer.replaceChildren(...inside);
   if (!drawer.open) drawer.showModal();
   drawer.scrollTop = 0;
 }
@@ -19,7 +21,9 @@ function closed() {
     state.open = "";
     writeState();
   }
-  if (id && byId(`open-${id}`)) byId(`open-${id}`).focus({ preventScroll: true });
+  const button = byId(openedFrom) || (id && byId(`open-${id}`));
+  openedFrom = "";
+  if (button) button.focus({ preventScroll: true });
 }
 
 const heading = (text) => node("h3", {}, text);

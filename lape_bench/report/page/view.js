@@ -1,7 +1,7 @@
 // The filters, the address that holds them, and the boards that match.
 const DEFAULTS = {
   suite: "", task: "", protocol: "", labels: "", data: "", find: "",
-  sort: "score", order: "desc", cost: "parameters", open: "",
+  sort: "score", order: "desc", cost: "parameters", open: "", view: "",
 };
 const FILTERS = { suite: "Suite", task: "Task", protocol: "Protocol", labels: "Labels", data: "Data" };
 const COSTS = { parameters: "parameters", minutes: "minutes of training per cell" }; // horizontal axes
@@ -81,6 +81,7 @@ function render() {
   const focused = document.activeElement && document.activeElement.id;
   const found = chosen();
   const systems = [...found.values()].reduce((sum, entries) => sum + entries.length, 0);
+  showOverview();
   byId("count").textContent = `${plural(found.size, "board")}, ${plural(systems, "score")}. A row opens the record.`;
   const boards = [...found];
   const draw = (slice) => slice.map(([number, entries]) => section(number, entries, overLabels(number, found)));

@@ -122,7 +122,8 @@ def test_halves_are_rounded_as_in_every_other_report(browser: Any, tmp_path: Pat
         0.0005,
     ]  # as percentages, some halves lie below the half in binary
     cells = read_cells(CELLS).iloc[[0] * len(scores)]
-    cells = cells.assign(system=[f"s{n}" for n in range(len(scores))], accuracy=scores)
+    names = [f"s{n}" for n in range(len(scores))]
+    cells = cells.assign(system=names, name=names, settings="{}", accuracy=scores)
     cells.to_csv(tmp_path / "cells.csv", index=False)
     (tmp_path / "page.html").write_text(page_of(tmp_path / "cells.csv"), encoding="utf-8")
     shown = Reader(browser, tmp_path / "page.html").column("accuracy")
@@ -412,7 +413,7 @@ def test_a_phone_never_scrolls_sideways(opened: Any, fragment: str) -> None:
 
 def test_as_cards_a_table_is_still_a_table_to_a_screen_reader(opened: Any) -> None:
     reader = opened(viewport={"width": 375, "height": 700})
-    table = reader.page.get_by_role("table").first
+    table = reader.page.locator("section.board").first.get_by_role("table")
     assert (
         table.get_by_role("columnheader").count()
         == table.get_by_role("row").nth(1).get_by_role("cell").count()
