@@ -211,7 +211,7 @@ def test_mistakes_are_told_in_a_sentence_before_anything_runs(
         ({"device": "tpu"}, "no device 'tpu'"),
         ({"data": "unreal"}, "did you mean 'real'"),
         ({"jobs": 0}, "jobs is 0; 1 or more"),
-        ({"jobs": 2}, "only this process knows.*; leave jobs out, or put the class into a file"),
+        ({"jobs": 2}, "only this process knows.*; leave out jobs, or put the class into a file"),
     ],
     ids=str,
 )

@@ -273,7 +273,7 @@ def test_a_table_that_is_no_task_is_refused(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Birds", "'Birds' is not a name for a task: did you mean 'birds'?; small letters"),
+        ("Birds", "'Birds' is not a name for a task: did you mean 'birds'?; lowercase letters"),
         ("my_birds", "did you mean 'my-birds'?"),
         ("", "'' is not a name for a task"),
         ("-", "'-' is not a name for a task"),

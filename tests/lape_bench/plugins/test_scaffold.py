@@ -78,10 +78,10 @@ def test_no_file_keeps_the_template_s_name_or_outgrows_the_line(
         (LONGEST + "a", "is not a valid name for a package"),
         ("supervised", "there is already a system 'supervised'"),
         ("log_mel_statistics", "there is already a system 'log-mel-statistics'"),
-        ("class", "Python has a keyword 'class' already"),
-        ("json", "Python has a module 'json' already"),
-        ("torch", "Python has a module 'torch' already"),
-        ("lape-bench", "Python has a module 'lape_bench' already"),
+        ("class", "Python already has a keyword 'class'"),
+        ("json", "Python already has a module 'json'"),
+        ("torch", "Python already has a module 'torch'"),
+        ("lape-bench", "Python already has a module 'lape_bench'"),
     ],
 )
 def test_a_name_that_cannot_be_or_is_taken_is_refused(

@@ -75,7 +75,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["train/a/1.wav", "test/a/1.wav", "noise/1.wav"], "and, beside them, 'noise'"),
+        (["train/a/1.wav", "test/a/1.wav", "noise/1.wav"], "and also 'noise'"),
         (["train/a/1.wav", "val/a/1.wav"], "has train and val, which are sides, but not both"),
     ],
 )

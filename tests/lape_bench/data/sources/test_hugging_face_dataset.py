@@ -251,7 +251,7 @@ def test_the_hub_needs_its_package_and_may_fail(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(
         sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=fail)
     )
-    with pytest.raises(UserError, match=r"hf:owner/pets is no folder.*no connection"):
+    with pytest.raises(UserError, match=r"hf:owner/pets is not a folder.*no connection"):
         import_dataset("owner/pets", "pets")
 
 

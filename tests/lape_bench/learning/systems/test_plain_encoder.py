@@ -292,7 +292,7 @@ def test_an_embedding_of_another_size_is_told_with_both(
         ("Sizeless", "embedding_size of the encoder Sizeless is not there; a whole number above 0"),
         (
             "Later",
-            "works at 22,050 Hz and is given audio at 8,000 Hz; say sample_rate on the class",
+            "works at 22,050 Hz and is given audio at 8,000 Hz; set sample_rate on the class",
         ),
         ("Fails", "KeyError: 'no such\\nkey', at encoders.py:{line} in forward"),
         ("Leaves", "SystemExit: no license, at encoders.py:"),
@@ -352,7 +352,7 @@ def test_files_beside_are_never_taken_for_others_of_their_name(file: Path, tmp_p
         (tmp_path / place / "mine.py").write_text(code)
     one, two = (f"{tmp_path / place / 'mine.py'}:Filters" for place in ("one", "two"))
     assert sys.modules[load_system(one).__module__].NAME == "one"
-    with pytest.raises(UserError, match=r"two/mine\.py imports .*two/beside_both\.py, and another"):
+    with pytest.raises(UserError, match=r"two/mine\.py imports .*two/beside_both\.py, but another"):
         load_system(two)
     del sys.modules["beside_both"]  # as in a process of its own
     assert sys.modules[load_system(two).__module__].NAME == "two"

@@ -71,6 +71,7 @@ def cell(task: str = "esc10", accuracy: float = 0.5, **how: Any) -> dict[str, An
         "parameters": 110,
         "encoder_parameters": 100,
         "seconds": 1.0,
+        "reference": 0,
         "accuracy": accuracy,
     } | how
 
