@@ -177,7 +177,7 @@ def leaderboard_page() -> list[str]:
     """Write the HTML page of the reference results and of the boards' tables of cells.
 
     Returns:
-        The packs and tables; without any there is no page.
+        The packs and tables. If there are none, the page is left out.
     """
     sources = [*find_packs(Path("results/reference")), *sorted(BOARDS.glob("*_cells.csv"))]
     if sources:
