@@ -8,12 +8,10 @@ Code that a record names is never run: versions are compared only for systems of
 signed, so someone who can write records can also write false ones that pass every check.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
@@ -21,21 +19,13 @@ from scipy.special import logsumexp
 from lape_bench import metrics
 from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
-from lape_bench.data.catalog import load_card
-from lape_bench.data.manifest import Manifest, load_manifest
-from lape_bench.data.splits import is_tested
-from lape_bench.records.pack import PackedPredictions, find_packs, read_pack
-from lape_bench.records.predictions import Predictions, read_predictions
-from lape_bench.records.record import (
-    PROTOCOL_VERSION,
-    RunRecord,
-    TaskFacts,
-    cell_folder,
-    identity_of,
-    read_record,
-    record_folders,
-)
+from lape_bench.records.pack import PackedPredictions
+from lape_bench.records.predictions import Predictions
+from lape_bench.records.record import RunRecord, cell_folder, identity_of, record_folders
+from lape_bench.results.installed import Installed
+from lape_bench.results.known_cells import Grade, KnownCells
 from lape_bench.results.scored_cells import score_packed
+from lape_bench.results.stored_cells import StoredCell, UnreadableCell, stored_cells
 
 TOLERANCE = 1e-9  # of a score recomputed in the same precision
 PACKED_TOLERANCE = 1 / 255  # of a probability in a pack
@@ -56,10 +46,6 @@ UNCHECKED = (
     "finished_at",
     "label",
 )
-
-Grade = Literal["wrong", "outdated", "doubtful"]
-# The folder of a record, the record, and its predictions: None for a failed one, an error if they cannot be read.
-StoredCell = tuple[Path, RunRecord, Predictions | PackedPredictions | UserError | None]
 
 
 class RecordFinding(NamedTuple):
@@ -91,92 +77,79 @@ class VerificationResult(NamedTuple):
     versions_not_compared: tuple[str, ...] = ()
 
 
-def verify(out: Path, system_version: Callable[[str], int | None]) -> VerificationResult:
+def verify(
+    out: Path, system_version: Callable[[str], int | None], known: KnownCells | None = None
+) -> VerificationResult:
     """Verify every record below a folder, and every pack in it.
 
     Args:
         out: the folder.
         system_version: gives the version of an installed system, or None if that would run code that is not
             installed; raises a `UserError` if there is no such system.
+        known: cells of other folders to compare with; the cells of this folder are added to them.
     """
-    today = _Today(system_version)
-    findings: list[RecordFinding] = []
-    counts = {"finished": 0, "failed": 0}
-    not_compared: set[str] = set()
-    folders: dict[str, Path] = {}  # by identity
-    owners: dict[bytes, tuple[Path, str]] = {}  # folder and identity, by the checksum of scores
+    verification = _Verification(out, Installed(system_version), known or KnownCells())
     cell_folders, unlisted = record_folders(out)
-    for stored in _stored(out, cell_folders):
-        if isinstance(stored, RecordFinding):
-            findings.append(stored)
-            continue
-        folder, record, predictions = stored
-        counts[record.status] += 1
-        if predictions is None:
-            continue
+    for cell in stored_cells(out, cell_folders):
+        verification.add(cell)
+    return verification.result(unlisted)
+
+
+class _Verification:
+    """The counts and problems of the cells that were added.
+
+    Args:
+        out: the folder that they belong to.
+        installed: tasks and systems to compare with.
+        known: cells to compare with.
+    """
+
+    def __init__(self, out: Path, installed: Installed, known: KnownCells) -> None:
+        self.out, self.installed, self.known = out, installed, known
+        self.findings: list[RecordFinding] = []
+        self.counts = {"finished": 0, "failed": 0}
+        self.not_compared: set[str] = set()
+
+    def add(self, cell: StoredCell | UnreadableCell) -> None:
+        """Check a cell."""
+        if isinstance(cell, UnreadableCell):
+            self.findings.append(RecordFinding(cell.folder, "wrong", cell.reason))
+            return
+        folder, record, predictions = cell
+        self.counts[record.status] += 1
         if isinstance(predictions, UserError):
-            findings.append(RecordFinding(folder, "wrong", str(predictions)))
-            continue
-        manifest = today.manifest(record.cell.task)
-        comparable = record.task and manifest and manifest.hash == record.task.manifest_hash
+            self.findings.append(RecordFinding(folder, "wrong", str(predictions)))
+        elif predictions is not None:
+            problems = self._problems(folder, record, predictions)
+            self.findings += [RecordFinding(folder, grade, what) for grade, what in problems]
+
+    def _problems(
+        self, folder: Path, record: RunRecord, predictions: Predictions | PackedPredictions
+    ) -> Iterator[tuple[Grade, str]]:
+        manifest = self.installed.manifest(record.cell.task)
         if manifest is None:
-            not_compared.add(record.cell.task)
-        wrong = [
-            *_against_predictions(record, predictions),
-            *(today.against_manifest(record, predictions) if comparable else ()),
-            *_against_place(record, folder),
-            *_against_itself(record),
-        ]
-        outdated = [*today.against(record)]
-        first_folder = folders.setdefault(record.identity, folder)
-        if first_folder != folder:
-            outdated.append(f"{first_folder} holds the same cell")
-        scores = hashlib.sha256(_score_bytes(predictions)).digest()
-        owner, owner_identity = owners.setdefault(scores, (folder, record.identity))
-        if owner_identity != record.identity:
-            what = (
-                f"it has the same predictions as {owner}: one is a copy of the other, or what differs "
-                "between them (such as the seed) changes nothing"
-            )
-            findings.append(RecordFinding(folder, "doubtful", what))
-        findings += [RecordFinding(folder, "wrong", what) for what in wrong]
-        findings += [RecordFinding(folder, "outdated", what) for what in outdated]
-    return VerificationResult(
-        **counts,
-        not_compared=tuple(sorted(not_compared)),
-        findings=tuple(findings),
-        unlisted=tuple(unlisted),
-        versions_not_compared=tuple(sorted(today.versions_not_compared)),
-    )
+            self.not_compared.add(record.cell.task)
+        yield from _graded("wrong", _against_predictions(record, predictions))
+        if manifest and record.task and manifest.hash == record.task.manifest_hash:
+            yield from _graded("wrong", self.installed.against_manifest(record, predictions))
+        yield from _graded("wrong", _against_place(record, folder))
+        yield from _graded("wrong", _against_itself(record))
+        yield from _graded("outdated", self.installed.against(record))
+        yield from self.known.compare(self.out, folder, record, predictions)
+
+    def result(self, unlisted: Sequence[str]) -> VerificationResult:
+        """Return the counts and problems, with the folders and links that were not searched."""
+        return VerificationResult(
+            **self.counts,
+            not_compared=tuple(sorted(self.not_compared)),
+            findings=tuple(self.findings),
+            unlisted=tuple(unlisted),
+            versions_not_compared=tuple(sorted(self.installed.versions_not_compared)),
+        )
 
 
-def _stored(out: Path, folders: Sequence[Path]) -> Iterator[StoredCell | RecordFinding]:
-    """Yield every record of a folder, those of packs first; a finding for each that cannot be read."""
-    for path in find_packs(out):
-        try:
-            yield from read_pack(path)
-        except UserError as error:
-            yield RecordFinding(path, "wrong", str(error))
-    for folder in folders:
-        try:
-            record = read_record(folder)
-        except UserError as error:
-            yield RecordFinding(folder, "wrong", str(error))
-            continue
-        predictions: Predictions | UserError | None = None
-        if record.status == "finished":
-            try:
-                predictions = read_predictions(folder, record)
-            except UserError as error:
-                predictions = error
-        yield folder, record, predictions
-
-
-def _score_bytes(predictions: Predictions | PackedPredictions) -> bytes:
-    """Return the scores themselves, since the same ones can be written to files that differ."""
-    if isinstance(predictions, Predictions):
-        return predictions.log_probabilities.tobytes()
-    return predictions.predicted.tobytes() + predictions.probabilities.tobytes()
+def _graded(grade: Grade, problems: Iterable[str]) -> Iterator[tuple[Grade, str]]:
+    return ((grade, what) for what in problems)
 
 
 def _against_itself(record: RunRecord) -> Iterator[str]:
@@ -247,93 +220,3 @@ def _against_place(record: RunRecord, folder: Path) -> Iterator[str]:
     place = cell_folder(Path(), record.cell, record.identity)
     if folder.resolve().parts[-len(place.parts) :] != place.parts:
         yield f"its folder is not that of its cell, which is {place}"
-
-
-class _Today:
-    """Tasks and systems that are installed here, each looked up once.
-
-    Args:
-        system_version: as for `verify`.
-
-    Attributes:
-        versions_not_compared: systems whose version is not known.
-    """
-
-    def __init__(self, system_version: Callable[[str], int | None]) -> None:
-        self.versions_not_compared: set[str] = set()
-        self.card = cache(load_card)
-        self.manifest = cache(self._manifest)
-        self.version = cache(partial(self._version, system_version))
-
-    def against_manifest(
-        self, record: RunRecord, predictions: Predictions | PackedPredictions
-    ) -> Iterator[str]:
-        """Compare test clips and their classes with those of the task."""
-        manifest = self.manifest(record.cell.task)
-        assert manifest is not None
-        card = self.card(record.cell.task)
-        tested = manifest.clips[is_tested(manifest, card, record.cell.fold)]
-        in_task = dict(zip(tested["clip_id"], tested["label"], strict=True))
-        labels = [predictions.classes[label] for label in predictions.labels]
-        in_record = dict(zip(predictions.clip_ids.to_pylist(), labels, strict=True))
-        if in_record.keys() != in_task.keys():
-            example = min(in_record.keys() ^ in_task.keys())
-            yield f"its test clips are not those of the task, such as {example}"
-        elif in_record != in_task:
-            example = min(clip for clip in in_record if in_record[clip] != in_task[clip])
-            yield f"it has another class for {example} than the task"
-        elif predictions.groups is not None and predictions.folds is not None:
-            row_of = {clip_id: row for row, clip_id in enumerate(manifest.clips["clip_id"])}
-            rows = np.array([row_of[clip_id] for clip_id in in_record], np.int64)
-            groups, folds = manifest.groups_and_folds(rows)
-            pairs = zip(in_record, predictions.groups.to_pylist(), groups, strict=True)
-            other = [clip_id for clip_id, group, in_manifest in pairs if group != in_manifest]
-            if other or predictions.folds.to_pylist() != folds:
-                example = f", such as {min(other)}" if other else ""
-                yield f"its clips have other groups or folds than in the task{example}"
-
-    def against(self, record: RunRecord) -> Iterator[str]:
-        """Compare versions with those installed here."""
-        if record.protocol_version != PROTOCOL_VERSION:
-            yield f"protocol version {record.protocol_version}, now {PROTOCOL_VERSION}"
-        version = self.version(record.cell.system)
-        if isinstance(version, UserError):
-            yield f"its system cannot be loaded here: {version}"
-        elif version is None:
-            self.versions_not_compared.add(record.cell.system_name)
-        elif version != record.system_version:
-            yield f"system version {record.system_version}, now {version}"
-        commit = record.environment.get("commit", "none")
-        if "-dirty-" in commit:
-            yield f"run from code that differs from its commit ({commit})"
-        if record.task is not None:
-            yield from self._against_card(record.cell.task, record.task)
-
-    def _against_card(self, reference: str, then: TaskFacts) -> Iterator[str]:
-        try:
-            card = self.card(reference)
-        except UserError as error:
-            yield f"its task is not known here: {error}"
-            return
-        manifest = self.manifest(reference)
-        if card.version != then.card_version:
-            yield f"card version {then.card_version}, now {card.version}"
-        elif (card.metric, len(card.folds)) != (then.metric, then.folds):
-            yield "its task's card has another metric or other folds now"
-        elif card.classes != then.classes:
-            yield "its task's card has other classes now"
-        elif manifest is not None and manifest.hash != then.manifest_hash:
-            yield f"manifest {then.manifest_hash[:12]}, prepared here {manifest.hash[:12]}"
-
-    def _manifest(self, reference: str) -> Manifest | None:
-        try:
-            return load_manifest(self.card(reference))
-        except UserError:
-            return None
-
-    @staticmethod
-    def _version(system_version: Callable[[str], int | None], name: str) -> int | UserError | None:
-        try:
-            return system_version(name)
-        except UserError as error:
-            return error
