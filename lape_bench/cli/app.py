@@ -24,6 +24,7 @@ from lape_bench.cli import (
     reports,
     results,
     runs,
+    submissions,
     systems,
     tasks,
 )
@@ -50,7 +51,7 @@ for commands in (
     predict,
 ):
     app.add_typer(commands.app)
-for group in (data, tasks, systems, artifacts):
+for group in (data, tasks, systems, submissions, artifacts):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
