@@ -29,6 +29,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.paths import new_file
 from lape_bench.core.regular_files import read_regular
 from lape_bench.records.predictions import (
+    LabeledClips,
     PredictedClasses,
     Predictions,
     read_groups,
@@ -79,10 +80,8 @@ def packed(folder: Path, record: RunRecord, predictions: Predictions) -> PackedC
         folder,
         record,
         PackedPredictions(
-            clip_ids=predictions.clip_ids,
-            labels=predictions.labels,
+            clips=predictions.clips,
             predicted=predictions.predicted,
-            classes=predictions.classes,
             probabilities=truth.astype(np.float32),
             log_odds=odds,
             groups=predictions.groups,
@@ -249,7 +248,7 @@ def _cells(path: Path, content: Any, members: dict[str, bytes]) -> Iterable[Pack
         record = record_from({"status": "finished", **fields})
         if record.task is None or record.parameters is None:
             raise ValueError("it holds a cell without a task or without parameters")
-        known = tests[test]
+        known, groups, folds = tests[test]
         classes, clips = len(known.classes), len(known.labels)
         offsets = take(PREDICTED, _class_type(classes), clips).astype(np.int64)
         if offsets.max(initial=0) >= classes:
@@ -263,21 +262,22 @@ def _cells(path: Path, content: Any, members: dict[str, bytes]) -> Iterable[Pack
         else:
             truth = take(PROBABILITIES, np.uint8, clips).astype(np.float32) / STEPS
         predictions = PackedPredictions(
-            known.clip_ids,
-            known.labels,
+            known,
             (known.labels + offsets) % classes,
-            known.classes,
             truth.astype(np.float32),
             odds,
-            known.groups,
-            known.folds,
+            groups,
+            folds,
         )
         yield PackedCell(path / _place(record), record, predictions)
     if any(places[name] != len(members[name]) for name in places):
         raise ValueError("it holds more predictions than cells")
 
 
-def _read_test_set(values: Any) -> PackedPredictions:
+def _read_test_set(
+    values: Any,
+) -> tuple[LabeledClips, pa.ChunkedArray | None, pa.ChunkedArray | None]:
+    """Return the clips with their groups and folds."""
     classes = tuple(values["classes"])
     labels = np.array(values["labels"], np.int64)
     clips = pa.chunked_array([pa.array(values["clips"], pa.string())])
@@ -292,8 +292,7 @@ def _read_test_set(values: Any) -> PackedPredictions:
     lengths = {len(column) for column in (clips, labels, groups, folds) if column is not None}
     if len(lengths) > 1 or clips.null_count:
         raise ValueError("the clips of a test set lack a name, a label, a group or a fold")
-    none = np.zeros(0, np.float32)
-    return PackedPredictions(clips, labels, labels, classes, none, None, groups, folds)
+    return LabeledClips(clips, labels, classes), groups, folds
 
 
 def packed_cell(folder: Path) -> PackedCell | None:

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,33 +33,60 @@ MOST_SCORES = 2**28  # clips x classes
 MOST_TEXT_BYTES = 2**30  # size of the IDs of all clips, or of their groups
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PredictedClasses:
-    """The class that a system predicted for each test clip.
+@dataclass(frozen=True, eq=False)
+class LabeledClips:
+    """The clips of a test set with their true classes.
 
     Attributes:
-        clip_ids: strings, shape (clips,).
+        ids: strings, shape (clips,).
         labels: true classes, shape (clips,).
-        predicted: predicted classes, same shape; the first of equally likely ones.
         classes: names of the classes.
     """
 
-    clip_ids: pa.ChunkedArray
+    ids: pa.ChunkedArray
     labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
     classes: tuple[str, ...]
 
+    @cached_property
     def digest(self) -> str:
-        """Hash the clips' IDs and true classes. Two test sets are the same if their hashes are."""
+        """Hash of the IDs and true classes. Two test sets are the same if their hashes are."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         # Hash Arrow's buffers (offsets and text) directly: a report hashes thousands of test sets.
-        ids = _one_chunk(self.clip_ids)
+        ids = _one_chunk(self.ids)
         _, edges, text = ids.buffers()
         ends = np.frombuffer(edges, np.int32)[ids.offset : ids.offset + len(ids) + 1]
         digest.update((ends - ends[0]).tobytes())
         digest.update(memoryview(text)[ends[0] : ends[-1]])
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictedClasses:
+    """The class that a system predicted for each test clip.
+
+    Attributes:
+        clips: the test clips.
+        predicted: predicted classes, shape (clips,); the first of equally likely ones.
+    """
+
+    clips: LabeledClips
+    predicted: NDArray[np.int64]
+
+    @property
+    def clip_ids(self) -> pa.ChunkedArray:
+        """IDs of the clips: strings, shape (clips,)."""
+        return self.clips.ids
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """True classes, shape (clips,)."""
+        return self.clips.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.clips.classes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,40 +151,93 @@ class PredictionsFile:
 
     Attributes:
         path: of the file.
-        n_bytes: its size.
+        content: its bytes.
         columns: the file, for reading columns.
         classes: names of the classes.
         encoded: columns of texts that are in a dictionary.
     """
 
     path: Path
-    n_bytes: int
+    content: bytes
     columns: pq.ParquetFile
     classes: tuple[str, ...]
-    encoded: Sequence[str]
+    encoded: tuple[str, ...]
 
     def predictions(self) -> Predictions:
         """Read everything; see `read_predictions`."""
         with _readable(self.path):
             table = self._read()
-            labels, predicted = (_numbers(table[name], self.classes) for name in CLASS_COLUMNS)
+            clips = self._labeled_clips(table)
             flat = _one_chunk(table[SCORES]).flatten().to_numpy()
             if np.isnan(flat).any():
                 raise UserError(f"{self.path} holds scores that are not numbers")
-            log_probabilities = flat.reshape(len(labels), len(self.classes))
+            log_probabilities = flat.reshape(len(clips.labels), len(self.classes))
             groups, folds = (
                 table[name] if name in table.column_names else None for name in (GROUP, FOLD)
             )
-            return Predictions(
-                table[CLIP], labels, predicted, self.classes, log_probabilities, groups, folds
-            )
+            predicted = _numbers(table[PREDICTED], self.classes)
+            return Predictions(clips, predicted, log_probabilities, groups, folds)
 
-    def predicted_classes(self) -> PredictedClasses:
-        """Read everything but the scores, which take most of the time."""
+    def predicted_classes(self, known: dict[Any, LabeledClips] | None = None) -> PredictedClasses:
+        """Read everything but the scores, which take most of the time.
+
+        Args:
+            known: test clips of the files that were read with it before; those of this file are added. Files with the
+                same bytes in the columns of clips and labels share them, so that each test set is decoded once.
+        """
+        known = {} if known is None else known
         with _readable(self.path):
-            table = self._read([CLIP, *CLASS_COLUMNS])
-            labels, predicted = (_numbers(table[name], self.classes) for name in CLASS_COLUMNS)
-            return PredictedClasses(table[CLIP], labels, predicted, self.classes)
+            key = self._key_of_clips()
+            clips = known.get(key)
+            columns = [PREDICTED] if clips else [CLIP, LABEL, PREDICTED]
+            table = self._read(columns)
+            clips = clips or self._labeled_clips(table)
+            predicted = _numbers(table[PREDICTED], self.classes)
+            if len(predicted) != len(clips.labels):
+                raise UserError(f"{self.path} holds columns of different lengths")
+            if key is not None:
+                known[key] = clips
+            return PredictedClasses(clips, predicted)
+
+    def _labeled_clips(self, table: pa.Table) -> LabeledClips:
+        return LabeledClips(table[CLIP], _numbers(table[LABEL], self.classes), self.classes)
+
+    def _key_of_clips(self) -> Any:
+        """Return all that determines what the columns of clips and labels hold; None if it is not in one place."""
+        metadata = self.columns.metadata
+        if metadata.num_row_groups != 1:
+            return None
+        group = metadata.row_group(0)
+        stored = {}
+        for number in range(group.num_columns):
+            column = group.column(number)
+            if column.path_in_schema in (CLIP, LABEL):
+                stored[column.path_in_schema] = self._stored(column, metadata.schema.column(number))
+        return (
+            self.classes,
+            self.encoded,
+            metadata.created_by,
+            metadata.metadata.get(b"ARROW:schema"),
+            group.num_rows,
+            *(stored[name] for name in (CLIP, LABEL)),
+        )
+
+    def _stored(self, column: Any, schema: Any) -> tuple[Any, ...]:
+        """Return the bytes of a column, and what says how to read them."""
+        start = column.data_page_offset
+        if column.has_dictionary_page:
+            start = min(start, column.dictionary_page_offset)
+        return (
+            self.content[start : start + column.total_compressed_size],
+            column.data_page_offset - start,
+            column.num_values,
+            column.compression,
+            column.encodings,
+            column.physical_type,
+            str(schema.logical_type),
+            schema.max_definition_level,
+            schema.max_repetition_level,
+        )
 
     def groups(self) -> pa.ChunkedArray | None:
         """Read the group of each test clip: strings or null, shape (clips,); None as in `Predictions`."""
@@ -208,10 +289,10 @@ def open_predictions(folder: Path, record: RunRecord) -> PredictionsFile:
             file = pq.ParquetFile(
                 source,
                 metadata=file.metadata,
-                read_dictionary=CLASS_COLUMNS + encoded,
+                read_dictionary=[*CLASS_COLUMNS, *encoded],
                 pre_buffer=False,
             )
-        return PredictionsFile(path, len(content), file, classes, encoded)
+        return PredictionsFile(path, content, file, classes, encoded)
 
 
 def read_predictions(folder: Path, record: RunRecord) -> Predictions:
@@ -275,18 +356,17 @@ def _too_large(metadata: pq.FileMetaData, classes: int) -> str:
     return ""
 
 
-def _dictionary_columns(metadata: pq.FileMetaData) -> list[str]:
+def _dictionary_columns(metadata: pq.FileMetaData) -> tuple[str, ...]:
     """Return the text columns that are dictionary-encoded in the file."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     columns = (group.column(number) for group in groups for number in range(group.num_columns))
     names = ((column.path_in_schema, column) for column in columns)
-    return sorted(
-        {
-            name
-            for name, column in names
-            if name in TEXT_COLUMNS and any("DICT" in encoding for encoding in column.encodings)
-        }
-    )
+    encoded = {
+        name
+        for name, column in names
+        if name in TEXT_COLUMNS and any("DICT" in encoding for encoding in column.encodings)
+    }
+    return tuple(sorted(encoded))
 
 
 def _unpacked(table: pa.Table, name: str) -> pa.Table:

@@ -4,6 +4,7 @@ A path of somebody's disk fills a table and shows a home folder, and says nothin
 its SHA-256, which is part of a record's provenance.
 """
 
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 # Files of code and of weights; `hf:facebook/wav2vec2-base` is a name of a hub, and stays whole.
@@ -31,6 +32,7 @@ def relative_name(text: str, folder: Path) -> str:
     return text
 
 
+@lru_cache(1024)  # reports ask several times for each of thousands of records
 def _parts(text: str) -> tuple[str, str, str]:
     """Split a text into the part before a path, the path, and the part after it. Without a path all parts are empty."""
     file, colon, kind = text.rpartition(":")

@@ -20,6 +20,8 @@ from lape_bench.results.scored_cells import (
     score_folders,
     score_pack,
     score_records,
+    with_shared_labels,
+    without_garbage_collection,
 )
 from lape_bench.results.system_titles import with_titles
 from lape_bench.runtime.cpu_cores import available
@@ -130,7 +132,10 @@ def _score_folders(folders: Sequence[Path]) -> list[ScoredCell | str]:
 
     # joblib starts new processes instead of forking, which is not safe beside the threads of a caller. They do not
     # import the main module, so a user's script needs no `if __name__ == "__main__"`.
-    with Parallel(n_jobs=available(), backend="loky") as processes:
+    with (
+        without_garbage_collection(),
+        Parallel(n_jobs=available(), backend="loky") as processes,
+    ):
         return [*chain.from_iterable(processes(map(delayed(score_folders), chunks)))]
 
 
@@ -138,21 +143,14 @@ def _collect(scored: Iterable[ScoredCell | str]) -> Results:
     """Put cells into a table, sorted by when they were finished."""
     problems: list[str] = []
     cells: list[ScoredCell] = []
-    for item in scored:
+    for item in with_shared_labels(scored):
         if isinstance(item, str):
             problems.append(item)
         else:
             cells.append(item)
     cells.sort(key=lambda cell: cell.finished_at)
-    labels: dict[str, NDArray[np.int16]] = {}  # one copy for all cells of a test set
-    predictions = (
-        cell.predictions._replace(
-            labels=labels.setdefault(cell.predictions.test_hash, cell.predictions.labels)
-        )
-        for cell in cells
-    )
     table = cells_table([cell.row for cell in cells])
-    return Results(table, dict(enumerate(predictions)), problems)
+    return Results(table, dict(enumerate(cell.predictions for cell in cells)), problems)
 
 
 def _without_duplicates(results: Results) -> Results:

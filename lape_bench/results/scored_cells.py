@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from lape_bench.core.config import flatten
 from lape_bench.core.errors import UserError
 from lape_bench.records.pack import PackedPredictions, read_pack
 from lape_bench.records.predictions import (
+    LabeledClips,
     PredictedClasses,
     Predictions,
     PredictionsFile,
@@ -63,15 +65,36 @@ class ScoredCell(NamedTuple):
     finished_at: str
 
 
-def score_folders(folders: Sequence[Path]) -> list[ScoredCell | str]:
-    """Read and score the records in some folders; a record with a problem becomes the line that names it."""
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Do not search for reference cycles: records hold none, and the search would take a tenth of the time of reading."""
     collects = gc.isenabled()
-    gc.disable()  # records hold no reference cycles, and the search for some would take a tenth of the time
+    gc.disable()
     try:
-        return [*score_records([(folder, _read_record(folder)) for folder in folders])]
+        yield
     finally:
         if collects:
             gc.enable()
+
+
+def score_folders(folders: Sequence[Path]) -> list[ScoredCell | str]:
+    """Read and score the records in some folders; a record with a problem becomes the line that names it."""
+    with without_garbage_collection():
+        records = [(folder, _read_record(folder)) for folder in folders]
+        return with_shared_labels(score_records(records))
+
+
+def with_shared_labels(cells: Iterable[ScoredCell | str]) -> list[ScoredCell | str]:
+    """Keep one copy of the labels for all cells of a test set."""
+    labels: dict[str, NDArray[np.int16]] = {}
+    shared: list[ScoredCell | str] = []
+    for cell in cells:
+        if isinstance(cell, ScoredCell):
+            own = cell.predictions
+            common = labels.setdefault(own.test_hash, own.labels)
+            cell = cell._replace(predictions=own._replace(labels=common))
+        shared.append(cell)
+    return shared
 
 
 def score_pack(path: Path) -> list[ScoredCell | str]:
@@ -98,7 +121,8 @@ def _read_record(folder: Path) -> RunRecord | str:
 def score_records(records: Iterable[tuple[Path, RunRecord | str]]) -> Iterator[ScoredCell | str]:
     """Score records that are read already, each with its folder; a record with a problem becomes the line that names it."""
     for batch in _batches(records):
-        predictions = [_read_predictions(file) for _, _, file in batch]
+        known: dict[Any, LabeledClips] = {}  # of this batch alone, which bounds the memory
+        predictions = [_read_predictions(file, known) for _, _, file in batch]
         for (folder, record, _), predicted in zip(batch, predictions, strict=True):
             yield predicted if isinstance(predicted, str) else _score(folder, record, predicted)
 
@@ -111,7 +135,7 @@ def _batches(
     for folder, record in records:
         file = record if isinstance(record, str) else _open_predictions(folder, record)
         batch.append((folder, record, file))
-        size += 0 if isinstance(file, str) else file.n_bytes
+        size += 0 if isinstance(file, str) else len(file.content)
         if len(batch) >= BATCH or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -133,12 +157,14 @@ def _open_predictions(folder: Path, record: RunRecord) -> PredictionsFile | str:
         return str(error)
 
 
-def _read_predictions(file: PredictionsFile | str) -> PredictedClasses | str:
+def _read_predictions(
+    file: PredictionsFile | str, known: dict[Any, LabeledClips]
+) -> PredictedClasses | str:
     if isinstance(file, str):
         return file
     try:
         # Scores take most of the time of reading. Only the metric of two classes needs them.
-        return file.predictions() if len(file.classes) == 2 else file.predicted_classes()
+        return file.predictions() if len(file.classes) == 2 else file.predicted_classes(known)
     except UserError as error:
         return str(error)
 
@@ -156,7 +182,11 @@ def _score(folder: Path, record: Any, predictions: PredictedClasses) -> ScoredCe
         if predictions.log_odds is not None:
             log_odds = predictions.log_odds.astype(np.float32)
     of_cell = CellPredictions(
-        folder, predictions.digest(), labels.astype(np.int16), predicted.astype(np.int16), log_odds
+        folder,
+        predictions.clips.digest,
+        labels.astype(np.int16),
+        predicted.astype(np.int16),
+        log_odds,
     )
     return ScoredCell(
         _row(record, record.task, record.parameters) | scores, of_cell, record.finished_at

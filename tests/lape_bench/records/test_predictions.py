@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,9 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import (
-    PredictedClasses,
+    LabeledClips,
+    PredictionsFile,
+    open_predictions,
     read_predicted_classes,
     read_predictions,
     write_predictions,
@@ -154,10 +157,57 @@ def test_predicted_classes_are_the_predictions_without_their_scores(
     assert not hasattr(predictions, "log_probabilities")
 
 
+def rewritten(path: Path, record: RunRecord, table: pa.Table) -> PredictionsFile:
+    """Write a table in place of predictions, and open it."""
+    pq.write_table(table, path, use_dictionary=["label", "predicted"])
+    digest = sha256(path.read_bytes()).hexdigest()
+    return open_predictions(path.parent, record.model_copy(update={"predictions_sha256": digest}))
+
+
+def test_files_with_the_same_clips_and_labels_share_them(written: tuple[Path, RunRecord]) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    table = pq.read_table(path)
+    known: dict[Any, LabeledClips] = {}
+    first = open_predictions(folder, record).predicted_classes(known)
+    others = other_columns(predicted=pa.array(list("cbab")))(table)
+    second = rewritten(path, record, others).predicted_classes(known)
+    assert second.clips is first.clips
+    assert second.predicted.tolist() == [2, 1, 0, 1]
+    for column in (
+        {"clip_id": pa.array(list("wxyv"))},
+        {"label": pa.array(list("accc"))},
+    ):
+        changed = rewritten(path, record, other_columns(**column)(table))
+        third, alone = changed.predicted_classes(known), changed.predicted_classes()
+        assert third.clips is not first.clips
+        assert third.clips.digest == alone.clips.digest != first.clips.digest
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ({"clip_id": pa.array([b"w", b"x", b"y", b"z"])}, "that no run writes"),
+        ({"clip_id": pa.array(list("wxyz"), pa.large_string())}, "that no run writes"),
+        ({"label": pa.array([b"a", b"c", b"b", b"c"])}, "that no run writes"),
+    ],
+)
+def test_the_same_bytes_of_another_type_are_not_taken_for_known_clips(
+    column: dict[str, pa.Array], reason: str, written: tuple[Path, RunRecord]
+) -> None:
+    folder, record = written
+    path = folder / "predictions.parquet"
+    known: dict[Any, LabeledClips] = {}
+    open_predictions(folder, record).predicted_classes(known)
+    changed = rewritten(path, record, other_columns(**column)(pq.read_table(path)))
+    with pytest.raises(UserError, match=reason):
+        changed.predicted_classes(known)
+
+
 def test_only_the_same_clips_with_the_same_classes_are_one_test_set() -> None:
     def digest(ids: list[str], labels: list[int], classes: tuple[str, ...]) -> str:
         numbers = np.array(labels)
-        return PredictedClasses(pa.chunked_array([ids]), numbers, numbers, classes).digest()
+        return LabeledClips(pa.chunked_array([ids]), numbers, classes).digest
 
     same = digest(["a", "b"], [0, 1], ("x", "y"))
     assert digest(["a", "b"], [0, 1], ("x", "y")) == same

@@ -97,7 +97,7 @@ def test_a_cell_of_a_pack_is_read_by_its_name(tmp_path: Path) -> None:
     inside = path / folder.relative_to(tmp_path / "r")
     assert record_in(inside) == record
     assert groups_in(inside).to_pylist() == ["x", None, "y"]
-    assert predicted_classes_in(inside).digest() == predicted_classes_in(folder).digest()
+    assert predicted_classes_in(inside).clips.digest == predicted_classes_in(folder).clips.digest
     with pytest.raises(UserError, match="holds no cell"):
         record_in(path / "elsewhere")
 
