@@ -48,7 +48,7 @@ class KnownCells:
                 continue
             folder, record, predictions = cell
             if predictions is not None and not isinstance(predictions, UserError):
-                self._test_sets[_test_set(record)] = predictions.digest()
+                self._test_sets[_test_set(record)] = predictions.clips.digest
                 [*self.compare(origin, folder, record, predictions)]
 
     def compare(
@@ -68,7 +68,7 @@ class KnownCells:
         """
         own = KnownCell(origin, folder, record.identity, _system(record))
         test_set = self._test_sets.get(_test_set(record))
-        if test_set not in (None, predictions.digest()):
+        if test_set not in (None, predictions.clips.digest):
             yield "wrong", "its test clips or their classes are not those of the reference results"
         first = self._by_identity.setdefault(record.identity, own)
         if first is not own:
