@@ -13,9 +13,10 @@ from lape_bench.cli.options import (
     SharedLabels,
     SharedProtocol,
     Sources,
+    Submissions,
     print_table,
 )
-from lape_bench.cli.reports import load_finished, only_complete
+from lape_bench.cli.reports import load_finished, only_complete, references
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import LabelBudget
 
@@ -48,6 +49,7 @@ def compare(
     ] = None,
     out: Records = None,
     reference: Reference = False,
+    submissions: Submissions = None,
     clips: Annotated[
         int,
         typer.Option(
@@ -71,7 +73,7 @@ def compare(
     from lape_bench.report.comparison_view import comparison_view, comparisons_view
     from lape_bench.report.system_pair import find_pair
 
-    results = load_finished(out, reference)
+    results = load_finished(out, references(reference, submissions))
     first, *others = systems
     share = None if margin is None else margin / 100
     pairs = [
@@ -108,6 +110,7 @@ def ranks(
     system: ChosenSystems = None,
     out: Sources = None,
     reference: Reference = False,
+    submissions: Submissions = None,
 ) -> None:
     """Rank systems over tasks, and average their scores over label budgets.
 
@@ -126,7 +129,7 @@ def ranks(
     from lape_bench.report.formatting import join_list
     from lape_bench.report.stats import average_ranks, label_curve
 
-    board = boards.leaderboard(load_finished(out, reference).cells)
+    board = boards.leaderboard(load_finished(out, references(reference, submissions)).cells)
     board = select_systems(board.assign(display_name=system_display_names(board)), system or [])
     board = board.assign(task=task_display_names(board), system=board["display_name"])
     board = only_complete(board)
@@ -157,9 +160,16 @@ def ranks(
 
 
 def _name_references(rows: Any, systems: list[str]) -> None:
-    """Print which of some systems have results that came with the harness."""
+    """Print which of some systems have results that others ran."""
     from lape_bench.report.formatting import join_list
 
-    known = {*rows.loc[rows["reference"] == 1, "system"]}
-    if names := [name for name in dict.fromkeys(systems) if name in known]:
-        print(f"reference results, which came with lape_bench: {join_list(names)}")
+    of_others, submitted = rows["reference"] == 1, rows["contamination"] != ""
+    for kind, known in (
+        (
+            "reference results, which came with lape_bench",
+            {*rows["system"][of_others & ~submitted]},
+        ),
+        ("submissions, which others ran", {*rows["system"][of_others & submitted]}),
+    ):
+        if names := [name for name in dict.fromkeys(systems) if name in known]:
+            print(f"{kind}: {join_list(names)}")

@@ -24,6 +24,12 @@ Reference = Annotated[
     bool,
     typer.Option("--reference", help="Add the reference results that come with lape_bench."),
 ]
+Submissions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Add the submissions in this folder, such as results/submissions of the repository."
+    ),
+]
 ChosenSystems = Annotated[
     list[str] | None,
     typer.Option(

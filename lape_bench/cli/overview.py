@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from lape_bench.cli.options import Reference, Sources, print_table
-from lape_bench.cli.reports import load_finished
+from lape_bench.cli.options import Reference, Sources, Submissions, print_table
+from lape_bench.cli.reports import load_finished, references
 from lape_bench.core.errors import unknown
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
@@ -17,6 +17,7 @@ app = typer.Typer()
 def overview(
     out: Sources = None,
     reference: Reference = False,
+    submissions: Submissions = None,
     protocol: Annotated[
         str | None, typer.Option(help="finetune, linear, mlp or knn; default: all.")
     ] = None,
@@ -51,7 +52,7 @@ def overview(
     from lape_bench.results.cells import by_metric
     from lape_bench.results.load import of_tasks
 
-    results = load_finished(out, reference)
+    results = load_finished(out, references(reference, submissions))
     if task:
         results = of_tasks(results, task)
     if metric:

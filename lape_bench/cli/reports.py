@@ -1,13 +1,14 @@
 """`bench show` and `bench report`, and the leaderboard at the end of a run."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lape_bench.cli.options import Reference, Sources, print_table
+from lape_bench.cli.options import Reference, Sources, Submissions, print_table
 from lape_bench.core.config import validate
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.paths import write_text
@@ -35,6 +36,7 @@ def show(
 def report(
     out: Sources = None,
     reference: Reference = False,
+    submissions: Submissions = None,
     format: Annotated[
         str,
         typer.Option(help="terminal, markdown, csv, latex, json, or cells: a CSV of every cell."),
@@ -102,11 +104,12 @@ def report(
     from lape_bench.results.cells import write_cells
     from lape_bench.results.load import of_tasks
 
-    results = load_finished(out, reference)
+    others = references(reference, submissions)
+    results = load_finished(out, others)
     if task:
         results = of_tasks(results, task)
     if html is not None:
-        write_page(results, [*(out or [RESULTS]), *reference_folders(reference)], html)
+        write_page(results, [*(out or [RESULTS]), *others], html)
     elif paper:
         show_paper(results.cells, format, paper, chosen, None if no_published else published or [])
     elif format == "cells":
@@ -148,18 +151,17 @@ def _check_options(
         )
 
 
-def load_finished(sources: list[Path] | None, reference: bool = False) -> Any:
+def load_finished(sources: list[Path] | None, references: Sequence[Path] = ()) -> Any:
     """Load results and print the problems. Raise a `UserError` if there is no finished record.
 
     Args:
         sources: folders or files; None for the folder `results`, which need not exist if there are reference results.
-        reference: whether to add the reference results.
+        references: folders of results that others ran, as `references` returns them.
     """
     from lape_bench.results.load import load_results
 
-    references = reference_folders(reference)
     if sources is None:
-        sources = [RESULTS] if RESULTS.exists() or not reference else []
+        sources = [RESULTS] if RESULTS.exists() or not references else []
     results = load_results(sources, references)
     for problem in results.problems:
         print(f"left out: {printable(problem)}", file=sys.stderr)
@@ -182,6 +184,23 @@ def only_complete(board: Any) -> Any:
             "no system has been run in every fold", next_step="'bench run' runs the missing folds"
         )
     return board
+
+
+def references(reference: bool, submissions: Path | None) -> list[Path]:
+    """Return the folders of submissions, then that of the reference results, which count before submissions.
+
+    A folder of submissions without a card is left out, and named.
+    """
+    from lape_bench.results.submissions import submission_folders
+    from lape_bench.results.system_card import CARD
+
+    folders = []
+    for folder in [] if submissions is None else submission_folders(submissions):
+        if (folder / CARD).exists():
+            folders.append(folder)
+        else:
+            print(printable(f"left out: {folder} has no {CARD}"), file=sys.stderr)
+    return [*folders, *reference_folders(reference)]
 
 
 def reference_folders(reference: bool) -> list[Path]:

@@ -29,7 +29,11 @@ RANKS = ["rank_best", "rank_worst"]
 LABELS = ["training_labels", "selection_labels"]  # mean number over the cells of an entry
 # What an interval is over. Its unit is the group, or the clip if predictions name no groups.
 GROUPS_AND_SEEDS, THIS_RUN, SEEDS, NO_INTERVAL = "groups and seeds", "groups", "seeds", ""
-REFERENCE_MARK = " °"  # behind the name of a system whose results came with the harness
+REFERENCE_MARK = " °"  # behind the name of a system whose results others ran
+REFERENCE_NOTES = (
+    f"{REFERENCE_MARK.strip()} reference results, which came with lape_bench",
+    f"{REFERENCE_MARK.strip()} reference results and submissions, which others ran",
+)
 MOST_BY_FOLD = 12  # systems whose scores by fold one footnote shows
 MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 
@@ -47,7 +51,8 @@ def leaderboard(
         One row for each system on a board, best first. Columns: score (mean over seeds of the mean over folds, in [0,
         1]); std (sample standard deviation over seeds, NaN for one seed or if no seed has every fold); interval (half
         width of the 95 % interval); interval_over ("groups and seeds"; "groups" for one seed, whose interval is of that
-        run alone; "seeds" for cells without predictions; empty if there is none). Further columns: seeds; seed_numbers
+        run alone; "seeds" for cells without predictions; empty if there is none). Further columns: reference (whether
+        others ran it); contamination (what its card says, empty without a card); seeds; seed_numbers
         (a tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
         upstream is behind several seeds), folds, folds_of_task, complete (whether the seeds that count have every
         fold), fold_scores (a tuple of each fold's mean over seeds, in the folds' order; empty without folds, or if some
@@ -170,6 +175,7 @@ def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
     for name in LABELS:
         board[name] = used.groupby("entry")[name].mean()
     board["reference"] = used.groupby("entry")["reference"].min() == 1
+    board["contamination"] = used.groupby("entry")["contamination"].first()
     board["minutes"] = used.groupby("entry")["seconds"].mean() / 60
     return board
 
@@ -236,7 +242,8 @@ def footnotes(board: pd.DataFrame) -> list[str]:
             boards_by_footnote.setdefault(footnote, []).append(name)
     lines = [f"seeds that lack folds are not counted: {_first_few(left_out)}"] if left_out else []
     if board["reference"].any():
-        lines.append(f"{REFERENCE_MARK.strip()} reference results, which came with lape_bench")
+        submitted = bool((board["contamination"] != "").any())
+        lines.append(REFERENCE_NOTES[submitted])
     for footnote, names in boards_by_footnote.items():
         few = len(names) <= MOST_NAMED
         lines.append(f"{'; '.join(names) if few else count(len(names), 'board')}: {footnote}")

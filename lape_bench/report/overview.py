@@ -15,6 +15,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.report.display_names import system_display_names, task_display_names
 from lape_bench.report.leaderboard import in_budget_order, leaderboard
 from lape_bench.results.load import Results
+from lape_bench.results.system_card import FROM_LEAST, Contamination
 
 SCHEMA, VERSION = "lape_bench overview", 1
 SELECTION = ["data", "protocol", "labels"]
@@ -32,6 +33,7 @@ class OverviewScore(Frozen):
         complete: whether every fold was run.
         rank: the best and the worst rank that the system may have among the systems with a score on every task; None if
             a test is not possible.
+        contamination: what the system has heard of the test set, as its card says; None without a card.
     """
 
     score: float
@@ -41,6 +43,7 @@ class OverviewScore(Frozen):
     folds: int
     complete: bool
     rank: tuple[int, int] | None
+    contamination: Contamination | None = None
 
 
 class OverviewSystem(Frozen):
@@ -48,7 +51,7 @@ class OverviewSystem(Frozen):
 
     Attributes:
         system: its name, as the leaderboard has it.
-        reference: whether all its results came with lape_bench.
+        reference: whether others ran all its results: they came with lape_bench or are a submission.
         average: mean of its scores over tasks; None if it lacks one.
         average_rank: mean over tasks of its rank by score among the systems with a score on every task, ties averaged;
             None if it is not among them, or the only one.
@@ -56,6 +59,7 @@ class OverviewSystem(Frozen):
             possible on some task.
         encoder_parameters: None if unknown.
         seconds: of learning, mean over tasks of the mean over cells.
+        contamination: the most that it has heard of the test set of a task, as its card says; None without a card.
         scores: by the name of the task.
     """
 
@@ -66,6 +70,7 @@ class OverviewSystem(Frozen):
     average_rank_interval: tuple[float, float] | None
     encoder_parameters: int | None
     seconds: float
+    contamination: Contamination | None = None
     scores: dict[str, OverviewScore]
 
 
@@ -212,6 +217,7 @@ def _system(
             folds=row["folds"],
             complete=row["complete"],
             rank=ranks.get((name, row["task_name"])),
+            contamination=row["contamination"] or None,
         )
         for row in rows.to_dict("records")
     }
@@ -221,6 +227,7 @@ def _system(
     if whole and len(ends) == len(tasks):
         low, high = np.mean(ends, axis=0).tolist()
         interval = (low, high)
+    heard = [score.contamination for score in scores.values() if score.contamination]
     parameters = _known(rows["encoder_parameters"].iloc[0])
     return OverviewSystem(
         system=name,
@@ -230,6 +237,7 @@ def _system(
         average_rank_interval=interval,
         encoder_parameters=None if parameters is None else int(parameters),
         seconds=60 * float(rows["minutes"].mean()),
+        contamination=max(heard, key=FROM_LEAST.index, default=None),
         scores={task: scores[task] for task in tasks if task in scores},
     )
 

@@ -12,15 +12,18 @@ from rich.text import Text
 
 from lape_bench.core.label_budget import LabelBudget
 from lape_bench.report.formatting import percent
-from lape_bench.report.leaderboard import REFERENCE_MARK
+from lape_bench.report.leaderboard import REFERENCE_MARK, REFERENCE_NOTES
 from lape_bench.report.overview import Overview, OverviewSystem
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow
 
 NARROWEST_NAME = 16  # characters of a system
 TASK_WIDTH = 10  # characters of a column of scores, at most
-REFERENCE_NOTE = f"{REFERENCE_MARK.strip()} reference results, which came with lape_bench"
 RANK_NOTE = "rank: mean over tasks; in parentheses the means of the best and the worst rank that a test allows"
+CONTAMINATION_NOTE = (
+    "contamination: the most that a system has heard of a task's test set, as its authors say"
+)
 SUMMARY = ("mean", "rank", "params", "s")
+CONTAMINATION = "contami-\nnation"
 
 
 def title(overview: Overview) -> str:
@@ -36,12 +39,20 @@ def notes(overview: Overview) -> list[str]:
     if any(system.average_rank_interval for system in overview.systems):
         lines.append(RANK_NOTE)
     if any(system.reference for system in overview.systems):
-        lines.append(REFERENCE_NOTE)
+        submitted = any(system.contamination for system in overview.systems)
+        lines.append(REFERENCE_NOTES[submitted])
+    if shows_contamination(overview):
+        lines.append(CONTAMINATION_NOTE)
     return lines
 
 
+def shows_contamination(overview: Overview) -> bool:
+    """Return True if the card of a system says more than that nothing of a test set was heard."""
+    return any(system.contamination not in (None, "none") for system in overview.systems)
+
+
 def name_of(system: OverviewSystem) -> str:
-    """Return a system's name, marked if its results came with lape_bench."""
+    """Return a system's name, marked if others ran its results."""
     return system.system + REFERENCE_MARK * system.reference
 
 
@@ -74,6 +85,7 @@ def as_table(overview: Overview) -> Table:
         )[-2:]
         for task in overview.tasks
     }
+    contaminated = shows_contamination(overview)
     rows = []
     for system in overview.systems:
         entries = [TableEntry(name_of(system))]
@@ -91,8 +103,11 @@ def as_table(overview: Overview) -> Table:
         average = "—" if system.average is None else percent(system.average, 1)
         cost = (short_count(system.encoder_parameters), f"{system.seconds:.0f}")
         entries += map(TableEntry, (average, rank_text(system) or "—", *cost))
+        if contaminated:
+            entries.append(TableEntry(system.contamination or "—"))
         rows.append(TableRow(tuple(entries)))
     headings = [*(task.task for task in overview.tasks), "mean", "rank", "parameters", "seconds"]
+    headings += ["contamination"] if contaminated else []
     columns = (TableColumn("system", left=True), *map(TableColumn, headings))
     return Table(columns, tuple(rows), title(overview), remarks=tuple(notes(overview)))
 
@@ -104,7 +119,7 @@ def as_csv(overviews: Sequence[Overview]) -> str:
         metrics = {task.task: task.metric for task in overview.tasks}
         head = overview.model_dump(include={"schema_version", "data", "protocol", "labels"})
         for system in overview.systems:
-            own = system.model_dump(exclude={"scores", "average_rank_interval"})
+            own = system.model_dump(exclude={"scores", "average_rank_interval", "contamination"})
             low, high = system.average_rank_interval or ("", "")
             own |= {"average_rank_low": low, "average_rank_high": high}
             for task, score in system.scores.items():
@@ -143,7 +158,9 @@ class OverviewView:
         tasks = [task.task for task in self.overview.tasks]
         widths = [max(map(len, [*_heading(task).split("\n"), "100.0"])) + 2 for task in tasks]
         longest_rank = max([4, *(len(rank_text(system)) for system in self.overview.systems)])
-        room = options.max_width - NARROWEST_NAME - (6 + longest_rank + 2 + 8 + 6)
+        summary = 6 + longest_rank + 2 + 8 + 6
+        summary += (2 + 9) * shows_contamination(self.overview)
+        room = options.max_width - NARROWEST_NAME - summary
         start = 0
         while start < len(tasks) or not start:
             end, left = start, room if not start else options.max_width - NARROWEST_NAME
@@ -160,7 +177,9 @@ class OverviewView:
     def _part(self, tasks: Sequence[str], with_summary: bool) -> RichTable:
         table = RichTable(box=None, pad_edge=False, header_style="bold")
         table.add_column("system", overflow="fold")
-        for heading in [*map(_heading, tasks), *(SUMMARY if with_summary else ())]:
+        summary = SUMMARY if with_summary else ()
+        contaminated = with_summary and shows_contamination(self.overview)
+        for heading in [*map(_heading, tasks), *summary, *([CONTAMINATION] * contaminated)]:
             table.add_column(Text(heading), justify="right", no_wrap=True, vertical="bottom")
         for system in self.overview.systems:
             scores = (system.scores.get(task) for task in tasks)
@@ -169,6 +188,7 @@ class OverviewView:
                 average = "" if system.average is None else percent(system.average, 1)
                 cost = (short_count(system.encoder_parameters), f"{system.seconds:.0f}")
                 entries += [average, rank_text(system), *cost]
+                entries += [system.contamination or ""] * contaminated
             style = "bold" if system.system == self.marked else ""
             table.add_row(Text(name_of(system)), *map(Text, entries), style=style)
         return table

@@ -18,6 +18,7 @@ from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import PATTERN as LABEL_BUDGET
 from lape_bench.core.regular_files import MOST_TABLE_BYTES, read_text
 from lape_bench.records.record import LABEL
+from lape_bench.results.system_card import FROM_LEAST
 
 SOURCES = "a folder of records, or a file that 'bench report --format cells' wrote"
 
@@ -69,7 +70,8 @@ COLUMNS = {
     "training_labels": Column("float64", may_lack=True),
     "selection_labels": Column("float64", may_lack=True),  # 0 if nothing was selected
     "seconds": Column("float64"),  # of learning, cached stages included
-    "reference": Column("int64", high=1),  # 1 if it came with the harness
+    "reference": Column("int64", high=1),  # 1 if it came with the harness, or is a submission
+    "contamination": Column("str", pattern=f"({'|'.join(FROM_LEAST)})?"),  # empty without a card
     "validation": Column("float64", high=1, may_lack=True),  # score by the task's metric
     **dict.fromkeys(metrics.CLASS_METRICS, Column("float64", high=1)),
     metrics.ROC_AUC: Column("float64", high=1, may_lack=True),  # of two classes
@@ -81,6 +83,7 @@ NEWER_COLUMNS = [
     "selection_labels",
     "label",
     "reference",
+    "contamination",
 ]  # which tables lack that were written before
 # A table may hold further columns: floats that help to explain a score, and that most systems lack.
 DIAGNOSIS = Column("float64", low=-math.inf, may_lack=True)

@@ -23,6 +23,7 @@ from lape_bench.results.scored_cells import (
     with_shared_labels,
     without_garbage_collection,
 )
+from lape_bench.results.system_card import CARD, read_card
 from lape_bench.results.system_titles import with_titles
 from lape_bench.runtime.cpu_cores import available
 
@@ -50,10 +51,12 @@ def load_results(sources: Sequence[Path], references: Sequence[Path] = ()) -> Re
 
     If two sources hold the same cell, the later source counts, and a record or a pack counts before a row of a table.
     Within a folder the cell that was finished last counts. Of references only those cells count that no source has.
+    If a folder is a submission, its card says what its systems have heard of the test sets.
 
     Args:
         sources: folders of records or packs, packs, or CSV files of `bench report --format cells`.
-        references: folders of packs, whose cells are marked in the column `reference`.
+        references: folders of packs or records that others ran; their cells are marked in the column `reference`. Later
+            ones count before earlier ones.
 
     Raises:
         UserError: a folder does not exist, or a file is not a table of cells.
@@ -61,7 +64,7 @@ def load_results(sources: Sequence[Path], references: Sequence[Path] = ()) -> Re
     tables = [_read_table(source) for source in sources if source.is_file() and not is_pack(source)]
     packs = [_read_packs([source]) for source in sources if is_pack(source)]
     folders = [_read_folder(source) for source in sources if not source.is_file()]
-    marked = [_as_reference(_read_packs(find_packs(folder))) for folder in references]
+    marked = [_as_reference(_read_folder(folder)) for folder in references]
     return _without_duplicates(_concatenate([*marked, *tables, *packs, *folders]))
 
 
@@ -121,7 +124,18 @@ def _read_folder(source: Path) -> Results:
     folders, problems = record_folders(source)
     packs = chain.from_iterable(map(score_pack, find_packs(source)))
     results = _collect(chain(packs, _score_folders(folders)))
-    return replace(results, problems=problems + results.problems)
+    results = replace(results, problems=problems + results.problems)
+    return _with_contamination(results, source) if (source / CARD).exists() else results
+
+
+def _with_contamination(results: Results, source: Path) -> Results:
+    """Add what the card of a submission says; without a readable card nothing of it counts."""
+    try:
+        card = read_card(source)
+    except UserError as error:
+        return replace(_collect([]), problems=[str(error)])
+    heard = results.cells["task"].map(lambda task: card.contamination_of(task) or "unknown")
+    return replace(results, cells=results.cells.assign(contamination=heard.astype(str)))
 
 
 def _score_folders(folders: Sequence[Path]) -> list[ScoredCell | str]:

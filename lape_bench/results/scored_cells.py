@@ -241,6 +241,7 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
             "seconds": sum(stage.seconds for stage in record.stages if stage.name == "train")
             + sum(use.seconds - use.waited for use in record.artifacts if use.found),
             "reference": 0,
+            "contamination": "",  # a folder's card says: `load.load_results`
             "validation": np.nan if record.validation is None else record.validation,
         }
     )

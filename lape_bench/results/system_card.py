@@ -17,8 +17,9 @@ LONGEST_TEXT = 1_000  # characters of a field
 MARKUP = re.compile("[<>]")  # in a name; every report escapes names, and none needs these
 DESCRIBED = "docs/how-to/submit-results.md describes the card"
 
-# What a system has heard of a task's test set, from nothing to the most.
+# What a system has heard of a task's test set.
 Contamination = Literal["none", "unlabeled", "labels", "unknown"]
+FROM_LEAST: tuple[Contamination, ...] = ("none", "unknown", "unlabeled", "labels")
 
 
 def _text(value: str) -> str:

@@ -36,6 +36,7 @@ from lape_bench.report.overview import SELECTION, overview, selections, with_nam
 from lape_bench.results.cells import PREPARATION, Preparation
 from lape_bench.results.load import Results
 from lape_bench.results.scored_cells import CellPredictions
+from lape_bench.results.system_card import CARD, SystemCard, read_card
 
 MOST_BYTES = 18 * 2**20  # of data; with template and plain board the file stays below 20 MiB
 CURVE_POINTS = 100
@@ -68,7 +69,7 @@ def page(
     Args:
         results: cells and their predictions; a cell without predictions shows its score alone.
         board: `leaderboard.leaderboard` of the cells; ranks are shown if it has rank_best and rank_worst.
-        sources: folders that the results were read from; records are named relative to them.
+        sources: folders that the results were read from; records are named relative to them, and cards are read there.
         most_bytes: of data. If there is more, learning curves and confusion matrices are left out, and the page says so.
     """
     data = _data(results, board, sources, most_bytes)
@@ -118,10 +119,13 @@ def _data(
     results: Results, board: pd.DataFrame, sources: Sequence[Path], most_bytes: int
 ) -> dict[str, Any]:
     cells = _by_entry(results.cells)
+    cards = {source: read_card(source) for source in sources if (source / CARD).exists()}
     by_board = board.groupby(BOARD, sort=False)
     board = board.assign(display_name=system_display_names(board), board=by_board.ngroup())
     mark_numbers = numbered(board["display_name"])
-    shared: dict[str, SharedValues] = {"settings": {}, "environments": {}, "classes": {}}
+    shared: dict[str, SharedValues] = {
+        name: {} for name in ("settings", "environments", "classes", "cards")
+    }
     entries, records = [], []
     for row in board.to_dict("records"):
         key = _key([row[name] for name in ENTRY])
@@ -142,6 +146,7 @@ def _data(
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 "interval_over": row["interval_over"],
                 "reference": bool(row["reference"]),
+                "card": _card(predictions.values(), cards, shared["cards"]),
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},
                 "parameters": _known(row["parameters"]),
                 "encoder": _known(row["encoder_parameters"]),
@@ -173,6 +178,17 @@ def _data(
     return data
 
 
+def _card(
+    predictions: Iterable[CellPredictions], cards: Mapping[Path, SystemCard], shared: SharedValues
+) -> int | None:
+    """Return the position of the card of the submission that an entry's records belong to; None without a card."""
+    for of_cell in predictions:
+        for source, card in cards.items():
+            if of_cell.folder.is_relative_to(source):
+                return _share(shared, card.model_dump(mode="json"))
+    return None
+
+
 def _key(values: Iterable[Any]) -> tuple[Any, ...]:
     """Return the values of `ENTRY` as a key; what is missing is None, as pandas has several such values."""
     return tuple(None if pd.isna(value) else value for value in values)
@@ -200,6 +216,7 @@ def _overviews(results: Results, board: pd.DataFrame) -> list[dict[str, Any]]:
                     places[*selection, t, system.system] if t in system.scores else None
                     for t in tasks
                 ],
+                system.contamination,
             ]
             for system in seen.systems
         ]

@@ -38,14 +38,17 @@ function overviewTable(view) {
     const scores = view.systems.map((system) => system[6][n]).filter((place) => place !== null).map((place) => DATA.entries[place].score);
     return [Math.min(...scores), Math.max(...scores)];
   });
+  const summary = [...SUMMARY, ...(contaminated(view) ? ["contamination"] : [])];
   return node("table", { class: "overview" },
     node("caption", { class: "hidden" }, `Systems by tasks, ${viewName(view)}`),
     node("thead", {}, node("tr", {}, node("th", { scope: "col" }, "system"), heads,
-      SUMMARY.map((name) => node("th", { scope: "col", class: "number" }, name)))),
-    node("tbody", {}, view.systems.map((system, n) => overviewRow(system, n, extents))));
+      summary.map((name) => node("th", { scope: "col", class: "number" }, name)))),
+    node("tbody", {}, view.systems.map((system, n) => overviewRow(system, n, extents, contaminated(view)))));
 }
+// Whether a card says that a system has heard more of a test set than nothing.
+const contaminated = (view) => view.systems.some((system) => system[7] !== null && system[7] !== "none");
 
-function overviewRow([name, average, rank, interval, parameters, seconds, places], number, extents) {
+function overviewRow([name, average, rank, interval, parameters, seconds, places, contamination], number, extents, withContamination) {
   const entries = places.map((place) => (place === null ? null : DATA.entries[place]));
   const first = entries.find((entry) => entry !== null);
   const scores = entries.map((entry, n) => {
@@ -62,7 +65,8 @@ function overviewRow([name, average, rank, interval, parameters, seconds, places
     node("td", { class: "number" }, average === null ? "—" : node("b", {}, percent(average, 1))),
     node("td", { class: "number" }, rank === null ? "—" : rank.toFixed(1), range),
     node("td", { class: "number" }, parameters === null ? "unknown" : brief(parameters)),
-    node("td", { class: "number" }, seconds.toFixed(0)));
+    node("td", { class: "number" }, seconds.toFixed(0)),
+    withContamination ? node("td", { class: "number" }, contamination ?? "—") : null);
 }
 function shortName(entry) {
   const [name, rest] = nameParts(entry);

@@ -20,6 +20,8 @@ function profile(name) {
     node("div", { class: "top" }, node("div", {}, node("h2", { id: "drawer-title" }, glyph(own[0]), " ", ...shortName(own[0])),
       node("div", { class: "about" }, `${count(own[0].encoder)} parameters in the encoder; ${plural(own.length, "score")}`)), close),
   ];
+  const submitted = own.find((entry) => entry.card !== null);
+  if (submitted) parts.push(heading("System card"), cardOf(DATA.cards[submitted.card]));
   if (means.length) parts.push(heading("Mean over tasks"), rows(["protocol, labels", "tasks", "mean %", "average rank", "seconds"], means));
   parts.push(heading("Scores"), node("p", { class: "about" }, "A task opens the record: learning curves, cost, confusion matrix, settings."),
     rows(["task", "protocol, labels", "score %", "±", "rank"], own.map((entry) => {
@@ -29,4 +31,12 @@ function profile(name) {
       return [open, `${board.protocol}, ${board.labels_text}`, percent(entry.score, 1), percent(entry.std, 1), ranks];
     })));
   return parts;
+}
+
+// The card of a submission, as its authors wrote it.
+function cardOf(card) {
+  const heard = Object.entries(card.contamination).map(([task, what]) => `${task}: ${what}`).join(", ");
+  const lines = [["name", card.name], ["systems", card.systems.join(", ")], ["paper", node("a", { href: card.paper, rel: "noopener noreferrer" }, card.paper)],
+    ["license", card.license], ["training data", card.training_data], ["contamination", heard], ["contact", card.contact]];
+  return rows(null, lines);
 }

@@ -144,16 +144,16 @@ def test_the_fields_that_programs_read_are_those_of_version_1(overview: Overview
     assert plain["schema_version"] == 1
     assert [*plain["systems"][0]] == [
         *("system", "reference", "average", "average_rank", "average_rank_interval"),
-        *("encoder_parameters", "seconds", "scores"),
+        *("encoder_parameters", "seconds", "contamination", "scores"),
     ]
-    fields = ["score", "std", "interval", "seeds", "folds", "complete", "rank"]
+    fields = ["score", "std", "interval", "seeds", "folds", "complete", "rank", "contamination"]
     assert [*plain["systems"][0]["scores"]["a"]] == fields
     rows = [*csv.DictReader(io.StringIO(as_csv([overview])))]
     assert [*rows[0]] == [
         *("schema_version", "data", "protocol", "labels", "system", "reference", "average"),
         *("average_rank", "encoder_parameters", "seconds", "average_rank_low"),
         *("average_rank_high", "task", "metric", "score", "std", "interval", "seeds", "folds"),
-        *("complete", "rank_best", "rank_worst"),
+        *("complete", "contamination", "rank_best", "rank_worst"),
     ]
     assert len(rows) == 10
 

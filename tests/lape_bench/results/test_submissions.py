@@ -1,5 +1,9 @@
 """Submissions: an honest one is accepted, and each kind of other one is refused by name."""
 
+import csv
+import io
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from lape_bench import metrics
 from lape_bench.core.errors import UserError
@@ -23,7 +28,20 @@ from lape_bench.records.record import (
     read_record,
     write_record,
 )
+from lape_bench.report.leaderboard import leaderboard
+from lape_bench.report.overview import overviews
+from lape_bench.report.overview_view import (
+    CONTAMINATION_NOTE,
+    OverviewView,
+    as_csv,
+    as_json,
+    as_table,
+    shows_contamination,
+)
+from lape_bench.report.page.html_page import page
+from lape_bench.report.table import markdown
 from lape_bench.results import submissions
+from lape_bench.results.load import Results, load_results
 from lape_bench.results.submissions import SubmissionResult, check_submissions
 from lape_bench.results.system_card import SystemCard, read_card
 from tests.lape_bench.conftest import Bench
@@ -321,3 +339,73 @@ def test_the_command_names_what_it_refuses(own: Path, bench: Bench) -> None:
     (own / "card.yaml").unlink()
     code, text, _ = bench("submissions", "check", str(own.parent))
     assert (code, text.splitlines()[0].startswith("refused: mine: there is no file")) == (1, True)
+
+
+@pytest.fixture
+def shown(own: Path, reference: Path) -> Results:
+    """The submission beside the reference results."""
+    return load_results([], [own, reference])
+
+
+def test_an_overview_shows_what_a_system_has_heard(shown: Results) -> None:
+    (overview,) = overviews(shown)
+    heard = {each.system: each.contamination for each in overview.systems}
+    assert heard == {"hf:me/encoder": "unlabeled", "theirs": None}
+    assert all(each.reference for each in overview.systems)
+    console = Console(width=80, file=io.StringIO())
+    console.print(OverviewView(overview))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "unlabeled" in text
+    assert CONTAMINATION_NOTE in " ".join(text.split())
+    assert "contamination" in markdown(as_table(overview))
+    rows = {row["system"]: row for row in csv.DictReader(io.StringIO(as_csv([overview])))}
+    values = [rows[name]["contamination"] for name in ("hf:me/encoder", "theirs")]
+    assert values == ["unlabeled", ""]
+    (plain,) = json.loads(as_json([overview]))
+    of_system = {each["system"]: each for each in plain["systems"]}["hf:me/encoder"]
+    assert of_system["contamination"] == of_system["scores"]["t"]["contamination"] == "unlabeled"
+
+
+def test_contamination_is_no_column_if_no_system_has_heard_anything(
+    own: Path, reference: Path
+) -> None:
+    write_card(own, contamination={"t": "none"})
+    (overview,) = overviews(load_results([], [own, reference]))
+    assert not shows_contamination(overview)
+    assert "contamination" not in markdown(as_table(overview))
+
+
+def test_the_page_has_the_card_of_a_submission(shown: Results, own: Path, reference: Path) -> None:
+    text = page(shown, leaderboard(shown.cells, shown.predictions), [own, reference])
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
+    assert [card["name"] for card in data["cards"]] == ["my encoder"]
+    assert {entry["system"]: entry["card"] for entry in data["entries"]} == {
+        "hf:me/encoder": 0,
+        "theirs": None,
+    }
+
+
+def test_a_submission_with_a_wrong_card_does_not_count(own: Path, reference: Path) -> None:
+    (own / "card.yaml").write_text("name: x\n")
+    results = load_results([], [own, reference])
+    assert {*results.cells["system"]} == {"theirs"}
+    assert any("card.yaml" in problem for problem in results.problems)
+
+
+def test_reference_results_count_before_a_submission_of_the_same_cell(
+    own: Path, reference: Path
+) -> None:
+    write_honest(own, 0, predictions=9, system="theirs")
+    write_card(own, systems=["hf:me/encoder", "theirs"])
+    results = load_results([], [own, reference])
+    theirs = results.cells[results.cells["system"] == "theirs"]
+    assert {*theirs["contamination"]} == {""}
+
+
+def test_reports_take_submissions_in(own: Path, bench: Bench) -> None:
+    (own.parent / "empty").mkdir()
+    folder = str(own.parent)
+    code, text, errors = bench("report", "--submissions", folder, "--out", str(own / "t"))
+    assert (code, "hf:me/encoder" in text) == (0, True)
+    assert "empty has no card.yaml" in errors
