@@ -107,7 +107,7 @@ def fetch(
     try:
         paths = fetch_task(card, parallel, progress)
     except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
+        print("stopped; the same command resumes it", file=sys.stderr)
         raise typer.Exit(130) from None
     for path in paths if len(paths) <= MOST_PATHS else [paths[0].parent]:
         print(path)

@@ -325,7 +325,7 @@ def pretrain(
         upstream = learn_upstream(system, given, compute, progress)
     except KeyboardInterrupt:
         if distributed.is_main_process():
-            print("stopped; the same command resumes", file=sys.stderr)
+            print("stopped; the same command resumes it", file=sys.stderr)
         raise typer.Exit(130) from None
     if not distributed.is_main_process():
         return

@@ -30,8 +30,12 @@ class EngineSettings(Config):
     cores: int | None = Field(
         None, ge=1, description="CPU cores of each cell, instead of the number in the grid"
     )
-    memory_gib: float | None = Field(None, gt=0, description="the same of memory")
-    gpus: Gpus | None = Field(None, description="the same of GPUs, or of a share of one")
+    memory_gib: float | None = Field(
+        None, gt=0, description="memory of each cell in GiB, instead of the amount in the grid"
+    )
+    gpus: Gpus | None = Field(
+        None, description="GPUs of each cell, or a share of one, instead of the number in the grid"
+    )
 
     def resources_of(self, resources: Resources) -> Resources:
         """Return the resources of a cell, from these settings or else from the grid."""
@@ -43,32 +47,30 @@ class EngineSettings(Config):
 class Engine(ABC):
     """Runs cells, on this machine or elsewhere."""
 
-    jobs: int | None = (
-        None  # processes that it starts on this machine for itself; none: by the cluster's count
-    )
-    stopped = "stopped; the same command resumes"  # shown when the user stops it
+    jobs: int | None = None  # processes on this machine; None: the cluster decides
+    stopped = "stopped; the same command resumes it"  # shown when the user stops the sweep
 
     def require_available(self, options: RunOptions) -> None:  # noqa: B027  # most engines need nothing
-        """Check, before cells are planned, that the engine can be reached and takes these options.
+        """Check, before cells are planned, that the engine can be reached and accepts these options.
 
         Raises:
-            UserError: it cannot, or does not.
+            UserError: the engine cannot be reached, or does not accept an option.
         """
 
     @abstractmethod
     def run(
         self, items: Sequence[PlannedItem], options: RunOptions, progress: Progress, cells: Running
     ) -> Iterator[tuple[Cell, CellOutcome]]:
-        """Yield each cell with its record, or with the reason it could not be run, as it ends.
+        """Run cells. When one ends, yield it with its record, or with the reason why it could not be run.
 
         Args:
-            items: cells that are not finished; their planned data goes to the process that runs them.
-            options: how.
-            progress: shows what happens inside the cells.
-            cells: their count, for notes beside it.
+            items: cells that are not finished; each is sent, as planned, to the process that runs it.
+            options: how cells are run.
+            progress: shows the stages inside the cells.
+            cells: the progress of the whole sweep, for notes such as the number of running cells.
 
         Raises:
-            UserError: there is no such engine here, or it cannot run these cells.
+            UserError: the engine cannot be reached, or cannot run these cells.
         """
 
     @abstractmethod
@@ -84,9 +86,9 @@ def run_cells(
     engine: Engine,
     progress: Progress,
 ) -> Iterator[tuple[Cell, CellOutcome]]:
-    """Run planned cells and yield each with its record, or with the reason it could not be run, as it ends.
+    """Run planned cells. When one ends, yield it with its record, or with the reason why it could not be run.
 
-    Impossible cells come first, then those that are finished already.
+    Impossible and finished cells are yielded before any cell runs.
     """
     with progress.task("cells", len(sweep), "cells") as task:
         for cell, outcome in _outcomes(sweep, options, engine, progress, task):
@@ -118,11 +120,11 @@ def refuse_gpu_of_this_machine(options: RunOptions) -> None:
     """Raise a `UserError` for `--device cuda:N`, since the engine gives each cell its own GPU.
 
     Raises:
-        UserError: it was asked for.
+        UserError: `--device` names a single GPU.
     """
     if options.compute.device.startswith("cuda:"):
         raise UserError(
-            f"--device {options.compute.device} names a GPU of this machine, and an engine gives each cell its own",
+            f"--device {options.compute.device} names a GPU of this machine, but the engine chooses the GPU of each cell",
             allowed="--device auto, cpu or cuda",
         )
 
@@ -132,8 +134,8 @@ def with_resources(options: RunOptions, resources: Resources, gpus: float | None
 
     Args:
         options: how cells are run.
-        resources: what the cell asks for.
-        gpus: what it is given; none if that is not known.
+        resources: the resources that the cell asks for.
+        gpus: the number of GPUs that it gets; None if that is not known.
     """
     compute = options.compute
     device = "cpu" if gpus == 0 and compute.device == "auto" else compute.device
@@ -164,7 +166,7 @@ class WorkerLost(NamedTuple):
 class WorkerPool(Protocol):
     """Processes that cells are started in."""
 
-    waits_inside: bool  # whether a cell may start while another computes an artifact that it needs
+    waits_inside: bool  # whether a started cell can wait for an artifact that another cell computes
 
     def has_room(self) -> bool:
         """Return True if another cell may be started."""
@@ -173,7 +175,7 @@ class WorkerPool(Protocol):
         """Start a cell."""
 
     def ended(self) -> Sequence[tuple[int, CellOutcome | WorkerLost]]:
-        """Wait a while for cells to end; return the number and the outcome of each that did."""
+        """Wait a while for cells to end. Return the number and the outcome of each cell that ended."""
 
 
 def dispatch(
@@ -181,13 +183,13 @@ def dispatch(
 ) -> Iterator[tuple[Cell, CellOutcome]]:
     """Start cells and yield their outcomes.
 
-    Cells that compute what most others need, such as an upstream, start first; the others start when these have ended.
+    A cell that computes an artifact for many others, such as an upstream, starts first. The others start when it has ended.
 
     Args:
         items: the cells.
         options: how they are run.
-        workers: start them.
-        tries: how often a cell may be started whose worker is lost, before it counts as failed.
+        workers: the processes that run them.
+        tries: how often a cell is started if its worker is lost each time; then it counts as failed.
     """
     schedule = Schedule([item.planned.shared_artifacts for item in items])
     losses, running = Counter[int](), set[int]()
@@ -204,7 +206,7 @@ def dispatch(
             if isinstance(outcome, WorkerLost):
                 losses[number] += 1
                 if losses[number] < tries:
-                    schedule.again(number)
+                    schedule.put_back(number)
                     continue
                 outcome = lost_outcome(planned, options, f"{outcome.reason}, {tries} times")
             schedule.end(number, is_finished(outcome))

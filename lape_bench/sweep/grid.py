@@ -15,7 +15,7 @@ from lape_bench.records.record import LABEL, Cell
 
 def _whole_above_one(gpus: float) -> float:
     if gpus > 1 and gpus != int(gpus):
-        raise ValueError("a share of a GPU is at most 1; more are whole ones")
+        raise ValueError("a share of a GPU is at most 1; above 1, give a whole number")
     return gpus
 
 
@@ -25,7 +25,7 @@ Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 class Resources(Config):
     """The resources that a cell needs from a machine."""
 
-    cores: int = Field(1, ge=1, description="CPU cores, and threads")
+    cores: int = Field(1, ge=1, description="CPU cores; a cell has one thread per core")
     memory_gib: float | None = Field(None, gt=0, description="memory in GiB; unset: not requested")
     gpus: Gpus | None = Field(
         None, description="GPUs, or a share of one; unset: one if there are any"
@@ -54,7 +54,7 @@ class PlannedItem(NamedTuple):
 def plan_sweep(
     items: Sequence[SweepItem], progress: Progress
 ) -> list[PlannedItem | ImpossibleCell]:
-    """Resolve every cell of a sweep once. A cell that cannot run does not prevent the others from running."""
+    """Resolve every cell of a sweep once. A cell that cannot run becomes an `ImpossibleCell`; the others still run."""
     cells = plan((item.cell for item in items), progress)
     return [
         cell if isinstance(cell, ImpossibleCell) else PlannedItem(cell, item.resources)
@@ -67,7 +67,7 @@ def _labeled(cell: Cell, label: str) -> Cell:
 
 
 class SystemEntry(Config):
-    """A system of a sweep, with the settings that differ from its defaults, and what to call it."""
+    """A system of a sweep, with the settings that differ from its defaults, and its name in reports."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -81,14 +81,14 @@ class SweepConfig(Config):
         min_length=1, description="names, or name and settings"
     )
     tasks: tuple[str, ...] = Field(min_length=1)
-    protocols: tuple[str, ...] = Field((), description="none: each system's own")
+    protocols: tuple[str, ...] = Field((), description="if empty, each system's own")
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (), description="shares of the train labels; none, and no shots: all labels"
+        (), description="shares of the train labels; all labels if shots is empty too"
     )
     shots: tuple[PositiveInt, ...] = Field((), description="labels per class")
     validation_labels: ValidationLabels = "budget"
-    seeds: int = Field(1, ge=1, le=10_000, description="how many, from 0")
-    resources: Resources = Field(Resources(), description="of each cell, where an engine runs it")
+    seeds: int = Field(1, ge=1, le=10_000, description="number of seeds, counted from 0")
+    resources: Resources = Field(Resources(), description="resources of each cell on a cluster")
     grids: tuple["SweepConfig", ...] = Field((), description="more grids of the same sweep")
 
     @field_validator("systems", mode="before")
@@ -107,12 +107,12 @@ class SweepConfig(Config):
         """Return the grid of some of its tasks.
 
         Raises:
-            UserError: the grid does not have one of them.
+            UserError: a task is not in the grid.
         """
-        everything = [task for grid in self._grids() for task in grid.tasks]
+        known_tasks = [task for grid in self._grids() for task in grid.tasks]
         for task in tasks:
-            if task not in everything:
-                raise unknown("task of this grid", task, everything)
+            if task not in known_tasks:
+                raise unknown("task of this grid", task, known_tasks)
         first, *others = (
             grid.model_copy(
                 update={"tasks": tuple(t for t in grid.tasks if t in tasks), "grids": ()}
@@ -122,7 +122,7 @@ class SweepConfig(Config):
         return first.model_copy(update={"grids": tuple(others)})
 
     def items(self) -> list[SweepItem]:
-        """Expand the grid."""
+        """Expand the grid into cells with their resources."""
         items = []
         for grid in self._grids():
             for entry in grid.systems:
@@ -132,7 +132,7 @@ class SweepConfig(Config):
         return items
 
     def cells(self) -> list[Cell]:
-        """Expand the grid, without what its cells ask for."""
+        """Expand the grid into cells without resources."""
         return [item.cell for item in self.items()]
 
     def _grids(self) -> "list[SweepConfig]":

@@ -1,4 +1,4 @@
-"""Cells in this process, or in several of this machine."""
+"""Run cells in this process, or in several processes of this machine."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,14 +16,14 @@ from lape_bench.sweep.grid import PlannedItem, SweepItem
 from lape_bench.sweep.machine import MachineReport, SubmitHost
 from lape_bench.sweep.run_cell import CellOutcome, try_run
 
-TRIES = 2  # of a cell whose process died, before it counts as failed
+TRIES = 2  # starts of a cell whose process dies, before it counts as failed
 
 
 class LocalEngine(Engine):
-    """This machine.
+    """Runs cells on this machine.
 
     Args:
-        jobs: processes; 1 runs in this one.
+        jobs: number of processes; with 1, cells run in this process.
     """
 
     def __init__(self, jobs: int = 1) -> None:
@@ -50,7 +50,7 @@ class LocalEngine(Engine):
 
 
 class _Processes:
-    """One process a slot: a process that dies takes its whole pool with it, and no other cell must be in it."""
+    """A pool of its own for each process, since a process that dies breaks its pool, and with it every other cell there."""
 
     waits_inside = True
 
@@ -62,7 +62,7 @@ class _Processes:
     @classmethod
     @contextmanager
     def several(cls, jobs: int, options: RunOptions) -> Iterator["_Processes"]:
-        """Give processes that end with the block."""
+        """Yield processes that end with the block."""
         processes = cls(jobs, options)
         try:
             yield processes

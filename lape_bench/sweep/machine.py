@@ -1,4 +1,7 @@
-"""A report of each machine of a sweep: what it has, what it lacks, and what it shares with the machine that starts the sweep."""
+"""Reports of the machines of a sweep: their resources, their problems, and the folders shared with the submit host.
+
+The submit host is the machine that starts the sweep.
+"""
 
 import os
 import shutil
@@ -27,17 +30,17 @@ MARK = ".sweep-"
 
 
 class MachineReport(Frozen):
-    """What a machine has and lacks.
+    """The resources and problems of a machine.
 
     Attributes:
-        name: of the machine.
-        cores: that a process may use there.
-        gpus: that torch sees.
-        memory_gib: of the machine.
-        free_gib: on the disk of its cache.
-        sees_records: whether the folder of the records is the one of the machine that starts the sweep.
-        sees_cache: whether the cache is.
-        problems: why cells of the sweep would fail or differ there, each in a sentence.
+        name: host name.
+        cores: number of CPU cores that a process may use.
+        gpus: number of GPUs that torch finds.
+        memory_gib: memory in GiB.
+        free_gib: free space on the disk of its cache, in GiB.
+        sees_records: whether it sees the submit host's folder of records.
+        sees_cache: whether it sees the submit host's cache.
+        problems: reasons why cells of the sweep would fail or differ there, each a sentence.
     """
 
     name: str
@@ -52,15 +55,15 @@ class MachineReport(Frozen):
 
 @dataclass(frozen=True)
 class SubmitHost:
-    """The machine that starts a sweep, as plain data that goes along to the others.
+    """The machine that starts a sweep, as plain data that is sent to the other machines.
 
     Attributes:
         out: its folder of records.
-        folder: where it was started, which relative paths of systems and corpora begin at.
-        mark: name of a file in `out` and in its cache, by which other machines find out if they see the same folders.
-        manifests: the tasks of the sweep, each with the hash of its manifest; None if it is not prepared.
+        folder: its working folder; relative paths of systems and corpora start there.
+        mark: name of a file in `out` and in its cache; a machine that finds the file sees the same folder.
+        manifests: the hash of each task's manifest; None if the task is not prepared.
         compute: device, precision, threads.
-        environment: its code and versions.
+        environment: commit and versions of packages.
     """
 
     out: Path
@@ -96,7 +99,7 @@ class SubmitHost:
         """Report the machine that this runs on.
 
         Args:
-            has_device: whether this process was given the device that cells would have.
+            has_device: whether this process has the device that cells would get.
         """
         problems = [*self._task_problems(), *self.code_differences()]
         try:
@@ -119,7 +122,10 @@ class SubmitHost:
         )
 
     def _task_problems(self) -> Iterator[str]:
-        """Name the tasks that are not prepared here, or from other data; a generated task is made when it is needed."""
+        """Yield a sentence for each task that is not prepared here, or was prepared from other data.
+
+        Synthetic tasks are left out, since they are generated when they are needed.
+        """
         for task, expected in self.manifests.items():
             try:
                 card = load_card(task)
@@ -130,16 +136,16 @@ class SubmitHost:
                 yield str(error)
                 continue
             if expected is not None and manifest.hash != expected:
-                yield f"'{task}' was prepared otherwise than where the sweep starts; prepare it from the same source"
+                yield f"'{task}' was prepared from other data than where the sweep starts; prepare it from the same source"
             elif not audio_store.is_built(manifest.info.store_key, audio_store.STORE_RATE):
                 yield f"the audio of '{task}' is not in the cache; run 'bench data prepare {card.name}' again"
 
     def code_differences(self) -> Iterator[str]:
-        """Name the packages and code whose versions differ from the submit host's."""
+        """Yield a sentence for each package that has another version than on the submit host, and for another commit."""
         own = environment.describe()
         for name, expected in self.environment.items():
             if name not in ("machine", "python") and own.get(name) != expected:
-                yield f"{name} is {own.get(name)} here and {expected} where the sweep starts; install the same"
+                yield f"{name} is {own.get(name)} here and {expected} where the sweep starts; install the same version"
 
 
 def _manifest_hash(task: str) -> str | None:
@@ -151,7 +157,7 @@ def _manifest_hash(task: str) -> str | None:
 
 @contextmanager
 def _marked(path: Path) -> Iterator[None]:
-    """Create a file that is locked during the block, and remove those that killed sweeps left beside it."""
+    """Create a mark file that is locked during the block, and remove marks that killed sweeps left beside it."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f"{MARK}*"):

@@ -1,4 +1,4 @@
-"""Which engine runs a sweep, by what the user says after --on."""
+"""Make the engine that `--on` names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,14 @@ PACKAGES = ("ray", "submitit")
 
 
 def engine(on: str, settings: Mapping[str, Any]) -> Engine:
-    """Return an engine.
+    """Return the engine for a value of `--on`.
 
     Args:
-        on: "ray" for one of this machine alone, "ray:ADDRESS" for a cluster, or "slurm".
-        settings: of the engine.
+        on: "ray" for Ray on this machine alone, "ray:ADDRESS" for a cluster, or "slurm".
+        settings: the engine's settings, by name.
 
     Raises:
-        UserError: there is no such engine, its extra is not installed, or a setting is wrong.
+        UserError: the engine is unknown, its extra is not installed, or a setting is wrong.
     """
     kind, colon, address = on.partition(":")
     if kind not in KINDS or (colon and (kind == "slurm" or not address)):

@@ -16,12 +16,12 @@ from lape_bench.core.paths import new_file, part_folder
 from lape_bench.core.progress import Progress, Running
 from lape_bench.runtime.artifacts import METADATA, intact_metadata
 
-CHUNK = 16 * 2**20  # bytes of a file that travel at once
+CHUNK = 16 * 2**20  # bytes of a file that are sent at once
 REPORT_SECONDS = 1.0
 
 
 class CellProgress(NamedTuple):
-    """The progress of a cell: where it runs, and the count of its present stage."""
+    """The progress of a cell: the machine that runs it, and the count of its current stage."""
 
     machine: str
     doing: str
@@ -31,7 +31,7 @@ class CellProgress(NamedTuple):
 
 
 class Coordinator:
-    """Keeps the progress of cells, and artifacts in the cache of this machine.
+    """Collects the progress of cells, and serves the artifacts in the cache of this machine.
 
     Args:
         cache: the folder of artifacts.
@@ -42,7 +42,7 @@ class Coordinator:
         self._progress: dict[int, CellProgress] = {}
 
     def note_progress(self, number: int, step: CellProgress | None) -> None:
-        """Keep the progress of a cell, by its number; None when it has ended."""
+        """Store the progress of a cell, by its number; None if the cell has ended."""
         if step is None:
             self._progress.pop(number, None)
         else:
@@ -57,7 +57,7 @@ class Coordinator:
         return (self._cache / kind / name / METADATA).is_file()
 
     def files(self, kind: str, name: str) -> list[tuple[str, int]]:
-        """Return the files of an artifact with their bytes; none if it is not here."""
+        """Return the name and size in bytes of each file of an artifact; empty if the cache does not have it."""
         folder = self._cache / kind / name
         return [
             (path.relative_to(folder).as_posix(), path.stat().st_size)
@@ -66,26 +66,26 @@ class Coordinator:
         ]
 
     def read(self, kind: str, name: str, file: str, start: int) -> bytes:
-        """Return a part of a file."""
+        """Return at most `CHUNK` bytes of a file, from byte `start`."""
         with (self._cache / kind / name / file).open("rb") as opened:
             opened.seek(start)
             return opened.read(CHUNK)
 
     def open_part(self, kind: str) -> str:
-        """Return a folder to write an artifact's files to."""
+        """Make a temporary folder for the files of an artifact, and return its path."""
         parent = self._cache / kind
         parent.mkdir(parents=True, exist_ok=True)
         return str(part_folder(parent))
 
     def write(self, part: str, file: str, content: bytes) -> None:
-        """Add to the end of a file."""
+        """Append bytes to a file of a temporary folder."""
         path = Path(part, file)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as opened:
             opened.write(content)
 
     def keep(self, part: str, name: str) -> None:
-        """Keep what was written, if it is whole and no other machine was first."""
+        """Move a temporary folder into the cache, if the artifact is intact and no other machine was first."""
         folder = Path(part)
         with suppress(OSError):
             if intact_metadata(folder) is not None:
@@ -97,10 +97,10 @@ class Coordinator:
 class RemoteArtifactStore:
     """The artifact store of a machine that does not share the cache of the machine that starts the sweep.
 
-    If an artifact cannot be transferred, the machine computes its own: that costs time and changes no result.
+    If an artifact cannot be transferred, the machine computes it itself. That costs time and changes no result.
 
     Args:
-        coordinator: the actor.
+        coordinator: the actor of a `Coordinator`.
     """
 
     def __init__(self, coordinator: Any) -> None:
@@ -136,9 +136,9 @@ class RemoteProgress(Progress):
     """Reports the progress of a cell to the coordinator, instead of showing it.
 
     Args:
-        coordinator: the actor.
-        number: of the cell.
-        machine: where it runs.
+        coordinator: the actor of a `Coordinator`.
+        number: number of the cell.
+        machine: name of the machine that runs it.
     """
 
     def __init__(self, coordinator: Any, number: int, machine: str) -> None:
@@ -147,7 +147,7 @@ class RemoteProgress(Progress):
         self._reported = 0.0
 
     def changed(self, running: Running) -> None:
-        """Report the progress, unless that was a moment ago."""
+        """Report the progress, at most once in `REPORT_SECONDS`."""
         if time.monotonic() - self._reported > REPORT_SECONDS:
             self._reported = time.monotonic()
             step = CellProgress(

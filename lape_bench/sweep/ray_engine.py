@@ -1,4 +1,4 @@
-"""Cells as tasks of a Ray cluster, or of a Ray of this machine alone."""
+"""Run cells as tasks of a Ray cluster, or of Ray on this machine alone."""
 
 import signal
 import socket
@@ -37,14 +37,16 @@ from lape_bench.sweep.ray_progress import ClusterProgressBars
 from lape_bench.sweep.run_cell import CellOutcome, try_run
 
 POLL_SECONDS, CONNECT_SECONDS = 1.0, 10.0
-CARRIED = "carried"  # the folder of records that a machine keeps whose results are carried back
+CARRIED = "carried"  # the folder of records on a machine that sends its records back
 LOCAL = "local"
 
 
 class RaySettings(EngineSettings):
     """How a sweep uses Ray."""
 
-    retries: int = Field(2, ge=0, description="of a cell whose process or machine was lost")
+    retries: int = Field(
+        2, ge=0, description="how often a cell runs again if its process or machine is lost"
+    )
     shared: bool | None = Field(
         None,
         description="whether machines share the records and cache of this one; unset: each machine finds out; false: files are transferred",
@@ -52,11 +54,11 @@ class RaySettings(EngineSettings):
 
 
 class RayEngine(Engine):
-    """A Ray cluster.
+    """Runs cells on a Ray cluster.
 
     Args:
-        address: of its head, such as "10.0.0.1:6379"; "local" starts a Ray of this machine alone.
-        settings: how it is used.
+        address: address of the cluster's head, such as "10.0.0.1:6379"; "local" starts Ray on this machine alone.
+        settings: how Ray is used.
     """
 
     def __init__(self, address: str, settings: RaySettings) -> None:
@@ -105,15 +107,17 @@ class RayEngine(Engine):
         return UserError(
             f"no Ray answers at '{self.address}' ({' '.join(str(error).split())[:200]})",
             allowed="HOST:PORT of a cluster's head",
-            next_step="'ray start --head' starts one, 'ray status' shows it; --on ray alone takes this machine",
+            next_step="start a cluster with 'ray start --head', or use --on ray for this machine alone",
         )
 
     @contextmanager
     def _joined(self, options: RunOptions) -> Iterator[None]:
-        """Be connected during the block."""
+        """Connect to Ray for the duration of the block."""
         self.require_available(options)
         alone = {"include_dashboard": False} if self.address == LOCAL else {}
-        before = signal.getsignal(signal.SIGTERM)  # Ray takes it, and would keep it
+        before = signal.getsignal(
+            signal.SIGTERM
+        )  # Ray replaces this handler and does not restore it
         try:
             ray.init(self.address, log_to_driver=False, logging_level="error", **alone)
         except (OSError, RuntimeError, ValueError) as error:
@@ -130,7 +134,7 @@ class RayEngine(Engine):
         """Return the report of this machine and of each machine of the cluster.
 
         Raises:
-            UserError: no machine has what a cell asks for, which would wait for ever.
+            UserError: no machine has the resources of a cell, so the cell would wait forever.
         """
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _require_resources(nodes, [_resources(r, submit_host.compute.device) for r in requests])
@@ -144,10 +148,10 @@ class RayEngine(Engine):
         reports = [
             _machine_report(node, answer) for node, answer in zip(nodes, answers, strict=True)
         ]
-        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         # Ray notices only after a while that a machine is gone.
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         present = [
-            report for node, report in zip(nodes, reports, strict=True) if node["NodeID"] in there
+            report for node, report in zip(nodes, reports, strict=True) if node["NodeID"] in alive
         ]
         return [submit_host.report(has_device=False), *present]
 
@@ -162,7 +166,7 @@ class _Cluster:
         bars: show the progress of cells.
     """
 
-    waits_inside = False  # a machine without the same cache does not see what another computes
+    waits_inside = False  # a machine with its own cache does not see an artifact before it is done
 
     def __init__(
         self,
@@ -176,10 +180,11 @@ class _Cluster:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         coordinator = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Coordinator)
         self._coordinator = coordinator.options(scheduling_strategy=here).remote(cache())
-        # A process that stays saves the seconds of importing torch. Where a node has several GPUs it must not: torch keeps to the
-        # one of its first cell, whichever Ray gives to the next.
-        most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
-        self._run = ray.remote(max_retries=0, max_calls=0 if most <= 1 else 1)(_run_on_node)
+        # A process that runs several cells imports torch once, which takes seconds. If a node has several GPUs, each cell gets
+        # a new process: torch would keep using the GPU of the first cell, even if Ray assigns another one to the next.
+        most_gpus = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
+        max_calls = 0 if most_gpus <= 1 else 1
+        self._run = ray.remote(max_retries=0, max_calls=max_calls)(_run_on_node)
         self._running: dict[Any, tuple[int, PlannedCell]] = {}
 
     def has_room(self) -> bool:
@@ -210,7 +215,7 @@ class _Cluster:
         outcome: CellOutcome
         try:
             outcome, files = ray.get(reference)
-        except RayTaskError as error:  # such as a package that a machine lacks
+        except RayTaskError as error:  # such as a missing package on a machine
             return f"{type(error.cause).__name__}: {error.cause}"
         except RayError as error:
             return WorkerLost(f"its process or machine was lost ({type(error).__name__})")
@@ -244,7 +249,8 @@ def _run_on_node(
     """Run a cell on a machine of the cluster.
 
     Returns:
-        Its outcome and, if the machine does not see the folder of the records, the files beside its record.
+        Its outcome. If the machine does not see the folder of the records, also the content of each file of its record's
+        folder, by name; otherwise None.
     """
     submit_host.enter_folder()
     for difference in submit_host.code_differences():  # a machine that has joined since the check
@@ -260,11 +266,12 @@ def _run_on_node(
     sees_records = submit_host.sees_records() if shared is None else shared
     if not sees_records:
         options = options.model_copy(update={"out": home() / CARRIED})
-    # Ray's own handler raises SystemExit, which would pass for the cell's: killed, it is lost, and tried again.
+    # Ray's own handler raises SystemExit, which would be recorded as a failure of the cell. Without the handler, a killed
+    # process counts as lost, and the cell runs again.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     outcome = try_run(planned, options, progress, artifact_store)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # this process stays, and others share the GPU
+        torch.cuda.empty_cache()  # this process stays alive, and others share the GPU
     if sees_records or isinstance(outcome, str):
         return outcome, None
     folder = cell_folder(options.out, planned.cell, outcome.identity)
@@ -273,7 +280,7 @@ def _run_on_node(
 
 
 def _receive(options: RunOptions, cell: Cell, record: RunRecord, files: dict[str, bytes]) -> None:
-    """Write what was carried back: the record last, and no failed one over a finished one."""
+    """Write the files that a machine sent back, the record last. A failed record never replaces a finished one."""
     folder = cell_folder(options.out, cell, record.identity)
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -295,22 +302,22 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _resources(resources: Resources, device: str) -> dict[str, float]:
-    """Return what a cell asks of Ray, by Ray's names."""
-    there = ray.cluster_resources().get("GPU", 0) > 0 and device != "cpu"
-    gpus = float(there) if resources.gpus is None else resources.gpus
+    """Return the resources of a cell, by Ray's names; memory in bytes."""
+    uses_gpu = ray.cluster_resources().get("GPU", 0) > 0 and device != "cpu"
+    gpus = float(uses_gpu) if resources.gpus is None else resources.gpus
     return {"CPU": resources.cores, "GPU": gpus, "memory": int((resources.memory_gib or 0) * GIB)}
 
 
 def _require_resources(
     nodes: Sequence[dict[str, Any]], requests: Sequence[dict[str, float]]
 ) -> None:
-    """Raise a `UserError` if a cell would wait for ever, because no node has what it asks for."""
+    """Raise a `UserError` if no node has the resources of a cell, so that the cell would wait forever."""
     for request in {str(request): request for request in requests}.values():
         if not any(_fits(request, node["Resources"]) for node in nodes):
             raise UserError(
-                f"no machine of the cluster has what a cell asks for: {_describe(request)}",
-                allowed=f"there are {'; '.join(_describe(node['Resources']) for node in nodes)}",
-                next_step="ask for less: 'resources' in the grid, or --set cores=..., memory_gib=..., gpus=...",
+                f"no machine of the cluster has the resources that a cell asks for: {_describe(request)}",
+                allowed=f"the machines have {'; '.join(_describe(node['Resources']) for node in nodes)}",
+                next_step="ask for less by 'resources' in the grid, or by --set cores=..., memory_gib=... or gpus=...",
             )
 
 
@@ -330,13 +337,13 @@ def _machine(host: str, node: str) -> str:
 
 
 def _report_machine(submit_host: SubmitHost) -> MachineReport:
-    """Report a machine of the cluster. Its GPUs are for cells, so this task has none."""
+    """Report a machine of the cluster. The GPUs are left to cells, so this task has none."""
     submit_host.enter_folder()
     return submit_host.report(has_device=False)
 
 
 def _machine_report(node: dict[str, Any], answer: Any) -> MachineReport:
-    """Return a machine's report, with what Ray knows of it."""
+    """Return a machine's report, with the name and the resources that Ray knows."""
     name = _machine(node["NodeManagerHostname"], node["NodeID"])
     cores, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
     try:

@@ -6,15 +6,15 @@ from contextlib import AbstractContextManager
 from lape_bench.core.progress import Progress, Running
 from lape_bench.sweep.ray_coordinator import CellProgress
 
-SHOWN = 12  # cells, below the count of all
+SHOWN = 12  # most bars of single cells
 
 
 class ClusterProgressBars:
-    """A bar for each running cell; without a terminal there are none.
+    """Shows a bar for each running cell, if the output is a terminal.
 
     Args:
-        progress: where they are shown.
-        cells: the count of all cells.
+        progress: shows the bars.
+        cells: the progress of the whole sweep.
     """
 
     def __init__(self, progress: Progress, cells: Running) -> None:
@@ -25,8 +25,8 @@ class ClusterProgressBars:
         """Show the progress of cells.
 
         Args:
-            titles: of the cells that have been started and have not ended, by number.
-            progress: what machines reported last, of these cells and others.
+            titles: the title of each cell that has started and not ended, by number.
+            progress: the last report of each cell, by number; cells without a title are ignored.
         """
         steps = {number: step for number, step in progress.items() if number in titles}
         machines = {step.machine for step in steps.values()}
@@ -34,8 +34,8 @@ class ClusterProgressBars:
         if not self._progress.live:
             return
         current = {(number, step.doing) for number, step in steps.items()}
-        for gone in self._bars.keys() - current:
-            self._bars.pop(gone)[0].__exit__(None, None, None)
+        for ended in self._bars.keys() - current:
+            self._bars.pop(ended)[0].__exit__(None, None, None)
         for number, step in steps.items():
             key = (number, step.doing)
             if key not in self._bars and len(self._bars) < SHOWN:
@@ -50,7 +50,7 @@ class ClusterProgressBars:
                 running.advance(step.done - running.done)
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         for bar, _ in self._bars.values():
             bar.__exit__(None, None, None)
         self._bars.clear()

@@ -1,4 +1,4 @@
-"""One planned cell of a sweep: its outcome as plain data, whatever happens, and its state on disk."""
+"""One planned cell of a sweep: its outcome as plain data, also after an error, and its state on disk."""
 
 from contextlib import suppress
 from typing import Literal
@@ -30,7 +30,7 @@ def try_run(
     """Run a cell and return its record, or the reason why there is none."""
     try:
         return run_planned_cell(planned, options, progress, artifact_store)
-    except FAILURES as error:  # a plug-in may fail in any way, also before its cell begins
+    except FAILURES as error:  # a plug-in may raise anything, also before its cell starts
         return summarize_error(error)
 
 
@@ -56,12 +56,12 @@ def state_of(cell: PlannedCell | ImpossibleCell, options: RunOptions) -> tuple[C
     folder = cell_folder(options.out, cell.cell, cell.identity)
     if not folder.is_dir():
         return "to run", ""
-    with suppress(OSError):  # a folder that may only be read, in which nothing runs from here
+    with suppress(OSError):  # a read-only folder, in which this machine runs nothing
         try:
             FileLock(folder / LOCK, timeout=0).acquire().lock.release()
         except Timeout:
             return "running", ""
-    with suppress(UserError):  # none, or damaged
+    with suppress(UserError):  # no record, or a damaged one
         record = read_record(folder)
         if record.status == "failed":
             return "failed", record.error or ""

@@ -1,4 +1,4 @@
-"""Cells as array jobs of Slurm, on machines that share the folder of the records and the cache."""
+"""Run cells as array jobs of Slurm, on machines that share the folder of the records and the cache."""
 
 import json
 import logging
@@ -35,12 +35,15 @@ from lape_bench.sweep.schedule import find_producers, producers_first
 
 logger = logging.getLogger(__name__)
 
-FOLDER = ".slurm"  # below the folder of the records: job descriptions, logs, and which job runs which cell
+FOLDER = (
+    ".slurm"  # below the folder of the records: job descriptions, logs, and the journal of jobs
+)
 JOB_NAME = "lape_bench"
-MOST_OF_AN_ARRAY = 1000  # Slurm's own limit, unless a site raises it, is 1001
-POLL_SECONDS = 1.0, 30.0  # at first, and in the end
+MOST_OF_AN_ARRAY = 1000  # Slurm's default limit is 1001
+POLL_SECONDS = 1.0, 30.0  # shortest and longest time between two calls of squeue
 REPORT_MINUTES = 15
-GRACE_SECONDS = 30.0  # for a result to be seen on this machine, once its job has left the queue
+# A shared file system may show a result only some time after its job has left the queue.
+GRACE_SECONDS = 30.0
 
 
 class SlurmSettings(EngineSettings):
@@ -50,31 +53,35 @@ class SlurmSettings(EngineSettings):
     account: str | None = Field(None, description="unset: your default")
     qos: str | None = Field(None, description="unset: your default")
     hours: float = Field(
-        24.0, gt=0, description="that a cell may run before its job is queued again, and goes on"
+        24.0,
+        gt=0,
+        description="time limit of a job; a cell that exceeds it resumes in the next job",
     )
-    requeues: int = Field(3, ge=0, description="how often a cell may run out of its hours")
+    requeues: int = Field(
+        3, ge=0, description="how often a cell that exceeds the time limit is queued again"
+    )
     cells_a_job: int = Field(
         1,
         ge=1,
-        description="run one after the other, where starting a job takes longer than a cell",
+        description="cells that a job runs one after the other; more than 1 suits short cells",
     )
     at_once: int = Field(256, ge=1, description="jobs of an array that run side by side")
-    setup: tuple[str, ...] = Field((), description="shell commands before a cell, in order")
+    setup: tuple[str, ...] = Field((), description="shell commands that a job runs first, in order")
     sbatch: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="more options of sbatch, by their long names"
     )
 
 
 class SlurmEngine(Engine):
-    """The Slurm that this machine submits to.
+    """Submits cells to Slurm.
 
     Args:
-        settings: how it is used.
+        settings: how Slurm is used.
     """
 
     stopped = (
-        "stopped watching; the jobs stay in the queue, and the same command watches on; "
-        f"'scancel --me --name={JOB_NAME}' ends them"
+        "stopped watching; the jobs stay in the queue, and the same command watches them again; "
+        f"'scancel --me --name={JOB_NAME}' cancels them"
     )
 
     def __init__(self, settings: SlurmSettings) -> None:
@@ -95,18 +102,18 @@ class SlurmEngine(Engine):
         """See `Engine`."""
         self.require_available(options)
         options = _absolute(options)
-        asked = {
+        distinct = {
             str(resources): resources
             for resources in (self.settings.resources_of(item.resources) for item in items)
         }
         with SubmitHost.this_machine((item.cell.task for item in items), options) as submit_host:
             jobs = []
-            for resources in asked.values():
+            for resources in distinct.values():
                 executor = self._executor(resources, options)
                 executor.update_parameters(time=REPORT_MINUTES)
                 jobs += _submitted(executor, [_ReportJob(submit_host)])
             logger.info(
-                f"waiting for Slurm to start what looks: {', '.join(j.job_id for j in jobs)}"
+                f"waiting for the jobs that check the machines: {', '.join(j.job_id for j in jobs)}"
             )
             return [submit_host.report(has_device=False), *map(_wait_for_report, jobs)]
 
@@ -115,8 +122,8 @@ class SlurmEngine(Engine):
         lacking = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
         if lacking:
             raise UserError(
-                f"there is no {', '.join(lacking)} here, so no Slurm to submit to",
-                next_step="run this on a login node of the cluster; --on ray and --jobs need no Slurm",
+                f"there is no {', '.join(lacking)} here, so cells cannot be submitted to Slurm",
+                next_step="run this on a login node of the cluster, or use --jobs or --on ray",
             )
         refuse_gpu_of_this_machine(options)
 
@@ -126,19 +133,24 @@ class SlurmEngine(Engine):
         """Submit the cells that are not in the queue yet: producers of artifacts first, then arrays that wait for them.
 
         Returns:
-            The job of each cell, by its number; several cells may share one.
+            The job of each cell, by the cell's number; several cells may share a job.
 
         Raises:
-            UserError: Slurm does not answer, or does not take the jobs.
+            UserError: Slurm does not answer, or rejects the jobs.
         """
         journal = _Journal(options.out)
         jobs = _jobs_in_queue(items, options, journal)
         producers = find_producers([item.planned.shared_artifacts for item in items])
         resources = [self.settings.resources_of(item.resources) for item in items]
-        awaited = {p for cell, of in enumerate(producers) for p in of.values() if p != cell}
+        awaited = {
+            producer
+            for cell, producer_of in enumerate(producers)
+            for producer in producer_of.values()
+            if producer != cell
+        }
         for waits_for, resource, numbers in _arrays(producers, resources):
             new = [number for number in numbers if number not in jobs]
-            # A cell that others wait for is a job of its own, so that no other cell of the job delays them.
+            # A cell that others wait for gets a job of its own, so that no further cell in its job delays them.
             bundles = [[number] for number in new if number in awaited]
             bundles += _parts([n for n in new if n not in awaited], self.settings.cells_a_job)
             for array in _parts(bundles, MOST_OF_AN_ARRAY):
@@ -158,13 +170,13 @@ class SlurmEngine(Engine):
     def _executor(
         self, resources: Resources, options: RunOptions, waits_for: Sequence[str] = ()
     ) -> submitit.SlurmExecutor:
-        """Return what submits jobs that ask for the same, and wait for the end of the same jobs."""
+        """Return an executor for jobs with these resources, which start when the jobs `waits_for` have ended."""
         own = self.settings
         gpus = float(options.compute.device == "cuda") if resources.gpus is None else resources.gpus
         if gpus != int(gpus):
             raise UserError(
-                f"a cell asks for {gpus:g} GPUs, and Slurm gives whole ones",
-                next_step="leave gpus out and, where the site has shards, --set sbatch.gres=shard:1",
+                f"a cell asks for {gpus:g} GPUs, but Slurm assigns whole GPUs",
+                next_step="set gpus to a whole number; if the site has shards, leave gpus out and --set sbatch.gres=shard:1",
             )
         with explain_write_errors(options.out):
             executor = submitit.SlurmExecutor(
@@ -199,41 +211,43 @@ class SlurmEngine(Engine):
         options: RunOptions,
         cells: Running,
     ) -> Iterator[tuple[Cell, CellOutcome]]:
-        """Yield what becomes of cells as their jobs leave the queue."""
-        left, gone, began = dict(jobs), dict[int, float](), time.monotonic()
+        """Yield the outcome of each cell after its job has left the queue."""
+        remaining, left_queue_at, began = dict(jobs), dict[int, float](), time.monotonic()
         shortest, longest = POLL_SECONDS
-        while left:
+        while remaining:
             time.sleep(min(longest, max(shortest, (time.monotonic() - began) / 20)))
             queued = _queue()
             if queued is None:  # the controller is busy or restarts
                 continue
-            states = [queued[job.job_id] for job in left.values() if job.job_id in queued]
+            states = [queued[job.job_id] for job in remaining.values() if job.job_id in queued]
             cells.note(running=f"{states.count('R')}, {len(states) - states.count('R')} waiting")
-            for number, job in list(left.items()):
+            for number, job in list(remaining.items()):
                 if job.job_id in queued:
-                    gone.pop(number, None)
+                    left_queue_at.pop(number, None)
                     continue
-                since = gone.setdefault(number, time.monotonic())
-                ended = job.paths.result_pickle.exists()
-                if ended or time.monotonic() - since > GRACE_SECONDS:
-                    del left[number]
+                since = left_queue_at.setdefault(number, time.monotonic())
+                has_result = job.paths.result_pickle.exists()
+                if has_result or time.monotonic() - since > GRACE_SECONDS:
+                    del remaining[number]
                     planned = items[number].planned
-                    yield planned.cell, _outcome(planned, job, ended, options)
+                    yield planned.cell, _outcome(planned, job, has_result, options)
 
 
 class _CellsJob:
-    """Cells as Slurm runs them: submitit calls it, and asks it what to call next before a job is queued again."""
+    """The cells of one job. submitit calls it, and calls `checkpoint` before the job is queued again."""
 
     def __init__(self, cells: Sequence[PlannedCell], options: RunOptions) -> None:
         self.cells, self.options = cells, options
-        self._started = 0  # cells; --force must not run them from scratch a second time
+        self._started = (
+            0  # number of cells; --force must not restart them if the job is queued again
+        )
 
     def __call__(self) -> dict[str, CellOutcome]:
         """Run the cells and return the outcome of each, by its identity."""
         progress, outcomes = Progress(), dict[str, CellOutcome]()
         show_messages(progress, verbose=True)  # in the log of the job
         for number, planned in enumerate(self.cells):
-            with suppress(Exception):  # a full disk, say: the run reports it
+            with suppress(Exception):  # such as a full disk, which the run itself reports
                 self._log_beside_the_record(planned)
             options = self.options
             if number < self._started:
@@ -243,7 +257,7 @@ class _CellsJob:
         return outcomes
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Resume from the checkpoints of the running cell."""
+        """Return the same job, which resumes from the checkpoints of the cell that was running."""
         return submitit.helpers.DelayedSubmission(self)
 
     def _log_beside_the_record(self, planned: PlannedCell) -> None:
@@ -251,7 +265,7 @@ class _CellsJob:
         folder.mkdir(parents=True, exist_ok=True)
         paths = submitit.JobEnvironment().paths
         for name, path in {"slurm.out": paths.stdout, "slurm.err": paths.stderr}.items():
-            # Not a copy: what Slurm writes after the process has died, such as a time limit, is in it too.
+            # A link and not a copy, so that it also has lines that Slurm writes after the process has ended.
             (folder / name).unlink(missing_ok=True)
             os.link(path, folder / name)
 
@@ -267,27 +281,27 @@ class _ReportJob:
         if report.sees_records and report.sees_cache:
             return report
         problem = (
-            f"it does not see the same {'folder of records' if report.sees_cache else 'cache'}; with Slurm both must be shared: "
-            "--out, and LAPE_BENCH_HOME"
+            f"it does not see the same {'folder of records' if report.sees_cache else 'cache'}; put --out and LAPE_BENCH_HOME "
+            "into folders that all machines share"
         )
         return report.model_copy(update={"problems": (*report.problems, problem)})
 
 
 class _Journal:
-    """Which job runs which cell, so that a sweep started again finds the jobs of the one before."""
+    """A file with the job of each cell, so that a sweep that is started again finds the jobs it submitted before."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / FOLDER
         self._path = self.folder / "jobs.jsonl"
 
     def read(self, options: RunOptions) -> dict[str, str]:
-        """Return the last job of each cell that is run in this way, by the cell's identity."""
+        """Return the last job of each cell that was submitted with these options, by the cell's identity."""
         jobs: dict[str, str] = {}
         with suppress(FileNotFoundError):
             for line in self._path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # half a line, of a kill, or the empty one before each
-                    identity, how, job = json.loads(line)
-                    if how == options.model_dump(mode="json"):
+                with suppress(ValueError):  # an empty line, or one that a kill cut off
+                    identity, job_options, job = json.loads(line)
+                    if job_options == options.model_dump(mode="json"):
                         jobs[identity] = job
         return jobs
 
@@ -309,8 +323,8 @@ def _jobs_in_queue(
     submitted, queued = journal.read(options), _queue()
     if queued is None:
         raise UserError(
-            "squeue does not answer, so which cells are in the queue is not known",
-            next_step="'squeue --me' says why; try again later",
+            "squeue does not answer, so it is unknown which cells are in the queue",
+            next_step="try again later, or see the cause with 'squeue --me'",
         )
     return {
         number: submitit.SlurmJob(folder=journal.folder, job_id=submitted[item.planned.identity])
@@ -327,10 +341,11 @@ def _arrays(
     Yields:
         The producers, the resources, and the cells; producers come before the cells that wait for them.
     """
-    waits_for = [sorted({*of.values()} - {cell}) for cell, of in enumerate(producers)]
-    levels: list[
-        int
-    ] = []  # the first cell that needs an artifact produces it, so its level is known
+    waits_for = [
+        sorted({*producer_of.values()} - {cell}) for cell, producer_of in enumerate(producers)
+    ]
+    # A producer is the first cell that needs its artifact, so its level is known before the levels of the others.
+    levels: list[int] = []
     for numbers in waits_for:
         levels.append(1 + max((levels[number] for number in numbers), default=-1))
     groups: dict[tuple[int, tuple[int, ...], str], list[int]] = defaultdict(list)
@@ -352,28 +367,28 @@ def _submitted(executor: submitit.SlurmExecutor, calls: Sequence[Any]) -> list[s
     except (FailedJobError, FailedSubmissionError, OSError, subprocess.SubprocessError) as error:
         message = " ".join(str(error).split())
         raise UserError(
-            f"Slurm did not take the jobs ({message[-300:]})",
-            next_step="'sinfo' shows the partitions; --set partition=..., hours=..., account=... change what is asked",
+            f"Slurm rejected the jobs ({message[-300:]})",
+            next_step="see the partitions with 'sinfo', and change --set partition=..., hours=... or account=...",
         ) from error
 
 
 def _queue() -> dict[str, str] | None:
-    """Return the state of each job of this user that is in the queue, by its id; none if Slurm does not answer."""
+    """Return the state of each job of this user in the queue, by the job's ID; None if Slurm does not answer."""
     command = ["squeue", "--user", getuser(), "--noheader", "--array", "--format=%i %t"]
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     except subprocess.SubprocessError:
         return None
-    lines = (line.partition(" ") for line in done.stdout.splitlines())
+    lines = (line.partition(" ") for line in result.stdout.splitlines())
     return {job: state.strip() for job, _, state in lines}
 
 
 def _outcome(
-    planned: PlannedCell, job: submitit.Job[Any], ended: bool, options: RunOptions
+    planned: PlannedCell, job: submitit.Job[Any], has_result: bool, options: RunOptions
 ) -> CellOutcome:
-    """Return the outcome that a job handed back; if there is none, the record, or why the cell failed."""
-    if ended:
-        with suppress(Exception):  # the job raised one; the record or the log says which
+    """Return the outcome of a cell: the job's result or, without one, the record on disk, or the reason of the failure."""
+    if has_result:
+        with suppress(Exception):  # the job raised an error, which is in the record or the log
             outcomes: dict[str, CellOutcome] = job.result()
             return outcomes[planned.identity]
     record = finished_record(planned, options)  # none with --force
@@ -384,7 +399,7 @@ def _outcome(
 
 
 def _state_of(job: str) -> str:
-    """Say what Slurm remembers of a job that has left the queue, which it does for some minutes."""
+    """Return the state of a job that has left the queue, such as " (CANCELLED)"; empty if Slurm has forgotten the job."""
     with suppress(OSError, subprocess.SubprocessError):
         command = ["scontrol", "--oneliner", "show", "job", job]
         output = subprocess.run(
@@ -398,23 +413,26 @@ def _state_of(job: str) -> str:
 
 def _wait_for_report(job: submitit.Job[Any]) -> MachineReport:
     """Wait for the report of a machine."""
-    gone: float | None = None
+    left_queue_at: float | None = None
     while not job.paths.result_pickle.exists():
         queued = _queue()
         if queued is not None and job.job_id not in queued:
-            gone = gone or time.monotonic()
-            if time.monotonic() - gone > GRACE_SECONDS:
-                return _no_report(job, "ended without a result")
+            left_queue_at = left_queue_at or time.monotonic()
+            if time.monotonic() - left_queue_at > GRACE_SECONDS:
+                return _no_report(job, "it ended without a result")
         time.sleep(POLL_SECONDS[0])
     try:
         report: MachineReport = job.result()
-    except Exception as error:  # whatever a job raised, as text
+    except Exception as error:  # a job may raise anything
         return _no_report(job, " ".join(str(error).split())[-300:])
     return report
 
 
-def _no_report(job: submitit.Job[Any], why: str) -> MachineReport:
-    problem = f"job {job.job_id} could not look{_state_of(job.job_id)}: {why}; its log is {job.paths.stderr}"
+def _no_report(job: submitit.Job[Any], reason: str) -> MachineReport:
+    problem = (
+        f"job {job.job_id} could not check its machine{_state_of(job.job_id)}: {reason}; "
+        f"its log is {job.paths.stderr}"
+    )
     return MachineReport(name="a machine of Slurm", problems=(problem,))
 
 

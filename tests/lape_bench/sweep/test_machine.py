@@ -71,7 +71,7 @@ def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
         write_clip(first, 99, rate=16_000, format="OGG", subtype="VORBIS")
         assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
         (other,) = problems(submit_host)
-        assert "'esc10' was prepared otherwise than where the sweep starts" in other
+        assert "'esc10' was prepared from other data than where the sweep starts" in other
         monkeypatch.setenv("LAPE_BENCH_HOME", str(cache))
         (cache / "store").rename(cache / "gone")
         (silent,) = problems(submit_host)

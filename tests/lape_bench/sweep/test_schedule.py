@@ -19,16 +19,16 @@ CORPUS = {"corpus": ["synthetic-sounds"]}
 def test_one_makes_what_several_need_and_the_others_wait_for_its_end() -> None:
     schedule = Schedule([["a"], ["a"], ["b"], ["a", "b"], [], []])
     assert [schedule.begin() for _ in range(3)] == [0, 2, 4]
-    schedule.end(0, made=True)
+    schedule.end(0, computed=True)
     assert [schedule.begin() for _ in range(2)] == [1, 5]  # 3 needs b too
-    schedule.end(2, made=True)
+    schedule.end(2, computed=True)
     assert schedule.begin() == 3
     assert len(schedule) == 0
 
 
 def test_what_is_made_serves_several_at_once() -> None:
     schedule = Schedule([["a"], ["a"], ["a"], [], []])
-    schedule.end(schedule.begin(), made=True)
+    schedule.end(schedule.begin(), computed=True)
     assert [schedule.begin() for _ in range(2)] == [1, 2]
 
 
@@ -39,16 +39,16 @@ def test_those_that_make_most_for_others_begin_first() -> None:
 
 def test_where_one_fails_the_next_makes_it() -> None:
     schedule = Schedule([["a"], ["a"], ["a"], []])
-    schedule.end(schedule.begin(), made=False)
+    schedule.end(schedule.begin(), computed=False)
     assert [schedule.begin() for _ in range(2)] == [1, 3]
-    schedule.end(1, made=True)
+    schedule.end(1, computed=True)
     assert schedule.begin() == 2
 
 
 def test_one_that_did_not_end_begins_again_before_others() -> None:
     schedule = Schedule([["a"], ["a"], []])
     assert schedule.begin() == 0
-    schedule.again(0)
+    schedule.put_back(0)
     assert [schedule.begin() for _ in range(2)] == [0, 2]
 
 
@@ -58,20 +58,20 @@ def test_where_nothing_else_is_left_one_begins_that_waits_inside_and_makes_it_if
     schedule = Schedule([["a"], ["a"], ["a"], []])
     assert [schedule.begin() for _ in range(2)] == [0, 3]
     assert schedule.begin() == 1
-    schedule.end(0, made=False)
+    schedule.end(0, computed=False)
     assert schedule.begin() == 2  # 1 is making it, and nothing else is left
     schedule = Schedule([["a"], ["a"], ["a"], [], []])
     assert [schedule.begin(), schedule.begin(), schedule.begin(), schedule.begin()] == [0, 3, 4, 1]
-    schedule.end(0, made=True)
+    schedule.end(0, computed=True)
     assert schedule.begin() == 2
 
 
 def test_where_waiting_inside_helps_nobody_none_begins_that_needs_what_is_being_made() -> None:
     schedule = Schedule([["a"], ["a"], ["b", "a"], []])
     assert [schedule.begin_free() for _ in range(3)] == [0, 3, None]
-    schedule.end(3, made=True)
+    schedule.end(3, computed=True)
     assert schedule.begin_free() is None
-    schedule.end(0, made=True)
+    schedule.end(0, computed=True)
     assert [schedule.begin_free() for _ in range(3)] == [1, 2, None]
     assert len(schedule) == 0
 
@@ -105,7 +105,7 @@ def test_every_cell_runs_once_and_nothing_is_made_twice_while_something_else_is_
         if not running:
             break
         cell, failed = running.pop(pick % len(running)), pick % 5 == 0
-        schedule.end(cell, made=not failed)
+        schedule.end(cell, computed=not failed)
         made |= set() if failed else set(needs[cell])
     assert ran == dict.fromkeys(range(len(needs)), 1)
 

@@ -159,14 +159,14 @@ def test_what_slurm_cannot_give_is_said_in_a_sentence(
 ) -> None:
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
     own = options(tmp_path)
-    with pytest.raises(UserError, match=r"asks for 0.5 GPUs, and Slurm gives whole ones"):
+    with pytest.raises(UserError, match=r"asks for 0.5 GPUs, but Slurm assigns whole GPUs"):
         asked({"gpus": 0.5}).submit(planned([cell]), own, progress)
     (recorder / "squeue").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(UserError, match="squeue does not answer"):
         asked().submit(planned([cell]), own, progress)
     (recorder / "squeue").write_text("#!/bin/sh\n")
     (recorder / "sbatch").write_text("#!/bin/sh\necho 'invalid partition: gpux' >&2; exit 1\n")
-    with pytest.raises(UserError, match=r"Slurm did not take the jobs .*invalid partition: gpux"):
+    with pytest.raises(UserError, match=r"Slurm rejected the jobs .*invalid partition: gpux"):
         asked({"partition": "gpux"}).submit(planned([cell]), own, progress)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch, squeue, srun here"):
@@ -279,5 +279,5 @@ def test_a_machine_of_slurm_whose_job_dies_is_said_not_to_have_looked(
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
     here, there = asked().check([SweepItem(cell)], options(tmp_path), progress)
     assert here.problems == ()
-    assert "job 1 could not look: ended without a result" in there.problems[0]
+    assert "job 1 could not check its machine: it ended without a result" in there.problems[0]
     assert described(recorder)[0]["time"] == "15"
