@@ -131,6 +131,8 @@ class RunContext:
         resampled_train: the audio of the whole train split at the rates of `System.further_rates`, by the rate in Hz.
         on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the
             current model. The audit uses it. It must not change the training.
+        caches_scored_clips: whether `System.score` may keep the embeddings of its clips in the cache. Only the harness sets it,
+            when it scores the test clips of a task, which other cells score too.
     """
 
     device: torch.device
@@ -148,6 +150,7 @@ class RunContext:
     load_corpus: "CorpusLoader" = field(default=target_audio_only)
     resampled_train: Mapping[int, Clips] = field(default_factory=dict)
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
+    caches_scored_clips: bool = False
 
     def train_at(self, rate: int, train: Clips) -> Clips:
         """Return the audio of the whole train split at a sample rate: the same clips in the same order.

@@ -42,6 +42,7 @@ from lape_bench.learning.systems.plain_encoder import load_encoder_system
 from lape_bench.learning.systems.pretrained_system import UpstreamSystem
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
 from lape_bench.learning.training.cached_embeddings import state_checksum, tensors_checksum
+from lape_bench.learning.training.cached_normalization import cached_normalization
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.inference import average_by_clip, fit_normalization
 from lape_bench.plugins.registry import SYSTEMS
@@ -336,7 +337,7 @@ class Unfused(SpectrogramSystem):
             return taught
         labels, origin = self._pseudo_labels(taught.encoder, teacher_clips, context)
         student, training = self._student(taught.encoder, labels, origin, train, context)
-        fit_normalization(student.encoder, train, self.target.window_seconds, context)
+        cached_normalization(student.encoder, train, self.target.window_seconds, context)
         sizes = torch.bincount(labels, minlength=self.settings.clusters)
         n_teacher = self.teacher.count_encoder_parameters(taught.encoder)
         n_student = sum(parameter.numel() for parameter in student.parameters())

@@ -9,7 +9,7 @@ from lape_bench.cli.options import print_table
 from lape_bench.core.errors import unknown
 
 app = typer.Typer(
-    help="List or delete cached stages: pre-trained encoders, embeddings, pseudo-labels, students.",
+    help="List or delete cached stages: pre-trained encoders, normalization, embeddings, pseudo-labels, students.",
     epilog="Example: bench artifacts prune --unused-days 30 --dry-run",
     no_args_is_help=True,
 )

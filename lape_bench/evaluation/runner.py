@@ -310,7 +310,9 @@ def _run(
     for warning in trained.summary.warnings:
         logger.warning(f"{resolved.planned.cell.title}: {warning}")
     with context.stage("test"):
-        log_probabilities = _scored(system, data.test, context)
+        # The record lists the artifacts of training alone, which count as time of learning.
+        scoring = replace(context, artifacts=[], caches_scored_clips=True)
+        log_probabilities = _scored(system, data.test, scoring)
     if options.keep_model:
         _keep_model(system, folder)
     record = basis.model_copy(

@@ -26,10 +26,15 @@ from lape_bench.learning.encoders.heads import (
 )
 from lape_bench.learning.encoders.log_mel import LogMelEncoder
 from lape_bench.learning.training.cached_embeddings import cached_embeddings
+from lape_bench.learning.training.cached_normalization import cached_normalization
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.finetune import STAGE as FINETUNING
 from lape_bench.learning.training.finetune import FinetuneConfig, FineTuning
-from lape_bench.learning.training.inference import class_log_probabilities, fit_normalization
+from lape_bench.learning.training.inference import (
+    class_log_probabilities,
+    embedding_bytes,
+    log_probabilities_of_embeddings,
+)
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
 from lape_bench.learning.training.mlp_probe import MlpConfig, fit_mlp
 from lape_bench.learning.training.probe_selection import EmbeddedWindows, FittedProbe
@@ -51,6 +56,7 @@ PROBE_SMOKE_SETTINGS: dict[str, Any] = {
     "linear": {"C": [1e-2, 1.0]},
     "mlp": {"hidden": 128, "min_steps": 100, "learning_rates": [3.2e-3]},
 }
+CACHED_BYTES = 2**30  # of scored clips' embeddings: more would fill memory and disk
 DOWNSTREAM = {"finetune", "linear", "mlp"}  # settings that act once there are labels
 
 
@@ -157,7 +163,7 @@ class EncoderSystem(System):
         with context.stage("features"):
             with context.seeds.globally("initial weights"):
                 encoder = self.build_encoder().to(context.device)
-            fit_normalization(encoder, train, self.target.window_seconds, context)
+            cached_normalization(encoder, train, self.target.window_seconds, context)
         return PretrainedEncoder(encoder)
 
     def train(self, data: TrainingData, context: RunContext) -> TrainingSummary:
@@ -210,9 +216,22 @@ class EncoderSystem(System):
         return fit_mlp(*data, self.settings.mlp, seeds, progress, context.device)
 
     def score(self, clips: Clips, context: RunContext) -> Tensor:
-        """Return class log-probabilities averaged over consecutive windows of each clip, shape (clips, classes)."""
-        return class_log_probabilities(
-            self.encoder, self.head, clips, self.target.window_seconds, context
+        """Return class log-probabilities averaged over consecutive windows of each clip, shape (clips, classes).
+
+        If the context allows it, a frozen encoder's embeddings of the clips are taken from the cache or added to it. The scores
+        are the same.
+        """
+        encoder, seconds = self.encoder, self.target.window_seconds
+        is_cached = (
+            context.caches_scored_clips
+            and self.protocol != "finetune"
+            and embedding_bytes(encoder, clips, seconds) <= CACHED_BYTES
+        )
+        if not is_cached:
+            return class_log_probabilities(encoder, self.head, clips, seconds, context)
+        embeddings, _ = self.embed_windows(encoder, clips, context)
+        return log_probabilities_of_embeddings(
+            encoder, self.head, embeddings, clips, seconds, context
         )
 
     def count_encoder_parameters(self, encoder: Encoder) -> int | None:

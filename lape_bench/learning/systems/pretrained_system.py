@@ -14,6 +14,7 @@ from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.encoder_system import DOWNSTREAM, PretrainedEncoder, ProbeConfig
 from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
+from lape_bench.learning.training.cached_normalization import cached_normalization
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.inference import fit_normalization
 from lape_bench.learning.training.pretrain import STAGE, Objective, PretrainConfig, pretrain
@@ -214,7 +215,7 @@ class UpstreamSystem(SpectrogramSystem):
     def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
         """Load the encoder from the cache, or pre-train it; then fit its normalization to the task."""
         upstream = self.load_or_pretrain(self.settings, train, context)
-        fit_normalization(upstream.encoder, train, self.target.window_seconds, context)
+        cached_normalization(upstream.encoder, train, self.target.window_seconds, context)
         summary = TrainingSummary(curves={STAGE: upstream.curve})
         return PretrainedEncoder(upstream.encoder, summary, upstream.n_parameters)
 

@@ -142,12 +142,24 @@ def whole_clip_batches(
     Yields:
         Clip indices, shape (batch,), and waveforms on the device, shape (batch, samples), float32.
     """
-    order = np.argsort(clips.lengths, kind="stable")
-    edges = np.flatnonzero(np.diff(clips.lengths[order])) + 1
+    for indices in clips_of_equal_length(clips.lengths):
+        waveforms = np.stack([clips[int(index)] for index in indices])
+        yield indices, torch.from_numpy(waveforms).to(device)
+
+
+def clips_of_equal_length(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Divide clips into batches of equal length.
+
+    Args:
+        lengths: samples of each clip, shape (clips,).
+
+    Yields:
+        Clip indices, shape (batch,).
+    """
+    order = np.argsort(lengths, kind="stable")
+    edges = np.flatnonzero(np.diff(lengths[order])) + 1
     for same in np.split(order, edges):
         if len(same):
-            size = max(1, SAMPLES_A_BATCH // int(clips.lengths[same[0]]))
+            size = max(1, SAMPLES_A_BATCH // int(lengths[same[0]]))
             for begin in range(0, len(same), size):
-                indices = same[begin : begin + size]
-                waveforms = np.stack([clips[int(index)] for index in indices])
-                yield indices, torch.from_numpy(waveforms).to(device)
+                yield same[begin : begin + size]

@@ -2,10 +2,11 @@
 
 import hashlib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,8 @@ from lape_bench.runtime.artifacts import stable_name
 from lape_bench.system import RunContext
 
 FILE = "embeddings.pt"
+REGISTERED = {"_parameters", "_buffers", "_modules"}  # attributes of a module that are in its state
+ATTRIBUTE_DEPTH = 4  # such as a module's attribute, a plain object, its attribute, a list
 
 
 def cached_embeddings(
@@ -49,7 +52,7 @@ def cached_embeddings(
         f"{type(encoder).__name__}, {encoder.embedding_size} numbers, {len(clips):,} clips",
         {
             "encoder": stable_name(type(encoder)),
-            "encoder_tensors": state_checksum(encoder),
+            "encoder_tensors": encoder_checksum(encoder),
             **({"encoder_code": code} if (code := class_code(type(encoder))) else {}),
             "clips": clips.key,
             "window_seconds": None if encoder.whole_clip else window_seconds,
@@ -60,6 +63,39 @@ def cached_embeddings(
     )
     content = load_tensors(artifact.folder / FILE, torch.device("cpu"))
     return content["embeddings"], content["owner"]
+
+
+def encoder_checksum(encoder: Encoder) -> str:
+    """Return the SHA-256 of an encoder's state, and of the tensors and arrays that it keeps outside of the state.
+
+    Those are buffers that are not saved, and attributes, also of a plug-in's encoder that is not a module. They too may be drawn
+    with the run's seed.
+    """
+    state = encoder.state_dict()
+    hidden = {name: buffer for name, buffer in encoder.named_buffers() if name not in state}
+    for name, module in encoder.named_modules():
+        attributes = {key: value for key, value in vars(module).items() if key not in REGISTERED}
+        hidden |= dict(_arrays(name, attributes, ATTRIBUTE_DEPTH))
+    return tensors_checksum({**state, **({"hidden": hidden} if hidden else {})})
+
+
+def _arrays(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors and numeric arrays in an attribute, in what containers and plain objects in it hold too."""
+    if isinstance(value, Tensor):
+        if value.layout is torch.strided and not value.is_meta:
+            yield name, value
+    elif isinstance(value, np.ndarray):
+        if value.dtype.kind in "biufc":
+            yield name, value
+    elif depth and not isinstance(value, type | nn.Module):
+        if isinstance(value, Mapping):
+            parts: Iterable[tuple[Any, Any]] = [*value.items()]
+        elif isinstance(value, list | tuple):
+            parts = enumerate(value)
+        else:
+            parts = getattr(value, "__dict__", {}).items()
+        for key, part in parts:
+            yield from _arrays(f"{name}.{key}", part, depth - 1)
 
 
 def state_checksum(module: nn.Module) -> str:

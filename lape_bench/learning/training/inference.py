@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder, full_lengths
 from lape_bench.learning.training.batches import (
+    clips_of_equal_length,
     consecutive_windows,
     cut_windows,
     to_device,
@@ -76,6 +77,47 @@ def class_log_probabilities(
 
     rows, owner = _map_windows(encoder, scored, clips, window_seconds, context, "scoring")
     return average_by_clip(rows, owner, len(clips)).log_softmax(dim=1)
+
+
+@torch.no_grad()
+def log_probabilities_of_embeddings(
+    encoder: Encoder,
+    head: nn.Module,
+    embeddings: Tensor,
+    clips: Clips,
+    window_seconds: float,
+    context: RunContext,
+) -> Tensor:
+    """Score whole clips by embeddings that `embed` returned: the same bytes as of `class_log_probabilities`.
+
+    The head is given the windows in the same batches, since a product of matrices may round differently in a batch of another size.
+
+    Args:
+        encoder: which embedded the clips.
+        head: from embeddings to class scores, on the context's device.
+        embeddings: of the windows of the clips, shape (windows, features), on the CPU.
+        clips: the clips.
+        window_seconds: length of the windows; ignored if the encoder takes whole clips.
+        context: device.
+
+    Returns:
+        Shape (clips, classes), float32, on the CPU.
+    """
+    head.eval()
+    owner, batches = _batches(encoder, clips, window_seconds)
+    rows: Tensor | None = None
+    for places in batches:
+        scores: Tensor = head(embeddings[places].to(context.device)).log_softmax(dim=1).cpu()
+        if rows is None:
+            rows = scores.new_empty(len(owner), scores.shape[1])
+        rows[places] = scores
+    assert rows is not None, "there are clips"
+    return average_by_clip(rows, owner, len(clips)).log_softmax(dim=1)
+
+
+def embedding_bytes(encoder: Encoder, clips: Clips, window_seconds: float) -> int:
+    """Return the size of the embeddings that `embed` returns, in bytes."""
+    return len(_batches(encoder, clips, window_seconds)[0]) * encoder.embedding_size * 4
 
 
 def fit_normalization(
@@ -148,6 +190,22 @@ def _cut(
     return _windows(clips, window_seconds, not encoder.uses_lengths, context)
 
 
+def _batches(
+    encoder: Encoder, clips: Clips, window_seconds: float
+) -> tuple[Tensor, Iterable[Tensor]]:
+    """Return the clip index of each window, shape (windows,), and the window indices of each batch of `_cut`."""
+    if encoder.whole_clip:
+        return torch.arange(len(clips)), map(torch.from_numpy, clips_of_equal_length(clips.lengths))
+    window = round(window_seconds * clips.rate)
+    owner, _ = consecutive_windows(clips.lengths, window)
+    return owner, _split(len(owner), window_seconds)
+
+
+def _split(windows: int, window_seconds: float) -> tuple[Tensor, ...]:
+    """Divide windows of one length into batches of their indices."""
+    return torch.split(torch.arange(windows), max(1, int(SECONDS_A_BATCH / window_seconds)))
+
+
 def _whole(clips: Clips, context: RunContext) -> WindowBatches:
     """Return each clip as one window."""
     batches = whole_clip_batches(clips, context.device)
@@ -164,12 +222,11 @@ def _windows(
     owner, offsets = consecutive_windows(clips.lengths, window, centered)
     lengths = torch.from_numpy(clips.lengths)[owner].clamp(max=window)
     on_device = to_device(clips, context.device)
-    batches = torch.split(torch.arange(len(owner)), max(1, int(SECONDS_A_BATCH / window_seconds)))
     return owner, (
         (
             b,
             cut_windows(on_device, owner[b], offsets[b], window),
             lengths[b].to(context.device, non_blocking=True),
         )
-        for b in batches
+        for b in _split(len(owner), window_seconds)
     )

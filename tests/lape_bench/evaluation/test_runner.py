@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from lape_bench.data.splits import make_split
 from lape_bench.evaluation import runner
 from lape_bench.evaluation.plan import expand_grid, load_system, resolve
 from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.learning.encoders.audio_ntt import AudioNTT
+from lape_bench.learning.systems import encoder_system
 from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.device import Compute
@@ -67,6 +70,80 @@ def test_the_same_cell_twice_gives_the_same_predictions_to_the_byte(
         assert record.status == "finished", record.error
         hashes.add(predictions_hash(record, tmp_path / name))
     assert len(hashes) == 1
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of windows in each batch that AudioNTT embeds in evaluation of several, as it happens."""
+    batches: list[int] = []
+    forward = AudioNTT.forward
+
+    def counted(self: AudioNTT, features: torch.Tensor) -> torch.Tensor:
+        if len(features) > 1:  # one window alone counts operations
+            batches.append(len(features))
+        return forward(self, features)
+
+    monkeypatch.setattr(AudioNTT, "forward", counted)
+    return batches
+
+
+@pytest.mark.parametrize("protocol", ["linear", "knn"])
+def test_predictions_do_not_depend_on_what_the_cache_holds(
+    protocol: str,
+    own_artifacts: Path,
+    embedded: list[int],
+    tmp_path: Path,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = brief_cell(protocol=protocol, labels="10%")
+    n_labeled, n_test = 8 * round(24 * 0.1), 64
+    hashes = []
+
+    def run(name: str) -> int:
+        """Run the cell, and return how many windows were embedded."""
+        embedded.clear()
+        record = run_cell(cell, options(tmp_path / name), progress)
+        assert record.status == "finished", record.error
+        hashes.append(predictions_hash(record, tmp_path / name))
+        return sum(embedded)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(encoder_system, "CACHED_BYTES", 0)
+        assert run("without") == n_labeled + n_test
+    assert run("cold") == n_test
+    assert run("warm") == 0
+    for path in (own_artifacts / "artifacts" / "embeddings").glob("*/embeddings.pt"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert run("damaged") == n_labeled + n_test
+    assert len(set(hashes)) == 1
+
+
+def test_label_budgets_share_the_embeddings_of_test_clips_and_seeds_of_random_weights_do_not(
+    own_artifacts: Path, embedded: list[int], tmp_path: Path, progress: Progress
+) -> None:
+    n_test = 64
+    windows = []
+    for how in ({"labels": "10%"}, {"labels": "25%"}, {"labels": "25%", "seed": 1}):
+        embedded.clear()
+        record = run_cell(brief_cell(protocol="linear", **how), options(tmp_path), progress)
+        assert record.task is not None
+        windows.append(sum(embedded) - record.task.clips["labeled"])
+    assert windows == [n_test, 0, n_test]
+
+
+def test_only_the_harness_has_embeddings_of_scored_clips_cached(
+    own_artifacts: Path, context: RunContext, progress: Progress
+) -> None:
+    job = resolve(brief_cell(protocol="knn"), progress)
+    data = runner._EvaluationData.open(job, progress)
+    job.system.train(data.training, context)
+    before = len(context.artifacts)
+    scores = job.system.score(data.test, context)
+    assert len(context.artifacts) == before
+    again = job.system.score(data.test, replace(context, caches_scored_clips=True))
+    assert len(context.artifacts) == before + 1
+    assert torch.equal(scores, again)
 
 
 @pytest.mark.slow

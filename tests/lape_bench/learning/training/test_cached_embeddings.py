@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,27 @@ def test_finding_embeddings_puts_them_on_the_cpu_without_a_gradient(context: Run
         embeddings, owner = cached(Scaled(), context)
         assert (embeddings.device.type, embeddings.requires_grad) == ("cpu", False)
         assert owner.tolist() == [0, 1, 1, 1, 2]
+
+
+class Hiding(Scaled):
+    """A factor that no entry of its state shows."""
+
+    def __init__(self, where: str, factor: float) -> None:
+        super().__init__()
+        tensor = torch.tensor([factor])
+        if where == "buffer that is not saved":
+            self.register_buffer("factor", tensor, persistent=False)
+        elif where == "attribute":
+            self.factor = tensor
+        else:
+            self.plain = SimpleNamespace(layers=[tensor.numpy()])
+
+
+@pytest.mark.parametrize("where", ["buffer that is not saved", "attribute", "plain object"])
+def test_another_tensor_outside_of_the_state_computes_anew(context: RunContext, where: str) -> None:
+    for factor in (1.0, 2.0, 1.0):
+        cached(Hiding(where, factor), context)
+    assert [found.computed for found in context.artifacts] == [True, True, False]
 
 
 def linear() -> nn.Linear:

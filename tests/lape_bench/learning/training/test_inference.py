@@ -12,7 +12,13 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.training import inference
-from lape_bench.learning.training.inference import average_by_clip, class_log_probabilities, embed
+from lape_bench.learning.training.inference import (
+    average_by_clip,
+    class_log_probabilities,
+    embed,
+    embedding_bytes,
+    log_probabilities_of_embeddings,
+)
 from lape_bench.system import RunContext
 
 RATE, WINDOW = 100, 50
@@ -162,6 +168,32 @@ def test_audio_ntt_scores_a_clip_alone_as_in_company(context: RunContext, precis
         alone = class_log_probabilities(encoder, head, clips.select([index]), 0.3, context)
         tolerance = 1e-5 if precision == "float32" else 2e-2
         assert_close(alone[0], together[index], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("whole_clip", [False, True], ids=["windows", "whole clips"])
+@pytest.mark.parametrize("seconds_a_batch", [0.5, 64.0])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_scores_of_embeddings_are_those_of_the_clips_to_the_byte(
+    context: RunContext,
+    monkeypatch: pytest.MonkeyPatch,
+    whole_clip: bool,
+    seconds_a_batch: float,
+    precision: str,
+) -> None:
+    monkeypatch.setattr(inference, "SECONDS_A_BATCH", seconds_a_batch)
+    context = replace(context, precision=precision)
+    random = np.random.default_rng(0)
+    lengths = (9_000, 2_000, 4_800, 4_800, 7_000)
+    waveforms = [random.normal(0, 0.1, length).astype(np.float32) for length in lengths]
+    clips = Clips.pack(list("abcde"), waveforms, 16_000)
+    torch.manual_seed(0)
+    encoder, head = AudioNTT(8), nn.Linear(8, CLASSES)
+    encoder.whole_clip = whole_clip
+    expected = class_log_probabilities(encoder, head, clips, 0.3, context)
+    embeddings, _ = embed(encoder, clips, 0.3, context)
+    assert embedding_bytes(encoder, clips, 0.3) == embeddings.nbytes
+    found = log_probabilities_of_embeddings(encoder, head, embeddings, clips, 0.3, context)
+    assert torch.equal(found, expected)
 
 
 def test_the_head_computes_in_float32_under_bf16(clips: Clips, context: RunContext) -> None:
