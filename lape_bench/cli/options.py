@@ -61,6 +61,13 @@ Force = Annotated[bool, typer.Option("--force", help="Run finished cells again."
 Audit = Annotated[
     bool, typer.Option("--audit", help="Also record what common shortcuts would have reported.")
 ]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard",
+        help="Also write learning curves as event files of TensorBoard into this folder.",
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=4096, help="CPU threads; default: all cores.")
 ]

@@ -26,6 +26,7 @@ from lape_bench.cli.options import (
     Quiet,
     Settings,
     Shots,
+    TensorBoard,
     Threads,
     ValidationLabelsOption,
     Verbose,
@@ -82,6 +83,7 @@ def run(
     keep_model: Annotated[
         bool, typer.Option("--keep-model", help="Keep the trained model beside the record.")
     ] = False,
+    tensorboard: TensorBoard = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -111,7 +113,7 @@ def run(
     items = label_items(items, label, out)
     compute = Compute(device=device, precision=precision, threads=threads)
     options = RunOptions(out=out, compute=compute, force=force, audit=audit, keep_model=keep_model)
-    run_all(items, options, LocalEngine(), progress)
+    run_all(items, options, LocalEngine(), progress, tensorboard=tensorboard)
 
 
 class RunByDefault(TyperGroup):
@@ -168,6 +170,7 @@ def sweep(
     threads: Threads = None,
     force: Force = False,
     audit: Audit = False,
+    tensorboard: TensorBoard = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -191,7 +194,8 @@ def sweep(
     elif check:
         _show_machines(engine.check(items, options, progress))
     else:
-        run_all(plan_sweep(items, progress), options, engine, progress)
+        plan = plan_sweep(items, progress)
+        run_all(plan, options, engine, progress, tensorboard=tensorboard)
 
 
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
@@ -302,6 +306,7 @@ def pretrain(
     device: Device = "auto",
     precision: PrecisionName = "auto",
     threads: Threads = None,
+    tensorboard: TensorBoard = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -313,9 +318,14 @@ def pretrain(
     On several GPUs: torchrun --nproc-per-node 4 --no-python bench pretrain ... Each batch is divided among them.
     """
     from lape_bench.evaluation.pretraining import learn_upstream
+    from lape_bench.learning.training.pretrain import STAGE
+    from lape_bench.records.system_names import short_name
     from lape_bench.runtime import distributed
     from lape_bench.runtime.device import Compute
+    from lape_bench.runtime.tensorboard_curves import require_tensorboard, write_curves
 
+    if tensorboard is not None:
+        require_tensorboard()
     given = merge(apply_pairs(settings or []), {"corpus": corpus})
     if epochs is not None:
         given = merge(given, {"pretrain": {"epochs": epochs, "min_steps": 1}})
@@ -330,6 +340,9 @@ def pretrain(
     if not distributed.is_main_process():
         return
     artifact, curve = upstream.artifact, upstream.curve
+    if tensorboard is not None:
+        run = f"upstream/{short_name(system)}-{artifact.hash[:8]}"
+        write_curves(tensorboard, run, {STAGE: curve})
     how = "pre-trained" if artifact.computed else "found in the cache"
     print(
         f"upstream {artifact.hash[:12]} {how} in {artifact.metadata.seconds:.0f} s: {artifact.folder}"
@@ -347,7 +360,12 @@ def pretrain(
 
 
 def run_all(
-    items: list[Any], options: Any, engine: Any, progress: Progress, short_names: bool = False
+    items: list[Any],
+    options: Any,
+    engine: Any,
+    progress: Progress,
+    short_names: bool = False,
+    tensorboard: Path | None = None,
 ) -> None:
     """Run cells, report failures, and show the leaderboard of the finished cells.
 
@@ -357,11 +375,12 @@ def run_all(
         engine: runs them.
         progress: shows how far they are.
         short_names: whether the leaderboard omits settings that all variants of a system share.
+        tensorboard: folder for the learning curves of finished cells.
 
     Raises:
         typer.Exit: a cell failed, or Ctrl-C stopped the run.
     """
-    run = run_or_exit(items, options, engine, progress)
+    run = run_or_exit(items, options, engine, progress, tensorboard)
     results = run.results()
     if not results.cells.empty:
         if short_names:
@@ -377,14 +396,30 @@ def run_all(
         raise typer.Exit(1)
 
 
-def run_or_exit(items: list[Any], options: Any, engine: Any, progress: Progress) -> CompletedRun:
-    """Run cells, and report failures.
+def run_or_exit(
+    items: list[Any],
+    options: Any,
+    engine: Any,
+    progress: Progress,
+    tensorboard: Path | None = None,
+) -> CompletedRun:
+    """Run cells, and report failures; see `run_all`.
 
     Raises:
         typer.Exit: Ctrl-C stopped the run.
     """
+    from lape_bench.runtime.tensorboard_curves import require_tensorboard, write_record_curves
+
+    if tensorboard is not None:
+        require_tensorboard()  # before anything runs
+
+    def on_record(record: Any) -> None:
+        _log_score(record)
+        if tensorboard is not None:
+            write_record_curves(tensorboard, record)
+
     try:
-        run = run_items(items, options, engine, progress, _log_score, _print_failure)
+        run = run_items(items, options, engine, progress, on_record, _print_failure)
     except KeyboardInterrupt:
         print(engine.stopped, file=sys.stderr)
         raise typer.Exit(130) from None
