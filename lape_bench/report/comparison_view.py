@@ -9,7 +9,7 @@ from rich.table import Table
 from lape_bench.core.label_budget import LabelBudget
 from lape_bench.report.compare import ComparedSystem, Comparison, ComparisonOverTasks, Verdict
 from lape_bench.report.display_names import group_noun
-from lape_bench.report.formatting import count, join_list, p_value, percent
+from lape_bench.report.formatting import count, join_list, p_value, percent, points
 from lape_bench.report.stats.crossed import LEVEL
 
 ROWS_SHOWN = 20  # classes or groups
@@ -128,7 +128,7 @@ def _difference(c: Comparison) -> Table:
 def _verdict_headings(margin: float | None) -> list[str]:
     headings = ["A - B", "95 % interval", "p", "Holm's p"]
     if margin is not None:
-        headings += [f"p, A not {percent(margin, 1)} worse", f"p, within {percent(margin, 1)}"]
+        headings += [f"p, A not {points(margin)} worse", f"p, within {points(margin)}"]
     return headings
 
 
@@ -151,15 +151,14 @@ def _sentences(c: Comparison) -> list[str]:
     if verdict.p is None:
         lines.append(f"No test of the systems: {verdict.why_untested}.")
     elif verdict.p <= LEVEL:
-        lines.append(
-            f"{'A' if verdict.difference > 0 else 'B'} is better, on new data and in new runs of this kind."
-        )
+        better = "A" if verdict.difference > 0 else "B"
+        lines.append(f"{better} is better, by a test at the 5 % level over {_over(c)}.")
     else:
         found = ""
         if verdict.detectable is not None:
-            points = percent(verdict.detectable, 1)
             found = (
-                f"; a difference of about {points} points would be found in 4 of 5 such experiments"
+                f"; a difference of about {percent(verdict.detectable, 1)} points would be found in 4 of 5 such "
+                "experiments"
             )
         lines.append(f"A and B cannot be told apart{found}.")
     if verdict.margin is not None and verdict.p_not_worse is not None:
@@ -168,14 +167,14 @@ def _sentences(c: Comparison) -> list[str]:
 
 
 def _margin_sentences(margin: float, p_not_worse: float, p_equivalent: float | None) -> list[str]:
-    points = f"{percent(margin, 1)} points"
+    within = f"{points(margin)} points"
     shown = "" if p_not_worse <= LEVEL else "not shown to be "
     lines = [
-        f"A is {shown}at least as good as B, less {points} (one-sided p {p_value(p_not_worse)})."
+        f"A is {shown}at least as good as B, less {within} (one-sided p {p_value(p_not_worse)})."
     ]
     if p_equivalent is not None:
         shown = "" if p_equivalent <= LEVEL else "are not shown to "
-        lines.append(f"A and B {shown}differ by less than {points} (p {p_value(p_equivalent)}).")
+        lines.append(f"A and B {shown}differ by less than {within} (p {p_value(p_equivalent)}).")
     return lines
 
 

@@ -43,9 +43,10 @@ def _preparations(rows: pd.DataFrame) -> set[Preparation]:
 def task_display_names(rows: pd.DataFrame) -> pd.Series:
     """Name the task of each row of a leaderboard or of cells; synthetic audio and other preparations are marked."""
     synthetic = (rows["data"] == "synthetic").map({True: " [synthetic]", False: ""})
+    prepared = rows[["task", *PREPARATION]].drop_duplicates()
     suffixes = {
         (task, *preparation): f" [{name}]" if name else ""
-        for task, of_task in rows.groupby("task")
+        for task, of_task in prepared.groupby("task")
         for preparation, name in preparation_names(of_task).items()
     }
     keys = rows[["task", *PREPARATION]].itertuples(index=False, name=None)

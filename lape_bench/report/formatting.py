@@ -32,6 +32,11 @@ def percent(share: float, digits: int = 2, signed: bool = False) -> str:
     return f"{rounded:+f}" if signed and rounded else f"{rounded:f}"
 
 
+def points(share: float) -> str:
+    """Write what a user gave in percentage points, such as a margin, with all its digits."""
+    return f"{100 * share:.6g}"
+
+
 def p_value(p: float | None) -> str:
     """Write a p-value: below `LEAST_P` only that it is, since no test here is exact so far out; nothing for None or NaN."""
     if p is None or math.isnan(p):

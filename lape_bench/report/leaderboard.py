@@ -236,8 +236,8 @@ def footnotes(board: pd.DataFrame) -> list[str]:
     for entries in boards:
         first = entries.iloc[0]
         name = _board_name(first["task"], first["protocol"], first["labels"])
-        seeds = entries.set_index("system")["seeds_left_out"]
-        left_out += [f"{n} of {system} on {name}" for system, n in seeds[seeds > 0].items()]
+        seeds = zip(entries["system"], entries["seeds_left_out"], strict=True)
+        left_out += [f"{n} of {system} on {name}" for system, n in seeds if n > 0]
         for footnote in _footnotes(entries, in_figures=len(boards) <= MOST_NAMED):
             boards_by_footnote.setdefault(footnote, []).append(name)
     lines = [f"seeds that lack folds are not counted: {_first_few(left_out)}"] if left_out else []

@@ -10,7 +10,7 @@ from rich.table import Table
 from lape_bench.core.errors import UserError
 from lape_bench.report.compare import paired_scores
 from lape_bench.report.display_names import group_noun
-from lape_bench.report.formatting import count, percent
+from lape_bench.report.formatting import count, percent, points
 from lape_bench.report.stats.power import (
     Experiment,
     Spread,
@@ -84,15 +84,14 @@ def power_view(studies: Sequence[Study], difference: float, task_std: float | No
         difference: to be found, in [0, 1].
         task_std: standard deviation of the differences on these tasks; None for one task.
     """
-    points = percent(difference, 1)
     parts: list[Table | str] = []
     for study in studies:
         parts += [*_study(study, difference), ""]
     if task_std is not None:
         tasks = [_number(tasks_needed(task_std, difference, wanted), "tasks") for wanted in POWERS]
         parts += [
-            f"over tasks like these, whose differences have a standard deviation of {percent(task_std, 1)} points: {points} points "
-            f"need {tasks[0]} for 80 % power, {tasks[1]} for 90 %",
+            f"over tasks like these, whose differences have a standard deviation of {percent(task_std, 1)} points: "
+            f"{points(difference)} points need {tasks[0]} for 80 % power, {tasks[1]} for 90 %",
             "",
         ]
     parts.append(
@@ -103,7 +102,7 @@ def power_view(studies: Sequence[Study], difference: float, task_std: float | No
 
 def _study(study: Study, difference: float) -> list[Table | str]:
     seeds, groups = study.experiment
-    points, noun = percent(difference, 1), study.groups_are
+    noun = study.groups_are
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (
         "power",
@@ -122,9 +121,9 @@ def _study(study: Study, difference: float) -> list[Table | str]:
     chance = power(study.spread, study.experiment, difference)
     has = "has" if study.measured else "would have"
     lines: list[Table | str] = [
-        f"{study.name}: what a difference of {points} points needs",
+        f"{study.name}: what a difference of {points(difference)} points needs",
         table,
-        f"{count(seeds, 'seed')} and {groups:,} {noun}: the test {has} {100 * chance:.0f} % power for {points} points",
+        f"{count(seeds, 'seed')} and {groups:,} {noun}: the test {has} {100 * chance:.0f} % power for {points(difference)} points",
         f"the difference varies by {percent(study.spread.seeds, 1)} points from seed to seed, by {percent(study.spread.groups, 1)} from "
         f"{noun[:-1]} to {noun[:-1]}, and by {percent(study.spread.rest, 1)} for one seed on one {noun[:-1]} besides (standard deviations)",
     ]

@@ -59,7 +59,8 @@ def _neighbor(neighbor: Neighbor) -> str:
     text = f"{name}, difference {percent(found.difference, 1, signed=True)} points"
     if found.interval:
         low, high = (percent(end, 1, signed=True) for end in found.interval)
-        text += f", 95 % interval {low} to {high}"
+        over = "groups and seeds" if found.p is not None else "groups, of these two runs alone"
+        text += f", 95 % interval over {over} {low} to {high}"
     if found.p is None:
         return f"{text}; no test: {found.why_untested}"
     corrected = found.p_holm is not None

@@ -1,4 +1,7 @@
-"""A report of 20,000 records: processor time beside that of only reading their files, wall-clock time and memory."""
+"""A report of 20,000 records: processor time beside that of only reading their files, wall-clock time and memory.
+
+`python -m tests.benchmarks.test_report` prints the table of `docs/how-to/reports.md`.
+"""
 
 import hashlib
 import itertools
@@ -8,7 +11,9 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +35,7 @@ from lape_bench.records.record import (
 )
 from tests.lape_bench.report.test_record_view import finished
 
-GRID = (range(20), range(25), (0.01, 0.05, 0.1, 1.0), range(10))  # systems, tasks, fractions, seeds
+SYSTEMS, TASKS, FRACTIONS, SEEDS = 20, 25, (0.01, 0.05, 0.1, 1.0), 10
 CLIPS, CLASSES = 600, tuple(f"class {number}" for number in range(20))
 
 
@@ -42,15 +47,14 @@ def predictions(folder: Path, seed: int) -> str:
     return write_predictions(folder, ids, np.arange(CLIPS) % len(CLASSES), rows, CLASSES, groups)
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20,000 records with curves of 30 epochs, whose predictions are links to twenty files."""
-    out = tmp_path_factory.mktemp("many")
+def write_records(out: Path, tasks: int, fractions: Sequence[float]) -> Path:
+    """Write records with curves of 30 epochs, whose predictions are links to twenty files; return their folder."""
     made = {name: predictions(out / "made" / str(name), name) for name in range(20)}
     basis = finished(epochs=30)
     assert basis.task is not None
     task = TaskFacts.model_validate({**basis.task.model_dump(), "classes": CLASSES})
-    for system, number, fraction, seed in itertools.product(*GRID):
+    grid = itertools.product(range(SYSTEMS), range(tasks), fractions, range(SEEDS))
+    for system, number, fraction, seed in grid:
         name = (system + number + seed) % 20
         cell = Cell(
             system=f"system-{system}",
@@ -71,6 +75,12 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_record(folder, record)
         os.link(out / "made" / str(name) / PREDICTIONS, folder / PREDICTIONS)
     return out / "records"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20,000 records."""
+    return write_records(tmp_path_factory.mktemp("many"), TASKS, FRACTIONS)
 
 
 # The peak memory that Linux tells of a child would be this process's own if that is larger, so the report tells its own.
@@ -118,3 +128,27 @@ def test_a_report_takes_hardly_longer_than_reading_its_files(records: Path, benc
     # 0.9 to 1.4 when it was written. Processor time depends less on other programs than wall-clock time does.
     assert share < 1.7
     assert most < 1024
+
+
+def table(repeats: int = 3) -> str:
+    """Measure reports of 1,000, 5,000 and 20,000 records; the middle of the repeats, as Markdown."""
+    lines = ["| records | seconds | seconds of processor time | MiB |", "|---:|---:|---:|---:|"]
+    for tasks, fractions in ((5, FRACTIONS[:1]), (TASKS, FRACTIONS[:1]), (TASKS, FRACTIONS)):
+        with tempfile.TemporaryDirectory() as folder:
+            out = write_records(Path(folder), tasks, fractions)
+            report(out)  # the first one finds no compiled code and no files in memory
+            runs = []
+            for _ in range(repeats):
+                began = time.perf_counter()
+                processor, most = report(out)
+                runs.append((time.perf_counter() - began, processor, most))
+        seconds, processor, most = (
+            sorted(column)[repeats // 2] for column in zip(*runs, strict=True)
+        )
+        count = SYSTEMS * tasks * len(fractions) * SEEDS
+        lines.append(f"| {count:,} | {seconds:.1f} | {processor:.1f} | {most:,} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

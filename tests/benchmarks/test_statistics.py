@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import stdtrit
 
+from tests.benchmarks.resampling_tests import RESAMPLING_TESTS, sign_flip_p
 from tests.lape_bench.report.stats.simulation import NOISE, Noise, Simulated, design, simulate
 
 EXPERIMENTS = 4_000  # the standard error of 5 % is a third of a point
@@ -150,6 +152,42 @@ def methods_table() -> str:
     return "\n".join(lines)
 
 
+def test_sign_flips_are_the_permutation_test_of_scipy() -> None:
+    sums = np.random.default_rng(1).normal(0.1, 0.2, (4, 6))
+    expected = [
+        stats.permutation_test(
+            (row,), np.mean, permutation_type="samples", n_resamples=np.inf
+        ).pvalue
+        for row in sums
+    ]
+    assert sign_flip_p(sums) == pytest.approx(expected)
+
+
+def resampling_table() -> str:
+    """Compare tests that resample with the chosen one, as `methods_table` does."""
+    cases = [(s, g, u) for s in (3, 10) for g, u in ((6, False), (6, True), (30, False))]
+    titles = [f"{s} x {g}{', unequal' if u else ''}" for s, g, u in cases]
+    lines = [f"| test | {' | '.join(titles)} |", "|---|" + "---:|" * len(cases)]
+    columns = []
+    for seeds, groups, unequal in cases:
+        simulated = [
+            simulate(design(seeds, groups, unequal), noise, EXPERIMENTS)
+            for noise in ALL_NOISE.values()
+        ]
+        column = []
+        for test in RESAMPLING_TESTS.values():
+            rates = [100 * test(each, 0.0).mean() for each in simulated]
+            powers = [
+                100 * test(each, 2.802 * each.difference.value.std()).mean() for each in simulated
+            ]
+            column.append(f"{min(rates):.1f} to {max(rates):.1f}; {np.mean(powers):.0f}")
+        columns.append(column)
+    for name, *figures in zip(RESAMPLING_TESTS, *columns, strict=True):
+        lines.append(f"| {name} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     print(tables(), flush=True)
-    print(methods_table())
+    print(methods_table(), flush=True)
+    print(f"\n{resampling_table()}")

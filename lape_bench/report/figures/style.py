@@ -33,8 +33,8 @@ FORMATS = ("png", "svg", "pdf")
 # What a writer would add by itself and would differ from run to run or from release to release.
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 INTERVALS = {  # what an interval is over, by its kind on a leaderboard
-    "groups and seeds": "over groups of clips and seeds",
-    "groups": "of one seed: over groups of clips, of that run alone",
+    "groups and seeds": "over {unit} and seeds",
+    "groups": "of one seed: over {unit}, of that run alone",
     "seeds": "over seeds alone, on these test clips",
 }
 MOST_PANELS = 12
@@ -165,9 +165,20 @@ def interval_note(figure: Figure, board: pd.DataFrame) -> None:
         figure: with its panels.
         board: the rows that are drawn.
     """
-    kinds = [INTERVALS[over] for over in INTERVALS if (board["interval_over"] == over).any()]
+    kinds = [
+        text.format(unit=_unit(board[board["interval_over"] == over]))
+        for over, text in INTERVALS.items()
+        if (board["interval_over"] == over).any()
+    ]
     if kinds:
         figure.suptitle(textwrap.fill(f"95 % intervals {'; '.join(kinds)}", 80), fontsize=9)
+
+
+def _unit(board: pd.DataFrame) -> str:
+    """Name what intervals are over: the groups of clips if the predictions name some, else the clips."""
+    grouped = board.get("grouped", pd.Series(dtype="boolean")).dropna()
+    names = {True: "groups of clips", False: "clips"}
+    return " or ".join(names[each] for each in names if (grouped == each).any()) or "clips"
 
 
 def check_suffix(path: Path) -> str:

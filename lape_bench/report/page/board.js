@@ -88,15 +88,20 @@ function bar(entry, [from, to]) {
   return node("div", { class: "bar", "aria-hidden": "true" }, children, node("i", { class: "mean", style: { left: at(entry.score) } }));
 }
 
-// What an interval covers, by its kind.
-const OVER = { "groups and seeds": "over groups of clips and seeds", groups: "over groups of clips, of this run only", seeds: "over seeds only" };
+// The 95 % interval of a score in words, and what it covers.
+function intervalText(entry) {
+  const unit = entry.grouped ? "groups of clips" : "clips";
+  const over = { "groups and seeds": `over ${unit} and seeds`, groups: `over ${unit}, of this run alone`, seeds: "over seeds alone, on these test clips" };
+  const low = Math.max(0, entry.score - entry.interval), high = Math.min(1, entry.score + entry.interval);
+  return `95 % interval ${percent(low, 1)} to ${percent(high, 1)} %, ${over[entry.interval_over]}`;
+}
 
 // The text that is shown if a system is hovered or focused.
 function told(entry) {
   const lines = [`${words(boardOf(entry).metric)} ${percent(entry.score, 1)} %` + (entry.std === null ? "" : ` ± ${percent(entry.std, 1)} over seeds`)];
   if (entry.interval !== null)
-    lines.push(`95 % interval ${percent(Math.max(0, entry.score - entry.interval), 1)} to ${percent(Math.min(1, entry.score + entry.interval), 1)} %, ${OVER[entry.interval_over]}`);
-  else lines.push(`no interval: ${entry.complete ? (entry.seeds > 1 ? "nothing varies" : "one seed") : "no seed has every fold"}`);
+    lines.push(intervalText(entry));
+  else lines.push(`no interval: ${entry.complete ? (entry.groups === 1 ? "all test clips are of one group" : entry.seeds > 1 ? "nothing varies" : "one seed") : "no seed has every fold"}`);
   const seeds = entry.by_seed.map(([seed, score]) => `${seed}: ${percent(score, 1)}`);
   lines.push(`seeds ${seeds.slice(0, 12).join(", ")}${seeds.length > 12 ? ", ..." : ""}`);
   lines.push(`${folds(entry)} fold${entry.folds_of_task === 1 ? "" : "s"}, ${count(entry.parameters)} parameters, ${entry.minutes.toFixed(1)} minutes per cell`);

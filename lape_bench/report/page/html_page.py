@@ -145,6 +145,8 @@ def _data(
                 "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 "interval_over": row["interval_over"],
+                "grouped": bool(pd.notna(grouped := row.get("grouped")) and grouped),
+                "groups": _known(row.get("groups")),
                 "reference": bool(row["reference"]),
                 "card": _card(predictions.values(), cards, shared["cards"]),
                 **{name: row[name] for name in ("seeds", "folds", "folds_of_task", "complete")},

@@ -54,8 +54,8 @@ function overviewRow([name, average, rank, interval, parameters, seconds, places
   const scores = entries.map((entry, n) => {
     if (entry === null) return node("td", { class: "number" }, "—");
     const [low, high] = extents[n], share = high > low ? (entry.score - low) / (high - low) : 0.5;
-    const half = entry.interval === null ? "" : ` ± ${percent(entry.interval, 1)}`;
-    return node("td", { class: "number", style: { background: heat(share) }, title: `${percent(entry.score, 1)}${half} %` }, percent(entry.score, 1));
+    const range = entry.interval === null ? "" : `, ${intervalText(entry)}`;
+    return node("td", { class: "number", style: { background: heat(share) }, title: `${percent(entry.score, 1)} %${range}` }, percent(entry.score, 1));
   });
   const range = interval === null ? null : node("small", {}, ` ${interval[0].toFixed(1)}–${interval[1].toFixed(1)}`);
   return node("tr", {},

@@ -22,7 +22,9 @@ function profile(name) {
   ];
   const submitted = own.find((entry) => entry.card !== null);
   if (submitted) parts.push(heading("System card"), cardOf(DATA.cards[submitted.card]));
-  if (means.length) parts.push(heading("Mean over tasks"), rows(["protocol, labels", "tasks", "mean %", "average rank", "seconds"], means));
+  if (means.length) parts.push(heading("Mean over tasks"),
+    node("p", { class: "about" }, "In parentheses: the means of the best and of the worst rank that a test allows."),
+    rows(["protocol, labels", "tasks", "mean %", "average rank", "seconds"], means));
   parts.push(heading("Scores"), node("p", { class: "about" }, "A task opens the record: learning curves, cost, confusion matrix, settings."),
     rows(["task", "protocol, labels", "score %", "±", "rank"], own.map((entry) => {
       const board = boardOf(entry);

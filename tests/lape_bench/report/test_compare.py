@@ -195,11 +195,11 @@ def test_a_margin_asks_whether_a_is_hardly_worse_and_whether_both_are_alike(tmp_
     assert found.p_equivalent is not None
     assert found.p_not_worse <= found.p_equivalent < 0.05
     words = " ".join(text_of(compared(tmp_path, margin=0.02)).split())
-    assert "A is at least as good as B, less 2.0 points (one-sided p " in words
-    assert "A and B differ by less than 2.0 points (p " in words
+    assert "A is at least as good as B, less 2 points (one-sided p " in words
+    assert "A and B differ by less than 2 points (p " in words
     far = " ".join(text_of(compared(tmp_path, margin=0.0001)).split())
-    assert "A is not shown to be at least as good as B, less 0.0 points (one-sided p " in far
-    assert "A and B are not shown to differ by less than 0.0 points (p " in far
+    assert "A is not shown to be at least as good as B, less 0.01 points (one-sided p " in far
+    assert "A and B are not shown to differ by less than 0.01 points (p " in far
 
 
 def test_a_fixed_upstream_is_named_below_the_difference(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_hovering_and_focusing_tell_seeds_and_interval(opened: Any) -> None:
     board = leaderboard(load_results([CELLS]).cells)
     best = board.iloc[0]
     low, high = 100 * (best["score"] - best["interval"]), 100 * (best["score"] + best["interval"])
-    assert f"95 % interval {low:.1f} to {high:.1f} %, over seeds only" in tip.inner_text()
+    assert f"95 % interval {low:.1f} to {high:.1f} %, over seeds alone" in tip.inner_text()
     assert "seeds 0: " in tip.inner_text()
     reader.page.locator(".system").nth(1).focus()
     assert board.iloc[1]["system"] in tip.inner_text()

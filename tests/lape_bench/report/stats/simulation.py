@@ -65,6 +65,7 @@ class Simulated(NamedTuple):
         expected: accuracy.
         by_group: share of each group in the difference, in the mean over seeds, shape (experiments, groups).
         by_clip: difference on each clip, in the mean over seeds, shape (experiments, clips).
+        shares: share of each group in the clips, shape (groups,).
     """
 
     difference: CrossedMean
@@ -72,6 +73,7 @@ class Simulated(NamedTuple):
     expected: float
     by_group: Array
     by_clip: NDArray[np.float32]
+    shares: Array
 
     @property
     def over_clips(self) -> Array:
@@ -94,6 +96,7 @@ def simulate(design: Design, noise: Noise, experiments: int, seed: int = 0) -> S
         float(np.mean([step[2] for step in steps])),
         between.mean(axis=1) / sum(design.sizes),
         np.concatenate([step[1] for step in steps]),
+        np.array(design.sizes) / sum(design.sizes),
     )
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.formula.api import ols
 from statsmodels.stats.weightstats import ttost_paired
 
 from lape_bench.report.stats.crossed import (
@@ -106,6 +107,28 @@ def test_variances_are_the_mean_squares_of_a_two_way_table() -> None:
     assert float(mean.group_variance) == pytest.approx(table.mean(axis=0).var(ddof=1) / groups)
     joint = (rest**2).sum() / ((seeds - 1) * (groups - 1)) / (seeds * groups)
     assert float(mean.joint_variance) == pytest.approx(joint)
+
+
+def test_seeds_and_groups_together_are_a_two_way_analysis_of_variance_with_satterthwaite_s_df() -> (
+    None
+):
+    seeds, groups = 5, 8
+    random = np.random.default_rng(3)
+    effects = random.normal(0, 1, (seeds, 1)) + random.normal(0, 2, groups)
+    table = 1 + effects + random.normal(0, 1, (seeds, groups))
+    seed, group = np.indices(table.shape)
+    columns = {"value": table.ravel(), "seed": seed.ravel(), "group": group.ravel()}
+    squares = sm.stats.anova_lm(ols("value ~ C(seed) + C(group)", columns).fit())["mean_sq"]
+    of_seeds = (squares["C(seed)"] - squares["Residual"]) / table.size
+    of_groups = squares["C(group)"] / table.size
+    error = np.sqrt(of_seeds + of_groups)
+    df = error**4 / (of_seeds**2 / (seeds - 1) + of_groups**2 / (groups - 1))
+    mean = mean_of(table, [1] * groups)
+    half = float(mean.half_width())
+    assert half == pytest.approx(stats.t.ppf(0.975, df) * error)
+    assert float(mean.p()) == pytest.approx(2 * stats.t.sf(abs(table.mean()) / error, df))
+    # Student's t over seeds, which intervals must not be narrower than, is not what decides here.
+    assert half > 1.05 * stats.t.ppf(0.975, seeds - 1) * stats.sem(table.mean(axis=1))
 
 
 def test_runs_that_do_not_vary_are_the_paired_t_test_over_groups_and_statsmodels_s_tost() -> None:
