@@ -1,7 +1,8 @@
 """`bench compare` and `bench ranks`: compare systems with intervals and tests."""
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,9 @@ from lape_bench.cli.options import (
 from lape_bench.cli.reports import load_finished, only_complete, references
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import LabelBudget
+
+if TYPE_CHECKING:  # pandas is slow to import
+    from lape_bench.report.compare import Comparison, ComparisonOverTasks
 
 app = typer.Typer()
 
@@ -70,7 +74,6 @@ def compare(
         raise UserError("one system is nothing to compare", next_step="name another one")
     # pandas is slow to import, so the options are checked first.
     from lape_bench.report import compare as comparing
-    from lape_bench.report.comparison_view import comparison_view, comparisons_view
     from lape_bench.report.system_pair import find_pair
 
     results = load_finished(out, references(reference, submissions))
@@ -87,22 +90,39 @@ def compare(
     if len(comparisons) > 1:
         comparisons = comparing.corrected(comparisons)
         over_tasks = comparing.corrected(over_tasks)
-        shown: Any = comparisons_view(comparisons, over_tasks)
+    if format == "json":
+        _print_as_json(comparisons, over_tasks)
     else:
-        shown = comparison_view(comparisons[0])
-    if format == "terminal":
-        print_table(shown)
+        _print_in_words(comparisons, over_tasks)
         _name_references(results.cells, [side.system for c in comparisons for side in (c.a, c.b)])
-    elif len(comparisons) == 1:
-        print(comparisons[0].model_dump_json(indent=2))
-    else:
-        from lape_bench.report.table import as_json
 
-        parts = {
-            "comparisons": [each.model_dump() for each in comparisons],
-            "over_tasks": [each.model_dump() for each in over_tasks],
-        }
-        print(as_json(parts), end="")
+
+def _print_in_words(
+    comparisons: Sequence["Comparison"], over_tasks: Sequence["ComparisonOverTasks"]
+) -> None:
+    """Print one comparison with all its tables, or several in a line each."""
+    from lape_bench.report.comparison_view import comparison_view, comparisons_view
+
+    if len(comparisons) == 1:
+        print_table(comparison_view(comparisons[0]))
+    else:
+        print_table(comparisons_view(comparisons, over_tasks))
+
+
+def _print_as_json(
+    comparisons: Sequence["Comparison"], over_tasks: Sequence["ComparisonOverTasks"]
+) -> None:
+    """Print one comparison as an object, or several with the means over tasks."""
+    from lape_bench.report.table import as_json
+
+    if len(comparisons) == 1:
+        print(comparisons[0].model_dump_json(indent=2))
+        return
+    parts = {
+        "comparisons": [each.model_dump() for each in comparisons],
+        "over_tasks": [each.model_dump() for each in over_tasks],
+    }
+    print(as_json(parts), end="")
 
 
 @app.command(epilog="Example: bench ranks --system unfused --system delores-s --system supervised")

@@ -94,12 +94,7 @@ def report(
         *(["published"] * bool(published)),
         *(["no_published"] * no_published),
     ]
-    _check_options(format, validation, html, paper, paper_options)
-    if metric is not None and (validation or paper or html is not None or format == "cells"):
-        raise UserError(
-            "--metric is for the leaderboard of test scores",
-            next_step="leave out --validation, --paper, --html and --format cells",
-        )
+    _check_options(format, validation, metric, html, paper, paper_options)
     # These import pandas, which is slow.
     from lape_bench.results.cells import write_cells
     from lape_bench.results.load import of_tasks
@@ -121,13 +116,19 @@ def report(
 
 
 def _check_options(
-    format: str, validation: bool, html: Path | None, paper: str | None, paper_options: list[str]
+    format: str,
+    validation: bool,
+    metric: str | None,
+    html: Path | None,
+    paper: str | None,
+    paper_options: list[str],
 ) -> None:
     """Raise a `UserError` for an unknown format, and for options that exclude each other.
 
     Args:
         format: one of `FORMATS`, or "cells".
         validation: whether --validation was given.
+        metric: to rank by.
         html: the page to write.
         paper: name or file of a paper.
         paper_options: names of the given options that need --paper.
@@ -138,10 +139,16 @@ def _check_options(
     if paper_options and not paper:
         option = f"--{paper_options[0].replace('_', '-')}"
         raise UserError(f"{option} goes with --paper", next_step=f"give --paper, or leave {option}")
-    if validation and (paper or html is not None or format == "cells"):
+    other_than_board = paper or html is not None or format == "cells"
+    if validation and other_than_board:
         raise UserError(
             "--validation is for the leaderboard",
             next_step="leave out --paper, --html and --format cells; 'cells' has the validation score as a column",
+        )
+    if metric is not None and (validation or other_than_board):
+        raise UserError(
+            "--metric is for the leaderboard of test scores",
+            next_step="leave out --validation, --paper, --html and --format cells",
         )
     if {"published", "no_published"} <= {*paper_options}:
         raise UserError("--published and --no-published exclude each other", next_step="give one")
