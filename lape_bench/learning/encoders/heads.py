@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import skip_init
 
 NEIGHBORS = 10
 NO_LABEL = -1e4  # bias of a class without a labeled clip
@@ -92,14 +91,13 @@ def layer_of_present_classes(
         present: their indices, shape (present,), int64.
         classes: number of all classes.
     """
-    # Random weights are skipped: every one is set below.
-    layer: nn.Linear = skip_init(  # type: ignore[no-untyped-call]  # untyped in torch
-        nn.Linear, weight.shape[1], classes
-    )
-    layer.weight.zero_()
-    layer.bias.fill_(NO_LABEL)
-    layer.weight[present] = weight.float()
-    layer.bias[present] = bias.float()
+    weights = torch.zeros(classes, weight.shape[1])
+    biases = torch.full((classes,), NO_LABEL)
+    weights[present] = weight.float()
+    biases[present] = bias.float()
+    # Without memory, no random weights are drawn. `skip_init` would import sympy, which takes as long as many probes.
+    layer = nn.Linear(weight.shape[1], classes, device="meta")
+    layer.weight, layer.bias = nn.Parameter(weights), nn.Parameter(biases)
     return layer
 
 

@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
@@ -39,6 +38,7 @@ from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
 from lape_bench.learning.training.mlp_probe import MlpConfig, fit_mlp
 from lape_bench.learning.training.probe_selection import EmbeddedWindows, FittedProbe
 from lape_bench.plugins.single_file import class_code
+from lape_bench.runtime.operation_count import count_operations
 from lape_bench.system import (
     Cell,
     LabeledClips,
@@ -253,10 +253,12 @@ class EncoderSystem(System):
         self.head.eval()
         device = next(self.head.buffers(), next(self.head.parameters(), torch.empty(0))).device
         samples = round(self.target.window_seconds * self.encoder.sample_rate)
-        # The counter counts attention as matrix products, but not in the fused kernel of the CPU.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            self.head(self.encoder(self.encoder.features(torch.zeros(1, samples, device=device))))
-        operations: int = counter.get_total_flops()  # two a multiply-accumulate
+        window = torch.zeros(1, samples, device=device)
+        # Attention is counted as matrix products, but not in the fused kernel of the CPU.
+        with sdpa_kernel(SDPBackend.MATH):
+            operations = count_operations(
+                lambda: self.head(self.encoder(self.encoder.features(window)))
+            )
         return round(operations / 2 / self.target.window_seconds)
 
     def save(self, folder: Path) -> None:
