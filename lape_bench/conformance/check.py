@@ -22,7 +22,8 @@ from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName, System
 
 GROUP = "system"
-SLOWEST_HZ, FASTEST_HZ = 1_000, 400_000  # below, it is kHz; above, no recording has it
+# A smaller number is probably in kHz, and no recording has a larger one.
+SLOWEST_HZ, FASTEST_HZ = 1_000, 400_000
 
 
 def check_system(
@@ -32,9 +33,12 @@ def check_system(
 
     Args:
         name: the registered name.
-        settings: what to change of the class's `smoke_settings` settings.
+        settings: changes to the class's `smoke_settings`.
         compute: device, precision and threads.
-        progress: told of preparing the synthetic task.
+        progress: shows the preparation of the synthetic task.
+
+    Yields:
+        The result of each check, in the order in which they are made.
 
     Raises:
         UserError: the system is unknown, or its settings are not valid.
@@ -43,9 +47,9 @@ def check_system(
     config = validate(
         kind.with_smoke_settings(settings), kind.Settings, where=f"settings of {name}"
     )
-    rate = check_claim(GROUP, "says the rate of its audio in Hz", partial(_rate, kind, config))
+    rate = check_claim(GROUP, "states its sample rate in Hz", partial(_rate, kind, config))
     yield rate
-    yield check_claim(GROUP, "says what each setting is", partial(_described, kind))
+    yield check_claim(GROUP, "describes every setting", partial(_described, kind))
     if not rate.holds:
         return
     clips = load_check_data(kind.sample_rate, progress)
@@ -59,16 +63,16 @@ def check_system(
             yield Harness(make, clips, compute, Path(folder), resampled)
 
     embeds = True
-    with harness(kind.protocols[0]) as on:
-        for result in check_encoder(on, finetuned="finetune" in kind.protocols):
+    with harness(kind.protocols[0]) as first:
+        for result in check_encoder(first, finetuned="finetune" in kind.protocols):
             embeds = embeds and (result.holds or result.claim != EMBEDS)
             yield result
     for protocol in kind.protocols:
         if not embeds:
-            yield ClaimResult(protocol, TRAINS, "skipped", "the encoder comes first")
+            yield ClaimResult(protocol, TRAINS, "skipped", "the encoder gives no embeddings")
             continue
-        with harness(protocol) as on:
-            yield from check_trained(on, protocol)
+        with harness(protocol) as own:
+            yield from check_trained(own, protocol)
 
 
 def _rate(kind: type[System], config: Config) -> str:
@@ -80,15 +84,16 @@ def _rate(kind: type[System], config: Config) -> str:
     own = kind(config, target_task(), kind.protocols[0]).sample_rate
     if own != rate:
         raise ClaimFailed(
-            f"a system says {own:,} and its class {rate:,}; audio is read before a system is built, so the class must "
-            "know"
+            f"sample_rate is {own:,} in the system and {rate:,} in its class; set it in the class, since audio is read before a "
+            "system is built"
         )
     return f"{rate:,} Hz"
 
 
 def _described(kind: type[System]) -> None:
-    silent = [setting for setting, _, description in describe(kind.Settings) if not description]
-    if silent:
+    missing = [setting for setting, _, description in describe(kind.Settings) if not description]
+    if missing:
         raise ClaimNote(
-            f"without a description: {', '.join(silent)}; Field(..., description=...) shows one in 'bench systems show'"
+            f"settings without a description: {', '.join(missing)}; add Field(..., description=...), which 'bench systems show' "
+            "prints"
         )

@@ -1,6 +1,6 @@
 """A claim of the contract, and the result of checking it on a system.
 
-A check is a function that returns if its claim holds, perhaps with a remark, and else raises a `Verdict`.
+A check is a function. It returns None or a remark if its claim holds, and raises a `Verdict` otherwise.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ class ClaimResult(NamedTuple):
     Attributes:
         group: what the claim is about: "system", "encoder" or a protocol.
         claim: what must hold.
-        status: "skipped" if it could not be tried here, "note" if nothing was claimed.
-        detail: the observation, with the usual cause of a failure; may be empty.
+        status: "ok", "FAILS", "skipped" if this machine cannot check the claim, or "note" for a remark.
+        detail: the observation and, for a failure, its usual cause; may be empty.
     """
 
     group: str
@@ -64,6 +64,6 @@ def check_claim(group: str, claim: str, check: Callable[[], str | None]) -> Clai
         return ClaimResult(group, claim, verdict.status, str(verdict))
     except UserError as error:
         return ClaimResult(group, claim, "FAILS", str(error).rstrip("."))
-    except FAILURES as error:  # a plug-in may fail in any way; the check says how
+    except FAILURES as error:  # a plug-in may raise anything
         return ClaimResult(group, claim, "FAILS", f"it raised {summarize_error(error)}")
     return ClaimResult(group, claim, "ok", remark or "")

@@ -1,9 +1,9 @@
-"""Whether an encoder can move to another device, and, on a machine with one device only, to a pretended GPU.
+"""Run an encoder on a fake GPU, and find tensors that would not move with it to another device.
 
-The pretended GPU is torch's fake tensors (`torch.compiler_fake_tensor` in its documentation): they have a shape and a device,
-but no numbers. An operation refuses tensors of two devices, as a real GPU would. This is the only check that finds a tensor
-made without a device on a machine without a GPU. torch's "meta" device is public and needs less code, but mixes with CPU tensors
-in linear(), embedding() and recurrent layers without an error, and cannot run a log-mel spectrogram.
+The fake GPU is made of torch's fake tensors (`torch.compiler_fake_tensor` in its documentation). They have a shape and a device,
+but no numbers. As on a real GPU, operations refuse tensors on two devices. On a machine without a GPU, only this finds a tensor
+that is created without a device. torch's "meta" device is public and needs less code. But linear(), embedding() and recurrent
+layers accept its tensors together with CPU tensors, and it cannot compute a log-mel spectrogram.
 """
 
 from collections.abc import Iterator
@@ -15,55 +15,59 @@ from torch import Tensor, nn
 
 from lape_bench.learning.encoders.base import Encoder
 
-MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # where torch keeps what is registered
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # torch keeps registered tensors and modules there
 
 
 class DeviceMismatch(Exception):
-    """Tensors of two devices met; the message is torch's."""
+    """An operation was given tensors on two devices. The message is torch's."""
 
 
-class CannotPretend(Exception):
-    """The encoder cannot run on a pretended GPU, for a reason that need not be a mistake."""
+class FakeGpuUnsupported(Exception):
+    """The encoder cannot run on a fake GPU. It need not be wrong."""
 
 
 def other_device(device: torch.device) -> torch.device | None:
-    """Return a device of another kind than this one, if torch finds one."""
+    """Return a device of another type than the given one, or None if torch finds none."""
     if device.type != "cpu":
         return torch.device("cpu")
     return torch.device("cuda") if torch.cuda.is_available() else None
 
 
 def devices_differ(error: Exception) -> bool:
-    """Return True if torch complains of tensors on two devices, which it says in several ways."""
+    """Return True if an error of torch is about tensors on two devices; its wording varies."""
     return "same device" in str(error)
 
 
 @torch.no_grad()
 def embed_on_fake_gpu(encoder: Encoder, waveforms: Tensor) -> None:
-    """Run an encoder as if it and its input were on a GPU; the encoder cannot be used afterwards.
+    """Run an encoder as if it and its input were on a GPU. The encoder cannot be used afterwards.
+
+    Args:
+        encoder: an encoder on the CPU.
+        waveforms: shape (batch, samples), on the CPU.
 
     Raises:
-        DeviceMismatch: a tensor stayed, or was made, on the CPU.
-        CannotPretend: what the encoder does depends on numbers, which fake tensors have not, or torch cannot pretend it.
+        DeviceMismatch: a tensor stayed on the CPU or was created there.
+        FakeGpuUnsupported: the computation depends on numbers, which fake tensors do not have, or torch cannot fake it.
     """
     try:
-        # Here, not above: the module is torch's own, and a version without it must only skip this check.
+        # Imported here, since the module is private: with a version of torch that lacks it, only this check is skipped.
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         # cuDNN, which recurrent layers would call, looks for a real GPU.
         with FakeTensorMode(allow_non_fake_inputs=True), torch.backends.cudnn.flags(enabled=False):
-            _pretend_moved(encoder)
+            _move_to_fake_gpu(encoder)
             embeddings = encoder.eval()(encoder.features(_fake(waveforms)))
-    except Exception as error:  # every operation has its own
+    except Exception as error:  # each operation raises a type of its own
         message = str(error).strip().partition("\n")[0]
         if devices_differ(error):
             raise DeviceMismatch(message) from error
-        raise CannotPretend(f"{type(error).__name__}: {message}") from error
+        raise FakeGpuUnsupported(f"{type(error).__name__}: {message}") from error
     if embeddings.device.type == "cpu":
         raise DeviceMismatch("the embeddings of waveforms on a GPU are on the CPU")
 
 
-def _pretend_moved(encoder: nn.Module) -> None:
+def _move_to_fake_gpu(encoder: nn.Module) -> None:
     for module in encoder.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
@@ -78,7 +82,7 @@ def _fake(tensor: Tensor) -> Tensor:
 
 
 def unregistered_tensors(module: nn.Module) -> list[str]:
-    """Name the tensors and modules that a freshly built module keeps as plain attributes, where `to()` does not find them."""
+    """Return the paths of tensors and modules that a new module keeps in plain attributes, which `to()` does not move."""
     seen = {id(part) for part in (*module.modules(), *module.parameters(), *module.buffers())}
     return [
         f"{path}.{place}".removeprefix(".")
@@ -90,12 +94,12 @@ def unregistered_tensors(module: nn.Module) -> list[str]:
 
 
 def _tensors_within(path: str, value: Any, seen: set[int]) -> Iterator[str]:
-    """Walk lists, dictionaries and plain objects; skip what was seen."""
+    """Yield the paths of tensors and modules in lists, dictionaries and plain objects, except those in `seen`."""
     if id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
-        if value.is_leaf:  # else it is computed again, as by weight normalization
+        if value.is_leaf:  # others are computed again, as in weight normalization
             yield path
     elif isinstance(value, nn.Module):
         if next(value.parameters(), next(value.buffers(), None)) is not None:

@@ -15,8 +15,8 @@ from lape_bench.conformance.claims import (
     check_claim,
 )
 from lape_bench.conformance.devices import (
-    CannotPretend,
     DeviceMismatch,
+    FakeGpuUnsupported,
     devices_differ,
     embed_on_fake_gpu,
     other_device,
@@ -31,13 +31,14 @@ from lape_bench.system import RunContext
 
 GROUP = "encoder"
 EMBEDS = "turns windows into embeddings, (batch, embedding_size)"
-LEVELS = (0.1, 1e-3, 0.2, 0.01)  # of the windows of a batch, so that neighbors differ much
-SECONDS = (1.0, 4.7, 12.0)  # the tasks that come with the harness cut windows of 1 to 12 s
-SHORTEST = 0.1  # of own tasks, whose clips may be as short
-PADDED_SHARES = (0.3, 0.5, 0.77, 1.0)  # of a window that clips fill, one for each of LEVELS
-# As a share of the largest number in an embedding: kernels may round differently for another batch size.
+# Standard deviation of the noise in each window of a batch, so that neighbors differ much.
+LEVELS = (0.1, 1e-3, 0.2, 0.01)
+SECONDS = (1.0, 4.7, 12.0)  # the tasks that come with the harness have windows of 1 to 12 s
+SHORTEST = 0.1  # seconds; a user's own task may have clips this short
+PADDED_SHARES = (0.3, 0.5, 0.77, 1.0)  # share of the window that each clip of a batch fills
+# Differences below this share of an embedding's largest number count as rounding, which may depend on the batch size.
 ALIKE_WITHIN = {"float32": 0.01, "bf16": 0.05}
-NAMED = 3
+NAMED = 3  # names in a message
 OVER_THE_BATCH = "is batch norm still training, or is something normalized over the batch?"
 
 
@@ -45,12 +46,12 @@ def check_encoder(harness: Harness, finetuned: bool) -> Iterator[ClaimResult]:
     """Build the encoder of a system and check every claim.
 
     Args:
-        harness: of any of the system's protocols.
-        finetuned: whether one of them trains the encoder.
+        harness: a harness for any of the system's protocols.
+        finetuned: whether the system has the protocol `finetune`.
     """
     system = harness.make()
     if not isinstance(system, EncoderSystem):
-        reason = "the system is not an EncoderSystem, so nothing is known of its inside"
+        reason = "the system is not an EncoderSystem, so its encoder cannot be checked"
         yield ClaimResult(GROUP, EMBEDS, "skipped", reason)
         return
     subject = _Subject(system, harness)
@@ -59,25 +60,25 @@ def check_encoder(harness: Harness, finetuned: bool) -> Iterator[ClaimResult]:
     if not result.holds:
         return
     checks: list[tuple[str, Callable[[_Subject], str | None]]] = [
-        ("works at the rate of the audio it is given", _rate),
+        ("has the sample rate of the system's audio", _rate),
         (f"takes windows of {SECONDS[0]:g} to {SECONDS[-1]:g} s", _lengths),
-        (f"takes windows of {SHORTEST:g} s, as own tasks may have", _shortest),
-        ("in evaluation, gives the same embedding again and does not change", _steady),
+        (f"takes windows of {SHORTEST:g} s, which your own tasks may have", _shortest),
+        ("in evaluation, repeats its embeddings and does not change", _steady),
         ("a window's embedding does not depend on its neighbors", _independent),
         ("a short clip's embedding does not depend on its padding", _padding_left_out),
-        ("its tensors follow it to another device", _moves),
+        ("moves to another device with all its tensors", _moves),
     ]
     if finetuned:
         checks += [
             ("fine-tuning reaches its parameters", _trainable),
-            ("its gradients are finite, with a silent window too", _finite_gradients),
+            ("its gradients are finite, also for a silent window", _finite_gradients),
         ]
     for claim, check in checks:
         yield check_claim(GROUP, claim, partial(check, subject))
 
 
 class _Subject:
-    """An encoder as its system starts with it, its features fitted."""
+    """The encoder of an untrained system, and the context and clips to check it with."""
 
     encoder: Encoder
 
@@ -91,7 +92,7 @@ class _Subject:
             return self.system.build_encoder()
 
     def noise(self, seconds: float, levels: tuple[float, ...] = LEVELS) -> Tensor:
-        """Return a window of noise at each level, shape (levels, samples)."""
+        """Return a window of noise for each level, shape (levels, samples)."""
         draw = self.context.seeds.torch("noise")
         noise = torch.randn(len(levels), round(seconds * self.clips.rate), generator=draw)
         return (noise * torch.tensor(levels)[:, None]).to(self.context.device)
@@ -101,16 +102,21 @@ class _Subject:
         return self.noise(self.system.target.window_seconds)
 
     def embed(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed waveforms, (batch, samples), as the harness does, in whatever mode the encoder is in.
+        """Embed waveforms as in a run, without changing the encoder's mode.
 
-        `lengths` are the real samples of each, (batch,); None: all.
+        Args:
+            waveforms: shape (batch, samples).
+            lengths: number of real samples in each, shape (batch,); None: all.
+
+        Returns:
+            Shape (batch, embedding_size).
         """
-        known = self.encoder.length_arguments(
+        length_arguments = self.encoder.length_arguments(
             full_lengths(waveforms) if lengths is None else lengths
         )
-        features = self.encoder.features(waveforms, *known)
+        features = self.encoder.features(waveforms, *length_arguments)
         with self.context.autocast():
-            embeddings: Tensor = self.encoder(features, *known)
+            embeddings: Tensor = self.encoder(features, *length_arguments)
         return embeddings
 
     @torch.no_grad()
@@ -125,7 +131,7 @@ class _Subject:
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference of two tensors, as a share of their largest number."""
+    """Return the largest difference between two tensors, as a share of their largest number."""
     one, other = one.double().cpu(), other.double().cpu()
     largest = torch.maximum(one.abs().max(), other.abs().max())
     return 0.0 if largest == 0 else float((one - other).abs().max() / largest)
@@ -136,7 +142,7 @@ def _embeds(subject: _Subject) -> str:
     lazy = [name for name, tensor in _tensors(subject.encoder) if is_lazy(tensor)]
     if lazy:
         raise ClaimFailed(
-            f"{_some(lazy)} have no shape before the first batch, and what was saved cannot be loaded into them; give Lazy "
+            f"{_some(lazy)} have no shape before the first batch, so saved weights cannot be loaded into them; give Lazy "
             "layers their input size"
         )
     fit_normalization(
@@ -150,7 +156,7 @@ def _embeds(subject: _Subject) -> str:
             if devices_differ(error):
                 raise ClaimFailed(f"{error}; {_why_left(subject.build())}") from error
             raise
-        except ValueError as error:  # such as of a batch norm that is given one number a channel
+        except ValueError as error:  # such as from a batch norm with a single value per channel
             if len(batch) > 1:
                 raise
             raise ClaimFailed(
@@ -158,12 +164,16 @@ def _embeds(subject: _Subject) -> str:
             ) from error
         check_embeddings(embeddings, (len(batch), subject.encoder.embedding_size), "it")
         if embeddings.dtype not in (torch.float32, torch.bfloat16):
-            raise ClaimFailed(f"they are {embeddings.dtype}; heads are float32: .float()")
+            raise ClaimFailed(
+                f"embeddings are {embeddings.dtype}, and heads are float32; return .float()"
+            )
         if not torch.isfinite(embeddings).all():
             if len(batch) == 1:
-                raise ClaimFailed(f"of one window alone they are not finite; {OVER_THE_BATCH}")
+                raise ClaimFailed(
+                    f"the embedding of one window alone is not finite; {OVER_THE_BATCH}"
+                )
             raise ClaimFailed(
-                "of plain noise they are not finite; are weights or statistics unset?"
+                "embeddings of noise are not finite; are weights or statistics unset?"
             )
     return f"embedding_size is {subject.encoder.embedding_size:,}"
 
@@ -180,12 +190,12 @@ def _lengths(subject: _Subject) -> None:
         window = subject.noise(seconds, LEVELS[:1])
         try:
             shape = tuple(subject.evaluate(window).shape)
-        except Exception as error:  # a layer that does not fit says so in its own way
+        except Exception as error:  # layers raise errors of many types
             message = summarize_error(error).rstrip(".")
-            raise ClaimFailed(f"one of {seconds:g} s raised {message}; {cause}") from error
+            raise ClaimFailed(f"a window of {seconds:g} s raised {message}; {cause}") from error
         if shape != expected:
             raise ClaimFailed(
-                f"one of {seconds:g} s gave a tensor of shape {shape}, not {expected}; {cause}"
+                f"a window of {seconds:g} s gave a tensor of shape {shape}, not {expected}; {cause}"
             )
 
 
@@ -193,13 +203,13 @@ def _shortest(subject: _Subject) -> None:
     try:
         output = subject.evaluate(subject.noise(SHORTEST, LEVELS[:1]))
         embeddings = check_embeddings(output, (1, subject.encoder.embedding_size), "it")
-    except FAILURES as error:  # a layer that does not fit says so in its own way
+    except FAILURES as error:  # layers raise errors of many types
         raise ClaimNote(
-            f"{summarize_error(error).rstrip('.')}: tasks with such clips are beyond it"
+            f"{summarize_error(error).rstrip('.')}; it cannot run on tasks with such clips"
         ) from error
     if not torch.isfinite(embeddings).all():
         raise ClaimFailed(
-            "their embeddings are not finite; is there an average over no frames? let it raise an error instead"
+            "their embeddings are not finite; is there an average over no frames? raise an error instead"
         )
 
 
@@ -218,7 +228,7 @@ def _steady(subject: _Subject) -> None:
     changed = [name for name, tensor in after if not _same(tensor, before[name])]
     if changed:
         raise ClaimFailed(
-            f"evaluation moves {_some(changed)}; are statistics updated without asking self.training?"
+            f"evaluation changes {_some(changed)}; are statistics updated without checking self.training?"
         )
     if not subject.alike(first, again):
         raise ClaimFailed(
@@ -246,10 +256,12 @@ def _independent(subject: _Subject) -> None:
         if subject.alike(alone, together[index]):
             continue
         if not subject.alike(subject.evaluate(windows), together):
-            raise ClaimSkipped("its embeddings differ from call to call, which hides it")
-        off = _difference(alone, together[index])
+            raise ClaimSkipped(
+                "its embeddings differ from call to call, so nothing can be compared"
+            )
+        difference = _difference(alone, together[index])
         raise ClaimFailed(
-            f"alone, a window's embedding differs by {off:.1%} of its largest number; {OVER_THE_BATCH}"
+            f"alone, a window's embedding differs by {difference:.1%} of its largest number; {OVER_THE_BATCH}"
         )
 
 
@@ -258,26 +270,26 @@ def _padding_left_out(subject: _Subject) -> str:
         return "clips are embedded whole, so that none is padded"
     if not subject.encoder.uses_lengths:
         try:
-            moved = f", and moves embeddings by up to {_padding_effect(subject):.1%} of their largest number"
+            effect = f" by up to {_padding_effect(subject):.1%} of their largest number"
         except FAILURES:  # such as of a clip that is too short without its padding
-            moved = ""
-        raise ClaimNote(f"padding is heard{moved}: it does not say uses_lengths")
-    off = _padding_effect(subject)
-    if not off < ALIKE_WITHIN[subject.context.precision]:
+            effect = ""
+        raise ClaimNote(f"padding changes embeddings{effect}, since it does not set uses_lengths")
+    difference = _padding_effect(subject)
+    if not difference < ALIKE_WITHIN[subject.context.precision]:
         raise ClaimFailed(
-            f"it says uses_lengths, and padding moves embeddings by {off:.1%} of their largest number; is it averaged, "
-            "attended to, normalized over, or convolved with a bias in it?"
+            f"it sets uses_lengths, but padding changes embeddings by {difference:.1%} of their largest number; does an average, "
+            "attention, a normalization or a convolution with a bias include the padding?"
         )
-    return "it says uses_lengths"
+    return "it sets uses_lengths"
 
 
 def _padding_effect(subject: _Subject) -> float:
-    """Return the largest difference that padding makes to a clip, alone or in a batch, as a share of the largest number."""
+    """Return the largest change of an embedding by padding, alone or in a batch, as a share of its largest number."""
     windows = subject.windows()
-    places = torch.arange(windows.shape[1], device=windows.device)
+    positions = torch.arange(windows.shape[1], device=windows.device)
     shares = torch.tensor(PADDED_SHARES, device=windows.device)
-    lengths = (shares * len(places)).long()
-    windows[places >= lengths[:, None]] = 0
+    lengths = (shares * len(positions)).long()
+    windows[positions >= lengths[:, None]] = 0
     together = subject.evaluate(windows, lengths)
     differences = []
     for index, length in enumerate(lengths.tolist()):
@@ -285,12 +297,12 @@ def _padding_effect(subject: _Subject) -> float:
         alone = subject.evaluate(windows[row, :length])
         padded = subject.evaluate(windows[row], lengths[row])
         differences += [_difference(alone, padded), _difference(alone, together[row])]
-    return float(torch.tensor(differences).max())  # NaN if one is
+    return float(torch.tensor(differences).max())  # NaN if any difference is NaN
 
 
 def _moves(subject: _Subject) -> str:
     moved, windows = subject.build(), subject.windows()
-    plain, cause = unregistered_tensors(moved), _why_left(moved)
+    unregistered, cause = unregistered_tensors(moved), _why_left(moved)
     device = other_device(subject.context.device)
     if device is not None:
         return _moves_to(device, moved, windows, cause, subject)
@@ -298,12 +310,12 @@ def _moves(subject: _Subject) -> str:
         embed_on_fake_gpu(moved, windows)
     except DeviceMismatch as error:
         raise ClaimFailed(f"{error}; {cause}") from error
-    except CannotPretend as error:
-        doubt = f"; plain attributes may stay behind: {_some(plain)}" if plain else ""
+    except FakeGpuUnsupported as error:
+        doubt = f"; plain attributes may stay behind: {_some(unregistered)}" if unregistered else ""
         raise ClaimSkipped(
-            f"torch finds no second device here, and pretending a GPU stops at {error}{doubt}"
+            f"torch finds no second device here, and a fake GPU cannot run it ({error}){doubt}"
         ) from error
-    return "torch finds no second device here; tried on a pretended GPU"
+    return "tried on a fake GPU, since torch finds no second device here"
 
 
 def _moves_to(
@@ -313,50 +325,51 @@ def _moves_to(
         moved.to(device).load_state_dict(subject.encoder.state_dict())
         with torch.no_grad():
             embeddings = moved.eval()(moved.features(windows.to(device)))
-    except Exception as error:  # every operation has its own
+    except Exception as error:  # each operation raises a type of its own
         message = summarize_error(error).rstrip(".")
         raise ClaimFailed(f"on {device} it raised {message}; {cause}") from error
     if embeddings.device.type != device.type:
         raise ClaimFailed(
             f"the embeddings of waveforms on {device} are on {embeddings.device}; {cause}"
         )
-    off = _difference(embeddings, subject.evaluate(windows))
-    if not off < max(ALIKE_WITHIN.values()):
+    difference = _difference(embeddings, subject.evaluate(windows))
+    if not difference < max(ALIKE_WITHIN.values()):
         raise ClaimFailed(
-            f"on {device} embeddings differ by {off:.1%} of their largest number; {cause}"
+            f"on {device} embeddings differ by {difference:.1%} of their largest number; {cause}"
         )
     return f"on {device} as on {subject.context.device}"
 
 
 def _why_left(encoder: Encoder) -> str:
-    """Say why tensors of two devices meet in a freshly built encoder that was moved."""
-    plain = unregistered_tensors(encoder)
-    if plain:
-        return f"plain attributes stay behind: {_some(plain)}; use register_buffer, nn.Parameter or nn.ModuleList"
+    """Return the likely reason why a new encoder has tensors on two devices after a move."""
+    unregistered = unregistered_tensors(encoder)
+    if unregistered:
+        return f"plain attributes stay behind: {_some(unregistered)}; use register_buffer, nn.Parameter or nn.ModuleList"
     return "is a tensor made without a device? x.new_zeros(), or device=x.device"
 
 
 def _trainable(subject: _Subject) -> str:
     parameters = dict(subject.encoder.named_parameters())
     if not parameters:
-        raise ClaimSkipped("it has no parameters: fine-tuning trains the classifier alone")
-    free = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-    if not free:
+        raise ClaimSkipped("it has no parameters, so fine-tuning trains only the classifier")
+    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    if not trainable:
         raise ClaimFailed(
-            "all its parameters are frozen, so that fine-tuning would train the classifier alone; set requires_grad, "
+            "all its parameters are frozen, so fine-tuning would train only the classifier; set requires_grad, "
             "or leave finetune out of the protocols"
         )
     _, gradients = _backward(subject, subject.windows())
     reached = {name for name, gradient in gradients.items() if gradient is not None}
     if not reached:
         raise ClaimFailed(
-            "no gradient reaches a parameter, so that fine-tuning would train the classifier alone; is there a "
+            "no gradient reaches a parameter, so fine-tuning would train only the classifier; is there a "
             "torch.no_grad(), .detach() or .numpy() in features() or forward()?"
         )
-    left = [f"{len(parameters) - len(free)} frozen"] * (len(free) < len(parameters))
-    if len(reached) < len(free):
-        left += [f"without a gradient: {_some([name for name in free if name not in reached])}"]
-    return f"{len(reached)} of {len(parameters)} tensors" + "".join(f"; {part}" for part in left)
+    remarks = [f"{len(parameters) - len(trainable)} frozen"] * (len(trainable) < len(parameters))
+    if len(reached) < len(trainable):
+        unreached = [name for name in trainable if name not in reached]
+        remarks += [f"without a gradient: {_some(unreached)}"]
+    return "; ".join([f"{len(reached)} of {len(parameters)} tensors", *remarks])
 
 
 def _finite_gradients(subject: _Subject) -> None:
@@ -364,7 +377,7 @@ def _finite_gradients(subject: _Subject) -> None:
     windows[0] = 0
     embeddings, gradients = _backward(subject, windows)
     if not torch.isfinite(embeddings).all():
-        raise ClaimSkipped("the embeddings themselves are not; see the silent clips below")
+        raise ClaimSkipped("its embeddings are not finite either; see the silent clips below")
     wrong = [
         name
         for name, gradient in gradients.items()
@@ -372,13 +385,17 @@ def _finite_gradients(subject: _Subject) -> None:
     ]
     if wrong:
         raise ClaimFailed(
-            f"that of {_some(wrong)} is not, and one such step ruins a training; is a sqrt() or pow() of 0 on the way, or "
-            "a where() around one? add a little inside"
+            f"the gradient of {_some(wrong)} is not finite, and one such step ruins a training; is there a sqrt() or pow() of 0, "
+            "or a where() around one? add a small number inside it"
         )
 
 
 def _backward(subject: _Subject, windows: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """Embed as in fine-tuning; return the gradient of each parameter that is not frozen, None if none reaches it."""
+    """Embed windows as in fine-tuning, and run a backward pass.
+
+    Returns:
+        The embeddings, shape (batch, embedding_size), and the gradient of each trainable parameter, None if it gets none.
+    """
     parameters = {n: p for n, p in subject.encoder.named_parameters() if p.requires_grad}
     seeds = subject.context.seeds
     subject.encoder.train()
@@ -394,6 +411,6 @@ def _backward(subject: _Subject, windows: Tensor) -> tuple[Tensor, dict[str, Ten
 
 
 def _some(names: list[str]) -> str:
-    """Name the first few."""
+    """Return the first few names, and the number of the others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -41,7 +41,7 @@ def target_task() -> TargetTask:
 
 
 def load_check_data(rate: int, progress: Progress) -> CheckData:
-    """Return some clips of each class and side of the synthetic task, at a rate in Hz."""
+    """Return some clips of each class and split of the synthetic task, at a sample rate in Hz."""
     card = load_card(TASK)
     manifest = ensure_prepared(card, progress)
     clips, table = manifest.open_clips(rate), manifest.clips
@@ -49,9 +49,9 @@ def load_check_data(rate: int, progress: Progress) -> CheckData:
     labels = torch.tensor([number[label] for label in table["label"]])
 
     def side(name: str) -> LabeledClips:
-        place = np.flatnonzero(table["split"] == name)
-        by_class = table.iloc[place].groupby("label").indices.values()
-        rows = np.concatenate([place[rows[: CLIPS_A_CLASS[name]]] for rows in by_class])
+        positions = np.flatnonzero(table["split"] == name)
+        by_class = table.iloc[positions].groupby("label").indices.values()
+        rows = np.concatenate([positions[rows[: CLIPS_A_CLASS[name]]] for rows in by_class])
         return LabeledClips(clips.select(rows).numbered(), labels[rows], torch.arange(len(rows)))
 
     return CheckData(*(side(name) for name in CLIPS_A_CLASS))
@@ -61,10 +61,10 @@ class Harness:
     """A system's class, under one protocol, on the check's clips.
 
     Args:
-        make: builds the system, untrained.
+        make: builds an untrained system.
         clips: the clips that it learns from and scores.
         compute: device, precision and threads.
-        folder: for all that it writes.
+        folder: the folder for all files that are written.
         resampled_train: the train clips at further rates, by the rate in Hz.
 
     Attributes:
@@ -98,7 +98,7 @@ class Harness:
         return context
 
     def trained(self, name: str) -> System:
-        """Return a system that has learned."""
+        """Train a new system in the work folder `name`, and return it."""
         system, context = self.make(), self.context(name)
         context.on_epoch = self._count_epoch
         system.train(self.data, context)
@@ -119,7 +119,7 @@ class Harness:
         return system.score(clips, self.context("score"))
 
     def equal_scores(self, one: Tensor, other: Tensor) -> bool:
-        """Return True if scores are equal: to the bit on a CPU, closely on devices that may add in any order."""
+        """Return True if scores are equal: exactly on a CPU, and up to rounding on devices that may add in any order."""
         within = 0.0 if self.device.type == "cpu" else SAME_WITHIN
         return one.shape == other.shape and torch.allclose(
             one, other, rtol=0, atol=within, equal_nan=True
@@ -131,16 +131,18 @@ class Harness:
         if self.equal_scores(self.scores(one, self.test.clips), scores):
             return
         if not self.equal_scores(self.scores(other, self.test.clips), scores):
-            raise ClaimSkipped("one system's own scores differ from call to call, which hides it")
+            raise ClaimSkipped(
+                "its own scores differ from call to call, so nothing can be compared"
+            )
         raise ClaimFailed(message)
 
     def require_same_training(self, one: System, other: System, message: str) -> None:
-        """Raise `ClaimFailed` with `message` unless two trainings led to the same scores."""
+        """Raise `ClaimFailed` with `message` if the scores of two trained systems differ; on a GPU, raise `ClaimSkipped`."""
         try:
             self.require_same_scores(one, other, message)
         except ClaimFailed:
             if self.device.type == "cpu":
                 raise
             raise ClaimSkipped(
-                f"two trainings on {self.device} need not agree, since it may add in any order; use --device cpu"
+                f"two trainings on {self.device} may differ, since it adds in any order; use --device cpu"
             ) from None

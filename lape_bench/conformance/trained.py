@@ -28,11 +28,11 @@ from lape_bench.report.formatting import known_count
 from lape_bench.system import System
 
 TRAINS = "trains, and leaves global random state alone"
-PATIENCE = 8  # times the check's epochs before an encoder is said to learn nothing
+PATIENCE = 8  # times as many epochs for an encoder that has learned nothing at first
 
 
 class _Stopped(Exception):
-    """Stands for a kill in the middle of training."""
+    """Raised instead of a kill in the middle of training."""
 
 
 def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
@@ -44,11 +44,11 @@ def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
         before = _global_state()
         system = harness.trained("first")
         after = _global_state()
-        moved = [name for name in before if before[name] != after[name]]
-        if moved:
+        changed = [name for name in before if before[name] != after[name]]
+        if changed:
             raise ClaimFailed(
-                f"the global generator of {' and of '.join(moved)} moved; is dropout on in evaluation, or a seed set? a "
-                "System draws from context.seeds, or with torch inside its globally()"
+                f"training changed the global generator of {' and of '.join(changed)}; is dropout on in evaluation, or a seed "
+                "set? draw from context.seeds, or within context.seeds.globally()"
             )
 
     yield check_claim(protocol, TRAINS, train)
@@ -63,12 +63,12 @@ def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
         ("silent, quiet, constant and loud clips are scored", _extremes),
         ("the same seed gives the same scores", _repeatable),
         ("a run stopped in training and resumed gives the same scores", _resumable),
-        ("what is saved and loaded scores the same", _saved),
-        ("loaded on another device, it scores alike", _moved),
+        ("a saved and loaded system gives the same scores", _saved),
+        ("loaded on another device, it gives nearly the same scores", _moved),
         ("a checkpoint that does not fit is refused", _strict),
         ("parameters and operations are counted", _counted),
         ("learns: better than chance on its own training clips", _learns),
-        ("keeps nothing of the clips that it scores", _forgets),
+        ("keeps no tensors of the clips that it scores", _forgets),
         ("speed", _speed),
     ]
     for claim, check in checks:
@@ -76,7 +76,7 @@ def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
 
 
 def _global_state() -> dict[str, Any]:
-    """Return the state of the CPU's generators that anything may draw from without being asked."""
+    """Return the state of each global generator on the CPU, by the name of its library."""
     numpy, python = pickle.dumps(np.random.get_state()), random.getstate()
     return {"torch": torch.get_rng_state().tolist(), "NumPy": numpy, "Python": python}
 
@@ -89,18 +89,20 @@ def _log_probabilities(harness: Harness, system: System) -> None:
             f"the shape is {tuple(scores.shape)}, not {expected}; average over windows?"
         )
     if scores.dtype != torch.float32 or scores.device.type != "cpu":
-        raise ClaimFailed(f"they are {scores.dtype} on {scores.device}; return .float().cpu()")
-    off = float(scores.logsumexp(dim=1).abs().max())
-    if not off < 1e-3:
-        raise ClaimFailed(f"a row's probabilities sum to e^{off:.3g}; end with log_softmax(dim=1)")
+        raise ClaimFailed(f"scores are {scores.dtype} on {scores.device}; return .float().cpu()")
+    difference = float(scores.logsumexp(dim=1).abs().max())
+    if not difference < 1e-3:
+        raise ClaimFailed(
+            f"a row's probabilities sum to e^{difference:.3g}; end with log_softmax(dim=1)"
+        )
 
 
 def _steady(harness: Harness, system: System) -> None:
     scores, again = (harness.scores(system, harness.test.clips) for _ in range(2))
     if not harness.equal_scores(scores, again):
-        off = float((scores - again).abs().max())
+        difference = float((scores - again).abs().max())
         raise ClaimFailed(
-            f"they differ by {off:.3g}; is dropout left on? call eval() before scoring"
+            f"the scores differ by {difference:.3g}; is dropout left on? call eval() before scoring"
         )
 
 
@@ -109,12 +111,14 @@ def _independent(harness: Harness, system: System) -> None:
     together = harness.scores(system, clips)
     for index in (0, len(together) // 2, len(together) - 1):
         alone = harness.scores(system, clips.select([index]))[0]
-        off = float((alone - together[index]).abs().max())
-        if not off < SAME_WITHIN:
+        difference = float((alone - together[index]).abs().max())
+        if not difference < SAME_WITHIN:
             if not harness.equal_scores(harness.scores(system, clips), together):
-                raise ClaimSkipped("its scores differ from call to call, which hides it")
+                raise ClaimSkipped(
+                    "its scores differ from call to call, so nothing can be compared"
+                )
             raise ClaimFailed(
-                f"clip {index} scored alone differs by {off:.3g}; is batch norm still training, or is "
+                f"clip {index} scored alone differs by {difference:.3g}; is batch norm still training, or is "
                 "something normalized over the batch?"
             )
 
@@ -126,10 +130,10 @@ def _blind_to_ids(harness: Harness, system: System) -> None:
     if harness.equal_scores(renamed, scores):
         return
     if not harness.equal_scores(harness.scores(system, clips), scores):
-        raise ClaimSkipped("its scores differ from call to call, which hides it")
-    off = float((renamed - scores).abs().max())
+        raise ClaimSkipped("its scores differ from call to call, so nothing can be compared")
+    difference = float((renamed - scores).abs().max())
     raise ClaimFailed(
-        f"under other IDs scores differ by {off:.3g}; IDs are numbers without meaning: score the audio alone"
+        f"with other IDs, scores differ by {difference:.3g}; IDs carry no information, so score the audio alone"
     )
 
 
@@ -146,13 +150,15 @@ def _extremes(harness: Harness, system: System) -> None:
     rate, window = harness.test.clips.rate, _window(harness, system)
     noise = np.random.default_rng(0).normal(0, 1, window)
     phase = np.arange(window) / rate * 440
-    nothing = "is there a logarithm of 0, or a division by a deviation or norm of 0? add a little"
+    zero = "is there a logarithm of 0, or a division by a standard deviation or norm of 0? add a small number"
     _require_finite(
-        harness, system, {"silent": np.zeros(window), "constant": 0.5 + noise * 0}, nothing
+        harness, system, {"silent": np.zeros(window), "constant": 0.5 + noise * 0}, zero
     )
+    underflow = (
+        "is there a division by the square of a small number, or its logarithm? add a small number"
+    )
+    _require_finite(harness, system, {"quiet": 1e-10 * noise}, underflow)
     square = np.where(phase % 1 < 0.5, 1.0, -1.0)
-    too_small = "is the square of a small number divided by, or its logarithm taken? add a little"
-    _require_finite(harness, system, {"quiet": 1e-10 * noise}, too_small)
     _require_finite(harness, system, {"loud": square}, "does a power or an exp() overflow?")
 
 
@@ -163,7 +169,7 @@ def _require_finite(
     clips = Clips.pack(list(waveforms), samples, harness.test.clips.rate).numbered()
     for name, row in zip(waveforms, harness.scores(system, clips), strict=True):
         if not torch.isfinite(row).all():
-            raise ClaimFailed(f"the {name} clip is scored {row[0]:.3g}; {cause}")
+            raise ClaimFailed(f"the score of the {name} clip is {row[0]:.3g}; {cause}")
 
 
 def _window(harness: Harness, system: System) -> int:
@@ -174,14 +180,15 @@ def _repeatable(harness: Harness, system: System) -> None:
     harness.require_same_training(
         harness.trained("second"),
         system,
-        "two trainings differ; does something draw from NumPy or random? draw by torch, in a System from context.seeds",
+        "two trainings differ; does something draw from NumPy's or Python's generator? draw from torch, or in a System from "
+        "context.seeds",
     )
 
 
 def _resumable(harness: Harness, system: System) -> None:
-    nowhere = "nothing called context.on_epoch, so that there was nowhere to stop it"
+    not_stopped = "nothing called context.on_epoch, so the training could not be stopped"
     if not harness.reported_epochs:
-        raise ClaimSkipped(nowhere)
+        raise ClaimSkipped(not_stopped)
 
     def stop(epoch: int, score: object) -> None:
         if epoch == 2:
@@ -197,16 +204,20 @@ def _resumable(harness: Harness, system: System) -> None:
         context.on_epoch = None
         resumed.train(harness.data, context)
     else:
-        raise ClaimSkipped(nowhere)
+        raise ClaimSkipped(not_stopped)
     harness.require_same_training(
-        resumed, system, "the resumed run differs; name generators by the epoch, save every state"
+        resumed,
+        system,
+        "the resumed run differs; name generators by the epoch, and save every state",
     )
 
 
 def _saved(harness: Harness, system: System) -> None:
     loaded = harness.make().load(harness.saved(system, "saved"), harness.context("load"))
     harness.require_same_scores(
-        loaded, system, "the loaded system differs; are normalization statistics saved too?"
+        loaded,
+        system,
+        "the loaded system's scores differ; are normalization statistics saved too?",
     )
 
 
@@ -217,10 +228,10 @@ def _moved(harness: Harness, system: System) -> str:
     context = harness.context("elsewhere", device)
     loaded = harness.make().load(harness.saved(system, "moved"), context)
     here = harness.scores(system, harness.test.clips)
-    off = float((loaded.score(harness.test.clips, context) - here).abs().max())
-    if not off < SAME_WITHIN:
+    difference = float((loaded.score(harness.test.clips, context) - here).abs().max())
+    if not difference < SAME_WITHIN:
         raise ClaimFailed(
-            f"on {device} its scores differ by {off:.3g}; does a tensor stay behind, or does something ask "
+            f"on {device} its scores differ by {difference:.3g}; does a tensor stay behind, or does something ask "
             "which device it is on?"
         )
     return f"on {device} as on {harness.device}"
@@ -236,7 +247,7 @@ def _strict(harness: Harness, system: System) -> None:
     except UserError:
         return
     raise ClaimFailed(
-        "files of nonsense were loaded without a UserError; use lape_bench.learning.training.checkpoints"
+        "files that hold no checkpoint were loaded without a UserError; use lape_bench.learning.training.checkpoints"
     )
 
 
@@ -245,8 +256,8 @@ def _counted(harness: Harness, system: System) -> str:
     known = [n for n in (counts.encoder, counts.inference, counts.training) if n is not None]
     if known != sorted(known):
         raise ClaimFailed(
-            f"encoder {counts.encoder}, inference {counts.inference} and training {counts.training} "
-            "must not fall"
+            f"the counts must not decrease from encoder ({counts.encoder}) to inference ({counts.inference}) to training "
+            f"({counts.training})"
         )
     if isinstance(system, EncoderSystem):
         _require_count("the encoder", counts.encoder, system.encoder)
@@ -257,22 +268,22 @@ def _counted(harness: Harness, system: System) -> str:
     operations = "an unknown number of" if macs is None else f"{macs / 1e6:,.3g} million"
     return (
         f"encoder {known_count(counts.encoder)}, with classifier {known_count(counts.inference)}, in training "
-        f"{known_count(counts.training)}; {operations} multiply-accumulates a second of audio"
+        f"{known_count(counts.training)}; {operations} multiply-accumulates per second of audio"
     )
 
 
 def _require_count(part: str, count: int | None, *modules: nn.Module) -> None:
     if count is None:
         return
-    # By memory, not by name: what two layers share is counted once.
+    # By memory address, so that a parameter that two layers share is counted once.
     parameters = {
         (p.data_ptr(), p.numel()) for module in modules for p in module.parameters() if p.numel()
     }
     counted = sum(size for _, size in parameters)
     if count != counted:
         raise ClaimFailed(
-            f"count_parameters() says {count:,} for {part}, which has {counted:,}; frozen ones count, buffers do not, "
-            "shared ones count once"
+            f"count_parameters() returns {count:,} for {part}, which has {counted:,}; frozen parameters count, buffers do not, "
+            "and shared parameters count once"
         )
 
 
@@ -281,7 +292,7 @@ def _learns(harness: Harness, system: System) -> str:
     accuracy = _accuracy(harness, system)
     settings = system.settings
     if accuracy <= chance and system.protocol == "finetune" and isinstance(settings, EncoderConfig):
-        # The check's epochs are few, and an encoder may be right and only slow.
+        # The check trains for few epochs, and a correct encoder may only learn slowly.
         epochs = PATIENCE * settings.finetune.epochs
         longer = settings.finetune.model_copy(update={"epochs": epochs})
         patient = settings.model_copy(update={"finetune": longer})
@@ -291,9 +302,9 @@ def _learns(harness: Harness, system: System) -> str:
     if not accuracy > chance:
         slow = " or is finetune.learning_rates too low for it?" if duration else ""
         raise ClaimFailed(
-            f"accuracy is {accuracy:.1%}{duration}, chance {chance:.1%}; are labels and clips in one order?{slow}"
+            f"accuracy is {accuracy:.1%}{duration}, and chance is {chance:.1%}; are labels and clips in the same order?{slow}"
         )
-    return f"{accuracy:.1%}{duration}, where chance is {chance:.1%}"
+    return f"{accuracy:.1%}{duration}; chance is {chance:.1%}"
 
 
 def _accuracy(harness: Harness, system: System) -> float:
@@ -303,13 +314,13 @@ def _accuracy(harness: Harness, system: System) -> float:
 
 
 def _forgets(harness: Harness, system: System) -> None:
-    few = harness.test.clips.select([0, 1])
+    two_clips = harness.test.clips.select([0, 1])
 
     def tensor_bytes() -> int:
-        """Score once more, and return the bytes of all tensors of this process."""
-        harness.scores(system, few)
-        # Not isinstance(), which would ask lazy objects for their class.
-        tensors = (each for each in gc.get_objects() if issubclass(type(each), Tensor))
+        """Score two clips, and return the size in bytes of all tensors of this process."""
+        harness.scores(system, two_clips)
+        # isinstance() would make lazy objects load their class.
+        tensors = (item for item in gc.get_objects() if issubclass(type(item), Tensor))
         return sum(tensor.nbytes for tensor in tensors)
 
     first = tensor_bytes()
@@ -321,7 +332,7 @@ def _forgets(harness: Harness, system: System) -> None:
     grown = tensor_bytes() - before
     if grown > 0:
         raise ClaimFailed(
-            f"each scoring leaves {grown:,} bytes in tensors; does a list grow, or keep what forward() computed?"
+            f"each scoring leaves {grown:,} bytes in tensors; does a list grow, or keep outputs of forward()?"
         )
 
 
