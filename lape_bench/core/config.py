@@ -14,7 +14,7 @@ from lape_bench.core.errors import UserError, did_you_mean
 from lape_bench.core.regular_files import read_text
 
 DEEPEST, MOST_VALUES, LARGEST_INTEGER = 50, 1_000_000, 2**63 - 1  # limits of a YAML file
-MOST_BYTES = 2**26  # of a YAML file
+MOST_BYTES = 2**26  # largest size of a YAML file
 SURROGATE = re.compile("[\ud800-\udfff]")  # YAML may escape them
 LONGEST_VALUE = 80  # characters of a value in an error
 
@@ -130,7 +130,16 @@ def read_yaml(path: Path, model: type[ConfigT]) -> ConfigT:
 
 
 def validate(values: Any, model: type[ConfigT], where: str) -> ConfigT:
-    """Check `values` against `model`; `where` says in the error where they come from."""
+    """Check values against a model, and return the model with them.
+
+    Args:
+        values: a mapping of settings.
+        model: the class of the settings.
+        where: the source of `values`, named in errors.
+
+    Raises:
+        UserError: `values` is not a mapping, or the model refuses a key or value.
+    """
     if not isinstance(values, Mapping):
         raise UserError(
             f"{where} holds {type(values).__name__}, not a mapping of keys to values",
@@ -143,7 +152,11 @@ def validate(values: Any, model: type[ConfigT], where: str) -> ConfigT:
 
 
 def apply_pairs(pairs: Sequence[str]) -> dict[str, Any]:
-    """Turn `["width=512", "finetune.epochs=3"]` into a nested mapping; values are read as YAML."""
+    """Turn `["width=512", "finetune.epochs=3"]` into a nested mapping; values are read as YAML.
+
+    Raises:
+        UserError: a pair is not a setting, its value is not YAML, or it contradicts an earlier pair.
+    """
     values: dict[str, Any] = {}
     for pair in pairs:
         key, separator, text = pair.partition("=")
@@ -166,7 +179,7 @@ def apply_pairs(pairs: Sequence[str]) -> dict[str, Any]:
             ) from error
         before = node.get(last)
         if isinstance(before, dict) and not isinstance(value, dict):
-            raise UserError(f"--set '{pair}' contradicts an earlier --set {key.strip()}.…")
+            raise UserError(f"--set '{pair}' contradicts an earlier --set {key.strip()}....")
         node[last] = merge(before, value) if isinstance(before, dict) else value
     return values
 
@@ -191,10 +204,13 @@ def changed_settings(values: Mapping[str, Any], model: type[Config], where: str)
     Args:
         values: settings that `model` accepts.
         model: the class of the settings.
-        where: where `values` come from, for errors.
+        where: the source of `values`, named in errors.
+
+    Raises:
+        UserError: `model` refuses a key or value.
     """
-    wanted = validate(values, model, where)
-    dump, resolved = wanted.model_dump(mode="json"), _canonical(wanted)
+    config = validate(values, model, where)
+    dump, resolved = config.model_dump(mode="json"), _canonical(config)
     spelled = {path: _value_at(dump, path, value) for path, value in _leaves(values)}
     kept = spelled
     for path in sorted(spelled, key=str):
@@ -262,9 +278,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def describe(
     model: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None
 ) -> list[tuple[str, str, str]]:
-    """List a model's settings as (dotted key, default, description), nested ones in place.
+    """List the settings of a model and of the models nested in it.
 
-    `defaults` replace the model's own defaults, as the default of a field in another model does.
+    Args:
+        model: the class of the settings.
+        prefix: comes before each key.
+        defaults: replaces the model's own defaults, if the model is nested in another that has a default for it.
+
+    Returns:
+        (dotted key, default as text or "required", description) of each setting.
     """
     rows = []
     for name, field in model.model_fields.items():

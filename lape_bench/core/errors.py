@@ -32,7 +32,7 @@ CANNOT_WRITE = {
 }
 # What a plug-in may raise without ending the harness; some plug-ins call sys.exit().
 FAILURES = (Exception, SystemExit)
-LONGEST_REASON = 200
+LONGEST_REASON = 200  # characters
 INSTALLED = {"site-packages", "dist-packages"}  # folders of installed packages
 OURS = "lape_bench"
 PYTHONS = Path(sysconfig.get_path("stdlib"))

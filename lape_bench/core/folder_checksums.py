@@ -158,9 +158,7 @@ def _read_compared(folder: Path) -> dict[str, list[int]]:
 
 
 def _version(path: Path) -> list[int]:
-    """Return values that change whenever a file is written; the time of its last inode change cannot be set by
-    programs.
-    """
+    """Return size, times and inode of a file. One changes with every write, since programs cannot set the ctime."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 

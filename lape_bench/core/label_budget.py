@@ -1,4 +1,4 @@
-"""The label budget of a cell: how many labels of the train split it may use, to train and to select.
+"""The label budget of a cell: how many labels of the train split it may use, for training and selection together.
 
 It is written as text: `100%`, `10%`, `5-shot`. With `+validation`, selection may also use a fully labeled validation
 set.
@@ -39,10 +39,13 @@ class LabelBudget:
         """Raise a `UserError` if the budget holds no labels."""
         if not 0 < self.fraction <= 1:
             raise UserError(
-                f"a label fraction is {self.fraction:g}", allowed="above 0, and at most 1"
+                f"the label fraction {self.fraction:g} is out of range",
+                allowed="above 0, and at most 1",
             )
         if not 0 <= self.shots <= LARGEST_SHOTS:
-            raise UserError(f"a number of shots is {self.shots}", allowed="1 or more")
+            raise UserError(
+                f"the number of shots {self.shots} is out of range", allowed="1 or more"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -72,7 +75,7 @@ class LabelBudget:
 
     @property
     def is_all(self) -> bool:
-        """Whether the budget is all labels of the train split and no others."""
+        """Whether the budget holds all labels of the train split, and none of a validation set."""
         return self.fraction == 1 and not self.shots and not self.validation
 
     @property
@@ -126,17 +129,17 @@ def label_budgets(
     Args:
         fractions: shares of the train labels, in (0, 1].
         shots: labels per class.
-        validation_labels: "budget": selection sees the labels of the budget only; "all": it also sees the labels of a
-            validation set.
+        validation_labels: with "budget", selection sees only the labels of the budget; with "all", it also sees all labels
+            of a validation set.
 
     Raises:
         UserError: a number is out of range.
     """
     if validation_labels not in (allowed := get_args(ValidationLabels)):
-        raise unknown("use of validation labels", validation_labels, allowed)
+        raise unknown("value of validation_labels", validation_labels, allowed)
     validation = validation_labels == "all"
     if any(number < 1 for number in shots):
-        raise UserError(f"a number of shots is {min(shots)}", allowed="1 or more")
+        raise UserError(f"the number of shots {min(shots)} is out of range", allowed="1 or more")
     if not fractions and not shots:
         fractions = (1.0,)
     chosen = [LabelBudget(shots=number, validation=validation) for number in shots]

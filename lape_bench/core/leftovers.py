@@ -1,5 +1,6 @@
-"""Names for temporary files and folders that tell which process made them, so that leftovers of killed ones are
-found.
+"""Names of temporary files and folders that identify the process that made them.
+
+By the name, a later process finds out that the maker was killed, and removes the leftover.
 """
 
 import hashlib
@@ -30,9 +31,7 @@ def is_left_over(name: str) -> bool:
 
 
 def _kernel() -> str:
-    """Return a hash that identifies the running kernel and the process namespace; zeros if the system has no such
-    names.
-    """
+    """Return a hash of the kernel's boot ID and the process namespace; zeros if the system does not provide them."""
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii")
         processes = (PROC / "self/ns/pid").readlink()

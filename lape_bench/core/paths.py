@@ -16,8 +16,8 @@ from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.leftovers import is_left_over, process_tag
 
 PART = ".part-"
-ABANDONED_SECONDS = 24 * 3600
-FLUSHED_SINGLY = 16
+ABANDONED_SECONDS = 24 * 3600  # age of another machine's unfinished folder when it is removed
+FLUSHED_SINGLY = 16  # most files that are flushed to the disk one by one
 
 
 def home() -> Path:
@@ -62,7 +62,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def _refuse_special_file(path: Path) -> None:
-    """Raise a `UserError` for a device or FIFO, which a file would replace; `/dev/stdout` is a link to one."""
+    """Raise a `UserError` for a device or FIFO, which the new file would replace. `/dev/stdout` is a link to one."""
     is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
     if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
         raise UserError(f"{path} is not a regular file", allowed="a new file, or one to replace")
@@ -157,7 +157,15 @@ def sha256(path: Path) -> str:
 
 
 def require_exists(path: Path, what: str) -> Path:
-    """Return `path` as an absolute path, or raise a `UserError` if it does not exist."""
+    """Return an absolute path that exists.
+
+    Args:
+        path: a path that a user gave.
+        what: what the path is for, in the error: "the folder".
+
+    Raises:
+        UserError: the path does not exist.
+    """
     path = path.expanduser().absolute()
     if not path.exists():
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a user sees while something runs: live bars in a terminal, plain lines elsewhere, or nothing.
+"""Show the progress of running tasks: live bars in a terminal, plain lines elsewhere, or nothing.
 
 Messages go through `logging`; `show_messages` prints them above the bars.
 """
@@ -41,10 +41,10 @@ class Running:
     """One running task: its count, its speed, and notes such as the loss.
 
     Args:
-        progress: what shows the task.
-        title: what runs.
+        progress: shows the task.
+        title: name of the task.
         total: number of units; None if unknown.
-        unit: what is counted.
+        unit: name of the units, such as "clips".
     """
 
     def __init__(self, progress: "Progress", title: str, total: int | None, unit: str) -> None:
@@ -225,7 +225,7 @@ def _mebi(size: float) -> str:
 
 
 def _shortened(title: str) -> str:
-    """Cut the middle out of a long title. The beginning says what runs, and the end says which of many."""
+    """Cut the middle out of a long title. The beginning names the task, and the end distinguishes it from similar ones."""
     if len(title) <= TITLE_COLUMNS:
         return title
     last = (TITLE_COLUMNS - 1) // 2

@@ -1,4 +1,4 @@
-"""Open files that others wrote, without following links, waiting at a FIFO, or reading without end."""
+"""Open files of others safely: without following links, waiting at a FIFO, or reading more than a given size."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from lape_bench.core.errors import UserError
 
-# Windows has neither.
+# Windows has neither O_NOFOLLOW nor O_NONBLOCK.
 FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 MOST_TABLE_BYTES = 2**31  # of a CSV file

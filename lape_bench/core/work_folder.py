@@ -20,7 +20,7 @@ def checkpoint_folder(work: Path, stamp: Mapping[str, Any]) -> int:
     from them could end with other bytes. Checkpoints with a damaged stamp are deleted too.
 
     Returns:
-        How often the run was resumed after a kill.
+        How many times the run has been resumed, including now.
     """
     resumed = 0
     try:

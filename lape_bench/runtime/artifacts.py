@@ -122,6 +122,9 @@ def artifact(
         stamp: device, versions and code; checkpoints with another stamp are not resumed.
         on_wait: called if another process is computing it.
         artifact_store: exchanges artifacts with machines that have another cache.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; also errors of `compute`.
     """
     description = json.dumps({"kind": kind, **determined_by}, sort_keys=True, indent=1)
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
@@ -129,11 +132,11 @@ def artifact(
     folder, work = parent / name, parent / f"{WORK}{name}"
     metadata, computed, waited = intact_metadata(folder), False, 0.0
     if metadata is None:
-        asked = time.perf_counter()
+        began = time.perf_counter()
         with locked(parent / f"{LOCK}{name}", on_wait):
             metadata = intact_metadata(folder) or _fetched(kind, name, parent, artifact_store)
             if metadata is not None:
-                waited = time.perf_counter() - asked
+                waited = time.perf_counter() - began
             else:
                 if folder.is_dir():
                     logger.warning(
@@ -164,7 +167,7 @@ class ArtifactInfo:
     """An entry of the listing: an artifact, or the checkpoints of an unfinished one.
 
     Attributes:
-        kind: what it is.
+        kind: for example "embeddings".
         hash: its key.
         folder: the folder with its files.
         bytes: size of its files.
@@ -204,21 +207,22 @@ def list_artifacts(within: Path) -> Iterator[ArtifactInfo]:
         for folder in (path for path in folders if not path.name.startswith(PART)):
             unfinished = folder.name.startswith(".")
             metadata = None if unfinished else _read_metadata(folder)
-            facts = dict(_facts(folder))
-            counted = (
-                [facts[folder / METADATA]]
-                if metadata and folder / METADATA in facts
-                else facts.values()
+            stats = dict(_stats(folder))
+            # A run that uses an artifact touches its metadata.
+            dated = (
+                [stats[folder / METADATA]]
+                if metadata and folder / METADATA in stats
+                else stats.values()
             )
-            newest = max((stat.st_mtime for stat in counted), default=0.0)
-            size = sum(stat.st_size for stat in facts.values() if S_ISREG(stat.st_mode))
+            last_used = max((stat.st_mtime for stat in dated), default=0.0)
+            size = sum(stat.st_size for stat in stats.values() if S_ISREG(stat.st_mode))
             name = folder.name.removeprefix(WORK)
-            infos.append(ArtifactInfo(parent.name, name, folder, size, newest, metadata))
+            infos.append(ArtifactInfo(parent.name, name, folder, size, last_used, metadata))
         yield from sorted(infos, key=lambda info: info.last_used)
 
 
 def remove(info: ArtifactInfo) -> None:
-    """Delete an artifact. If another process is computing it, wait until that has ended."""
+    """Delete an artifact. If another process is computing it, first wait until that process has finished it."""
     with FileLock(info.folder.parent / f"{LOCK}{info.hash}"):
         shutil.rmtree(info.folder, ignore_errors=True)
     (info.folder.parent / f"{LOCK}{info.hash}").unlink(missing_ok=True)
@@ -290,8 +294,8 @@ def _digest(folder: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _facts(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Return time and size of the files in a folder, ignoring files that its writer removes meanwhile."""
+def _stats(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the paths and stat results in a folder, ignoring files that its writer removes meanwhile."""
     for within, _, names in os.walk(folder):
         for path in (Path(within), *(Path(within, name) for name in names)):
             with suppress(OSError):

@@ -18,16 +18,20 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 
 class Compute(Config):
-    """The device, precision and number of CPU threads that the user asked for; by default one thread per core."""
+    """The device, precision and number of CPU threads that the user asked for.
+
+    Attributes:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "float32" or "bf16".
+        threads: number of CPU threads; None is one per core.
+    """
 
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
 
     def shared(self, processes: int) -> "Compute":
-        """Return the settings of each of several processes: its share of the cores, unless the user gave the number of
-        threads.
-        """
+        """Return the settings of each of several processes, which share the cores unless the user sets the threads."""
         threads = self.threads or max(1, cpu_cores.available() // processes)
         return self.model_copy(update={"threads": threads})
 
@@ -68,9 +72,13 @@ def torch_settings_restored() -> Iterator[None]:
 
 
 def stamp(device: torch.device, precision: Precision) -> dict[str, str]:
-    """Return a text with device, threads, versions and code. Only checkpoints with the same text are resumed."""
-    here = {"device": str(device), "precision": precision, "threads": str(torch.get_num_threads())}
-    return here | environment.describe()
+    """Return device, precision, threads, versions and commit. Only checkpoints with an equal stamp are resumed."""
+    compute = {
+        "device": str(device),
+        "precision": precision,
+        "threads": str(torch.get_num_threads()),
+    }
+    return compute | environment.describe()
 
 
 def _device(name: str) -> torch.device:
@@ -86,7 +94,7 @@ def _device(name: str) -> torch.device:
     if not present[kind]:
         raise UserError(
             f"this machine has no device '{name}' that torch can use",
-            allowed=f"here: auto, {', '.join(kind for kind, here in present.items() if here)}",
+            allowed=f"here: auto, {', '.join(kind for kind, is_here in present.items() if is_here)}",
         )
     return torch.device(name)
 
@@ -94,10 +102,9 @@ def _device(name: str) -> torch.device:
 def _repeat_exactly() -> None:
     """Make CUDA deterministic, and compute float32 in float32 instead of TF32."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
-    torch.use_deterministic_algorithms(
-        True, warn_only=True
-    )  # A plug-in may need an operation that is not deterministic.
-    # A debugging aid that takes time.
+    # Only a warning, since a plug-in may need an operation that is not deterministic.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Deterministic mode also fills new tensors, which takes time and only helps debugging.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import
     torch.backends.cudnn.allow_tf32 = False
 

@@ -59,8 +59,8 @@ class ProcessGroup:
         Up to `size - 1` rows at the end are left out. No batch is empty. If `count` follows from a batch size that
         `size` divides and that is at least twice `size`, no batch is larger than that batch size.
         """
-        dealt = order[: len(order) - len(order) % self.size].view(-1, self.size)
-        return [batch.flatten() for batch in dealt.tensor_split(count)]
+        columns_by_rank = order[: len(order) - len(order) % self.size].view(-1, self.size)
+        return [batch.flatten() for batch in columns_by_rank.tensor_split(count)]
 
     def local_rows(self, rows: Tensor) -> Tensor:
         """Return the rows of a batch that belong to this rank."""
@@ -70,8 +70,8 @@ class ProcessGroup:
         """Return the values of all ranks, shape (size, ...). Gradients flow back to all."""
         if self._fabric is None:
             return value[None]
-        everyone: Tensor = self._fabric.all_gather(value, sync_grads=True)
-        return everyone
+        gathered: Tensor = self._fabric.all_gather(value, sync_grads=True)
+        return gathered
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Return the rows of the whole batch in their order, given the rows of this rank. Gradients flow back to
@@ -134,31 +134,31 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     if not is_distributed():
         yield ALONE
         return
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    if here < int(os.environ["WORLD_SIZE"]):
+    local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+    if local_size < int(os.environ["WORLD_SIZE"]):
         raise UserError(
             "torchrun started processes on several machines, but the processes of one upstream must share a folder of checkpoints",
             next_step="start them on one machine, with --nproc-per-node only",
         )
     if str(device) != device.type:
         raise UserError(
-            f"{here} processes cannot share the device '{device}'",
+            f"{local_size} processes cannot share the device '{device}'",
             next_step="give --device cuda: each process then has a GPU of its own",
         )
-    if device.type == "cuda" and torch.cuda.device_count() < here:
+    if device.type == "cuda" and torch.cuda.device_count() < local_size:
         raise UserError(
-            f"torchrun started {here} processes here, but torch can use {torch.cuda.device_count()} GPUs",
-            next_step="start that many with --nproc-per-node",
+            f"torchrun started {local_size} processes here, but torch can use {torch.cuda.device_count()} GPUs",
+            next_step="set --nproc-per-node to the number of GPUs",
         )
-    # slow to import, and rarely needed
+    # Slow to import, and rarely needed.
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     strategy = DDPStrategy(timeout=PATIENCE)
-    fabric: Any = Fabric(accelerator=device.type, devices=here, strategy=strategy)
+    fabric: Any = Fabric(accelerator=device.type, devices=local_size, strategy=strategy)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # logs a line for every process
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*all_gather is deprecated")  # which Fabric calls
+        warnings.filterwarnings("ignore", ".*all_gather is deprecated")  # Fabric calls it
         fabric.launch()
         try:
             yield ProcessGroup(fabric)

@@ -21,7 +21,7 @@ class StageProfiler:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.costs: list[StageCost] = []
-        self._peaks: list[float] = []  # of the running stages, outermost first
+        self._peaks: list[float] = []  # peak memory of each running stage in MiB, outermost first
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -40,7 +40,7 @@ class StageProfiler:
             )
 
     def _note_peak(self) -> None:
-        """Assign the peak since the last call to every running stage, and reset it."""
+        """Count the peak memory since the last call for every running stage, and reset it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # pending work belongs to the time before
             peak = torch.cuda.max_memory_allocated(self.device) / 2**20

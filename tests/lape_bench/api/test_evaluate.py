@@ -204,7 +204,7 @@ def test_mistakes_are_told_in_a_sentence_before_anything_runs(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_fractions": 0}, "a label fraction is 0; above 0, and at most 1"),
+        ({"label_fractions": 0}, "the label fraction 0 is out of range; above 0, and at most 1"),
         ({"seeds": 0}, "the number of seeds is 0; 1 or more"),
         ({"protocol": "lineer"}, "did you mean 'linear'"),
         ({"settings": {"widht": 3}}, "did you mean 'width'"),

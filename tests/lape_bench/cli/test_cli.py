@@ -92,7 +92,10 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
             ["run", "--device", "gpu"],
             "no device 'gpu': did you mean 'cpu'?; known: auto, cpu, cuda",
         ),
-        (["run", "--label-fraction", "10"], "a label fraction is 10; above 0, and at most 1"),
+        (
+            ["run", "--label-fraction", "10"],
+            "the label fraction 10 is out of range; above 0, and at most 1",
+        ),
         (["run", "--task", "esc10"], "'esc10' is not prepared; run 'bench data prepare esc10"),
         (["run", "--fold", "1"], "has no fold 1; its folds: none"),
         (["run", "--fold", "-1"], "has no fold -1; its folds: none"),

@@ -68,8 +68,8 @@ def test_budgets_are_in_the_order_of_their_labels() -> None:
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
-        ({"fractions": (0.1, 2.0)}, "a label fraction is 2"),
-        ({"shots": (0,)}, "a number of shots is 0"),
+        ({"fractions": (0.1, 2.0)}, "the label fraction 2 is out of range"),
+        ({"shots": (0,)}, "the number of shots 0 is out of range"),
         ({"validation_labels": "some"}, "some"),
     ],
 )
