@@ -1,6 +1,7 @@
 """BYOL-A (arXiv:2103.06695, v1): from one view, predict the projection of the other view by a momentum target.
 
-There are no negatives. A slow target without gradient and without predictor keeps the embeddings from collapsing.
+There are no negatives. The target changes slowly, gets no gradient and has no predictor, which keeps the embeddings from
+collapsing.
 
 The published setting is AudioNTT of 2048 features on 0.95 s, projector and predictor with a hidden layer of 4096 (batch
 norm, ReLU) and 256 features out, a decay of 0.99, Adam at 3e-4, batches of 256, 100 epochs; log-mixup-exp and random
@@ -51,7 +52,7 @@ class Online(nn.Module):
 
 
 class ByolAObjective(Objective):
-    """An online network that predicts from each view the target's projection of the other."""
+    """An online network that predicts, from each view, the target's projection of the other view."""
 
     cuda_graphable = True
 

@@ -55,20 +55,21 @@ LAPE = {
 LAYOUTS = (BYOL_A, LAPE, OURS)
 # What the published code adds to the power before the logarithm.
 EPSILON = torch.finfo(torch.float32).eps
-STATISTICS = ("log_mel.mean", "log_mel.std")  # which a task replaces by its own
-FIRST = "blocks.0.0"  # the convolution that every AudioNTT begins with
+STATISTICS = ("log_mel.mean", "log_mel.std")  # replaced by those of the task
+FIRST = "blocks.0.0"  # the first convolution of every AudioNTT
 
 
 class CheckpointConfig(SpectrogramConfig, LoadedConfig):
     """Settings of an AudioNTT from a file."""
 
     prefix: str | None = Field(
-        None, description="the encoder to use, by the part before the names of its tensors"
+        None,
+        description="the part before the names of the encoder's tensors, if the file holds several encoders",
     )
     mel_scale: Literal["slaney", "htk"] | None = Field(
         None,
-        description="of the bands it was trained on: slaney, librosa's, or htk, torchaudio's; by default slaney for the "
-        "published layouts, htk for ours",
+        description="the mel scale that the encoder was trained with: slaney (librosa) or htk (torchaudio); by default slaney "
+        "for the published layouts, and htk for ours",
     )
 
 
@@ -76,9 +77,9 @@ class CheckpointTensors(NamedTuple):
     """An encoder in a file.
 
     Attributes:
-        prefix: before the names of its tensors.
-        layout: our parts and theirs.
-        tensors: all of the file, by their whole names.
+        prefix: the part before the names of its tensors.
+        layout: the file's name of each of our parts.
+        tensors: all tensors of the file, by full name.
     """
 
     prefix: str
@@ -86,19 +87,22 @@ class CheckpointTensors(NamedTuple):
     tensors: Mapping[str, Tensor]
 
     def name_in_file(self, name: str) -> str:
-        """Return the file's name, without prefix, of one of our tensors."""
+        """Return the name in the file, without prefix, for a name of one of our tensors."""
         part, _, last = name.rpartition(".")
         return f"{self.layout.get(part, part)}.{last}"
 
 
 class CheckpointEncoder(AudioNTT, AdaptedEncoder):
-    """AudioNTT with tensors from elsewhere.
+    """AudioNTT with the tensors of a file.
 
     Args:
         checkpoint: the tensors and their layout.
         log_mel: settings of the front end that it was trained with.
         allowed: names of tensors, as in the file, that may be missing.
-        where: the file, for error messages.
+        where: the file, named in errors.
+
+    Raises:
+        UserError: a tensor is missing, does not fit, or belongs to another network.
     """
 
     artifact_name = "checkpoint"
@@ -116,36 +120,36 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
         super().__init__(len(checkpoint.tensors[matrix]), log_mel)
         own = self.state_dict()
         required = {name for name in own if not name.startswith("log_mel.")}
-        taken = {
+        loaded = {
             name: checkpoint.tensors[checkpoint.prefix + checkpoint.name_in_file(name)]
             for name in required | set(STATISTICS)
             if checkpoint.prefix + checkpoint.name_in_file(name) in checkpoint.tensors
         }
-        missing = required - taken.keys()
+        missing = required - loaded.keys()
         refuse_missing(map(checkpoint.name_in_file, missing), allowed, where)
         self._refuse_left_over(checkpoint, required, where)
-        load_strictly(self, own | taken, where)
+        load_strictly(self, own | loaded, where)
         self.loaded = {
             "encoder_tensors": float(len(required)),
             "encoder_tensors_matched": float(len(required - missing)),
-            "file_tensors_not_of_encoder": float(len(checkpoint.tensors) - len(taken)),
+            "file_tensors_not_of_encoder": float(len(checkpoint.tensors) - len(loaded)),
         }
 
     @staticmethod
     def _refuse_left_over(checkpoint: CheckpointTensors, required: set[str], where: str) -> None:
-        """Refuse a deeper network, of which the first layers alone would fit."""
+        """Refuse a file with further layers, since the network would lose them."""
         known = {checkpoint.prefix + checkpoint.name_in_file(name) for name in required}
         groups = {
             checkpoint.prefix + part.partition(".")[0] + "." for part in checkpoint.layout.values()
         }
-        over = sorted(
+        left_over = sorted(
             name
             for name in checkpoint.tensors
             if name.startswith(tuple(groups)) and name not in known
         )
-        if over:
+        if left_over:
             raise UserError(
-                f"{where} holds {over[0]} beside the tensors of AudioNTT: it is another network",
+                f"{where} holds another network: {left_over[0]} is not a tensor of AudioNTT",
                 allowed="AudioNTT of BYOL-A v1, LAPE, or this project",
             )
 
@@ -153,7 +157,7 @@ class CheckpointEncoder(AudioNTT, AdaptedEncoder):
 class Checkpoint(Adapter, AudioNTTSystem):
     """AudioNTT from a file."""
 
-    version = 2  # 1 gave published encoders torchaudio's log-mels
+    version = 2  # version 1 computed torchaudio's log-mels for published encoders
     Settings: ClassVar[type[ProbeConfig]] = CheckpointConfig
     path: ClassVar[Path]
 
@@ -163,8 +167,8 @@ class Checkpoint(Adapter, AudioNTTSystem):
         path = Path(argument).expanduser().absolute()
         if not path.is_file():
             raise UserError(
-                f"checkpoint:{argument} names no file",
-                next_step="give the path of a file of torch.save",
+                f"there is no file {argument} for checkpoint:{argument}",
+                next_step="give the path of a file that torch.save wrote",
             )
         return {"path": path}
 
@@ -194,7 +198,7 @@ def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Checkpo
     """Find the encoder in a file.
 
     Raises:
-        UserError: there is none, or more than one and `prefix` does not say which.
+        UserError: the file holds no encoder, or several and `prefix` selects none of them.
     """
     tensors = dict(_tensors(content))
     candidates = {
@@ -205,9 +209,9 @@ def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Checkpo
         if name == ending or name.endswith(f".{ending}")
     }
     if not candidates:
-        some = ", ".join(list(tensors)[:3]) or "none"
+        first_names = ", ".join(list(tensors)[:3]) or "none"
         raise UserError(
-            f"{path} holds no AudioNTT; its first tensors are {some}",
+            f"{path} holds no AudioNTT; its first tensors are {first_names}",
             allowed="AudioNTT of BYOL-A v1, LAPE, or this project",
         )
     if prefix is None and len(candidates) == 1:
@@ -215,17 +219,17 @@ def _find(content: Mapping[str, Any], prefix: str | None, path: Path) -> Checkpo
     if prefix and not prefix.endswith("."):
         prefix += "."
     if prefix not in candidates:
-        wrong = "holds several encoders" if prefix is None else f"holds no encoder below '{prefix}'"
+        problem = "several encoders" if prefix is None else f"no encoder with the prefix '{prefix}'"
         raise UserError(
-            f"{path} {wrong}",
-            next_step="name one of "
+            f"{path} holds {problem}",
+            next_step="give one of "
             + ", ".join(f"--set prefix={prefix or repr('')}" for prefix in candidates),
         )
     return CheckpointTensors(prefix, candidates[prefix], tensors)
 
 
 def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Go through the tensors of nested mappings, their names joined by dots."""
+    """Yield the tensors of nested mappings, with names that are joined by dots."""
     for key, value in content.items():
         if isinstance(value, Tensor):
             yield f"{before}{key}", value

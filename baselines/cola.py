@@ -7,8 +7,8 @@ Here, too, each view has a window of its own. Windows are 1 s long, batches 64, 
 log-mixup-exp, random resize crop) are those of every upstream. The views are needed: a clip that is not longer than the
 window gives the same audio twice, so that its two segments differ by augmentation alone. On a task of such clips COLA is
 SimCLR with another head and another similarity. The published code computes batch norm statistics over anchors and positives
-together; here each has its own. The similarity starts with smaller weights. With the published ones the loss begins far above
-chance (10 instead of 4), and a short training spends much of its time on coming down.
+together; here each has its own. The similarity starts with smaller weights. With the published ones the loss starts far above
+chance (10 instead of 4), and a short training spends much of its time reducing it to 4.
 """
 
 from typing import Any, ClassVar
@@ -50,7 +50,7 @@ class ColaObjective(Siamese):
         self.similarity = nn.Parameter(settings.similarity_std * torch.randn(features, features))
 
     def loss(self, *projected: Tensor) -> Tensor:
-        """Return the cross-entropy of finding each first segment's partner among the second ones."""
+        """Return the cross-entropy of finding each first segment's partner among all second segments, a scalar."""
         anchors, positives = projected
         return bilinear_contrast(anchors, positives, self.similarity)
 

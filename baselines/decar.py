@@ -1,22 +1,23 @@
-"""DECAR (arXiv:2110.08895): the encoder learns to classify clusters of its own embeddings, which are drawn again as it changes.
+"""DECAR (arXiv:2110.08895): the encoder learns to classify clusters of its own embeddings, which are computed again and again.
 
 It is DeepCluster (arXiv:1807.05520) on audio. A random window of each clip is embedded without augmentation. k-means on
 whitened principal components of unit length gives every clip a pseudo-label. A new classifier learns the pseudo-labels from
-clips that are taken from every cluster equally often; the optimizer's state for it is reset.
+clips that are drawn from every cluster equally often; the optimizer's state for it is reset.
 
 The published code draws new clusters every epoch, by one k-means of 20 iterations on 128 components; the classifier's
-weights start normal with deviation 0.01. Its other settings are SGD at 0.05 with momentum 0.9 (the classifier without) and
+weights start normal with standard deviation 0.01. Its other settings are SGD at 0.05 with momentum 0.9 (the classifier without) and
 weight decay 1e-5, batches of 32, 200 epochs, one view of each clip (log-mixup-exp and random resize crop), and 256
-clusters of a balanced part of AudioSet. What is clustered there is the last of two hidden layers of 512, with dropout of
-0.5, between encoder and classifier, before its ReLU. Here the encoder's embedding is clustered, and the classifier is on top
-of it. Encoder, views and optimizer are those of every upstream. Both views of a clip are classified, and the loss is the mean
-over both.
+clusters of a balanced part of AudioSet. Between encoder and classifier it has two hidden layers of 512 with dropout of 0.5,
+and clusters the output of the last one before its ReLU. Here the encoder's embedding is clustered, and the classifier is on
+top of it. Encoder, views and optimizer are those of every upstream. Both views of a clip are classified, and the loss is the
+mean over both.
 
-An epoch of DeepCluster is 5,000 steps; one of 1,800 clips is 29, in which a new classifier learns little. So the same
-clusters are kept for `redraw_steps` steps, rounded up to whole epochs: by default a tenth of the shortest training. A
-corpus whose epochs are longer is clustered every epoch, as published, and `redraw_steps=1` does so for any; on those 1,800
-a probe of the encoder then scored below a probe of random weights, under version 1 of the protocol (see also arXiv:2207.11839).
-In epochs that draw new clusters, the learning curve holds `nmi`, the normalized mutual information of new and previous ones.
+An epoch of DeepCluster has 5,000 steps. An epoch of 1,800 clips has 29, in which a new classifier learns little. So the same
+clusters are kept for `redraw_steps` steps, rounded up to whole epochs: by default a tenth of the shortest training. A corpus
+whose epochs are longer is clustered every epoch, as published. `redraw_steps=1` clusters any corpus every epoch. On the 1,800
+clips, a probe of the encoder then scored below a probe of random weights, under version 1 of the protocol (see also
+arXiv:2207.11839). In epochs that draw new clusters, the learning curve holds `nmi`, the normalized mutual information of new
+and previous clusters.
 """
 
 import math
@@ -49,7 +50,7 @@ class DecarConfig(ClusteringConfig, AudioNTTUpstreamConfig):
     redraw_steps: int = Field(
         240,
         ge=1,
-        description="steps until clusters are drawn again, at least; 1 is every epoch, as published",
+        description="least number of steps until clusters are drawn again; 1 means every epoch, as published",
     )
 
 
@@ -57,9 +58,9 @@ def cluster_cross_entropy(logits_a: Tensor, logits_b: Tensor, clusters: Tensor) 
     """Classify each clip's cluster from each of its views: the loss of arXiv:1807.05520, Eq. (1), over two views.
 
     Args:
-        logits_a: of the first view, shape (batch, clusters).
-        logits_b: of the second view, same shape.
-        clusters: of the clips, shape (batch,), in [0, clusters).
+        logits_a: logits of the first view, shape (batch, clusters).
+        logits_b: logits of the second view, same shape.
+        clusters: cluster of each clip, shape (batch,), in [0, clusters).
 
     Returns:
         Mean of -log(softmax(logits)[cluster]) over clips and views, a scalar.
@@ -72,11 +73,11 @@ def balanced_order(clusters: Tensor, draw: torch.Generator) -> Tensor:
 
     Args:
         clusters: cluster of each clip, shape (clips,), on the CPU.
-        draw: on the CPU.
+        draw: a generator on the CPU.
 
     Returns:
-        Indices of clips, shape (clips,), in random order. The frequencies of two clusters differ by at most one, and
-        also those of two clips of one cluster.
+        Indices of clips, shape (clips,), in random order. The frequencies of two non-empty clusters differ by at most one. The
+        frequencies of two clips of one cluster also differ by at most one.
     """
     nonempty = clusters.bincount().nonzero()[:, 0]
     share, rest = divmod(len(clusters), len(nonempty))
@@ -136,8 +137,8 @@ class DecarObjective(Siamese):
         clusters = cluster(embeddings, self.settings, seeds.numpy("clusters"), held_by="the corpus")
         if (clusters == clusters[0]).all():
             raise UserError(
-                f"the encoder tells none of the corpus's {len(clusters)} clips from another, and DECAR learns from "
-                "their clusters",
+                f"the encoder gives all {len(clusters)} clips of the corpus the same embedding, so DECAR has no clusters to "
+                "learn",
                 next_step="lower pretrain.optimizer.learning_rate, or name a corpus whose clips differ",
             )
         previous = self.clusters.cpu().numpy()
@@ -154,7 +155,7 @@ class Decar(AudioNTTUpstream):
     """AudioNTT pre-trained by deep clustering."""
 
     artifact_name = "decar"
-    version = 2  # 1 could part clips that are equal within rounding
+    version = 2  # version 1 could separate clips whose embeddings are equal up to rounding
 
     Settings: ClassVar[type[ProbeConfig]] = DecarConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"clusters": 8}

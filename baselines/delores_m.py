@@ -6,8 +6,9 @@ optimizer is SGD at 3e-4, batches of 128 on each of four GPUs. LAPE's code scale
 all but switches them off; here lambda weighs the redundancy alone, as in Barlow Twins, and `barlow_weight` the three
 heads against InfoNCE. The key head has a hidden layer after MoCo v2 (arXiv:2003.04297), with batch norm.
 
-Another departure is in the Barlow heads. LAPE's code has one head a layer and puts both the student's and the teacher's layer through
-it, so that gradients reach the head from both sides. Here the teacher has a momentum copy of each head, which takes no gradient.
+Another departure is in the Barlow heads. LAPE's code has one head per layer, and applies it to the layer of the student and to
+that of the teacher, so that gradients reach the head from both sides. Here the teacher has a momentum copy of each head, which
+gets no gradient.
 
 A queue longer than a small corpus would hold every clip many times over, and a momentum of 0.999 would leave the teacher
 near its random start for most of a short training: both are smaller by default.
@@ -36,7 +37,7 @@ class DeloresMConfig(MomentumContrastConfig):
     projector: int = Field(2048, ge=2, description="features of the Barlow heads' three layers")
     trade_off: float = Field(TRADE_OFF, ge=0, description="lambda of Barlow Twins")
     barlow_weight: float = Field(
-        0.01, ge=0, description="weight of each Barlow head, where InfoNCE has 1; 0 is MoCo"
+        0.01, ge=0, description="weight of each Barlow head relative to InfoNCE; 0 is MoCo"
     )
 
 
@@ -59,7 +60,7 @@ class LayeredMomentumBranch(MomentumBranch):
 
 
 class DeloresMObjective(MomentumContrast):
-    """Momentum contrast, in which every layer of the student also agrees with the teacher's."""
+    """Momentum contrast, and Barlow Twins between each layer of the student and the teacher."""
 
     settings: DeloresMConfig
 
@@ -83,7 +84,9 @@ class DeloresM(AudioNTTUpstream):
 
     artifact_name = "delores-m"
 
-    version = 3  # 2 had a query's own older keys among its negatives; 1 also both views at one level, and a linear key head
+    # Versions 1 and 2 had a query's own older keys among its negatives. Version 1 also had no random gain of views, and a linear
+    # key head.
+    version = 3
     Settings: ClassVar[type[ProbeConfig]] = DeloresMConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
         "projector": 64,

@@ -47,7 +47,7 @@ class DeloresS(AudioNTTUpstream):
 
     artifact_name = "delores-s"
 
-    version = 2  # 1 had both views at one level
+    version = 2  # version 1 had no random gain of views
     Settings: ClassVar[type[ProbeConfig]] = DeloresSConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"projector": 64}
 

@@ -45,7 +45,7 @@ FUNCTIONS = ("load_model", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "scene_embedding_size")
 
 _returned: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
-"""Models that `load_model` has returned, by identity, for as long as somebody keeps them."""
+"""Models that `load_model` has returned and that still exist, by `id`."""
 
 
 class HearConfig(EncoderConfig):
@@ -76,11 +76,14 @@ class ModuleReference(NamedTuple):
         """Read MODULE[@WEIGHTS]."""
         module, at, weights = argument.partition("@")
         if at and not weights:
-            raise UserError(f"hear:{argument} names no weights", next_step=f"name it hear:{module}")
+            raise UserError(
+                f"hear:{argument} has no weights after '@'",
+                next_step=f"add a path, or write hear:{module}",
+            )
         if not all(part.isidentifier() for part in module.split(".")):
             raise UserError(
-                f"hear:{argument} names '{module}', which is not the name of a module",
-                allowed="hear:MODULE or hear:MODULE@WEIGHTS, the module as Python imports it, such as my.module",
+                f"'{module}' in hear:{argument} is not the name of a module",
+                allowed="hear:MODULE or hear:MODULE@WEIGHTS, with the module as Python imports it, such as my.module",
             )
         path = Path(weights).expanduser().absolute() if weights else None
         if path is not None and not path.exists():
@@ -91,11 +94,11 @@ class ModuleReference(NamedTuple):
 
 
 class ModuleFacts(NamedTuple):
-    """Facts about a model that are known after loading it.
+    """Facts about a model, found by loading it.
 
     Attributes:
         sample_rate: in Hz.
-        frozen_because: why it cannot be fine-tuned; empty if it can.
+        frozen_because: the reason why it cannot be fine-tuned; empty if it can.
         tensors: SHA-256 of the tensors of an `nn.Module`; empty for other models.
     """
 
@@ -105,12 +108,12 @@ class ModuleFacts(NamedTuple):
 
 
 class HearEncoder(AdaptedEncoder):
-    """A HEAR model with its module's function.
+    """The model of a HEAR module, with the module's function that embeds windows.
 
     Args:
-        module: has `get_scene_embeddings`.
-        model: what its `load_model` returned.
-        trained: whether gradients flow back through it.
+        module: a module with `get_scene_embeddings`.
+        model: the model that its `load_model` returned.
+        trained: whether gradients flow back through the model.
     """
 
     artifact_name = "hear"
@@ -127,7 +130,7 @@ class HearEncoder(AdaptedEncoder):
         return waveforms.clamp(-1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed windows by the module's own function, shape (batch, embedding_size)."""
+        """Embed windows, shape (batch, samples), by the module's function; return shape (batch, embedding_size)."""
         # Functions that return NumPy arrays cannot handle bf16.
         enabled = self.trained and torch.is_autocast_enabled(features.device.type)
         with torch.autocast(features.device.type, dtype=torch.bfloat16, enabled=enabled):
@@ -179,21 +182,21 @@ def _trace(reference: ModuleReference) -> dict[str, str]:
 
 @cache
 def _code(name: str) -> str:
-    """Return the SHA-256 of a module's file, or of all files of its package, as they are when it is imported.
+    """Return the SHA-256 of a module's file, or of all files of its package, when it is imported.
 
-    What they import from the same folder follows, a file each.
+    The files that they import from the same folder are listed after it.
     """
     _import(name)
-    whole = sys.modules[name.partition(".")[0]]
-    of_package = [Path(place) for place in getattr(whole, "__path__", [])]
-    file = getattr(whole, "__file__", None)
-    return code_checksum(of_package or ([Path(file)] if file else [])) or "of no file"
+    top_level = sys.modules[name.partition(".")[0]]
+    folders = [Path(folder) for folder in getattr(top_level, "__path__", [])]
+    file = getattr(top_level, "__file__", None)
+    return code_checksum(folders or ([Path(file)] if file else [])) or "of no file"
 
 
 def _import(name: str) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.append(folder)  # where `python -m` looks too; last, so that it hides nothing
+        sys.path.append(folder)  # as with `python -m`, but last, so that it hides no package
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -203,7 +206,7 @@ def _import(name: str) -> ModuleType:
             f"there is no module '{name}'",
             next_step="install it, or run bench in the folder that holds it",
         ) from error
-    except FAILURES as error:  # a stranger's module may fail in any way
+    except FAILURES as error:  # a user's module may raise anything
         raise _failed(name, "cannot be imported", error) from error
     lacking = [function for function in FUNCTIONS if not hasattr(module, function)]
     if lacking:
@@ -235,16 +238,16 @@ def _load(reference: ModuleReference, trained: bool) -> HearEncoder:
         value = getattr(model, name)
         if not is_positive_integer(value):
             raise UserError(
-                f"the model of '{reference.module}' says that its {name} is {value!r}",
+                f"the model of '{reference.module}' has the {name} {value!r}",
                 allowed="a whole number above 0",
             )
     return HearEncoder(module, _untrained(model, reference.module), trained)
 
 
 def _untrained(model: Any, module: str) -> Any:
-    """Return a model that is nobody else's to train: a copy, where a module keeps its model and returns it again.
+    """Return a model that no other encoder trains. If the module returns one model again and again, this is a copy.
 
-    The one that is copied is that of `_facts`, which trains nothing.
+    The first model that a module returns goes to `_facts`, which does not train it, so a copy has untrained weights.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -254,7 +257,9 @@ def _untrained(model: Any, module: str) -> Any:
     try:
         return copy.deepcopy(model)
     except FAILURES as error:
-        raise _failed(module, "returns one model again, which cannot be copied", error) from error
+        raise _failed(
+            module, "returns the same model again, which cannot be copied", error
+        ) from error
 
 
 def _needs_a_path(load_model: Any) -> bool:
@@ -268,7 +273,12 @@ def _needs_a_path(load_model: Any) -> bool:
 
 @cache
 def _facts(reference: ModuleReference, trace: str) -> ModuleFacts:
-    """Load a model, before any other is, once for as long as its files do not change, and embed two seconds of noise."""
+    """Load a model and embed two seconds of noise, once while its files do not change.
+
+    Args:
+        reference: the module and its weights.
+        trace: the checksums of its files, as text.
+    """
     encoder = _load(reference, trained=True)
     noise = 0.1 * torch.randn(2, 2 * encoder.sample_rate)
     try:
@@ -278,16 +288,16 @@ def _facts(reference: ModuleReference, trace: str) -> ModuleFacts:
         raise
     except FAILURES as error:
         raise _failed(reference.module, "cannot embed noise", error) from error
-    because = ""
+    frozen_because = ""
     if not isinstance(encoder.model, nn.Module):
-        because = "its load_model returns no torch.nn.Module"
+        frozen_because = "its load_model does not return a torch.nn.Module"
     elif not embeddings.requires_grad:
-        because = "no gradient flows back from its embeddings"
+        frozen_because = "no gradient flows back from its embeddings"
     tensors = state_checksum(encoder.model) if isinstance(encoder.model, nn.Module) else ""
-    return ModuleFacts(encoder.sample_rate, because, tensors)
+    return ModuleFacts(encoder.sample_rate, frozen_because, tensors)
 
 
-def _failed(module: str, what: str, error: BaseException) -> UserError:
+def _failed(module: str, problem: str, error: BaseException) -> UserError:
     return UserError(
-        f"the module '{module}' {what} ({summarize_error(error)})", next_step="fix the module"
+        f"the module '{module}' {problem} ({summarize_error(error)})", next_step="fix the module"
     )

@@ -48,8 +48,8 @@ from lape_bench.system import ProtocolName, TargetTask
 
 WAVEFORMS = "Wav2Vec2FeatureExtractor"
 AST, WHISPER, CLAP = "ASTFeatureExtractor", "WhisperFeatureExtractor", "ClapFeatureExtractor"
-# By feature extractor, which other models have too: types of models, and the place of the blocks in their audio
-# encoder.
+# For each feature extractor: the supported types of models, and the path of the blocks in their audio encoder. Types of models
+# that are not supported may have the same extractor.
 MODELS = {
     WAVEFORMS: {
         "wav2vec2": "encoder.layers",
@@ -66,7 +66,7 @@ MODELS = {
     WHISPER: {"whisper": "layers"},
     CLAP: {"clap": "audio_encoder.layers"},
 }
-# Which part of a whole model is that encoder, by the beginning of its tensors' names.
+# The beginning of the names of the encoder's tensors in a whole model.
 ENCODERS = {WAVEFORMS: "", AST: "", WHISPER: "encoder.", CLAP: "audio_model."}
 SUPPORTED = (
     "wav2vec 2.0 (also Conformer), HuBERT, WavLM, data2vec, UniSpeech (also SAT), SEW (also SEW-D), AST, Whisper, and CLAP "
@@ -74,7 +74,7 @@ SUPPORTED = (
 )
 HEARS_PADDING = ("sew", "sew-d")  # types of models
 VARIANCE_OFFSET = 1e-7  # of Wav2Vec2FeatureExtractor
-# Of a folder, what a model is loaded from.
+# The files of a folder that a model is loaded from.
 FILES = ("*.json", "*.safetensors", "*.bin")
 
 
@@ -103,15 +103,14 @@ class ModelSource(NamedTuple):
         try:
             try:
                 return kind.from_pretrained(self.name, local_files_only=True, **how)
-            except OSError:  # transformers' word for a file that is not there
+            except OSError:  # transformers raises it for a missing file
                 if self.revision is None:
                     raise
                 return kind.from_pretrained(self.name, **how)
-        except Exception as error:  # as many kinds as ways to fail
+        except Exception as error:  # transformers raises errors of many types
             raise UserError(
                 f"hf:{self.name} cannot be loaded ({summarize_error(error)})",
-                next_step="it takes config.json, preprocessor_config.json and weights of a model that "
-                "transformers itself knows",
+                allowed="config.json, preprocessor_config.json and the weights of a model that transformers itself knows",
             ) from error
 
 
@@ -120,10 +119,10 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     Args:
         model: the encoder.
-        blocks: name of its list of blocks.
+        blocks: path of its list of blocks.
         extractor: the feature extractor that prepares its input.
-        layer: as `LayeredConfig.layer`.
-        window: samples of a window.
+        layer: see `LayeredConfig.layer`.
+        window: number of samples in a window.
     """
 
     artifact_name = "hf"
@@ -140,7 +139,7 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     @torch.no_grad()
     def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return waveforms, normalized if the extractor says so, or the spectrograms that it computes."""
+        """Return the waveforms, normalized if the extractor asks for it, or the spectrograms that it computes."""
         if self.kind == WAVEFORMS:
             if not self.extractor.do_normalize:
                 return waveforms
@@ -162,7 +161,7 @@ class HuggingFaceEncoder(LayeredEncoder):
         lengths = with_a_frame(self.model, lengths)
         mask = real_places(lengths, features.shape[1]).long()
         with padding_left_out(self.model, lengths), warnings.catch_warnings():
-            # WavLM of transformers hands torch a mask of truth values beside one of numbers, which torch still takes.
+            # For WavLM, transformers passes torch a Boolean mask together with a float mask, which torch still accepts.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
             return self.sequence(self.model(features, attention_mask=mask).last_hidden_state)
 
@@ -181,7 +180,7 @@ class HuggingFaceEncoder(LayeredEncoder):
 
     def sequence(self, states: Tensor) -> Tensor:
         """Return the vectors whose average is the embedding, shape (batch, time, size)."""
-        if self.kind == AST:  # class and distillation; the patches behind them cover padding too
+        if self.kind == AST:  # class and distillation tokens; later patches cover padding too
             return states[:, :2]
         if self.kind == CLAP:
             return states.flatten(2).transpose(1, 2)  # (batch, time * frequency, size)
@@ -195,7 +194,7 @@ class HuggingFace(LayeredSystem):
     Settings: ClassVar[type[ProbeConfig]] = HuggingFaceConfig
     source: ClassVar[ModelSource]
     extractor: ClassVar[Any]
-    blocks_in: ClassVar[str]  # the name of their list in the encoder
+    blocks_in: ClassVar[str]  # path of the list of blocks in the encoder
 
     @classmethod
     def resolve_argument(cls, argument: str) -> dict[str, Any]:
@@ -227,7 +226,7 @@ class HuggingFace(LayeredSystem):
         longest = _longest(self.extractor)
         if longest is not None and self.window > longest:
             raise UserError(
-                f"hf:{self.argument} hears {longest / self.sample_rate:.4g} s at most, and the task's windows "
+                f"hf:{self.argument} takes windows of at most {longest / self.sample_rate:.4g} s, and the task's windows "
                 f"have {target.window_seconds:g} s",
                 next_step="choose a task with shorter windows, or another model",
             )
@@ -245,7 +244,7 @@ class HuggingFace(LayeredSystem):
         with _quiet(library):
             config = self.source.load(library.AutoConfig)
             config.update({"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0})
-            # With these above 0 a model has a tensor for what is masked, which some files lack.
+            # Above 0, a model has an embedding for masked frames, which some files lack.
             config.update({"mask_time_prob": 0.0, "mask_feature_prob": 0.0})
             model, report = self.source.load(
                 library.AutoModel, config=config, dtype=torch.float32, output_loading_info=True
@@ -274,7 +273,7 @@ def _longest(extractor: Any) -> int | None:
 
 
 def _source(argument: str) -> ModelSource:
-    """Return the folder or the name and commit on the hub that an argument means."""
+    """Return the source that an argument names: a folder, or a name and commit on the hub."""
     from transformers.utils.hub import cached_file  # an extra, and slow to import
 
     folder = Path(argument).expanduser()
@@ -282,7 +281,10 @@ def _source(argument: str) -> ModelSource:
         return ModelSource(str(folder.absolute()), None)
     name, _, revision = argument.partition("@")
     if argument.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise UserError(f"hf:{argument} names no folder, and no model of the hub")
+        raise UserError(
+            f"'{argument}' in hf:{argument} is neither a folder nor a name on the hub",
+            next_step="give the path of a folder, or a name such as facebook/wav2vec2-base",
+        )
     how: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         try:
@@ -291,10 +293,10 @@ def _source(argument: str) -> ModelSource:
             path = cached_file(name, "config.json", **how)
         if path is None:
             raise OSError("it has no config.json")
-    except Exception as error:  # no network, no such model, one that asks for consent
+    except Exception as error:  # no network, an unknown model, or one that needs a login
         raise UserError(
-            f"hf:{argument} is neither on disk nor to be had from the hub ({summarize_error(error)})",
-            next_step="check the name; without a network, give a folder that a model was saved to",
+            f"hf:{argument} is not on disk and cannot be downloaded from the hub ({summarize_error(error)})",
+            next_step="check the name; without a network, give a folder with a saved model",
         ) from error
     return ModelSource(name, Path(path).parent.name)  # snapshots/COMMIT/config.json
 
@@ -305,7 +307,7 @@ def _transformers() -> ModuleType:
         import transformers
     except ImportError as error:
         raise UserError(
-            "models of transformers need the package of that name",
+            "hf: needs the package 'transformers', which is not installed",
             next_step="pip install 'lape_bench[hf]'",
         ) from error
     return transformers
@@ -313,7 +315,7 @@ def _transformers() -> ModuleType:
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Silence messages and progress bars of transformers and its hub; whatever matters is an error here."""
+    """Silence messages and progress bars of transformers and its hub; problems are raised as errors."""
     from huggingface_hub.utils import logging as hub  # comes with transformers
 
     log = library.utils.logging

@@ -1,7 +1,7 @@
 """Mean and standard deviation of the log-mel spectrogram under a logistic regression: a baseline of seconds on a CPU.
 
-128 numbers for each whole, unpadded clip. C is 1 and nothing is tuned, so no train clip is held out. The baseline shows how
-far a task goes without a learned representation.
+An embedding has 128 numbers and covers a whole, unpadded clip. C is 1 and nothing is tuned, so no train clip is held out.
+The score shows how much of a task can be solved without a learned representation.
 """
 
 from typing import Any, ClassVar

@@ -1,9 +1,9 @@
 """MAST (arXiv:2211.01515): a multiscale spectrogram transformer from random weights, fine-tuned with the labels.
 
-It is the baseline of `ss-mast`, as `supervised` is for the systems on AudioNTT. The transformer, its published sizes
-and what departs from them are in `lape_bench/learning/encoders/multiscale_transformer.py`. The published learning rate could not be
-found; a transformer wants a smaller one than AudioNTT, and 2.5e-4 is what AST (arXiv:2104.01778) learns keywords with. It was
-the best of four on validation of `asc-keywords`, under version 1 of the protocol; the size was not tuned.
+It is the baseline of `ss-mast`, as `supervised` is for the systems on AudioNTT. The transformer, its published sizes and the
+departures from them are in `lape_bench/learning/encoders/multiscale_transformer.py`. The published learning rate could not be
+found. A transformer needs a smaller one than AudioNTT; 2.5e-4 is the rate of AST (arXiv:2104.01778) on keywords. It was the
+best of four on validation of `asc-keywords`, under version 1 of the protocol. The size was not tuned.
 """
 
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from lape_bench.learning.systems.spectrogram_system import (
 
 
 class MastConfig(SpectrogramConfig, MultiscaleTransformerConfig):
-    """A multiscale transformer that sees labels only."""
+    """A multiscale transformer that learns from labels only."""
 
     finetune: SpectrogramFinetuneConfig = Field(
         default_factory=lambda: SpectrogramFinetuneConfig(learning_rates=(2.5e-4,))
@@ -31,7 +31,7 @@ class MastConfig(SpectrogramConfig, MultiscaleTransformerConfig):
 
 
 class Mast(SpectrogramSystem):
-    """A multiscale transformer that sees labels only."""
+    """A multiscale transformer that learns from labels only."""
 
     Settings: ClassVar[type[ProbeConfig]] = MastConfig
     smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {"depths": [1, 1]}

@@ -7,8 +7,8 @@ temperature 0.07 in the first version, a hidden layer of 2048 and 0.2 in the sec
 weight decay 1e-4, batches of 256 on eight GPUs, 200 epochs. A queue longer than a small corpus would hold every clip
 many times over, and a momentum of 0.999 would leave the teacher near its random start for most of a
 short training: both are smaller by default, and the optimizer is that of every upstream. The hidden layer has batch
-norm, which MoCo v2 has not. Batch norm is not shuffled: that exchanges clips between GPUs, and on one device, where the
-whole batch shares its statistics, it would change nothing.
+norm, which MoCo v2 does not have. There is no shuffled batch norm, which exchanges clips between GPUs: on one device the whole
+batch shares its statistics, so it would change nothing.
 """
 
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ class MoCo(AudioNTTUpstream):
 
     artifact_name = "moco"
 
-    version = 2  # 1 had a query's own older keys among its negatives
+    version = 2  # version 1 had a query's own older keys among its negatives
     Settings: ClassVar[type[ProbeConfig]] = MomentumContrastConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {"queue": 64}
 

@@ -1,23 +1,27 @@
 """SLICER (arXiv:2211.01519): symmetric contrast of clips, and contrast of clusters, on views by k-mix.
 
 Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, as in `moco` but in both
-directions. Beside it a head assigns every view softly to clusters, and each cluster finds itself in the other view: what is
-compared is a cluster's column, its share of every clip of the batch (Contrastive Clustering, arXiv:2009.09687). Its clusters
-have nothing to do with those of k-mix, by which backgrounds are chosen (`lape_bench/learning/augmentations/k_mix.py`).
+directions. A second head assigns every view softly to clusters, and each cluster finds itself in the other view. A cluster is
+represented by its column: its share of every clip of the batch (Contrastive Clustering, arXiv:2009.09687). These clusters are
+not those of k-mix, from which backgrounds are chosen (`lape_bench/learning/augmentations/k_mix.py`).
 
 The published setting is a linear head to keys of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of
 0.999; a head of 2048 hidden features to the softmax over 128 clusters, compared at temperature 1; all three terms weighted
 1; k-mix with 4 clusters and 128 candidates; SGD at 3e-4 with momentum 0.9 and weight decay 1e-4, batches of 128 on each of
 four GPUs, 50 epochs. Optimizer, windows and random level here are those of every upstream; key head, temperature, queue and
-momentum those of `moco`, for its reasons. The hidden layers have batch norm, which the published cluster head has not.
+momentum are those of `moco`, for the same reasons. The hidden layers have batch norm, which the published cluster head does
+not have.
 
-What is not said so far is as in the authors' code: the student's clusters in one view are compared with the student's in the
-other, and the teacher has none. Four things depart from it. There each view passes log-mixup-exp, a crop, and then
-k-mix; here k-mix takes the place of log-mixup-exp. There the keys of the first direction are in the queue before the second
-is computed, so that each query meets the key of its own view as a negative; here both directions see the batches before. There
-the teacher follows before each direction, twice a step, as a momentum of 0.998 would; here once, after the student's step. And
-there the term that keeps clusters equally large (the entropy of Contrastive Clustering) is written and left out;
-here it is a setting, `balance`, off by default.
+Everything else follows the authors' code: the student's clusters in one view are compared with the student's in the other,
+and the teacher has none. There are four departures:
+
+- There, each view passes log-mixup-exp, a crop, and then k-mix. Here k-mix replaces log-mixup-exp.
+- There, the first direction's keys have joined the queue when the second is computed, so that a query meets its own view's
+  key as a negative. Here both directions see the queue of the batches before.
+- There, the teacher is updated before each direction, twice per step, which equals a momentum of 0.998. Here it is updated
+  once, after the student's step.
+- There, the term that keeps clusters equally large (the entropy of Contrastive Clustering) is in the code but not in the
+  loss. Here it is the setting `balance`, off by default.
 """
 
 from typing import Any, ClassVar
@@ -43,20 +47,20 @@ from lape_bench.learning.systems.momentum_contrast import (
 class SlicerConfig(MomentumContrastConfig):
     """Symmetric momentum contrast and cluster-level contrast on AudioNTT, with k-mix."""
 
-    clusters: int = Field(128, ge=2, description="that the cluster head tells apart")
+    clusters: int = Field(128, ge=2, description="number of clusters of the cluster head")
     cluster_hidden: int = Field(2048, ge=2, description="hidden features of the cluster head")
     cluster_temperature: float = Field(1.0, gt=0, description="tau of the cluster-level contrast")
     cluster_weight: float = Field(
-        1.0, ge=0, description="of the cluster-level contrast, where each InfoNCE has 1"
+        1.0, ge=0, description="weight of the cluster-level contrast relative to each InfoNCE"
     )
     balance: float = Field(
         0.0,
         ge=0,
-        description="weight, within the cluster-level contrast, of equally large clusters",
+        description="weight, within the cluster-level contrast, of the term for equally large clusters",
     )
-    mix_clusters: int = Field(4, ge=1, description="of k-mix, from which backgrounds are chosen")
+    mix_clusters: int = Field(4, ge=1, description="number of clusters of k-mix")
     mix_candidates: int = Field(
-        128, ge=1, description="clips of the farthest cluster, of which k-mix draws one"
+        128, ge=1, description="clips of the farthest cluster from which k-mix draws a background"
     )
 
 
@@ -88,7 +92,7 @@ def imbalance(shares: Tensor) -> Tensor:
 
 
 class SlicerObjective(MomentumContrast):
-    """Momentum contrast in both directions, with a student that also tells clusters apart."""
+    """Momentum contrast in both directions, with a cluster head on the student's encoder."""
 
     settings: SlicerConfig
 
@@ -121,7 +125,7 @@ class Slicer(AudioNTTUpstream):
 
     artifact_name = "slicer"
 
-    version = 2  # 1 had a query's own older keys among its negatives
+    version = 2  # version 1 had a query's own older keys among its negatives
     Settings: ClassVar[type[ProbeConfig]] = SlicerConfig
     smoke_settings: ClassVar[dict[str, Any]] = AudioNTTUpstream.smoke_settings | {
         "queue": 64,

@@ -1,8 +1,8 @@
 """SS-MAST (arXiv:2211.01515): symmetric momentum contrast on a multiscale spectrogram transformer, with dropped patches.
 
-Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys, and
-some patches of every view are left out of the transformer (`lape_bench/learning/encoders/multiscale_transformer.py`), of student
-and teacher alike. Patches are dropped in pre-training only.
+Each view's query finds the momentum teacher's key of the other view among a queue of earlier keys. In pre-training, the
+transformers of student and teacher leave out some patches of every view
+(`lape_bench/learning/encoders/multiscale_transformer.py`).
 
 The published setting, from the authors' code, is a log-mel of 128 bands and 10.24 s, patches of 16 x 16 at strides of
 10, and MViTv2-B or -S. A linear head gives keys of 256 features. Temperature is 0.07, the queue has 65,536 keys, and
@@ -14,10 +14,10 @@ Windows, batches, random gain and Adam are those of every upstream. Further depa
 - A dropped patch is treated as lying beyond the edge. The published code removes the patches from the sequence, the
   same ones for all clips of a batch, which does not work with its pooling over the grid. Their share is 0.1 in one
   version of that code and 0 in another.
-- There the first direction's keys have joined the queue when the second is computed, so that a query meets its own
-  view's key as a negative; here both directions see the queue of the batches before.
-- Adam's rate is 1e-4 in pre-training, as of SSAST (arXiv:2110.09784), and 2.5e-4 with the labels, as of `mast`. Three
-  rates of pre-training were tried on validation, under version 1 of the protocol; nothing else here was tuned.
+- There, the first direction's keys have joined the queue when the second is computed, so that a query meets its own view's
+  key as a negative. Here both directions see the queue of the batches before.
+- Adam's rate is 1e-4 in pre-training, as in SSAST (arXiv:2110.09784), and 2.5e-4 with the labels, as in `mast`. Three
+  rates of pre-training were compared on validation, under version 1 of the protocol. Nothing else here was tuned.
 """
 
 from typing import Any, ClassVar
@@ -61,25 +61,25 @@ class SSMastConfig(MomentumConfig, MultiscaleTransformerConfig):
 def random_keep_mask(
     clips: int, grid: tuple[int, int], share: float, device: torch.device
 ) -> Tensor:
-    """Draw which patches are kept, equally many of each clip, from torch's global generator, as dropout does.
+    """Draw which patches of each clip are kept, the same number of each, from torch's global generator, as dropout does.
 
     Args:
         clips: number of clips.
         grid: rows and columns of patches.
         share: share of the patches that are dropped, rounded to whole patches; at least one is kept.
-        device: of the result, and of the draws.
+        device: device of the result and of the draws.
 
     Returns:
         True for patches that are kept, shape (clips, rows, columns).
     """
     patches = grid[0] * grid[1]
-    stay = max(1, round((1 - share) * patches))
-    places = torch.rand(clips, patches, device=device).argsort(dim=1).argsort(dim=1)
-    return (places < stay).view(clips, *grid)
+    kept = max(1, round((1 - share) * patches))
+    ranks = torch.rand(clips, patches, device=device).argsort(dim=1).argsort(dim=1)
+    return (ranks < kept).view(clips, *grid)
 
 
 class PatchDropBranch(MomentumBranch):
-    """An encoder with its key head, and without some of its patches: the student, or its momentum teacher."""
+    """An encoder that leaves out some patches, with its key head: the student, or its momentum teacher."""
 
     encoder: MultiscaleTransformer
 
@@ -118,7 +118,7 @@ class SSMast(UpstreamSystem):
 
     artifact_name = "ss-mast"
 
-    version = 2  # 1 had a query's own older keys among its negatives
+    version = 2  # version 1 had a query's own older keys among its negatives
     Settings: ClassVar[type[ProbeConfig]] = SSMastConfig
     smoke_settings: ClassVar[dict[str, Any]] = UpstreamSystem.smoke_settings | {
         "depths": [1, 1],

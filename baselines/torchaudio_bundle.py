@@ -43,7 +43,7 @@ class BundleEncoder(LayeredEncoder):
     Args:
         model: a `torchaudio.models.Wav2Vec2Model`.
         normalize: normalize every window to mean 0 and standard deviation 1 first.
-        layer: as `LayeredConfig.layer`.
+        layer: see `LayeredConfig.layer`.
         sample_rate: of the waveforms, in Hz.
     """
 
@@ -82,13 +82,17 @@ class BundleEncoder(LayeredEncoder):
 
     @contextmanager
     def _masked_keys(self, frames: Tensor) -> Iterator[None]:
-        """Hand the blocks a mask of keys: WavLM refuses the attention mask that torchaudio makes of lengths."""
+        """Pass a key padding mask to the blocks, since WavLM refuses the attention mask that torchaudio makes from lengths.
+
+        Args:
+            frames: number of real frames of each clip, shape (batch,).
+        """
 
         def mask(
             _: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any]
         ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
             real = real_places(frames, inputs[0].shape[1])
-            # In numbers, since torch warns of truth values beside WavLM's numbers for positions.
+            # As floats, since torch warns about a Boolean mask together with WavLM's float position bias.
             padding = torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)
             return inputs, {**named, "key_padding_mask": padding}
 
@@ -122,7 +126,7 @@ class TorchaudioBundle(LayeredSystem):
         return {
             "bundle": bundle,
             "sample_rate": int(bundle.sample_rate),
-            # Underscored, but torchaudio says this nowhere else without the weights; 2.11 is its last release.
+            # Private, but without the weights torchaudio has this number nowhere else. 2.11 is its last release.
             "blocks": bundle._params["encoder_num_layers"],
         }
 
@@ -147,11 +151,11 @@ class TorchaudioBundle(LayeredSystem):
 
     def _model(self) -> nn.Module:
         try:
-            with redirect_stdout(sys.stderr):  # where torch.hub says that it downloads
+            with redirect_stdout(sys.stderr):  # torch.hub prints its downloads
                 model: nn.Module = self.bundle.get_model(
                     dl_kwargs={"map_location": "cpu", "weights_only": True}
                 )
-        except Exception as error:  # of the network, of a damaged file, of tensors that do not fit
+        except Exception as error:  # no network, a damaged file, or tensors that do not fit
             raise UserError(
                 f"torchaudio:{self.argument} cannot be loaded ({summarize_error(error)})",
                 next_step=f"connect this machine once, or put the bundle's weights at {self._weights}",

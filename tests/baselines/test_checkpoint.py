@@ -237,7 +237,7 @@ def test_of_a_student_and_its_teacher_one_must_be_named(tmp_path: Path) -> None:
     for network, name in ((student, "encoder_q"), (teacher, "encoder_k")):
         encoder = load(path, prefix=f"state_dict.{name}.encoder")
         assert_close(encoder(features), network(features))
-    with pytest.raises(UserError, match=r"no encoder below 'encoder_q\.'"):
+    with pytest.raises(UserError, match=r"no encoder with the prefix 'encoder_q\.'"):
         load(path, prefix="encoder_q")
 
 
@@ -271,7 +271,9 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(UserError, match=r"checkpoint:nowhere/x\.pt names no file"):
+    with pytest.raises(
+        UserError, match=r"there is no file nowhere/x\.pt for checkpoint:nowhere/x\.pt"
+    ):
         Checkpoint.from_argument("nowhere/x.pt")
 
 

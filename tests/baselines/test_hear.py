@@ -121,7 +121,7 @@ def test_load_model_gets_a_path_where_it_asks_for_one_and_none_is_named(write: W
     ("code", "because"),
     [
         (TORCH, ""),
-        (NUMPY, "its load_model returns no torch.nn.Module"),
+        (NUMPY, "its load_model does not return a torch.nn.Module"),
         (TORCH.replace("model(audio)", "model(audio).detach()"), "no gradient flows back"),
         (TORCH.replace("model(audio)", "model(audio).detach().numpy()"), "no gradient flows back"),
         (
@@ -163,7 +163,7 @@ def test_numpy_answers_come_back_as_float32_also_in_bf16(write: Write) -> None:
     ("argument", "said"),
     [
         ("no_such_module_anywhere", "there is no module 'no_such_module_anywhere'"),
-        ("my-module.py", "'my-module.py', which is not the name of a module"),
+        ("my-module.py", "'my-module.py' in hear:my-module.py is not the name of a module"),
         ("json", "the module 'json' has no load_model and no get_scene_embeddings"),
         ("json@no/such/weights.pt", "no/such/weights.pt do not exist"),
     ],
@@ -189,7 +189,7 @@ def test_what_cannot_be_found_is_told_in_one_sentence(argument: str, said: str) 
             ("return model(audio)", "raise ValueError('no\\nway')"),
             "noise (ValueError: no way, at hear_module_",
         ),
-        (("sample_rate = 8_000", "sample_rate = None"), "says that its sample_rate is None"),
+        (("sample_rate = 8_000", "sample_rate = None"), "has the sample_rate None"),
         (
             ("import torch\n", "import sys, torch\nsys.exit(3)\n"),
             "imported (SystemExit: 3, at hear_module_",
@@ -286,7 +286,7 @@ def test_a_model_that_its_module_keeps_is_the_same_for_every_run(write: Write) -
     lock = "\n    def __deepcopy__(self, memo):\n        raise TypeError('no')\n\n    def forward"
     locked = load_system(f"hear:{write(kept.replace('    def forward', lock, 1))}")
     with pytest.raises(
-        UserError, match=r"returns one model again, which cannot be copied \(TypeError: no"
+        UserError, match=r"returns the same model again, which cannot be copied \(TypeError: no"
     ):
         locked(locked.Settings(), TARGET, "finetune").build_encoder()
 
@@ -325,5 +325,7 @@ def test_finetune_is_refused_with_the_reason_where_there_is_no_gradient(
     write: Write, synthetic: Path, progress: Progress, tmp_path: Path
 ) -> None:
     cell = Cell(system=f"hear:{write(NUMPY)}", task="synthetic-sounds", protocol="finetune")
-    with pytest.raises(UserError, match=r"'finetune' \(its load_model returns no torch\.nn\.Mod"):
+    with pytest.raises(
+        UserError, match=r"'finetune' \(its load_model does not return a torch\.nn\.Mod"
+    ):
         run_cell(cell, RunOptions(out=tmp_path, compute=CPU), progress)

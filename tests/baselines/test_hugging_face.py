@@ -295,7 +295,9 @@ def test_a_model_with_an_adapter_is_refused(tmp_path: Path) -> None:
 def test_a_window_longer_than_a_model_s_span_is_refused_not_cut(whisper: Path) -> None:
     kind = HuggingFace.from_argument(str(whisper))
     longer = TARGET.model_copy(update={"window_seconds": 4.0})
-    with pytest.raises(UserError, match=r"hears 2 s at most, and the task's windows have 4 s"):
+    with pytest.raises(
+        UserError, match=r"takes windows of at most 2 s, and the task's windows have 4 s"
+    ):
         kind(kind.Settings(), longer, "linear")
 
 
@@ -414,7 +416,7 @@ def test_a_model_with_a_head_gives_its_encoder(speech: Path) -> None:
         (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded (OSError: "),
         (lambda f: (f / "preprocessor_config.json").unlink(), "cannot be loaded ("),
         (lambda f: (f / "config.json").write_text('{"model_type": "odd"}'), "cannot be loaded ("),
-        (shutil.rmtree, "names no folder, and no model of the hub"),
+        (shutil.rmtree, "is neither a folder nor a name on the hub"),
     ],
     ids=["damaged", "no weights", "no extractor", "unknown", "no folder"],
 )
@@ -497,7 +499,9 @@ def test_without_a_network_a_model_that_is_not_on_disk_is_told_in_one_sentence(
     hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="neither on disk nor to be had from the hub") as caught:
+    with pytest.raises(
+        UserError, match="is not on disk and cannot be downloaded from the hub"
+    ) as caught:
         HuggingFace.from_argument("someone/other")
     assert "\n" not in str(caught.value)
 
