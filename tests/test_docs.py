@@ -20,9 +20,12 @@ PAGES = [
 ]
 IDS = [str(path.relative_to(ROOT)) for path in PAGES]
 BLOCK = re.compile(r"^```(\w*).*?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ROOMS = "lape_bench|tests|tasks|baselines|unfused|results/boards|results/published|results/reference|docs"
+ROOMS = "lape_bench|tests|tasks|baselines|unfused|results/boards|results/published|results/reference|results/submissions|docs"
 # Names that pages use for what a reader would make.
-OF_THE_READER = {"bird-calls", "notes", "notes-by-make", "small-convnet", "tests/test_system.py"}
+OF_THE_READER = {
+    *("bird-calls", "notes", "notes-by-make", "small-convnet", "tests/test_system.py"),
+    *("results/submissions/my-encoder", "results/submissions/my-encoder/card.yaml"),
+}
 
 
 def commands(text: str) -> Iterator[list[str]]:

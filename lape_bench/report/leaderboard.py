@@ -242,7 +242,7 @@ def footnotes(board: pd.DataFrame) -> list[str]:
             boards_by_footnote.setdefault(footnote, []).append(name)
     lines = [f"seeds that lack folds are not counted: {_first_few(left_out)}"] if left_out else []
     if board["reference"].any():
-        submitted = bool((board["contamination"] != "").any())
+        submitted = bool((board["reference"] & (board["contamination"] != "")).any())
         lines.append(REFERENCE_NOTES[submitted])
     for footnote, names in boards_by_footnote.items():
         few = len(names) <= MOST_NAMED

@@ -39,7 +39,7 @@ def notes(overview: Overview) -> list[str]:
     if any(system.average_rank_interval for system in overview.systems):
         lines.append(RANK_NOTE)
     if any(system.reference for system in overview.systems):
-        submitted = any(system.contamination for system in overview.systems)
+        submitted = any(system.reference and system.contamination for system in overview.systems)
         lines.append(REFERENCE_NOTES[submitted])
     if shows_contamination(overview):
         lines.append(CONTAMINATION_NOTE)

@@ -24,12 +24,14 @@ class KnownCell(NamedTuple):
         origin: the folder of results that it belongs to.
         folder: of its record.
         identity: of its record.
+        name: of its system.
         system: its system with its label, settings and provenance, as a text.
     """
 
     origin: Path
     folder: Path
     identity: str
+    name: str
     system: str
 
 
@@ -66,19 +68,22 @@ class KnownCells:
             record: of the cell.
             predictions: of the cell.
         """
-        own = KnownCell(origin, folder, record.identity, _system(record))
+        name = record.cell.label or record.cell.system_name
+        own = KnownCell(origin, folder, record.identity, name, _system(record))
         test_set = self._test_sets.get(_test_set(record))
         if test_set not in (None, predictions.clips.digest):
             yield "wrong", "its test clips or their classes are not those of the reference results"
         first = self._by_identity.setdefault(record.identity, own)
-        if first is not own:
-            grade: Grade = "outdated" if first.origin == origin else "doubtful"
-            yield grade, f"{first.folder} holds the same cell"
+        if first is not own and first.origin == origin:
+            yield "outdated", f"{first.folder} holds the same cell"
+        elif first is not own:
+            yield "doubtful", f"the folder '{first.origin.name}' holds the same cell"
         owner = self._owner(own, predictions)
         if owner.identity == own.identity:
             return
         if owner.origin != origin and owner.system != own.system:
-            yield "wrong", f"it has the predictions of another system, {owner.folder}"
+            where = f"{owner.name} in the folder '{owner.origin.name}'"
+            yield "wrong", f"it has the predictions of another system, {where}"
         else:
             yield (
                 "doubtful",

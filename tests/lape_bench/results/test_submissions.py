@@ -189,7 +189,7 @@ def test_predictions_of_a_reference_system_are_refused(
         shutil.copytree(tmp_path / "copied", own, dirs_exist_ok=True)
     line = refused(check)
     assert "it has the predictions of another system" in line
-    assert "reference/t.zip/t/theirs" in line
+    assert "theirs in the folder 'reference'" in line
 
 
 def test_predictions_of_another_submission_are_refused(own: Path, check: Check) -> None:
