@@ -125,7 +125,7 @@ def _critical_difference(board: "pd.DataFrame") -> "Figure":
 
     kinds = board[["data", "protocol", "labels"]].drop_duplicates()
     if len(kinds) > 1:
-        known = [f"{data} {protocol} {part:.3g}" for data, protocol, part in kinds.to_numpy()]
+        known = [" ".join(kind) for kind in kinds.to_numpy()]
         raise UserError(
             f"these boards are of several kinds ({', '.join(known)}), but ranks are within one kind",
             next_step="choose by --protocol, --labels and --out",

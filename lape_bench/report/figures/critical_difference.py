@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lape_bench.report.figures.style import Mark, panels
-from lape_bench.report.stats.average_ranks import AverageRanks
+from lape_bench.report.stats.average_ranks import AverageRanks, as_text
+from lape_bench.report.stats.crossed import LEVEL
 
 LINE = 0.44  # inches between two names
 NAME_CHARACTERS = 38
@@ -53,15 +54,18 @@ def critical_difference_diagram(
     order = np.argsort(average.ranks, kind="stable")
     ranks = [float(average.ranks[index]) for index in order]
     place_of = {int(index): place for place, index in enumerate(order)}
-    groups = [sorted(place_of[member] for member in clique) for clique in average.cliques]
+    # On so few tasks that no test could tell systems apart, bars would say nothing.
+    testable = average.least_p <= LEVEL
+    cliques = average.cliques if testable else ()
+    groups = [sorted(place_of[member] for member in clique) for clique in cliques]
     layout = _Layout(1, max(len(ranks), 2), 0.5 + 0.16 * len(groups), (len(ranks) + 1) // 2)
     bottom = layout.depth + LINE * layout.on_left
-    figure, (axes,) = panels(1, inches=(8.6, bottom + 0.9))
+    figure, (axes,) = panels(1, inches=(8.6, bottom + 1.1))
     axes.axis("off")
-    axes.set_title(textwrap.fill(title, 90))
+    axes.set_title("\n".join(textwrap.fill(text, 90) for text in (title, as_text(average))))
     axes.set_xlim(layout.low - 0.95 * layout.span, layout.high + 0.95 * layout.span)
     axes.set_ylim(-bottom, 0.9)
-    _draw_axis(axes, layout, average.critical_difference)
+    _draw_axis(axes, layout, average.critical_difference if testable else None)
     for place, index in enumerate(order):
         _draw_system(axes, layout, place, ranks, names[index], looks[names[index]])
     for number, (first, *_, last) in enumerate(groups):
@@ -71,13 +75,15 @@ def critical_difference_diagram(
     return figure
 
 
-def _draw_axis(axes: Axes, layout: _Layout, critical_difference: float) -> None:
-    """Draw the line of ranks, and the critical difference above it."""
+def _draw_axis(axes: Axes, layout: _Layout, critical_difference: float | None) -> None:
+    """Draw the line of ranks, and the critical difference above it if there is a test."""
     low, high = layout.low, layout.high
     axes.plot([low, high], [0, 0], color=INK, linewidth=1.2)
     for tick in range(low, high + 1):
         axes.plot([tick, tick], [0, 0.08], color=INK, linewidth=1.2)
         axes.text(tick, 0.14, str(tick), ha="center", va="bottom")
+    if critical_difference is None:
+        return
     axes.plot([low, low + critical_difference], [0.62, 0.62], color=INK, linewidth=1.6)
     for end in (low, low + critical_difference):
         axes.plot([end, end], [0.57, 0.67], color=INK, linewidth=1.6)

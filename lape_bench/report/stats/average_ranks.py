@@ -219,5 +219,7 @@ def as_text(average: AverageRanks) -> str:
         )
     summary = f"over tasks: Friedman p {p_value(average.p)}"
     if average.p > LEVEL:
-        summary += f", above {LEVEL}, so no difference is significant, whatever the letters"
+        summary += (
+            f", above {LEVEL}, so no difference is significant, whatever the critical difference"
+        )
     return f"{summary}; critical difference {average.critical_difference:.2f}"

@@ -180,6 +180,27 @@ def test_the_diagram_tells_every_system_and_its_rank_and_bars_join_those_that_ar
     assert np.allclose(bars, [[1, 2], [2, 3.5]], atol=0.05)
 
 
+def test_on_too_few_tasks_for_a_test_a_diagram_has_no_bars_and_says_so() -> None:
+    names = ["a", "b", "c"]
+    average = average_ranks(np.array([[0.9, 0.8], [0.6, 0.7], [0.1, 0.2]]))
+    with styled():
+        (axis,) = critical_difference_diagram(names, average, marks(names), "on x").axes
+    assert "could be significant (Friedman p is at least 0.17)" in " ".join(
+        axis.get_title().split()
+    )
+    assert not [line for line in axis.lines if line.get_linewidth() == 4]
+    assert not any("critical difference" in text.get_text() for text in axis.texts)
+
+
+def test_boards_of_several_kinds_are_refused_by_name(tmp_path: Path, bench: Bench) -> None:
+    for protocol in ("linear", "knn"):
+        write(tmp_path / "r", 0, protocol=protocol)
+    words = ["figure", "critical-difference", "--out", str(tmp_path / "r")]
+    code, _, error = bench(*words, "--file", str(tmp_path / "f.svg"))
+    assert code == 2
+    assert "of several kinds (real knn 100%, real linear 100%)" in error
+
+
 def figure_of(folder: Path) -> list[str]:
     """Words that draw the records in `r` to `f.svg`."""
     return ["figure", "parameters", "--out", str(folder / "r"), "--file", str(folder / "f.svg")]

@@ -74,7 +74,7 @@ def test_on_too_few_tasks_to_find_anything_nothing_is_said_to_be_alike() -> None
 
 def test_letters_are_said_to_mean_nothing_where_friedman_s_test_finds_nothing() -> None:
     found = average_ranks(np.array([[0.9, 0.5, 0.3], [0.8, 0.6, 0.2], [0.7, 0.9, 0.5]]))
-    told = "above 0.05, so no difference is significant, whatever the letters"
+    told = "above 0.05, so no difference is significant, whatever the critical difference"
     assert told in as_text(found)
     assert told not in as_text(average_ranks(np.tile(np.arange(3.0)[:, None], 9)))
 
