@@ -26,6 +26,7 @@ from tests.lape_bench.report.stats.test_board_statistics import (
     write_answers,
     write_right,
 )
+from tests.lape_bench.report.stats.test_crossed import bell_mccaffrey
 from tests.lape_bench.report.test_leaderboard import write
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -180,6 +181,23 @@ def test_groups_count_by_their_clips(tmp_path: Path) -> None:
         ("three", 20),
     ]
     assert found.by_group[0].accuracy_a == pytest.approx(right[0, :, :60].mean())
+
+
+def test_unequal_groups_have_the_jackknife_s_error_and_fewer_degrees_of_freedom(
+    tmp_path: Path,
+) -> None:
+    sizes = [60, 20, 12, 8]
+    groups = np.repeat(["one", "two", "three", "four"], sizes)
+    right = np.random.default_rng(3).random((2, 100)) < np.array([0.9, 0.5])[:, None]
+    for system, row in zip("ab", right, strict=True):
+        for seed in range(2):  # runs that do not vary, so that groups alone count
+            write_right(tmp_path, system, row, seed, groups=groups.tolist())
+    difference = right[0].astype(float) - right[1]
+    without = np.array([difference[groups != name].mean() for name in np.unique(groups)])
+    error = np.sqrt(3 / 4 * ((without - difference.mean()) ** 2).sum())
+    half = stats.t.ppf(0.975, bell_mccaffrey(sizes)) * error
+    interval = (difference.mean() - half, difference.mean() + half)
+    assert compared(tmp_path).verdict.interval == pytest.approx(interval)
 
 
 def test_a_margin_asks_whether_a_is_hardly_worse_and_whether_both_are_alike(tmp_path: Path) -> None:

@@ -50,8 +50,15 @@ def test_equal_groups_have_one_degree_of_freedom_less_than_their_number(groups: 
     "sizes", [[250, 150, 90, 60, 30, 20], [3, 1, 1], [300] + [10] * 29], ids=str
 )
 def test_unequal_groups_have_bell_and_mccaffrey_s_degrees_of_freedom(sizes: list[int]) -> None:
-    # The definition, with matrices: residuals of the regression on a constant, each cluster's multiplied by
-    # (I - H)^(-1/2), in a quadratic form whose eigenvalues give Satterthwaite's degrees of freedom.
+    assert of_sizes(sizes).degrees_of_freedom == pytest.approx(bell_mccaffrey(sizes))
+
+
+def bell_mccaffrey(sizes: list[int]) -> float:
+    """Compute the degrees of freedom from their definition, with matrices.
+
+    Residuals of the regression on a constant, each cluster's multiplied by (I - H)^(-1/2), in a quadratic form whose
+    eigenvalues give Satterthwaite's degrees of freedom.
+    """
     clips = sum(sizes)
     hat = np.full((clips, clips), 1 / clips)
     columns, start = [], 0
@@ -62,8 +69,7 @@ def test_unequal_groups_have_bell_and_mccaffrey_s_degrees_of_freedom(sizes: list
         columns.append((np.eye(clips) - hat)[own].T @ root @ np.full(size, 1 / clips))
         start += size
     eigenvalues = np.linalg.eigvalsh(np.stack(columns).T @ np.stack(columns))
-    expected = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
-    assert of_sizes(sizes).degrees_of_freedom == pytest.approx(expected)
+    return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
 
 
 def test_one_seed_of_equal_groups_is_statsmodels_s_cluster_robust_regression_on_a_constant() -> (
