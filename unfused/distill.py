@@ -26,11 +26,20 @@ class DistillConfig(UnlabeledConfig):
     shallow_heads: bool = Field(
         True, description="classifiers on the blocks of AudioNTT; other students have none"
     )
-    shallow_weight: float = Field(0.7, ge=0, description="of the shallow heads' cross-entropy")
-    kl_weight: float = Field(0.3, ge=0, description="of their divergence from the classifier")
-    feature_weight: float = Field(0.003, ge=0, description="of their cosine to its logits")
+    shallow_weight: float = Field(
+        0.7, ge=0, description="weight of the shallow heads' cross-entropy"
+    )
+    kl_weight: float = Field(
+        0.3, ge=0, description="weight of the shallow heads' divergence from the classifier"
+    )
+    feature_weight: float = Field(
+        0.003,
+        ge=0,
+        description="weight of the cosine distance between the logits of shallow heads and classifier",
+    )
     stop_gradient: bool = Field(
-        True, description="the classifier is a fixed target of the last two; false as published"
+        True,
+        description="the divergence and the cosine distance give the classifier no gradient; false in the published code",
     )
 
 
@@ -42,19 +51,19 @@ def distill(
     config: DistillConfig,
     context: RunContext,
 ) -> Curve:
-    """Train a student in place on pseudo-labels, without labels: one view of one random window a clip and epoch.
+    """Train a student in place on pseudo-labels, without labels. An epoch has one view of one random window of each clip.
 
     Args:
         student: on the context's device; the normalization of its features is fitted.
-        views: the augmentation, on the same device: from features and a `BatchRandom` to features of the same shape; None for
-            none.
+        views: the augmentation, on the same device, which maps features and a `BatchRandom` to features of the same shape;
+            None: no augmentation.
         clips: the audio of the whole train split.
         pseudo_labels: cluster of each clip, shape (clips,), in [0, clusters).
         config: how to train.
         context: device, precision, seeds.
 
     Returns:
-        Number and loss of each epoch.
+        The number and the mean loss of each epoch.
 
     Raises:
         UserError: the loss is not finite.

@@ -18,7 +18,7 @@ def self_distillation(
     feature_weight: float = 0.003,
     stop_gradient: bool = True,
 ) -> Tensor:
-    """Learn pseudo-labels with the classifier and with every shallow head, which also follow the classifier.
+    """Return the student's loss: classifier and shallow heads learn the pseudo-labels, and the heads follow the classifier.
 
     L = CE(z, y) + 0.7 sum CE(z_i, y) + 0.3 sum KL(softmax z || softmax z_i) + 0.003 sum (2 - 2 cos(z_i, z))
 
@@ -26,11 +26,11 @@ def self_distillation(
         z: logits of the classifier, shape (batch, clusters).
         shallow: logits z_i of the shallow heads, each of the same shape; may be empty.
         labels: pseudo-labels y, shape (batch,).
-        shallow_weight: of the shallow heads' cross-entropies.
-        kl_weight: of the divergences.
-        feature_weight: of the cosine terms.
-        stop_gradient: true makes z a fixed target in the last two terms, as in self-distillation (arXiv:1905.08094). In the
-            published code of UnFuSeD their gradients reach z.
+        shallow_weight: weight of the shallow heads' cross-entropies.
+        kl_weight: weight of the divergences.
+        feature_weight: weight of the cosine terms.
+        stop_gradient: True makes z a fixed target in the last two terms, as in self-distillation (arXiv:1905.08094). In the
+            published code of UnFuSeD, z gets gradients from them.
 
     Returns:
         The mean over the batch, a scalar.

@@ -15,7 +15,7 @@ class PseudoLabelConfig(ClusteringConfig):
     """Stage 2: cluster the teacher's embeddings into pseudo-labels."""
 
     shuffle_pseudo_labels: bool = Field(
-        False, description="permute the pseudo-labels at random: a control that must cost accuracy"
+        False, description="permute the pseudo-labels at random; a control, which must lower scores"
     )
 
 
@@ -27,10 +27,10 @@ def pseudo_labels(
     Args:
         embeddings: of the train clips, shape (clips, features).
         config: number of clusters and components, and whether to shuffle.
-        random: seeds PCA and k-means, and shuffles.
+        random: seeds PCA and k-means, and draws the permutation.
 
     Returns:
-        Cluster of each clip, shape (clips,), in [0, clusters). Some clusters are empty if fewer embeddings differ.
+        Cluster of each clip, shape (clips,), in [0, clusters). Some clusters are empty if there are fewer distinct embeddings.
 
     Raises:
         UserError: there are fewer clips than clusters, or embeddings that are not finite.

@@ -9,12 +9,13 @@ from lape_bench.learning.encoders.heads import mlp
 class Student(nn.Module):
     """An encoder with a classifier of pseudo-labels, and a shallow head on each output of `Encoder.with_layers`.
 
-    AudioNTT has three blocks, and so three shallow heads. Most other encoders return no outputs of blocks, and have none.
+    AudioNTT has three blocks, and so three shallow heads. Most other encoders return no block outputs, so that they have no
+    shallow heads.
 
     Args:
-        encoder: what remains when the heads are dropped after stage 3.
+        encoder: the part that is kept after stage 3; the heads are dropped.
         clusters: k, the width of the classifier and of all three layers of a shallow head.
-        shallow_heads: false leaves the classifier alone.
+        shallow_heads: False: only the classifier.
     """
 
     def __init__(self, encoder: Encoder, clusters: int, shallow_heads: bool = True) -> None:
@@ -28,10 +29,10 @@ class Student(nn.Module):
         """Return the logits of the classifier and of each shallow head.
 
         Args:
-            features: of the encoder, shape (batch, ...).
+            features: input of the encoder, shape (batch, ...).
 
         Returns:
-            Each of shape (batch, clusters).
+            The logits of the classifier and a tuple with those of the shallow heads, each of shape (batch, clusters).
         """
         embedding, layers = self.encoder.with_layers(features)
         heads = zip(self.shallow, layers, strict=False)  # without shallow heads, no layer is used

@@ -69,20 +69,22 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
         "torchaudio:BUNDLE, hear:MODULE, or file.py:Class",
     )
     teacher_settings: dict[str, Any] = Field(
-        default_factory=dict, description="what differs from that system's defaults"
+        default_factory=dict, description="settings of the teacher that differ from its defaults"
     )
     student: str = Field(
         AUDIO_NTT,
-        description="audio-ntt, or a system whose encoder is trained from there: mast, a plug-in, file.py:Class",
+        description="audio-ntt, or a system whose encoder can be trained: mast, a plug-in, file.py:Class",
     )
     student_settings: dict[str, Any] = Field(
         default_factory=dict,
-        description="what differs from the defaults of a student that is not audio-ntt",
+        description="settings of the student that differ from its defaults, if it is not audio-ntt",
     )
-    student_width: int = Field(2048, ge=8, description="d of the student if it is audio-ntt")
+    student_width: int = Field(
+        2048, ge=8, description="d, the embedding size of the student, if it is audio-ntt"
+    )
     student_start: Literal["random", "teacher"] = Field(
         "random",
-        description="the student's weights before stage 3: as it is built, or those of a teacher of the same architecture",
+        description="the student's weights before stage 3: those it is built with, or those of a teacher of the same architecture",
     )
     downstream_encoder: Literal["student", "teacher"] = Field(
         "student",
@@ -108,13 +110,13 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
     @model_validator(mode="after")
     def _sizes_are_those_of_the_student(self) -> Self:
         if self.student == AUDIO_NTT and self.student_settings:
-            raise ValueError(f"student_settings are not for {AUDIO_NTT}: set student_width")
+            raise ValueError(f"student_settings do not apply to {AUDIO_NTT}: set student_width")
         if (
             self.student != AUDIO_NTT
             and self.student_width != type(self).model_fields["student_width"].default
         ):
             raise ValueError(
-                f"student_width is the size of {AUDIO_NTT}, and the student is {self.student}: set student_settings"
+                f"student_width applies only to {AUDIO_NTT}, and the student is {self.student}: set student_settings"
             )
         return self
 
@@ -139,7 +141,7 @@ def load_student(name: str) -> type[EncoderSystem]:
     """Import the system whose encoder becomes the student.
 
     Raises:
-        UserError: there is no such system, or its encoder cannot be trained, or is trained by stages of its own.
+        UserError: the system is unknown, its encoder cannot be trained, or it pre-trains its encoder itself.
     """
     if name == AUDIO_NTT:
         return AudioNTTSystem
@@ -152,7 +154,7 @@ def load_student(name: str) -> type[EncoderSystem]:
         )
     if issubclass(kind, UpstreamSystem | Unfused):
         raise UserError(
-            f"{name} trains its encoder without labels itself, and a student is trained by the teacher's clusters",
+            f"{name} pre-trains its encoder itself, but a student is trained on the teacher's clusters",
             allowed=f"{AUDIO_NTT}, mast, or another system whose encoder is not pre-trained first",
         )
     return kind
@@ -186,10 +188,10 @@ class Unfused(SpectrogramSystem):
         super().__init__(settings, target, protocol)
         kind = load_encoder_system(settings.teacher)
         if settings.downstream_encoder == "teacher":
-            own = protocol
+            teacher_protocol = protocol
         else:  # only its embeddings are used
-            own = "finetune" if "finetune" in kind.protocols else kind.protocols[0]
-        self.teacher = kind(_settings_of(kind, settings.teacher_settings), target, own)
+            teacher_protocol = "finetune" if "finetune" in kind.protocols else kind.protocols[0]
+        self.teacher = kind(_settings_of(kind, settings.teacher_settings), target, teacher_protocol)
         kind = load_student(settings.student)
         given = (
             {"width": settings.student_width}
@@ -212,9 +214,9 @@ class Unfused(SpectrogramSystem):
         name = getattr(self.settings, role)
         if system.sample_rate != self.sample_rate:
             raise UserError(
-                f"the {role} {name} works at {system.sample_rate:,} Hz, and unfused is given audio at "
-                f"{self.sample_rate:,} Hz for fine-tuning and probes",
-                allowed="a teacher of any rate, and a student of this one",
+                f"the {role} {name} has a sample rate of {system.sample_rate:,} Hz, but unfused fine-tunes and probes at "
+                f"{self.sample_rate:,} Hz",
+                allowed=f"a teacher of any rate, and a downstream encoder of {self.sample_rate:,} Hz",
                 next_step=f"run it by itself: --system {name}",
             )
         if self.protocol not in system.protocols:
@@ -231,27 +233,27 @@ class Unfused(SpectrogramSystem):
         for name in sorted(names):
             if getattr(ours, name) != getattr(theirs, name):
                 raise self._other_architecture(
-                    f"its {name} is {getattr(ours, name)}, and that of the teacher {getattr(theirs, name)}"
+                    f"its {name} is {getattr(ours, name)}, and the teacher's is {getattr(theirs, name)}"
                 )
         with Seeds(0, "unfused").globally("architecture"):  # only to compare
             student, teacher = self.student.build_encoder(), self.teacher.build_encoder()
         same_kind = isinstance(teacher, type(student)) or isinstance(student, type(teacher))
         if not same_kind and stable_name(type(student)) != stable_name(type(teacher)):
             raise self._other_architecture(
-                f"one is an encoder {type(student).__name__}, the other {type(teacher).__name__}"
+                f"its encoder is of class {type(student).__name__}, and the teacher's of {type(teacher).__name__}"
             )
-        own, other = _shapes(student), _shapes(teacher)
-        for name in own | other:
-            if own.get(name) != other.get(name):
+        shapes, teacher_shapes = _shapes(student), _shapes(teacher)
+        for name in shapes | teacher_shapes:
+            if shapes.get(name) != teacher_shapes.get(name):
                 raise self._other_architecture(
-                    f"the tensor {name} has shape {own.get(name)} in it, and {other.get(name)} in the teacher"
+                    f"its tensor {name} has shape {shapes.get(name)}, and the teacher's has {teacher_shapes.get(name)}"
                 )
         if (
             isinstance(student, LogMelEncoder)
             and isinstance(teacher, LogMelEncoder)
             and student.log_mel.config != teacher.log_mel.config
         ):
-            raise self._other_architecture("they are given log-mels of different kinds")
+            raise self._other_architecture("the two have different settings of log-mels")
 
     def _other_architecture(self, reason: str) -> UserError:
         settings = self.settings
@@ -267,17 +269,17 @@ class Unfused(SpectrogramSystem):
         """Return the settings on top of smoke settings, which include those of teacher and student."""
         teacher = given.get("teacher", cls.Settings.model_fields["teacher"].default)
         student = given.get("student", AUDIO_NTT)
-        sized = (
+        of_student = (
             {"student_width": 128}
             if student == AUDIO_NTT
             else {"student_settings": _smoke_settings(load_student(student))}
         )
-        taught = {"teacher_settings": _smoke_settings(load_encoder_system(teacher))}
-        return merge({**cls.smoke_settings, **taught, **sized}, given)
+        of_teacher = {"teacher_settings": _smoke_settings(load_encoder_system(teacher))}
+        return merge({**cls.smoke_settings, **of_teacher, **of_student}, given)
 
     @property
     def system_versions(self) -> dict[str, int]:
-        """Return the versions of the teacher's system, of those that it is built on, and of a student's that is not AudioNTT."""
+        """Return the versions of the teacher's system, of the systems it is built on, and of a student other than AudioNTT."""
         versions = {self.settings.teacher: self.teacher.version} | self.teacher.system_versions
         if self.settings.student != AUDIO_NTT:
             versions[self.settings.student] = self.student.version
@@ -285,7 +287,7 @@ class Unfused(SpectrogramSystem):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Return what teacher and student rest on, such as the SHA-256 of weights or of a plug-in's file."""
+        """Return the provenance of teacher and student, such as the SHA-256 of weights or of a plug-in's file."""
         roles = {"teacher": self.teacher}
         if self.settings.student != AUDIO_NTT:
             roles["student"] = self.student
@@ -299,12 +301,12 @@ class Unfused(SpectrogramSystem):
 
     @property
     def corpus(self) -> tuple[str, ...]:
-        """Return the entries of the audio that the teacher is pre-trained on, if it is pre-trained here."""
+        """Return the corpus entries that the teacher is pre-trained on; empty if it is not pre-trained here."""
         return self.teacher.corpus
 
     @property
     def further_rates(self) -> tuple[int, ...]:
-        """Return the sample rates of the teacher, and of its own teacher, that are not this system's."""
+        """Return the sample rates in Hz of the teacher, and of its own teacher, that differ from this system's."""
         rates = {self.teacher.sample_rate, *self.teacher.further_rates} - {self.sample_rate}
         return tuple(sorted(rates))
 
@@ -329,36 +331,35 @@ class Unfused(SpectrogramSystem):
         return self.downstream.count_encoder_parameters(encoder)
 
     def prepare_encoder(self, train: Clips, context: RunContext) -> PretrainedEncoder:
-        """Run stages 1 to 3."""
+        """Run stages 1 to 3, and return the student's encoder, or the teacher's if stages 2 and 3 are skipped."""
         teacher_clips = context.train_at(self.teacher.sample_rate, train)
-        taught = self.teacher.prepare_encoder(teacher_clips, context)
-        self.teacher.check_sample_rate(taught.encoder)
+        teacher = self.teacher.prepare_encoder(teacher_clips, context)
+        self.teacher.check_sample_rate(teacher.encoder)
         if self.settings.downstream_encoder == "teacher":
-            return taught
-        labels, origin = self._pseudo_labels(taught.encoder, teacher_clips, context)
-        student, training = self._student(taught.encoder, labels, origin, train, context)
+            return teacher
+        labels, origin = self._pseudo_labels(teacher.encoder, teacher_clips, context)
+        student, training = self._student(teacher.encoder, labels, origin, train, context)
         cached_normalization(student.encoder, train, self.target.window_seconds, context)
         sizes = torch.bincount(labels, minlength=self.settings.clusters)
-        n_teacher = self.teacher.count_encoder_parameters(taught.encoder)
+        n_teacher = self.teacher.count_encoder_parameters(teacher.encoder)
         n_student = sum(parameter.numel() for parameter in student.parameters())
-        before = taught.summary
-        # A teacher that is a student itself has curves of the same stages.
+        # If the teacher is itself a student, its curves have the same stage.
         curves = {
             f"{stage} of the teacher" if stage == stage_3.STAGE else stage: curve
-            for stage, curve in before.curves.items()
+            for stage, curve in teacher.summary.curves.items()
         }
         summary = TrainingSummary(
             curves=curves | {stage_3.STAGE: tuple(training["curve"])},
             clusters=tuple(labels.tolist()),
             diagnosis={
-                **{f"teacher_{name}": value for name, value in before.diagnosis.items()},
+                **{f"teacher_{name}": value for name, value in teacher.summary.diagnosis.items()},
                 "cluster_sizes": tuple(sorted(sizes.tolist(), reverse=True)),
                 "student_agreement": training["agreement"],
-                # Those of an ONNX file cannot be counted.
+                # The parameters of some teachers are unknown, such as those of an ONNX file.
                 **({} if n_teacher is None else {"teacher_parameters": float(n_teacher)}),
             },
         )
-        n_parameters = largest_count(taught.n_parameters, n_teacher, n_student)
+        n_parameters = largest_count(teacher.n_parameters, n_teacher, n_student)
         return PretrainedEncoder(student.encoder, summary, n_parameters)
 
     def _pseudo_labels(
@@ -369,7 +370,7 @@ class Unfused(SpectrogramSystem):
         Args:
             teacher: an encoder of the teacher's system.
             train: the train clips at the teacher's sample rate.
-            context: of the run.
+            context: the context of the run.
         """
         config: PseudoLabelConfig = self.settings
         # In float32: whitening would scale the rounding errors of bf16 up to unit variance.
@@ -438,7 +439,7 @@ class Unfused(SpectrogramSystem):
         return student, content
 
     def _new_student(self, seeds: Seeds) -> Student:
-        """Return a student as it is built: with random weights, unless its system loads its own."""
+        """Return a new student. Its encoder has random weights, unless its system loads weights."""
         settings = self.settings
         with seeds.globally("initial weights"):
             encoder = self.student.build_encoder()
@@ -460,7 +461,7 @@ class Unfused(SpectrogramSystem):
             encoder = student.encoder
             if config.shallow_heads and not len(student.shallow):
                 logger.info(
-                    f"the student {self.settings.student} returns no outputs of blocks: it learns without shallow heads"
+                    f"the student {self.settings.student} returns no block outputs, so it learns without shallow heads"
                 )
             if self.settings.student_start == "teacher":
                 encoder.load_state_dict(teacher.state_dict())

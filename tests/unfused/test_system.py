@@ -181,15 +181,15 @@ def test_resolved_settings_are_settings_too() -> None:
         ({"teacher_settings": {"width": "wide"}}, r"settings of delores-s: 'width'"),
         ({"teacher_settings": 3}, r"teacher_settings"),
         ({"teacher": "delores-x"}, r"there is no system 'delores-x'.*did you mean 'delores-"),
-        ({"student": "ss-mast"}, r"ss-mast trains its encoder without labels itself.*mast"),
-        ({"student": "unfused"}, r"unfused trains its encoder without labels itself"),
+        ({"student": "ss-mast"}, r"ss-mast pre-trains its encoder itself.*mast"),
+        ({"student": "unfused"}, r"unfused pre-trains its encoder itself"),
         (
             {"student": "log-mel-statistics"},
             r"log-mel-statistics cannot be trained.*as the teacher",
         ),
         ({"student": "mats"}, r"there is no system 'mats'"),
-        ({"student": "mast"}, r"student_width is the size of audio-ntt, and the student is mast"),
-        ({"student_settings": {"width": 8}}, r"not for audio-ntt: set student_width"),
+        ({"student": "mast"}, r"student_width applies only to audio-ntt, and the student is mast"),
+        ({"student_settings": {"width": 8}}, r"do not apply to audio-ntt: set student_width"),
         ({"teacher": 3}, r"teacher"),
         ({"student_start": "pupil"}, r"student_start"),
         ({"clusters": 1}, r"clusters"),
@@ -206,10 +206,10 @@ def test_settings_that_cannot_be_are_refused_by_what_is_wrong(
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (SMALL, r"its width is 16, and that of the teacher 8; make"),
+        (SMALL, r"its width is 16, and the teacher's is 8; make"),
         (
             of_another_kind(student_width=D_TEACHER),
-            r"its width|an encoder AudioNTT, the other Multi",
+            r"its width|of class AudioNTT, and the teacher's of Multi",
         ),
         (
             of_another_kind(
@@ -217,7 +217,7 @@ def test_settings_that_cannot_be_are_refused_by_what_is_wrong(
                 student_settings={"width": D_TEACHER, "depths": [1, 2]},
                 student_width=2048,
             ),
-            r"its depths is \(1, 2\), and that of the teacher \(1, 1\)",
+            r"its depths is \(1, 2\), and the teacher's is \(1, 1\)",
         ),
     ],
     ids=["width", "kind", "depths"],
