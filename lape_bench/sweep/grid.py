@@ -81,7 +81,9 @@ class SweepConfig(Config):
         min_length=1, description="names, or name and settings"
     )
     tasks: tuple[str, ...] = Field(min_length=1)
-    protocols: tuple[str, ...] = Field((), description="if empty, each system's own")
+    protocols: tuple[str, ...] = Field(
+        (), description="if empty, the default protocol of each system"
+    )
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="shares of the train labels; all labels if shots is empty too"
     )

@@ -1,4 +1,4 @@
-"""Small grids, and how their cells are run alike everywhere."""
+"""Small grids, and helpers that run their cells on this machine and on clusters."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ UPSTREAM = {
     "pretrain": BRIEF | {"window_seconds": 0.2},
     "finetune": BRIEF,
 }
-WAITS_SECONDS = 600.0  # a busy machine takes minutes
+WAITS_SECONDS = 600.0  # a busy machine needs minutes
 
 SBATCH = """#!/bin/sh
 count=$(ls {folder} | grep -c '^submitted')
@@ -50,7 +50,7 @@ cat {folder}/queue 2>/dev/null || true
 
 
 def grid_of(seeds: int) -> SweepConfig:
-    """Return a grid of 12 cells a seed: six share an upstream, and of those, twice, two share embeddings."""
+    """Return a grid of 12 cells per seed. Six share an upstream, and two pairs of these share embeddings."""
     common = {"tasks": ["synthetic-sounds"], "label_fractions": [0.1, 0.4]}
     supervised = {"width": 16, "finetune": BRIEF | {"epochs": 2}}
     return SweepConfig.model_validate(
@@ -107,8 +107,8 @@ class Driver:
     ) -> None:
         self.out, path = folder / "swept", folder / "grid.json"
         path.write_text(grid.model_dump_json())  # JSON is YAML
-        how = ["--device", "cpu", "--precision", "float32", "--out", str(self.out)]
-        command = ["sweep", str(path), "--on", on, *how, *more]
+        options = ["--device", "cpu", "--precision", "float32", "--out", str(self.out)]
+        command = ["sweep", str(path), "--on", on, *options, *more]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lape_bench", *command],
             stdout=subprocess.PIPE,
@@ -118,21 +118,21 @@ class Driver:
         )
 
     def records(self) -> dict[str, RunRecord]:
-        """What is finished so far, by cell."""
-        found = [record for _, record in find_records(self.out)[0]]
-        assert len({record.identity for record in found}) == len(found)
-        return {str(record.cell): record for record in found if record.status == "finished"}
+        """Return the finished records so far, by cell."""
+        records = [record for _, record in find_records(self.out)[0]]
+        assert len({record.identity for record in records}) == len(records)
+        return {str(record.cell): record for record in records if record.status == "finished"}
 
-    def until(self, met: Callable[[], object]) -> None:
+    def until(self, condition: Callable[[], object]) -> None:
         ends = time.monotonic() + WAITS_SECONDS
-        while not met():
+        while not condition():
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < ends, "it takes too long"
             time.sleep(0.05)
 
     def finish(self) -> str:
-        said, _ = self.process.communicate(timeout=WAITS_SECONDS)
-        return said
+        output, _ = self.process.communicate(timeout=WAITS_SECONDS)
+        return output
 
 
 def hashes(records: dict[str, RunRecord]) -> dict[str, str | None]:
@@ -140,9 +140,9 @@ def hashes(records: dict[str, RunRecord]) -> dict[str, str | None]:
 
 
 def local(grid: SweepConfig, folder: Path, progress: Progress) -> dict[str, RunRecord]:
-    """The same cells on this machine, with a cache of its own for what they make."""
-    told = here(grid.cells(), options(folder), 1, progress)
-    records = {str(cell): record for cell, record in told if isinstance(record, RunRecord)}
+    """Run the cells of a grid on this machine, and return their records by cell."""
+    outcomes = here(grid.cells(), options(folder), 1, progress)
+    records = {str(cell): record for cell, record in outcomes if isinstance(record, RunRecord)}
     assert {record.status for record in records.values()} == {"finished"}
     assert len(records) == len(grid.cells())
     return records
@@ -150,7 +150,7 @@ def local(grid: SweepConfig, folder: Path, progress: Progress) -> dict[str, RunR
 
 @pytest.fixture
 def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which what is given to `sbatch` is kept, and nothing runs."""
+    """A folder that keeps each script given to `sbatch`; nothing runs."""
     folder = tmp_path / "recorder"
     folder.mkdir()
     for name, text in {"sbatch": SBATCH, "squeue": SQUEUE, "srun": SBATCH}.items():

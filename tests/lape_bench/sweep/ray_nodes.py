@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, over the loopback alone."""
+"""Start a Ray cluster of several nodes on this machine, over the loopback interface only."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# At the machine's own address, which is reached over the loopback: to clients Ray names it so, even for 127.0.0.1.
+# Nodes have the machine's own address, which is reached over the loopback: Ray gives it to clients even for 127.0.0.1.
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 HEAD = {"include_dashboard": False}
 VARIABLES = {
-    # Ray checks every half second, not every three, whether a node is there: it misses one that was killed within seconds. How
-    # long an answer may take stays as it is, for busy machines.
+    # Ray checks nodes every half second, not every three, so it notices a killed node within seconds. The time limit of an answer
+    # stays the same, for busy machines.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     # On a busy machine a process takes longer than a minute to start.
@@ -22,12 +22,12 @@ VARIABLES = {
 
 @contextmanager
 def nodes(environments: Sequence[Mapping[str, str]], **head: int) -> Iterator[Any]:
-    """Give a cluster with a node for each environment, whose first, the head, may have other resources."""
+    """Yield a cluster with a node for each environment. The first node is the head, which may have other resources."""
     from ray.cluster_utils import Cluster  # an extra
 
-    # Ray takes the handler of SIGTERM and keeps it; what forks later, such as a pool that another test ends so, would hang.
+    # Ray replaces the handler of SIGTERM. If it were not restored, a process pool that a later test ends by SIGTERM would hang.
     before = signal.getsignal(signal.SIGTERM)
-    # A session's folder holds sockets, whose paths must be short, so it is not the test's own.
+    # Ray's folder is not the test's own, since it holds sockets, whose paths must be short.
     cluster = Cluster()
     try:
         for number, variables in enumerate(environments):
@@ -46,20 +46,20 @@ def add_node(cluster: Any, variables: Mapping[str, str], **resources: int) -> An
 
 
 def workers() -> dict[int, str]:
-    """Return the processes of this test's clusters that run a cell at the moment, by id, with what they are called."""
-    found = {}
+    """Return the title of each process of this test's clusters that is running a cell, by process ID."""
+    titles = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             title = path.read_bytes().replace(b"\0", b" ").decode().strip()
         except OSError:  # it has just ended
             continue
         if title.startswith("ray::_run_on_node") and _descends_from_here(path.parent):
-            found[int(path.parent.name)] = title
-    return found
+            titles[int(path.parent.name)] = title
+    return titles
 
 
 def _descends_from_here(process: Path) -> bool:
-    """Return True if a process, by its folder in /proc, was started by this one or by one that this one started."""
+    """Return True if a process, given by its folder in /proc, is a descendant of this one."""
     try:
         while (pid := int(process.name)) != os.getpid():
             if pid <= 1:

@@ -1,4 +1,7 @@
-"""A Slurm of two nodes on this machine, over the loopback alone: Debian's packages slurm-wlm and munge."""
+"""Start Slurm with two nodes on this machine, over the loopback interface only.
+
+It needs Debian's packages slurm-wlm and munge.
+"""
 
 import os
 import shutil
@@ -45,7 +48,7 @@ PartitionName=loop Nodes=node0,node1 Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> str:
-    """Say what keeps a Slurm from running here; an empty text if nothing does."""
+    """Return the reason why Slurm cannot run here; empty if it can."""
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
     if lacking:
         return f"no {', '.join(lacking)} (apt-get install slurm-wlm munge)"
@@ -54,7 +57,7 @@ def missing() -> str:
 
 @contextmanager
 def slurm() -> Iterator[dict[str, str]]:
-    """Run a controller and two nodes during the block; gives the environment to submit in."""
+    """Run a controller and two nodes during the block; yield the environment variables for submitting."""
     # Not the test's own folder: the paths of sockets must be short.
     with TemporaryDirectory(prefix="slurm-") as folder:
         yield from _slurm(Path(folder))
@@ -75,7 +78,7 @@ def _slurm(folder: Path) -> Iterator[dict[str, str]]:
     files = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
     paths = [f"--{option}={folder / name}" for option, name in files.items()]
     munged = ["munged", f"--key-file={key}", *paths, f"--seed-file={folder / 'munged.seed'}"]
-    # A path to its socket that others may write to is what it would refuse.
+    # Without --force, munged refuses a socket in a folder that others may write to.
     started = [subprocess.Popen([*munged, "--foreground", "--force"], stderr=subprocess.DEVNULL)]
     try:
         _until(lambda: (folder / "munge.socket").exists())
@@ -99,24 +102,24 @@ def _slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _idle(environment: dict[str, str]) -> int:
-    """Return how many nodes wait for work."""
+    """Return the number of idle nodes."""
     command = ["sinfo", "--noheader", "--Node", "--format=%T"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return done.stdout.split().count("idle")
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return result.stdout.split().count("idle")
 
 
-def _until(met: Callable[[], object]) -> None:
+def _until(condition: Callable[[], object]) -> None:
     ends = time.monotonic() + STARTS_IN_SECONDS
-    while not met():
-        assert time.monotonic() < ends, "Slurm does not start; its logs lie beside slurm.conf"
+    while not condition():
+        assert time.monotonic() < ends, "Slurm does not start; its logs are beside slurm.conf"
         time.sleep(0.2)
 
 
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    for bound in sockets:
+        bound.bind(("127.0.0.1", 0))
+    ports = [bound.getsockname()[1] for bound in sockets]
+    for bound in sockets:
+        bound.close()
     return ports

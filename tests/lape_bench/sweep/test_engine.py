@@ -1,4 +1,4 @@
-"""What a cell is given of what it asks for, and cells whose worker is lost."""
+"""The resources that a cell gets, and cells whose worker is lost."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ from lape_bench.sweep.run_cell import CellOutcome
 from tests.lape_bench.sweep.conftest import options, planned
 
 
-def test_settings_of_an_engine_go_before_what_the_grid_says() -> None:
+def test_settings_of_an_engine_override_the_resources_of_the_grid() -> None:
     resources = Resources(cores=2, memory_gib=4)
     assert EngineSettings().resources_of(resources) == resources
     assert EngineSettings(cores=8, gpus=0).resources_of(resources) == Resources(
@@ -23,7 +23,7 @@ def test_settings_of_an_engine_go_before_what_the_grid_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "threads", "gpus", "given"),
+    ("device", "threads", "gpus", "expected"),
     [
         ("auto", None, 0, ("cpu", 3)),
         ("auto", 1, 0.5, ("auto", 1)),
@@ -31,16 +31,16 @@ def test_settings_of_an_engine_go_before_what_the_grid_says() -> None:
         ("cuda", None, 0, ("cuda", 3)),
     ],
 )
-def test_a_cell_has_a_thread_a_core_and_without_a_gpu_keeps_off_it(
-    device: str, threads: int | None, gpus: float | None, given: tuple[str, int]
+def test_a_cell_has_one_thread_per_core_and_without_a_gpu_the_cpu_unless_the_user_chooses(
+    device: str, threads: int | None, gpus: float | None, expected: tuple[str, int]
 ) -> None:
     before = RunOptions(compute=Compute(device=device, threads=threads))
     after = with_resources(before, Resources(cores=3), gpus).compute
-    assert (after.device, after.threads) == given
+    assert (after.device, after.threads) == expected
 
 
 class Losing:
-    """Workers that lose each cell as often as they are told, and run the others one by one."""
+    """Workers that lose a cell as often as `losses` says, by the number of the cell."""
 
     waits_inside = False
 
@@ -61,16 +61,18 @@ class Losing:
         return [(number, WorkerLost("its machine was lost") if lost else "it ran")]
 
 
-def test_a_lost_cell_is_run_again_and_fails_in_the_end(synthetic: Path, tmp_path: Path) -> None:
+def test_a_lost_cell_runs_again_and_fails_after_three_losses(
+    synthetic: Path, tmp_path: Path
+) -> None:
     cells = [
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(4)
     ]
     workers = Losing({1: 2, 2: 9})
-    told = {c.seed: o for c, o in dispatch(planned(cells), options(tmp_path), workers, 3)}
+    outcomes = {c.seed: o for c, o in dispatch(planned(cells), options(tmp_path), workers, 3)}
     assert workers.started == {0: 1, 1: 3, 2: 3, 3: 1}
-    failed = told.pop(2)
-    assert told == {0: "it ran", 1: "it ran", 3: "it ran"}
+    failed = outcomes.pop(2)
+    assert outcomes == {0: "it ran", 1: "it ran", 3: "it ran"}
     assert isinstance(failed, RunRecord)
     assert failed.error == "its machine was lost, 3 times"
     assert [record for _, record in find_records(tmp_path)[0]] == [failed]

@@ -1,4 +1,4 @@
-"""Grids: expanded, refused, taken in part."""
+"""Grids are expanded, checked, and restricted to some of their tasks."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_a_grid_expands_to_its_cells(grid: SweepConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("seeds: 0", "'seeds'"),
         ("label_fractions: [0.1, 2.0]", "'label_fractions.1'"),
@@ -25,18 +25,20 @@ def test_a_grid_expands_to_its_cells(grid: SweepConfig) -> None:
         ("systems: []", "'systems'"),
     ],
 )
-def test_a_wrong_grid_is_refused_by_path(line: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_grid_is_refused_with_the_path_of_the_key(
+    line: str, message: str, tmp_path: Path
+) -> None:
     key = line.split(":")[0]
-    kept = [row for row in GRID.splitlines() if not row.startswith(f"{key}:")]
+    lines = [row for row in GRID.splitlines() if not row.startswith(f"{key}:")]
     if key == "systems":
-        kept = [row for row in kept if not row.startswith("  ")]
+        lines = [row for row in lines if not row.startswith("  ")]
     path = tmp_path / "grid.yaml"
-    path.write_text("\n".join([*kept, line]))
-    with pytest.raises(UserError, match=said):
+    path.write_text("\n".join([*lines, line]))
+    with pytest.raises(UserError, match=message):
         read_yaml(path, SweepConfig).cells()
 
 
-def test_a_part_of_a_grid_is_the_cells_of_its_tasks(grid: SweepConfig) -> None:
+def test_a_grid_of_some_tasks_has_the_cells_of_those_tasks(grid: SweepConfig) -> None:
     both = grid.model_copy(update={"tasks": ("synthetic-sounds", "esc10")})
     part = both.only(["esc10"]).cells()
     assert part == [cell for cell in both.cells() if cell.task == "esc10"]
@@ -58,14 +60,14 @@ def test_a_sweep_may_hold_further_grids_with_settings_of_their_own(tmp_path: Pat
     assert {cell.task for cell in grids.only(["synthetic-sounds"]).cells()} == {"synthetic-sounds"}
 
 
-def test_a_task_that_a_grid_lacks_is_refused_with_those_it_has(grid: SweepConfig) -> None:
+def test_an_unknown_task_is_refused_with_the_tasks_of_the_grid(grid: SweepConfig) -> None:
     with pytest.raises(
         UserError, match="there is no task of this grid 'esc10'; known: synthetic-sounds"
     ):
         grid.only(["esc10"])
 
 
-def test_each_grid_of_a_sweep_asks_for_what_it_needs(tmp_path: Path) -> None:
+def test_each_grid_of_a_sweep_has_its_own_resources(tmp_path: Path) -> None:
     path = tmp_path / "grids.yaml"
     path.write_text(
         GRID
@@ -79,7 +81,7 @@ def test_each_grid_of_a_sweep_asks_for_what_it_needs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resources", ["cores: 0", "gpus: -1", "memory_gib: 0", "nodes: 2"])
-def test_what_no_machine_can_give_is_refused(resources: str, tmp_path: Path) -> None:
+def test_impossible_resources_are_refused(resources: str, tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text(f"{GRID}resources: {{{resources}}}\n")
     with pytest.raises(UserError, match=f"resources.{resources.split(':')[0]}"):

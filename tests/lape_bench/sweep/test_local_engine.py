@@ -1,4 +1,4 @@
-"""Sweeps on this machine: planned, run in processes, stopped, taken up."""
+"""Sweeps on this machine: planned, run in processes, stopped, resumed."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def test_two_processes_give_the_records_of_one(
 
 
 @pytest.mark.slow
-def test_an_upstream_that_cells_share_is_made_once_and_no_process_waits_for_it(
+def test_a_shared_upstream_is_computed_once_and_no_process_waits_for_it(
     synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
     smoke_settings = {"epochs": 1, "min_steps": 1, "window_seconds": 0.2}
@@ -43,23 +43,23 @@ def test_an_upstream_that_cells_share_is_made_once_and_no_process_waits_for_it(
         for size in (8, 16)
     ]
     grid = SweepConfig(
-        systems=tuple(SystemEntry(name="delores-s", settings=each) for each in upstreams),
+        systems=tuple(SystemEntry(name="delores-s", settings=upstream) for upstream in upstreams),
         tasks=("synthetic-sounds",),
         protocols=("linear", "knn"),
         label_fractions=(0.1, 0.4),
         seeds=1,
     )
-    outcomes = [told for _, told in here(grid.cells(), options(tmp_path), 2, progress)]
-    records = [told for told in outcomes if isinstance(told, RunRecord)]
+    outcomes = [outcome for _, outcome in here(grid.cells(), options(tmp_path), 2, progress)]
+    records = [outcome for outcome in outcomes if isinstance(outcome, RunRecord)]
     assert [record.status for record in records] == ["finished"] * 8
     uses = [use for record in records for use in record.artifacts if use.kind == "upstream"]
     assert sorted(Counter(use.hash for use in uses).values()) == [4, 4]
     assert sum(not use.found for use in uses) == 2
-    # Two of the four cells of an upstream may begin when its maker ends, and no sooner.
+    # The other cells of an upstream start only when its producer has ended.
     assert all(use.waited < 0.5 for use in uses)
 
 
-def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
+def test_a_cell_that_cannot_run_is_reported_and_the_others_run(
     synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
     good = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
@@ -69,7 +69,7 @@ def test_a_cell_that_cannot_run_is_told_and_the_others_go_on(
     assert isinstance(outcomes[1][1], RunRecord)
 
 
-def test_a_stopped_sweep_goes_on_where_it_was(
+def test_a_stopped_sweep_is_resumed(
     grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
     grid = grid.model_copy(update={"seeds": 1})
@@ -83,8 +83,8 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     assert all(path.stat().st_mtime_ns == before for path, before in files.items())
 
 
-class Suicidal:
-    """Stands for `_run_quietly` of a cell that takes its process with it."""
+class DyingCell:
+    """Replaces `_run_quietly`; the cell with seed 1 kills its process."""
 
     def __call__(self, planned: PlannedCell, options: RunOptions) -> str:
         seed = planned.cell.seed
@@ -95,17 +95,17 @@ class Suicidal:
 
 
 @pytest.mark.slow
-def test_a_dying_process_costs_its_own_cell_only(
+def test_only_the_cell_of_a_dying_process_fails(
     synthetic: Path, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lape_bench.sweep.local_engine._run_quietly", Suicidal())
+    monkeypatch.setattr("lape_bench.sweep.local_engine._run_quietly", DyingCell())
     cells = [
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(4)
     ]
-    outcomes = {cell.seed: told for cell, told in here(cells, options(tmp_path), 2, progress)}
-    died = outcomes[1]
-    assert isinstance(died, RunRecord)
-    assert died.error == "its process died (killed, or out of memory), 2 times"
-    assert [r for _, r in find_records(tmp_path)[0]] == [died]
-    assert sum(told.endswith("ran") for told in map(str, outcomes.values())) == 3
+    outcomes = {cell.seed: outcome for cell, outcome in here(cells, options(tmp_path), 2, progress)}
+    failed = outcomes[1]
+    assert isinstance(failed, RunRecord)
+    assert failed.error == "its process failed (killed, or out of memory), 2 times"
+    assert [r for _, r in find_records(tmp_path)[0]] == [failed]
+    assert sum(outcome.endswith("ran") for outcome in map(str, outcomes.values())) == 3

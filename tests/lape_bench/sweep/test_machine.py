@@ -1,4 +1,4 @@
-"""What a machine says of itself, and whether it sees the folders of the one that starts a sweep."""
+"""Reports of machines, and whether a machine sees the folders of the submit host."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def marks(folder: Path) -> list[Path]:
     return list(folder.glob(f"{MARK}*"))
 
 
-def test_a_machine_sees_the_folders_it_shares_and_no_others(
+def test_a_machine_sees_the_folders_that_it_shares_and_no_others(
     synthetic: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = options(tmp_path)
@@ -38,19 +38,19 @@ def test_a_machine_sees_the_folders_it_shares_and_no_others(
     assert not marks(synthetic)
 
 
-def test_marks_that_a_killed_sweep_left_are_removed_and_those_of_others_stay(
+def test_marks_of_killed_sweeps_are_removed_and_marks_of_running_sweeps_stay(
     synthetic: Path, tmp_path: Path
 ) -> None:
     own = options(tmp_path)
     own.out.mkdir()
-    left, held = (own.out / f"{MARK}{name}" for name in ("left", "held"))
-    left.touch()
-    with FileLock(held), SubmitHost.this_machine([], own):
-        assert not left.exists()
-        assert held.exists()
+    abandoned, locked = (own.out / f"{MARK}{name}" for name in ("abandoned", "locked"))
+    abandoned.touch()
+    with FileLock(locked), SubmitHost.this_machine([], own):
+        assert not abandoned.exists()
+        assert locked.exists()
 
 
-def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
+def test_a_report_names_tasks_that_are_missing_or_have_other_data(
     bench: Bench,
     esc_folder: Path,
     tmp_path: Path,
@@ -63,7 +63,7 @@ def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
 
     assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
     with SubmitHost.this_machine(["esc10", "synthetic-sounds"], options(tmp_path)) as submit_host:
-        assert problems(submit_host) == ()  # the second is made where it is needed
+        assert problems(submit_host) == ()  # a synthetic task is generated when it is needed
         monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "empty"))
         (lacking,) = problems(submit_host)
         assert "'esc10' is not prepared; run 'bench data prepare esc10" in lacking
@@ -78,7 +78,7 @@ def test_a_machine_says_which_tasks_it_lacks_or_has_otherwise(
         assert "the audio of 'esc10' is not in the cache" in silent
 
 
-def test_a_machine_says_what_code_differs_and_what_it_cannot_compute_on(
+def test_a_report_names_other_versions_and_a_missing_device(
     synthetic: Path, tmp_path: Path
 ) -> None:
     with SubmitHost.this_machine([], options(tmp_path)) as submit_host:
@@ -94,7 +94,7 @@ def test_a_machine_says_what_code_differs_and_what_it_cannot_compute_on(
         assert elsewhere.report(has_device=False).problems == ()
 
 
-def test_a_sweep_is_refused_by_the_machines_that_lack_something() -> None:
+def test_a_sweep_is_refused_if_a_machine_has_a_problem() -> None:
     good, bad = (
         MachineReport(name="a"),
         MachineReport(name="b", problems=("it is full.", "and old")),
@@ -113,7 +113,7 @@ def test_this_machine_is_checked_too(tmp_path: Path, cache: Path, progress: Prog
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         (["--on", "rai"], "there is no engine 'rai': did you mean 'ray'?"),
         (["--on", "ray:"], "there is no engine 'ray:'"),
@@ -128,26 +128,28 @@ def test_this_machine_is_checked_too(tmp_path: Path, cache: Path, progress: Prog
     ],
     ids=str,
 )
-def test_a_wrong_engine_is_one_sentence(
-    given: list[str], said: str, bench: Bench, tmp_path: Path
+def test_a_wrong_engine_or_setting_is_refused_in_one_sentence(
+    arguments: list[str], message: str, bench: Bench, tmp_path: Path
 ) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("{systems: [log-mel-statistics], tasks: [synthetic-sounds]}")
-    code, _, told = bench("sweep", str(path), *given)
+    code, _, errors = bench("sweep", str(path), *arguments)
     assert code == 2
-    assert said in told
-    assert told.count("\n") == 1
+    assert message in errors
+    assert errors.count("\n") == 1
 
 
-def test_a_check_shows_every_machine_and_its_exit_code_tells(bench: Bench, tmp_path: Path) -> None:
+def test_check_prints_every_machine_and_exits_with_1_if_one_has_a_problem(
+    bench: Bench, tmp_path: Path
+) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("{systems: [log-mel-statistics], tasks: [synthetic-sounds, esc10]}")
-    code, told, _ = bench("sweep", str(path), "--check", "--out", str(tmp_path / "out"))
+    code, output, _ = bench("sweep", str(path), "--check", "--out", str(tmp_path / "out"))
     assert code == 1
-    assert "records, cache" in told
-    assert "'esc10' is not prepared" in told
-    assert "1 of 1 machines cannot run this sweep yet" in told
+    assert "records, cache" in output
+    assert "'esc10' is not prepared" in output
+    assert "1 of 1 machines cannot run this sweep yet" in output
     path.write_text("{systems: [log-mel-statistics], tasks: [synthetic-sounds]}")
-    code, told, _ = bench("sweep", str(path), "--check", "--out", str(tmp_path / "out"))
+    code, output, _ = bench("sweep", str(path), "--check", "--out", str(tmp_path / "out"))
     assert code == 0
-    assert "these machines have what the sweep needs" in told
+    assert "these machines have what the sweep needs" in output

@@ -1,4 +1,4 @@
-"""Artifacts that are left at the coordinator, read, and kept whole or not at all."""
+"""Artifacts are sent to the coordinator and fetched from it, whole or not remote_store all."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from lape_bench.sweep import ray_coordinator
 from lape_bench.sweep.ray_coordinator import CellProgress, Coordinator
 
 
-class Beside:
-    """Stands for the actor that a machine speaks with: the coordinator itself, and files in parts of 7 bytes."""
+class LocalActor:
+    """An actor that is a coordinator of this process."""
 
     def __init__(self, own: Coordinator) -> None:
         self._own = own
@@ -23,17 +23,19 @@ class Beside:
 
 
 @pytest.fixture
-def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ray_coordinator.RemoteArtifactStore:
+def remote_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ray_coordinator.RemoteArtifactStore:
     monkeypatch.setattr(ray_coordinator.ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray_coordinator, "CHUNK", 7)
-    return ray_coordinator.RemoteArtifactStore(Beside(Coordinator(tmp_path / "coordinator")))
+    return ray_coordinator.RemoteArtifactStore(LocalActor(Coordinator(tmp_path / "coordinator")))
 
 
 def make(
-    within: Path, artifact_store: ray_coordinator.RemoteArtifactStore, made: list[Path]
+    within: Path, artifact_store: ray_coordinator.RemoteArtifactStore, computed_in: list[Path]
 ) -> artifacts.Artifact:
     def compute(folder: Path, item: Path) -> None:
-        made.append(folder)
+        computed_in.append(folder)
         (folder / "weights").write_bytes(bytes(range(23)))
         (folder / "deep").mkdir()
         (folder / "deep" / "empty").touch()
@@ -43,13 +45,13 @@ def make(
     )
 
 
-def test_what_one_machine_made_another_fetches(
-    at: ray_coordinator.RemoteArtifactStore, tmp_path: Path
+def test_a_machine_fetches_the_artifact_that_another_computed(
+    remote_store: ray_coordinator.RemoteArtifactStore, tmp_path: Path
 ) -> None:
-    made: list[Path] = []
-    first = make(tmp_path / "a", at, made)
-    second = make(tmp_path / "b", at, made)
-    assert len(made) == 1
+    computed_in: list[Path] = []
+    first = make(tmp_path / "a", remote_store, computed_in)
+    second = make(tmp_path / "b", remote_store, computed_in)
+    assert len(computed_in) == 1
     assert (first.computed, second.computed) == (True, False)
     assert second.waited > 0
     assert first.metadata.sha256 == second.metadata.sha256
@@ -57,28 +59,28 @@ def test_what_one_machine_made_another_fetches(
     assert (second.folder / "deep" / "empty").is_file()
 
 
-def test_what_a_machine_had_before_is_left_too(
-    at: ray_coordinator.RemoteArtifactStore, tmp_path: Path
+def test_an_artifact_that_a_machine_had_before_is_sent_too(
+    remote_store: ray_coordinator.RemoteArtifactStore, tmp_path: Path
 ) -> None:
-    made: list[Path] = []
-    make(tmp_path / "a", None, made)
-    make(tmp_path / "a", at, made)
-    make(tmp_path / "b", at, made)
-    assert len(made) == 1
+    computed_in: list[Path] = []
+    make(tmp_path / "a", None, computed_in)
+    make(tmp_path / "a", remote_store, computed_in)
+    make(tmp_path / "b", remote_store, computed_in)
+    assert len(computed_in) == 1
 
 
-def test_a_damaged_artifact_of_the_coordinator_is_not_taken(
-    at: ray_coordinator.RemoteArtifactStore, tmp_path: Path
+def test_a_damaged_artifact_of_the_coordinator_is_computed_again(
+    remote_store: ray_coordinator.RemoteArtifactStore, tmp_path: Path
 ) -> None:
-    made: list[Path] = []
-    make(tmp_path / "a", at, made)
+    computed_in: list[Path] = []
+    make(tmp_path / "a", remote_store, computed_in)
     (kept,) = (tmp_path / "coordinator" / "upstream").iterdir()
     (kept / "weights").write_bytes(b"other")
-    assert make(tmp_path / "b", at, made).computed
-    assert len(made) == 2
+    assert make(tmp_path / "b", remote_store, computed_in).computed
+    assert len(computed_in) == 2
 
 
-def test_what_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
+def test_an_incomplete_artifact_is_not_kept(tmp_path: Path) -> None:
     own = Coordinator(tmp_path)
     part = own.open_part("upstream")
     own.write(part, "weights", b"half")
@@ -87,7 +89,7 @@ def test_what_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "upstream").iterdir()) == []
 
 
-def test_the_coordinator_knows_how_far_cells_are_until_they_end(tmp_path: Path) -> None:
+def test_the_coordinator_has_the_progress_of_a_cell_until_it_ends(tmp_path: Path) -> None:
     own, step = Coordinator(tmp_path), CellProgress("node", "pre-training", 3, 8, "steps")
     own.note_progress(4, step)
     own.note_progress(5, step)

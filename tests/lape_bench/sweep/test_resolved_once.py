@@ -35,7 +35,9 @@ def resolutions(synthetic: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return tasks
 
 
-def test_by_bench_run(resolutions: list[str], bench: Bench, tmp_path: Path) -> None:
+def test_bench_run_resolves_a_cell_when_planning_and_when_running_it(
+    resolutions: list[str], bench: Bench, tmp_path: Path
+) -> None:
     command = ["run", "--system", "log-mel-statistics", "--seeds", "3", "--out", str(tmp_path)]
     assert bench(*command, "--device", "cpu")[0] == 0
     assert len(resolutions) == 2 * 3
@@ -43,7 +45,9 @@ def test_by_bench_run(resolutions: list[str], bench: Bench, tmp_path: Path) -> N
     assert len(resolutions) == 2 * 3 + 3  # finished cells are planned and not run
 
 
-def test_by_a_sweep_here(resolutions: list[str], tmp_path: Path, progress: Progress) -> None:
+def test_a_local_sweep_resolves_a_cell_when_planning_and_when_running_it(
+    resolutions: list[str], tmp_path: Path, progress: Progress
+) -> None:
     items, own = planned(CELLS), options(tmp_path)
     assert len(resolutions) == 3
     outcomes = [outcome for _, outcome in run_cells(items, own, LocalEngine(), progress)]
@@ -53,8 +57,8 @@ def test_by_a_sweep_here(resolutions: list[str], tmp_path: Path, progress: Progr
     assert len(resolutions) == 2 * 3
 
 
-class Elsewhere:
-    """Workers of another process or machine, which answer at once."""
+class OtherProcesses:
+    """Workers that imitate other processes and answer at once."""
 
     waits_inside = True
 
@@ -71,14 +75,14 @@ class Elsewhere:
         return [(self._running.pop(), "it ran")]
 
 
-def test_by_an_engine_whose_workers_are_other_processes(
+def test_an_engine_with_other_processes_resolves_a_cell_when_planning_only(
     resolutions: list[str], tmp_path: Path
 ) -> None:
-    assert len(list(dispatch(planned(CELLS), options(tmp_path), Elsewhere(), 1))) == 3
+    assert len(list(dispatch(planned(CELLS), options(tmp_path), OtherProcesses(), 1))) == 3
     assert len(resolutions) == 3
 
 
-def test_by_slurm(
+def test_slurm_resolves_a_cell_when_planning_and_on_the_node(
     resolutions: list[str], recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
     slurm = pytest.importorskip("lape_bench.sweep.slurm_engine", exc_type=ModuleNotFoundError)
@@ -95,7 +99,9 @@ def test_by_slurm(
     assert len(resolutions) == 2 * 3
 
 
-def test_not_again_where_a_worker_was_lost(resolutions: list[str], tmp_path: Path) -> None:
+def test_a_cell_is_not_resolved_again_when_its_worker_is_lost(
+    resolutions: list[str], tmp_path: Path
+) -> None:
     (item,) = planned(CELLS[:1])
     record = lost_outcome(item.planned, options(tmp_path), "its machine was lost")
     assert [r for _, r in find_records(tmp_path)[0]] == [record]

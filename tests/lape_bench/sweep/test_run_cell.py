@@ -1,4 +1,4 @@
-"""What is known of a cell without running it."""
+"""The state of a cell, found without running it."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from lape_bench.sweep.run_cell import state_of
 from tests.lape_bench.sweep.conftest import options
 
 
-def test_every_cell_has_a_state_by_what_lies_in_the_folder(
+def test_the_state_of_a_cell_follows_from_its_folder(
     synthetic: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    done, died, busy, left = (
+    finished, failed, running, unstarted = (
         Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear", seed=seed)
         for seed in range(4)
     )
@@ -25,17 +25,20 @@ def test_every_cell_has_a_state_by_what_lies_in_the_folder(
         (planned,) = plan([cell], progress)
         return state_of(planned, options)
 
-    run_cell(done, own, progress)
-    record_failure(resolve(died, progress).planned, own, "the disk was full")
-    folder = cell_folder(own.out, busy, resolve(busy, progress).planned.identity)
+    run_cell(finished, own, progress)
+    record_failure(resolve(failed, progress).planned, own, "the disk was full")
+    folder = cell_folder(own.out, running, resolve(running, progress).planned.identity)
     folder.mkdir(parents=True)
-    assert state(busy) == ("to run", "")
+    assert state(running) == ("to run", "")
     with FileLock(folder / LOCK):
-        assert state(busy) == ("running", "")
-    assert state(done) == ("finished", "")
-    assert state(died) == ("failed", "the disk was full")
-    assert state(left) == ("to run", "")
-    assert state(left.model_copy(update={"task": "esc10", "fold": 1}))[0] == "impossible"
+        assert state(running) == ("running", "")
+    assert state(finished) == ("finished", "")
+    assert state(failed) == ("failed", "the disk was full")
+    assert state(unstarted) == ("to run", "")
+    assert state(unstarted.model_copy(update={"task": "esc10", "fold": 1}))[0] == "impossible"
     forced = own.model_copy(update={"force": True})
-    assert state(done, forced) == ("to run", "")
-    assert [r.cell for _, r in find_records(own.out)[0]] == [done, died]  # looking changes nothing
+    assert state(finished, forced) == ("to run", "")
+    assert [r.cell for _, r in find_records(own.out)[0]] == [
+        finished,
+        failed,
+    ]  # reading the state changes nothing

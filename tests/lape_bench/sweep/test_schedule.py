@@ -1,4 +1,4 @@
-"""What several cells need is made by one of them, before the others begin."""
+"""An artifact that several cells need is computed by one of them, before the others start."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from lape_bench.sweep.schedule import Schedule, find_producers, producers_first
 CORPUS = {"corpus": ["synthetic-sounds"]}
 
 
-def test_one_makes_what_several_need_and_the_others_wait_for_its_end() -> None:
+def test_one_cell_computes_a_shared_artifact_and_the_others_wait_until_it_ends() -> None:
     schedule = Schedule([["a"], ["a"], ["b"], ["a", "b"], [], []])
     assert [schedule.begin() for _ in range(3)] == [0, 2, 4]
     schedule.end(0, computed=True)
@@ -26,18 +26,18 @@ def test_one_makes_what_several_need_and_the_others_wait_for_its_end() -> None:
     assert len(schedule) == 0
 
 
-def test_what_is_made_serves_several_at_once() -> None:
+def test_several_cells_start_at_once_when_their_artifact_is_computed() -> None:
     schedule = Schedule([["a"], ["a"], ["a"], [], []])
     schedule.end(schedule.begin(), computed=True)
     assert [schedule.begin() for _ in range(2)] == [1, 2]
 
 
-def test_those_that_make_most_for_others_begin_first() -> None:
+def test_producers_for_the_most_cells_start_first() -> None:
     schedule = Schedule([["few"], ["few"], ["own"], ["many"], ["many"], ["many"]])
     assert [schedule.begin() for _ in range(3)] == [3, 0, 2]
 
 
-def test_where_one_fails_the_next_makes_it() -> None:
+def test_if_the_producer_fails_the_next_cell_computes_the_artifact() -> None:
     schedule = Schedule([["a"], ["a"], ["a"], []])
     schedule.end(schedule.begin(), computed=False)
     assert [schedule.begin() for _ in range(2)] == [1, 3]
@@ -45,28 +45,28 @@ def test_where_one_fails_the_next_makes_it() -> None:
     assert schedule.begin() == 2
 
 
-def test_one_that_did_not_end_begins_again_before_others() -> None:
+def test_a_lost_cell_is_the_next_to_start() -> None:
     schedule = Schedule([["a"], ["a"], []])
     assert schedule.begin() == 0
     schedule.put_back(0)
     assert [schedule.begin() for _ in range(2)] == [0, 2]
 
 
-def test_where_nothing_else_is_left_one_begins_that_waits_inside_and_makes_it_if_the_first_fails() -> (
+def test_if_no_free_cell_is_left_one_starts_and_waits_and_computes_the_artifact_if_the_producer_fails() -> (
     None
 ):
     schedule = Schedule([["a"], ["a"], ["a"], []])
     assert [schedule.begin() for _ in range(2)] == [0, 3]
     assert schedule.begin() == 1
     schedule.end(0, computed=False)
-    assert schedule.begin() == 2  # 1 is making it, and nothing else is left
+    assert schedule.begin() == 2  # 1 is computing it, and no free cell is left
     schedule = Schedule([["a"], ["a"], ["a"], [], []])
     assert [schedule.begin(), schedule.begin(), schedule.begin(), schedule.begin()] == [0, 3, 4, 1]
     schedule.end(0, computed=True)
     assert schedule.begin() == 2
 
 
-def test_where_waiting_inside_helps_nobody_none_begins_that_needs_what_is_being_made() -> None:
+def test_begin_free_starts_no_cell_whose_artifact_is_being_computed() -> None:
     schedule = Schedule([["a"], ["a"], ["b", "a"], []])
     assert [schedule.begin_free() for _ in range(3)] == [0, 3, None]
     schedule.end(3, computed=True)
@@ -76,7 +76,7 @@ def test_where_waiting_inside_helps_nobody_none_begins_that_needs_what_is_being_
     assert len(schedule) == 0
 
 
-def test_the_first_that_needs_a_thing_makes_it_for_the_others() -> None:
+def test_the_producer_is_the_first_cell_that_needs_an_artifact() -> None:
     producers = find_producers([["own"], ["a"], ["a", "b"], ["b"], []])
     assert producers == [{}, {"a": 1}, {"a": 1, "b": 2}, {"b": 2}, {}]
     assert producers_first(find_producers([["b"], ["b"], ["a"], ["a"], ["a"]])) == [2, 0, 1, 3, 4]
@@ -86,43 +86,43 @@ NEEDS = st.lists(st.sets(st.sampled_from("abcd"), max_size=3).map(sorted), max_s
 
 
 @given(needs=NEEDS, picks=st.lists(st.integers(0, 100), min_size=100), processes=st.integers(1, 4))
-def test_every_cell_runs_once_and_nothing_is_made_twice_while_something_else_is_left(
+def test_every_cell_runs_once_and_no_artifact_is_computed_twice_while_another_cell_could_run(
     needs: list[list[str]], picks: list[int], processes: int
 ) -> None:
-    schedule, running, ran, made = Schedule(needs), list[int](), Counter[int](), set[str]()
+    schedule, running, starts, computed = Schedule(needs), list[int](), Counter[int](), set[str]()
 
-    def making(cells: Iterable[int]) -> Counter[str]:
-        return Counter(name for cell in cells for name in needs[cell] if name not in made)
+    def computing(cells: Iterable[int]) -> Counter[str]:
+        return Counter(name for cell in cells for name in needs[cell] if name not in computed)
 
     for pick in picks:
         while len(running) < processes and schedule:
-            left = [cell for cell in range(len(needs)) if cell not in ran]
+            left = [cell for cell in range(len(needs)) if cell not in starts]
             cell = schedule.begin()
-            ran[cell] += 1
-            if making(running).keys() & making([cell]).keys():
-                assert all(making(running).keys() & making([other]).keys() for other in left)
+            starts[cell] += 1
+            if computing(running).keys() & computing([cell]).keys():
+                assert all(computing(running).keys() & computing([other]).keys() for other in left)
             running.append(cell)
         if not running:
             break
         cell, failed = running.pop(pick % len(running)), pick % 5 == 0
         schedule.end(cell, computed=not failed)
-        made |= set() if failed else set(needs[cell])
-    assert ran == dict.fromkeys(range(len(needs)), 1)
+        computed |= set() if failed else set(needs[cell])
+    assert starts == dict.fromkeys(range(len(needs)), 1)
 
 
-def shares(system: str, settings: dict[str, Any] | None = None, **of: Any) -> set[str]:
+def shares(system: str, settings: dict[str, Any] | None = None, **fields: Any) -> set[str]:
     cell = Cell(
         system=system,
         settings=settings or {},
         task="synthetic-sounds",
-        **{"protocol": "finetune", **of},
+        **{"protocol": "finetune", **fields},
     )
     return set(resolve(cell, Progress(quiet=True)).planned.shared_artifacts)
 
 
 @pytest.fixture
 def unfused(synthetic: object) -> Callable[..., set[str]]:
-    return lambda **of: shares("unfused", {"teacher_settings": CORPUS}, **of)
+    return lambda **fields: shares("unfused", {"teacher_settings": CORPUS}, **fields)
 
 
 def test_cells_of_all_seeds_fractions_and_protocols_share_an_upstream(synthetic: object) -> None:
@@ -143,7 +143,7 @@ def test_an_upstream_of_each_seed_or_of_other_audio_is_not_shared(synthetic: obj
     assert shares("moco", labels="10%") == shares("moco", labels="20%")
 
 
-def test_a_system_and_the_students_of_its_upstream_share_it(
+def test_unfused_shares_the_upstream_of_its_teacher(
     unfused: Callable[..., set[str]],
 ) -> None:
     teacher = shares("delores-m", CORPUS)
