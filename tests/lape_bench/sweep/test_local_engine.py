@@ -106,6 +106,6 @@ def test_only_the_cell_of_a_dying_process_fails(
     outcomes = {cell.seed: outcome for cell, outcome in here(cells, options(tmp_path), 2, progress)}
     failed = outcomes[1]
     assert isinstance(failed, RunRecord)
-    assert failed.error == "its process failed (killed, or out of memory), 2 times"
+    assert failed.error == "its process died (killed, or out of memory), 2 times"
     assert [r for _, r in find_records(tmp_path)[0]] == [failed]
     assert sum(outcome.endswith("ran") for outcome in map(str, outcomes.values())) == 3

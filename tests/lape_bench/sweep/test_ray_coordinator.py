@@ -1,4 +1,4 @@
-"""Artifacts are sent to the coordinator and fetched from it, whole or not remote_store all."""
+"""Artifacts are sent to the coordinator and fetched from it, whole or not at all."""
 
 from pathlib import Path
 
