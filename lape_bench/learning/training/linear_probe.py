@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from lape_bench.core.config import Config
@@ -99,14 +99,14 @@ def fit_penalties(
     scaler = StandardScaler(copy=False).fit(exact, sample_weight=weights)
     # In place: for a large task this is most of the memory of a run.
     examples = scaler.transform(exact)
-    basis = None
+    basis, libraries = None, ThreadpoolController()  # found once, since looking for them takes long
     if 2 * len(examples) <= examples.shape[1]:
         # Weights with an L2 penalty lie in the span of the examples. In a basis of it the fit is the same, and takes less time.
-        with threadpool_limits(1):
+        with libraries.limit(limits=1):
             basis, coordinates = np.linalg.qr(examples.T)
         examples = np.ascontiguousarray(coordinates.T)
     for value in values:
-        model = _fit_regression(value, examples, targets, weights)
+        model = _fit_regression(value, examples, targets, weights, libraries)
         coefficients = model.coef_ if basis is None else model.coef_ @ basis.T
         yield _as_layer(scaler, model, coefficients, classes)
 
@@ -116,11 +116,12 @@ def _fit_regression(
     examples: NDArray[np.float64],
     targets: NDArray[np.int64],
     weights: NDArray[np.float64],
+    libraries: ThreadpoolController,
 ) -> LogisticRegression:
-    """Fit one logistic regression, and report if it does not converge."""
+    """Fit one logistic regression on one thread of the libraries, and report if it does not converge."""
     model = LogisticRegression(C=inverse_penalty, max_iter=MAX_ITERATIONS)
     # On one thread: more threads take longer, several times so if another process uses the cores.
-    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+    with libraries.limit(limits=1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(examples, targets, sample_weight=weights)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):

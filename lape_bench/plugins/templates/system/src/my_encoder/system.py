@@ -1,17 +1,18 @@
 """A small convolutional encoder on the log-mel spectrogram, from random weights."""
 
-from collections.abc import Iterable
 from itertools import pairwise
 
-from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.encoders.log_mel import LogMel
+from lape_bench.learning.encoders.log_mel import LogMel, LogMelEncoder
 from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSystem
 from pydantic import Field
 from torch import Tensor, nn
 
 
-class SmallConvNet(Encoder):
+class SmallConvNet(LogMelEncoder):
     """Three strided convolutions, averaged over time but not over mel bands.
+
+    `LogMelEncoder` turns waveforms (batch, samples) into log-mels, and normalizes them with the
+    statistics of the train split.
 
     Args:
         width: channels of the last convolution, a multiple of 4.
@@ -32,15 +33,6 @@ class SmallConvNet(Encoder):
                 for inputs, outputs in pairwise((1, width // 4, width // 2, width))
             )
         )
-
-    def features(self, waveforms: Tensor) -> Tensor:
-        """Turn waveforms (batch, samples) into normalized log-mels (batch, n_mels, frames)."""
-        log_mels: Tensor = self.log_mel(waveforms)
-        return log_mels
-
-    def fit_features(self, batches: Iterable[Tensor]) -> None:
-        """Compute the normalization from waveforms of the train split."""
-        self.log_mel.fit(batches)
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn log-mels (batch, n_mels, frames) into embeddings (batch, embedding_size)."""
