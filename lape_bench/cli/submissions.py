@@ -5,7 +5,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Check submissions.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check results that others propose.",
+    epilog="Example: bench submissions check results/submissions",
+    no_args_is_help=True,
+)
 
 
 @app.callback()

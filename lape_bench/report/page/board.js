@@ -75,7 +75,7 @@ function systemButton(entry) {
     onclick: (event) => { event.stopPropagation(); openRecord(entry); },
     onfocus: (event) => mark(entry, event), onblur: unmark },
     glyph(entry), node("span", {}, name, rest ? node("small", {}, rest) : null,
-      entry.reference ? node("small", {}, " reference") : null));
+      entry.reference ? node("small", {}, entry.card === null ? " reference" : " submission") : null));
 }
 
 function bar(entry, [from, to]) {

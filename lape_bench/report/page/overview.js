@@ -70,7 +70,7 @@ function overviewRow([name, average, rank, interval, parameters, seconds, places
 }
 function shortName(entry) {
   const [name, rest] = nameParts(entry);
-  return [name, rest ? node("small", {}, rest) : null, entry.reference ? node("small", {}, " reference") : null].filter((part) => part !== null);
+  return [name, rest ? node("small", {}, rest) : null, entry.reference ? node("small", {}, entry.card === null ? " reference" : " submission") : null].filter((part) => part !== null);
 }
 
 function openBoard(view, n) {

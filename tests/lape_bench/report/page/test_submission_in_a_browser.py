@@ -43,6 +43,8 @@ def test_contamination_is_a_column_and_the_card_is_in_the_profile(
         "hf:me/encoder": "unlabeled",
         "own": "—",
     }
+    assert any("submission" in name for name in shown)
+    assert not any("reference" in name for name in shown)
     reader.page.get_by_role("button", name="hf:me/encoder").first.click()
     drawer = reader.page.get_by_role("dialog")
     assert drawer.get_by_role("heading", name="System card").is_visible()
