@@ -125,8 +125,9 @@ def test_a_report_takes_hardly_longer_than_reading_its_files(records: Path, benc
     benchmark.extra_info["seconds of processor time"] = round(seconds, 1)
     benchmark.extra_info["seconds"] = round(benchmark.stats.stats.min, 1)
     benchmark.extra_info["MiB, without the processes that read"] = most
-    # 0.9 to 1.4 when it was written. Processor time depends less on other programs than wall-clock time does.
-    assert share < 1.7
+    # 1.24 on a busy machine; 1.76 before the columns of a test set were decoded once. Processor time depends less on
+    # other programs than wall-clock time does.
+    assert share < 1.6
     assert most < 1024
 
 
