@@ -5,8 +5,9 @@ collapsing.
 
 The published setting is AudioNTT of 2048 features on 0.95 s, projector and predictor with a hidden layer of 4096 (batch
 norm, ReLU) and 256 features out, a decay of 0.99, Adam at 3e-4, batches of 256, 100 epochs; log-mixup-exp and random
-resize crop. The defaults here are the same, except for the length of training, batches of 64, windows of 1 s, the schedule
-(warm-up and cosine; the authors keep the rate constant) and the random gain of each view, which are those of every upstream.
+resize crop. The defaults here are the same, except for the settings that all upstreams of this project share: the length of
+training, batches of 64, windows of 1 s, the schedule (warm-up and cosine; the authors keep the rate constant) and the random gain
+of each view.
 The authors also normalize each batch of views to mean 0 and standard deviation 1; here log-mels are normalized once, with
 the statistics of the corpus. The loss is summed over both directions, so it lies in [0, 8].
 """

@@ -4,9 +4,9 @@ Three layouts are known: BYOL-A's (`features.0`, `features.4`, `features.8`, `fc
 features (`features_1.0` ...), and our own. On the same log-mels they compute the same function. The tensors may be at
 any depth, such as `state_dict` / `module.encoder_q.encoder.features.0.weight`. If a file holds several encoders, such
 as a student and its momentum teacher, the setting `prefix` selects one. Every tensor of the encoder must be in the
-file, without further tensors below its names. Heads beside it are ignored.
+file, and no others with its prefixes. Tensors outside of the encoder, such as those of heads, are ignored.
 
-The width is that of the tensors; 64 mel bands are expected. For the two published layouts the log-mels have librosa's
+The width is read from the tensors, which must be those of an encoder for 64 mel bands. For the two published layouts the log-mels have librosa's
 bands. LAPE computes these, and BYOL-A's code says that its published weights were trained on them. Weights that
 BYOL-A's code has trained since need torchaudio's bands, `mel_scale=htk`. A file of this project holds the settings of
 its front end. Log-mels are normalized with the statistics of the task's train windows, as in BYOL-A's evaluation.

@@ -9,7 +9,7 @@ weights start normal with standard deviation 0.01. Its other settings are SGD at
 weight decay 1e-5, batches of 32, 200 epochs, one view of each clip (log-mixup-exp and random resize crop), and 256
 clusters of a balanced part of AudioSet. Between encoder and classifier it has two hidden layers of 512 with dropout of 0.5,
 and clusters the output of the last one before its ReLU. Here the encoder's embedding is clustered, and the classifier is on
-top of it. Encoder, views and optimizer are those of every upstream. Both views of a clip are classified, and the loss is the
+top of it. Encoder, views and optimizer are the same for all upstreams. Both views of a clip are classified, and the loss is the
 mean over both.
 
 An epoch of DeepCluster has 5,000 steps. An epoch of 1,800 clips has 29, in which a new classifier learns little. So the same

@@ -3,7 +3,7 @@
 The published setting is a key of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of 0.999, and
 Barlow heads from the time-averaged blocks (2048, 1024, 512) to 2048 features. All terms have the weight 1. The
 optimizer is SGD at 3e-4, batches of 128 on each of four GPUs. LAPE's code scales both Barlow terms by 5e-5 / 32, which
-all but switches them off; here lambda weighs the redundancy alone, as in Barlow Twins, and `barlow_weight` the three
+all but switches them off; here lambda weighs only the redundancy term, as in Barlow Twins, and `barlow_weight` the three
 heads against InfoNCE. The key head has a hidden layer after MoCo v2 (arXiv:2003.04297), with batch norm.
 
 Another departure is in the Barlow heads. LAPE's code has one head per layer, and applies it to the layer of the student and to

@@ -3,7 +3,7 @@
 The published setting is a projector of three layers of 2048 without biases, SGD at 0.03 with momentum 0.9 and weight
 decay 1e-4, batches of 32 on each of four GPUs, 50 epochs. LAPE's code scales both terms of the loss by 5e-5, which is
 not a trade-off: the whole loss shrinks, and the terms off the diagonal weigh as much as those on it. Here lambda weighs
-the terms off the diagonal alone, as in the papers and in the authors' first code (0.0051).
+only the terms off the diagonal, as in the papers and in the authors' first code (0.0051).
 """
 
 from typing import Any, ClassVar

@@ -8,7 +8,7 @@ A model can be fine-tuned if it is a `torch.nn.Module` and gradients flow back f
 that detach embeddings or return NumPy arrays, are frozen. If a module switches its model to evaluation mode by itself, there is
 no dropout in fine-tuning. A model that is not an `nn.Module` computes in the precision and on the device that it was written
 for, and its parameters are not counted. TensorFlow is not supported. The API has no mask: a clip that is shorter than a window is
-zero-padded, and the module hears the padding.
+zero-padded, and the module cannot tell the padding from silence.
 
 A record holds the SHA-256 of the module's files, of the files that they import from their own folder, of named weights, and of
 the tensors of an `nn.Module`. Files that another model reads by itself are not recorded.

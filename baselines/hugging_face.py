@@ -8,8 +8,8 @@ the average output of its audio model. A window longer than the span of such a m
 
 A clip that is shorter than a window is embedded as if it were alone. Models of waveforms get an attention mask, and padding is left
 out of their normalization, their convolutions and the average (see `padding_mask`). The extractors of spectrograms get the clip
-without its padding and fill the span of their model in their own way: AST and Whisper by zeros, CLAP by repeating the clip. SEW
-alone hears padding: it pools pairs of frames, and the mask of transformers does not follow the pairs.
+without its padding and fill the span of their model in their own way: AST and Whisper by zeros, CLAP by repeating the clip. Only
+the embeddings of SEW depend on padding: it pools pairs of frames, and transformers does not pool its mask in the same way.
 
 The hub is asked only for files that are not on disk, and the revision is recorded. Code from the hub is never run. A missing
 tensor is an error unless `allow_missing` names it. SpecAugment and LayerDrop are off in fine-tuning: SpecAugment draws from
@@ -83,7 +83,7 @@ class HuggingFaceConfig(LayeredConfig, LoadedConfig):
 
 
 class ModelSource(NamedTuple):
-    """Where a model comes from.
+    """The source of a model.
 
     Attributes:
         name: a name on the hub, or a folder.

@@ -6,7 +6,7 @@ The published setting is a key of 128 features, a queue of 65,536 keys and a mom
 temperature 0.07 in the first version, a hidden layer of 2048 and 0.2 in the second; SGD at 0.03 with momentum 0.9 and
 weight decay 1e-4, batches of 256 on eight GPUs, 200 epochs. A queue longer than a small corpus would hold every clip
 many times over, and a momentum of 0.999 would leave the teacher near its random start for most of a
-short training: both are smaller by default, and the optimizer is that of every upstream. The hidden layer has batch
+short training: both are smaller by default, and the optimizer is the same for all upstreams. The hidden layer has batch
 norm, which MoCo v2 does not have. There is no shuffled batch norm, which exchanges clips between GPUs: on one device the whole
 batch shares its statistics, so it would change nothing.
 """

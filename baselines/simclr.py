@@ -3,7 +3,7 @@
 The published setting is a projector with one hidden layer of 2048 and 128 features out, and temperature 0.1. It is
 trained by LARS with weight decay 1e-6, a rate of 0.3 for each 256 images, ten epochs of warm-up and then a cosine to
 zero, in batches of 4,096, and up to 1,000 epochs of crops and colors on ResNet-50. Here the encoder, the views and the
-optimizer are those of every upstream: AudioNTT, random gain, log-mixup-exp and random resize crop, and Adam. Batches of
+optimizer are the same for all upstreams of this project: AudioNTT, random gain, log-mixup-exp and random resize crop, and Adam. Batches of
 64 give 126 negatives instead of the paper's 8,190, and LARS is made for far larger batches. The hidden layer has
 a batch norm, as in the authors' code, which has one on the output too; here the output has none. That code takes the
 batch norm's statistics over both views; here each view has its own.

@@ -8,8 +8,8 @@ not those of k-mix, from which backgrounds are chosen (`lape_bench/learning/augm
 The published setting is a linear head to keys of 128 features, temperature 0.07, a queue of 65,536 keys, a momentum of
 0.999; a head of 2048 hidden features to the softmax over 128 clusters, compared at temperature 1; all three terms weighted
 1; k-mix with 4 clusters and 128 candidates; SGD at 3e-4 with momentum 0.9 and weight decay 1e-4, batches of 128 on each of
-four GPUs, 50 epochs. Optimizer, windows and random level here are those of every upstream; key head, temperature, queue and
-momentum are those of `moco`, for the same reasons. The hidden layers have batch norm, which the published cluster head does
+four GPUs, 50 epochs. Optimizer, windows and random gain here are the same for all upstreams. Key head, temperature, queue
+and momentum are those of `moco`, for the same reasons. The hidden layers have batch norm, which the published cluster head does
 not have.
 
 Everything else follows the authors' code: the student's clusters in one view are compared with the student's in the other,

@@ -9,7 +9,7 @@ The published setting, from the authors' code, is a log-mel of 128 bands and 10.
 the momentum is 0.999. The optimizer is SGD at 0.03 with momentum 0.9 and weight decay 1e-4, in batches of 16, with
 log-mixup-exp and random resize crop. The paper's text could not be compared with this. Here encoder and views are the
 same, but the encoder is smaller. Key head, temperature, queue and momentum are those of `moco`, for the same reasons.
-Windows, batches, random gain and Adam are those of every upstream. Further departures:
+Windows, batches, random gain and Adam are the same for all upstreams. Further departures:
 
 - A dropped patch is treated as lying beyond the edge. The published code removes the patches from the sequence, the
   same ones for all clips of a batch, which does not work with its pooling over the grid. Their share is 0.1 in one

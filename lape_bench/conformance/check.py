@@ -1,7 +1,7 @@
 """Check the contract of a system on a few clips of the synthetic task.
 
-Each check states a claim. A failure also says what was observed and what usually causes it. Checks that are not
-possible on this machine are skipped, with the reason.
+Each check states a claim. A failure also gives the observation and its usual cause. Checks that are not possible on
+this machine are skipped, with the reason.
 """
 
 import tempfile

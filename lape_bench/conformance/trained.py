@@ -27,7 +27,7 @@ from lape_bench.learning.systems.encoder_system import EncoderConfig, EncoderSys
 from lape_bench.report.formatting import known_count
 from lape_bench.system import System
 
-TRAINS = "trains, and leaves global random state alone"
+TRAINS = "trains, and does not change global random state"
 PATIENCE = 8  # times as many epochs for an encoder that has learned nothing at first
 
 
@@ -36,7 +36,12 @@ class _Stopped(Exception):
 
 
 def check_trained(harness: Harness, protocol: str) -> Iterator[ClaimResult]:
-    """Train a system and check every claim."""
+    """Train a system and check every claim.
+
+    Args:
+        harness: a harness for the protocol.
+        protocol: its name, as the group of the results.
+    """
     system: System | None = None
 
     def train() -> None:
@@ -227,8 +232,8 @@ def _moved(harness: Harness, system: System) -> str:
         raise ClaimSkipped("torch finds no second device here")
     context = harness.context("elsewhere", device)
     loaded = harness.make().load(harness.saved(system, "moved"), context)
-    here = harness.scores(system, harness.test.clips)
-    difference = float((loaded.score(harness.test.clips, context) - here).abs().max())
+    scores = harness.scores(system, harness.test.clips)
+    difference = float((loaded.score(harness.test.clips, context) - scores).abs().max())
     if not difference < SAME_WITHIN:
         raise ClaimFailed(
             f"on {device} its scores differ by {difference:.3g}; does a tensor stay behind, or does something ask "

@@ -54,10 +54,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping; its own keys override those that `<<` merges in."""
         own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = sorted({key for key in own if key != "<<" and own.count(key) > 1})
-        if twice:
+        repeated = sorted({key for key in own if key != "<<" and own.count(key) > 1})
+        if repeated:
             raise yaml.constructor.ConstructorError(
-                None, None, f"'{twice[0]}' appears twice in one mapping", node.start_mark
+                None, None, f"'{repeated[0]}' appears twice in one mapping", node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -212,12 +212,13 @@ def changed_settings(values: Mapping[str, Any], model: type[Config], where: str)
     config = validate(values, model, where)
     dump, resolved = config.model_dump(mode="json"), _canonical(config)
     spelled = {path: _value_at(dump, path, value) for path, value in _leaves(values)}
-    kept = spelled
+    needed = spelled
+    # A setting is not needed if the others alone give the same resolved settings.
     for path in sorted(spelled, key=str):
-        fewer = {other: value for other, value in kept.items() if other != path}
-        if _resolves_to(resolved, _nested(fewer), model):
-            kept = fewer
-    changed = _nested(kept)
+        others = {other: value for other, value in needed.items() if other != path}
+        if _resolves_to(resolved, _nested(others), model):
+            needed = others
+    changed = _nested(needed)
     return changed if _resolves_to(resolved, changed, model) else dict(values)
 
 

@@ -60,7 +60,7 @@ class UserError(Exception):
 
 
 class DamagedFile(UserError):
-    """A file of the harness does not hold what was written to it."""
+    """The content of a file has changed since the harness wrote it."""
 
 
 def _rebuild(kind: type[UserError], what: str, allowed: str, next_step: str) -> UserError:

@@ -1,7 +1,7 @@
 """Counts the operations of convolutions, matrix products and attention.
 
-The formulas are those of `torch.utils.flop_counter`. Its own counter imports torch's compiler, which takes longer than a probe, so it
-is used only if the compiler is there already or the code needs it.
+The formulas are those of `torch.utils.flop_counter`. The counter of that module imports torch's compiler, which takes longer than a
+probe. So it is used only if the compiler is imported already, or if the counter here cannot handle an operation.
 """
 
 import sys
@@ -16,7 +16,7 @@ def count_operations(forward: Callable[[], object]) -> int:
     """Return the number of additions and multiplications in a call: two for each multiply-accumulate."""
     if "torch._dynamo" not in sys.modules:
         counter = _Counter()
-        # What it cannot follow, torch's own counter does. An error of the call itself is raised again there.
+        # If this counter raises an error, torch's counter repeats the call. An error of the call itself is raised again there.
         with suppress(Exception):
             with counter:
                 forward()

@@ -142,10 +142,10 @@ class SubmitHost:
 
     def code_differences(self) -> Iterator[str]:
         """Yield a sentence for each package that has another version than on the submit host, and for another commit."""
-        own = environment.describe()
+        versions = environment.describe()
         for name, expected in self.environment.items():
-            if name not in ("machine", "python") and own.get(name) != expected:
-                yield f"{name} is {own.get(name)} here and {expected} where the sweep starts; install the same version"
+            if name not in ("machine", "python") and versions.get(name) != expected:
+                yield f"{name} is {versions.get(name)} here and {expected} where the sweep starts; install the same version"
 
 
 def _manifest_hash(task: str) -> str | None:

@@ -114,12 +114,12 @@ class RayEngine(Engine):
     def _joined(self, options: RunOptions) -> Iterator[None]:
         """Connect to Ray for the duration of the block."""
         self.require_available(options)
-        alone = {"include_dashboard": False} if self.address == LOCAL else {}
+        local_options = {"include_dashboard": False} if self.address == LOCAL else {}
         before = signal.getsignal(
             signal.SIGTERM
         )  # Ray replaces this handler and does not restore it
         try:
-            ray.init(self.address, log_to_driver=False, logging_level="error", **alone)
+            ray.init(self.address, log_to_driver=False, logging_level="error", **local_options)
         except (OSError, RuntimeError, ValueError) as error:
             raise self._no_answer(error) from error
         try:
@@ -177,9 +177,10 @@ class _Cluster:
     ) -> None:
         self._options = options.model_copy(update={"out": submit_host.out})
         self._submit_host, self._shared, self._bars = submit_host, shared, bars
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        node_id = ray.get_runtime_context().get_node_id()
+        this_node = NodeAffinitySchedulingStrategy(node_id, soft=False)
         coordinator = ray.remote(num_cpus=0, max_concurrency=32, max_restarts=-1)(Coordinator)
-        self._coordinator = coordinator.options(scheduling_strategy=here).remote(cache())
+        self._coordinator = coordinator.options(scheduling_strategy=this_node).remote(cache())
         # A process that runs several cells imports torch once, which takes seconds. If a node has several GPUs, each cell gets
         # a new process: torch would keep using the GPU of the first cell, even if Ray assigns another one to the next.
         most_gpus = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])

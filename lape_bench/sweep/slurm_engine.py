@@ -171,7 +171,7 @@ class SlurmEngine(Engine):
         self, resources: Resources, options: RunOptions, waits_for: Sequence[str] = ()
     ) -> submitit.SlurmExecutor:
         """Return an executor for jobs with these resources, which start when the jobs `waits_for` have ended."""
-        own = self.settings
+        settings = self.settings
         gpus = float(options.compute.device == "cuda") if resources.gpus is None else resources.gpus
         if gpus != int(gpus):
             raise UserError(
@@ -180,22 +180,22 @@ class SlurmEngine(Engine):
             )
         with explain_write_errors(options.out):
             executor = submitit.SlurmExecutor(
-                folder=options.out / FOLDER, max_num_timeout=own.requeues
+                folder=options.out / FOLDER, max_num_timeout=settings.requeues
             )
-        more = {"requeue": True, **own.sbatch}
+        more = {"requeue": True, **settings.sbatch}
         parameters = {
             "job_name": JOB_NAME,
-            "partition": own.partition,
-            "account": own.account,
-            "qos": own.qos,
-            "time": max(1, round(60 * own.hours)),
+            "partition": settings.partition,
+            "account": settings.account,
+            "qos": settings.qos,
+            "time": max(1, round(60 * settings.hours)),
             "cpus_per_task": resources.cores,
             "mem": None
             if resources.memory_gib is None
             else f"{round(1024 * resources.memory_gib)}M",
             "gpus_per_node": int(gpus) or None,
-            "array_parallelism": own.at_once,
-            "setup": list(own.setup) or None,
+            "array_parallelism": settings.at_once,
+            "setup": list(settings.setup) or None,
             "dependency": f"afterany:{':'.join(waits_for)}" if waits_for else None,
             "additional_parameters": {k: value for k, value in more.items() if value is not False},
         }

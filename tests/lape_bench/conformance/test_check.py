@@ -855,7 +855,7 @@ def of_module(kind: type[nn.Module]) -> type[System]:
     return system
 
 
-TRAINS = "trains, and leaves global random state alone"
+TRAINS = "trains, and does not change global random state"
 LOG_PROBABILITIES = "scores are log-probabilities, (clips, classes)"
 EXTREMES = "silent, quiet, constant and loud clips are scored"
 COUNTED = "parameters and operations are counted"
