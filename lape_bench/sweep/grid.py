@@ -28,7 +28,8 @@ class Resources(Config):
     cores: int = Field(1, ge=1, description="CPU cores; a cell has one thread per core")
     memory_gib: float | None = Field(None, gt=0, description="memory in GiB; unset: not requested")
     gpus: Gpus | None = Field(
-        None, description="GPUs, or a share of one; unset: one if there are any"
+        None,
+        description="GPUs, or a share of one; unset: one if Ray has any, and on Slurm one with --device cuda",
     )
 
 
