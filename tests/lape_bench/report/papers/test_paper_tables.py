@@ -72,6 +72,7 @@ def cell(task: str = "esc10", accuracy: float = 0.5, **how: Any) -> dict[str, An
         "encoder_parameters": 100,
         "seconds": 1.0,
         "reference": 0,
+        "contamination": "",
         "accuracy": accuracy,
     } | how
 
