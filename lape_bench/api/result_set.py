@@ -15,6 +15,8 @@ from lape_bench.report.system_pair import find_pair
 from lape_bench.results import load
 from lape_bench.results.load import Results
 from lape_bench.results.reference import reference_folder
+from lape_bench.results.submissions import submission_folders
+from lape_bench.results.system_card import CARD
 
 PERCENTAGES = {"score": "score_percent", "std": "std_percent", "interval": "ci95_percent"}
 COLUMNS = [
@@ -62,8 +64,8 @@ class ResultSet(Results):
                 is of that run alone; "seeds" for cells without predictions. If a task has no groups, the unit is the
                 clip.
             - `metric`, `seeds`, `folds`, `complete` (True if every fold was run), `parameters` (of encoder and
-                classifier), `encoder_parameters`, `minutes` (of training, per cell), `reference` (True if the results came
-                with lape_bench).
+                classifier), `encoder_parameters`, `minutes` (of training, per cell), `reference` (True if others ran
+                the results: they came with lape_bench or are a submission).
 
         Raises:
             UserError: no cell has finished.
@@ -163,12 +165,16 @@ class ResultSet(Results):
         return line_end.join(parts) or "no results"
 
 
-def load_results(*sources: str | Path, reference: bool = False) -> ResultSet:
+def load_results(
+    *sources: str | Path, reference: bool = False, submissions: str | Path | None = None
+) -> ResultSet:
     """Read folders of records, or CSV files that `bench report --format cells` has written.
 
     Args:
         sources: folders and files; by default "results".
         reference: add the reference results that come with lape_bench.
+        submissions: add the submissions in this folder, such as "results/submissions" of the repository. A submission
+            without a card is left out, and named in `problems`.
 
     Returns:
         The results of every finished cell. Records that failed or cannot be read are named in `problems`.
@@ -183,7 +189,14 @@ def load_results(*sources: str | Path, reference: bool = False) -> ResultSet:
         {'system': ['log-mel-statistics', 'log-mel-statistics'], 'seed': [0, 1]}
     """
     paths = [Path(each) for each in sources or ("results",)]
-    return as_result_set(load.load_results(paths, [reference_folder()] if reference else []))
+    submitted = [] if submissions is None else submission_folders(Path(submissions))
+    with_card = [folder for folder in submitted if (folder / CARD).exists()]
+    others = [*with_card, *([reference_folder()] if reference else [])]
+    results = load.load_results(paths, others)
+    results.problems.extend(
+        f"left out: {folder} has no {CARD}" for folder in submitted if folder not in with_card
+    )
+    return as_result_set(results)
 
 
 def as_result_set(results: Results) -> ResultSet:
