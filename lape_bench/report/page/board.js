@@ -30,7 +30,7 @@ function table(number, entries, metric) {
     const flip = () => change({ sort: column.key, order });
     return node("th", { scope: "col", role: "columnheader", class: column.number ? "number" : null,
       "aria-sort": active ? (state.order === "asc" ? "ascending" : "descending") : "none" },
-      node("button", { type: "button", id: `sort-${number}-${column.key}`, "aria-label": column.label, onclick: flip },
+      node("button", { type: "button", class: "sort", id: `sort-${number}-${column.key}`, "aria-label": column.label, onclick: flip },
         column.key === "score" ? `${metric} %` : column.name));
   });
   const scale = scaleOf(entries);

@@ -145,6 +145,7 @@ def _data(
                 "rank": _rank(row),
                 **{name: _finite(row[name]) for name in ("score", "std", "interval")},
                 "interval_over": row["interval_over"],
+                "metrics": _scores_by_metric(contributing),
                 "grouped": bool(pd.notna(grouped := row.get("grouped")) and grouped),
                 "groups": _known(row.get("groups")),
                 "reference": bool(row["reference"]),
@@ -173,6 +174,7 @@ def _data(
         "overviews": _overviews(results, board),
         "boards": [_board(rows, board) for _, rows in by_board],
         "entries": entries,
+        "metrics": metrics.METRICS,
         "left_out": {"records": len(results.problems), "curves": 0, "confusions": 0},
         **{name: [json.loads(text) for text in texts] for name, texts in shared.items()},
     }
@@ -189,6 +191,12 @@ def _card(
             if of_cell.folder.is_relative_to(source):
                 return _share(shared, card.model_dump(mode="json"))
     return None
+
+
+def _scores_by_metric(cells: pd.DataFrame) -> list[float | None]:
+    """Return the mean over seeds of the mean over folds by each of `METRICS`; None if it is not of this task."""
+    by_seed = cells.groupby("seed")[[*metrics.METRICS]].mean()
+    return [_finite(round(score, 6)) for score in by_seed.mean().tolist()]
 
 
 def _key(values: Iterable[Any]) -> tuple[Any, ...]:

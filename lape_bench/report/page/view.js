@@ -2,6 +2,7 @@
 const DEFAULTS = {
   suite: "", task: "", protocol: "", labels: "", data: "", find: "",
   sort: "score", order: "desc", cost: "parameters", open: "", view: "",
+  metric: "", by: "mean", way: "desc", // of the overview
 };
 const FILTERS = { suite: "Suite", task: "Task", protocol: "Protocol", labels: "Labels", data: "Data" };
 const COSTS = { parameters: "parameters", minutes: "minutes of training per cell" }; // horizontal axes

@@ -70,6 +70,51 @@ def test_protocol_and_labels_are_chosen_there_or_by_the_filters(opened: Any) -> 
     assert not reader.page.locator("#overview").is_visible()
 
 
+def test_another_metric_gives_scores_and_ranks_by_it(opened: Any, results: Path) -> None:  # noqa: F811
+    reader = opened()
+    metric = reader.page.get_by_label("Metric")
+    assert metric.locator("option").all_inner_texts() == [
+        "accuracy",
+        "balanced accuracy",
+        "macro f1",
+    ]
+    metric.select_option("macro f1")
+    cells = load_results([results.parent / "results"]).cells
+    linear = cells[cells["protocol"] == "linear"]
+    expected = linear.groupby(["system", "task"])["macro_f1"].mean().unstack()
+    shown = {row[0]: row[1:] for row in table(reader)}
+    for system in ("good", "fair"):
+        scores = [*expected.loc[system], expected.loc[system].mean()]
+        assert shown[system][:4] == [percent(score, 1) for score in scores]
+    assert {system: row[4] for system, row in shown.items()} == {
+        system: "—" if "partial" in system else f"{rank:.1f}"
+        for system, rank in expected.dropna().rank(ascending=False).mean(axis=1).items()
+    } | {"<b>partial</b>": "—"}
+    assert table(opened(reader.page.evaluate("location.hash"))) == table(reader)
+
+
+def test_columns_sort_by_mouse_keyboard_and_link_and_missing_scores_stay_last(
+    opened: Any,  # noqa: F811
+) -> None:
+    reader = opened()
+
+    def names() -> list[str]:
+        return [row[0] for row in table(reader)]
+
+    assert names() == ["good", "fair", "<b>partial</b>"]
+    reader.page.get_by_role("button", name="mean").click()
+    assert names() == ["fair", "good", "<b>partial</b>"]
+    reader.page.get_by_role("button", name="sort by esc10").click()
+    assert names() == ["good", "fair", "<b>partial</b>"]
+    reader.page.locator("#overview").get_by_role("button", name="system").focus()
+    reader.page.keyboard.press("Enter")
+    assert names() == ["<b>partial</b>", "fair", "good"]
+    assert reader.page.evaluate("document.activeElement.textContent") == "system"
+    head = reader.page.locator("table.overview th[aria-sort=ascending]")
+    assert head.inner_text() == "system"
+    assert table(opened(reader.page.evaluate("location.hash"))) == table(reader)
+
+
 def test_a_name_opens_the_profile_by_keyboard_and_gets_the_focus_back(
     opened: Any,  # noqa: F811
 ) -> None:

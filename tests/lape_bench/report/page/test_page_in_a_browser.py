@@ -135,7 +135,9 @@ def test_a_heading_sorts_and_sorts_back(opened: Any, how: str) -> None:
     reader = opened()
 
     def use_heading() -> None:
-        heading = reader.page.get_by_role("button", name="parameters").first
+        heading = (
+            reader.page.locator("section.board").get_by_role("button", name="parameters").first
+        )
         if how == "mouse":
             heading.click()
         else:
