@@ -9,7 +9,8 @@
         def forward(self, waveforms):          # (batch, samples) -> (batch, embedding_size)
             ...
 
-The harness makes a system of it: windows, fine-tuning, probes, k-NN, saving.
+The harness makes a system of it: windows, fine-tuning, probes, k-NN, saving. A class derived from `Encoder`, which has `features` of
+its own, is taken as it is.
 
 A clip that is shorter than a window is zero-padded, and such an encoder hears the zeros. One that can leave them out says
 `uses_lengths = True` and is called as `forward(waveforms, lengths)`: see `lape_bench.learning.encoders.base`.
@@ -79,22 +80,25 @@ class _WrappedEncoder(Encoder):
         return check_embeddings(self.inner(features, *known), shape, self.kind.__name__)
 
 
-class _WrappedEncoderSystem(EncoderSystem):
+class _PlugInEncoderSystem(EncoderSystem):
     """The system that the harness makes of a plug-in's encoder."""
 
-    encoder_class: ClassVar[type[_WrappedEncoder]]
+    kind: ClassVar[type]  # the plug-in's class
+    wrapper: ClassVar[type[_WrappedEncoder]]
 
     def build_encoder(self) -> Encoder:
-        return self.encoder_class(self._own_settings())
+        settings = self._own_settings()
+        if issubclass(self.kind, Encoder):
+            return self.kind(**settings)
+        return self.wrapper(settings)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Return the SHA-256 of each file and folder that the encoder's class, or a setting of it, names."""
-        kind = self.encoder_class.kind
         named = {f"setting {name}": _named(value) for name, value in self._own_settings().items()}
         named["files"] = [
-            require_exists(Path(path), f"a file of {_name(kind)}")
-            for path in getattr(kind, "files", ())
+            require_exists(Path(path), f"a file of {_name(self.kind)}")
+            for path in getattr(self.kind, "files", ())
         ]
         return {
             name: "; ".join(map(path_checksum, places)) for name, places in named.items() if places
@@ -102,15 +106,13 @@ class _WrappedEncoderSystem(EncoderSystem):
 
     def count_encoder_parameters(self, encoder: Encoder) -> int | None:
         """Count the parameters of a module; of another encoder, return the number that it states, if any."""
-        assert isinstance(encoder, _WrappedEncoder)
-        if isinstance(encoder.inner, nn.Module):
-            return super().count_encoder_parameters(encoder)
-        return encoder.n_parameters
+        if isinstance(encoder, _WrappedEncoder) and not isinstance(encoder.inner, nn.Module):
+            return encoder.n_parameters
+        return super().count_encoder_parameters(encoder)
 
     def count_macs(self) -> int | None:
         """Count the multiply-accumulates of a module; those of another encoder may be outside torch, and are unknown."""
-        assert isinstance(self.encoder, _WrappedEncoder)
-        return super().count_macs() if isinstance(self.encoder.inner, nn.Module) else None
+        return super().count_macs() if issubclass(self.kind, nn.Module) else None
 
     def _own_settings(self) -> dict[str, Any]:
         own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)
@@ -220,12 +222,13 @@ def as_system(loaded: type) -> type[System]:
     trained = issubclass(loaded, nn.Module)
     _uses_lengths(loaded)
     names = {"__module__": loaded.__module__, "__qualname__": loaded.__qualname__}
-    encoder = type(loaded.__name__, (_WrappedEncoder,), names | {"kind": loaded})
+    wrapper = type(loaded.__name__, (_WrappedEncoder,), names | {"kind": loaded})
     protocols: tuple[ProtocolName, ...] = (
         ("finetune", "linear", "mlp", "knn") if trained else ("linear", "mlp", "knn")
     )
     body = names | {
-        "encoder_class": encoder,
+        "kind": loaded,
+        "wrapper": wrapper,
         "Settings": _settings(loaded, EncoderConfig if trained else ProbeConfig),
         "protocols": protocols,
         "version": _whole(loaded, "version", 1),
@@ -233,7 +236,7 @@ def as_system(loaded: type) -> type[System]:
         "smoke_settings": EncoderSystem.smoke_settings if trained else PROBE_SMOKE_SETTINGS,
         "__doc__": loaded.__doc__,
     }
-    return type(loaded.__name__, (_WrappedEncoderSystem,), body)
+    return type(loaded.__name__, (_PlugInEncoderSystem,), body)
 
 
 def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:

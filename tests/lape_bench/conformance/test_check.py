@@ -212,7 +212,7 @@ def test_a_setting_without_a_description_gives_a_note_and_no_failure(results: Ch
 
     kind = as_system(Filters)
     kind.Settings = Settings
-    kind.build_encoder = lambda system: kind.encoder_class({})
+    kind.build_encoder = lambda system: kind.wrapper({})
     claims = before_training(results(kind))
     notes = [result.detail for result in claims if result.status == "note"]
     assert [note for note in notes if note.startswith("settings without a description: width;")]

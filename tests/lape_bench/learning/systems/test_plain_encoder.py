@@ -213,6 +213,34 @@ def test_an_encoder_becomes_a_system_with_its_arguments_as_settings(file: Path) 
     assert "augment" not in kind.Settings().model_dump()["finetune"]
 
 
+OWN_FEATURES = """import torch
+from lape_bench.learning.encoders.log_mel import LogMel, LogMelEncoder
+
+
+class Bands(LogMelEncoder):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.log_mel, self.embedding_size = LogMel(), width
+        self.layer = torch.nn.Linear(64, width)
+
+    def forward(self, features):
+        return self.layer(features.mean(dim=2))
+"""
+
+
+def test_an_encoder_with_features_of_its_own_gets_them_and_not_waveforms(
+    file: Path, synthetic: Path, bench: Bench, tmp_path: Path
+) -> None:
+    file.write_text(OWN_FEATURES)
+    kind = load_system(f"{file}:Bands")
+    encoder = kind(kind.Settings(), TARGET, "linear").build_encoder()
+    assert encoder.features(torch.randn(2, 8_000)).shape == (2, 64, 51)
+    bench("run", "--system", f"{file}:Bands", *TINY, "--out", str(tmp_path / "out"))
+    (record,) = (tmp_path / "out").rglob("record.json")
+    kinds = {artifact["kind"] for artifact in json.loads(record.read_text())["artifacts"]}
+    assert "normalization" in kinds  # fitted to the task, as that of the systems that come along
+
+
 def test_what_is_no_module_is_never_trained(file: Path) -> None:
     assert not issubclass(SYSTEMS.load(f"{file}:Levels", callable, ""), nn.Module)
     assert load_system(f"{file}:Levels").protocols == ("linear", "mlp", "knn")
