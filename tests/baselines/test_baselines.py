@@ -271,7 +271,7 @@ def test_a_second_run_finds_the_embeddings_of_the_first_and_learns_the_same(
         system.train(training_data(clips), aside)
         found.append((tensors(system), [artifact.computed for artifact in aside.artifacts]))
     (first, computed), (second, computed_again) = found
-    assert (computed, computed_again) == ([True, True], [False, False])
+    assert (computed, computed_again) == ([True] * 3, [False] * 3)
     assert_close(first, second, rtol=0, atol=0)
 
 

@@ -386,7 +386,7 @@ def test_one_cluster_of_all_clips_ends_the_run_with_advice(
         nn.init.zeros_(objective.encoder.linear.weight)
     with pytest.raises(
         UserError,
-        match=r"none of the corpus's 24 clips from another.*pretrain\.optimizer\.learning_rate",
+        match=r"all 24 clips of the corpus the same embedding.*pretrain\.optimizer\.learning_rate",
     ):
         learn(objective, context, config, clips)
 

@@ -432,7 +432,8 @@ def test_the_same_seed_trains_the_same_student_and_leaves_the_global_generator_a
         run, state = aside(context, name), torch.get_rng_state()
         build().train(data(), run)
         assert torch.equal(torch.get_rng_state(), state)
-        assert all(each.computed for each in run.artifacts)
+        # The student finds the normalization of its teacher.
+        assert all(each.computed for each in run.artifacts if each.kind != "normalization")
         hashes.append([each.metadata.sha256 for each in run.artifacts])
     assert hashes[0] == hashes[1]
 
@@ -442,7 +443,8 @@ def test_another_seed_shares_the_upstream_and_draws_its_own_clusters_and_student
 ) -> None:
     run = replace(aside(context, "run"), artifact_folder=learned, seeds=Seeds(1, "test"))
     build().train(data(), run)
-    assert made(run)[:4] == [
+    stages = [stage for stage in made(run) if stage[0] != "normalization"]
+    assert stages[:4] == [
         ("upstream", False),
         ("embeddings", False),
         ("pseudo-labels", True),
@@ -602,9 +604,11 @@ def test_the_record_holds_the_curves_of_three_stages_and_what_each_cost(first: R
 
 
 def test_the_record_names_every_artifact_and_the_hash_of_its_bytes(first: RunRecord) -> None:
-    kinds = [use.kind for use in first.artifacts]
+    kinds = [use.kind for use in first.artifacts if use.kind != "normalization"]
     assert kinds == ["upstream", "embeddings", "pseudo-labels", "student"]
-    assert not any(use.found for use in first.artifacts)
+    # The student finds the normalization of its teacher.
+    assert [use.found for use in first.artifacts if use.kind == "normalization"] == [False, True]
+    assert not any(use.found for use in first.artifacts if use.kind != "normalization")
     assert all(len(bytes.fromhex(use.sha256)) == 32 for use in first.artifacts)
     assert all(use.seconds > 0 for use in first.artifacts)
 
@@ -652,7 +656,8 @@ def test_a_student_of_another_width_reuses_teacher_and_pseudo_labels(
     other = cell(settings={"student_width": 24, "distill": {"epochs": 1}}, protocol="knn")
     record = run_cell(other, options(tmp_path), progress)
     assert record.status == "finished", record.error
-    found = {use.kind: use.found for use in record.artifacts if use.kind != "embeddings"}
+    stages = ("upstream", "pseudo-labels", "student")
+    found = {use.kind: use.found for use in record.artifacts if use.kind in stages}
     assert found == {"upstream": True, "pseudo-labels": True, "student": False}
     assert record.parameters is not None
     assert record.parameters.encoder == encoder_by_hand(24)

@@ -101,7 +101,11 @@ def test_nodes_without_shared_folders_send_records_and_receive_artifacts(
         computed = [use.hash for use in uses if use.kind == kind and not use.found]
         assert sorted(computed) == sorted(set(hashes_of))  # each once
     # Artifacts of the first node went to the cache of this machine, and from there to the second node.
-    assert {info.kind for info in list_artifacts(cache())} == {"upstream", "embeddings"}
+    assert {info.kind for info in list_artifacts(cache())} == {
+        "upstream",
+        "normalization",
+        "embeddings",
+    }
     carried = [list((home / "carried").rglob("record.json")) for home in homes]
     assert [len(paths) for paths in carried] == [2, 4]  # each cell ran on the node of its time
     for home in homes:
