@@ -213,7 +213,7 @@ def _read_pack(path: Path, changed: int, size: int) -> tuple[PackedCell, ...]:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path} is not a readable pack ({field}: {first['msg']})") from error
-    except (
+    except (  # all that zipfile, Arrow and the checks above raise for a damaged or hostile file
         *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError),
         *(MemoryError, RecursionError, EOFError, NotImplementedError),
         *(zipfile.BadZipFile, pa.ArrowException),

@@ -20,7 +20,7 @@ from lape_bench.results.stored_cells import StoredCell, stored_cells
 from lape_bench.results.system_card import CARD, MARKUP, SystemCard, read_card
 from lape_bench.results.verify import RecordFinding, verify
 
-README = "README.md"  # may lie beside the submissions
+README = "README.md"  # allowed beside the submissions
 NAME = r"[A-Za-z0-9][\w.-]{0,59}"  # of a submission's folder
 MOST_FILE_BYTES = 10 * 2**20
 MOST_SUBMISSION_BYTES = 40 * 2**20

@@ -30,9 +30,9 @@ def test_a_short_name_has_no_folders(name: str, short: str) -> None:
 
 
 def test_a_path_below_a_folder_becomes_relative_and_another_one_stays() -> None:
-    here = Path("/home/me/work")
-    assert relative_name("checkpoint:/home/me/work/runs/e.pt", here) == "checkpoint:runs/e.pt"
-    assert relative_name("/home/me/work/e.py:Mine", here) == "e.py:Mine"
+    here = Path("/home/me/project")
+    assert relative_name("checkpoint:/home/me/project/runs/e.pt", here) == "checkpoint:runs/e.pt"
+    assert relative_name("/home/me/project/e.py:Mine", here) == "e.py:Mine"
     assert relative_name("checkpoint:/elsewhere/e.pt", here) == "checkpoint:/elsewhere/e.pt"
     assert relative_name("supervised", here) == "supervised"
 
