@@ -14,6 +14,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from lape_bench.data.decoding.byte_source import AudioFile
+from lape_bench.data.decoding.byte_source import FileContent as FileContent
 from lape_bench.data.decoding.containers import KNOWN_STARTS, layout_of
 from lape_bench.data.decoding.mono import (
     UNKNOWN_FRAMES,
@@ -88,14 +90,14 @@ class ClipChecks:
 
 
 def read(
-    path: Path,
+    path: AudioFile,
     segment: tuple[float, float] | None = None,
     shortest_seconds: float = SHORTEST_SECONDS,
 ) -> tuple[Samples, int]:
     """Decode a file to mono at its own sample rate. Channels are averaged.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         segment: start and length of the part to read, in seconds; None: the whole file.
         shortest_seconds: shorter audio is refused.
 
@@ -111,7 +113,7 @@ def read(
 
 
 def decode(
-    path: Path,
+    path: AudioFile,
     segment: tuple[float, float] | None,
     shortest_seconds: float,
     checks: ClipChecks,
@@ -119,7 +121,7 @@ def decode(
     """Decode a file to mono at its own sample rate, in blocks, so that long files need little memory.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         segment: start and length of the part to read, in seconds; None: the whole file.
         shortest_seconds: shorter audio is refused.
         checks: holds the number of samples and the rate of the blocks so far.
@@ -162,15 +164,17 @@ def seconds_of(path: Path) -> float:
         return 0.0
 
 
-def _refuse_special_file(path: Path) -> None:
+def _refuse_special_file(path: AudioFile) -> None:
     """Raise an `AudioProblem` for a named pipe, a socket or a device, since reading it might never end."""
+    if isinstance(path, FileContent):
+        return
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
         raise AudioProblem(f"not a file but {kinds.get(stat.S_IFMT(mode), 'a device')}")
 
 
-def _stretch(path: Path, segment: tuple[float, float] | None) -> Iterator[Block]:
+def _stretch(path: AudioFile, segment: tuple[float, float] | None) -> Iterator[Block]:
     """Decode a file, or the part given by a start and a length in seconds."""
     layout = layout_of(path)
     # A long recording with many clips must not be decoded whole for each clip.
@@ -234,7 +238,7 @@ def content_hash(samples: Samples, rate: int) -> str:
     return digest.hexdigest()
 
 
-def _is_text(path: Path) -> bool:
+def _is_text(path: AudioFile) -> bool:
     with path.open("rb") as file:
         head = file.read(256)
     if head.startswith(KNOWN_STARTS):

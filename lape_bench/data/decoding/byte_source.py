@@ -1,17 +1,46 @@
-"""Read bytes at any place of a file, or a range of bytes as a file."""
+"""Read bytes at any place of a file, or a range of bytes as a file. The file may be on disk or in memory."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 BUFFER_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The content of a file in memory, such as a member of a tar file. It opens as a `Path` does.
+
+    Attributes:
+        name: its name, of which only the extension matters.
+        content: its bytes.
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def suffix(self) -> str:
+        """Its extension, with the dot."""
+        return Path(self.name).suffix
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+        """Return a file object that reads the content."""
+        return io.BytesIO(self.content)
+
+
+AudioFile = Path | FileContent
 
 
 class ByteSource:
     """A file that can be read at any place. Use it in a `with` statement."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=BUFFER_BYTES)
+    def __init__(self, path: AudioFile) -> None:
+        self._file: BinaryIO = path.open("rb", buffering=BUFFER_BYTES)
         self.size = self._file.seek(0, io.SEEK_END)
 
     def at(self, start: int, count: int) -> bytes:
@@ -40,9 +69,9 @@ class ByteSource:
 class FileRange(io.RawIOBase):
     """The bytes from `start` to `end` of a file, as a file."""
 
-    def __init__(self, path: Path, start: int, end: int) -> None:
+    def __init__(self, path: AudioFile, start: int, end: int) -> None:
         super().__init__()
-        self._file = path.open("rb", buffering=BUFFER_BYTES)
+        self._file: BinaryIO = path.open("rb", buffering=BUFFER_BYTES)
         self._start, self._size, self._place = start, end - start, 0
 
     def readable(self) -> bool:

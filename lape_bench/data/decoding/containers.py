@@ -2,10 +2,8 @@
 bytes.
 """
 
-from pathlib import Path
-
 from lape_bench.data.decoding import boxed, chunked, mpeg
-from lape_bench.data.decoding.byte_source import ByteSource
+from lape_bench.data.decoding.byte_source import AudioFile, ByteSource
 from lape_bench.data.decoding.flac import flac
 from lape_bench.data.decoding.layout import Layout
 from lape_bench.data.decoding.ogg import ogg
@@ -15,7 +13,7 @@ EBML, ASF = b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 KNOWN_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"#!AMR", b"riff")
 
 
-def layout_of(path: Path) -> Layout:
+def layout_of(path: AudioFile) -> Layout:
     """Return the layout of a file, after comparing its headers with its size.
 
     Raises:

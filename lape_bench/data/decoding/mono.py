@@ -1,7 +1,6 @@
 """Decode a file to mono float32 blocks with libsndfile or FFmpeg."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import av
@@ -9,7 +8,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from lape_bench.data.decoding.byte_source import FileRange
+from lape_bench.data.decoding.byte_source import AudioFile, FileContent, FileRange
 from lape_bench.data.decoding.layout import Layout
 from lape_bench.data.decoding.problem import TRUNCATED, AudioProblem
 
@@ -24,7 +23,7 @@ MISSING_SECONDS = (
 FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
 
 
-def by_libsndfile(path: Path, layout: Layout) -> Iterator[Block]:
+def by_libsndfile(path: AudioFile, layout: Layout) -> Iterator[Block]:
     """Decode concatenated recordings.
 
     Raises:
@@ -32,7 +31,7 @@ def by_libsndfile(path: Path, layout: Layout) -> Iterator[Block]:
         soundfile.SoundFileError: it is not audio.
     """
     if len(layout.parts) == 1:  # as libsndfile opens it by itself
-        with soundfile.SoundFile(path) as file:
+        with _sound_file(path) as file:
             yield from _blocks(file, file.frames)
         return
     for part in layout.parts:
@@ -40,19 +39,23 @@ def by_libsndfile(path: Path, layout: Layout) -> Iterator[Block]:
             yield from _blocks(file, file.frames)
 
 
-def stretch_by_libsndfile(path: Path, segment: tuple[float, float]) -> Iterator[Block]:
+def stretch_by_libsndfile(path: AudioFile, segment: tuple[float, float]) -> Iterator[Block]:
     """Decode only the part given by a start and a length in seconds. The container must be seekable.
 
     Raises:
         AudioProblem: the recording ends before the part does, or is truncated or damaged.
         soundfile.SoundFileError: it is not audio.
     """
-    with soundfile.SoundFile(path) as file:
+    with _sound_file(path) as file:
         rate = file.samplerate
         start, length = (round(seconds * rate) for seconds in segment)
         if start + length > file.frames:
             raise ends_before_stretch(file.frames / rate)
         yield from _blocks(file, length, start)
+
+
+def _sound_file(path: AudioFile) -> soundfile.SoundFile:
+    return soundfile.SoundFile(path.open() if isinstance(path, FileContent) else path)
 
 
 def ends_before_stretch(seconds: float) -> AudioProblem:
@@ -81,7 +84,7 @@ def _mono(block: Samples) -> Samples:
     return mono
 
 
-def by_ffmpeg(path: Path, layout: Layout) -> Iterator[Block]:
+def by_ffmpeg(path: AudioFile, layout: Layout) -> Iterator[Block]:
     """Decode concatenated recordings, and compare their length with that in the container.
 
     Raises:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from lape_bench.data.audio import AudioProblem, read, seconds_of
+from lape_bench.data.audio import AudioProblem, FileContent, read, seconds_of
 from tests.lape_bench.data.decoding.encoders import (
     by_ffmpeg,
     by_libsndfile,
@@ -83,6 +83,18 @@ def test_recordings_that_were_concatenated_are_all_read(
     (tmp_path / "a").write_bytes(content)
     (tmp_path / "b").write_bytes(content * 3)
     assert seconds(tmp_path / "b") == pytest.approx(3 * seconds(tmp_path / "a"), abs=1e-6)
+
+
+@every_container
+def test_a_file_in_memory_gives_the_samples_of_the_file_on_disk(
+    how: tuple[str, str], tmp_path: Path
+) -> None:
+    content, _ = encoded(how)
+    for copies in (1, 2):
+        (tmp_path / "a").write_bytes(content * copies)
+        on_disk, in_memory = read(tmp_path / "a"), read(FileContent("a", content * copies))
+        assert in_memory[1] == on_disk[1]
+        assert np.array_equal(in_memory[0], on_disk[0])
 
 
 @every_container
