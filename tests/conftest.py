@@ -110,13 +110,18 @@ def synthetic(synthetic_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return synthetic_home
 
 
+def own_home(folder: Path, synthetic_home: Path) -> Path:
+    """Make a cache folder in which the synthetic task is prepared and no artifact is kept."""
+    folder.mkdir()
+    for room in ("data", "manifests", "store"):
+        (folder / room).symlink_to(synthetic_home / room)
+    return folder
+
+
 @pytest.fixture
 def own_artifacts(synthetic_home: Path, cache: Path) -> Path:
     """The test's own cache folder, in which the synthetic task is prepared and no artifact is kept."""
-    cache.mkdir()
-    for room in ("data", "manifests", "store"):
-        (cache / room).symlink_to(synthetic_home / room)
-    return cache
+    return own_home(cache, synthetic_home)
 
 
 @pytest.fixture

@@ -99,18 +99,35 @@ def here(
     return list(run_cells(plan, options, LocalEngine(jobs), progress))
 
 
+def swept(folder: Path) -> Path:
+    """Where a sweep that is started in a folder writes its records."""
+    return folder / "swept"
+
+
+def sweep_arguments(folder: Path, grid: SweepConfig, on: str, *more: str) -> list[str]:
+    """Write a grid into a folder, and return the arguments of `bench` that sweep it on an engine."""
+    path = folder / "grid.json"
+    path.write_text(grid.model_dump_json())  # JSON is YAML
+    options = ["--device", "cpu", "--precision", "float32", "--out", str(swept(folder))]
+    return ["sweep", str(path), "--on", on, *options, *more]
+
+
+def finished_records(out: Path) -> dict[str, RunRecord]:
+    """Return the finished records so far, by cell."""
+    records = [record for _, record in find_records(out)[0]]
+    assert len({record.identity for record in records}) == len(records)
+    return {str(record.cell): record for record in records if record.status == "finished"}
+
+
 class Driver:
     """`bench sweep` on an engine, in a process of its own."""
 
     def __init__(
         self, folder: Path, grid: SweepConfig, on: str, *more: str, **variables: str
     ) -> None:
-        self.out, path = folder / "swept", folder / "grid.json"
-        path.write_text(grid.model_dump_json())  # JSON is YAML
-        options = ["--device", "cpu", "--precision", "float32", "--out", str(self.out)]
-        command = ["sweep", str(path), "--on", on, *options, *more]
+        self.out = swept(folder)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lape_bench", *command],
+            [sys.executable, "-m", "lape_bench", *sweep_arguments(folder, grid, on, *more)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -119,9 +136,7 @@ class Driver:
 
     def records(self) -> dict[str, RunRecord]:
         """Return the finished records so far, by cell."""
-        records = [record for _, record in find_records(self.out)[0]]
-        assert len({record.identity for record in records}) == len(records)
-        return {str(record.cell): record for record in records if record.status == "finished"}
+        return finished_records(self.out)
 
     def until(self, condition: Callable[[], object]) -> None:
         ends = time.monotonic() + WAITS_SECONDS
@@ -139,9 +154,11 @@ def hashes(records: dict[str, RunRecord]) -> dict[str, str | None]:
     return {name: record.predictions_sha256 for name, record in records.items()}
 
 
-def local(grid: SweepConfig, folder: Path, progress: Progress) -> dict[str, RunRecord]:
+def local(
+    grid: SweepConfig, folder: Path, progress: Progress, jobs: int = 1
+) -> dict[str, RunRecord]:
     """Run the cells of a grid on this machine, and return their records by cell."""
-    outcomes = here(grid.cells(), options(folder), 1, progress)
+    outcomes = here(grid.cells(), options(folder), jobs, progress)
     records = {str(cell): record for cell, record in outcomes if isinstance(record, RunRecord)}
     assert {record.status for record in records.values()} == {"finished"}
     assert len(records) == len(grid.cells())

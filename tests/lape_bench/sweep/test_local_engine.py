@@ -15,44 +15,59 @@ from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import SweepConfig, SystemEntry
 from lape_bench.sweep.local_engine import LocalEngine
-from tests.lape_bench.sweep.conftest import here, options, planned
+from tests.conftest import own_home
+from tests.lape_bench.sweep.conftest import (
+    UPSTREAM,
+    hashes,
+    here,
+    local,
+    options,
+    planned,
+)
+
+SHARING = SweepConfig(
+    systems=tuple(
+        SystemEntry(name="delores-s", settings=UPSTREAM | {"projector": size}) for size in (8, 16)
+    ),
+    tasks=("synthetic-sounds",),
+    protocols=("linear", "finetune"),
+    label_fractions=(0.1, 0.4),
+    seeds=1,
+)
+
+
+@pytest.fixture(scope="module")
+def records_of_two(
+    synthetic_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, RunRecord]:
+    """The records of eight cells that two processes have run. Each four share an upstream."""
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAPE_BENCH_HOME", str(own_home(folder / "cache", synthetic_home)))
+        return local(SHARING, folder, Progress(quiet=True), jobs=2)
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_records_of_one(
-    grid: SweepConfig, synthetic: Path, tmp_path: Path, progress: Progress
+    own_artifacts: Path,
+    tmp_path: Path,
+    progress: Progress,
+    records_of_two: dict[str, RunRecord],
 ) -> None:
-    cells = grid.model_copy(update={"seeds": 1}).cells()
-    hashes = []
-    for jobs in (1, 2):
-        own = options(tmp_path / str(jobs))
-        outcomes = {str(cell): outcome for cell, outcome in here(cells, own, jobs, progress)}
-        assert len(outcomes) == 6
-        assert all(isinstance(o, RunRecord) and o.status == "finished" for o in outcomes.values())
-        hashes.append({name: o.predictions_sha256 for name, o in outcomes.items()})
-    assert hashes[0] == hashes[1]
+    assert len(records_of_two) == 8
+    assert hashes(records_of_two) == hashes(local(SHARING, tmp_path, progress))
 
 
 @pytest.mark.slow
 def test_a_shared_upstream_is_computed_once_and_no_process_waits_for_it(
-    synthetic: Path, tmp_path: Path, progress: Progress
+    records_of_two: dict[str, RunRecord],
 ) -> None:
-    smoke_settings = {"epochs": 1, "min_steps": 1, "window_seconds": 0.2}
-    upstreams = [
-        {"width": 8, "corpus": ["synthetic-sounds"], "projector": size, "pretrain": smoke_settings}
-        for size in (8, 16)
+    uses = [
+        use
+        for record in records_of_two.values()
+        for use in record.artifacts
+        if use.kind == "upstream"
     ]
-    grid = SweepConfig(
-        systems=tuple(SystemEntry(name="delores-s", settings=upstream) for upstream in upstreams),
-        tasks=("synthetic-sounds",),
-        protocols=("linear", "knn"),
-        label_fractions=(0.1, 0.4),
-        seeds=1,
-    )
-    outcomes = [outcome for _, outcome in here(grid.cells(), options(tmp_path), 2, progress)]
-    records = [outcome for outcome in outcomes if isinstance(outcome, RunRecord)]
-    assert [record.status for record in records] == ["finished"] * 8
-    uses = [use for record in records for use in record.artifacts if use.kind == "upstream"]
     assert sorted(Counter(use.hash for use in uses).values()) == [4, 4]
     assert sum(not use.found for use in uses) == 2
     # The other cells of an upstream start only when its producer has ended.

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,31 @@ import pytest
 from lape_bench.core.progress import Progress
 from lape_bench.runtime.artifacts import cache, list_artifacts
 from lape_bench.sweep.grid import SweepConfig
+from tests.conftest import own_home
 from tests.lape_bench.conftest import Bench
-from tests.lape_bench.sweep.conftest import Driver, grid_of, hashes, local
-from tests.lape_bench.sweep.ray_nodes import add_node, nodes, workers
+from tests.lape_bench.sweep.conftest import (
+    Driver,
+    finished_records,
+    grid_of,
+    hashes,
+    local,
+    sweep_arguments,
+    swept,
+)
+from tests.lape_bench.sweep.ray_nodes import head, nodes, workers
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 
 def on(cluster: Any) -> str:
     return f"ray:{cluster.address}"
+
+
+@pytest.fixture(scope="module")
+def cluster(synthetic_home: Path) -> Iterator[Any]:
+    """A cluster to which tests add nodes; its head has no task but the synthetic one."""
+    with head(LAPE_BENCH_HOME=str(synthetic_home)) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +49,16 @@ def local_hashes(
         return hashes(local(grid_of(seeds=1), folder, Progress(quiet=True)))
 
 
-def own_home(folder: Path, synthetic_home: Path) -> Path:
-    """A cache folder in which the synthetic task is prepared and no artifact is kept."""
-    folder.mkdir()
-    for name in ("data", "manifests", "store"):
-        (folder / name).symlink_to(synthetic_home / name)
-    return folder
-
-
 @pytest.mark.slow
 def test_killed_workers_nodes_and_drivers_change_and_duplicate_no_record(
-    own_artifacts: Path, local_hashes: dict[str, str | None], tmp_path: Path
+    own_artifacts: Path,
+    cluster: Any,
+    local_hashes: dict[str, str | None],
+    bench: Bench,
+    tmp_path: Path,
 ) -> None:
     grid = grid_of(seeds=1)
-    with nodes([{}, {}]) as cluster:
+    with nodes(cluster, 2):
         driver = Driver(tmp_path, grid, on(cluster))
         driver.until(lambda: len(driver.records()) >= 1 and workers())
         os.kill(next(iter(workers())), signal.SIGKILL)
@@ -57,9 +70,8 @@ def test_killed_workers_nodes_and_drivers_change_and_duplicate_no_record(
         driver.process.kill()
         driver.process.wait()
         before = {path: path.stat().st_mtime_ns for path in driver.out.rglob("record.json")}
-        driver = Driver(tmp_path, grid, on(cluster))
-        output = driver.finish()
-    assert driver.process.returncode == 0, output
+        code, *output = bench(*sweep_arguments(tmp_path, grid, on(cluster)))
+    assert code == 0, output
     records = driver.records()
     assert len(records) == len(grid.cells()) == len(list(driver.out.rglob("record.json")))
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
@@ -76,22 +88,21 @@ def test_killed_workers_nodes_and_drivers_change_and_duplicate_no_record(
 @pytest.mark.slow
 def test_nodes_without_shared_folders_send_records_and_receive_artifacts(
     own_artifacts: Path,
+    cluster: Any,
     local_hashes: dict[str, str | None],
     synthetic_home: Path,
+    bench: Bench,
     tmp_path: Path,
 ) -> None:
     both = grid_of(seeds=1).model_copy(update={"grids": ()})
     first = both.model_copy(update={"protocols": ("linear",)})
     homes = [own_home(tmp_path / name, synthetic_home) for name in ("a", "b")]
-    a, b = ({"LAPE_BENCH_HOME": str(home)} for home in homes)
-    with nodes([{}], num_cpus=0) as cluster:
-        for grid, home in ((first, a), (both, b)):
-            node = add_node(cluster, home)
-            driver = Driver(tmp_path, grid, on(cluster), "--set", "shared=false")
-            output = driver.finish()
-            assert driver.process.returncode == 0, output
-            cluster.remove_node(node, allow_graceful=False)
-    records = driver.records()
+    for grid, home in zip((first, both), homes, strict=True):
+        with nodes(cluster, LAPE_BENCH_HOME=str(home)):
+            arguments = sweep_arguments(tmp_path, grid, on(cluster), "--set", "shared=false")
+            code, *output = bench(*arguments)
+        assert code == 0, output
+    records = finished_records(swept(tmp_path))
     assert set(records) == {str(cell) for cell in both.cells()}
     assert hashes(records).items() <= local_hashes.items()
     uses = [use for record in records.values() for use in record.artifacts]
@@ -114,19 +125,18 @@ def test_nodes_without_shared_folders_send_records_and_receive_artifacts(
 
 @pytest.mark.slow
 def test_a_missing_task_on_a_node_is_reported_before_the_sweep_starts(
-    bench: Bench, esc_folder: Path, tmp_path: Path
+    bench: Bench, cluster: Any, esc_folder: Path, tmp_path: Path
 ) -> None:
     assert bench("data", "prepare", "esc10", "--from", str(esc_folder))[0] == 0
     grid = SweepConfig.model_validate({"systems": ["log-mel-statistics"], "tasks": ["esc10"]})
-    with nodes([{}, {"LAPE_BENCH_HOME": str(tmp_path / "empty")}]) as cluster:
-        check = Driver(tmp_path, grid, on(cluster), "--check")
-        report = check.finish()
-        driver = Driver(tmp_path, grid, on(cluster))
-        output = driver.finish()
-    assert check.process.returncode == 1
+    with nodes(cluster):  # a second one that has the task, unlike the head
+        arguments = sweep_arguments(tmp_path, grid, on(cluster))
+        checked, report, _ = bench(*arguments, "--check")
+        code, _, error = bench(*arguments)
+    assert checked == 1
     assert report.count("'esc10' is not prepared") == 1
     assert "1 of 3 machines cannot run this sweep yet" in report
-    assert driver.process.returncode == 2
-    assert "1 of 3 machines cannot run this sweep" in output
-    assert "'esc10' is not prepared" in output
-    assert not list(driver.out.rglob("record.json"))
+    assert code == 2
+    assert "1 of 3 machines cannot run this sweep" in error
+    assert "'esc10' is not prepared" in error
+    assert not list(swept(tmp_path).rglob("record.json"))
