@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,37 @@ settings.register_profile(
 settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the slow tests first, clusters before all, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: ("ray" not in item.path.name, "distributed" not in item.path.name))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+# The files with the longest tests, the longest first.
+LONGEST = ("test_ray_engine.py", "test_check.py", "test_distributed.py", "test_types.py")
+
+
+@pytest.hookimpl(trylast=True)  # when all tests that do not run are left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have every worker of pytest-xdist start with slow tests, and end with quick ones.
+
+    A worker starts with its share of the list, in order. One that has finished takes over tests from the end of
+    another's share: quick ones, so that all workers end at the same time. The slow tests of a file stay together, since
+    they may share a fixture.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    slow: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            slow.setdefault(item.path, []).append(item)
+    files = sorted(slow.values(), key=_rank)
+    quick = iter([item for item in items if not item.get_closest_marker("slow")])
+    shares: list[pytest.Item] = []
+    for worker in range(workers):
+        first = [item for file in files[worker::workers] for item in file]
+        size = (len(items) - len(shares)) // (workers - worker)  # as `--dist worksteal` divides
+        shares += [*first, *islice(quick, max(0, size - len(first)))]
+    items[:] = [*shares, *quick]
+
+
+def _rank(items: list[pytest.Item]) -> int:
+    """Return the place of a file's slow tests among all."""
+    name = items[0].path.name
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def pytest_collection_finish() -> None:
