@@ -6,20 +6,33 @@ from pathlib import Path
 import pytest
 
 from lape_bench.plugins.registry import SYSTEMS
+from tests.conftest import own_home
 from tests.environments import Environment, make_environment
 
-LOAD = """
-import json, sys
+# Several commands in one process, which imports torch once; their outputs, and the reasons why systems cannot be loaded.
+PROGRAM = """
+import contextlib, io, json, sys
+from lape_bench.cli.app import main
 from lape_bench.core.errors import UserError
 from lape_bench.evaluation.plan import load_system
 
-said = {}
-for name in sys.argv[1:]:
+names, commands = json.loads(sys.argv[1])
+reasons, outputs = {}, []
+for name in names:
     try:
         load_system(name)
     except UserError as error:
-        said[name] = str(error)
-print(json.dumps(said))
+        reasons[name] = str(error)
+for command in commands:
+    sys.argv = ["bench", *command]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        try:
+            main()
+        except SystemExit as end:
+            if end.code:
+                raise
+    outputs.append(output.getvalue())
+print(json.dumps([reasons, outputs]))
 """
 MODULES = {
     "raises.py": '"""A fine idea."""\nraise RuntimeError("out of luck")\n',
@@ -47,14 +60,24 @@ BROKEN = {
 }
 
 
-@pytest.fixture
-def environment(own_artifacts: Path, tmp_path: Path) -> Environment:
-    return make_environment(tmp_path / "env", own_artifacts)
+def in_one_process(
+    environment: Environment, folder: Path, names: list[str], *commands: list[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Load systems and run commands of `bench` in one process.
+
+    Returns:
+        Why each system that cannot be loaded cannot, by name; and the output of each command.
+    """
+    asked = json.dumps([names, commands])
+    reasons, outputs = json.loads(environment.succeed("python", "-c", PROGRAM, asked, cwd=folder))
+    return reasons, outputs
 
 
-@pytest.fixture
-def broken(environment: Environment) -> Environment:
+@pytest.fixture(scope="module")
+def broken(synthetic_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with a package of broken systems, and two packages that register one name."""
+    folder = tmp_path_factory.mktemp("broken")
+    environment = make_environment(folder / "env", own_home(folder / "cache", synthetic_home))
     for name, text in MODULES.items():
         path = environment.site_packages / name
         path.parent.mkdir(exist_ok=True)
@@ -68,21 +91,27 @@ def broken(environment: Environment) -> Environment:
 
 @pytest.mark.slow
 def test_an_installed_package_is_found_checked_run_and_shown_on_the_board(
-    environment: Environment, tmp_path: Path
+    own_artifacts: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("pip")
+    environment = make_environment(tmp_path / "env", own_artifacts)
     environment.succeed("bench", "systems", "new", "my-encoder", cwd=tmp_path)
     environment.succeed("pip", "install", str(tmp_path / "my-encoder"), cwd=tmp_path)
     assert list(environment.site_packages.glob("my_encoder-*.dist-info/entry_points.txt"))
     assert "my-encoder" not in SYSTEMS.names(), "the environment of the tests stays as it was"
-    listing = environment.succeed("bench", "systems", cwd=tmp_path)
+    how = ["--system", "my-encoder", "--task", "synthetic-sounds", "--protocol", "linear", "-q"]
+    _, (listing, checked, ran, board) = in_one_process(
+        environment,
+        tmp_path,
+        [],
+        ["systems"],
+        ["systems", "check", "my-encoder", "-q"],
+        ["run", *how, "--set", "width=16"],
+        ["report"],
+    )
     assert "my-encoder" in listing
     assert "A small convolutional encoder" in listing
-    checked = environment.succeed("bench", "systems", "check", "my-encoder", "-q", cwd=tmp_path)
     assert "my-encoder keeps the contract" in checked
-    how = ["--system", "my-encoder", "--task", "synthetic-sounds", "--protocol", "linear", "-q"]
-    ran = environment.succeed("bench", "run", *how, "--set", "width=16", cwd=tmp_path)
-    board = environment.succeed("bench", "report", cwd=tmp_path)
     assert board == ran
     assert "my-encoder (width=16)" in board
     (record,) = (tmp_path / "results").rglob("record.json")
@@ -112,22 +141,18 @@ def test_broken_plug_ins_do_not_break_the_listing(broken: Environment, tmp_path:
     assert "log-mel spectrogram" in rows["log-mel-statistics"]
 
 
-def test_whoever_asks_for_a_broken_plug_in_is_told_why_in_one_sentence(
+def test_broken_plug_ins_give_their_reason_in_one_sentence_and_other_systems_run_beside_them(
     broken: Environment, tmp_path: Path
 ) -> None:
     names = [*BROKEN, "b-twice", "supervised"]
-    said = json.loads(broken.succeed("python", "-c", LOAD, *names, cwd=tmp_path))
-    assert set(said) == set(names)
-    assert not [text for text in said.values() if "\n" in text]
-    assert not [name for name in BROKEN if "package broken 1.0" not in said[name]]
-    assert "raises:System raised RuntimeError: out of luck" in said["b-raises"]
-    assert "raised SystemExit: 3; fix or uninstall package broken 1.0" in said["b-leaves"]
-    assert "other:number is not a class derived from" in said["b-number"]
-    assert "other:Thing is not a class derived from" in said["b-thing"]
-    assert "uninstall all but one" in said["supervised"]
-
-
-def test_other_systems_run_beside_broken_ones(broken: Environment, tmp_path: Path) -> None:
     how = ["--system", "log-mel-statistics", "--task", "synthetic-sounds", "--quiet"]
-    board = broken.succeed("bench", "run", *how, cwd=tmp_path)
+    reasons, (board,) = in_one_process(broken, tmp_path, names, ["run", *how])
+    assert set(reasons) == set(names)
+    assert not [text for text in reasons.values() if "\n" in text]
+    assert not [name for name in BROKEN if "package broken 1.0" not in reasons[name]]
+    assert "raises:System raised RuntimeError: out of luck" in reasons["b-raises"]
+    assert "raised SystemExit: 3; fix or uninstall package broken 1.0" in reasons["b-leaves"]
+    assert "other:number is not a class derived from" in reasons["b-number"]
+    assert "other:Thing is not a class derived from" in reasons["b-thing"]
+    assert "uninstall all but one" in reasons["supervised"]
     assert "log-mel-statistics" in board
