@@ -75,7 +75,7 @@ FLOOR = ("run", "--system", "log-mel-statistics", "--task", "toy", "--threads", 
 COMMANDS = {
     "prepare": Command(
         ("data", "prepare", "toy", "-q"),
-        ("home/manifests/*.parquet", "home/store/*/samples.f32", "home/store/*/index.npz"),
+        ("home/manifests/*.parquet", "home/store/*/samples.*", "home/store/*/index.npz"),
         is_prepared=False,
     ),
     "run": Command((*RUN, "out"), ("out/**/predictions.parquet",)),

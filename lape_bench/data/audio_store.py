@@ -8,26 +8,22 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lape_bench.core.errors import UserError, explain_write_errors
-from lape_bench.core.folder_checksums import (
-    ChecksummingWriter,
-    find_damage,
-    remember_compared,
-    write_checksums,
-)
+from lape_bench.core.folder_checksums import find_damage, remember_compared, write_checksums
 from lape_bench.core.locks import locked
 from lape_bench.core.paths import discard_folder, home, staged_folder
-from lape_bench.data.decoded_before import SAMPLES, DecodedBefore, FileList, note_store, store_name
+from lape_bench.data.decoded_before import DecodedBefore, FileList, note_store, store_name
 from lape_bench.data.recording import ClipFacts, Recording, decode_in_order
+from lape_bench.data.stored_samples import SampleFile, StoredSamples, map_samples, unpack
 from lape_bench.runtime import cpu_cores
 
 logger = logging.getLogger(__name__)
@@ -45,7 +41,8 @@ class Clips:
 
     Attributes:
         ids: one ID per clip; systems get numbers instead of names (see `numbered`).
-        samples: all audio, shape (total samples,), float32; in memory or memory-mapped.
+        samples: all audio, shape (total samples,), in memory or memory-mapped. It is float32, or int16 if that loses
+            nothing; see `stored_samples.unpack`.
         starts: first sample of each clip, shape (clips,).
         lengths: samples of each clip, shape (clips,).
         rate: Hz.
@@ -53,7 +50,7 @@ class Clips:
     """
 
     ids: tuple[str, ...]
-    samples: NDArray[np.float32]
+    samples: StoredSamples
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     rate: int
@@ -63,7 +60,10 @@ class Clips:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
-        """Return one clip's samples, shape (samples,)."""
+        """Return one clip's samples, shape (samples,), float32."""
+        return unpack(self._stored(index))
+
+    def _stored(self, index: int) -> StoredSamples:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         return self.samples[self.starts[index] : self.starts[index] + self.lengths[index]]
@@ -84,10 +84,8 @@ class Clips:
             UserError: the disk of the cache is full.
         """
         chosen = self.view(indices)
-        samples = _room(int(chosen.lengths.sum()))
-        starts = np.cumsum(chosen.lengths) - chosen.lengths
-        for index, start in enumerate(starts):
-            samples[start : start + chosen.lengths[index]] = chosen[index]
+        waveforms = (chosen._stored(index) for index in range(len(chosen)))
+        samples, starts = _copy(waveforms, chosen.lengths, self.samples.dtype)
         return Clips(chosen.ids, samples, starts, chosen.lengths, self.rate, chosen.key)
 
     def leveled(self, dbfs: float) -> "Clips":
@@ -101,13 +99,15 @@ class Clips:
         Raises:
             UserError: as `select`.
         """
-        copies = self.select(np.arange(len(self)))
-        for index in range(len(copies)):
-            waveform = copies[index]
+
+        def scaled(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
             rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
-            if rms > 0:
-                waveform *= np.float32(10 ** (dbfs / 20) / rms)
-        return replace(copies, key=_hash(copies.key, f"RMS of {dbfs} dBFS"))
+            return waveform * np.float32(10 ** (dbfs / 20) / rms) if rms > 0 else waveform
+
+        leveled = (scaled(self[index]) for index in range(len(self)))
+        samples, starts = _copy(leveled, self.lengths, np.dtype(np.float32))
+        key = _hash(self.view(range(len(self))).key, f"RMS of {dbfs} dBFS")
+        return replace(self, samples=samples, starts=starts, key=key)
 
     def numbered(self, numbers: Sequence[int] | NDArray[np.int64] | None = None) -> "Clips":
         """Return the same clips with numbers as IDs, since names may reveal a class, a speaker or a file.
@@ -138,26 +138,36 @@ class Clips:
             f"{name}/{each}" for name, part in zip(names, parts, strict=True) for each in part.ids
         )
         lengths = np.concatenate([part.lengths for part in parts])
-        starts = np.cumsum(lengths) - lengths
-        samples = _room(int(lengths.sum()))
-        waveforms = (part[index] for part in parts for index in range(len(part)))
-        for start, waveform in zip(starts, waveforms, strict=True):
-            samples[start : start + len(waveform)] = waveform
+        kind = np.result_type(*(part.samples.dtype for part in parts))  # float32 if one part is
+        waveform = cls._stored if kind == np.int16 else cls.__getitem__
+        waveforms = (waveform(part, index) for part in parts for index in range(len(part)))
+        samples, starts = _copy(waveforms, lengths, kind)
         key = _hash(*names, *(part.key for part in parts))
         return cls(ids, samples, starts, lengths, parts[0].rate, key)
 
 
-def _room(count: int) -> NDArray[np.float32]:
+def _copy(
+    waveforms: Iterable[StoredSamples], lengths: NDArray[np.int64], kind: np.dtype[Any]
+) -> tuple[StoredSamples, NDArray[np.int64]]:
+    """Copy waveforms of known lengths into one array of a kind of samples, and return it with their starts."""
+    starts = np.cumsum(lengths) - lengths
+    samples = _room(int(lengths.sum()), kind)
+    for start, waveform in zip(starts, waveforms, strict=True):
+        samples[start : start + len(waveform)] = waveform
+    return samples, starts
+
+
+def _room(count: int, kind: np.dtype[Any]) -> StoredSamples:
     """Return a writable array for `count` samples, in memory or mapped."""
-    if count * np.dtype(np.float32).itemsize <= RESIDENT_BYTES:
-        return np.empty(count, np.float32)
+    if count * kind.itemsize <= RESIDENT_BYTES:
+        return np.empty(count, kind)
     folder = home() / "store"
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
         # Reserved now, since a full disk during a write to the map would kill the process.
-        os.posix_fallocate(file.fileno(), 0, count * 4)
-        return np.memmap(file, np.float32, mode="r+", shape=(count,))
+        os.posix_fallocate(file.fileno(), 0, count * kind.itemsize)
+        return np.memmap(file, kind, mode="r+", shape=(count,))
 
 
 def audio_key(clips: Sequence[tuple[str, str]]) -> str:
@@ -210,17 +220,16 @@ def build_store(
         return key, facts
     facts, files, lengths, refused = [], FileList(), list[int](), None
     with staged_folder(home() / "store") as staging:
-        with (staging.path / SAMPLES).open("wb") as file:
-            writer = ChecksummingWriter(file)
+        with SampleFile(staging.path) as samples:
             decode = partial(before.decode, rate=rate, folder=staging.path)
             clips = decode_in_order(recordings, decode)
             for recording, clip in zip(recordings, clips, strict=True):
-                start, length = writer.tell() // 4, 0
+                start = samples.n_samples
                 if not clip.facts.problem:
-                    length = clip.write(writer)
-                    lengths.append(length)
+                    clip.write(samples)
+                    lengths.append(samples.n_samples - start)
                 facts.append(clip.facts)
-                files.add(recording, clip, start, length)
+                files.add(recording, clip, start, samples.n_samples - start)
                 on_clip()
         try:
             accept(facts)
@@ -232,7 +241,7 @@ def build_store(
         ids = [r.clip_id for r, fact in zip(recordings, facts, strict=True) if not fact.problem]
         np.savez(staging.path / INDEX, ids=np.array(ids), lengths=np.array(lengths, np.int64))
         files.write(staging.path)
-        write_checksums(staging.path, {SAMPLES: writer.checksums()})
+        write_checksums(staging.path, samples.checksums())
         remember_compared(staging.path, intact=True)
         staging.name = _folder(key, rate)
         is_new = _make_room(home() / "store" / staging.name)
@@ -301,9 +310,10 @@ def open_store(
             _rebuild(key, rate, recordings, on_clip)
     with np.load(folder / INDEX) as index:
         ids, lengths = index["ids"], index["lengths"]
-    samples = np.memmap(folder / SAMPLES, np.float32, mode="r")
     starts = np.cumsum(lengths) - lengths
-    return Clips(tuple(ids.tolist()), samples, starts, lengths, rate, _folder(key, rate))
+    return Clips(
+        tuple(ids.tolist()), map_samples(folder), starts, lengths, rate, _folder(key, rate)
+    )
 
 
 def _rebuild(

@@ -21,11 +21,11 @@ from lape_bench.core.errors import DamagedFile
 from lape_bench.core.folder_checksums import find_damage
 from lape_bench.core.paths import discard_folder, home
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
-from lape_bench.data import audio
 from lape_bench.data.recording import ClipFacts, DecodedClip, FileVersion, Recording, decode
+from lape_bench.data.stored_samples import StoredSamples, map_samples, pack
 from lape_bench.runtime import environment
 
-FILES, SAMPLES = "files.parquet", "samples.f32"
+FILES = "files.parquet"
 DECODERS = ("lape_bench", "soundfile", "av", "soxr", "numpy")  # packages
 WHOLE_FILE = (-1.0, -1.0)  # stands for a whole file
 
@@ -90,7 +90,7 @@ class DecodedBefore:
 
     store: str = ""
     _entries: dict[FileKey, _Entry] = field(default_factory=dict, repr=False)
-    _samples: audio.Samples = field(default_factory=lambda: np.empty(0, np.float32), repr=False)
+    _samples: StoredSamples = field(default_factory=lambda: np.empty(0, np.float32), repr=False)
 
     @classmethod
     def of(cls, name: str) -> "DecodedBefore":
@@ -104,10 +104,7 @@ class DecodedBefore:
         folder = home() / "store" / note["store"]
         if note["decoders"] != _decoders() or find_damage(folder, remember=True):
             return cls()
-        samples = np.empty(0, np.float32)
-        if (folder / SAMPLES).stat().st_size:
-            samples = np.memmap(folder / SAMPLES, np.float32, mode="r")
-        return cls(note["store"], dict(_read_entries(folder)), samples)
+        return cls(note["store"], dict(_read_entries(folder)), map_samples(folder))
 
     def facts_of(self, recordings: Sequence[Recording]) -> list[ClipFacts] | None:
         """Return the facts of each recording; None if a recording was not decoded before or has changed."""
@@ -125,7 +122,8 @@ class DecodedBefore:
         if entry is not None:
             end = entry.first_sample + entry.n_samples
             samples = self._samples[entry.first_sample : end]
-            return DecodedClip(entry.facts, samples, version=entry.version)
+            # A store that needs float32 may hold clips that do not.
+            return DecodedClip(entry.facts, pack(samples), version=entry.version)
         return decode(recording, rate, folder)
 
     def _entry(self, recording: Recording) -> _Entry | None:

@@ -1,8 +1,8 @@
 """Audio and labels of a task by split, for your own training loop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,27 @@ class LabeledClip(NamedTuple):
 
     waveform: NDArray[np.float32]
     label: int
+
+
+@dataclass(frozen=True)
+class Waveforms(Sequence[NDArray[np.float32]]):
+    """The waveforms of clips, each of shape (samples,), float32, and read from disk when it is used."""
+
+    clips: Clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Waveforms": ...
+
+    def __getitem__(self, index: int | slice) -> "NDArray[np.float32] | Waveforms":
+        if isinstance(index, slice):
+            return Waveforms(self.clips.view(range(*index.indices(len(self)))))
+        return self.clips[index + len(self) if index < 0 else index]
 
 
 @dataclass(frozen=True)
@@ -60,9 +81,9 @@ class LabeledAudio:
         return self.clips.ids
 
     @property
-    def waveforms(self) -> list[NDArray[np.float32]]:
-        """Every waveform, shape (samples,), float32; read-only, and read from disk when it is used."""
-        return [self.clips[index] for index in range(len(self))]
+    def waveforms(self) -> Waveforms:
+        """Every waveform, shape (samples,), float32; read from disk when it is used."""
+        return Waveforms(self.clips)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Decode a recording of a task to the rate of a store, in memory or, if it is long, through a file."""
 
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +10,8 @@ from typing import IO, NamedTuple, Self
 
 import numpy as np
 
-from lape_bench.core.folder_checksums import ChecksummingWriter
 from lape_bench.data import audio
+from lape_bench.data.stored_samples import SampleFile, StoredSamples, pack
 from lape_bench.runtime import cpu_cores
 
 WHOLE_SAMPLES = 2**22  # a recording with up to this many samples is decoded and resampled in memory
@@ -88,27 +87,26 @@ class DecodedClip:
 
     Attributes:
         facts: facts about the clip.
-        samples: shape (samples,); empty if it has a problem or is long.
-        file: the samples of a long clip.
+        samples: shape (samples,), int16 if that loses nothing; empty if it has a problem or is long.
+        file: the samples of a long clip, float32.
         version: version of the recording's file; None if its problem may disappear without a change to the file, such
             as a disk that cannot be reached.
     """
 
     facts: ClipFacts
-    samples: audio.Samples
+    samples: StoredSamples
     file: IO[bytes] | None = None
     version: FileVersion | None = None
 
-    def write(self, target: ChecksummingWriter) -> int:
-        """Append the clip to a file, and return its number of samples."""
-        start = target.tell()
+    def write(self, target: SampleFile) -> None:
+        """Append the clip to the samples of a store."""
         if self.file is None:
-            target.write(self.samples.data)
-        else:
-            with self.file:
-                self.file.seek(0)
-                shutil.copyfileobj(self.file, target, 2**20)
-        return (target.tell() - start) // 4
+            target.write(self.samples)
+            return
+        with self.file:
+            self.file.seek(0)
+            while block := self.file.read(2**20):
+                target.write(pack(np.frombuffer(block, np.float32)))
 
 
 def decode(recording: Recording, rate: int, folder: Path) -> DecodedClip:
@@ -134,8 +132,9 @@ def decode(recording: Recording, rate: int, folder: Path) -> DecodedClip:
     facts = ClipFacts(
         len(samples) / checks.rate, checks.rate, audio.content_hash(samples, checks.rate), ""
     )
-    resampled = np.ascontiguousarray(audio.resample(samples, checks.rate, rate))
-    return DecodedClip(facts, resampled, version=version)
+    if checks.rate == rate:
+        return DecodedClip(facts, pack(samples), version=version)
+    return DecodedClip(facts, audio.resample(samples, checks.rate, rate), version=version)
 
 
 def decode_in_order(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lape_bench.data.audio_store import Clips
+from lape_bench.data.stored_samples import STEP
 from lape_bench.runtime.batch_random import BatchRandom
 
 REMAINDER = 0.1  # a remainder of at most this share of a window gets no window of its own
@@ -20,7 +21,7 @@ class DeviceClips:
     """Clips whose audio is on the device if it fits there, and otherwise stays in a memory-mapped file.
 
     Attributes:
-        samples: all audio, shape (total samples,), float32.
+        samples: all audio, shape (total samples,), float32 or int16; see `Clips`.
         starts: index of each clip's first sample, shape (clips,), on the device of the samples.
         lengths: samples of each clip, same shape and device.
         device: the device of the batches.
@@ -86,11 +87,15 @@ def cut_windows(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: in
     device_of_clips = clips.samples.device
     cut = cut_by_copying if device_of_clips.type == "cpu" else cut_by_indexing
     windows = cut(clips, indices.to(device_of_clips), offsets.to(device_of_clips), window)
-    return windows.to(clips.device, non_blocking=True)
+    windows = windows.to(clips.device, non_blocking=True)
+    return windows if windows.dtype == torch.float32 else windows.float().mul_(STEP)
 
 
 def cut_by_indexing(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
-    """Cut all windows of a batch with one index operation, which is fast on a GPU; arguments as of `cut_windows`."""
+    """Cut all windows of a batch with one index operation, which is fast on a GPU; arguments as of `cut_windows`.
+
+    The windows have the type of the stored samples, and so have those of `cut_by_copying`.
+    """
     position = offsets[:, None] + torch.arange(window, device=offsets.device)
     inside = (position >= 0) & (position < clips.lengths[indices, None])
     source = (clips.starts[indices, None] + position).clamp_(0, len(clips.samples) - 1)
@@ -99,7 +104,8 @@ def cut_by_indexing(clips: DeviceClips, indices: Tensor, offsets: Tensor, window
 
 def cut_by_copying(clips: DeviceClips, indices: Tensor, offsets: Tensor, window: int) -> Tensor:
     """Cut windows one by one: on a CPU an index for every sample takes twenty times as long as copying."""
-    windows, samples = np.zeros((len(indices), window), np.float32), clips.samples.numpy()
+    samples = clips.samples.numpy()
+    windows = np.zeros((len(indices), window), samples.dtype)
     begins, lengths = clips.starts[indices].tolist(), clips.lengths[indices].tolist()
     for row, begin, length, offset in zip(windows, begins, lengths, offsets.tolist(), strict=True):
         first, last = max(offset, 0), min(offset + window, length)

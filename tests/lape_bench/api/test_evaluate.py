@@ -265,6 +265,8 @@ def test_the_sides_of_a_split_are_disjoint_waveforms_with_labels_and_groups() ->
     assert split.sample_rate == split.train.clips.rate == 8_000
     waveforms = split.train.waveforms
     assert all(each.dtype == np.float32 and each.ndim == 1 for each in waveforms)
+    assert len(np.concatenate(waveforms)) == split.train.clips.lengths.sum()
+    assert np.array_equal(waveforms[1:][-1], waveforms[-1])
     batch = next(iter(torch.utils.data.DataLoader(split.train, batch_size=1)))
     assert batch.waveform.shape == (1, len(waveforms[0]))
     assert batch.label.item() == split.train.labels[0]

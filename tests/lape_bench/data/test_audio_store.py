@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from lape_bench.core import folder_checksums
 from lape_bench.core.errors import UserError
 from lape_bench.core.folder_checksums import remember_compared
-from lape_bench.data import audio_store
+from lape_bench.data import audio, audio_store, stored_samples
 from lape_bench.data import recording as decoding
 from lape_bench.data.audio_store import Clips, build_store, find_store_damage, open_store
 from lape_bench.data.decoding import mono
@@ -69,6 +70,75 @@ def test_a_store_holds_each_sine_as_it_sounds_at_the_stores_rate(tmp_path: Path)
     for index, hz in enumerate(rates):
         assert clips[index].shape == (8000,)
         np.testing.assert_allclose(clips[index][800:-800], sine(hz, 16_000)[800:-800], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+@pytest.mark.parametrize("samples", [1, 1_000, 40_000])
+def test_16_bit_audio_at_the_stores_rate_takes_16_bits_and_comes_back_to_the_byte(
+    kind: str, samples: int, tmp_path: Path, cache: Path
+) -> None:
+    path = tmp_path / f"clip.{kind.lower()}"
+    integers = np.random.default_rng(0).integers(-32_768, 32_768, samples, np.int16)
+    integers[0] = -32_768
+    soundfile.write(path, integers, 16_000, format=kind, subtype="PCM_16")
+    clips = opened([Recording("clip", path, shortest_seconds=0.0)])
+    assert isinstance(clips.samples, np.memmap)
+    assert clips.samples.tobytes() == integers.tobytes()
+    assert clips[0].tobytes() == (integers / np.float32(32_768)).tobytes()
+    assert clips[0].dtype == np.float32
+    [file] = cache.glob("store/*/samples.*")
+    assert file.stat().st_size == 2 * samples
+
+
+def other_audio(folder: Path) -> list[Recording]:
+    """Recordings whose samples at 16 kHz are not those of 16-bit audio: resampled, mixed, of 24 bits, and lossy."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (6_000, 2)).astype(np.float32)
+    how = {
+        "rate.wav": (noise[:, 0], 22_050, "PCM_16"),
+        "mix.wav": (noise, 16_000, "PCM_16"),
+        "bits.flac": (noise[:, 0], 16_000, "PCM_24"),
+        "lossy.ogg": (noise[:, 0], 16_000, "VORBIS"),
+    }
+    for name, (samples, rate, subtype) in how.items():
+        soundfile.write(folder / name, samples, rate, subtype=subtype)
+    return [Recording(name, folder / name) for name in how]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_other_audio_is_not_rounded_nor_are_the_clips_beside_it(
+    index: int, tmp_path: Path, recordings: list[Recording]
+) -> None:
+    other, exact = other_audio(tmp_path)[index], recordings[1]
+    samples, rate = audio.read(other.path)
+    expected = audio.resample(samples, rate, 16_000), audio.read(exact.path)[0]
+    for order in ((0, 1), (1, 0)):
+        clips = opened([(other, exact)[place] for place in order])
+        assert clips.samples.dtype == np.float32
+        for position, place in enumerate(order):
+            assert clips[position].tobytes() == expected[place].tobytes()
+
+
+def test_a_store_in_float32_is_the_same_audio_with_the_same_key(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = opened(recordings[1:2])
+    assert narrow.samples.dtype == np.int16
+    shutil.rmtree(audio_store.home() / "store")
+    monkeypatch.setenv("LAPE_BENCH_STORE", "float32")
+    opened(recordings[1:2])
+    monkeypatch.delenv("LAPE_BENCH_STORE")
+    wide = opened(recordings[1:2])
+    assert wide.samples.dtype == np.float32
+    assert (wide.key, wide.ids, wide[0].tobytes()) == (narrow.key, narrow.ids, narrow[0].tobytes())
+
+
+def test_a_store_with_a_second_file_of_samples_is_damaged(
+    recordings: list[Recording], cache: Path
+) -> None:
+    key, _ = build_store(recordings, 16_000)
+    file = next(cache.glob("store/*/samples.f32"))
+    file.with_suffix(".i16").write_bytes(bytes(4))
+    assert "samples.i16 is new" in find_store_damage(key, 16_000)
 
 
 def test_many_clips_decoded_in_parallel_keep_their_order(tmp_path: Path) -> None:
@@ -217,6 +287,36 @@ def test_a_selection_that_does_not_fit_in_memory_is_a_mapped_copy_without_a_name
     assert sorted(cache.rglob("*")) == files
 
 
+def narrow(name: str, *lengths: int) -> Clips:
+    """Clips in 16 bits of so many samples."""
+    clips = packed(name, *lengths)
+    integers = np.arange(-32_768, len(clips.samples) - 32_768).astype(np.int16)
+    return replace(clips, samples=integers, key=f"narrow {name}")
+
+
+def test_copies_keep_16_bits_unless_they_join_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, other = narrow("a", 3, 1, 4), packed("b", 2)
+    assert clips.select([2, 0]).samples.dtype == np.int16
+    assert clips.select([2, 0])[0].tobytes() == clips[2].tobytes()
+    assert Clips.join(["x", "y"], [clips, narrow("c", 2)]).samples.dtype == np.int16
+    joined = Clips.join(["x", "y"], [clips, other])
+    assert joined.samples.dtype == np.float32
+    for index in range(4):
+        expected = clips[index] if index < 3 else other[0]
+        assert joined[index].tobytes() == expected.tobytes()
+    monkeypatch.setattr(audio_store, "RESIDENT_BYTES", 2 * 8 - 1)
+    mapped = clips.select([0, 1, 2])
+    assert isinstance(mapped.samples, np.memmap)
+    assert mapped.samples.tobytes() == clips.samples.tobytes()
+
+
+def test_leveled_clips_are_the_same_from_either_kind_of_samples() -> None:
+    clips = narrow("a", 300, 10)
+    wide = replace(clips, samples=stored_samples.unpack(clips.samples))
+    assert clips.leveled(-20).samples.tobytes() == wide.leveled(-20).samples.tobytes()
+    assert clips.leveled(-20).key == wide.leveled(-20).key
+
+
 def test_the_key_names_the_chosen_clips_and_their_order_but_not_how_they_are_held(
     recordings: list[Recording],
 ) -> None:
@@ -294,9 +394,8 @@ def test_an_index_outside_the_clips_is_refused(index: int) -> None:
 def test_a_full_disk_is_said_and_leaves_nothing_behind(
     recordings: list[Recording], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        audio_store, "SAMPLES", "/dev/full"
-    )  # joined to a folder it stays what it is
+    # Joined to a folder it stays what it is.
+    monkeypatch.setattr(stored_samples, "FLOAT32_FILE", "/dev/full")
     with pytest.raises(UserError, match=r"disk that holds .* is full") as caught:
         build_store(recordings, 16_000)
     said = one_line(caught)

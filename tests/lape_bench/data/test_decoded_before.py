@@ -10,7 +10,7 @@ import soundfile
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.data import decoded_before
+from lape_bench.data import audio, decoded_before
 from lape_bench.data.audio_store import build_store, find_store_damage
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
@@ -76,7 +76,7 @@ def test_what_has_not_changed_is_not_decoded_again(
 ) -> None:
     key, facts = build_store(recordings, 8000, name="task")
     assert len(decoded) == 4
-    samples = cache / "store" / stores(cache)[0] / "samples.f32"
+    samples = cache / "store" / stores(cache)[0] / "samples.i16"
     written = samples.stat()
     decoded.clear()
     assert build_store(recordings, 8000, name="task") == (key, facts)
@@ -114,7 +114,7 @@ def test_a_file_that_changed_is_decoded_and_the_others_are_copied(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda folder: (folder / "samples.f32").write_bytes(b"damaged"),
+        lambda folder: (folder / "samples.i16").write_bytes(b"damaged"),
         shutil.rmtree,
         lambda folder: (folder / "files.parquet").unlink(),
     ],
@@ -158,7 +158,7 @@ def test_a_file_that_could_not_be_reached_is_tried_again(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(decoded_before.audio, "_refuse_special_file", fail)
+        patched.setattr(audio, "_refuse_special_file", fail)
         _, facts = build_store(recordings, 8000, name="task")
     assert all("Input/output" in fact.problem for fact in facts)
     assert not build_store(recordings, 8000, name="task")[1][2].problem

@@ -716,7 +716,7 @@ def test_a_damaged_store_of_several_variants_costs_each_of_them_a_decoding_and_n
     manifests = prepare(DIGITS, digits, progress, skip_bad=True)
     whole = [manifest.open_clips(STORE_RATE) for manifest in manifests]
     expected = [[clips[row].tobytes() for row in range(len(clips))] for clips in whole]
-    with next((cache / "store").glob("*-16000/samples.f32")).open("r+b") as file:
+    with next((cache / "store").glob("*-16000/samples.*")).open("r+b") as file:
         file.write(bytes(3000))
     again = [manifest.open_clips(STORE_RATE) for manifest in manifests]
     assert [[clips[row].tobytes() for row in range(len(clips))] for clips in again] == expected

@@ -99,7 +99,7 @@ def test_a_file_that_broke_is_found_with_its_reason_when_looking_deep(
 def test_damaged_audio_in_the_cache_is_found_when_looking_deep_and_decoded_again_after_that(
     manifest: Manifest, progress: Progress, cache: Path
 ) -> None:
-    samples = next(cache.glob("store/*/samples.f32"))
+    samples = next(cache.glob("store/*/samples.*"))
     with samples.open("r+b") as file:
         file.seek(samples.stat().st_size // 2)
         file.write(bytes(400))

@@ -18,6 +18,7 @@ from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest, load_manifest
+from lape_bench.data.stored_samples import unpack
 from lape_bench.evaluation.audit import EpochScores, best_epoch
 from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus
 from lape_bench.evaluation.plan import load_system, resolve
@@ -76,8 +77,8 @@ class Secret:
         if isinstance(item, np.ndarray | Tensor) and item.ndim == 1:
             if len(item) == len(self.labels) and np.asarray(item).tolist() == self.numbers:
                 return "an array of test labels"
-            if audio and isinstance(item, np.ndarray) and item.dtype == np.float32:
-                content = item.tobytes()
+            if audio and isinstance(item, np.ndarray) and item.dtype in (np.int16, np.float32):
+                content = unpack(item).tobytes()
                 if any(waveform in content for waveform in self.waveforms):
                     return "test audio"
         if isinstance(item, list | tuple) and len(item) == len(self.labels):

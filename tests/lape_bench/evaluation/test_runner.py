@@ -21,6 +21,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import load_manifest
 from lape_bench.data.splits import make_split
+from lape_bench.data.stored_samples import unpack
 from lape_bench.evaluation import runner
 from lape_bench.evaluation.plan import expand_grid, load_system, resolve
 from lape_bench.evaluation.runner import RunOptions, run_cell
@@ -461,7 +462,7 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
     )
     groups = runner._groups(job.manifest)
     split = make_split(job.manifest, job.card, 0, 0, LabelBudget(0.25))
-    poisoned = np.array(clips.samples)
+    poisoned = unpack(clips.samples).copy()  # float32, since int16 has no NaN
     for row in split.test:
         poisoned[clips.starts[row] : clips.starts[row] + clips.lengths[row]] = np.nan
     wrong = labels.copy()

@@ -1,5 +1,6 @@
 """Windows against slow per-clip loops. A sample's value tells its clip and its place there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lape_bench.data.audio_store import Clips
+from lape_bench.data.stored_samples import unpack
 from lape_bench.learning.training.batches import (
     SAMPLES_A_BATCH,
     DeviceClips,
@@ -239,6 +241,25 @@ def test_memory_mapped_clips_give_the_same_as_resident_ones(
     assert isinstance(over_file.samples, np.memmap)
     for expected, found in zip(everything(resident), everything(over_file), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_16_bit_clips_give_the_same_as_float32(is_mapped: bool, tmp_path: Path) -> None:
+    clips = clips_of([12, 5, 30, 12])
+    integers = np.random.default_rng(0).integers(-32_768, 32_768, 59, np.int16)
+    narrow, wide = (replace(clips, samples=each) for each in (integers, unpack(integers)))
+    if is_mapped:
+        integers.tofile(tmp_path / "samples.i16")
+        samples = np.memmap(tmp_path / "samples.i16", np.int16, mode="r+")
+        narrow = replace(clips, samples=samples)
+    for expected, found in zip(everything(wide), everything(narrow), strict=True):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected)
+    held = [to_device(each, CPU) for each in (wide, narrow)]
+    indices, offsets = torch.tensor([2, 0, 1]), torch.tensor([-3, 4, 60])
+    expected, found = (cut_by_indexing(each, indices, offsets, 8) for each in held)
+    assert torch.equal(found / 32_768, expected)
+    assert torch.equal(cut_by_copying(held[1], indices, offsets, 8), found)
 
 
 def test_cutting_from_a_mapped_file_does_not_change_it(tmp_path: Path) -> None:
