@@ -26,6 +26,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
+from lape_bench.data.streams.streamed_clips import CorpusClips
 
 # Both are part of the contract too, so a plug-in finds them here.
 from lape_bench.records.record import Cell as Cell
@@ -87,11 +88,11 @@ TARGET_AUDIO = "target"  # corpus entry for the train split of the task under ev
 class CorpusLoader(Callback):
     """Loads unlabeled audio to learn from."""
 
-    def __call__(self, entries: tuple[str, ...], train: Clips | None, rate: int) -> Clips:
+    def __call__(self, entries: tuple[str, ...], train: Clips | None, rate: int) -> CorpusClips:
         """Return the clips of all entries.
 
         Args:
-            entries: "target", names of tasks (of which the train split is taken), or folders of audio.
+            entries: "target", names of tasks (of which the train split is taken), folders of audio, or shards.
             train: the audio for the entry "target"; None if no task is evaluated.
             rate: sample rate of the clips and of `train`, in Hz.
 

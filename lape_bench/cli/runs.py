@@ -296,7 +296,10 @@ def _show_machines(reports: list[Any]) -> None:
     epilog="Example: bench pretrain --system delores-m --corpus asc-keywords,fsdd-digits --epochs 20"
 )
 def pretrain(
-    corpus: Annotated[str, typer.Option(help="Tasks or folders of audio, comma-separated.")],
+    corpus: Annotated[
+        str,
+        typer.Option(help="Tasks, folders of audio, or shards (.tar, .parquet), comma-separated."),
+    ],
     system: Annotated[str, typer.Option(help="An upstream system.")] = "delores-m",
     epochs: Annotated[
         int | None,

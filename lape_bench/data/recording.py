@@ -2,11 +2,11 @@
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import IO, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -137,14 +137,18 @@ def decode(recording: Recording, rate: int, folder: Path) -> DecodedClip:
     return DecodedClip(facts, audio.resample(samples, checks.rate, rate), version=version)
 
 
+Encoded = TypeVar("Encoded")
+Decoded = TypeVar("Decoded")
+
+
 def decode_in_order(
-    recordings: Sequence[Recording], decode_one: Callable[[Recording], DecodedClip]
-) -> Iterator[DecodedClip]:
+    recordings: Iterable[Encoded], decode_one: Callable[[Encoded], Decoded]
+) -> Iterator[Decoded]:
     """Decode recordings in parallel, and yield them in their order."""
     # Threads suffice, since libsndfile, soxr and hashlib release the GIL.
     cores = cpu_cores.available()
     with ThreadPoolExecutor(cores) as pool:
-        waiting: deque[Future[DecodedClip]] = deque()
+        waiting: deque[Future[Decoded]] = deque()
         try:
             for recording in recordings:
                 waiting.append(pool.submit(decode_one, recording))

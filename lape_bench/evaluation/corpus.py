@@ -1,4 +1,4 @@
-"""The corpus: unlabeled audio for pre-training, from train clips of tasks and folders of recordings.
+"""The corpus: unlabeled audio for pre-training, from train clips of tasks, folders of recordings, and shards.
 
 Validation and test clips of the task under evaluation are refused. They are recognized by the hash of their decoded
 samples. The loader that a system gets holds only these hashes: no manifest, no label, no audio of the task.
@@ -30,11 +30,15 @@ from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.data.recording import Recording
 from lape_bench.data.splits import shuffled
+from lape_bench.data.streams.find_shards import SHARD_SUFFIXES, find_shards
+from lape_bench.data.streams.shard_index import ShardIndex, open_index
+from lape_bench.data.streams.streamed_clips import CorpusClips, StreamedClips
 from lape_bench.system import TARGET_AUDIO
 
 logger = logging.getLogger(__name__)
 
 NAMED = 3
+ALLOWED = "names of tasks, folders of audio, or shards (.tar, .parquet)"
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,13 @@ def load_corpus(
     rate: int,
     evaluated: EvaluatedTask | None,
     progress: Progress,
-) -> Clips:
+) -> CorpusClips:
     """Return the clips of all entries as a system gets them, with numbers instead of names.
 
     See `open_corpus` for arguments and errors.
     """
-    return open_corpus(entries, train, rate, evaluated, progress).numbered()
+    clips = open_corpus(entries, train, rate, evaluated, progress)
+    return clips.numbered() if isinstance(clips, Clips) else clips
 
 
 def open_corpus(
@@ -75,44 +80,72 @@ def open_corpus(
     rate: int,
     evaluated: EvaluatedTask | None,
     progress: Progress,
-) -> Clips:
+) -> CorpusClips:
     """Return the clips of all entries with their names, at a rate in Hz.
+
+    Tasks and folders are decoded once into the store. Shards are streamed: their clips are decoded when a training needs
+    them, and the corpus is then a `StreamedClips`.
 
     A task with an official split gives its train split. A task with folds gives all clips, since none of its folds is
     tested while another task is evaluated. The task under evaluation gives the train split of the cell; `prepare` has
     removed audio that is also on another side.
 
     Args:
-        entries: "target", names of tasks, or folders, of which every audio file is used.
+        entries: "target", names of tasks, folders, of which every audio file is used, or shards; see `find_shards`.
         train: the train split of the task under evaluation.
         rate: of the clips in Hz, that of `train` too.
         evaluated: the task whose held-out clips are refused; None if no task is evaluated.
         progress: shows decoding, and files that were left out.
 
     Raises:
-        UserError: an entry is neither a task nor a folder, is not prepared, holds no audio, or holds a validation or
-            test clip of the task under evaluation.
+        UserError: an entry is neither a task nor a folder nor shards, is not prepared, holds no audio, or holds a
+            validation or test clip of the task under evaluation.
     """
     own = evaluated.reference if evaluated else None
     names = [own if entry == TARGET_AUDIO and own else entry for entry in entries]
-    parts = []
+    parts: list[CorpusClips] = []
     for entry in names:
         if entry in (TARGET_AUDIO, own):
             if train is None:
                 raise UserError(
                     f"the corpus names '{TARGET_AUDIO}', the train audio of the task under evaluation, and no "
                     "task is evaluated here",
-                    allowed="names of tasks, or folders of audio",
+                    allowed=ALLOWED,
                 )
             parts.append(train)
+            continue
+        if (index := _shard_index(entry, progress)) is not None:
+            if evaluated is not None:
+                _refuse(entry, index.clips_among(evaluated.held_out), evaluated)
+            parts.append(StreamedClips.of(index, rate))
             continue
         clips, contents = _task_clips(entry, rate, progress) or _folder_clips(entry, rate, progress)
         if evaluated is not None:
             _refuse_held_out_clips(entry, clips.ids, contents, evaluated)
         parts.append(clips)
     if not parts:
-        raise UserError("the corpus is empty", allowed="names of tasks, or folders of audio")
-    return parts[0] if len(parts) == 1 else Clips.join(names, parts)
+        raise UserError("the corpus is empty", allowed=ALLOWED)
+    if len(parts) == 1:
+        return parts[0]
+    decoded = [part for part in parts if isinstance(part, Clips)]
+    if len(decoded) == len(parts):
+        return Clips.join(names, decoded)
+    return StreamedClips.join(names, parts)
+
+
+def _shard_index(entry: str, progress: Progress) -> ShardIndex | None:
+    """List the clips of the shards that an entry names; None if it is a task, a folder of audio, or nothing."""
+    if entry.partition("@")[0] in task_names():
+        return None
+    shards = find_shards(entry)
+    if shards is None:
+        return None
+    index = open_index(shards, progress)
+    if index.n_left_out:
+        logger.warning(
+            f"left out of the corpus {entry}: {index.n_left_out} files, such as {', '.join(index.examples)}"
+        )
+    return index
 
 
 def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]] | None:
@@ -157,7 +190,7 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
 
 
 def corpus_state(entries: Sequence[str], evaluated_task: str, progress: Progress) -> dict[str, str]:
-    """Hash the audio of corpus entries without decoding it.
+    """Hash the audio of corpus entries. Shards are listed for this, others are not decoded.
 
     Args:
         entries: as for `load_corpus`.
@@ -166,10 +199,10 @@ def corpus_state(entries: Sequence[str], evaluated_task: str, progress: Progress
 
     Returns:
         For each entry but the task under evaluation: the hash of the task's manifest, or of the names and contents of
-        the folder's audio files.
+        the audio files of the folder or the shards.
 
     Raises:
-        UserError: an entry is neither a task nor a folder, is not prepared, or holds no audio.
+        UserError: an entry is neither a task nor a folder nor shards, is not prepared, or holds no audio.
     """
     states = {}
     for entry in entries:
@@ -177,6 +210,8 @@ def corpus_state(entries: Sequence[str], evaluated_task: str, progress: Progress
             continue
         if entry.partition("@")[0] in task_names():
             states[entry] = ensure_prepared(load_card(entry), progress).hash
+        elif (index := _shard_index(entry, progress)) is not None:
+            states[entry] = index.state
         else:
             states[entry] = _folder_state(*_audio_files(entry), progress)
     return states
@@ -190,7 +225,8 @@ def _audio_files(entry: str) -> tuple[Path, list[Recording]]:
         raise UserError(
             f"the corpus names '{entry}', which is neither a task nor a folder"
             + (f": {hint}" if hint else ""),
-            next_step="'bench tasks' lists the tasks; a folder is given by its path",
+            allowed=ALLOWED,
+            next_step="'bench tasks' lists the tasks; folders and shards are given by their paths",
         )
     named = [path for path in files_below(root) if is_audio(path)]
     paths = [path for path in named if path.is_file()]
@@ -200,7 +236,10 @@ def _audio_files(entry: str) -> tuple[Path, list[Recording]]:
             f"left out of the corpus {root}: {len(named) - len(paths)} that are not files, such as {example}"
         )
     if not paths:
-        raise UserError(f"the folder {root} holds no audio", allowed=", ".join(sorted(SUFFIXES)))
+        raise UserError(
+            f"the folder {root} holds no audio",
+            allowed=", ".join([*sorted(SUFFIXES), *SHARD_SUFFIXES]),
+        )
     # By id, as `recordings_again` lists them: paths sort otherwise if a folder and a file begin alike.
     return root, sorted(Recording(path.relative_to(root).as_posix(), path) for path in paths)
 
@@ -260,8 +299,12 @@ def _refuse_held_out_clips(
 ) -> None:
     """Raise a `UserError` if an entry holds the audio of a validation or test clip."""
     pairs = zip(clip_ids, contents, strict=True)
-    refused = sorted(clip_id for clip_id, content in pairs if content in evaluated.held_out)
-    if refused:
+    _refuse(entry, [clip for clip, content in pairs if content in evaluated.held_out], evaluated)
+
+
+def _refuse(entry: str, clip_ids: Sequence[str], evaluated: EvaluatedTask) -> None:
+    """Raise a `UserError` that names clips which a corpus may not hold, if there are any."""
+    if refused := sorted(clip_ids):
         own = evaluated.reference
         raise UserError(
             f"the corpus entry '{entry}' holds {len(refused)} validation or test clips of {own}: "

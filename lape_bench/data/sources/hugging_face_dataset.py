@@ -155,7 +155,7 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
             next_step=f"name one: {PREFIX}{argument}/{configurations[0]}",
         )
     features = _features(parts[0].path)
-    audio = _audio_column(parts[0].path, features)
+    audio = audio_column(parts[0].path)
     split_column = _split_column([part.split for part in parts])
     label = [column for column, feature in features.items() if feature.get("_type") == "ClassLabel"]
     columns = {"label": label[0]} if len(label) == 1 and "label" not in features else {}
@@ -238,9 +238,13 @@ def _features(path: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _audio_column(path: Path, features: Mapping[str, dict[str, Any]]) -> str:
-    """Return the column with the audio: files as bytes, each with a name."""
-    schema = _schema(path)
+def audio_column(path: Path) -> str:
+    """Return the column with the audio of a Parquet or Arrow file: files as bytes, each with a name.
+
+    Raises:
+        UserError: the file cannot be read, or has no such column or several.
+    """
+    schema, features = _schema(path), _features(path)
     columns: list[str] = [
         field.name
         for field in schema

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
+from lape_bench.data.streams.streamed_clips import CorpusClips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.systems.encoder_system import DOWNSTREAM, PretrainedEncoder, ProbeConfig
@@ -25,6 +27,7 @@ from lape_bench.runtime.artifacts import Artifact, stable_name
 from lape_bench.system import TARGET_AUDIO, Cell, Curve, RunContext, TrainingSummary
 
 FILE = "upstream.pt"
+MAX_NORMALIZED = 300_000  # clips; of a larger corpus, so many random ones fit the normalization
 # Settings that act after pre-training, or whose effect is in the key as seed and corpus.
 NOT_IN_KEY = {**dict.fromkeys(DOWNSTREAM, True), "corpus": True, "pretrain": {"seed"}}
 
@@ -35,7 +38,7 @@ class UpstreamConfig(SpectrogramConfig):
     corpus: tuple[str, ...] = Field(
         (TARGET_AUDIO,),
         min_length=1,
-        description="what to learn from: target (the task's own train audio), tasks, folders; comma-separated",
+        description="what to learn from: target (the task's own train audio), tasks, folders, shards; comma-separated",
     )
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
 
@@ -184,7 +187,8 @@ class UpstreamSystem(SpectrogramSystem):
                 objective.to(inside.device)
                 learner = objective.encoder
                 window_seconds = settings.pretrain.window_seconds
-                fit_normalization(learner, corpus, window_seconds, inside)
+                some = _some_clips(corpus, seeds)
+                fit_normalization(learner, some, window_seconds, inside)
                 shape = learner.feature_shape(window_seconds)
                 views = cls.new_views(settings, shape, len(corpus)).to(inside.device)
                 curve = pretrain(objective, views, corpus, settings.pretrain, inside)
@@ -218,6 +222,14 @@ class UpstreamSystem(SpectrogramSystem):
         cached_normalization(upstream.encoder, train, self.target.window_seconds, context)
         summary = TrainingSummary(curves={STAGE: upstream.curve})
         return PretrainedEncoder(upstream.encoder, summary, upstream.n_parameters)
+
+
+def _some_clips(corpus: CorpusClips, seeds: Seeds) -> CorpusClips:
+    """Return the clips that fit the normalization of the features."""
+    if len(corpus) <= MAX_NORMALIZED:
+        return corpus
+    chosen = seeds.numpy("normalization").choice(len(corpus), MAX_NORMALIZED, replace=False)
+    return corpus.view(np.sort(chosen))
 
 
 def load_upstream(name: str) -> type[UpstreamSystem]:

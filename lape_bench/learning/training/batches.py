@@ -1,7 +1,9 @@
 """Batches of waveforms on the device: random windows, consecutive windows, and whole clips."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -10,9 +12,13 @@ from torch import Tensor
 
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.stored_samples import STEP
+from lape_bench.data.streams.streamed_clips import CorpusClips, StreamedClips
 from lape_bench.runtime.batch_random import BatchRandom
 
 REMAINDER = 0.1  # a remainder of at most this share of a window gets no window of its own
+POOL_BYTES = (
+    2**29
+)  # of encoded clips that are shuffled together; half of the row groups that stay in memory
 SAMPLES_A_BATCH = 64 * 16_000  # of whole clips of one length, which bounds the memory of a batch
 
 
@@ -35,15 +41,80 @@ class DeviceClips:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def batches(self, batches: Iterable[Tensor]) -> "Iterator[tuple[DeviceClips, Tensor]]":
+        """Yield for each batch of clip indices, shape (batch,), clips that hold it, and its indices among them."""
+        for batch in batches:
+            yield self, batch
 
-def to_device(clips: Clips, device: torch.device) -> DeviceClips:
-    """Move clips to the device, unless they are memory-mapped: then each batch is moved."""
+
+@dataclass(frozen=True)
+class DeviceStream:
+    """Streamed clips whose audio is decoded for each batch.
+
+    Attributes:
+        clips: the clips.
+        device: the device of the batches.
+    """
+
+    clips: StreamedClips
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[DeviceClips, Tensor]]:
+        """Yield for each batch of clip indices, shape (batch,), its decoded clips, and its indices among them."""
+        indices: deque[NDArray[np.int64]] = deque()  # of batches that are decoded ahead
+
+        def distinct() -> Iterator[NDArray[np.int64]]:
+            for batch in batches:
+                clips, inverse = np.unique(batch.numpy(), return_inverse=True)
+                indices.append(inverse)
+                yield clips
+
+        for waveforms in self.clips.batches(distinct()):
+            lengths = torch.tensor([len(waveform) for waveform in waveforms])
+            samples = torch.from_numpy(np.concatenate(waveforms))
+            clips = DeviceClips(samples, lengths.cumsum(0) - lengths, lengths, self.device)
+            yield clips, torch.from_numpy(indices.popleft())
+
+
+@overload
+def to_device(clips: Clips, device: torch.device) -> DeviceClips: ...
+@overload
+def to_device(clips: CorpusClips, device: torch.device) -> DeviceClips | DeviceStream: ...
+def to_device(clips: CorpusClips, device: torch.device) -> DeviceClips | DeviceStream:
+    """Move clips to the device, unless they are memory-mapped or streamed: then each batch is moved."""
+    if isinstance(clips, StreamedClips):
+        return DeviceStream(clips, device)
     samples = torch.from_numpy(clips.samples)
     if not isinstance(clips.samples, np.memmap):
         samples = samples.to(device)
     where = samples.device
     starts, lengths = (torch.from_numpy(a).to(where) for a in (clips.starts, clips.lengths))
     return DeviceClips(samples, starts, lengths, device)
+
+
+def shuffled(clips: CorpusClips, generator: torch.Generator) -> Tensor:
+    """Return the indices of all clips in random order, shape (clips,), on the CPU.
+
+    If streamed clips are read in blocks that do not fit into memory together, the blocks are shuffled, and then the clips
+    of every `POOL_BYTES` of consecutive blocks.
+    """
+    blocks, sizes = (
+        (clips.blocks, clips.block_bytes) if isinstance(clips, StreamedClips) else (None, None)
+    )
+    if blocks is None or sizes is None or sizes.sum() <= POOL_BYTES:
+        return torch.randperm(len(clips), generator=generator)
+    ends = np.append(blocks[1:], len(clips))
+    order = torch.randperm(len(blocks), generator=generator).numpy()
+    sizes = sizes[order]
+    pools = np.flatnonzero(np.diff((np.cumsum(sizes) - sizes) // POOL_BYTES)) + 1
+    indices = []
+    for pool in np.split(order, pools):
+        rows = np.concatenate([np.arange(blocks[block], ends[block]) for block in pool])
+        indices.append(torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)])
+    return torch.cat(indices)
 
 
 def random_windows(
@@ -141,7 +212,7 @@ def consecutive_windows(
 
 
 def whole_clip_batches(
-    clips: Clips, device: torch.device
+    clips: CorpusClips, device: torch.device
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """Go through whole clips without padding, in batches of equal length.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lape_bench.data.audio_store import Clips
+from lape_bench.data.streams.streamed_clips import CorpusClips
 from lape_bench.learning.encoders.base import Encoder, full_lengths
 from lape_bench.learning.training.batches import (
     clips_of_equal_length,
@@ -121,7 +122,7 @@ def embedding_bytes(encoder: Encoder, clips: Clips, window_seconds: float) -> in
 
 
 def fit_normalization(
-    encoder: Encoder, clips: Clips, window_seconds: float, context: RunContext
+    encoder: Encoder, clips: CorpusClips, window_seconds: float, context: RunContext
 ) -> None:
     """Fit the normalization of an encoder's features to windows as it is given them, zero-padded if a clip is shorter.
 
@@ -182,7 +183,7 @@ def _map_windows(
 
 
 def _cut(
-    encoder: Encoder, clips: Clips, window_seconds: float, context: RunContext
+    encoder: Encoder, clips: CorpusClips, window_seconds: float, context: RunContext
 ) -> WindowBatches:
     """Return the windows as the encoder is given them: whole clips, or windows of one length."""
     if encoder.whole_clip:
@@ -206,7 +207,7 @@ def _split(windows: int, window_seconds: float) -> tuple[Tensor, ...]:
     return torch.split(torch.arange(windows), max(1, int(SECONDS_A_BATCH / window_seconds)))
 
 
-def _whole(clips: Clips, context: RunContext) -> WindowBatches:
+def _whole(clips: CorpusClips, context: RunContext) -> WindowBatches:
     """Return each clip as one window."""
     batches = whole_clip_batches(clips, context.device)
     return torch.arange(len(clips)), (
@@ -215,18 +216,18 @@ def _whole(clips: Clips, context: RunContext) -> WindowBatches:
 
 
 def _windows(
-    clips: Clips, window_seconds: float, centered: bool, context: RunContext
+    clips: CorpusClips, window_seconds: float, centered: bool, context: RunContext
 ) -> WindowBatches:
     """Return consecutive windows of one length over each clip; see `consecutive_windows`."""
     window = round(window_seconds * clips.rate)
     owner, offsets = consecutive_windows(clips.lengths, window, centered)
     lengths = torch.from_numpy(clips.lengths)[owner].clamp(max=window)
-    on_device = to_device(clips, context.device)
+    on_device, places = to_device(clips, context.device), _split(len(owner), window_seconds)
     return owner, (
         (
             b,
-            cut_windows(on_device, owner[b], offsets[b], window),
+            cut_windows(some, rows, offsets[b], window),
             lengths[b].to(context.device, non_blocking=True),
         )
-        for b in _split(len(owner), window_seconds)
+        for b, (some, rows) in zip(places, on_device.batches(owner[b] for b in places), strict=True)
     )

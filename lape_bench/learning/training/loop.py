@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
-from lape_bench.data.audio_store import Clips
-from lape_bench.learning.training.batches import random_windows, to_device
+from lape_bench.data.streams.streamed_clips import CorpusClips
+from lape_bench.learning.training.batches import random_windows, shuffled, to_device
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.learning.training.cuda_graph import Graphed
 from lape_bench.runtime.batch_random import BatchRandom
@@ -122,7 +122,7 @@ class EpochPlan:
         centered: whether a clip shorter than a window is zero-padded on both sides; see `random_windows`.
     """
 
-    clips: Clips
+    clips: CorpusClips
     window: int
     batch_size: int
     epochs: int
@@ -155,7 +155,7 @@ class UnlabeledConfig(Config):
     )
     gain_db: float = Field(10.0, ge=0, description="largest random gain of each view, in decibels")
 
-    def epoch_plan(self, clips: Clips) -> EpochPlan:
+    def epoch_plan(self, clips: CorpusClips) -> EpochPlan:
         """Return the plan for these clips."""
         window = round(self.window_seconds * clips.rate)
         return EpochPlan(clips, window, self.batch_size, self.epochs, self.min_steps)
@@ -222,20 +222,22 @@ class TrainingLoop:
                 process_group.broadcast_module(self.model)
                 if order is None:
                     shuffling = context.seeds.torch("order", epoch)
-                    order = torch.randperm(len(clips), generator=shuffling)
+                    order = shuffled(plan.clips, shuffling)
                 self.model.train()
                 random = BatchRandom(context.seeds.torch("views", epoch), process_group)
                 losses = torch.zeros(plan.n_batches, device=context.device)
                 batches = process_group.batches(order, plan.n_batches)
                 with context.seeds.globally("dropout", epoch, *process_group.name):
-                    for step, batch in enumerate(batches):
+                    several = (
+                        process_group.local_rows(batch).repeat(plan.windows_per_clip)
+                        for batch in batches
+                    )
+                    decoded = clips.batches(several)
+                    for step, (batch, (own, rows)) in enumerate(zip(batches, decoded, strict=True)):
                         progress = ((epoch - 1) * plan.n_batches + step) / (epochs * plan.n_batches)
                         for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
                             _set_rate(group, rate * self.learning_rate_factor(progress))
-                        several = process_group.local_rows(batch).repeat(plan.windows_per_clip)
-                        waveforms = random_windows(
-                            clips, several, plan.window, random, plan.centered
-                        )
+                        waveforms = random_windows(own, rows, plan.window, random, plan.centered)
                         # In one tensor: many small ones would keep the freed memory around them from the system.
                         losses[step] = update(*self.inputs(waveforms, batch, random))
                         task.advance(len(batch))

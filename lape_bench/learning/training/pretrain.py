@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
-from lape_bench.data.audio_store import Clips
+from lape_bench.data.streams.streamed_clips import CorpusClips
 from lape_bench.learning.augmentations.random_gain import random_gains
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.base import Encoder
@@ -93,8 +93,10 @@ class UnlabeledClips:
         clips, encoder = to_device(self.plan.clips, self.context.device), self.encoder.eval()
         rows = []
         with self.context.progress.task("embedding", len(clips), "clips") as task:
-            for batch in torch.split(torch.arange(len(clips)), WINDOWS_PER_BATCH):
-                waveforms = random_windows(clips, batch, self.plan.window, BatchRandom(draw))
+            for some, batch in clips.batches(
+                torch.split(torch.arange(len(clips)), WINDOWS_PER_BATCH)
+            ):
+                waveforms = random_windows(some, batch, self.plan.window, BatchRandom(draw))
                 rows.append(encoder(encoder.features(waveforms)).cpu())
                 task.advance(len(batch))
         return torch.cat(rows)
@@ -195,7 +197,11 @@ class Siamese(Objective):
 
 
 def pretrain(
-    objective: Objective, views: Views, clips: Clips, config: PretrainConfig, context: RunContext
+    objective: Objective,
+    views: Views,
+    clips: CorpusClips,
+    config: PretrainConfig,
+    context: RunContext,
 ) -> Curve:
     """Train an objective in place, without labels.
 
@@ -309,7 +315,7 @@ class _EmbeddingMonitor:
         return {"spread": spread, "rank": effective_rank(embeddings)}
 
 
-def _middle_windows(clips: Clips, window: int, device: torch.device) -> Tensor:
+def _middle_windows(clips: CorpusClips, window: int, device: torch.device) -> Tensor:
     """Cut the middle window of up to N_MONITORED_CLIPS evenly spaced clips, shape (clips, window)."""
     rows = np.linspace(0, len(clips) - 1, min(N_MONITORED_CLIPS, len(clips))).astype(np.int64)
     some = clips.select(rows)

@@ -1,0 +1,267 @@
+"""The clips of a set of shards: where each is, how long it is, and the hash of its decoded audio.
+
+Every clip is decoded once, to find out whether it can be used and what it holds. The result is kept in the cache, one
+file a shard, so that a killed listing goes on at the next shard. In memory a clip takes some 40 bytes and no Python
+object.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lape_bench.core.errors import UserError
+from lape_bench.core.locks import locked
+from lape_bench.core.paths import home, new_file
+from lape_bench.core.progress import Progress, Running
+from lape_bench.data import audio
+from lape_bench.data.clip_names import printable
+from lape_bench.data.recording import decode_in_order
+from lape_bench.data.streams.shard import Member, Shard
+
+DECODERS = ("soundfile", "av")  # packages; another version may decode other samples
+EXAMPLES = 3
+SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "block": pa.int32(),
+        "place": pa.int64(),
+        "size": pa.int64(),
+        "file_hash": pa.binary(32),  # SHA-256 of the encoded file
+        "samples": pa.int64(),  # at its own rate
+        "rate": pa.int32(),  # Hz
+        "content": pa.binary(32),  # see `audio.content_hash`
+        "problem": pa.string(),  # empty if the clip can be used
+    }
+)
+AT_ONCE = 4096  # rows that become columns together
+
+
+class _Row(NamedTuple):
+    """A row of the index; see `SCHEMA`."""
+
+    name: str
+    block: int
+    place: int
+    size: int
+    file_hash: bytes
+    samples: int
+    rate: int
+    content: bytes
+    problem: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The usable clips of shards, in the order of the shards. Each array has the shape (clips,).
+
+    Attributes:
+        shards: the shards.
+        shard: the number of each clip's shard.
+        block: as in `Member`.
+        place: as in `Member`.
+        size: bytes of the encoded clip.
+        samples: samples at the clip's own rate.
+        rates: the clip's own rate in Hz.
+        state: hash of the names and contents of all audio files, whether usable or not.
+        key: hash of the names and the decoded audio of the clips.
+        n_left_out: number of files that cannot be used.
+        examples: some of them with the reason.
+    """
+
+    shards: tuple[Shard, ...]
+    shard: NDArray[np.int32]
+    block: NDArray[np.int32]
+    place: NDArray[np.int64]
+    size: NDArray[np.int64]
+    samples: NDArray[np.int64]
+    rates: NDArray[np.int32]
+    state: str
+    key: str
+    n_left_out: int
+    examples: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def read(self, clip: int) -> tuple[audio.Samples, int]:
+        """Read and decode a clip at its own rate; it may be called from several threads.
+
+        Returns:
+            Samples of shape (samples,), and the rate in Hz.
+
+        Raises:
+            UserError: the shard has changed since it was listed, or cannot be read.
+        """
+        shard = self.shards[self.shard[clip]]
+        size, samples, rate = (int(of[clip]) for of in (self.size, self.samples, self.rates))
+        content = shard.read(Member("", int(self.block[clip]), int(self.place[clip]), size))
+        try:
+            decoded, own_rate = audio.read(audio.FileContent("", content))
+        except audio.AudioProblem:
+            decoded, own_rate = np.empty(0, np.float32), 0
+        if (len(decoded), own_rate) != (samples, rate):
+            raise UserError(
+                f"the shard {shard.path} has changed since the run began",
+                next_step="run the same command again, which lists the shard again",
+            )
+        return decoded, own_rate
+
+    def clips_among(self, contents: Collection[str]) -> list[str]:
+        """Return the names of the clips whose decoded audio has one of these hashes, in hexadecimal digits."""
+        wanted = pa.array([bytes.fromhex(content) for content in contents], pa.binary(32))
+        names: list[str] = []
+        for shard in self.shards:
+            table = _usable(_read(shard, ["name", "content", "problem"]))
+            matching = table.filter(pc.is_in(table["content"], wanted))
+            names += [f"{shard.path.name}/{name}" for name in matching["name"].to_pylist()]
+        return names
+
+
+def open_index(shards: Sequence[Shard], progress: Progress) -> ShardIndex:
+    """List the clips of shards. A shard is decoded again only if its file or a decoder has changed.
+
+    Args:
+        shards: the shards.
+        progress: shows the clips that are listed.
+
+    Raises:
+        UserError: a shard cannot be read, or no clip can be used.
+    """
+    folder = _index_file(shards[0]).parent
+    set_name = hashlib.sha256(json.dumps([str(s.path) for s in shards]).encode()).hexdigest()
+    missing = [shard for shard in shards if not _is_intact(shard)]
+    if missing:
+        with (
+            locked(folder / f".lock-{set_name[:32]}"),
+            progress.task("listing clips of shards", None, "clips") as task,
+        ):
+            for number, shard in enumerate(missing, 1):
+                task.note(shard=f"{number}/{len(missing)}")
+                if not _is_intact(shard):  # another process may have been faster
+                    _list_shard(shard, task)
+    return _join(shards)
+
+
+def _list_shard(shard: Shard, task: Running) -> None:
+    """Decode every clip of a shard, and write its index."""
+    file = _index_file(shard)
+    seen: set[str] = set()
+    with new_file(file) as temporary:
+        with pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True) as writer:
+            rows: list[_Row] = []
+            for row in decode_in_order(shard.members(), partial(_listed, shard)):
+                if row.name in seen:
+                    row = row._replace(problem="a second file of this name in the shard")
+                seen.add(row.name)
+                rows.append(row)
+                task.advance()
+                if len(rows) == AT_ONCE:
+                    writer.write_table(_table(rows))
+                    rows.clear()
+            writer.write_table(_table(rows))
+        for old in file.parent.glob(f"{_path_hash(shard.path)}-*.parquet"):
+            old.unlink(missing_ok=True)
+
+
+def _listed(shard: Shard, member: Member) -> _Row:
+    """Read and decode a member."""
+    content = shard.read(member)
+    place = (member.name, member.block, member.place, len(content))
+    file_hash = hashlib.sha256(content).digest()
+    try:
+        samples, rate = audio.read(audio.FileContent(member.name, content))
+    except audio.AudioProblem as problem:
+        return _Row(*place, file_hash, 0, 0, bytes(32), str(problem))
+    decoded = bytes.fromhex(audio.content_hash(samples, rate))
+    return _Row(*place, file_hash, len(samples), rate, decoded, "")
+
+
+def _table(rows: Sequence[_Row]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else ([] for _ in SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _join(shards: Sequence[Shard]) -> ShardIndex:
+    """Read the indices of all shards into arrays."""
+    columns = ("block", "place", "size", "samples", "rate")
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("shard", *columns)}
+    state, key = hashlib.sha256(), hashlib.sha256()
+    n_left_out, examples = 0, list[str]()
+    above = os.path.commonpath([shard.path.parent for shard in shards])
+    for number, shard in enumerate(shards):
+        table = _read(shard, SCHEMA.names)
+        relative = shard.path.relative_to(above).as_posix()
+        _add_rows(state, relative, table, "file_hash")
+        bad = table.filter(pc.not_equal(table["problem"], ""))
+        n_left_out += len(bad)
+        for row in bad.slice(0, EXAMPLES - len(examples)).to_pylist():
+            examples.append(f"{printable(relative)}/{printable(row['name'])} ({row['problem']})")
+        table = _usable(table)
+        _add_rows(key, relative, table, "content")
+        parts["shard"].append(np.full(len(table), number, np.int32))
+        for name in columns:
+            parts[name].append(table[name].to_numpy())
+    shard_of, block, place, size, samples, rates = (np.concatenate(each) for each in parts.values())
+    if not len(shard_of):
+        raise UserError(
+            f"the {len(shards)} shards in {above} hold no audio that can be read"
+            + (f"; {n_left_out} files are left out, such as {examples[0]}" if examples else ""),
+            allowed="audio files in tar files, recognized by their extension, or a column of audio in Parquet files",
+        )
+    hashes = state.hexdigest(), key.hexdigest()
+    return ShardIndex(
+        tuple(shards), shard_of, block, place, size, samples, rates, *hashes, n_left_out,
+        tuple(examples),
+    )  # fmt: skip
+
+
+def _add_rows(digest: "hashlib._Hash", shard: str, table: pa.Table, column: str) -> None:
+    """Add the names and the hashes of a shard's rows to a digest."""
+    digest.update(f"{shard}\0{len(table)}\0".encode(errors="backslashreplace"))
+    for name in table["name"].to_pylist():
+        digest.update(name.encode() + b"\0")
+    for row_hash in table[column].to_pylist():
+        digest.update(row_hash)
+
+
+def _usable(table: pa.Table) -> pa.Table:
+    return table.filter(pc.equal(table["problem"], ""))
+
+
+def _read(shard: Shard, columns: Sequence[str]) -> pa.Table:
+    with pq.ParquetFile(_index_file(shard), page_checksum_verification=True) as file:
+        return file.read(list(columns))
+
+
+def _is_intact(shard: Shard) -> bool:
+    file = _index_file(shard)
+    if not file.is_file():
+        return False
+    try:
+        return bool(_read(shard, SCHEMA.names).schema.equals(SCHEMA))
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _index_file(shard: Shard) -> Path:
+    """Return the file of a shard's index. Its name holds the version of the shard and of the decoders."""
+    versions = [shard.version, [version(package) for package in DECODERS]]
+    digest = hashlib.sha256(json.dumps(versions).encode()).hexdigest()
+    return home() / "corpora" / "shards" / f"{_path_hash(shard.path)}-{digest[:32]}.parquet"
+
+
+def _path_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:32]

@@ -1,0 +1,71 @@
+"""Which files an entry of a corpus names as shards."""
+
+from pathlib import Path
+
+import pytest
+
+from lape_bench.core.errors import UserError
+from lape_bench.data.streams.find_shards import find_shards
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a-08.tar", "a-09.tar", "a-10.tar", "a-09.json", "below/b.parquet", ".hidden.tar"):
+        path = tmp_path / "shards" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize(
+    ("entry", "names"),
+    [
+        (".", ["a-08.tar", "a-09.tar", "a-10.tar", "b.parquet"]),
+        ("a-{08..10}.tar", ["a-08.tar", "a-09.tar", "a-10.tar"]),
+        ("a-{0..0}{8..9}.tar", ["a-08.tar", "a-09.tar"]),
+        ("a-0*", ["a-08.tar", "a-09.tar"]),
+        ("a-0?.tar", ["a-08.tar", "a-09.tar"]),
+        ("*/*.parquet", ["b.parquet"]),
+        ("a-10.tar", ["a-10.tar"]),
+    ],
+)
+def test_an_entry_names_a_shard_a_pattern_or_a_folder(
+    entry: str, names: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given in (str(folder / entry), entry):
+        monkeypatch.chdir(folder)
+        shards = find_shards(given)
+        assert shards is not None
+        assert [shard.path.name for shard in shards] == names
+        assert all(shard.path.is_absolute() for shard in shards)
+
+
+@pytest.mark.parametrize("entry", ["nowhere", "a-09.json", "below/none", "a-11.tar"])
+def test_other_entries_name_none(entry: str, folder: Path) -> None:
+    assert find_shards(str(folder / entry)) is None
+
+
+def test_a_folder_with_audio_is_a_folder_of_audio(folder: Path) -> None:
+    (folder / "below" / "clip.flac").touch()
+    assert find_shards(str(folder)) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("a-{07..12}.tar", "and 3 of 6 shards are missing, such as"),
+        ("c-*.tar", "and 1 of 1 shards are missing"),
+        ("*.json", "and 1 of 1 shards are missing"),
+    ],
+)
+def test_a_pattern_that_misses_a_shard_is_refused(entry: str, message: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        find_shards(str(folder / entry))
+
+
+@pytest.mark.parametrize("name", ["c.tar.gz", "c.tgz", "c.tar.zst"])
+def test_a_compressed_shard_is_refused(name: str, folder: Path) -> None:
+    (folder / name).touch()
+    for entry in (folder, folder / name):
+        with pytest.raises(UserError, match=f"{name} is compressed.*uncompress it"):
+            find_shards(str(entry))
