@@ -154,7 +154,7 @@ def own_artifacts(synthetic_home: Path, cache: Path) -> Path:
 
 @pytest.fixture
 def brief_check(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Check systems on half the clips, cut to 0.6 s, and on shorter windows, of which a clip still has two.
+    """Check systems on half the clips, cut to 0.4 s, and on shorter windows, of which a clip still has two.
 
     Returns:
         Settings by which fine-tuning learns in few steps.
@@ -164,7 +164,7 @@ def brief_check(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def cut(labeled: LabeledClips) -> LabeledClips:
         clips = labeled.clips
-        lengths = np.minimum(clips.lengths, round(0.6 * clips.rate))
+        lengths = np.minimum(clips.lengths, round(0.4 * clips.rate))
         return replace(labeled, clips=replace(clips, lengths=lengths, key=f"{clips.key} cut"))
 
     def shorter_clips(rate: int, progress: Progress) -> CheckData:
@@ -172,7 +172,7 @@ def brief_check(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return CheckData(cut(data.train), cut(data.validation), cut(data.test))
 
     monkeypatch.setattr(check, "load_check_data", shorter_clips)
-    shorter = check.target_task().model_copy(update={"window_seconds": 0.4})
+    shorter = check.target_task().model_copy(update={"window_seconds": 0.25})
     monkeypatch.setattr(check, "target_task", lambda: shorter)
     return {"finetune": {"epochs": 3, "min_steps": 1, "batch_size": 8, "learning_rates": [3e-3]}}
 
