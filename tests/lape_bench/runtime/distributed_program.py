@@ -4,7 +4,8 @@ usage: distributed_program.py OUT=LAST[:OUT=LAST] SYSTEM...
 
 For each folder OUT and each system it writes curve and objective, as this rank has them, to OUT/SYSTEM-RANK.pt; what each rank
 draws for itself (dropout, dropped patches) is off. With LAST above 0 it stops after that epoch instead, and a second call goes
-on.
+on. Then it asks twice for the first system's upstream, with an empty cache in the first OUT, and writes to OUT/kept-RANK.pt
+whether it was computed, each time.
 """
 
 import copy
@@ -75,14 +76,34 @@ def stop_after(last: int, objective: Objective) -> None:
     objective.before_epoch = begin_or_stop  # type: ignore[method-assign]  # of this one alone
 
 
+def settings_of(name: str) -> Any:
+    """Return the settings of an upstream that is small."""
+    small = {} if name == "ss-mast" else {"width": 8}
+    settings = merge({"pretrain": PRETRAIN, **small}, SETTINGS.get(name, {}))
+    return load_upstream(name).Settings.model_validate(settings)
+
+
+def context_of(work: Path, process_group: ProcessGroup) -> RunContext:
+    """Return a context with this work folder, which keeps a checkpoint after every epoch."""
+    cpu = torch.device("cpu")
+    work.mkdir(exist_ok=True)
+    return RunContext(
+        cpu,
+        "float32",
+        Seeds(0),
+        Progress(quiet=True),
+        work,
+        StageProfiler(cpu),
+        0.0,
+        process_group=process_group,
+    )
+
+
 def learn(name: str, out: Path, last: int, process_group: ProcessGroup) -> None:
     """Pre-train one upstream, as far as it is to go, and write what came out."""
-    kind, clips = load_upstream(name), tones()
-    small = {} if name == "ss-mast" else {"width": 8}
-    own = SETTINGS.get(name, {})
-    settings: Any = kind.Settings.model_validate(merge({"pretrain": PRETRAIN, **small}, own))
-    seeds, cpu, work = Seeds(0), torch.device("cpu"), out / f"work-{name}"
-    with seeds.globally("initial weights"):
+    kind, clips, settings = load_upstream(name), tones(), settings_of(name)
+    context = context_of(out / f"work-{name}", process_group)
+    with context.seeds.globally("initial weights"):
         objective = kind.build_objective(kind.new_encoder(settings), settings, len(clips))
     for module in objective.modules():
         if isinstance(module, nn.Dropout):
@@ -92,27 +113,27 @@ def learn(name: str, out: Path, last: int, process_group: ProcessGroup) -> None:
     before = copy.deepcopy(objective.state_dict())
     shape = objective.encoder.feature_shape(settings.pretrain.window_seconds)
     views = kind.new_views(settings, shape, len(clips))
-    work.mkdir(exist_ok=True)
-    context = RunContext(
-        cpu,
-        "float32",
-        seeds,
-        Progress(quiet=True),
-        work,
-        StageProfiler(cpu),
-        0.0,
-        process_group=process_group,
-    )
     with suppress(Stopped):
         curve = pretrain(objective, views, clips, settings.pretrain, context)
         content = {"curve": curve, "before": before, "after": objective.state_dict()}
         torch.save(content | {"bank": views.mixup.bank}, out / f"{name}-{process_group.rank}.pt")
 
 
+def keep(name: str, out: Path, process_group: ProcessGroup) -> None:
+    """Ask twice for an upstream, with an empty cache, and write whether it was computed, each time."""
+    context = context_of(out / "work-kept", process_group)
+    context.artifact_folder = out / "artifacts"
+    settings = settings_of(name)
+    upstreams = [load_upstream(name).load_or_pretrain(settings, tones(), context) for _ in range(2)]
+    computed = [upstream.artifact.computed for upstream in upstreams]
+    torch.save(computed, out / f"kept-{process_group.rank}.pt")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with join_process_group(torch.device("cpu")) as together:
-        for run in sys.argv[1].split(os.pathsep):
-            folder, _, last = run.rpartition("=")
+        runs = [run.rpartition("=") for run in sys.argv[1].split(os.pathsep)]
+        for folder, _, last in runs:
             for system in sys.argv[2:]:
                 learn(system, Path(folder), int(last), together)
+        keep(sys.argv[2], Path(runs[0][0]), together)

@@ -142,18 +142,22 @@ PRETRAIN = [
 
 
 @pytest.mark.slow
+def test_two_processes_keep_an_upstream_once_and_find_it(learned: dict[str, Path]) -> None:
+    for rank in (0, 1):
+        assert torch.load(learned["shared"] / f"kept-{rank}.pt") == [True, False]
+    kinds = [info.kind for info in list_artifacts(learned["shared"] / "artifacts")]
+    assert kinds == ["upstream"]
+
+
+@pytest.mark.slow
 def test_an_upstream_of_two_processes_is_kept_once_and_found_by_one(
     own_artifacts: Path, bench: Bench
 ) -> None:
-    def pretrained_by_two() -> str:
-        command = [sys.executable, *TWO, "-m", "lape_bench", *PRETRAIN]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    assert pretrained_by_two().count("pre-trained in") == 1
+    command = [sys.executable, *TWO, "-m", "lape_bench", *PRETRAIN]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.count("pre-trained in") == 1
     assert "found in the cache" in bench(*PRETRAIN)[1]
-    assert pretrained_by_two().count("found in the cache") == 1
-    kinds = [each.kind for each in list_artifacts(cache())]
-    assert kinds == ["upstream"]
+    assert [info.kind for info in list_artifacts(cache())] == ["upstream"]
 
 
 def test_a_cell_is_refused_to_several_processes(

@@ -342,9 +342,15 @@ def run_with_stops(
 
 
 @pytest.mark.parametrize(
-    "stops", [*({epoch} for epoch in range(1, 7)), set(range(1, 7))], ids=lambda stops: str(stops)
+    ("every_seconds", "stops"),
+    [
+        *((0.0, {epoch}) for epoch in range(1, 7)),
+        (0.0, {*range(1, 7)}),
+        (None, {3}),  # as usual: few checkpoints
+        (None, {*range(1, 7)}),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("every_seconds", [0.0, None], ids=["every epoch", "as usual"])
 def test_a_run_stopped_after_any_epoch_and_resumed_ends_with_the_same_bytes(
     context: RunContext,
     monkeypatch: pytest.MonkeyPatch,
