@@ -11,10 +11,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ip
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_and_draws(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "cache"))
+def test_a_notebook_runs_and_draws(path: Path, own_artifacts: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path / "work")}}
