@@ -1,7 +1,5 @@
-"""What is done with embeddings at the sizes of large tasks: clusters, probes, and finding them again."""
+"""What is done with embeddings at the sizes of large tasks: probes, and finding them again."""
 
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -18,42 +16,7 @@ from lape_bench.learning.training.probe_selection import EmbeddedWindows
 from lape_bench.system import RunContext
 from tests.benchmarks.test_views import seconds
 
-MIB = 2**20
 FEATURES, CLASSES = 2048, 20
-CLUSTER = """
-import resource, sys, time
-import numpy as np
-from lape_bench.learning.training.clustering import ClusteringConfig, cluster
-
-random, count = np.random.default_rng(0), int(sys.argv[1])
-centers = 0.3 * random.standard_normal((128, 2048), dtype=np.float32)
-embeddings = random.standard_normal((count, 2048), dtype=np.float32)
-for begin in range(0, count, 1000):
-    embeddings[begin : begin + 1000] += centers[random.integers(128, size=1000)]
-began = time.perf_counter()
-cluster(embeddings, ClusteringConfig(clusters=128), random, "the corpus")
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
-
-
-def clustered(count: int) -> tuple[float, int]:
-    """Seconds, and the most bytes of a process of its own."""
-    program = [sys.executable, "-c", CLUSTER, str(count)]
-    done = subprocess.run(program, check=True, capture_output=True, text=True)
-    took, memory = done.stdout.split()
-    return float(took), int(memory)
-
-
-def test_ten_times_the_embeddings_are_clustered_in_at_most_twenty_times_the_time(
-    benchmark: Any,
-) -> None:
-    few, _ = clustered(10_000)
-    many, memory = benchmark.pedantic(clustered, (100_000,), rounds=1)
-    benchmark.extra_info["100,000 embeddings: times the seconds of 10,000"] = round(many / few, 1)
-    benchmark.extra_info["100,000 embeddings: seconds"] = round(many)
-    benchmark.extra_info["100,000 embeddings: MiB"] = memory // MIB
-    assert many < 20 * few
-    assert memory < 4096 * MIB
 
 
 def test_a_probe_with_five_penalties_takes_little_longer_than_its_products(benchmark: Any) -> None:
