@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import normalized_mutual_info_score
 
 SHUFFLES = 20
 
@@ -18,6 +17,8 @@ def describe(clusters: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str
         "nmi", normalized mutual information in [0, 1]; "nmi_shuffled", its mean for the same clusters in random order,
         which grows with the number of clusters; "purity", see `purity`.
     """
+    from sklearn.metrics import normalized_mutual_info_score  # slow to import
+
     random = np.random.default_rng(0)
     by_chance = [
         normalized_mutual_info_score(labels, random.permutation(clusters)) for _ in range(SHUFFLES)

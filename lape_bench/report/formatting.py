@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-import pandas as pd
-
 LEAST_P = 1e-4
 DIGITS = 10  # significant digits of a percentage; further digits come from binary fractions
 
@@ -51,6 +49,8 @@ def count(number: int, noun: str) -> str:
 
 def known_count(number: Any) -> str:
     """Write a whole number, or that it is unknown if it is None or missing in a table."""
+    import pandas as pd  # slow to import, and every command imports this module
+
     return "unknown" if pd.isna(number) else f"{number:,}"
 
 

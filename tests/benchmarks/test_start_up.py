@@ -12,8 +12,8 @@ import pytest
 TO_FIRST_STEP = """
 import os, sys
 from lape_bench.cli.app import main
-from lape_bench.learning.training import Loop
-Loop._update = lambda *arguments: os._exit(0)
+from lape_bench.learning.training.loop import TrainingLoop
+TrainingLoop._update = lambda *arguments: os._exit(0)
 main()
 sys.exit("no step was made")
 """

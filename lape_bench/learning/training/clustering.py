@@ -8,10 +8,6 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from lape_bench.core.config import Config
@@ -58,6 +54,10 @@ def cluster(
     Raises:
         UserError: there are fewer clips than clusters, or embeddings that are not finite.
     """
+    from sklearn.cluster import KMeans  # slow to import
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.preprocessing import normalize
+
     clips, features = embeddings.shape
     if clips < config.clusters:
         raise UserError(
@@ -110,6 +110,8 @@ def whiten(embeddings: NDArray[np.float32], components: int, state: int) -> NDAr
         Shape (clips, components or fewer). Embeddings that differ by rounding alone have equal rows; the row of one that
         differs from the mean by rounding alone is 0. If all embeddings are equal there is one component, which is 0.
     """
+    from sklearn.decomposition import PCA  # slow to import
+
     clips, features = embeddings.shape
     rounding = ROUNDING * float(np.abs(embeddings).max())
     if np.ptp(embeddings, axis=0).max() <= DUPLICATE * rounding:

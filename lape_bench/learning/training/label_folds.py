@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
 from lape_bench.core.seeding import Seeds
@@ -108,6 +107,8 @@ def _split(
     classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int
 ) -> tuple[LabelFold, ...]:
     """Split by scikit-learn, and leave out what cannot be scored."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
+
     pairs = np.unique(np.stack([classes, groups]), axis=1)
     n_folds = min(FOLDS, int(np.bincount(pairs[0]).max()))
     if n_folds < 2:

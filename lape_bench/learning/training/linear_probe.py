@@ -1,16 +1,18 @@
-"""Linear evaluation: a logistic regression on the embeddings of a frozen encoder."""
+"""Linear evaluation: a logistic regression on the embeddings of a frozen encoder.
+
+scikit-learn and scipy are imported in the functions, because importing them takes as long as importing torch, and fine-tuning needs
+neither.
+"""
 
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import ThreadpoolController
 from torch import nn
 
@@ -23,7 +25,10 @@ from lape_bench.learning.training.probe_selection import (
     FittedProbe,
     select_and_fit,
 )
-from lape_bench.learning.training.weighted_layers import fit_weighted_layers
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +79,8 @@ def fit_linear(
 
     def fit(windows: EmbeddedWindows, values: Sequence[float]) -> Iterator[nn.Module]:
         if layers > 1:
+            from lape_bench.learning.training.weighted_layers import fit_weighted_layers
+
             return fit_weighted_layers(windows, values, classes, layers)
         return fit_penalties(windows, values, classes)
 
@@ -92,6 +99,8 @@ def fit_penalties(
         values: of C.
         classes: number of classes.
     """
+    from sklearn.preprocessing import StandardScaler
+
     targets = windows.labels[windows.owner].numpy()
     weights = windows.window_weights().numpy()
     # In float64: in float32 the point where the solver stops depends on how sums are rounded.
@@ -117,8 +126,11 @@ def _fit_regression(
     targets: NDArray[np.int64],
     weights: NDArray[np.float64],
     libraries: ThreadpoolController,
-) -> LogisticRegression:
+) -> "LogisticRegression":
     """Fit one logistic regression on one thread of the libraries, and report if it does not converge."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=inverse_penalty, max_iter=MAX_ITERATIONS)
     # On one thread: more threads take longer, several times so if another process uses the cores.
     with libraries.limit(limits=1), warnings.catch_warnings(record=True) as caught:
@@ -132,8 +144,8 @@ def _fit_regression(
 
 
 def _as_layer(
-    scaler: StandardScaler,
-    model: LogisticRegression,
+    scaler: "StandardScaler",
+    model: "LogisticRegression",
     coefficients: NDArray[np.float64],
     classes: int,
 ) -> nn.Linear:
