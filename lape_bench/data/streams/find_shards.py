@@ -30,6 +30,8 @@ def find_shards(entry: str) -> list[Shard] | None:
     Raises:
         UserError: a pattern matches no shard or leaves one out, or a shard is compressed.
     """
+    if not entry.strip():  # an empty path would be the current folder
+        return None
     path = Path(entry).expanduser().absolute()
     if path.is_dir():
         paths = _in_folder(path)

@@ -15,7 +15,7 @@ from lape_bench.data.recording import FileVersion
 from lape_bench.data.sources.hugging_face_dataset import audio_column
 from lape_bench.data.streams.shard import Member, Shard
 
-MAX_CACHED_BYTES = 2**30  # of encoded audio, in all shards together
+MAX_CACHED_BYTES = 2**30  # of encoded audio, in all shards together; two row groups may exceed it
 
 
 class ParquetShard(Shard):
@@ -86,7 +86,7 @@ class _RowGroups:
 
     def _forget_oldest(self) -> None:
         total = sum(contents.nbytes for contents in self._read.values())
-        while total > MAX_CACHED_BYTES and len(self._read) > 1:
+        while total > MAX_CACHED_BYTES and len(self._read) > 2:  # the present one, and the next
             key, contents = self._read.popitem(last=False)
             self._reading.pop(key, None)
             total -= contents.nbytes

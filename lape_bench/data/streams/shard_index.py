@@ -139,7 +139,7 @@ def open_index(shards: Sequence[Shard], progress: Progress) -> ShardIndex:
     Raises:
         UserError: a shard cannot be read, or no clip can be used.
     """
-    folder = _index_file(shards[0]).parent
+    folder = index_file(shards[0]).parent
     set_name = hashlib.sha256(json.dumps([str(s.path) for s in shards]).encode()).hexdigest()
     missing = [shard for shard in shards if not _is_intact(shard)]
     if missing:
@@ -156,7 +156,7 @@ def open_index(shards: Sequence[Shard], progress: Progress) -> ShardIndex:
 
 def _list_shard(shard: Shard, task: Running) -> None:
     """Decode every clip of a shard, and write its index."""
-    file = _index_file(shard)
+    file = index_file(shard)
     seen: set[str] = set()
     with new_file(file) as temporary:
         with pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True) as writer:
@@ -242,12 +242,12 @@ def _usable(table: pa.Table) -> pa.Table:
 
 
 def _read(shard: Shard, columns: Sequence[str]) -> pa.Table:
-    with pq.ParquetFile(_index_file(shard), page_checksum_verification=True) as file:
+    with pq.ParquetFile(index_file(shard), page_checksum_verification=True) as file:
         return file.read(list(columns))
 
 
 def _is_intact(shard: Shard) -> bool:
-    file = _index_file(shard)
+    file = index_file(shard)
     if not file.is_file():
         return False
     try:
@@ -256,7 +256,7 @@ def _is_intact(shard: Shard) -> bool:
         return False
 
 
-def _index_file(shard: Shard) -> Path:
+def index_file(shard: Shard) -> Path:
     """Return the file of a shard's index. Its name holds the version of the shard and of the decoders."""
     versions = [shard.version, [version(package) for package in DECODERS]]
     digest = hashlib.sha256(json.dumps(versions).encode()).hexdigest()

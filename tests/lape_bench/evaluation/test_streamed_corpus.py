@@ -72,7 +72,7 @@ def parquet(tmp_path: Path, recordings: list[bytes]) -> Path:
 
 
 def weights(
-    name: str, entries: tuple[str, ...], context: RunContext, progress: Progress, epochs: int = 3
+    name: str, entries: tuple[str, ...], context: RunContext, progress: Progress, epochs: int = 2
 ) -> dict[str, torch.Tensor]:
     """Pre-train an upstream in a cache of its own, and return its weights."""
     kind: type[UpstreamSystem] = load_upstream(name)
@@ -132,7 +132,7 @@ def test_a_killed_training_on_shards_ends_with_the_same_weights(
             nonlocal n_decoded
             for waveforms in decode(self, asked):  # type: ignore[arg-type]
                 n_decoded += 1
-                if n_decoded == 9:  # in the second epoch
+                if n_decoded == 6:  # in the second epoch
                     raise Killed
                 yield waveforms
 

@@ -40,9 +40,10 @@ def test_an_entry_names_a_shard_a_pattern_or_a_folder(
         assert all(shard.path.is_absolute() for shard in shards)
 
 
-@pytest.mark.parametrize("entry", ["nowhere", "a-09.json", "below/none", "a-11.tar"])
-def test_other_entries_name_none(entry: str, folder: Path) -> None:
-    assert find_shards(str(folder / entry)) is None
+@pytest.mark.parametrize("entry", ["", " ", "nowhere", "a-09.json", "below/none", "a-11.tar"])
+def test_other_entries_name_none(entry: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert find_shards(entry) is None
 
 
 def test_a_folder_with_audio_is_a_folder_of_audio(folder: Path) -> None:
