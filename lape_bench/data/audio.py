@@ -224,7 +224,8 @@ class ContentHash:
 
     def add(self, block: Samples) -> None:
         """Add the next samples, shape (samples,)."""
-        self._digest.update((block.astype("<f4") + np.float32(0)).tobytes())  # turns -0.0 into 0.0
+        # The sum turns -0.0 into 0.0.
+        self._digest.update(np.add(block, np.float32(0)).astype("<f4", copy=False).data)
 
     def hexdigest(self) -> str:
         """Return the hash of all samples."""

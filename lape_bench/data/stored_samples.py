@@ -22,7 +22,6 @@ StoredSamples = NDArray[np.int16] | Samples
 INT16_FILE, FLOAT32_FILE = "samples.i16", "samples.f32"
 STEP = 2.0**-15  # of 16-bit audio; full scale is 1
 SETTING = "LAPE_BENCH_STORE"  # environment variable
-BEGINNING = 1_024  # samples that are tried before the whole clip
 BLOCK = 2**18  # samples that are widened at a time
 
 
@@ -35,15 +34,11 @@ def pack(samples: StoredSamples) -> StoredSamples:
     if samples.dtype == np.int16:
         return samples
     samples = samples.astype(np.float32, copy=False)
-    beginning = samples[:BEGINNING]
-    packed = _rounded(beginning)
-    if not _are_same(unpack(packed), beginning):
-        return samples
-    if len(samples) > BEGINNING:
-        packed = _rounded(samples)
-        if not _are_same(unpack(packed), samples):
-            return samples
-    return packed
+    with np.errstate(invalid="ignore", over="ignore"):  # samples beyond 16 bits do not come back
+        packed = (samples / STEP).astype(np.int16)
+    # Bytes are compared, since 0.0 and -0.0 differ.
+    same = np.array_equal(unpack(packed).view(np.int32), samples.view(np.int32))
+    return packed if same else samples
 
 
 def unpack(samples: StoredSamples) -> Samples:
@@ -51,18 +46,6 @@ def unpack(samples: StoredSamples) -> Samples:
     if samples.dtype == np.int16:
         return np.multiply(samples, STEP, dtype=np.float32)
     return samples.astype(np.float32, copy=False)
-
-
-def _rounded(samples: Samples) -> NDArray[np.int16]:
-    with np.errstate(
-        invalid="ignore", over="ignore"
-    ):  # samples beyond 16 bits do not come back, so they are seen
-        return (samples / STEP).astype(np.int16)
-
-
-def _are_same(first: Samples, second: Samples) -> bool:
-    """Compare bytes: 0.0 and -0.0 differ."""
-    return np.array_equal(first.view(np.int32), second.view(np.int32))
 
 
 class SampleFile:

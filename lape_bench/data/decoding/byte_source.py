@@ -51,10 +51,11 @@ class ByteSource:
     def find(self, pattern: bytes, start: int) -> int:
         """Return the first place of `pattern` at or after `start`, or -1."""
         overlap = len(pattern) - 1
-        while block := self.at(start, 2**20):
+        while start + overlap < self.size:
+            block = self.at(start, min(2**20, self.size - start))
             if (place := block.find(pattern)) >= 0:
                 return start + place
-            if len(block) <= overlap:
+            if len(block) <= overlap:  # the file has become shorter
                 break
             start += len(block) - overlap
         return -1

@@ -68,7 +68,10 @@ def _blocks(file: soundfile.SoundFile, left: int, start: int = 0) -> Iterator[Bl
     try:
         if start:
             file.seek(start)
-        while len(block := file.read(min(left, BLOCK_FRAMES), dtype="float32", always_2d=True)):
+        while left > 0:
+            block = file.read(min(left, BLOCK_FRAMES), dtype="float32", always_2d=True)
+            if not len(block):
+                break
             left -= len(block)
             yield file.samplerate, _mono(block)
     except soundfile.SoundFileError as error:
