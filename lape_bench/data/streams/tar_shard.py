@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from lape_bench.data.audio import SUFFIXES
+from lape_bench.data.clip_names import spelled
 from lape_bench.data.streams.shard import Member, Shard
 
 
@@ -23,7 +24,7 @@ class TarShard(Shard):
                     name = PurePosixPath(member.name)
                     hidden = name.name.startswith(".")  # as macOS adds beside each file
                     if member.isreg() and not hidden and name.suffix.lower() in SUFFIXES:
-                        yield Member(member.name, 0, member.offset_data, member.size)
+                        yield Member(spelled(member.name), 0, member.offset_data, member.size)
         except (OSError, tarfile.TarError) as error:
             raise self.unreadable(error) from error
 

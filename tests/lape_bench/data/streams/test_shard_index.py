@@ -162,6 +162,13 @@ def test_bad_members_are_left_out_and_counted(tmp_path: Path, progress: Progress
     assert np.array_equal(index.read(0)[0], samples)
 
 
+def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path, progress: Progress) -> None:
+    write_tar(tmp_path / "a.tar", [("\udcff.wav", noise(0))])
+    samples, rate = audio.read(audio.FileContent("", noise(0)))
+    index = listed(tmp_path / "a.tar", progress)
+    assert index.clips_among([audio.content_hash(samples, rate)]) == ["a.tar/\\udcff.wav"]
+
+
 def test_rows_without_audio_are_left_out_and_the_rest_keep_their_place(
     tmp_path: Path, progress: Progress
 ) -> None:
