@@ -83,20 +83,27 @@ class LogMel(nn.Module):
             Shape (gains * batch, n_mels, frames), all clips at their first gain first: the natural logarithm of the power,
             minus the mean, divided by the standard deviation.
         """
+        return self.normalized(self.power(waveforms), gains)
+
+    def power(self, waveforms: Tensor) -> Tensor:
+        """Return the power of waveforms (batch, samples) in each band, shape (batch, n_mels, frames), always in float32."""
         on_cpu = waveforms.device.type == "cpu"
         at_once = max(1, AT_ONCE // max(1, waveforms.shape[-1])) if on_cpu else len(waveforms)
         with torch.autocast(waveforms.device.type, enabled=False):
             # The concatenation is contiguous along frames, which makes all that follows faster.
-            power = torch.cat(
+            return torch.cat(
                 [self._power(some) for some in torch.split(waveforms.float(), at_once)]
             )
-            if gains is not None:
-                power = (gains.square()[:, :, None, None] * power).flatten(0, 1)
-            log_mels: Tensor = ((power + self.config.log_offset).log() - self.mean) / self.std
+
+    def normalized(self, power: Tensor, gains: Tensor | None = None) -> Tensor:
+        """Return normalized log-mels of the power in each band, shape (batch, n_mels, frames); gains as in `forward`."""
+        if gains is not None:
+            power = (gains.square()[:, :, None, None] * power).flatten(0, 1)
+        log_mels: Tensor = ((power + self.config.log_offset).log() - self.mean) / self.std
         return log_mels
 
     def _power(self, waveforms: Tensor) -> Tensor:
-        """Return the power in each band, shape (batch, n_mels, frames)."""
+        """Return the same for waveforms that are computed at once."""
         # Frames are centered by reflection, which needs half a window of audio; less is padded to it.
         missing = max(0, self.config.n_fft // 2 + 1 - waveforms.shape[-1])
         if missing:

@@ -26,6 +26,7 @@ from lape_bench.learning.training.label_folds import label_folds
 from lape_bench.learning.training.linear_probe import LinearConfig, fit_linear
 from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig, TrainingLoop
 from lape_bench.learning.training.probe_selection import EmbeddedWindows, rank
+from lape_bench.learning.training.repeated_windows import repeated_features
 from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import (
     Curve,
@@ -273,12 +274,13 @@ class FineTuning:
         device, encoder, gain_db = self.context.device, self.encoder, self.config.gain_db
         labels = labeled.labels.to(device)
         lengths = torch.from_numpy(labeled.clips.lengths).clamp(max=window).to(device)
+        features_at = repeated_features(encoder, labeled.clips.lengths, window)
 
         def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
             places = batch.to(device, non_blocking=True)
             gains = random_gains(1, waveforms, gain_db, random)
             known = encoder.length_arguments(lengths[places])
-            features = encoder.features_at(waveforms, gains, *known)
+            features = features_at(batch, waveforms, gains, *known)
             if views is not None:
                 features = views(features, random)
             return features, labels[places], *known

@@ -28,6 +28,7 @@ from lape_bench.learning.training.loop import (
     TrainingLoop,
     UnlabeledConfig,
 )
+from lape_bench.learning.training.repeated_windows import repeated_features
 from lape_bench.learning.training.sync_batch_norm import share_statistics
 from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
@@ -231,9 +232,12 @@ def pretrain(
         objective.encoder, _middle_windows(clips, plan.window, context.device), context
     )
 
+    features_at = repeated_features(objective.encoder, clips.lengths, plan.window)
+
     def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         gains = random_gains(2 // objective.windows_per_clip, waveforms, config.gain_db, random)
-        both = views(objective.encoder.features_at(waveforms, gains), random)  # (2 * batch, ...)
+        rows = context.process_group.local_rows(batch).repeat(objective.windows_per_clip)
+        both = views(features_at(rows, waveforms, gains), random)  # (2 * batch, ...)
         return *both.chunk(2), *objective.targets(batch)
 
     def loss(view_a: Tensor, view_b: Tensor, *targets: Tensor) -> Tensor:
