@@ -138,7 +138,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         ),
         (
             [*PRETRAIN, "--corpus", "target"],
-            "no task is evaluated here; names of tasks, or folders",
+            "no task is evaluated here; names of tasks, folders of audio",
         ),
         ([*PRETRAIN, "--corpus", "", "--epochs", "1"], "corpus"),
         ([*PRETRAIN, "--corpus", "x", "--set", "widht=3"], "did you mean 'width'"),
@@ -316,7 +316,8 @@ def test_a_full_cache_disk_is_said_in_one_sentence(
     # /dev/full answers every write with the error of a full disk.
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr("lape_bench.data.audio_store.SAMPLES", "/dev/full")
+    for name in ("INT16_FILE", "FLOAT32_FILE"):
+        monkeypatch.setattr(f"lape_bench.data.stored_samples.{name}", "/dev/full")
     code, _, err = bench("data", "prepare", "esc10", "--from", str(esc_folder))
     assert code == 2
     assert "is full; free some space" in err
