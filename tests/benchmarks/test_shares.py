@@ -58,13 +58,13 @@ def test_pre_training_is_mostly_steps(
 def test_fine_tuning_is_mostly_steps(
     clips: Clips, here: RunContext, monkeypatch: pytest.MonkeyPatch, benchmark: Any
 ) -> None:
-    system = supervised({"finetune": {"epochs": 3, "min_steps": 1}})
+    system = supervised({"finetune": {"epochs": 8, "min_steps": 1}})
     steps, save = timed(monkeypatch, TrainingLoop, "_update"), saving(monkeypatch)
     run = timed(monkeypatch, TrainingLoop, "run")
     labels = torch.arange(len(clips)) % 10
     data = TrainingData(clips, LabeledClips(clips, labels, torch.arange(len(labels))), None)
     benchmark.pedantic(lambda: system.train(data, here), rounds=1)
-    hold(benchmark, "fine-tuning", steps.seconds / (run.seconds - save.seconds), 0.75)
+    hold(benchmark, "fine-tuning", steps.seconds / (run.seconds - save.seconds), 0.85)
 
 
 def test_embedding_is_mostly_the_encoder(
