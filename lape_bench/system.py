@@ -92,7 +92,7 @@ class CorpusLoader(Callback):
         """Return the clips of all entries.
 
         Args:
-            entries: "target", names of tasks (of which the train split is taken), folders of audio, or shards.
+            entries: "target", names of tasks, folders of audio, or shards. A task gives its train split.
             train: the audio for the entry "target"; None if no task is evaluated.
             rate: sample rate of the clips and of `train`, in Hz.
 

@@ -7,6 +7,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.random_gain import random_gains
 from lape_bench.learning.training.inference import class_log_probabilities
 from lape_bench.learning.training.loop import TrainingLoop, UnlabeledConfig
+from lape_bench.learning.training.repeated_windows import repeated_features
 from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 
@@ -69,10 +70,12 @@ def distill(
         UserError: the loss is not finite.
     """
     targets = pseudo_labels.to(context.device)
+    plan = config.epoch_plan(clips)
+    features_at = repeated_features(student.encoder, clips.lengths, plan.window)
 
     def inputs(waveforms: Tensor, batch: Tensor, random: BatchRandom) -> tuple[Tensor, ...]:
         gains = random_gains(1, waveforms, config.gain_db, random)
-        view = student.encoder.features_at(waveforms, gains)
+        view = features_at(batch, waveforms, gains)
         if views is not None:
             view = views(view, random)
         return view, targets[batch.to(context.device, non_blocking=True)]
@@ -93,7 +96,7 @@ def distill(
     optimizer = config.optimizer
     return TrainingLoop(
         STAGE,
-        config.epoch_plan(clips),
+        plan,
         student,
         optimizer.build(student),
         optimizer.learning_rate_factor,

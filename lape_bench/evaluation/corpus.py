@@ -91,7 +91,7 @@ def open_corpus(
     removed audio that is also on another side.
 
     Args:
-        entries: "target", names of tasks, folders, of which every audio file is used, or shards; see `find_shards`.
+        entries: "target", names of tasks, folders or shards. Every audio file of a folder is used; `find_shards` names shards.
         train: the train split of the task under evaluation.
         rate: of the clips in Hz, that of `train` too.
         evaluated: the task whose held-out clips are refused; None if no task is evaluated.
@@ -223,7 +223,7 @@ def _audio_files(entry: str) -> tuple[Path, list[Recording]]:
     if not entry.strip() or not root.is_dir():  # an empty path would be the current folder
         hint = did_you_mean(entry, task_names())
         raise UserError(
-            f"the corpus names '{entry}', which is neither a task nor a folder"
+            f"the corpus names '{entry}', which is neither a task nor a folder nor a shard"
             + (f": {hint}" if hint else ""),
             allowed=ALLOWED,
             next_step="'bench tasks' lists the tasks; folders and shards are given by their paths",

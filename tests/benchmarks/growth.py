@@ -70,7 +70,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A kind of work and the amounts of which it is measured.
+    """A kind of work, and the amounts for which its cost is measured.
 
     Attributes:
         unit: what is counted.

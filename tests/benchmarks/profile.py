@@ -148,13 +148,13 @@ def probe(arguments: list[str]) -> None:
     parts = Parts()
     parts._since = 0.0  # the start of the process
     with parts.part("importing torch"):
-        import torch  # noqa: F401
+        import torch  # noqa: F401  # imported for its time alone
     with parts.part("importing scikit-learn"):
         import sklearn.linear_model
-        import sklearn.model_selection  # noqa: F401
+        import sklearn.model_selection  # noqa: F401  # imported for its time alone
     with parts.part("importing the rest"):
         import lape_bench.evaluation.runner
-        import lape_bench.sweep.local_engine  # noqa: F401
+        import lape_bench.sweep.local_engine  # noqa: F401  # imported for its time alone
         from lape_bench.cli.app import app
     parts.watch()
     app(arguments, standalone_mode=False)

@@ -13,7 +13,7 @@ class FileContent:
     """The content of a file in memory, such as a member of a tar file. It opens as a `Path` does.
 
     Attributes:
-        name: its name, of which only the extension matters.
+        name: its name; only the extension matters.
         content: its bytes.
     """
 

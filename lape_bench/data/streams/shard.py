@@ -1,4 +1,4 @@
-"""The interface of a shard: a file that holds many encoded audio files, each of which can be read on its own."""
+"""The interface of a shard: a file that holds many encoded audio files and gives access to each of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

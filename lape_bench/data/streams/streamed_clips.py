@@ -1,4 +1,4 @@
-"""Clips that are decoded when they are needed, ahead of the training that takes them."""
+"""Clips that threads decode shortly before they are needed."""
 
 import hashlib
 from collections import deque
@@ -14,19 +14,19 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.data.streams.shard_index import ShardIndex
 from lape_bench.runtime import cpu_cores
 
-AHEAD_SAMPLES = 2**26  # that are decoded before they are asked for; 256 MiB
+AHEAD_SAMPLES = 2**26  # largest number of samples that are decoded in advance; 256 MiB
 
 
 @dataclass(frozen=True)
 class StreamedClips:
-    """Clips with one sample rate that are in no memory and in no file as samples. They have no names.
+    """Clips with one sample rate whose samples are not kept, in memory or on disk. They have no names.
 
     Attributes:
         lengths: samples of each clip, shape (clips,).
         rate: Hz.
         key: hash of names, audio and rate; artifacts that are computed from the clips are identified by it.
         decode: from the number of a clip to its samples, shape (samples,), float32; called from several threads.
-        blocks: first clip of each part that is read at once, shape (blocks,); None if clips are read one by one.
+        blocks: first clip of each block, which is read as a whole, shape (blocks,); None if clips are read one by one.
         block_bytes: encoded bytes of each block, same shape.
     """
 

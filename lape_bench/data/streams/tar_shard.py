@@ -20,9 +20,9 @@ class TarShard(Shard):
         try:
             with tarfile.open(self.path, "r:") as archive:
                 while (member := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]  # else all stay in memory
+                    archive.members.clear()  # type: ignore[attr-defined]  # not in the stubs; otherwise all stay in memory
                     name = PurePosixPath(member.name)
-                    hidden = name.name.startswith(".")  # as macOS adds beside each file
+                    hidden = name.name.startswith(".")  # macOS adds such a file beside each file
                     if member.isreg() and not hidden and name.suffix.lower() in SUFFIXES:
                         yield Member(spelled(member.name), 0, member.offset_data, member.size)
         except (OSError, tarfile.TarError) as error:

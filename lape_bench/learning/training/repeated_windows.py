@@ -41,7 +41,7 @@ def repeated_features(encoder: Encoder, lengths: NDArray[np.int64], window: int)
 
 
 class _KeptPower:
-    """Features of clips, of which some have the same window each time.
+    """Features of clips. Some clips have the same window each time.
 
     Args:
         log_mel: the front end.

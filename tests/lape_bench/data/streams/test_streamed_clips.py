@@ -96,7 +96,7 @@ def test_joined_clips_are_those_of_the_parts_in_order(tmp_path: Path, progress: 
         assert joined.lengths[index] == len(samples)
     assert joined.blocks is not None
     assert joined.blocks.tolist() == [0, 1, 2, 3, 4, 5, 7]
-    assert joined.key != StreamedClips.join("abd", [tar, decoded, parquet]).key
+    assert joined.key != StreamedClips.join(["a", "b", "d"], [tar, decoded, parquet]).key
 
 
 def test_selected_clips_are_decoded_and_a_view_reads_the_same(
