@@ -136,9 +136,6 @@ def train_and_embed(work: str, n_clips: int) -> str:
         parts.watch()
         parts.switch()
         parts.seconds.clear()  # of what was imported so far
-        if work != "embedding":
-            with parts.part("importing torch's compiler, as its optimizers do"):
-                import torch._dynamo
         runs[work]()
     return parts.table(work)
 

@@ -22,6 +22,7 @@ from lape_bench.learning.training.batches import random_windows, shuffled, to_de
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.learning.training.cuda_graph import Graphed
 from lape_bench.runtime.batch_random import BatchRandom
+from lape_bench.runtime.optimizers import SGD, Adam, AdamW
 from lape_bench.system import Curve, RunContext
 
 Inputs = Callable[[Tensor, Tensor, BatchRandom], tuple[Tensor, ...]]
@@ -80,8 +81,8 @@ class OptimizerConfig(Config):
                         }
                     )
         if self.name == "sgd":
-            return torch.optim.SGD(by_group, momentum=self.momentum, fused=True)
-        kind = torch.optim.AdamW if self.name == "adamw" else torch.optim.Adam
+            return SGD(by_group, momentum=self.momentum, fused=True)
+        kind = AdamW if self.name == "adamw" else Adam
         return kind(by_group, betas=(self.momentum, 0.999), fused=True, capturable=on_gpu)
 
     def learning_rate_factor(self, progress: float) -> float:

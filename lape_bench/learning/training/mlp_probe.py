@@ -28,6 +28,7 @@ from lape_bench.learning.training.probe_selection import (
     FittedProbe,
     select_and_fit,
 )
+from lape_bench.runtime.optimizers import Adam
 
 # With more labeled clips, one hold-out selects: a fit takes about ten times that of a regression.
 CROSS_VALIDATED_CLIPS = 500
@@ -158,7 +159,7 @@ def _train(
     random = seeds.torch("mlp probe")
     n_batches = -(-len(inputs) // config.batch_size)
     steps = max(config.min_steps, config.epochs * n_batches)
-    optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
+    optimizer = Adam(model.parameters(), rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     batches: list[Tensor] = []
     for _ in range(steps):
