@@ -130,6 +130,8 @@ class RunContext:
         process_group: the processes that pre-train together; a cell runs in a single process.
         load_corpus: returns the unlabeled audio that entries name; see `CorpusLoader`.
         resampled_train: the audio of the whole train split at the rates of `System.further_rates`, by the rate in Hz.
+        train_groups: number of the group of each clip of the whole train split, such as its speaker, shape (clips,), int64, on the
+            CPU. A clip without a group is a group of its own. None if no two clips share a group.
         on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the
             current model. The audit uses it. It must not change the training.
         caches_scored_clips: whether `System.score` may keep the embeddings of its clips in the cache. Only the harness sets it,
@@ -150,6 +152,7 @@ class RunContext:
     process_group: ProcessGroup = ALONE
     load_corpus: "CorpusLoader" = field(default=target_audio_only)
     resampled_train: Mapping[int, Clips] = field(default_factory=dict)
+    train_groups: Tensor | None = None
     on_epoch: Callable[[int, Callable[[Clips], Tensor]], None] | None = None
     caches_scored_clips: bool = False
 

@@ -16,6 +16,7 @@ distills a published encoder of speech into AudioNTT. With `teacher=unfused` a s
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -373,6 +374,7 @@ class Unfused(SpectrogramSystem):
             context: the context of the run.
         """
         config: PseudoLabelConfig = self.settings
+        groups = None if context.train_groups is None else context.train_groups.numpy()
         # In float32: whitening would scale the rounding errors of bf16 up to unit variance.
         float32 = replace(context, precision="float32")
         with context.stage("embeddings"):
@@ -381,7 +383,7 @@ class Unfused(SpectrogramSystem):
         def compute(folder: Path, inside: RunContext) -> None:
             with inside.stage("pseudo-labels"):
                 by_clip = average_by_clip(embeddings, owner, len(train)).numpy()
-                clusters = pseudo_labels(by_clip, config, inside.seeds.numpy("clusters"))
+                clusters = pseudo_labels(by_clip, groups, config, inside.seeds.numpy("clusters"))
             save_tensors(folder / PSEUDO_LABELS, {"clusters": torch.from_numpy(clusters)})
 
         artifact = context.artifact(
@@ -390,6 +392,9 @@ class Unfused(SpectrogramSystem):
             {
                 "embeddings": tensors_checksum({"embeddings": embeddings, "owner": owner}),
                 "clips": train.key,
+                "groups": sha256(groups).hexdigest()
+                if groups is not None and config.center_groups
+                else None,
                 "settings": config.model_dump(include=set(PseudoLabelConfig.model_fields)),
                 "numpy": version("numpy"),
                 "scikit-learn": version("scikit-learn"),

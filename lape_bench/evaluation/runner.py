@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lape_bench import metrics
 from lape_bench.core.config import Config
@@ -304,6 +305,7 @@ def _run(
         load_corpus, evaluated=data.held_back(resolved), progress=progress
     )
     context.resampled_train = data.resampled_train(data.split)
+    context.train_groups = data.train_groups(data.split)
     if options.audit:
         context.on_epoch = EpochScores(data.test, context.work_folder / EPOCH_SCORES)
     trained = _trained(system, data.training, context)
@@ -419,6 +421,11 @@ class _EvaluationData:
             rate: clips.select(_train_rows(split)).numbered()
             for rate, clips in self.resampled.items()
         }
+
+    def train_groups(self, split: Split) -> Tensor | None:
+        """Return the groups of the train clips of a split, in the order of `TrainingData.train`; see `RunContext`."""
+        names, groups = np.unique(self.groups[_train_rows(split)], return_inverse=True)
+        return torch.from_numpy(groups) if len(names) < len(groups) else None
 
 
 def _keep_model(system: System, folder: Path) -> None:
@@ -588,6 +595,7 @@ def _audit(
         profiler=StageProfiler(context.device),
         artifacts=[],
         resampled_train=data.resampled_train(split),
+        train_groups=data.train_groups(split),
     )
     _trained(untrained, _training_data(data.clips, data.labels, data.groups, split), own_context)
     log_probabilities = _scored(untrained, data.clips.select(split.test), own_context)

@@ -475,6 +475,25 @@ def test_a_changed_setting_computes_its_own_stage_and_those_after_it(
     assert found == {kind: kind in computed for kind in stages}
 
 
+def test_centered_groups_are_those_of_the_train_clips_and_determine_the_pseudo_labels(
+    context: RunContext, learned: Path
+) -> None:
+    halves, thirds = torch.arange(CLIPS) // 7, torch.arange(CLIPS) % 3
+    computed = []
+    for name, how, groups in (
+        ("halves", {"center_groups": True}, halves),
+        ("again", {"center_groups": True}, halves),
+        ("thirds", {"center_groups": True}, thirds),
+        ("not centered", {}, thirds),
+    ):
+        run = replace(aside(context, name), artifact_folder=learned, train_groups=groups)
+        build(**how).train(data(), run)
+        computed.append(dict(made(run))["pseudo-labels"])
+    assert computed == [True, False, True, False]
+    with pytest.raises(UserError, match="center_groups is set"):
+        build(center_groups=True).train(data(), aside(context, "no groups"))
+
+
 def test_a_run_killed_after_stage_3_is_taken_up_and_ends_with_the_same_student(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

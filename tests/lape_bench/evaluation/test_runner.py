@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from lape_bench.learning.systems import encoder_system
 from lape_bench.records.predictions import read_predictions
 from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.device import Compute
-from lape_bench.system import RunContext, TrainingSummary
+from lape_bench.system import RunContext, TrainingData, TrainingSummary
 from tests.lape_bench import killed_runs
 
 BRIEF = {"width": 16, "finetune": {"epochs": 3, "min_steps": 1, "evaluations": 3}}
@@ -450,6 +451,27 @@ def test_unlabeled_stages_see_all_train_audio_and_no_more(
     assert len(data.train) == 192
     assert len(data.labeled.clips) == 8 * round(24 * 0.1)
     assert data.validation is None
+
+
+def test_a_system_is_given_the_group_of_each_train_clip(
+    synthetic: Path, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, given = resolve(brief_cell(), progress), []
+    kind = type(job.system)
+    train = kind.train
+
+    def noted(system: Any, data: TrainingData, context: RunContext) -> Any:
+        given.append((data.train, context.train_groups))
+        return train(system, data, context)
+
+    monkeypatch.setattr(kind, "train", noted)
+    runner.run_cell(brief_cell(), options(tmp_path), progress)
+    ((clips, groups),) = given
+    named = zip(job.manifest.open_clips(16_000, progress), job.manifest.clips["group"], strict=True)
+    group_of = {waveform.tobytes(): group for waveform, group in named}
+    names = [group_of[waveform.tobytes()] for waveform in clips]
+    assert len(set(names)) == len(set(groups.tolist())) > 1
+    assert len(set(zip(names, groups.tolist(), strict=True))) == len(set(names))
 
 
 def test_training_does_not_change_when_the_test_clips_are_poisoned(
