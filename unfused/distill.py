@@ -38,6 +38,9 @@ class DistillConfig(UnlabeledConfig):
         ge=0,
         description="weight of the cosine distance between the logits of shallow heads and classifier",
     )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each pseudo-label that all clusters divide"
+    )
     stop_gradient: bool = Field(
         True,
         description="the divergence and the cosine distance give the classifier no gradient; false in the published code",
@@ -90,6 +93,7 @@ def distill(
             shallow_weight=config.shallow_weight,
             kl_weight=config.kl_weight,
             feature_weight=config.feature_weight,
+            label_smoothing=config.label_smoothing,
             stop_gradient=config.stop_gradient,
         )
 

@@ -16,6 +16,7 @@ def self_distillation(
     shallow_weight: float = 0.7,
     kl_weight: float = 0.3,
     feature_weight: float = 0.003,
+    label_smoothing: float = 0.0,
     stop_gradient: bool = True,
 ) -> Tensor:
     """Return the student's loss: classifier and shallow heads learn the pseudo-labels, and the heads follow the classifier.
@@ -29,6 +30,7 @@ def self_distillation(
         shallow_weight: weight of the shallow heads' cross-entropies.
         kl_weight: weight of the divergences.
         feature_weight: weight of the cosine terms.
+        label_smoothing: share of each pseudo-label that all clusters divide, in the cross-entropies (arXiv:1512.00567).
         stop_gradient: True makes z a fixed target in the last two terms, as in self-distillation (arXiv:1905.08094). In the
             published code of UnFuSeD, z gets gradients from them.
 
@@ -36,9 +38,11 @@ def self_distillation(
         The mean over the batch, a scalar.
     """
     target = z.detach() if stop_gradient else z
-    loss = F.cross_entropy(z, labels)
+    loss = F.cross_entropy(z, labels, label_smoothing=label_smoothing)
     for z_i in shallow:
-        loss = loss + shallow_weight * F.cross_entropy(z_i, labels)
+        loss = loss + shallow_weight * F.cross_entropy(
+            z_i, labels, label_smoothing=label_smoothing
+        )
         loss = loss + kl_weight * kl_divergence(target, z_i)
         loss = loss + feature_weight * normalized_mse(z_i, target)
     return loss
