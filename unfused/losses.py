@@ -40,9 +40,7 @@ def self_distillation(
     target = z.detach() if stop_gradient else z
     loss = F.cross_entropy(z, labels, label_smoothing=label_smoothing)
     for z_i in shallow:
-        loss = loss + shallow_weight * F.cross_entropy(
-            z_i, labels, label_smoothing=label_smoothing
-        )
+        loss = loss + shallow_weight * F.cross_entropy(z_i, labels, label_smoothing=label_smoothing)
         loss = loss + kl_weight * kl_divergence(target, z_i)
         loss = loss + feature_weight * normalized_mse(z_i, target)
     return loss
