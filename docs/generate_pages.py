@@ -8,7 +8,7 @@ import base64
 import inspect
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from typer.main import get_command
 
 import lape_bench
 from lape_bench.cli import app as cli
-from lape_bench.core.config import describe
+from lape_bench.core.config import as_pairs, describe
 from lape_bench.data import task_page
 from lape_bench.data.catalog import all_cards
 from lape_bench.plugins.registry import SYSTEMS
@@ -131,10 +131,19 @@ def systems() -> None:
             "## Settings",
             "Change one with `--set NAME=VALUE`.",
             table(("setting", "default", "what it is"), rows),
+            *presets(kind.presets),
         )
         pages.append((name, f"{name}.md", summary))
     about = "`FILE.py:CLASS` is a system too; see [Add a baseline](../../guides/add_a_baseline.md)."
     index("reference/systems", "Systems", about, pages)
+
+
+def presets(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the paragraphs about the presets of a system; none if it has none."""
+    rows = [
+        (f"`--preset {name}`", f"`{', '.join(as_pairs(own))}`") for name, own in settings.items()
+    ]
+    return ["## Presets", table(("preset", "settings"), rows)] if rows else []
 
 
 def as_markdown(docstring: str) -> str:

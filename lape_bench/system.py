@@ -291,6 +291,7 @@ class System(ABC):
     smoke_settings: ClassVar[
         dict[str, Any]
     ] = {}  # settings for a run of seconds, used by `bench systems check`
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named sets of settings
     frozen_because: ClassVar[str] = (
         ""  # why `finetune` is missing from the protocols, if one would expect it
     )

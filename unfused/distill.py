@@ -20,8 +20,8 @@ STAGE = "distillation"
 class DistillConfig(UnlabeledConfig):
     """Stage 3: self-distillation with pseudo-labels.
 
-    The loss weights are the paper's. The paper trains by SGD at 0.03 with momentum 0.9 and weight decay 1e-4 for 50 epochs.
-    Adam, the number of steps and the random gain are ours; the steps were chosen on validation.
+    The loss weights are the paper's. Adam, the number of steps and the random gain are ours; the steps were chosen on validation.
+    `PAPER` has the paper's training, by SGD for 50 epochs.
     """
 
     shallow_heads: bool = Field(
@@ -45,6 +45,17 @@ class DistillConfig(UnlabeledConfig):
         True,
         description="the divergence and the cosine distance give the classifier no gradient; false in the published code",
     )
+
+
+# Training as in the paper, and the gradients of its published code.
+PAPER = {
+    "optimizer": {"name": "sgd", "learning_rate": 0.03, "momentum": 0.9, "weight_decay": 1e-4},
+    "batch_size": 64,
+    "epochs": 50,
+    "min_steps": 1,
+    "gain_db": 0.0,
+    "stop_gradient": False,
+}
 
 
 def distill(

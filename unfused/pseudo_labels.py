@@ -79,4 +79,5 @@ def center_groups(
     means /= np.maximum(members, 1)
     overall = embeddings.mean(axis=0, dtype=np.float64)
     # The overall mean stays, since clustering takes the size of rounding errors from the largest number.
-    return (embeddings - means[codes] + overall).astype(np.float32)
+    centered: NDArray[np.float32] = (embeddings - means[codes] + overall).astype(np.float32)
+    return centered

@@ -16,7 +16,6 @@ distills a published encoder of speech into AudioNTT. With `teacher=unfused` a s
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -51,7 +50,7 @@ from lape_bench.runtime.artifacts import Artifact, stable_name
 from lape_bench.system import Cell, ProtocolName, RunContext, TargetTask, TrainingSummary
 
 from . import distill as stage_3
-from .distill import DistillConfig
+from .distill import PAPER, DistillConfig
 from .pseudo_labels import PseudoLabelConfig, pseudo_labels
 from .student import Student
 
@@ -184,6 +183,7 @@ class Unfused(SpectrogramSystem):
         "clusters": 8,
         "distill": {"epochs": 1, "min_steps": 1, "batch_size": 16},
     }
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"distill": PAPER}}
 
     def __init__(self, settings: Any, target: TargetTask, protocol: ProtocolName) -> None:
         super().__init__(settings, target, protocol)
@@ -374,7 +374,8 @@ class Unfused(SpectrogramSystem):
             context: the context of the run.
         """
         config: PseudoLabelConfig = self.settings
-        groups = None if context.train_groups is None else context.train_groups.numpy()
+        given = context.train_groups
+        groups = None if given is None else given.numpy()
         # In float32: whitening would scale the rounding errors of bf16 up to unit variance.
         float32 = replace(context, precision="float32")
         with context.stage("embeddings"):
@@ -392,9 +393,7 @@ class Unfused(SpectrogramSystem):
             {
                 "embeddings": tensors_checksum({"embeddings": embeddings, "owner": owner}),
                 "clips": train.key,
-                "groups": sha256(groups).hexdigest()
-                if groups is not None and config.center_groups
-                else None,
+                "groups": tensors_checksum({"groups": given}) if config.center_groups else None,
                 "settings": config.model_dump(include=set(PseudoLabelConfig.model_fields)),
                 "numpy": version("numpy"),
                 "scikit-learn": version("scikit-learn"),

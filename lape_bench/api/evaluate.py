@@ -62,6 +62,7 @@ def evaluate(
     validation_labels: ValidationLabels = "budget",
     seeds: int = 1,
     fold: int | None = None,
+    preset: str = "",
     settings: Mapping[str, Any] | None = None,
     label: str = "",
     out: str | Path = "results",
@@ -94,6 +95,7 @@ def evaluate(
         validation_labels: "budget": selection uses labels of the budget; "all": it uses a fully labeled validation set.
         seeds: number of seeds, counted from 0.
         fold: the only fold to run; None: all folds.
+        preset: a named set of settings of every system, such as "paper" of `unfused`; `settings` change it.
         settings: settings of every system, as a nested dictionary such as `{"finetune": {"epochs": 12}}`.
         label: what to call the system in reports; empty: its name and settings.
         out: folder of the records.
@@ -120,12 +122,15 @@ def evaluate(
         >>> results.problems
         []
     """
+    from lape_bench.evaluation.plan import with_preset
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute, torch_settings_restored
     from lape_bench.sweep.local_engine import LocalEngine
 
     chosen = choose_tasks(_as_list(tasks), suite, data)
-    systems = _named(system, settings or {})
+    systems = [
+        (name, with_preset(name, preset, given)) for name, given in _named(system, settings or {})
+    ]
     _check_jobs(jobs, [name for name, _ in systems])
     show = Progress(quiet=not progress)
     if progress is None and show.console.is_terminal:

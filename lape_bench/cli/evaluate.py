@@ -15,6 +15,7 @@ from lape_bench.cli.options import (
     LabelFractions,
     Out,
     PrecisionName,
+    Preset,
     Quiet,
     Settings,
     Shots,
@@ -53,6 +54,7 @@ def evaluate(
     label_fraction: LabelFractions = None,
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Number of seeds, from 0.")] = 3,
     data: Annotated[str, typer.Option(help="real, or synthetic: generated audio.")] = "real",
+    preset: Preset = "",
     settings: Settings = None,
     label: Label = "",
     html: Annotated[
@@ -71,6 +73,7 @@ def evaluate(
     with the differences to them, the curve over label budgets, and the cost. If no task of the suite is prepared, it
     runs the synthetic version of the suite. Finished cells are not run again.
     """
+    from lape_bench.evaluation.plan import with_preset
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.report.standing import standing
     from lape_bench.report.standing_view import standing_view
@@ -87,7 +90,8 @@ def evaluate(
         labels = tuple(given_budgets(label_fraction, shots, "budget"))
     progress = start_progress(quiet, verbose)
     grid = (tasks, protocols, labels, seeds, None, progress)
-    items = label_items(plan_items([(system, apply_pairs(settings or []))], *grid), label, out)
+    given = with_preset(system, preset, apply_pairs(settings or []))
+    items = label_items(plan_items([(system, given)], *grid), label, out)
     if data == "synthetic" and system != BASELINE:
         items += plan_items([(BASELINE, {})], *grid)
     compute = Compute(device=device, precision=precision, threads=threads)

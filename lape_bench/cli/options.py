@@ -52,6 +52,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the system: key=value, dots for nested keys."),
 ]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="A named set of settings, which --set changes; 'bench systems show' lists them."
+    ),
+]
 Label = Annotated[
     str, typer.Option(help="Name of the system in reports; default: its name and settings.")
 ]

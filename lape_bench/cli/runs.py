@@ -1,6 +1,5 @@
 """`bench run`, `bench sweep` and `bench pretrain`."""
 
-import json
 import logging
 import shlex
 import sys
@@ -23,6 +22,7 @@ from lape_bench.cli.options import (
     LabelFractions,
     Out,
     PrecisionName,
+    Preset,
     Quiet,
     Settings,
     Shots,
@@ -35,7 +35,7 @@ from lape_bench.cli.options import (
     start_progress,
 )
 from lape_bench.cli.reports import show_audit, show_board
-from lape_bench.core.config import apply_pairs, flatten, merge, read_yaml
+from lape_bench.core.config import apply_pairs, as_pairs, merge, read_yaml
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.report.formatting import percent
@@ -72,6 +72,7 @@ def run(
         int, typer.Option(min=1, max=10_000, help="Number of seeds, counted from 0.")
     ] = 1,
     fold: Annotated[int | None, typer.Option(help="Only this fold; default: all.")] = None,
+    preset: Preset = "",
     settings: Settings = None,
     label: Label = "",
     out: Out = Path("results"),
@@ -92,6 +93,7 @@ def run(
     Without --task and --suite it runs a generated task, which needs no download. If a task of a suite is not
     prepared, it is named and left out.
     """
+    from lape_bench.evaluation.plan import with_preset
     from lape_bench.evaluation.runner import RunOptions
     from lape_bench.runtime.device import Compute
     from lape_bench.sweep.local_engine import LocalEngine
@@ -102,7 +104,10 @@ def run(
     progress = start_progress(quiet, verbose)
     changed = apply_pairs(settings or [])
     items = plan_items(
-        [(name, changed) for name in dict.fromkeys(system or ["supervised"])],
+        [
+            (name, with_preset(name, preset, changed))
+            for name in dict.fromkeys(system or ["supervised"])
+        ],
         chosen.names,
         [protocol] if protocol else [],
         given_budgets(label_fraction, shots, validation_labels),
@@ -355,10 +360,7 @@ def pretrain(
         for name in curve[0]
     ]
     print(f"{len(curve)} epochs, {', '.join(ends[1:])}")
-    pairs = " ".join(
-        f"--set {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"
-        for key, value in flatten(given).items()
-    )
+    pairs = " ".join(f"--set {shlex.quote(pair)}" for pair in as_pairs(given))
     logger.info(f"next: bench run --system {system} {pairs} --task TASK")
 
 

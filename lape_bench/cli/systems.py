@@ -20,7 +20,7 @@ from lape_bench.cli.options import (
     start_progress,
 )
 from lape_bench.conformance.claims import ClaimResult
-from lape_bench.core.config import apply_pairs, describe
+from lape_bench.core.config import apply_pairs, as_pairs, describe
 from lape_bench.core.errors import UserError
 from lape_bench.plugins.registry import SYSTEMS
 
@@ -47,7 +47,7 @@ def _systems(context: typer.Context) -> None:
 
 @app.command("show", epilog="Example: bench systems show supervised")
 def show_system(system: SystemName) -> None:
-    """Show the protocols of a system, and its settings with their defaults."""
+    """Show the protocols of a system, its settings with their defaults, and its presets."""
     from lape_bench.evaluation.plan import load_system
 
     kind = load_system(system)
@@ -60,6 +60,8 @@ def show_system(system: SystemName) -> None:
     for row in describe(kind.Settings):
         table.add_row(*row)
     print_table(table)
+    for preset, settings in kind.presets.items():
+        print(f"\npreset {preset}: {', '.join(as_pairs(settings))}")
 
 
 @app.command("check", epilog="Example: bench systems check supervised --set width=256")

@@ -276,6 +276,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def as_pairs(values: Mapping[str, Any]) -> list[str]:
+    """Write nested settings as `key=value`, as `apply_pairs` reads them."""
+    return [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in flatten(values).items()
+    ]
+
+
 def describe(
     model: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None
 ) -> list[tuple[str, str, str]]:

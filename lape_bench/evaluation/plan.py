@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, get_args
 
-from lape_bench.core.config import changed_settings, validate
+from lape_bench.core.config import changed_settings, merge, validate
 from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.core.label_budget import LabelBudget
 from lape_bench.core.progress import Progress
@@ -185,6 +185,25 @@ def _train_name(task: str, manifest_hash: str, fold: int, seed: int, validation:
     budget = LabelBudget(validation=validation)
     rows = make_split(load_manifest(card), card, fold, seed, budget).train
     return hashlib.sha256(manifest_hash.encode() + rows.tobytes()).hexdigest()
+
+
+def with_preset(system: str, preset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a system's preset, changed by further settings.
+
+    Args:
+        system: the name of the system.
+        preset: one of `System.presets`; empty: no preset.
+        settings: settings that take precedence.
+
+    Raises:
+        UserError: the system or the preset is unknown.
+    """
+    if not preset:
+        return dict(settings)
+    presets = load_system(system).presets
+    if preset not in presets:
+        raise unknown(f"preset of {system}", preset, presets)
+    return merge(presets[preset], settings)
 
 
 def expand_grid(

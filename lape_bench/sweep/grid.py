@@ -9,7 +9,7 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import unknown
 from lape_bench.core.label_budget import ValidationLabels, label_budgets
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell, expand_grid, plan
+from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell, expand_grid, plan, with_preset
 from lape_bench.records.record import LABEL, Cell
 
 
@@ -71,6 +71,7 @@ class SystemEntry(Config):
     """A system of a sweep, with the settings that differ from its defaults, and its name in reports."""
 
     name: str
+    preset: str = Field("", description="a named set of settings, which `settings` change")
     settings: dict[str, Any] = Field(default_factory=dict)
     label: str = Field("", pattern=f"^({LABEL})?$", description="its name in reports")
 
@@ -129,7 +130,8 @@ class SweepConfig(Config):
         items = []
         for grid in self._grids():
             for entry in grid.systems:
-                system = [(entry.name, entry.settings)]
+                settings = with_preset(entry.name, entry.preset, entry.settings)
+                system = [(entry.name, settings)]
                 cells = expand_grid(system, grid.tasks, grid.protocols, grid.labels, grid.seeds)
                 items += [SweepItem(_labeled(cell, entry.label), grid.resources) for cell in cells]
         return items

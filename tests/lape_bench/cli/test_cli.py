@@ -69,6 +69,12 @@ def test_real_recordings_go_from_folder_to_board_in_three_commands(
     assert "accuracy" in out
 
 
+def test_a_system_shows_its_presets_as_settings(bench: Bench) -> None:
+    code, out, _ = bench("systems", "show", "unfused")
+    assert code == 0
+    assert "preset paper: distill.optimizer.name=sgd, distill.optimizer.learning_rate=0.03" in out
+
+
 def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Bench) -> None:
     bench("data", "prepare", "esc10", "--from", str(esc_folder), "-q")
     (esc_folder / "001 - Dog bark" / "1-1-A.ogg").unlink()
@@ -87,6 +93,11 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
             ["run", "--system", "log-mel-statistics", "--protocol", "finetune"],
             "it has linear, mlp, knn",
         ),
+        (
+            ["run", "--system", "unfused", "--preset", "papr"],
+            "no preset of unfused 'papr': did you mean 'paper'?; known: paper",
+        ),
+        (["run", "--preset", "paper"], "no preset of supervised 'paper'; known: none"),
         (["run", "--set", "widht=3"], "'widht' is not a known key: did you mean 'width'"),
         (
             ["run", "--device", "gpu"],

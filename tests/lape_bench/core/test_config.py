@@ -8,6 +8,7 @@ from pydantic import Field
 from lape_bench.core.config import (
     Config,
     apply_pairs,
+    as_pairs,
     changed_settings,
     describe,
     flatten,
@@ -35,6 +36,11 @@ def test_pairs_become_nested_values_of_their_yaml_type() -> None:
         "grid": [0.1, 1],
         "on": True,
     }
+
+
+def test_pairs_of_settings_are_read_as_the_settings() -> None:
+    settings = {"width": 16, "inner": {"rate": 0.03, "name": "sgd", "on": False}, "grid": [0.1, 1]}
+    assert apply_pairs(as_pairs(settings)) == settings
 
 
 @pytest.mark.parametrize(

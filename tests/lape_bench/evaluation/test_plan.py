@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from lape_bench.core.config import read_yaml
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.plan import PlannedCell, resolve, version_if_installed
+from lape_bench.evaluation.plan import PlannedCell, resolve, version_if_installed, with_preset
 from lape_bench.evaluation.runner import RunOptions, run_planned_cell
+from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.record import Cell
+from lape_bench.sweep.grid import SweepConfig
 
 pytestmark = pytest.mark.usefixtures("synthetic")
 
@@ -48,6 +51,28 @@ def test_every_default_given_by_hand_is_the_cell_without_settings(progress: Prog
     assert planned(progress, **plain.settings) == plain
     teacher = planned(progress, "unfused")
     assert planned(progress, "unfused", **teacher.settings) == teacher
+
+
+def test_a_preset_is_its_settings_and_given_settings_change_it(tmp_path: Path) -> None:
+    assert with_preset("supervised", "", {"width": 8}) == {"width": 8}
+    preset = with_preset("unfused", "paper", {"clusters": 8, "distill": {"epochs": 7}})
+    assert preset["clusters"] == 8
+    assert preset["distill"]["epochs"] == 7
+    assert preset["distill"]["optimizer"]["name"] == "sgd"
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        "systems: [{name: unfused, preset: paper, settings: {clusters: 8, distill: {epochs: 7}}}]\n"
+        "tasks: [synthetic-sounds]\n"
+    )
+    (cell,) = read_yaml(grid, SweepConfig).cells()
+    assert cell.settings == preset
+
+
+@pytest.mark.parametrize("name", SYSTEMS.names())
+def test_presets_are_settings_of_their_system(name: str) -> None:
+    kind = SYSTEMS.load_kind(name)
+    for preset in kind.presets.values():
+        assert kind.Settings.model_validate(preset) != kind.Settings()
 
 
 def test_another_setting_is_another_cell(progress: Progress) -> None:
