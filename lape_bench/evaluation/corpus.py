@@ -26,6 +26,7 @@ from lape_bench.data.audio_files import files_below, is_audio, warn_of_passed_ov
 from lape_bench.data.audio_store import Clips, open_store
 from lape_bench.data.catalog import load_card, task_names
 from lape_bench.data.clip_names import printable
+from lape_bench.data.decoding.version import decoder_version
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
 from lape_bench.data.recording import Recording
@@ -166,8 +167,8 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
     root, recordings = _audio_files(entry)
     warn_of_passed_over(root)
     state = _folder_state(root, recordings, progress)
-    name = hashlib.sha256(json.dumps([str(root), state]).encode()).hexdigest()[:32]
-    index_file = home() / "corpora" / f"{name}.json"
+    name = hashlib.sha256(json.dumps([str(root), state, decoder_version()]).encode())
+    index_file = home() / "corpora" / f"{name.hexdigest()[:32]}.json"
     try:
         index = read_sealed_json(index_file)
     except (OSError, DamagedFile):  # none yet, or damaged

@@ -215,7 +215,7 @@ def _split_column(splits: Sequence[str]) -> str:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return pq.read_schema(path)
         with pa.memory_map(str(path)) as file:
             return pa.ipc.open_stream(file).schema
@@ -248,9 +248,7 @@ def audio_column(path: Path) -> str:
     columns: list[str] = [
         field.name
         for field in schema
-        if pa.types.is_struct(field.type)
-        and "bytes" in {inner.name for inner in field.type}
-        and features[field.name].get("_type", "Audio") == "Audio"
+        if _holds_files(field.type) and features[field.name].get("_type", "Audio") == "Audio"
     ]
     if len(columns) != 1:
         raise UserError(
@@ -258,6 +256,16 @@ def audio_column(path: Path) -> str:
             allowed="one column of audio: a file as bytes, with its path",
         )
     return columns[0]
+
+
+def _holds_files(kind: pa.DataType) -> bool:
+    """Return True if a column of this type holds files as bytes; the type is null if all files are beside the table."""
+    if not pa.types.is_struct(kind):
+        return False
+    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
+    return any(
+        inner.name == "bytes" and any(fits(inner.type) for fits in of_bytes) for inner in kind
+    )
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

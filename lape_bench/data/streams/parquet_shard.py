@@ -54,6 +54,7 @@ class ParquetShard(Shard):
                 table = file.read_row_group(block, columns=[f"{self._column}.bytes"])
         except (OSError, pa.ArrowException) as error:
             raise self.unreadable(error) from error
+        self.refuse_changed()
         return table.flatten().column(0)
 
 

@@ -17,12 +17,14 @@ class Member(NamedTuple):
         block: number of the part of the shard that is read at once; 0 if members are read one by one.
         place: first byte in the file, or row in the block.
         size: bytes; 0 if it is only known after reading.
+        problem: why it cannot be read at its place; empty if it can.
     """
 
     name: str
     block: int
     place: int
     size: int
+    problem: str = ""
 
 
 class Shard(ABC):
@@ -52,11 +54,24 @@ class Shard(ABC):
         """Return the content of an audio file; it may be called from several threads.
 
         Raises:
-            UserError: the shard cannot be read.
+            UserError: the shard cannot be read, or has changed since it was found.
         """
 
+    def refuse_changed(self) -> None:
+        """Raise a `UserError` if the file has changed since it was found; call it after reading."""
+        if FileVersion.of(self.path) != self.version:
+            raise UserError(
+                f"the shard {self.path} has changed since the run began",
+                next_step="run the same command again, which lists the shard again",
+            )
+
     def unreadable(self, reason: object) -> UserError:
-        """Return the error of a shard that cannot be read."""
+        """Return the error of a shard that cannot be read.
+
+        Raises:
+            UserError: the reason is that the file has changed since it was found.
+        """
+        self.refuse_changed()
         return UserError(
             f"the shard {self.path} cannot be read ({reason})",
             next_step="copy or download it again, or leave it out of the corpus",

@@ -6,12 +6,12 @@ arrays.
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +27,10 @@ from lape_bench.core.paths import home, new_file
 from lape_bench.core.progress import Progress, Running
 from lape_bench.data import audio
 from lape_bench.data.clip_names import printable
+from lape_bench.data.decoding.version import decoder_version
 from lape_bench.data.recording import decode_in_order
 from lape_bench.data.streams.shard import Member, Shard
 
-DECODERS = ("soundfile", "av")  # packages; another version may decode other samples
 EXAMPLES = 3
 SCHEMA = pa.schema(
     {
@@ -73,9 +73,10 @@ class ShardIndex:
         place: as in `Member`.
         size: bytes of the encoded clip.
         samples: samples at the clip's own rate.
-        rates: the clip's own rate in Hz.
-        state: hash of the names and contents of all audio files, whether usable or not.
-        key: hash of the names and the decoded audio of the clips.
+        rate: the clip's own rate in Hz.
+        named_mp3: whether the clip's name ends in .mp3, which helps to recognize it.
+        state: hash of the names and contents of all audio files, whether usable or not, and of the blocks.
+        key: hash of the names, the decoded audio and the blocks of the clips.
         n_left_out: number of files that cannot be used.
         examples: some of them with the reason.
     """
@@ -86,7 +87,8 @@ class ShardIndex:
     place: NDArray[np.int64]
     size: NDArray[np.int64]
     samples: NDArray[np.int64]
-    rates: NDArray[np.int32]
+    rate: NDArray[np.int32]
+    named_mp3: NDArray[np.bool_]
     state: str
     key: str
     n_left_out: int
@@ -105,17 +107,15 @@ class ShardIndex:
             UserError: the shard has changed since it was listed, or cannot be read.
         """
         shard = self.shards[self.shard[clip]]
-        size, samples, rate = (int(of[clip]) for of in (self.size, self.samples, self.rates))
+        size, samples, rate = (int(of[clip]) for of in (self.size, self.samples, self.rate))
         content = shard.read(Member("", int(self.block[clip]), int(self.place[clip]), size))
+        name = "clip.mp3" if self.named_mp3[clip] else ""
         try:
-            decoded, own_rate = audio.read(audio.FileContent("", content))
-        except audio.AudioProblem:
-            decoded, own_rate = np.empty(0, np.float32), 0
+            decoded, own_rate = audio.read(audio.FileContent(name, content))
+        except audio.AudioProblem as problem:
+            raise shard.unreadable(f"a clip that was decoded before is {problem}") from problem
         if (len(decoded), own_rate) != (samples, rate):
-            raise UserError(
-                f"the shard {shard.path} has changed since the run began",
-                next_step="run the same command again, which lists the shard again",
-            )
+            raise shard.unreadable("a clip has other samples than before")
         return decoded, own_rate
 
     def clips_among(self, contents: Collection[str]) -> list[str]:
@@ -139,18 +139,14 @@ def open_index(shards: Sequence[Shard], progress: Progress) -> ShardIndex:
     Raises:
         UserError: a shard cannot be read, or no clip can be used.
     """
-    folder = index_file(shards[0]).parent
-    set_name = hashlib.sha256(json.dumps([str(s.path) for s in shards]).encode()).hexdigest()
     missing = [shard for shard in shards if not _is_intact(shard)]
     if missing:
-        with (
-            locked(folder / f".lock-{set_name[:32]}"),
-            progress.task("listing clips of shards", None, "clips") as task,
-        ):
+        with progress.task("listing clips of shards", None, "clips") as task:
             for number, shard in enumerate(missing, 1):
                 task.note(shard=f"{number}/{len(missing)}")
-                if not _is_intact(shard):  # another process may have been faster
-                    _list_shard(shard, task)
+                with locked(_lock_file(shard)):
+                    if not _is_intact(shard):  # another process may have been faster
+                        _list_shard(shard, task)
     return _join(shards)
 
 
@@ -158,25 +154,31 @@ def _list_shard(shard: Shard, task: Running) -> None:
     """Decode every clip of a shard, and write its index."""
     file = index_file(shard)
     seen: set[str] = set()
-    with new_file(file) as temporary:
-        with pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True) as writer:
-            rows: list[_Row] = []
-            for row in decode_in_order(shard.members(), partial(_listed, shard)):
-                if row.name in seen:
-                    row = row._replace(problem="a second file of this name in the shard")
-                seen.add(row.name)
-                rows.append(row)
-                task.advance()
-                if len(rows) == AT_ONCE:
-                    writer.write_table(_table(rows))
-                    rows.clear()
-            writer.write_table(_table(rows))
-        for old in file.parent.glob(f"{_path_hash(shard.path)}-*.parquet"):
-            old.unlink(missing_ok=True)
+    with (
+        new_file(file) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True) as writer,
+    ):
+        rows: list[_Row] = []
+        for row in decode_in_order(shard.members(), partial(_listed, shard)):
+            if row.name in seen:
+                row = row._replace(problem="a second file of this name in the shard")
+            seen.add(row.name)
+            rows.append(row)
+            task.advance()
+            if len(rows) == AT_ONCE:
+                writer.write_table(_table(rows))
+                rows.clear()
+        writer.write_table(_table(rows))
+    for other in file.parent.glob(f"{_path_hash(shard.path)}-*.parquet"):
+        if other != file:  # of an older version
+            other.unlink(missing_ok=True)
 
 
 def _listed(shard: Shard, member: Member) -> _Row:
     """Read and decode a member."""
+    if member.problem:
+        place = (member.name, member.block, member.place, member.size)
+        return _Row(*place, bytes(32), 0, 0, bytes(32), member.problem)
     content = shard.read(member)
     place = (member.name, member.block, member.place, len(content))
     file_hash = hashlib.sha256(content).digest()
@@ -197,7 +199,7 @@ def _table(rows: Sequence[_Row]) -> pa.Table:
 def _join(shards: Sequence[Shard]) -> ShardIndex:
     """Read the indices of all shards into arrays."""
     columns = ("block", "place", "size", "samples", "rate")
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("shard", *columns)}
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("shard", *columns, "named_mp3")}
     state, key = hashlib.sha256(), hashlib.sha256()
     n_left_out, examples = 0, list[str]()
     above = os.path.commonpath([shard.path.parent for shard in shards])
@@ -207,25 +209,36 @@ def _join(shards: Sequence[Shard]) -> ShardIndex:
         _add_rows(state, relative, table, "file_hash")
         bad = table.filter(pc.not_equal(table["problem"], ""))
         n_left_out += len(bad)
-        for row in bad.slice(0, EXAMPLES - len(examples)).to_pylist():
+        if not len(table):
+            n_left_out += 1
+            examples.append(f"{printable(relative)} (holds no audio files)")
+        for row in bad.slice(0, EXAMPLES).to_pylist():
             examples.append(f"{printable(relative)}/{printable(row['name'])} ({row['problem']})")
         table = _usable(table)
         _add_rows(key, relative, table, "content")
+        if shard.in_blocks:  # they decide the order of a training
+            for digest, name in itertools.product((state, key), ("block", "size")):
+                digest.update(table[name].to_numpy().tobytes())
         parts["shard"].append(np.full(len(table), number, np.int32))
         for name in columns:
             parts[name].append(table[name].to_numpy())
-    shard_of, block, place, size, samples, rates = (np.concatenate(each) for each in parts.values())
-    if not len(shard_of):
+        is_mp3 = pc.ends_with(pc.utf8_lower(table["name"]), ".mp3")
+        parts["named_mp3"].append(is_mp3.to_numpy())
+    arrays = {name: np.concatenate(each) for name, each in parts.items()}
+    if not len(arrays["shard"]):
         raise UserError(
             f"the {len(shards)} shards in {above} hold no audio that can be read"
             + (f"; {n_left_out} files are left out, such as {examples[0]}" if examples else ""),
             allowed="audio files in tar files, recognized by their extension, or a column of audio in Parquet files",
         )
-    hashes = state.hexdigest(), key.hexdigest()
     return ShardIndex(
-        tuple(shards), shard_of, block, place, size, samples, rates, *hashes, n_left_out,
-        tuple(examples),
-    )  # fmt: skip
+        tuple(shards),
+        **arrays,
+        state=state.hexdigest(),
+        key=key.hexdigest(),
+        n_left_out=n_left_out,
+        examples=tuple(examples[:EXAMPLES]),
+    )
 
 
 def _add_rows(digest: "hashlib._Hash", shard: str, table: pa.Table, column: str) -> None:
@@ -242,23 +255,36 @@ def _usable(table: pa.Table) -> pa.Table:
 
 
 def _read(shard: Shard, columns: Sequence[str]) -> pa.Table:
-    with pq.ParquetFile(index_file(shard), page_checksum_verification=True) as file:
-        return file.read(list(columns))
+    """Read columns of a shard's index.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(index_file(shard), page_checksum_verification=True) as file:
+            return file.read(list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"the list of clips of {shard.path} cannot be read from the cache ({error})",
+            next_step="run the same command again; another process may have replaced the list",
+        ) from error
 
 
 def _is_intact(shard: Shard) -> bool:
-    file = index_file(shard)
-    if not file.is_file():
-        return False
     try:
         return bool(_read(shard, SCHEMA.names).schema.equals(SCHEMA))
-    except (OSError, pa.ArrowException):
+    except UserError:
         return False
+
+
+def _lock_file(shard: Shard) -> Path:
+    """Return the lock for listing a shard. Some shards share one, so that there are not as many as shards."""
+    return index_file(shard).parent / f".lock-{_path_hash(shard.path)[:2]}"
 
 
 def index_file(shard: Shard) -> Path:
     """Return the file of a shard's index. Its name holds the version of the shard and of the decoders."""
-    versions = [shard.version, [version(package) for package in DECODERS]]
+    versions = [shard.version, decoder_version()]
     digest = hashlib.sha256(json.dumps(versions).encode()).hexdigest()
     return home() / "corpora" / "shards" / f"{_path_hash(shard.path)}-{digest[:32]}.parquet"
 

@@ -55,7 +55,7 @@ class StreamedClips:
             assert len(samples) == lengths[clip], "soxr rounds as below"
             return samples
 
-        own = index.rates.astype(np.int64)
+        own = index.rate.astype(np.int64)
         # soxr rounds half a sample up. Whole numbers, since a float would round a long clip's half.
         lengths = np.where(
             own == rate, index.samples, (2 * index.samples * rate + own) // (2 * own)

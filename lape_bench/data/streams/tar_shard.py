@@ -1,13 +1,15 @@
 """Shards of WebDataset: tar files whose members are read at their place, without unpacking."""
 
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.clip_names import spelled
 from lape_bench.data.streams.shard import Member, Shard
+
+AT_ONCE = 2**20  # bytes
 
 
 class TarShard(Shard):
@@ -18,20 +20,63 @@ class TarShard(Shard):
     def members(self) -> Iterator[Member]:
         """Yield the audio files; see `Shard.members`."""
         try:
-            with tarfile.open(self.path, "r:") as archive:
+            with self.path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # not in the stubs; otherwise all stay in memory
-                    name = PurePosixPath(member.name)
-                    hidden = name.name.startswith(".")  # macOS adds such a file beside each file
-                    if member.isreg() and not hidden and name.suffix.lower() in SUFFIXES:
-                        yield Member(spelled(member.name), 0, member.offset_data, member.size)
+                    if _is_audio(member):
+                        place = (0, member.offset_data, member.size)
+                        yield Member(spelled(member.name), *place, _problem(member))
+                _refuse_early_end(file, archive.offset)
         except (OSError, tarfile.TarError) as error:
             raise self.unreadable(error) from error
 
     def read(self, member: Member) -> bytes:
         """Return the content of an audio file; see `Shard.read`."""
         try:
-            with self.path.open("rb", buffering=0) as file:
-                return os.pread(file.fileno(), member.size, member.place)
+            with self.path.open("rb") as file:
+                file.seek(member.place)
+                content = file.read(member.size)
         except OSError as error:
             raise self.unreadable(error.strerror) from error
+        self.refuse_changed()
+        if len(content) < member.size:
+            raise self.unreadable("unexpected end of data")
+        return content
+
+
+def _is_audio(member: tarfile.TarInfo) -> bool:
+    name = PurePosixPath(member.name)
+    of_macos = name.name.startswith("._")  # macOS adds such a file beside each file
+    return not member.isdir() and not of_macos and name.suffix.lower() in SUFFIXES
+
+
+def _problem(member: tarfile.TarInfo) -> str:
+    """Return why a member cannot be read at its place; empty if it can."""
+    if any(part.startswith(".") and part != ".." for part in PurePosixPath(member.name).parts):
+        return "hidden by its name"
+    if member.issparse():
+        return "a sparse file; pack it without --sparse"
+    if member.islnk() or member.issym():
+        return "a link; pack files with tar --dereference --hard-dereference"
+    return "" if member.isreg() else "not a file"
+
+
+def _refuse_early_end(file: BinaryIO, end: int) -> None:
+    """Compare the end of an archive with its last bytes, since `tarfile` also stops at a damaged header.
+
+    Args:
+        file: the archive.
+        end: first byte after the last member.
+
+    Raises:
+        tarfile.ReadError: zeros do not follow, or something else follows them.
+    """
+    file.seek(end)
+    mark = file.read(tarfile.BLOCKSIZE)
+    if len(mark) < tarfile.BLOCKSIZE or any(mark):
+        raise tarfile.ReadError(f"truncated or damaged at byte {end:,}")
+    while block := file.read(AT_ONCE):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(
+                "more data follows the end of the archive; join tar files by tar --concatenate"
+            )

@@ -13,12 +13,13 @@ import soundfile
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import home
 from lape_bench.core.progress import Progress
-from lape_bench.data import audio
+from lape_bench.data import audio, decoded_before
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared, prepare
 from lape_bench.data.splits import make_split
+from lape_bench.evaluation import corpus
 from lape_bench.evaluation.corpus import EvaluatedTask, corpus_state, load_corpus, open_corpus
 
 WriteClip = Callable[..., Path]
@@ -252,6 +253,16 @@ def test_a_folder_is_decoded_once_as_long_as_nothing_changes(
     for path in (str(folder), folder.name, f"./{folder.name}/"):
         assert load(progress, [path]).key == first.key
     assert sorted(decoded) == ["1.wav", "3.OGG", "b-2.flac"]
+
+
+def test_another_version_of_a_decoder_compares_the_audio_of_a_folder_again(
+    folder: Path, progress: Progress, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(progress, [str(folder)])
+    monkeypatch.setattr(corpus, "decoder_version", lambda: "another")
+    monkeypatch.setattr(decoded_before, "_decoders", lambda: {"soundfile": "another"})
+    load(progress, [str(folder)])
+    assert len(decoded) == 6
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio
+from lape_bench.data.streams import parquet_shard, shard_index
 from lape_bench.data.streams.find_shards import find_shards
-from lape_bench.data.streams.shard_index import ShardIndex, open_index
+from lape_bench.data.streams.shard_index import ShardIndex, index_file, open_index
 from tests.lape_bench.data.streams.shard_files import noise, write_parquet, write_tar
 
 
@@ -189,6 +191,105 @@ def test_a_truncated_tar_file_is_refused(tmp_path: Path, progress: Progress) -> 
     assert not list((tmp_path / "cache" / "corpora" / "shards").glob("*.parquet"))
 
 
+def test_a_tar_file_that_ends_early_or_goes_on_after_its_end_is_refused(
+    tmp_path: Path, progress: Progress
+) -> None:
+    path = write_tar(tmp_path / "a.tar", [(f"{number}.wav", noise(number)) for number in range(3)])
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[2].offset
+    damaged = bytearray(whole)
+    damaged[place] ^= 1  # in the header of the third member
+    for content in (damaged, whole[:place], whole[: place + 100]):
+        path.write_bytes(content)
+        assert f"a.tar cannot be read (truncated or damaged at byte {place:,})" in refusal(
+            path, progress
+        )
+    path.write_bytes(whole + whole)
+    assert "a.tar cannot be read (more data follows the end of the archive" in refusal(
+        path, progress
+    )
+    path.write_bytes(whole)
+    assert len(listed(path, progress)) == 3
+
+
+def test_links_sparse_files_and_hidden_files_of_a_tar_file_are_left_out(
+    tmp_path: Path, progress: Progress
+) -> None:
+    path, content = tmp_path / "a.tar", noise(0)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        (tmp_path / "clip").write_bytes(content)
+        for name, kind in (("hard.wav", tarfile.LNKTYPE), ("soft.wav", tarfile.SYMTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "x.wav"
+            archive.addfile(link)
+        sparse = tarfile.TarInfo("sparse.wav")
+        sparse.size = len(content)
+        sparse.pax_headers = {"GNU.sparse.map": f"0,{len(content)}"}
+        sparse.pax_headers["GNU.sparse.size"] = str(2 * len(content))
+        archive.addfile(sparse, (tmp_path / "clip").open("rb"))
+        for name in (".trash/x.wav", "./../x.wav"):
+            archive.add(tmp_path / "clip", name)
+        folder = tarfile.TarInfo("folder.wav")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    index = listed(path, progress)
+    assert len(index) == 1
+    assert index.n_left_out == 4
+    assert index.examples == (
+        "a.tar/hard.wav (a link; pack files with tar --dereference --hard-dereference)",
+        "a.tar/soft.wav (a link; pack files with tar --dereference --hard-dereference)",
+        "a.tar/sparse.wav (a sparse file; pack it without --sparse)",
+    )
+
+
+def test_a_shard_without_audio_is_counted(tmp_path: Path, progress: Progress) -> None:
+    write_tar(tmp_path / "shards" / "a.tar", [("a.wav", noise(0))])
+    write_tar(tmp_path / "shards" / "b.tar", [("b.sph", noise(1))])
+    index = listed(tmp_path / "shards", progress)
+    assert len(index) == index.n_left_out == 1
+    assert index.examples == ("b.tar (holds no audio files)",)
+
+
+def test_an_mp3_file_is_read_as_it_was_listed(tmp_path: Path, progress: Progress) -> None:
+    """Only the extension tells that frames of MP3 follow other bytes."""
+    content = bytes(1_000) + noise(0, rate=16_000, format="MP3")
+    path = write_tar(tmp_path / "a.tar", [("0.wav", noise(1)), ("1.MP3", content)])
+    index = listed(path, progress)
+    samples, _ = audio.read(audio.FileContent("1.MP3", content))
+    assert np.array_equal(index.read(1)[0], samples)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.uint8())])
+def test_a_parquet_column_that_holds_no_bytes_is_refused(
+    kind: pa.DataType, tmp_path: Path, progress: Progress
+) -> None:
+    rows = pa.array([{"bytes": "1" if kind == pa.string() else [1]}], pa.struct({"bytes": kind}))
+    pq.write_table(pa.table({"audio": rows}), tmp_path / "a.parquet")
+    assert "a.parquet has no columns of audio" in refusal(tmp_path / "a.parquet", progress)
+
+
+def test_row_groups_are_part_of_the_key_since_they_decide_the_order(
+    tmp_path: Path, progress: Progress
+) -> None:
+    contents, indices = [*map(noise, range(4))], []
+    for rows_at_once in (2, 3):
+        write_parquet(tmp_path / "a.parquet", contents, rows_at_once)
+        indices.append(listed(tmp_path / "a.parquet", progress))
+    first, second = indices
+    assert first.key != second.key
+    assert first.state != second.state
+
+
+def test_another_version_of_a_decoder_lists_again(
+    shards: Path, progress: Progress, decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(shards, progress)
+    monkeypatch.setattr(shard_index, "decoder_version", lambda: "another")
+    listed(shards, progress)
+    assert len(decoded) == 12
+
+
 @pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
 def test_a_file_of_another_kind_is_refused(name: str, tmp_path: Path, progress: Progress) -> None:
     (tmp_path / name).write_bytes(b"no shard at all " * 100)
@@ -222,11 +323,30 @@ def test_a_damaged_index_is_made_again(
     assert len(decoded) == 12
 
 
-def test_a_shard_that_changes_during_a_run_is_refused(shards: Path, progress: Progress) -> None:
+@pytest.mark.parametrize("seconds", [0.3, 0.2])
+def test_a_shard_that_changes_during_a_run_is_refused(
+    seconds: float, shards: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = listed(shards, progress)
-    write_tar(shards / "0.tar", [(f"{i}.wav", noise(i, seconds=0.2)) for i in range(2)])
-    with pytest.raises(UserError, match=r"0\.tar has changed since the run began"):
-        index.read(0)
+    monkeypatch.setattr(parquet_shard, "ROW_GROUPS", parquet_shard._RowGroups())
+    contents = [noise(seed, seconds) for seed in (10, 11)]
+    write_tar(shards / "0.tar", [("0.wav", contents[0]), ("1.wav", contents[1])])
+    write_parquet(shards / "2.parquet", contents)
+    for clip, name in ((0, "0.tar"), (4, "2.parquet")):
+        with pytest.raises(UserError, match=rf"{name} has changed since the run began"):
+            index.read(clip)
+    (shards / "1.tar").unlink()
+    with pytest.raises(UserError, match=r"1\.tar has changed since the run began"):
+        index.read(2)
+
+
+def test_a_list_that_another_process_removes_is_told_in_a_sentence(
+    shards: Path, progress: Progress
+) -> None:
+    index = listed(shards, progress)
+    index_file(index.shards[1]).unlink()
+    with pytest.raises(UserError, match="run the same command again; another process"):
+        index.clips_among([])
 
 
 def test_old_indices_of_a_shard_are_removed(shards: Path, progress: Progress, cache: Path) -> None:
