@@ -27,7 +27,7 @@ import torch
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio
 from lape_bench.data.streams.find_shards import find_shards
-from lape_bench.data.streams.shard_index import SCHEMA, index_file, open_index
+from lape_bench.data.streams.shard_index import SCHEMA, index_file, open_index, seal
 from lape_bench.data.streams.streamed_clips import StreamedClips
 from lape_bench.data.streams.tar_shard import TarShard
 from lape_bench.learning.training.batches import shuffled
@@ -181,7 +181,8 @@ def write_index(shard: TarShard, numbers: range) -> None:
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     index_file(shard).parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    pq.write_table(table, index_file(shard), write_page_checksum=True)
+    pq.write_table(table, index_file(shard))
+    seal(index_file(shard))
 
 
 def long_clips() -> None:

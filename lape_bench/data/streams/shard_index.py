@@ -6,12 +6,13 @@ arrays.
 """
 
 import hashlib
+import inspect
 import itertools
 import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ SCHEMA = pa.schema(
     }
 )
 AT_ONCE = 4096  # rows that become columns together
+SEAL_BYTES = 32
 
 
 class _Row(NamedTuple):
@@ -154,22 +156,21 @@ def _list_shard(shard: Shard, task: Running) -> None:
     """Decode every clip of a shard, and write its index."""
     file = index_file(shard)
     seen: set[str] = set()
-    with (
-        new_file(file) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True) as writer,
-    ):
-        rows: list[_Row] = []
-        for row in decode_in_order(shard.members(), partial(_listed, shard)):
-            if row.name in seen:
-                row = row._replace(problem="a second file of this name in the shard")
-            seen.add(row.name)
-            rows.append(row)
-            task.advance()
-            if len(rows) == AT_ONCE:
-                writer.write_table(_table(rows))
-                rows.clear()
-        writer.write_table(_table(rows))
-    for other in file.parent.glob(f"{_path_hash(shard.path)}-*.parquet"):
+    with new_file(file) as temporary:
+        with pq.ParquetWriter(temporary, SCHEMA) as writer:
+            rows: list[_Row] = []
+            for row in decode_in_order(shard.members(), partial(_listed, shard)):
+                if row.name in seen:
+                    row = row._replace(problem="a second file of this name in the shard")
+                seen.add(row.name)
+                rows.append(row)
+                task.advance()
+                if len(rows) == AT_ONCE:
+                    writer.write_table(_table(rows))
+                    rows.clear()
+            writer.write_table(_table(rows))
+        seal(temporary)
+    for other in file.parent.glob(f"{_path_hash(shard.path)}-*"):
         if other != file:  # of an older version
             other.unlink(missing_ok=True)
 
@@ -261,20 +262,39 @@ def _read(shard: Shard, columns: Sequence[str]) -> pa.Table:
         UserError: it is missing or damaged.
     """
     try:
-        with pq.ParquetFile(index_file(shard), page_checksum_verification=True) as file:
-            return file.read(list(columns))
-    except (OSError, pa.ArrowException) as error:
+        return pq.ParquetFile(pa.BufferReader(_sealed(index_file(shard)))).read(list(columns))
+    except OSError as error:
         raise UserError(
             f"the list of clips of {shard.path} cannot be read from the cache ({error})",
             next_step="run the same command again; another process may have replaced the list",
         ) from error
 
 
+def seal(file: Path) -> None:
+    """Append the SHA-256 of a file to it, since the footer of Parquet has no checksum."""
+    with file.open("r+b") as content:
+        content.write(hashlib.file_digest(content, "sha256").digest())
+
+
+def _sealed(file: Path) -> memoryview:
+    """Return the content of a sealed file.
+
+    Raises:
+        OSError: it cannot be read, or its checksum differs.
+    """
+    content = memoryview(file.read_bytes())
+    table, checksum = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
+    if hashlib.sha256(table).digest() != checksum:
+        raise OSError("it is damaged")
+    return table
+
+
 def _is_intact(shard: Shard) -> bool:
     try:
-        return bool(_read(shard, SCHEMA.names).schema.equals(SCHEMA))
-    except UserError:
+        _sealed(index_file(shard))
+    except OSError:
         return False
+    return True
 
 
 def _lock_file(shard: Shard) -> Path:
@@ -283,10 +303,22 @@ def _lock_file(shard: Shard) -> Path:
 
 
 def index_file(shard: Shard) -> Path:
-    """Return the file of a shard's index. Its name holds the version of the shard and of the decoders."""
-    versions = [shard.version, decoder_version()]
+    """Return the file of a shard's index: Parquet, and a checksum after it.
+
+    Its name holds the version of the shard, of the decoders and of the code that lists.
+    """
+    versions = [shard.version, decoder_version(), _code(type(shard))]
     digest = hashlib.sha256(json.dumps(versions).encode()).hexdigest()
-    return home() / "corpora" / "shards" / f"{_path_hash(shard.path)}-{digest[:32]}.parquet"
+    return home() / "corpora" / "shards" / f"{_path_hash(shard.path)}-{digest[:32]}.index"
+
+
+@cache
+def _code(kind: type[Shard]) -> str:
+    """Return a hash of the code that lists shards of a kind."""
+    digest = hashlib.sha256()
+    for file in (__file__, inspect.getfile(kind)):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 def _path_hash(path: Path) -> str:
