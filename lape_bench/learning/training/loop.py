@@ -1,13 +1,13 @@
 """The training loop: epochs of random windows, a learning rate schedule, checkpoints. Inputs and loss are arguments.
 
-A killed run resumes from its last checkpoint and ends with the same bytes. Every epoch draws from generators named after the
-epoch, so a checkpoint needs no state of a generator.
+A killed run resumes from its last checkpoint and ends with the same bytes. Long epochs consist of sections. Every section draws from
+generators named after it, so a checkpoint needs no state of a generator.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.data.streams.streamed_clips import CorpusClips
-from lape_bench.learning.training.batches import random_windows, shuffled, to_device
+from lape_bench.learning.training.batches import (
+    DeviceClips,
+    DeviceStream,
+    random_windows,
+    shuffled,
+    to_device,
+)
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
 from lape_bench.learning.training.cuda_graph import Graphed
 from lape_bench.runtime.batch_random import BatchRandom
@@ -34,6 +40,8 @@ waveforms of its own clips, and all get the indices of the clips in the batch.
 """
 
 logger = logging.getLogger(__name__)
+
+SECTION = 1_000  # steps of an epoch after which it can be resumed
 
 
 class OptimizerConfig(Config):
@@ -177,7 +185,8 @@ class TrainingLoop:
         cuda_graphable: true if the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
             has a part in the inputs.
         before_epoch: called with the epoch's number before it; returns the clips it goes through, shape (clips,), in their
-            order, of which some may come twice and some not; None is each once, in random order.
+            order, of which some may come twice and some not; None is each once, in random order. A training that has such a
+            function is resumed at the end of an epoch only, since the function may use the model as it is before the epoch.
         after_step: called after each update, for example to move a momentum teacher.
         after_epoch: called with the number of the epoch after it; returns numbers for the learning curve.
         extra_state: further objects whose state a checkpoint holds, by name.
@@ -191,7 +200,7 @@ class TrainingLoop:
     inputs: Inputs
     loss: Callable[..., Tensor]
     cuda_graphable: bool
-    before_epoch: Callable[[int], Tensor | None] = lambda epoch: None
+    before_epoch: Callable[[int], Tensor | None] | None = None
     after_step: Callable[[], None] = lambda: None
     after_epoch: Callable[[int], dict[str, float]] = lambda epoch: {}
     extra_state: Mapping[str, Stateful] = field(default_factory=dict)
@@ -219,29 +228,34 @@ class TrainingLoop:
         with context.progress.task(self.name, epochs * len(clips), "clips") as task:
             task.resume_at(checkpoint.epoch * len(clips))
             for epoch in range(checkpoint.epoch + 1, epochs + 1):
-                order = process_group.broadcast(self.before_epoch(epoch))
+                order = self.before_epoch(epoch) if self.before_epoch else None
+                order = process_group.broadcast(order)
                 process_group.broadcast_module(self.model)
                 if order is None:
-                    shuffling = context.seeds.torch("order", epoch)
-                    order = shuffled(plan.clips, shuffling)
+                    order = shuffled(plan.clips, context.seeds.torch("order", epoch))
                 self.model.train()
-                random = BatchRandom(context.seeds.torch("views", epoch), process_group)
-                losses = torch.zeros(plan.n_batches, device=context.device)
                 batches = process_group.batches(order, plan.n_batches)
-                with context.seeds.globally("dropout", epoch, *process_group.name):
-                    several = (
-                        process_group.local_rows(batch).repeat(plan.windows_per_clip)
-                        for batch in batches
-                    )
-                    decoded = clips.batches(several)
-                    for step, (batch, (own, rows)) in enumerate(zip(batches, decoded, strict=True)):
-                        progress = ((epoch - 1) * plan.n_batches + step) / (epochs * plan.n_batches)
-                        for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
-                            _set_rate(group, rate * self.learning_rate_factor(progress))
-                        waveforms = random_windows(own, rows, plan.window, random, plan.centered)
-                        # In one tensor: many small ones would keep the freed memory around them from the system.
-                        losses[step] = update(*self.inputs(waveforms, batch, random))
-                        task.advance(len(batch))
+                losses = torch.zeros(plan.n_batches, device=context.device)
+                losses[: checkpoint.step] = checkpoint.losses
+                if checkpoint.step:
+                    task.resume_at(task.done + sum(map(len, batches[: checkpoint.step])))
+                for first in range(checkpoint.step, plan.n_batches, SECTION):
+                    section = batches[first : first + SECTION]
+                    names = (epoch, first // SECTION) if first else (epoch,)
+                    random = BatchRandom(context.seeds.torch("views", *names), process_group)
+                    before = (epoch - 1) * plan.n_batches + first
+                    with context.seeds.globally("dropout", *names, *process_group.name):
+                        steps = self._steps(section, before, random, clips, highest, update)
+                        for step, (batch, loss) in enumerate(
+                            zip(section, steps, strict=True), first
+                        ):
+                            # In one tensor: many small ones would keep the freed memory around them from the system.
+                            losses[step] = loss
+                            task.advance(len(batch))
+                    checkpoint.step = first + len(section)
+                    checkpoint.losses = losses[: checkpoint.step]
+                    if self.before_epoch is None and checkpoint.step < plan.n_batches:
+                        checkpoint.save(context, last=False)
                 mean = float(losses.mean())
                 if not math.isfinite(mean):
                     raise UserError(
@@ -253,9 +267,40 @@ class TrainingLoop:
                 shown = {key: f"{value:.3f}" for key, value in row.items() if key != "epoch"}
                 task.note(epoch=f"{epoch}/{epochs}", **shown)
                 logger.debug(task.line())
-                checkpoint.epoch = epoch
+                checkpoint.epoch, checkpoint.step, checkpoint.losses = epoch, 0, losses[:0]
                 checkpoint.save(context, last=epoch == epochs)
         return tuple(checkpoint.curve)
+
+    def _steps(
+        self,
+        batches: Sequence[Tensor],
+        before: int,
+        random: BatchRandom,
+        clips: DeviceClips | DeviceStream,
+        highest: Sequence[float],
+        update: Callable[..., Tensor],
+    ) -> Iterator[Tensor]:
+        """Take a step for each batch, and yield its loss.
+
+        Args:
+            batches: the clips of each step, shape (batch,), of all processes.
+            before: number of steps of the training before these.
+            random: draws windows and views.
+            clips: the audio.
+            highest: the highest learning rate of each group of parameters.
+            update: takes a step.
+        """
+        plan, process_group = self.plan, random.process_group
+        own_rows = (
+            process_group.local_rows(batch).repeat(plan.windows_per_clip) for batch in batches
+        )
+        n_steps = plan.total_epochs * plan.n_batches
+        decoded = zip(batches, clips.batches(own_rows), strict=True)
+        for step, (batch, (own, rows)) in enumerate(decoded, before):
+            for group, rate in zip(self.optimizer.param_groups, highest, strict=True):
+                _set_rate(group, rate * self.learning_rate_factor(step / n_steps))
+            waveforms = random_windows(own, rows, plan.window, random, plan.centered)
+            yield update(*self.inputs(waveforms, batch, random))
 
     def _update(self, *inputs: Tensor) -> Tensor:
         """Take one optimizer step, and return the loss before it."""
@@ -275,13 +320,21 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
 
 
 class _Checkpoint:
-    """The state of a loop after its last epoch, in memory and on disk."""
+    """The state of a loop after its last section or epoch, in memory and on disk.
+
+    Attributes:
+        epoch: the last finished epoch.
+        step: number of steps of the next epoch that are done.
+        losses: their losses, shape (step,).
+        curve: a row for each finished epoch.
+    """
 
     def __init__(self, loop: TrainingLoop, context: RunContext) -> None:
         self.parts: dict[str, Stateful] = {"model": loop.model, "optimizer": loop.optimizer}
         self.parts |= loop.extra_state
         self.path = context.work_folder / f"{loop.name}.pt"
-        self.epoch = 0
+        self.epoch, self.step = 0, 0
+        self.losses = torch.zeros(0, device=context.device)
         self.curve: list[dict[str, float]] = []
         self._saved, self._took = time.monotonic(), 0.0
         content = None
@@ -293,8 +346,10 @@ class _Checkpoint:
         if content is not None:
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
-            self.epoch, self.curve = content["epoch"], content["curve"]
-            logger.info(f"{loop.name}: resuming after epoch {self.epoch}")
+            self.epoch, self.step = content["epoch"], content["step"]
+            self.losses, self.curve = content["losses"], content["curve"]
+            steps = f" and {self.step:,} steps" if self.step else ""
+            logger.info(f"{loop.name}: resuming after epoch {self.epoch}{steps}")
 
     def save(self, context: RunContext, last: bool) -> None:
         """Save now and then: a resumed run does not depend on when. Ranks hold the same, and the first alone writes."""
@@ -306,6 +361,7 @@ class _Checkpoint:
         if not last and began - self._saved < wait:
             return
         content = {name: part.state_dict() for name, part in self.parts.items()}
-        save_tensors(self.path, content | {"epoch": self.epoch, "curve": self.curve})
+        progress = {"epoch": self.epoch, "step": self.step, "losses": self.losses}
+        save_tensors(self.path, content | progress | {"curve": self.curve})
         self._saved = time.monotonic()
         self._took = self._saved - began

@@ -255,6 +255,7 @@ def pretrain(
         return order
 
     optimizer = config.optimizer.build(objective)
+    has_own_epochs = type(objective).before_epoch is not Objective.before_epoch
     return TrainingLoop(
         STAGE,
         plan,
@@ -264,7 +265,7 @@ def pretrain(
         inputs,
         loss,
         cuda_graphable=objective.cuda_graphable and objective.encoder.cuda_graphable and size == 1,
-        before_epoch=before_epoch,
+        before_epoch=before_epoch if has_own_epochs else None,
         after_step=objective.after_step,
         after_epoch=lambda epoch: {**monitor(epoch), **objective.epoch_metrics()},
         extra_state={"views": views},

@@ -537,6 +537,51 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
     assert found[1] == straight[1]
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 6, 10, 14])
+def test_a_long_epoch_is_resumed_after_its_last_section(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(loop, "SECTION", 2)
+    plan = EpochPlan(clips(), WINDOW, 3, EPOCHS)  # of three steps
+    undisturbed, stopped, again = Bench(), Bench(), Bench(seed=1 if step > 1 else 0)
+    curve = undisturbed.loop(plan=plan).run(apart(context, "undisturbed"))
+    stopped.stop_at_step = step
+    aside = apart(context, "stopped")
+    with pytest.raises(Stopped):
+        stopped.loop(plan=plan).run(aside)
+    assert again.loop(plan=plan).run(aside) == curve
+    assert same(again.tensors(), undisturbed.tensors())
+    assert len(again.batches) == 3 * EPOCHS - step + step % 3 % 2
+
+
+def test_sections_draw_from_generators_of_their_own(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SECTION", 1)
+    bench = Bench()
+    bench.loop(plan=EpochPlan(clips(), WINDOW, 4, 2)).run(context)
+    for step, names in enumerate([(1,), (1, 1), (2,), (2, 1)]):
+        draw, rows = context.seeds.torch("views", *names), len(bench.batches[step])
+        torch.rand(rows, generator=draw, dtype=torch.float64)  # the windows
+        assert torch.equal(bench.noise[step], torch.rand(rows, 4, generator=draw))
+        with context.seeds.globally("dropout", *names):
+            assert torch.equal(bench.dropped[step], nn.Dropout(0.3)(torch.ones(rows, 4)) == 0)
+
+
+def test_an_epoch_with_an_order_of_its_own_is_resumed_at_its_start(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SECTION", 1)
+    undisturbed, stopped, again = Bench(), Bench(), Bench(seed=1)
+    curve = undisturbed.loop(before_epoch=own_order).run(apart(context, "undisturbed"))
+    stopped.stop_at_step = 3
+    aside = apart(context, "stopped")
+    with pytest.raises(Stopped):
+        stopped.loop(before_epoch=own_order).run(aside)
+    assert again.loop(before_epoch=own_order).run(aside) == curve
+    assert len(again.batches) == 2 * (EPOCHS - 1)
+
+
 @pytest.mark.parametrize("epoch", [1, 3, 5])
 def test_a_run_with_orders_of_its_own_stopped_and_resumed_ends_with_the_same_bytes(
     context: RunContext, epoch: int
