@@ -29,7 +29,7 @@ from lape_bench.data.clip_names import printable
 from lape_bench.data.decoding.version import decoder_version
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
-from lape_bench.data.recording import Recording
+from lape_bench.data.recording import FileVersion, Recording
 from lape_bench.data.splits import shuffled
 from lape_bench.data.streams.find_shards import SHARD_SUFFIXES, find_shards
 from lape_bench.data.streams.shard_index import ShardIndex, open_index
@@ -256,10 +256,8 @@ def _folder_state(root: Path, recordings: Sequence[Recording], progress: Progres
     now: dict[str, list[Any]] = {}
     with progress.task(f"hashing {root.name}", len(recordings), "files") as task:
         for recording in recordings:
-            stat = recording.path.stat()
-            # The time of the last inode change is included because programs cannot set it.
-            version = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-            known = before.get(recording.clip_id)
+            version = [*(FileVersion.of(recording.path) or ())]  # empty if the file is gone
+            known = before.get(recording.clip_id) if version else None
             digest = known[-1] if known and known[:-1] == version else _content(recording.path)
             now[recording.clip_id] = [*version, digest]
             task.advance()
