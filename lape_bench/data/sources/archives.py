@@ -29,6 +29,7 @@ from lape_bench.core.printable import printable
 from lape_bench.core.progress import Stopped
 from lape_bench.data.catalog import load_reader
 from lape_bench.data.sources import checksum_pins
+from lape_bench.data.strict_tar import StrictTarInfo, is_followed
 from lape_bench.task import IndexedReader, Source, TaskCard
 
 logger = logging.getLogger(__name__)
@@ -329,7 +330,7 @@ def _warn_of_repeated(archive: Path, names: Iterable[str]) -> None:
 def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
     # The first releases of Python 3.11 lack filters; members are refused here either way.
     filtered: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    with tarfile.open(archive) as opened:
+    with tarfile.open(archive, tarinfo=StrictTarInfo) as opened:
         for member in opened:
             # tarfile drops the slash of a folder, and makes "." of "./".
             name = f"{member.name}/" if member.isdir() else member.name
@@ -338,12 +339,11 @@ def _untar(archive: Path, folder: Path, on_member: Callable[[], None]) -> None:
             opened.extract(member, folder, **filtered)
             on_member()
         _warn_of_repeated(archive, [member.name for member in opened if not member.isdir()])
-        # An archive ends with a block of zeros, but tarfile also accepts the end of the file. It does not read the
-        # checksum at the end of compressed data.
-        if opened.fileobj is None or opened.fileobj.tell() == opened.offset:
-            raise tarfile.ReadError("no end of archive")
-        while opened.fileobj.read(2**20):
-            pass
+        # tarfile does not read the checksum at the end of compressed data.
+        if opened.fileobj is not None and is_followed(opened.fileobj.read):
+            logger.warning(
+                f"{archive}: more data follows the end of the archive, perhaps another one; it is not unpacked"
+            )
 
 
 def _refuse_unsafe(archive: Path, name: str, is_special: bool) -> None:

@@ -3,13 +3,11 @@
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import BinaryIO
 
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.clip_names import spelled
 from lape_bench.data.streams.shard import Member, Shard
-
-AT_ONCE = 2**20  # bytes
+from lape_bench.data.strict_tar import StrictTarInfo, is_followed
 
 
 class TarShard(Shard):
@@ -20,13 +18,19 @@ class TarShard(Shard):
     def members(self) -> Iterator[Member]:
         """Yield the audio files; see `Shard.members`."""
         try:
-            with self.path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            with (
+                self.path.open("rb") as file,
+                tarfile.open(fileobj=file, mode="r:", tarinfo=StrictTarInfo) as archive,
+            ):
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # not in the stubs; otherwise all stay in memory
                     if _is_audio(member):
                         place = (0, member.offset_data, member.size)
                         yield Member(spelled(member.name), *place, _problem(member))
-                _refuse_early_end(file, archive.offset)
+                if is_followed(file.read):
+                    raise tarfile.ReadError(
+                        "more data follows the end of the archive; join tar files by tar --concatenate"
+                    )
         except (OSError, tarfile.TarError) as error:
             raise self.unreadable(error) from error
 
@@ -59,24 +63,3 @@ def _problem(member: tarfile.TarInfo) -> str:
     if member.islnk() or member.issym():
         return "a link; pack files with tar --dereference --hard-dereference"
     return "" if member.isreg() else "not a file"
-
-
-def _refuse_early_end(file: BinaryIO, end: int) -> None:
-    """Compare the end of an archive with its last bytes, since `tarfile` also stops at a damaged header.
-
-    Args:
-        file: the archive.
-        end: first byte after the last member.
-
-    Raises:
-        tarfile.ReadError: zeros do not follow, or something else follows them.
-    """
-    file.seek(end)
-    mark = file.read(tarfile.BLOCKSIZE)
-    if len(mark) < tarfile.BLOCKSIZE or any(mark):
-        raise tarfile.ReadError(f"truncated or damaged at byte {end:,}")
-    while block := file.read(AT_ONCE):
-        if block.strip(b"\0"):
-            raise tarfile.ReadError(
-                "more data follows the end of the archive; join tar files by tar --concatenate"
-            )

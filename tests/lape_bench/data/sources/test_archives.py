@@ -251,6 +251,32 @@ def test_a_tar_cut_off_between_two_members_is_refused(tmp_path: Path) -> None:
         unpack(archive, checksum(archive))
 
 
+def test_a_tar_with_a_damaged_header_between_two_members_is_refused(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "sounds.tar")
+    with tarfile.open(archive) as opened:
+        place = opened.getmembers()[1].offset
+    content = bytearray(archive.read_bytes())
+    content[place] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="truncated or damaged"):
+        unpack(archive, checksum(archive))
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_data_after_the_end_of_a_tar_is_told(
+    ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `cat` joins two archives."""
+    archive = write_archive(tmp_path / f"sounds.{ending}")
+    unpack(archive, checksum(archive))
+    assert not caplog.messages
+    archive.write_bytes(archive.read_bytes() * 2)
+    unpack(archive, checksum(archive))
+    assert caplog.messages == [
+        f"{archive}: more data follows the end of the archive, perhaps another one; it is not unpacked"
+    ]
+
+
 @pytest.mark.parametrize("ending", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
 def test_an_archive_with_a_changed_byte_is_refused(ending: str, tmp_path: Path) -> None:
     """Every one of these formats holds a checksum of its own."""

@@ -202,7 +202,7 @@ def test_a_tar_file_that_ends_early_or_goes_on_after_its_end_is_refused(
     damaged[place] ^= 1  # in the header of the third member
     for content in (damaged, whole[:place], whole[: place + 100]):
         path.write_bytes(content)
-        assert f"a.tar cannot be read (truncated or damaged at byte {place:,})" in refusal(
+        assert f"a.tar cannot be read (truncated or damaged at byte {place:,}: " in refusal(
             path, progress
         )
     path.write_bytes(whole + whole)
