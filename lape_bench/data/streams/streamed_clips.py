@@ -55,11 +55,8 @@ class StreamedClips:
             assert len(samples) == lengths[clip], "soxr rounds as below"
             return samples
 
-        own = index.rate.astype(np.int64)
-        # soxr rounds half a sample up. Whole numbers, since a float would round a long clip's half.
-        lengths = np.where(
-            own == rate, index.samples, (2 * index.samples * rate + own) // (2 * own)
-        )
+        # In floats and in this order, as soxr computes it: half a sample is rounded as the ratio of the rates is.
+        lengths = np.floor(index.samples / (index.rate / rate) + 0.5).astype(np.int64)
         key = hashlib.sha256(f"{rate}/{index.key}".encode()).hexdigest()
         if not any(shard.in_blocks for shard in index.shards):
             return cls(lengths, rate, key, decode)

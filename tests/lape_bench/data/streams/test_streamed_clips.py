@@ -49,6 +49,16 @@ def test_lengths_are_known_before_decoding(
         assert clips.lengths[index] == len(clips[index])
 
 
+def test_the_length_is_known_if_it_is_rounded_from_half_a_sample(
+    tmp_path: Path, progress: Progress
+) -> None:
+    lengths = range(1_220, 1_660, 40)  # at 12 kHz: 4,483.5 samples at 44.1 kHz, 4,630.5, ...
+    members = [(f"{n}.wav", noise(n, n / 12_000, 12_000)) for n in lengths]
+    clips = streamed(write_tar(tmp_path / "a.tar", members), progress, 44_100)
+    assert len(clips) == len(lengths)
+    assert [len(clips[index]) for index in range(len(clips))] == clips.lengths.tolist()
+
+
 def test_batches_come_in_order_however_few_are_decoded_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
