@@ -173,6 +173,11 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
         index = read_sealed_json(index_file)
     except (OSError, DamagedFile):  # none yet, or damaged
         index = _decode_folder(root, recordings, rate, progress)
+        if _folder_state(root, recordings, progress) != state:
+            raise UserError(
+                f"the folder {root} has changed while its audio was decoded",
+                next_step="run the same command again",
+            ) from None
         write_sealed_json(index_file, index)
     contents, left_out = index["contents"], index["left_out"]
     if left_out:

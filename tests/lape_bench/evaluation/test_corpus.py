@@ -289,6 +289,29 @@ def test_a_folder_is_decoded_anew_when_a_file_changes(
     assert waveforms(after) != waveforms(before)
 
 
+def test_a_folder_that_changes_while_it_is_decoded_is_not_remembered(
+    folder: Path, progress: Progress, write_clip: WriteClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (folder / "b-2.flac").read_bytes()
+    with monkeypatch.context() as patch:
+        decode_folder = corpus._decode_folder
+
+        def changed(*arguments: Any) -> dict[str, Any]:
+            write_clip(folder / "b-2.flac", 9)
+            return decode_folder(*arguments)
+
+        patch.setattr(corpus, "_decode_folder", changed)
+        with pytest.raises(
+            UserError, match="has changed while its audio was decoded; run the same"
+        ):
+            load(progress, [str(folder)])
+    (folder / "b-2.flac").write_bytes(before)
+    expected = audio.resample(*audio.read(folder / "b-2.flac"), RATE)
+    clips = open_corpus([str(folder)], None, RATE, None, progress)
+    assert isinstance(clips, Clips)
+    np.testing.assert_array_equal(clips[clips.ids.index("b-2.flac")], expected)
+
+
 def test_unreadable_files_are_left_out_and_said(
     folder: Path, progress: Progress, caplog: pytest.LogCaptureFixture
 ) -> None:
