@@ -21,6 +21,7 @@ from lape_bench.core.errors import DamagedFile
 from lape_bench.core.folder_checksums import find_damage
 from lape_bench.core.paths import discard_folder, home
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
+from lape_bench.data.decoding.version import decoder_version
 from lape_bench.data.recording import ClipFacts, DecodedClip, FileVersion, Recording, decode
 from lape_bench.data.stored_samples import StoredSamples, map_samples, pack
 from lape_bench.runtime import environment
@@ -188,4 +189,5 @@ def _note(name: str) -> Path:
 
 def _decoders() -> dict[str, str]:
     """Return the versions and the state of the code that decide how a file is decoded."""
-    return {name: version(name) for name in DECODERS} | {"commit": environment.commit()}
+    state = {"commit": environment.commit(), "decoder": decoder_version()}
+    return {name: version(name) for name in DECODERS} | state

@@ -54,6 +54,7 @@ class ManifestInfo(Config):
     level_dbfs: float | None = None  # RMS to which clips are scaled when they are opened
     card_state: str = ""  # state of a user's own card
     skipped: tuple[SkippedClip, ...] = ()
+    decoder: str = ""  # version of the decoders (`decoder_version`); empty if it was not kept yet
     hash: str = ""
     checksum: str = ""  # checksum over all of this and every column
 
@@ -91,9 +92,10 @@ class Manifest:
 
     def checksum(self) -> str:
         """Return the SHA-256 of everything in the file, including what does not identify the task."""
-        digest = hashlib.sha256(
-            self.info.model_copy(update={"checksum": ""}).model_dump_json().encode()
-        )
+        info = self.info.model_copy(update={"checksum": ""})
+        # Manifests of before the version was kept stay intact.
+        later = None if info.decoder else {"decoder"}
+        digest = hashlib.sha256(info.model_dump_json(exclude=later).encode())
         for name in COLUMNS:
             column = self.clips[name].astype(object)
             digest.update(json.dumps(column.where(column.notna(), None).tolist()).encode())

@@ -19,6 +19,7 @@ from lape_bench.data import audio_store
 from lape_bench.data.audio_store import STORE_RATE
 from lape_bench.data.catalog import load_card, load_reader
 from lape_bench.data.clip_names import printable, spaces_shown
+from lape_bench.data.decoding.version import decoder_version
 from lape_bench.data.listing import Reason, list_task, side_of
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
 from lape_bench.data.recording import ClipFacts, Recording
@@ -248,6 +249,7 @@ def _manifest(
         skipped=tuple(
             SkippedClip(clip_id=clip_id, reason=reason) for clip_id, reason in sorted(skipped)
         ),
+        decoder=decoder_version(),
     )
     return Manifest(info, pd.DataFrame(rows, columns=COLUMNS))
 

@@ -1,7 +1,8 @@
 """The corpus: unlabeled audio for pre-training, from train clips of tasks, folders of recordings, and shards.
 
 Validation and test clips of the task under evaluation are refused. They are recognized by the hash of their decoded
-samples. The loader that a system gets holds only these hashes: no manifest, no label, no audio of the task.
+samples; see `current_contents` for tasks that another decoder prepared. The loader that a system gets holds only these hashes: no
+manifest, no label, no audio of the task.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from lape_bench.data.audio_files import files_below, is_audio, warn_of_passed_ov
 from lape_bench.data.audio_store import Clips, open_store
 from lape_bench.data.catalog import load_card, task_names
 from lape_bench.data.clip_names import printable
+from lape_bench.data.current_contents import current_contents
 from lape_bench.data.decoding.version import decoder_version
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import ensure_prepared
@@ -55,9 +57,16 @@ class EvaluatedTask:
     held_out: frozenset[str]
 
     @classmethod
-    def from_manifest(cls, manifest: Manifest, rows: NDArray[np.int64]) -> "EvaluatedTask":
-        """Describe a prepared task, given the rows of its validation and test clips."""
-        return cls(manifest.reference, frozenset(manifest.clips["content"].iloc[rows]))
+    def from_manifest(
+        cls, manifest: Manifest, rows: NDArray[np.int64], progress: Progress
+    ) -> "EvaluatedTask":
+        """Describe a prepared task, given the rows of its validation and test clips.
+
+        Raises:
+            UserError: see `current_contents`.
+        """
+        contents = current_contents(manifest, progress)
+        return cls(manifest.reference, frozenset(contents[row] for row in rows))
 
 
 def load_corpus(
@@ -66,11 +75,26 @@ def load_corpus(
     rate: int,
     evaluated: EvaluatedTask | None,
     progress: Progress,
+    declared: Sequence[str] | None = None,
 ) -> CorpusClips:
     """Return the clips of all entries as a system gets them, with numbers instead of names.
 
-    See `open_corpus` for arguments and errors.
+    See `open_corpus` for the other arguments and errors.
+
+    Args:
+        declared: the entries that the system names in `System.corpus`; None: any.
+
+    Raises:
+        UserError: an entry is not declared, so that the identity of the cell does not depend on its audio.
     """
+    own = (TARGET_AUDIO, evaluated.reference if evaluated else None)
+    for entry in entries:
+        if declared is not None and entry not in (*own, *declared):
+            raise UserError(
+                f"the system learns from the corpus entry '{entry}', which its property `corpus` does not name",
+                allowed=f"it names {', '.join(declared) or 'none'}",
+                next_step="return the entry from System.corpus, so that a record holds the state of its audio",
+            )
     clips = open_corpus(entries, train, rate, evaluated, progress)
     return clips.numbered() if isinstance(clips, Clips) else clips
 
@@ -120,9 +144,9 @@ def open_corpus(
                 _refuse(entry, index.clips_among(evaluated.held_out), evaluated)
             parts.append(StreamedClips.of(index, rate))
             continue
-        clips, contents = _task_clips(entry, rate, progress) or _folder_clips(entry, rate, progress)
-        if evaluated is not None:
-            _refuse_held_out_clips(entry, clips.ids, contents, evaluated)
+        clips = _task_clips(entry, rate, evaluated, progress)
+        if clips is None:
+            clips = _folder_clips(entry, rate, evaluated, progress)
         parts.append(clips)
     if not parts:
         raise UserError("the corpus is empty", allowed=ALLOWED)
@@ -149,7 +173,10 @@ def _shard_index(entry: str, progress: Progress) -> ShardIndex | None:
     return index
 
 
-def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]] | None:
+def _task_clips(
+    entry: str, rate: int, evaluated: EvaluatedTask | None, progress: Progress
+) -> Clips | None:
+    """Open the clips of a task that others may learn from; None if the entry names no task."""
     if entry.partition("@")[0] not in task_names():
         return None
     card = load_card(entry)
@@ -159,10 +186,15 @@ def _task_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[
         rows = np.flatnonzero(manifest.clips["split"] == "train")
     rows = shuffled(rows, manifest)  # as the train split of a cell
     clips = manifest.open_clips(rate, progress).select(rows)
-    return clips, manifest.clips["content"].iloc[rows].tolist()
+    if evaluated is not None:
+        contents = current_contents(manifest, progress)
+        _refuse_held_out_clips(entry, clips.ids, [contents[row] for row in rows], evaluated)
+    return clips
 
 
-def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, list[str]]:
+def _folder_clips(
+    entry: str, rate: int, evaluated: EvaluatedTask | None, progress: Progress
+) -> Clips:
     """Open every audio file below a folder. Files are decoded again only if a file changes."""
     root, recordings = _audio_files(entry)
     warn_of_passed_over(root)
@@ -192,7 +224,9 @@ def _folder_clips(entry: str, rate: int, progress: Progress) -> tuple[Clips, lis
         return [Recording(i, root / i, contents[i]) for i in sorted(contents)]
 
     clips = open_store(index["key"], rate, recordings_again)
-    return clips.select(np.arange(len(clips))), list(contents.values())
+    if evaluated is not None:
+        _refuse_held_out_clips(entry, clips.ids, list(contents.values()), evaluated)
+    return clips.select(np.arange(len(clips)))
 
 
 def corpus_state(entries: Sequence[str], evaluated_task: str, progress: Progress) -> dict[str, str]:

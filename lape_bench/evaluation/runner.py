@@ -302,7 +302,10 @@ def _run(
     with context.stage("audio"):
         data = _EvaluationData.open(resolved, progress)
     context.load_corpus = partial(
-        load_corpus, evaluated=data.held_back(resolved), progress=progress
+        load_corpus,
+        evaluated=data.held_back(resolved, progress),
+        progress=progress,
+        declared=resolved.system.corpus,
     )
     context.resampled_train = data.resampled_train(data.split)
     context.train_groups = data.train_groups(data.split)
@@ -410,10 +413,13 @@ class _EvaluationData:
         test = clips.select(split.test)
         return cls(clips, labels, groups, resampled, split, training, test, labels[split.test])
 
-    def held_back(self, resolved: ResolvedCell) -> EvaluatedTask:
+    def held_back(self, resolved: ResolvedCell, progress: Progress) -> EvaluatedTask:
         """Return the clips that no corpus may contain: those of validation and test."""
+        manifest = resolved.manifest
+        if not resolved.planned.corpora:  # no audio but that of the task is learned from
+            return EvaluatedTask(manifest.reference, frozenset())
         rows = np.concatenate([self.split.validation, self.split.test])
-        return EvaluatedTask.from_manifest(resolved.manifest, rows)
+        return EvaluatedTask.from_manifest(manifest, rows, progress)
 
     def resampled_train(self, split: Split) -> dict[int, Clips]:
         """Return the train audio of a split at the further rates, under numbers and in the order of `TrainingData.train`."""

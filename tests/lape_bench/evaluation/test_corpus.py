@@ -1,5 +1,6 @@
 """What an upstream learns from: train clips of tasks and folders, and never what validates or tests."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -7,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from lape_bench.core.errors import UserError
-from lape_bench.core.paths import home
+from lape_bench.core.paths import home, manifest_path
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio, decoded_before
+from lape_bench.data import prepare as prepare_module
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.catalog import load_card
-from lape_bench.data.manifest import Manifest
+from lape_bench.data.manifest import INFO, Manifest, load_manifest
 from lape_bench.data.prepare import ensure_prepared, prepare
 from lape_bench.data.splits import make_split
 from lape_bench.evaluation import corpus
@@ -81,7 +84,7 @@ def load(
     rows = held(manifest)
     train = manifest.open_clips(rate, progress)
     train = train.select(np.setdiff1d(np.arange(len(manifest)), rows))
-    evaluated = EvaluatedTask.from_manifest(manifest, rows)
+    evaluated = EvaluatedTask.from_manifest(manifest, rows, progress)
     return open_corpus(list(entries), train, rate, evaluated, progress)
 
 
@@ -113,7 +116,7 @@ def test_the_task_under_evaluation_gives_the_very_clips_of_its_train_split(
     split = make_split(manifest, card, 0, 0)
     train = manifest.open_clips(RATE, progress).select(split.train)
     evaluation = EvaluatedTask.from_manifest(
-        manifest, np.concatenate([split.validation, split.test])
+        manifest, np.concatenate([split.validation, split.test]), progress
     )
     clips = open_corpus([entry], train, RATE, evaluation, progress)
     assert clips.key == train.key
@@ -203,6 +206,94 @@ def test_a_folder_with_a_copy_of_a_test_clip_is_refused_whatever_its_name_and_fo
     assert f"holds 1 validation or test clips of fsdd-digits: {name}" in said
     assert refusal(progress, [str(folder)], digits, fold_1) == said
     assert len(load(progress, [str(folder)])) == 4
+
+
+@pytest.fixture
+def older(
+    tmp_path: Path, write_clip: WriteClip, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> Manifest:
+    """The clips of `digits`, prepared by a decoder that returns other samples."""
+    with monkeypatch.context() as patch:
+        decode = audio.decode
+
+        def decoded_otherwise(*arguments: Any) -> Iterator[audio.Samples]:
+            for samples in decode(*arguments):
+                yield samples / 2
+
+        patch.setattr(audio, "decode", decoded_otherwise)
+        patch.setattr(prepare_module, "decoder_version", lambda: "older")
+        patch.setattr(decoded_before, "decoder_version", lambda: "older")
+        folder = tmp_path / "fsdd" / "recordings"
+        for seed, name in enumerate(f"0_{who}_{take}" for who in SPEAKERS for take in (0, 5)):
+            write_clip(folder / f"{name}.wav", seed, seconds=0.15)
+        manifest, *_ = prepare(load_card("fsdd-digits"), folder.parent, progress)
+    return manifest
+
+
+def test_a_copy_of_a_test_clip_is_refused_if_another_decoder_prepared_the_task(
+    folder: Path, older: Manifest, progress: Progress, decoded: list[str]
+) -> None:
+    recording = older.recordings()[fold_1(older)[0]]
+    shutil.copy(recording.path, folder / "copy.wav")
+    assert recording.content_hash() != recording.content
+    text = refusal(progress, [str(folder)], older, fold_1)
+    assert "holds 1 validation or test clips of fsdd-digits: copy.wav" in text
+    decoded.clear()
+    assert refusal(progress, [str(folder)], older, fold_1) == text
+    assert decoded == []
+    text = refusal(progress, ["fsdd-digits@official"], older, fold_1)
+    assert "holds 2 validation or test clips of fsdd-digits: 0_george_5, 0_jackson_5;" in text
+
+
+def test_a_task_that_is_prepared_again_is_compared_without_decoding_it_once_more(
+    folder: Path, older: Manifest, progress: Progress, decoded: list[str]
+) -> None:
+    again, *_ = prepare(load_card("fsdd-digits"), older.root, progress)
+    assert len(decoded) == len(older)
+    assert again.hash != older.hash
+    load(progress, [str(folder)], again, fold_1)
+    assert len(decoded) == len(older) + 3
+
+
+def test_a_task_of_another_decoder_without_its_recordings_is_compared_with_no_corpus(
+    folder: Path, older: Manifest, progress: Progress
+) -> None:
+    older.recordings()[3].path.unlink()
+    text = refusal(progress, [str(folder)], older, fold_1)
+    assert "'fsdd-digits' was prepared by another version of the decoders, and " in text
+    assert "0_jackson_5.wav cannot be read" in text
+    assert text.endswith("prepare it again: 'bench data prepare fsdd-digits'.")
+
+
+def test_a_manifest_of_before_decoders_had_versions_is_intact_and_its_clips_are_decoded_again(
+    digits: Manifest, folder: Path, progress: Progress, decoded: list[str]
+) -> None:
+    card, path = load_card("fsdd-digits"), manifest_path("fsdd-digits")
+    before = Manifest(digits.info.model_copy(update={"decoder": ""}), digits.clips)
+    before.save()
+    table = pq.read_table(path)
+    info = json.loads(table.schema.metadata[INFO])
+    assert info.pop("decoder") == ""
+    pq.write_table(table.replace_schema_metadata({INFO: json.dumps(info)}), path)
+    manifest = load_manifest(card)
+    assert manifest.hash == digits.hash
+    load(progress, [str(folder)], manifest, fold_1)
+    load(progress, [str(folder)], manifest, fold_1)
+    assert len(decoded) == len(manifest) + 3
+
+
+def test_a_system_is_given_no_corpus_that_it_does_not_declare(
+    folder: Path, digits: Manifest, progress: Progress
+) -> None:
+    evaluated = EvaluatedTask("fsdd-digits", frozenset())
+    train = digits.open_clips(RATE, progress)
+    arguments = (train, RATE, evaluated, progress)
+    for entries in (["target"], ["fsdd-digits"], [str(folder)]):
+        assert len(load_corpus(entries, *arguments, declared=[str(folder)])) > 0
+    with pytest.raises(
+        UserError, match="which its property `corpus` does not name; it names target;"
+    ):
+        load_corpus(["target", str(folder)], *arguments, declared=["target"])
 
 
 def test_a_folder_with_a_copy_of_a_train_clip_is_taken(

@@ -260,7 +260,7 @@ def test_the_loader_of_corpora_holds_hashes_of_the_held_out_audio_alone(
 ) -> None:
     manifest = load_manifest(load_card("synthetic-sounds"))
     rows = np.flatnonzero(manifest.clips["split"] != "train")
-    evaluated = EvaluatedTask.from_manifest(manifest, rows)
+    evaluated = EvaluatedTask.from_manifest(manifest, rows, progress)
     loader = partial(load_corpus, rate=16_000, evaluated=evaluated, progress=progress)
     assert secret.leaks(loader) == []
     assert evaluated.held_out == set(manifest.clips["content"].iloc[rows])

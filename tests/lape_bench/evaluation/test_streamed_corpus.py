@@ -181,7 +181,7 @@ def test_shards_with_a_copy_of_a_held_out_clip_are_refused_whatever_its_format(
         entry, name = write_parquet(tmp_path / "a.parquet", [noise(0), copy]), "1"
     train = Clips.pack(["t"], [np.zeros(2_000, np.float32)], RATE)
     for held_out, refused in (([2], True), ([3], False), ([], False)):
-        evaluated = EvaluatedTask.from_manifest(digits, np.array(held_out, np.int64))
+        evaluated = EvaluatedTask.from_manifest(digits, np.array(held_out, np.int64), progress)
         if not refused:
             assert len(open_corpus([str(entry)], train, RATE, evaluated, progress)) == 2
             continue
