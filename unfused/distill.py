@@ -21,7 +21,7 @@ class DistillConfig(UnlabeledConfig):
     """Stage 3: self-distillation with pseudo-labels.
 
     The loss weights are the paper's. Adam, the number of steps and the random gain are ours; the steps were chosen on validation.
-    `PAPER` has the paper's training, by SGD for 50 epochs.
+    `PAPER` has the paper's training, by SGD for 50 epochs at a constant rate.
     """
 
     shallow_heads: bool = Field(
@@ -47,12 +47,20 @@ class DistillConfig(UnlabeledConfig):
     )
 
 
-# Training as in the paper, and the gradients of its published code.
+# Training as in the paper; the constant rate, the window and the gradients are those of its published code.
 PAPER = {
-    "optimizer": {"name": "sgd", "learning_rate": 0.03, "momentum": 0.9, "weight_decay": 1e-4},
+    "optimizer": {
+        "name": "sgd",
+        "learning_rate": 0.03,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "warm_up": 0.0,
+        "schedule": "constant",
+    },
     "batch_size": 64,
     "epochs": 50,
     "min_steps": 1,
+    "window_seconds": 0.95,
     "gain_db": 0.0,
     "stop_gradient": False,
 }

@@ -16,7 +16,7 @@ from lape_bench.learning.encoders.base import Encoder
 from lape_bench.runtime.batch_random import BatchRandom
 from lape_bench.system import Curve, RunContext
 from lape_bench.unfused import distill as stage_3
-from lape_bench.unfused.distill import DistillConfig, agreement, distill
+from lape_bench.unfused.distill import PAPER, DistillConfig, agreement, distill
 from lape_bench.unfused.losses import self_distillation
 from lape_bench.unfused.student import Student
 
@@ -421,3 +421,8 @@ def test_while_it_warms_up_a_first_step_moves_nothing(context: RunContext) -> No
     model, _ = run(context, **how)
     started = dict(student().named_parameters())
     assert_close(dict(model.named_parameters()), started, rtol=0, atol=0)
+
+
+def test_the_training_of_the_paper_has_one_learning_rate() -> None:
+    optimizer = DistillConfig.model_validate(PAPER).optimizer
+    assert [optimizer.learning_rate_factor(share) for share in (0.0, 0.3, 0.99)] == [1, 1, 1]
