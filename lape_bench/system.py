@@ -131,7 +131,7 @@ class RunContext:
         load_corpus: returns the unlabeled audio that entries name; see `CorpusLoader`.
         resampled_train: the audio of the whole train split at the rates of `System.further_rates`, by the rate in Hz.
         train_groups: number of the group of each clip of the whole train split, such as its speaker, shape (clips,), int64, on the
-            CPU. A clip without a group is a group of its own. None if no two clips share a group.
+            CPU, by first appearance. A clip without a group is a group of its own. None if no two clips share a group.
         on_epoch: called after each epoch of fine-tuning with its number and a function that scores clips with the
             current model. The audit uses it. It must not change the training.
         caches_scored_clips: whether `System.score` may keep the embeddings of its clips in the cache. Only the harness sets it,

@@ -88,10 +88,17 @@ def predict(
 
 @dataclass(frozen=True)
 class _KeptModel:
-    """A system with what it learned, ready to score."""
+    """A system with what it learned, ready to score.
+
+    Attributes:
+        system: after `load`.
+        context: device and precision.
+        level_dbfs: RMS to which the clips of its task were scaled; None: they were not.
+    """
 
     system: System
     context: RunContext
+    level_dbfs: float | None
 
     def classify(self, files: Sequence[Path]) -> pd.DataFrame:
         """Return the table of `predict` for a few files, with all classes."""
@@ -110,6 +117,8 @@ class _KeptModel:
         if waveforms:
             ids = [str(number) for number in range(len(waveforms))]
             clips = Clips.pack(ids, waveforms, self.system.sample_rate)
+            if self.level_dbfs is not None:
+                clips = clips.leveled(self.level_dbfs)
             scores = self.system.score(clips, self.context)
             probabilities[readable] = scores.double().exp().cpu().numpy()
         best = np.nan_to_num(probabilities).argmax(axis=1)
@@ -185,7 +194,7 @@ def _load(
         work_folder,
         StageProfiler(device),
     )
-    return _KeptModel(system.load(folder / MODEL, context), context)
+    return _KeptModel(system.load(folder / MODEL, context), context, task.level_dbfs)
 
 
 def _changes(record: RunRecord, system: System) -> Iterator[str]:

@@ -430,7 +430,8 @@ class _EvaluationData:
 
     def train_groups(self, split: Split) -> Tensor | None:
         """Return the groups of the train clips of a split, in the order of `TrainingData.train`; see `RunContext`."""
-        names, groups = np.unique(self.groups[_train_rows(split)], return_inverse=True)
+        # In the random order of the clips. Those of the manifest follow the names of clips, which often reveal their classes.
+        groups, names = pd.factorize(self.groups[_train_rows(split)])
         return torch.from_numpy(groups) if len(names) < len(groups) else None
 
 
@@ -483,6 +484,7 @@ def _test_results(
         clips={name: len(side) for name, side in sides.items()},
         skipped=len(manifest.info.skipped),
         window_seconds=card.window_seconds,
+        level_dbfs=card.level_dbfs,
     )
     return {
         "status": "finished",

@@ -125,6 +125,7 @@ class TaskFacts(Frozen):
     clips: dict[str, Count] = Field(description="clips of train, labeled, validation and test")
     skipped: Count
     window_seconds: Seconds | None = Field(None, description="length of a training window")
+    level_dbfs: Finite | None = Field(None, description="RMS to which every clip was scaled")
 
 
 class ArtifactUse(Frozen):

@@ -88,6 +88,23 @@ def test_audio_of_any_rate_and_number_of_channels_is_taken_and_a_bad_file_is_nam
     assert set(table["predicted"][[0, 2]]) <= set(load_card("synthetic-sounds").classes)
 
 
+def test_files_are_scaled_to_the_level_of_the_clips_of_the_task(
+    own_artifacts: Path, tmp_path: Path
+) -> None:
+    folder = kept(tmp_path)
+    record = read_record(folder)
+    assert record.task is not None
+    leveled = record.task.model_copy(update={"level_dbfs": -26.0})
+    write_record(folder, record.model_copy(update={"task": leveled}))
+    noise = np.random.default_rng(0).normal(0, 0.02, 16_000)
+    soundfile.write(tmp_path / "loud.wav", noise, 16_000, "FLOAT")
+    soundfile.write(tmp_path / "soft.wav", noise / 8, 16_000, "FLOAT")
+    files = [tmp_path / "loud.wav", tmp_path / "soft.wav"]
+    table = lb.predict(folder, files, all_classes=True)
+    loud, soft = table.filter(like="P(").to_numpy()
+    np.testing.assert_allclose(loud, soft, atol=1e-4)
+
+
 def test_a_file_gets_the_same_answer_whatever_stands_beside_it(
     own_artifacts: Path, tmp_path: Path, write_clip: Callable[..., Path]
 ) -> None:

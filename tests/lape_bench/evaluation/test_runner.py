@@ -472,6 +472,9 @@ def test_a_system_is_given_the_group_of_each_train_clip(
     names = [group_of[waveform.tobytes()] for waveform in clips]
     assert len(set(names)) == len(set(groups.tolist())) > 1
     assert len(set(zip(names, groups.tolist(), strict=True))) == len(set(names))
+    # The numbers follow the random order of the clips. That of the manifest would tell classes.
+    assert [*dict.fromkeys(groups.tolist())] == [*range(len(set(names)))]
+    assert [*dict.fromkeys(names)] != sorted(set(names))
 
 
 def test_training_does_not_change_when_the_test_clips_are_poisoned(
