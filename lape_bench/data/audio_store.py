@@ -126,7 +126,8 @@ class Clips:
         lengths = np.array([len(waveform) for waveform in waveforms], np.int64)
         starts = np.cumsum(lengths) - lengths
         samples = np.concatenate(waveforms).astype(np.float32)
-        key = _hash(str(rate), *ids, hashlib.sha256(samples.tobytes()).hexdigest())
+        audio = hashlib.sha256(lengths.tobytes() + samples.tobytes()).hexdigest()
+        key = _hash(str(rate), *ids, audio)
         return cls(tuple(ids), samples, starts, lengths, rate, key)
 
     @classmethod

@@ -230,7 +230,6 @@ class TrainingLoop:
             for epoch in range(checkpoint.epoch + 1, epochs + 1):
                 order = self.before_epoch(epoch) if self.before_epoch else None
                 order = process_group.broadcast(order)
-                process_group.broadcast_module(self.model)
                 if order is None:
                     order = shuffled(plan.clips, context.seeds.torch("order", epoch))
                 self.model.train()
@@ -240,8 +239,10 @@ class TrainingLoop:
                 if checkpoint.step:
                     task.resume_at(task.done + sum(map(len, batches[: checkpoint.step])))
                 for first in range(checkpoint.step, plan.n_batches, SECTION):
+                    process_group.broadcast_module(self.model)  # as all ranks resume from rank 0
                     section = batches[first : first + SECTION]
-                    names = (epoch, first // SECTION) if first else (epoch,)
+                    # A word, since a rank adds its number to these names.
+                    names = (epoch, f"section {first // SECTION}") if first else (epoch,)
                     random = BatchRandom(context.seeds.torch("views", *names), process_group)
                     before = (epoch - 1) * plan.n_batches + first
                     with context.seeds.globally("dropout", *names, *process_group.name):

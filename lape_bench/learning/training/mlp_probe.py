@@ -45,7 +45,11 @@ class MlpConfig(Config):
     )
     hidden: int = Field(1024, ge=1, description="features of the hidden layer")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden features dropped")
-    batch_size: int = Field(1024, ge=2, description="largest number of windows per step")
+    batch_size: int = Field(
+        1024,
+        ge=3,
+        description="largest number of windows per step; from 3 on, no batch has a single window",
+    )
     epochs: int = Field(20, ge=1, description="passes through the windows")
     min_steps: int = Field(
         100, ge=1, description="smallest number of steps; with few windows, more passes are made"

@@ -338,6 +338,8 @@ def test_the_key_of_packed_clips_tells_ids_audio_and_rate_apart() -> None:
     packed = [(["a"], [wave], 10), (["b"], [wave], 10), (["a"], [other], 10), (["a"], [wave], 20)]
     assert len({Clips.pack(*each).key for each in packed}) == len(packed)
     assert Clips.pack(["a"], [wave], 10).key == Clips.pack(["a"], [wave.copy()], 10).key
+    divided = [[np.ones(n, np.float32), np.ones(4 - n, np.float32)] for n in (1, 2)]
+    assert len({Clips.pack(["a", "b"], waves, 10).key for waves in divided}) == 2
 
 
 def packed(name: str, *lengths: int) -> Clips:

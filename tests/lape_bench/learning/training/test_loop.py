@@ -21,6 +21,7 @@ from lape_bench.data.audio_store import Clips
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.loop import EpochPlan, OptimizerConfig, TrainingLoop, cosine
 from lape_bench.runtime.batch_random import BatchRandom
+from lape_bench.runtime.distributed import ProcessGroup
 from lape_bench.system import Curve, RunContext
 
 WINDOW, CLIPS, EPOCHS = 10, 7, 5
@@ -560,12 +561,24 @@ def test_sections_draw_from_generators_of_their_own(
     monkeypatch.setattr(loop, "SECTION", 1)
     bench = Bench()
     bench.loop(plan=EpochPlan(clips(), WINDOW, 4, 2)).run(context)
-    for step, names in enumerate([(1,), (1, 1), (2,), (2, 1)]):
+    for step, names in enumerate([(1,), (1, "section 1"), (2,), (2, "section 1")]):
         draw, rows = context.seeds.torch("views", *names), len(bench.batches[step])
         torch.rand(rows, generator=draw, dtype=torch.float64)  # the windows
         assert torch.equal(bench.noise[step], torch.rand(rows, 4, generator=draw))
         with context.seeds.globally("dropout", *names):
             assert torch.equal(bench.dropped[step], nn.Dropout(0.3)(torch.ones(rows, 4)) == 0)
+
+
+def test_every_section_begins_with_the_model_of_rank_0(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SECTION", 2)
+    bench, steps = Bench(), []
+    monkeypatch.setattr(
+        ProcessGroup, "broadcast_module", lambda _, module: steps.append(len(bench.batches))
+    )
+    bench.loop(plan=EpochPlan(clips(), WINDOW, 3, 2)).run(context)
+    assert steps == [0, 2, 3, 5]
 
 
 def test_an_epoch_with_an_order_of_its_own_is_resumed_at_its_start(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from sklearn.metrics import accuracy_score
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -67,6 +68,13 @@ def test_its_size_is_that_of_hears_probe() -> None:
         3,
     )
     assert sum(p.numel() for p in head.parameters()) == 6 * 1024 + 1024 + 2 * 1024 + 1024 * 3 + 3
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 7])
+def test_no_batch_has_a_single_window(n: int) -> None:
+    fit(windows([0, 1, 1, 0, 1, 0, 1][:n]), MlpConfig(min_steps=4, hidden=4, batch_size=3))
+    with pytest.raises(ValidationError):
+        MlpConfig(batch_size=2)
 
 
 def test_it_trains_as_a_loop_by_hand_does() -> None:
