@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from lape_bench.runtime.artifacts import stable_name
 from lape_bench.system import RunContext
 
 FILE = "embeddings.pt"
-REGISTERED = {"_parameters", "_buffers", "_modules"}  # attributes of a module that are in its state
+# Attributes of a module that are in its state, or are none of its own.
+REGISTERED = {"_parameters", "_buffers", "_modules", "training"}
 ATTRIBUTE_DEPTH = 4  # such as a module's attribute, a plain object, its attribute, a list
+WITHOUT_NUMBERS = {"torch", "torchaudio", "transformers", "lape_bench"}  # draw tensors alone
 
 
 def cached_embeddings(
@@ -66,36 +69,42 @@ def cached_embeddings(
 
 
 def encoder_checksum(encoder: Encoder) -> str:
-    """Return the SHA-256 of an encoder's state, and of the tensors and arrays that it keeps outside of the state.
+    """Return the SHA-256 of an encoder's state, and of the tensors, arrays and, in a plug-in, numbers that it keeps outside of the state.
 
     Those are buffers that are not saved, and attributes, also of a plug-in's encoder that is not a module. They too may be drawn
-    with the run's seed.
+    with the run's seed, such as a list of random frequency bins.
     """
     state = encoder.state_dict()
     hidden = {name: buffer for name, buffer in encoder.named_buffers() if name not in state}
     for name, module in encoder.named_modules():
         attributes = {key: value for key, value in vars(module).items() if key not in REGISTERED}
-        hidden |= dict(_arrays(name, attributes, ATTRIBUTE_DEPTH))
+        numbers = type(module).__module__.partition(".")[0] not in WITHOUT_NUMBERS
+        hidden |= dict(_arrays(name, attributes, numbers, ATTRIBUTE_DEPTH))
     return tensors_checksum({**state, **({"hidden": hidden} if hidden else {})})
 
 
-def _arrays(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors and numeric arrays in an attribute, in what containers and plain objects in it hold too."""
+def _arrays(name: str, value: Any, numbers: bool, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors, numeric arrays and perhaps numbers in an attribute, in what containers and plain objects in it hold too."""
     if isinstance(value, Tensor):
         if value.layout is torch.strided and not value.is_meta:
             yield name, value
     elif isinstance(value, np.ndarray):
         if value.dtype.kind in "biufc":
             yield name, value
+    elif isinstance(value, Number):
+        if numbers:
+            yield name, value
     elif depth and not isinstance(value, type | nn.Module):
         if isinstance(value, Mapping):
             parts: Iterable[tuple[Any, Any]] = [*value.items()]
         elif isinstance(value, list | tuple):
             parts = enumerate(value)
+        elif isinstance(value, set | frozenset):
+            parts = enumerate(sorted(value, key=repr))
         else:
             parts = getattr(value, "__dict__", {}).items()
         for key, part in parts:
-            yield from _arrays(f"{name}.{key}", part, depth - 1)
+            yield from _arrays(f"{name}.{key}", part, numbers, depth - 1)
 
 
 def state_checksum(module: nn.Module) -> str:

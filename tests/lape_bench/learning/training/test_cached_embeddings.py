@@ -28,15 +28,20 @@ class Scaled(Encoder):
 
     def __init__(self, whole_clip: bool = False) -> None:
         super().__init__()
-        self.whole_clip, self.used = whole_clip, 0
+        self.whole_clip = whole_clip
+        self.calls: list[None] = []
         self.weight = nn.Parameter(torch.tensor([2.0, 3.0]))
         self.register_buffer("place", torch.tensor([0.5, 0.0]))
+
+    @property
+    def used(self) -> int:
+        return len(self.calls)
 
     def features(self, waveforms: Tensor) -> Tensor:
         return torch.stack([waveforms.mean(dim=1), waveforms.amax(dim=1)], dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        self.used += 1
+        self.calls.append(None)
         embeddings: Tensor = features * self.weight + self.place
         return embeddings
 
@@ -177,12 +182,21 @@ class Hiding(Scaled):
             self.register_buffer("factor", tensor, persistent=False)
         elif where == "attribute":
             self.factor = tensor
+        elif where == "number":
+            self.factor = factor
+        elif where == "list of numbers":
+            self.bins = [1, int(factor)]
         else:
             self.plain = SimpleNamespace(layers=[tensor.numpy()])
 
 
-@pytest.mark.parametrize("where", ["buffer that is not saved", "attribute", "plain object"])
-def test_another_tensor_outside_of_the_state_computes_anew(context: RunContext, where: str) -> None:
+@pytest.mark.parametrize(
+    "where",
+    ["buffer that is not saved", "attribute", "plain object", "number", "list of numbers"],
+)
+def test_another_tensor_or_number_outside_of_the_state_computes_anew(
+    context: RunContext, where: str
+) -> None:
     for factor in (1.0, 2.0, 1.0):
         cached(Hiding(where, factor), context)
     assert [found.computed for found in context.artifacts] == [True, True, False]
