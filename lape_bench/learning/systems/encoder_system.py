@@ -280,7 +280,8 @@ class EncoderSystem(System):
         """
         path = folder / WEIGHTS
         content = load_tensors(path, context.device)
-        with context.seeds.globally("overwritten"):  # random weights that the next lines replace
+        # As before training: the next lines replace random weights, and not what a plug-in draws beside its tensors.
+        with context.seeds.globally("initial weights"):
             encoder = self.build_encoder().to(context.device)
             self.check_sample_rate(encoder)
             head = self._empty_head(encoder, content.get("head")).to(context.device)

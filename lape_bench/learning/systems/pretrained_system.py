@@ -174,7 +174,8 @@ class UpstreamSystem(SpectrogramSystem):
         corpus = context.load_corpus(settings.corpus, train, cls.sample_rate)
         key = cls.artifact_key(settings, context.seeds.seed)
         seeds = Seeds(key["seed"], "upstream")
-        with seeds.globally("overwritten"):  # random weights that are replaced below
+        # As before training: its weights are replaced below, and not what a plug-in draws beside its tensors.
+        with seeds.globally("initial weights"):
             encoder = cls.new_encoder(settings)
 
         def compute(folder: Path, inside: RunContext) -> None:
