@@ -70,6 +70,21 @@ def test_each_weight_scales_its_own_term_alone(weights: tuple[float, float, floa
     assert float(found) == pytest.approx(by_hand(z, shallow, labels, weights), abs=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.6])
+def test_smoothing_divides_a_share_of_each_label_among_all_clusters(smoothing: float) -> None:
+    z, shallow, labels = logits(heads=2)
+    weights = NONE | {"shallow_weight": 0.7}
+    found = self_distillation(z, shallow, labels, **weights, label_smoothing=smoothing)
+    targets = (1 - smoothing) * np.eye(CLUSTERS)[labels.numpy()] + smoothing / CLUSTERS
+    entropies = [
+        -(targets * log_softmax(head.numpy(), axis=1)).sum(axis=1) for head in (z, *shallow)
+    ]
+    expected = sum(
+        weight * one.mean() for weight, one in zip((1, 0.7, 0.7), entropies, strict=True)
+    )
+    assert float(found) == pytest.approx(expected, abs=1e-12)
+
+
 def test_without_shallow_heads_it_is_plain_cross_entropy() -> None:
     z, _, labels = logits(heads=0)
     assert_close(self_distillation(z, [], labels), F.cross_entropy(z, labels), rtol=0, atol=0)
