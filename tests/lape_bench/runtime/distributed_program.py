@@ -3,28 +3,30 @@
 usage: distributed_program.py OUT=LAST[:OUT=LAST] SYSTEM...
 
 For each folder OUT and each system it writes curve and objective, as this rank has them, to OUT/SYSTEM-RANK.pt; what each rank
-draws for itself (dropout, dropped patches) is off. With LAST above 0 it stops after that epoch instead, and a second call goes
-on. Then it asks twice for the first system's upstream, with an empty cache in the first OUT, and writes to OUT/kept-RANK.pt
+draws for itself (dropout, dropped patches) is off. Two steps make a section. With LAST above 0 it stops after so many steps instead, and a
+second call goes on. Then it asks twice for the first system's upstream, with an empty cache in the first OUT, and writes to OUT/kept-RANK.pt
 whether it was computed, each time.
 """
 
 import copy
+import itertools
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lape_bench.core.config import merge
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.systems.pretrained_system import load_upstream
-from lape_bench.learning.training.pretrain import Objective, UnlabeledClips, pretrain
+from lape_bench.learning.training import loop
+from lape_bench.learning.training.pretrain import Objective, pretrain
 from lape_bench.runtime.distributed import ProcessGroup, join_process_group
 from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import RunContext
@@ -65,15 +67,15 @@ class Stopped(Exception):
 
 
 def stop_after(last: int, objective: Objective) -> None:
-    """Have an epoch after the last one not begin."""
-    begin = objective.before_epoch
+    """Have the step after the last one not end."""
+    update, steps = objective.after_step, itertools.count(1)
 
-    def begin_or_stop(epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
-        if epoch > last:
+    def update_or_stop() -> None:
+        if next(steps) > last:
             raise Stopped
-        return begin(epoch, corpus, seeds)
+        update()
 
-    objective.before_epoch = begin_or_stop  # type: ignore[method-assign]  # of this one alone
+    objective.after_step = update_or_stop  # type: ignore[method-assign]  # of this one alone
 
 
 def settings_of(name: str) -> Any:
@@ -113,10 +115,14 @@ def learn(name: str, out: Path, last: int, process_group: ProcessGroup) -> None:
     before = copy.deepcopy(objective.state_dict())
     shape = objective.encoder.feature_shape(settings.pretrain.window_seconds)
     views = kind.new_views(settings, shape, len(clips))
-    with suppress(Stopped):
-        curve = pretrain(objective, views, clips, settings.pretrain, context)
-        content = {"curve": curve, "before": before, "after": objective.state_dict()}
-        torch.save(content | {"bank": views.mixup.bank}, out / f"{name}-{process_group.rank}.pt")
+    try:
+        with mock.patch.object(loop, "SECTION", 2):
+            curve = pretrain(objective, views, clips, settings.pretrain, context)
+    except Stopped:
+        return
+    assert not last, "it was to stop"
+    content = {"curve": curve, "before": before, "after": objective.state_dict()}
+    torch.save(content | {"bank": views.mixup.bank}, out / f"{name}-{process_group.rank}.pt")
 
 
 def keep(name: str, out: Path, process_group: ProcessGroup) -> None:

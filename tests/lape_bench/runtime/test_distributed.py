@@ -43,7 +43,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in UPSTREAMS:
         learn(name, folders["alone"], 0, ALONE)
     # Each run starts from its folder alone, so one that was stopped goes on as in new processes.
-    runs = [f"{folders['shared']}=0", f"{folders['resumed']}=1", f"{folders['resumed']}=0"]
+    # The first is stopped within an epoch, the second after it.
+    runs = [f"{folders['shared']}=0", *[f"{folders['resumed']}={last}" for last in (2, 2, 0)]]
     program = [sys.executable, *TWO, str(PROGRAM), os.pathsep.join(runs), *UPSTREAMS]
     subprocess.run(program, check=True, cwd=PROGRAM.parents[2])
     return folders
