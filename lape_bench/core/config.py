@@ -278,10 +278,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def as_pairs(values: Mapping[str, Any]) -> list[str]:
     """Write nested settings as `key=value`, as `apply_pairs` reads them."""
-    return [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in flatten(values).items()
-    ]
+    return [f"{key}={_as_yaml(value)}" for key, value in flatten(values).items()]
+
+
+def _as_yaml(value: Any) -> str:
+    """Write a value in one line of YAML; a string without quotation marks, unless it would be read as something else."""
+    with suppress(ValueError):
+        if isinstance(value, str) and _load_yaml(value) == value:
+            return value
+    return json.dumps(value)
 
 
 def describe(

@@ -35,7 +35,7 @@ def current_contents(manifest: Manifest, progress: Progress) -> list[str]:
         return manifest.clips["content"].tolist()
     name = hashlib.sha256(os.fsencode(manifest.reference)).hexdigest()[:32]
     file = home() / "corpora" / f"{name}.contents.json"
-    made_for = [manifest.info.checksum, decoder_version()]
+    made_for = [manifest.checksum(), decoder_version()]
     with locked(file.with_name(f".lock-{name}")):
         try:
             known = read_sealed_json(file)

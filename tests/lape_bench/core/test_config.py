@@ -41,6 +41,8 @@ def test_pairs_become_nested_values_of_their_yaml_type() -> None:
 def test_pairs_of_settings_are_read_as_the_settings() -> None:
     settings = {"width": 16, "inner": {"rate": 0.03, "name": "sgd", "on": False}, "grid": [0.1, 1]}
     assert apply_pairs(as_pairs(settings)) == settings
+    texts = {"a": "null", "b": "1", "c": "x: y", "d": "", "e": "[", "f": "# x", "g": " y "}
+    assert apply_pairs(as_pairs(texts)) == texts
 
 
 @pytest.mark.parametrize(
