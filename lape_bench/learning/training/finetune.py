@@ -153,7 +153,7 @@ class FineTuning:
             data: labeled clips, and perhaps validation clips, which then select instead of a hold-out.
 
         Raises:
-            UserError: the loss is not finite, or all labels are of one class.
+            UserError: the loss is not finite, or a probe is fitted and all labels are of one class.
         """
         rates = sorted(set(self.config.learning_rates))
         if self.config.head_start == "probe" or len(rates) > 1 or data.validation is not None:

@@ -107,7 +107,8 @@ class Objective(nn.Module, ABC):
     """An encoder with its heads and its loss, trained on two views of each clip.
 
     In each step the loop calls `targets` and `forward_views`, then `loss` with what both returned, updates the parameters,
-    and calls `after_step`.
+    and calls `after_step`. A resumed run has the parameters and buffers of some earlier step and nothing else, so whatever later steps need,
+    such as a count of steps, belongs in a buffer.
 
     Attributes:
         encoder: what remains when the heads are dropped after pre-training.
@@ -156,8 +157,7 @@ class Objective(nn.Module, ABC):
     def before_epoch(self, epoch: int, corpus: UnlabeledClips, seeds: Seeds) -> Tensor | None:
         """Prepare an epoch, such as by clustering the corpus again; by default nothing.
 
-        A resumed run has the parameters and buffers of the last finished epoch and nothing else. Keep in a buffer whatever a
-        later epoch needs.
+        An objective that overrides this is resumed after its last finished epoch, others also within a long one.
 
         Args:
             epoch: number of the epoch, from 1.
