@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 LEAST_P = 1e-4
+MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 DIGITS = 10  # significant digits of a percentage; further digits come from binary fractions
 
 
@@ -52,6 +53,12 @@ def known_count(number: Any) -> str:
     import pandas as pd  # slow to import, and every command imports this module
 
     return "unknown" if pd.isna(number) else f"{number:,}"
+
+
+def first_few(items: Sequence[str], most: int = MOST_NAMED) -> str:
+    """Join the first few items, and count the rest."""
+    more = [f"{len(items) - most} more"] if len(items) > most else []
+    return "; ".join([*items[:most], *more])
 
 
 def join_list(names: Sequence[object]) -> str:

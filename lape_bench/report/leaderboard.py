@@ -9,7 +9,7 @@ import pandas as pd
 
 from lape_bench.core.label_budget import LabelBudget, budget_order
 from lape_bench.report.display_names import group_noun, with_display_names
-from lape_bench.report.formatting import count, known_count, percent
+from lape_bench.report.formatting import MOST_NAMED, count, first_few, known_count, percent
 from lape_bench.report.stats.board_statistics import (
     MOST_RANKED,
     statistics_of_boards,
@@ -35,7 +35,6 @@ REFERENCE_NOTES = (
     f"{REFERENCE_MARK.strip()} reference results and submissions, which others ran",
 )
 MOST_BY_FOLD = 12  # systems whose scores by fold one footnote shows
-MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 
 
 def leaderboard(
@@ -240,7 +239,7 @@ def footnotes(board: pd.DataFrame) -> list[str]:
         left_out += [f"{n} of {system} on {name}" for system, n in seeds if n > 0]
         for footnote in _footnotes(entries, in_figures=len(boards) <= MOST_NAMED):
             boards_by_footnote.setdefault(footnote, []).append(name)
-    lines = [f"seeds that lack folds are not counted: {_first_few(left_out)}"] if left_out else []
+    lines = [f"seeds that lack folds are not counted: {first_few(left_out)}"] if left_out else []
     if board["reference"].any():
         submitted = bool((board["reference"] & (board["contamination"] != "")).any())
         lines.append(REFERENCE_NOTES[submitted])
@@ -264,12 +263,12 @@ def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
     scores = zip(entries["system"], entries["fold_scores"], strict=True)
     by_fold = [f"{name} {_in_percent(folds)}" for name, folds in scores if folds]
     if by_fold and in_figures:
-        lines.append(f"% by fold: {_first_few(by_fold, MOST_BY_FOLD)}")
+        lines.append(f"% by fold: {first_few(by_fold, MOST_BY_FOLD)}")
     if len(entries) > 1:
         lines += _rank_footnotes(entries, in_figures)
     fixed = entries.loc[entries["fixed_upstream"], "system"].tolist()
     if fixed:
-        whose = _first_few(fixed) if in_figures else "some systems"
+        whose = first_few(fixed) if in_figures else "some systems"
         lines.append(
             f"all seeds of {whose} rest on one pre-trained upstream, so intervals and ranks leave out how much another "
             "pre-training run would differ"
@@ -329,7 +328,7 @@ def _rank_footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
         if len(seeds_a & seeds_b) < 2
     ]
     if apart:
-        lines.append(f"not compared, since they do not share two seeds: {_first_few(apart)}")
+        lines.append(f"not compared, since they do not share two seeds: {first_few(apart)}")
     return lines
 
 
@@ -341,12 +340,6 @@ def _span(numbers: pd.Series) -> str:
 
 def _in_percent(scores: Sequence[float]) -> str:
     return ", ".join(percent(score, 1) for score in scores)
-
-
-def _first_few(items: Sequence[str], most: int = MOST_NAMED) -> str:
-    """Join the first few items, and count the rest."""
-    more = [f"{len(items) - most} more"] if len(items) > most else []
-    return "; ".join([*items[:most], *more])
 
 
 def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -14,6 +14,7 @@ from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
 from lape_bench.report.display_names import system_display_names, task_display_names
 from lape_bench.report.leaderboard import in_budget_order, leaderboard
+from lape_bench.report.stats.crossed import with_ties
 from lape_bench.results.load import Results
 from lape_bench.results.system_card import FROM_LEAST, Contamination
 
@@ -159,7 +160,7 @@ def overview(
     ranked = board if len(whole) in (0, len(names)) else _board(whole, results)
     ranks = _ranks(ranked)
     average_ranks = dict(
-        zip(scores.index, rankdata(-scores.to_numpy(), axis=0).mean(axis=1), strict=True)
+        zip(scores.index, rankdata(-with_ties(scores.to_numpy()), axis=0).mean(axis=1), strict=True)
         if len(scores) > 1
         else ()
     )

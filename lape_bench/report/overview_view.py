@@ -11,14 +11,16 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lape_bench.core.label_budget import LabelBudget
-from lape_bench.report.formatting import percent
+from lape_bench.report.formatting import count, first_few, percent
 from lape_bench.report.leaderboard import REFERENCE_MARK, REFERENCE_NOTES
-from lape_bench.report.overview import Overview, OverviewSystem
+from lape_bench.report.overview import Overview, OverviewScore, OverviewSystem
+from lape_bench.report.stats.crossed import with_ties
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow
 
 NARROWEST_NAME = 16  # characters of a system
 TASK_WIDTH = 10  # characters of a column of scores, at most
 RANK_NOTE = "rank: mean over tasks; in parentheses the means of the best and the worst rank that a test allows"
+PART_NOTE = "without every fold of the task, and so in no mean or rank"
 CONTAMINATION_NOTE = (
     "contamination: the most that a system has heard of a task's test set, as its authors say"
 )
@@ -38,6 +40,14 @@ def notes(overview: Overview) -> list[str]:
     lines = []
     if any(system.average_rank_interval for system in overview.systems):
         lines.append(RANK_NOTE)
+    parts = [
+        f"{system.system} on {task} ({count(score.folds, 'fold')})"
+        for system in overview.systems
+        for task, score in system.scores.items()
+        if not score.complete
+    ]
+    if parts:
+        lines.append(f"{PART_NOTE}: {first_few(parts)}")
     if any(system.reference for system in overview.systems):
         submitted = any(system.reference and system.contamination for system in overview.systems)
         lines.append(REFERENCE_NOTES[submitted])
@@ -81,7 +91,11 @@ def as_table(overview: Overview) -> Table:
     """Return an overview as a table for Markdown and LaTeX; the best score of a task in bold."""
     best = {
         task.task: sorted(
-            {s.scores[task.task].score for s in overview.systems if task.task in s.scores}
+            {
+                _ranked(s.scores[task.task])
+                for s in overview.systems
+                if task.task in s.scores and s.scores[task.task].complete
+            }
         )[-2:]
         for task in overview.tasks
     }
@@ -96,8 +110,8 @@ def as_table(overview: Overview) -> Table:
                 continue
             leading = best[task.task]
             rank: Any = ""
-            if len(overview.systems) > 1 and score.score in leading:
-                rank = "best" if score.score == leading[-1] else "second"
+            if len(overview.systems) > 1 and score.complete and _ranked(score) in leading:
+                rank = "best" if _ranked(score) == leading[-1] else "second"
             std = "" if score.std is None else f"± {percent(score.std, 1)}"
             entries.append(TableEntry(percent(score.score, 1), std, rank))
         average = "—" if system.average is None else percent(system.average, 1)
@@ -110,6 +124,11 @@ def as_table(overview: Overview) -> Table:
     headings += ["contamination"] if contaminated else []
     columns = (TableColumn("system", left=True), *map(TableColumn, headings))
     return Table(columns, tuple(rows), title(overview), remarks=tuple(notes(overview)))
+
+
+def _ranked(score: OverviewScore) -> float:
+    """Return the score by which it is the best of a task or not."""
+    return float(with_ties(score.score))
 
 
 def as_csv(overviews: Sequence[Overview]) -> str:

@@ -15,6 +15,8 @@ function chosenOverview(found) {
 }
 const viewName = (each) => `${each.data === "synthetic" ? "synthetic audio, " : ""}${each.protocol}, ${each.labels_text}`;
 
+const NOTHING = 1e-12; // scores that differ by less differ by rounding
+
 // The systems of an overview with their scores by a metric, or by each task's own one if it is empty.
 function systemsBy(view, metric) {
   const systems = view.systems.map(([name, average, rank, interval, parameters, seconds, places, contamination]) => {
@@ -25,7 +27,7 @@ function systemsBy(view, metric) {
   if (!metric) return systems;
   const whole = systems.filter((system) => system.average !== null && !system.scores.includes(null));
   const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
-  const rankOf = (score, n) => whole.reduce((sum, { scores }) => sum + (scores[n] > score) + 0.5 * (scores[n] === score), 0.5); // ties averaged
+  const rankOf = (score, n) => whole.reduce((sum, { scores }) => sum + (Math.abs(scores[n] - score) <= NOTHING ? 0.5 : scores[n] > score), 0.5); // ties averaged
   return systems.map((system) => (whole.includes(system)
     ? { ...system, average: mean(system.scores), rank: whole.length > 1 ? mean(system.scores.map(rankOf)) : null, interval: null }
     : { ...system, average: null, rank: null, interval: null }));

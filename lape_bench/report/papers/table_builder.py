@@ -13,6 +13,7 @@ from lape_bench.report.leaderboard import as_data, leaderboard
 from lape_bench.report.papers.published import PublishedFigure
 from lape_bench.report.papers.row_assignment import newest_versions, row_label
 from lape_bench.report.papers.specification import PaperSpecification, PaperSystem
+from lape_bench.report.stats.crossed import with_ties
 from lape_bench.report.table import NONE, Table, TableColumn, TableEntry, TableRow
 from lape_bench.task import TaskCard
 
@@ -297,7 +298,10 @@ def _ranked(rows: Sequence[Sequence[_Figure]]) -> list[tuple[TableEntry, ...]]:
     """Mark the best entry of each column, and the second if there are at least three."""
     columns = []
     for figures in zip(*rows, strict=True):
-        compared = [figure.ranked for figure in figures if figure.ranked is not None]
+        scores = [
+            None if figure.ranked is None else float(with_ties(figure.ranked)) for figure in figures
+        ]
+        compared = [score for score in scores if score is not None]
         first, second = [*sorted(set(compared), reverse=True), None, None][:2]
         ranks: dict[float | None, Literal["", "best", "second"]] = {}
         if len(compared) > 1:
@@ -305,7 +309,12 @@ def _ranked(rows: Sequence[Sequence[_Figure]]) -> list[tuple[TableEntry, ...]]:
         if len(compared) > 2:
             ranks[second] = "second"
         ranks[None] = ""
-        columns.append([f.entry._replace(rank=ranks.get(f.ranked, "")) for f in figures])
+        columns.append(
+            [
+                figure.entry._replace(rank=ranks.get(score, ""))
+                for figure, score in zip(figures, scores, strict=True)
+            ]
+        )
     return list(zip(*columns, strict=True))
 
 

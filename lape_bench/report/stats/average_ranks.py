@@ -16,7 +16,7 @@ from scipy import stats
 
 from lape_bench.core.errors import UserError
 from lape_bench.report.formatting import count, join_list, p_value
-from lape_bench.report.stats.crossed import LEVEL
+from lape_bench.report.stats.crossed import LEVEL, with_ties
 
 FEWEST_SYSTEMS, FEWEST_TASKS = 3, 2  # Friedman's test needs 3 systems
 CHI_SQUARED_FROM = 4, 5  # systems, tasks; for fewer the approximation is poor
@@ -56,6 +56,7 @@ def average_ranks(scores: NDArray[np.float64]) -> AverageRanks:
     systems, tasks = scores.shape
     if systems < FEWEST_SYSTEMS or tasks < FEWEST_TASKS:
         raise ValueError(f"scores have shape {scores.shape}, need at least 3 systems on 2 tasks")
+    scores = with_ties(scores)
     by_task = stats.rankdata(-scores, axis=0)
     ranks = by_task.mean(axis=1)
     # If all systems have the same scores, the statistic is 0 / 0.

@@ -29,7 +29,13 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.05
 POWER = 0.8
-NOTHING = 1e-12  # scores in [0, 1] that differ by less differ by rounding
+NOTHING_DIGITS = 12
+NOTHING = 10**-NOTHING_DIGITS  # scores in [0, 1] that differ by less differ by rounding
+
+
+def with_ties(scores: Array | float) -> Array:
+    """Make scores in [0, 1] equal that differ by rounding alone, such as means of the same numbers in another order."""
+    return np.asarray(np.round(scores, NOTHING_DIGITS))
 
 
 class GroupSizes(NamedTuple):

@@ -68,6 +68,31 @@ def test_averages_and_ranks_are_over_the_systems_that_have_every_task(overview: 
     ) * 2
 
 
+def test_systems_that_differ_by_rounding_alone_share_rank_and_mark(tmp_path: Path) -> None:
+    labels = np.arange(10) % 3
+    for system, by_seed in (("a", (1, 2, 3)), ("b", (3, 2, 1)), ("c", (0, 0, 0))):
+        for seed, right in enumerate(by_seed):
+            scores = np.eye(3, dtype=np.float32)[(labels + (np.arange(10) >= right)) % 3]
+            write_scores(tmp_path, labels, scores, seed, system=system)
+    (overview,) = overviews(load_results([tmp_path]))
+    assert of(overview, "a").average != of(overview, "b").average
+    assert [of(overview, system).average_rank for system in "abc"] == [1.5, 1.5, 3]
+    assert [row.entries[1].rank for row in as_table(overview).rows] == ["best", "best", "second"]
+
+
+def test_a_score_of_some_folds_is_named_and_never_best(tmp_path: Path) -> None:
+    labels = np.arange(10) % 3
+    for system, right, folds in (("part", 10, 1), ("whole", 5, 2), ("other", 4, 2)):
+        for fold in range(1, folds + 1):
+            scores = np.eye(3, dtype=np.float32)[(labels + (np.arange(10) >= right)) % 3]
+            write_scores(tmp_path, labels, scores, 0, fold, folds=2, system=system)
+    (overview,) = overviews(load_results([tmp_path]))
+    table = as_table(overview)
+    ranks = {row.entries[0].text: row.entries[1].rank for row in table.rows}
+    assert ranks == {"whole": "best", "other": "second", "part": ""}
+    assert any("part on t (1 fold)" in line for line in table.remarks)
+
+
 def test_the_interval_of_an_average_rank_is_the_mean_of_those_of_the_tasks(
     overview: Overview,
 ) -> None:

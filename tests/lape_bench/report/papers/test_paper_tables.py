@@ -211,6 +211,15 @@ def test_a_figure_over_a_part_of_the_folds_is_not_ranked() -> None:
     assert [found[label]["esc10"].rank for label in ("Floor", "Net", "Small net")] == ["", "best", ""]  # fmt: skip
 
 
+def test_figures_that_differ_by_rounding_alone_share_a_mark() -> None:
+    net = [cell("esc10", score, seed=seed) for seed, score in enumerate((0.1, 0.2, 0.3))]
+    floor = [
+        cell("esc10", score, name="floor", seed=seed) for seed, score in enumerate((0.3, 0.2, 0.1))
+    ]
+    found = rows(tables(*net, *floor)[0])
+    assert [found[label]["esc10"].rank for label in ("Floor", "Net")] == ["best", "best"]
+
+
 def test_an_average_over_a_part_of_the_tasks_says_so_and_is_never_best() -> None:
     part = [cell(task, 0.9, name="floor") for task in ("asc-speaker", "esc10")]
     small = [cell(task, 0.1, settings={"width": 512}) for task in OPEN]

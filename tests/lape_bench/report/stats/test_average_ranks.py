@@ -29,6 +29,15 @@ def test_ranks_are_shared_by_ties_and_averaged_over_tasks() -> None:
     assert found.ranks.tolist() == [(1 + 2.5) / 2, (2 + 2.5) / 2, (3 + 1) / 2]
 
 
+def test_means_of_the_same_scores_in_another_order_are_a_tie() -> None:
+    mean = np.mean([0.1, 0.2, 0.3]), np.mean([0.3, 0.2, 0.1])
+    assert mean[0] != mean[1]
+    found = average_ranks(np.array([[mean[0], 0.5], [mean[1], 0.5], [0.1, 0.4]]))
+    assert found.ranks.tolist() == [1.5, 1.5, 3]
+    same = average_ranks(np.array([[mean[0]] * 2, [mean[1]] * 2, [mean[0]] * 2]))
+    assert (same.ranks.tolist(), same.p) == ([2, 2, 2], 1)
+
+
 def test_friedman_s_test_is_the_formula_of_demsar() -> None:
     scores = np.random.default_rng(0).random((4, 9))
     found = average_ranks(scores)
