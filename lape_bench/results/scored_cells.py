@@ -6,7 +6,7 @@ Neither pandas nor scipy is imported here: the processes that read thousands of 
 import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -248,9 +248,25 @@ def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dic
 
 
 def _provenance_hash(record: RunRecord) -> str:
-    """Hash what else a system rests on: the same system with other weights or another corpus is another system."""
-    corpora = {f"corpus {entry}": state for entry, state in record.corpora.items()}
-    provenance = record.provenance | corpora
+    """Hash what else a system rests on: with other weights, another corpus or another teacher's version it is another system.
+
+    The hash does not depend on the task. A record lists the state of every entry of the corpus but the evaluated task,
+    whose manifest the record names elsewhere.
+    """
+    corpora = dict(record.corpora)
+    if record.task is not None and _names_in_a_list(record.settings, record.cell.task):
+        corpora[record.cell.task] = record.task.manifest_hash
+    provenance = (
+        record.provenance
+        | {f"corpus {entry}": state for entry, state in corpora.items()}
+        | {f"version of {name}": f"{version}" for name, version in record.system_versions.items()}
+    )
     if not provenance:
         return ""
     return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+
+
+def _names_in_a_list(settings: Mapping[str, Any], task: str) -> bool:
+    """Return whether a setting is a list that holds a task, as a corpus does."""
+    values = flatten(dict(settings)).values()
+    return any(task in value for value in values if isinstance(value, list | tuple))

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lape_bench.report.display_names import HASH_CHARACTERS, version_names
-from lape_bench.report.formatting import count, known_count
+from lape_bench.report.formatting import count, join_list, known_count
 from lape_bench.report.papers.specification import PaperSpecification, PaperSystem
 from lape_bench.results.cells import SYSTEM_VERSION
 from lape_bench.results.system_titles import settings_text
 from lape_bench.task import TaskCard
 
+PROVENANCE_REMARK = (
+    "differ in weights, corpora, plug-in files, or versions of systems that they use"
+)
 SIZES = ["parameters", "encoder_parameters"]
 
 
@@ -50,12 +53,14 @@ def assign_rows(
 
 
 def newest_versions(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Keep cells that may share a table: one protocol version, one preparation a task, one version a system.
+    """Keep cells that may share a table: one protocol version, one preparation a task, one version a system, and one
+    provenance a row.
 
     The newest counts: the highest version, and of equal versions the one that was finished last.
 
     Returns:
-        The cells that are kept, and a line that names the others, if there are any.
+        The cells that are kept, and remarks: one that names the others, and one that names systems whose rows rest on
+        different things, if there are any.
     """
     if cells.empty:
         return cells, []
@@ -80,7 +85,9 @@ def newest_versions(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         ["task", "card_version", "manifest"],
         "{} of card version {}, manifest {}",
     )
-    keep(_is_newest(cells, "name", SYSTEM_VERSION), ["name", "version"], "{} version {}")
+    keep(_is_newest(cells, "name", ["system_version"]), ["name", "version"], "{} version {}")
+    # Settings may ask for other weights, another corpus or another teacher, so this is for each row.
+    keep(_is_newest(cells, "system", SYSTEM_VERSION), ["name", "version"], "{} version {}")
     sizes = cells[SIZES].fillna(-1)  # cells of unknown size have one size
     by_row = sizes.groupby([cells[name] for name in ("system", "task", "labels")])
     keep(
@@ -88,7 +95,11 @@ def newest_versions(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         ["name", "task", "size"],
         "{} on {} with {} parameters",
     )
-    return cells, ([f"Left out, for the newest counts: {'; '.join(left_out)}."] if left_out else [])
+    remarks = [f"Left out, for the newest counts: {'; '.join(left_out)}."] if left_out else []
+    provenances = cells.groupby("name")["provenance_hash"].nunique()
+    if names := [str(name) for name in provenances.index[provenances > 1]]:
+        remarks.append(f"Rows of {join_list(names)} {PROVENANCE_REMARK}.")
+    return cells, remarks
 
 
 def _is_newest(cells: pd.DataFrame, by: str, version: list[str]) -> "pd.Series[bool]":

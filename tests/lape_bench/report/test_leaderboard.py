@@ -64,7 +64,7 @@ def write_scores(
     cell_values = {"system": "s", "task": "t", "protocol": "linear", "seed": seed, "fold": fold}
     task_values = {"manifest_hash": "m" * 64, "data": "real", "metric": "accuracy"}
     more: dict[str, Any] = {"stages": (), "artifacts": (), "diagnosis": {}, "provenance": {}}
-    more["validation"] = None
+    more |= {"validation": None, "system_versions": {}}
     for key, value in how.items():
         place = next((each for each in (task_values, more) if key in each), cell_values)
         place[key] = value

@@ -232,6 +232,29 @@ def test_a_system_called_none_and_a_provenance_come_back_as_they_were(
     assert_frame_equal(both.cells, load_results([table]).cells)
 
 
+def test_a_system_that_learns_from_a_corpus_of_tasks_is_one_system_on_all_of_them(
+    tmp_path: Path,
+) -> None:
+    states = {"a": "1" * 64, "b": "2" * 64, "c": "3" * 64}
+    for task in "abcd":
+        write(tmp_path, 0, task=task, manifest_hash=states.get(task, "4" * 64))
+    for folder, record in find_records(tmp_path)[0]:
+        others = {entry: state for entry, state in states.items() if entry != record.cell.task}
+        settings = {"teacher_settings": {"corpus": [*states]}}
+        write_record(folder, record.model_copy(update={"corpora": others, "settings": settings}))
+    assert load_results([tmp_path]).cells["provenance_hash"].nunique() == 1
+    folder, record = find_records(tmp_path)[0][0]
+    write_record(folder, record.model_copy(update={"corpora": {**record.corpora, "c": "5"}}))
+    assert load_results([tmp_path]).cells["provenance_hash"].nunique() == 2
+
+
+def test_a_teacher_of_another_version_is_another_system(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, seed, system_versions={"teacher": 1 + (seed == 2)})
+    board = leaderboard(load_results([tmp_path]).cells)
+    assert sorted(board["seeds"]) == [1, 2]
+
+
 def test_records_read_by_several_processes_are_those_read_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, suite_tasks
 from lape_bench.report.papers.paper_tables import paper_tables
 from lape_bench.report.papers.published import PublishedFigure
+from lape_bench.report.papers.row_assignment import PROVENANCE_REMARK
 from lape_bench.report.papers.specification import PaperSpecification
 from lape_bench.report.table import NONE, Table, TableEntry, TableRow, as_data, as_json
 from tests.lape_bench.report.test_leaderboard import write
@@ -291,9 +292,21 @@ def test_an_older_version_of_a_system_is_left_out_of_every_row_and_named() -> No
     assert texts(found["Small net"]) == {}
     assert texts(found["Floor"])["esc10"] == "30.0", "of equal numbers what was finished last"
     assert (
-        "Left out, for the newest counts: floor version 2-abc (1 cell); net version 2 (2 cells)."
+        "Left out, for the newest counts: net version 2 (2 cells); floor version 2-abc (1 cell)."
         in main.remarks
     )
+
+
+def test_rows_keep_their_own_weights_and_a_remark_says_that_these_differ() -> None:
+    (main,) = tables(
+        cell("esc10", 0.2, provenance_hash="abc", settings={"width": 512}),
+        cell("esc10", 0.3, provenance_hash="def", settings={"width": 512}),
+        cell("esc10", 0.4, provenance_hash="123"),
+    )
+    found = rows(main)
+    assert [found[label]["esc10"].text for label in ("Net", "Small net")] == ["40.0", "30.0"]
+    assert "Left out, for the newest counts: net version 1-abc (1 cell)." in main.remarks
+    assert f"Rows of net {PROVENANCE_REMARK}." in main.remarks
 
 
 def test_of_a_task_one_preparation_counts_and_of_the_protocol_one_version() -> None:
