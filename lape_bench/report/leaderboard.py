@@ -19,6 +19,7 @@ from lape_bench.report.stats.significance import interval_half_width
 from lape_bench.report.table import Table, TableColumn, TableEntry, TableRow, markdown
 from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
 from lape_bench.results.scored_cells import CellPredictions
+from lape_bench.results.system_card import FROM_LEAST
 
 # Scores that agree in these may be ranked together: they are one board.
 BOARD = ["task", "data", "protocol", "labels", *PREPARATION, "metric"]
@@ -34,6 +35,7 @@ REFERENCE_NOTES = (
     f"{REFERENCE_MARK.strip()} reference results, which came with lape_bench",
     f"{REFERENCE_MARK.strip()} reference results and submissions, which others ran",
 )
+MIXED_NOTE = "some seeds of these means are reference results or submissions, which others ran"
 MOST_BY_FOLD = 12  # systems whose scores by fold one footnote shows
 
 
@@ -51,7 +53,8 @@ def leaderboard(
         1]); std (sample standard deviation over seeds, NaN for one seed or if no seed has every fold); interval (half
         width of the 95 % interval); interval_over ("groups and seeds"; "groups" for one seed, whose interval is of that
         run alone; "seeds" for cells without predictions; empty if there is none). Further columns: reference (whether
-        others ran it); contamination (what its card says, empty without a card); seeds; seed_numbers
+        others ran it all); reference_seeds (number of seeds with cells that others ran); contamination (the most that a
+        card says, empty without a card); seeds; seed_numbers
         (a tuple), seeds_left_out (seeds that lack folds which others have), fixed_upstream (whether one pre-trained
         upstream is behind several seeds), folds, folds_of_task, complete (whether the seeds that count have every
         fold), fold_scores (a tuple of each fold's mean over seeds, in the folds' order; empty without folds, or if some
@@ -174,7 +177,12 @@ def _summarized(cells: pd.DataFrame) -> pd.DataFrame:
     for name in LABELS:
         board[name] = used.groupby("entry")[name].mean()
     board["reference"] = used.groupby("entry")["reference"].min() == 1
-    board["contamination"] = used.groupby("entry")["contamination"].first()
+    seeds_of_others = used[used["reference"] == 1].groupby("entry")["seed"].nunique()
+    board["reference_seeds"] = seeds_of_others.reindex(board.index, fill_value=0)
+    heard = used["contamination"].map(["", *FROM_LEAST].index)
+    board["contamination"] = [
+        ["", *FROM_LEAST][most] for most in heard.groupby(used["entry"]).max()
+    ]
     board["minutes"] = used.groupby("entry")["seconds"].mean() / 60
     return board
 
@@ -230,6 +238,7 @@ def format_rows(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def footnotes(board: pd.DataFrame) -> list[str]:
     """Return what a reader of a leaderboard should know: what its intervals and ranks are over, and what was left out."""
     left_out: list[str] = []
+    mixed: list[str] = []
     boards_by_footnote: dict[str, list[str]] = {}
     boards = [entries for _, entries in with_display_names(board).groupby(BOARD)]
     for entries in boards:
@@ -237,12 +246,20 @@ def footnotes(board: pd.DataFrame) -> list[str]:
         name = _board_name(first["task"], first["protocol"], first["labels"])
         seeds = zip(entries["system"], entries["seeds_left_out"], strict=True)
         left_out += [f"{n} of {system} on {name}" for system, n in seeds if n > 0]
+        others = zip(
+            entries["system"], entries["reference"], entries["reference_seeds"], strict=True
+        )
+        mixed += [
+            f"{n} of {system} on {name}" for system, whole, n in others if n > 0 and not whole
+        ]
         for footnote in _footnotes(entries, in_figures=len(boards) <= MOST_NAMED):
             boards_by_footnote.setdefault(footnote, []).append(name)
     lines = [f"seeds that lack folds are not counted: {first_few(left_out)}"] if left_out else []
     if board["reference"].any():
         submitted = bool((board["reference"] & (board["contamination"] != "")).any())
         lines.append(REFERENCE_NOTES[submitted])
+    if mixed:
+        lines.append(f"{MIXED_NOTE}: {first_few(mixed)}")
     for footnote, names in boards_by_footnote.items():
         few = len(names) <= MOST_NAMED
         lines.append(f"{'; '.join(names) if few else count(len(names), 'board')}: {footnote}")

@@ -26,6 +26,7 @@ from lape_bench.records.predictions import (
     open_predictions,
 )
 from lape_bench.records.record import ParameterCounts, RunRecord, TaskFacts, read_record
+from lape_bench.records.system_names import short_name
 
 # Each step is made for a batch of records before the next step: a step that is repeated finds its code in the
 # processor's caches, which halves the time.
@@ -259,7 +260,10 @@ def _provenance_hash(record: RunRecord) -> str:
     provenance = (
         record.provenance
         | {f"corpus {entry}": state for entry, state in corpora.items()}
-        | {f"version of {name}": f"{version}" for name, version in record.system_versions.items()}
+        | {
+            f"version of {short_name(name)}": f"{version}"
+            for name, version in record.system_versions.items()
+        }
     )
     if not provenance:
         return ""

@@ -12,7 +12,7 @@ from pandas.testing import assert_frame_equal
 from lape_bench.core.errors import UserError
 from lape_bench.records.predictions import PredictionsFile, read_predictions
 from lape_bench.records.record import find_records, read_record, write_record
-from lape_bench.report.leaderboard import leaderboard
+from lape_bench.report.leaderboard import MIXED_NOTE, footnotes, leaderboard
 from lape_bench.results import load
 from lape_bench.results.cells import COLUMNS, NEWER_COLUMNS, by_metric, write_cells
 from lape_bench.results.load import load_results
@@ -253,6 +253,21 @@ def test_a_teacher_of_another_version_is_another_system(tmp_path: Path) -> None:
         write(tmp_path, seed, system_versions={"teacher": 1 + (seed == 2)})
     board = leaderboard(load_results([tmp_path]).cells)
     assert sorted(board["seeds"]) == [1, 2]
+
+
+def test_reference_seeds_beside_own_ones_are_named_and_the_worst_contamination_counts(
+    tmp_path: Path,
+) -> None:
+    for seed in range(3):
+        write(tmp_path / ("own" if seed == 0 else "others"), seed)
+    cells = load_results([tmp_path / "own"], [tmp_path / "others"]).cells
+    cells.loc[cells["seed"] == 2, "contamination"] = "labels"
+    board = leaderboard(cells.sort_values("seed"))
+    assert board["contamination"].tolist() == ["labels"]
+    assert board[["reference", "reference_seeds"]].values.tolist() == [[False, 2]]
+    assert f"{MIXED_NOTE}: 2 of s on t, linear" in footnotes(board)
+    alone = leaderboard(load_results([tmp_path / "own"]).cells)
+    assert not any(MIXED_NOTE in line for line in footnotes(alone))
 
 
 def test_records_read_by_several_processes_are_those_read_by_one(
