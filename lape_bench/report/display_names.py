@@ -84,7 +84,9 @@ def distinguishing_names(cells: pd.DataFrame) -> pd.Series:
     shared: dict[str, dict[str, object]] = {}
     for name, values in zip(cells["name"], settings, strict=True):
         common = shared.setdefault(name, values)
-        shared[name] = {key: value for key, value in common.items() if values.get(key) == value}
+        shared[name] = {
+            key: value for key, value in common.items() if key in values and values[key] == value
+        }
     names = [
         label
         or system_title(name, {key: v for key, v in values.items() if key not in shared[name]})

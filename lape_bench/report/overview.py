@@ -158,7 +158,7 @@ def overview(
     whole = names[names["name_shown"].isin(scores.index)]
     # Ranks on a board are among all of its systems, and here among those that have every task.
     ranked = board if len(whole) in (0, len(names)) else _board(whole, results)
-    ranks = _ranks(ranked)
+    ranks = _ranks(ranked) if len(whole) else {}
     average_ranks = dict(
         zip(scores.index, rankdata(-with_ties(scores.to_numpy()), axis=0).mean(axis=1), strict=True)
         if len(scores) > 1

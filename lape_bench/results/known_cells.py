@@ -25,7 +25,7 @@ class KnownCell(NamedTuple):
         folder: of its record.
         identity: of its record.
         name: of its system.
-        system: its system with its label, settings and provenance, as a text.
+        system: its system with its label, the settings that differ from its defaults, and its provenance, as a text.
     """
 
     origin: Path
@@ -108,7 +108,8 @@ class KnownCells:
 
 
 def _system(record: RunRecord) -> str:
-    parts = (record.cell.system_name, record.cell.label, record.settings)
+    # Not `record.settings`, which also holds defaults of settings that an earlier version did not have.
+    parts = (record.cell.system_name, record.cell.label, record.cell.settings)
     return json.dumps([*parts, record.provenance, record.corpora], sort_keys=True)
 
 

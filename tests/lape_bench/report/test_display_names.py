@@ -96,6 +96,11 @@ def test_a_system_is_found_by_its_name_or_by_as_much_of_it_as_is_clear() -> None
         find_system(frame, "d")
 
 
+def test_a_setting_that_is_none_is_not_one_that_is_absent() -> None:
+    cells = pd.DataFrame({"name": ["s", "s"], "settings": ['{"x": null}', "{}"], "label": ["", ""]})
+    assert distinguishing_names(cells).tolist() == ["s (x=None)", "s"]
+
+
 def test_distinguishing_names_leave_out_the_settings_that_all_variants_share() -> None:
     cells = pd.DataFrame(
         [

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from lape_bench.core.errors import UserError
 from lape_bench.report.latex import latex
+from lape_bench.report.leaderboard import leaderboard
 from lape_bench.report.overview import Overview, OverviewScore, OverviewSystem, overviews
 from lape_bench.report.overview_view import (
     OverviewView,
@@ -78,6 +80,19 @@ def test_systems_that_differ_by_rounding_alone_share_rank_and_mark(tmp_path: Pat
     assert of(overview, "a").average != of(overview, "b").average
     assert [of(overview, system).average_rank for system in "abc"] == [1.5, 1.5, 3]
     assert [row.entries[1].rank for row in as_table(overview).rows] == ["best", "best", "second"]
+
+
+def test_without_a_system_on_every_task_there_is_no_rank(tmp_path: Path) -> None:
+    labels = np.arange(60) % 3
+    for task, systems in (("a", "xy"), ("b", "z")):
+        for system, seed in product(systems, range(2)):
+            right = np.arange(60) < 20 + 30 * (system == "x") + seed
+            scores = np.eye(3, dtype=np.float32)[(labels + ~right) % 3]
+            write_scores(tmp_path, labels, scores, seed, system=system, task=task)
+    results = load_results([tmp_path])
+    assert leaderboard(results.cells, results.predictions)["rank_best"].notna().any()
+    (overview,) = overviews(results)
+    assert {s.rank for system in overview.systems for s in system.scores.values()} == {None}
 
 
 def test_a_score_of_some_folds_is_named_and_never_best(tmp_path: Path) -> None:

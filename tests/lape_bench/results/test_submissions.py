@@ -199,6 +199,20 @@ def test_predictions_of_another_submission_are_refused(own: Path, check: Check) 
     assert "it has the predictions of another system" in refused(check)
 
 
+def test_the_same_system_before_a_setting_was_added_is_not_another_one(
+    own: Path, reference: Path, check: Check, tmp_path: Path
+) -> None:
+    pack_into(own, reference / "earlier.zip")
+    folder, record = first_record(own)
+    newer = record.model_copy(update={"settings": {"added": 0}})
+    newer = newer.model_copy(update={"identity": identity_of(newer)})
+    place = cell_folder(own, newer.cell, newer.identity)
+    folder.rename(place)
+    write_record(place, newer)
+    assert check().refused == ()
+    assert any("it has the same predictions" in line for line in check().remarks)
+
+
 def test_seeds_that_change_nothing_are_a_remark(own: Path, check: Check) -> None:
     write_honest(own, 2, predictions=1)
     assert check().refused == ()
