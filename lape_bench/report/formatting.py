@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 LEAST_P = 1e-4
+LEVEL = 0.05  # of significance
 MOST_NAMED = 3  # boards, systems or pairs in one footnote; more are counted
 DIGITS = 10  # significant digits of a percentage; further digits come from binary fractions
 
@@ -37,10 +38,16 @@ def points(share: float) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Write a p-value: below `LEAST_P` only that it is, since no test here is exact so far out; nothing for None or NaN."""
+    """Write a p-value: below `LEAST_P` only that it is, since no test here is exact so far out; nothing for None or NaN.
+
+    A p just above `LEVEL` has as many digits as show that it is above, at most `DIGITS`.
+    """
     if p is None or math.isnan(p):
         return ""
-    return f"< {LEAST_P}" if p < LEAST_P else f"{p:.2g}"
+    if p < LEAST_P:
+        return f"< {LEAST_P}"
+    texts = [f"{p:.{digits}g}" for digits in range(2, DIGITS + 1)]
+    return next((text for text in texts if (float(text) <= LEVEL) == (p <= LEVEL)), texts[-1])
 
 
 def count(number: int, noun: str) -> str:

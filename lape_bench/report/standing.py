@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from scipy.stats import rankdata
 
 from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
@@ -16,6 +17,7 @@ from lape_bench.report.compare import (
 )
 from lape_bench.report.display_names import find_system, system_display_names
 from lape_bench.report.overview import Overview, OverviewSystem, overviews
+from lape_bench.report.stats.crossed import with_ties
 from lape_bench.report.stats.significance import holm
 from lape_bench.report.system_pair import find_pair
 from lape_bench.results.load import Results
@@ -43,7 +45,10 @@ class Neighbor(Frozen):
 
 
 class CurvePoint(Frozen):
-    """The mean and rank of the placed system with one label budget, among the systems that have the same tasks."""
+    """The mean and rank of the placed system with one label budget, among the systems that have the same tasks.
+
+    Systems of one mean share the better place.
+    """
 
     labels: str
     average: float
@@ -132,7 +137,8 @@ def _curve(name: str, overviews_by_labels: dict[str, Overview]) -> list[CurvePoi
     points = []
     for labels in sorted(overviews_by_labels, key=budget_order):
         ranked = _ranked(overviews_by_labels[labels])
-        for place, row in enumerate(ranked, start=1):
+        places = rankdata([-with_ties(row.average or 0) for row in ranked], "min")
+        for place, row in zip(places.tolist(), ranked, strict=True):
             if row.system == name and row.average is not None:
                 points.append(
                     CurvePoint(
@@ -140,7 +146,7 @@ def _curve(name: str, overviews_by_labels: dict[str, Overview]) -> list[CurvePoi
                         average=row.average,
                         average_rank=row.average_rank,
                         average_rank_interval=row.average_rank_interval,
-                        place=place,
+                        place=int(place),
                         systems=len(ranked),
                     )
                 )

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 # Not scipy.stats, which every report would wait for.
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
+from lape_bench.report.formatting import LEVEL as LEVEL
+
 Array = NDArray[np.float64]
 
-LEVEL = 0.05
 POWER = 0.8
 NOTHING_DIGITS = 12
 NOTHING = 10**-NOTHING_DIGITS  # scores in [0, 1] that differ by less differ by rounding

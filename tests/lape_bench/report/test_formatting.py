@@ -55,6 +55,10 @@ def test_a_p_has_two_digits_and_is_never_smaller_than_a_test_can_tell() -> None:
     assert [*map(p_value, ps)] == expected
 
 
+def test_a_p_above_the_level_is_not_rounded_down_to_it() -> None:
+    assert [*map(p_value, (0.0496, 0.05, 0.0504, 0.05004))] == ["0.05", "0.05", "0.0504", "0.05004"]
+
+
 def test_one_is_singular_and_the_last_of_a_list_follows_and() -> None:
     assert [count(n, "seed") for n in (0, 1, 2, 10_000)] == [
         "0 seeds",

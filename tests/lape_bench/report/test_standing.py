@@ -64,6 +64,17 @@ def test_the_nearest_systems_are_named_with_the_difference_over_tasks(
         assert neighbor.verdict.p_holm is not None
 
 
+def test_systems_of_one_mean_share_a_place(tmp_path: Path) -> None:
+    labels = np.arange(10) % 3
+    for system, by_seed in (("a", (3, 2, 1)), ("b", (1, 2, 3)), ("c", (0, 0, 0))):
+        for seed, right in enumerate(by_seed):
+            scores = np.eye(3, dtype=np.float32)[(labels + (np.arange(10) >= right)) % 3]
+            write_scores(tmp_path, labels, scores, seed, system=system)
+    results = load_results([tmp_path])
+    places = {system: standing(results, system).curve[0].place for system in "abc"}
+    assert places == {"a": 1, "b": 1, "c": 3}
+
+
 def test_the_curve_goes_from_few_labels_to_many(mine: Standing) -> None:
     assert [(point.labels, point.place, point.systems) for point in mine.curve] == [
         ("1-shot", 2, 3),
