@@ -36,6 +36,9 @@ REFERENCE_NOTES = (
     f"{REFERENCE_MARK.strip()} reference results and submissions, which others ran",
 )
 MIXED_NOTE = "some seeds of these means are reference results or submissions, which others ran"
+OTHER_CLIPS_NOTE = (
+    "no ranks, since not all cells were tested on the same clips; 'bench verify' may say why"
+)
 MOST_BY_FOLD = 12  # systems whose scores by fold one footnote shows
 
 
@@ -274,6 +277,8 @@ def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
         in_figures: whether to say how many groups and seeds, which differs from board to board.
     """
     lines = _interval_footnotes(entries, in_figures)
+    if _on_other_clips(entries):
+        lines.append(OTHER_CLIPS_NOTE)
     if in_figures and entries[LABELS].notna().all(axis=None) and (entries[LABELS[0]] > 0).all():
         training, selection = (_span(entries[name]) for name in LABELS)
         lines.append(f"labels per run: {training} for training, {selection} for selection")
@@ -291,6 +296,13 @@ def _footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:
             "pre-training run would differ"
         )
     return lines
+
+
+def _on_other_clips(entries: pd.DataFrame) -> bool:
+    """Return whether the cells of a board have predictions, but of different test clips."""
+    if len(entries) > MOST_RANKED or "predictions" not in entries or "groups" not in entries:
+        return False
+    return bool(entries["predictions"].all() and entries["groups"].isna().all())
 
 
 def _interval_footnotes(entries: pd.DataFrame, in_figures: bool) -> list[str]:

@@ -161,7 +161,7 @@ def _checked(path: Path, texts: pd.Series, column: Column) -> pd.Series:
         values = texts.map(_number).astype("float64")
         allowed = values.between(column.low, column.high) & np.isfinite(values)
         if column.dtype in ("int64", "Int64"):
-            allowed &= values % 1 == 0
+            allowed &= (values % 1 == 0) & (values < 2.0**63)
         if column.may_lack:
             allowed |= texts == ""
     wrong = ~allowed.astype(bool).to_numpy()
@@ -169,6 +169,10 @@ def _checked(path: Path, texts: pd.Series, column: Column) -> pd.Series:
         row = int(wrong.argmax())
         raise UserError(
             f"{path}, line {row + 2}: '{texts.name}' is '{texts.iloc[row]}'", allowed=SOURCES
+        )
+    if column.dtype == "int64":  # a float has no room for a large seed
+        return texts.map(lambda text: int(text) if text.isdecimal() else int(float(text))).astype(
+            "int64"
         )
     return values.astype(column.dtype)
 

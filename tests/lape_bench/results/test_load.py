@@ -123,6 +123,7 @@ def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path
         ("parameters", "-1"),
         ("data", "fake"),
         ("system_version", "x"),
+        ("seed", "9" * 20),
     ],
 )
 def test_a_cell_with_a_value_that_no_report_writes_is_refused_by_its_line(
@@ -268,6 +269,13 @@ def test_reference_seeds_beside_own_ones_are_named_and_the_worst_contamination_c
     assert f"{MIXED_NOTE}: 2 of s on t, linear" in footnotes(board)
     alone = leaderboard(load_results([tmp_path / "own"]).cells)
     assert not any(MIXED_NOTE in line for line in footnotes(alone))
+
+
+def test_large_seeds_come_back_from_a_table_as_they_were(tmp_path: Path) -> None:
+    seeds = [2**53, 2**53 + 1, 2**63 - 1025]
+    for seed in seeds:
+        write(tmp_path / "records", seed)
+    assert sorted(load_results([kept(tmp_path / "records", "cells.csv")]).cells["seed"]) == seeds
 
 
 def test_records_read_by_several_processes_are_those_read_by_one(

@@ -16,6 +16,7 @@ from scipy import stats
 from lape_bench.records.record import ArtifactUse
 from lape_bench.report import compare
 from lape_bench.report.leaderboard import (
+    OTHER_CLIPS_NOTE,
     as_csv,
     as_markdown,
     as_table,
@@ -68,6 +69,16 @@ def test_systems_that_cannot_be_told_apart_share_their_ranks(tmp_path: Path) -> 
         for seed in range(3):
             write_answers(tmp_path, system, accuracy, seed)
     assert ranks_of(tmp_path) == {"good": "1\u20132", "fine": "1\u20132", "bad": "3"}
+
+
+@pytest.mark.parametrize("systems", [("a", "b"), ("b",)])
+def test_cells_of_other_test_clips_are_named(systems: tuple[str, ...], tmp_path: Path) -> None:
+    for system, seed in product(systems, range(3)):
+        clips = 57 if (system, seed) == ("b", 2) else 60
+        write_right(tmp_path, system, np.arange(clips) > 20, seed)
+    assert any(OTHER_CLIPS_NOTE in line for line in footnotes(board_of(tmp_path)))
+    write_right(tmp_path, "b", np.arange(60) > 20, 2)
+    assert not any(OTHER_CLIPS_NOTE in line for line in footnotes(board_of(tmp_path)))
 
 
 def test_the_same_records_give_the_same_ranks(tmp_path: Path) -> None:
