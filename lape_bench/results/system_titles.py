@@ -39,7 +39,7 @@ def with_titles(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Set the column `system` to the title of each cell's system, so that no two systems share one.
 
     A label counts for all cells of a system; of several labels, that of the last cell counts. If two systems have one
-    label, neither gets it.
+    label, neither gets it; nor does a system get the name of another one that has cells here.
 
     Args:
         cells: the last one is the newest; with the columns `VERSIONED` and `label`.
@@ -54,10 +54,12 @@ def with_titles(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     owners: dict[str, set[tuple[str, str]]] = {}
     for key, label in variants.items():
         owners.setdefault(label or _own_title(key), set()).add(key[:2])
+    names = {name for name, *_ in variants}
     titles, problems = {}, []
     for key, label in variants.items():
         own = _own_title(key)
-        if label and len(owners[label]) > 1:
+        is_name_of_another = label in names and label != key[0]
+        if label and (len(owners[label]) > 1 or is_name_of_another):
             problems.append(f"the label '{label}' is left out for {own}: another system has it too")
             label = ""
         titles[key] = label or own

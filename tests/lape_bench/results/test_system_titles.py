@@ -46,6 +46,9 @@ def test_two_systems_do_not_share_a_label() -> None:
 
 def test_a_label_that_is_another_systems_own_name_is_left_out() -> None:
     assert titles(cell("s", label="t"), cell("t"))[0] == ["s", "t"]
+    assert titles(cell("s", label="t"), cell("t", k=1))[0] == ["s", "t (k=1)"]
+    assert titles(cell("s", label="t"), cell("t", label="u"))[0] == ["s", "u"]
+    assert titles(cell("s", k=1, label="s"))[0] == ["s"]
 
 
 def test_settings_that_differ_in_folders_alone_are_told_apart() -> None:
