@@ -39,7 +39,7 @@ def with_titles(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Set the column `system` to the title of each cell's system, so that no two systems share one.
 
     A label counts for all cells of a system; of several labels, that of the last cell counts. If two systems have one
-    label, neither gets it; nor does a system get the name of another one that has cells here.
+    label, neither gets it. A label is left out, too, if it is the name of another system that has cells here.
 
     Args:
         cells: the last one is the newest; with the columns `VERSIONED` and `label`.
