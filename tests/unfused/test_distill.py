@@ -286,6 +286,7 @@ def test_the_student_is_trained_on_the_view_and_not_on_what_it_was_made_from(
         {"shallow_weight": 0.21},
         {"kl_weight": 0.22},
         {"feature_weight": 0.23},
+        {"label_smoothing": 0.24},
         {"stop_gradient": False},
     ],
     ids=str,
@@ -305,6 +306,7 @@ def test_the_weights_of_the_loss_are_those_of_the_configuration(
         "shallow_weight": 0.7,
         "kl_weight": 0.3,
         "feature_weight": 0.003,
+        "label_smoothing": 0.0,
         "stop_gradient": True,
     }
     assert found == [published | how] * 3

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Number
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def _arrays(name: str, value: Any, numbers: bool, depth: int) -> Iterator[tuple[
     elif isinstance(value, Number):
         if numbers:
             yield name, value
-    elif depth and not isinstance(value, type | nn.Module):
+    elif depth and not isinstance(value, type | nn.Module | ModuleType):
         if isinstance(value, Mapping):
             parts: Iterable[tuple[Any, Any]] = [*value.items()]
         elif isinstance(value, list | tuple):

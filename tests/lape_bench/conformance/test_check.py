@@ -1040,5 +1040,6 @@ def _half_a_checkpoint(checkpoint: Any, context: Any, last: bool) -> None:
     """Save a checkpoint that lacks the state of the optimizer."""
     content = {name: part.state_dict() for name, part in checkpoint.parts.items()}
     content["optimizer"]["state"] = {}
-    rest = {"epoch": checkpoint.epoch, "curve": checkpoint.curve}
+    progress = {"epoch": checkpoint.epoch, "step": checkpoint.step, "losses": checkpoint.losses}
+    rest = {**progress, "curve": checkpoint.curve}
     save_tensors(checkpoint.path, content | rest)

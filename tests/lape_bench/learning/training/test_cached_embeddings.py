@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -200,6 +200,15 @@ def test_another_tensor_or_number_outside_of_the_state_computes_anew(
     for factor in (1.0, 2.0, 1.0):
         cached(Hiding(where, factor), context)
     assert [found.computed for found in context.artifacts] == [True, True, False]
+
+
+def test_what_a_python_module_in_an_attribute_holds_does_not_matter(context: RunContext) -> None:
+    for count in (1, 2):
+        encoder, library = Scaled(), ModuleType("library")
+        library.count = count  # type: ignore[attr-defined]  # such as how often it was called
+        encoder.plain = SimpleNamespace(library=library)  # type: ignore[assignment]  # not a module of torch
+        cached(encoder, context)
+    assert [found.computed for found in context.artifacts] == [True, False]
 
 
 def linear() -> nn.Linear:
