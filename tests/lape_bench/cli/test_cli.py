@@ -95,7 +95,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         ),
         (
             ["run", "--system", "unfused", "--preset", "papr"],
-            "no preset of unfused 'papr': did you mean 'paper'?; known: centered, paper",
+            "no preset of unfused 'papr': did you mean 'paper'?; known: centered, paper, two-rounds",
         ),
         (["run", "--preset", "paper"], "no preset of supervised 'paper'; known: none"),
         (["run", "--set", "widht=3"], "'widht' is not a known key: did you mean 'width'"),
