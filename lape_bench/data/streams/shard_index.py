@@ -1,7 +1,7 @@
 """The clips of a set of shards: where each is, how long it is, and the hash of its decoded audio.
 
 Every clip is decoded once, to find out whether it can be used and what it holds. The cache keeps the result in one
-file per shard. So a listing that was killed continues with the next shard. In memory a clip takes about 40 bytes, in
+file per shard. So a listing that was killed continues with the next shard. In memory a clip takes less than 100 bytes, in
 arrays.
 """
 

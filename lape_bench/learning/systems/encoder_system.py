@@ -280,7 +280,7 @@ class EncoderSystem(System):
         """
         path = folder / WEIGHTS
         content = load_tensors(path, context.device)
-        # As before training: the next lines replace random weights, and not what a plug-in draws beside its tensors.
+        # With the seed of the training: a plug-in may draw more than weights, and only weights are loaded below.
         with context.seeds.globally("initial weights"):
             encoder = self.build_encoder().to(context.device)
             self.check_sample_rate(encoder)

@@ -174,7 +174,7 @@ class UpstreamSystem(SpectrogramSystem):
         corpus = context.load_corpus(settings.corpus, train, cls.sample_rate)
         key = cls.artifact_key(settings, context.seeds.seed)
         seeds = Seeds(key["seed"], "upstream")
-        # As before training: its weights are replaced below, and not what a plug-in draws beside its tensors.
+        # With the seed of the training: a plug-in may draw more than weights, and only weights are loaded below.
         with seeds.globally("initial weights"):
             encoder = cls.new_encoder(settings)
 

@@ -184,8 +184,8 @@ class TrainingLoop:
         loss: from the inputs to a scalar.
         cuda_graphable: true if the loss and `after_step` may be recorded as a CUDA graph (see `cuda_graph`), and no parameter
             has a part in the inputs.
-        before_epoch: called with the epoch's number before it; returns the clips it goes through, shape (clips,), in their
-            order, of which some may come twice and some not; None is each once, in random order. A training that has such a
+        before_epoch: called with the epoch's number before it; returns the clips that the epoch goes through, shape (clips,), in
+            their order. Clips may repeat or be absent. None means each clip once, in random order. A training with such a
             function is resumed at the end of an epoch only, since the function may use the model as it is before the epoch.
         after_step: called after each update, for example to move a momentum teacher.
         after_epoch: called with the number of the epoch after it; returns numbers for the learning curve.
