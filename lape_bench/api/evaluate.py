@@ -21,7 +21,7 @@ from lape_bench.plugins.registry import SYSTEMS
 if TYPE_CHECKING:
     from lape_bench.api.result_set import ResultSet
     from lape_bench.evaluation.plan import ImpossibleCell
-    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.evaluation.run_options import RunOptions
     from lape_bench.records.record import RunRecord
     from lape_bench.sweep.engine import Engine
     from lape_bench.sweep.grid import PlannedItem
@@ -123,7 +123,7 @@ def evaluate(
         []
     """
     from lape_bench.evaluation.plan import with_preset
-    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.evaluation.run_options import RunOptions
     from lape_bench.runtime.device import Compute, torch_settings_restored
     from lape_bench.sweep.local_engine import LocalEngine
 

@@ -47,7 +47,7 @@ def demo(
     if show_grid:
         print(grid.read_text(encoding="utf-8"), end="")
         return
-    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.evaluation.run_options import RunOptions
     from lape_bench.runtime.device import Compute
     from lape_bench.sweep.grid import SweepConfig, plan_sweep
     from lape_bench.sweep.local_engine import LocalEngine

@@ -74,7 +74,7 @@ def evaluate(
     runs the synthetic version of the suite. Finished cells are not run again.
     """
     from lape_bench.evaluation.plan import with_preset
-    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.evaluation.run_options import RunOptions
     from lape_bench.report.standing import standing
     from lape_bench.report.standing_view import standing_view
     from lape_bench.results.load import load_results

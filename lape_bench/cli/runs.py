@@ -94,7 +94,7 @@ def run(
     prepared, it is named and left out.
     """
     from lape_bench.evaluation.plan import with_preset
-    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.evaluation.run_options import RunOptions
     from lape_bench.runtime.device import Compute
     from lape_bench.sweep.local_engine import LocalEngine
 
@@ -183,7 +183,7 @@ def sweep(
 
     It runs on this machine, in --jobs processes, or on a cluster, with --on.
     """
-    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.evaluation.run_options import RunOptions
     from lape_bench.runtime.device import Compute
     from lape_bench.sweep.grid import plan_sweep
 
@@ -206,7 +206,7 @@ def sweep(
 @sweeps.command(epilog="Example: bench sweep status grid.yaml")
 def status(file: Grid, task: OfGrid = None, out: Out = Path("results")) -> None:
     """Count the finished, running, failed and remaining cells of a grid, by system and task."""
-    from lape_bench.evaluation.runner import RunOptions
+    from lape_bench.evaluation.run_options import RunOptions
     from lape_bench.sweep.grid import plan_sweep
     from lape_bench.sweep.run_cell import CellState
 

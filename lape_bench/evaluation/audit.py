@@ -5,6 +5,7 @@ scores are recorded beside the real one and decide nothing.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ from torch import Tensor
 from lape_bench import metrics
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
+from lape_bench.data.splits import random_like
+from lape_bench.evaluation.evaluation_data import EvaluationData, training_data
+from lape_bench.evaluation.plan import ResolvedCell
+from lape_bench.evaluation.train_and_score import score, train_or_load
 from lape_bench.learning.training.checkpoints import load_tensors, save_tensors
+from lape_bench.runtime.profiling import StageProfiler
+from lape_bench.system import RunContext
+
+EPOCH_SCORES = "epoch-scores"  # in the work folder
 
 
 class EpochScores:
@@ -68,3 +77,34 @@ def one_random_crop(clips: Clips, window_seconds: float, seeds: Seeds) -> Clips:
         start = int(random.integers(0, max(1, int(clips.lengths[index]) - window + 1)))
         waveforms.append(clips[index][start : start + window])
     return Clips.pack(clips.ids, waveforms, clips.rate)
+
+
+def score_shortcuts(
+    resolved: ResolvedCell, data: EvaluationData, context: RunContext
+) -> dict[str, dict[str, float]]:
+    """Score the shortcuts. The last one trains again, on a random split of the same size."""
+    system, scores = resolved.system, {}
+    best = best_epoch(context.work_folder / EPOCH_SCORES, data.test_labels, resolved.card.metric)
+    if best is not None:
+        scores["best_epoch_on_test"] = best
+    crops = one_random_crop(data.test, resolved.card.window_seconds, context.seeds)
+    scores["one_random_crop"] = metrics.score(score(system, crops, context), data.test_labels)
+    names = resolved.manifest.clips["label"].to_numpy(object)
+    split = random_like(data.split, names, context.seeds.numpy("random split"))
+    untrained = type(system)(system.settings, system.target, system.protocol)
+    work = context.work_folder / "random-split"
+    work.mkdir(exist_ok=True)
+    own_context = replace(
+        context,
+        work_folder=work,
+        profiler=StageProfiler(context.device),
+        artifacts=[],
+        resampled_train=data.resampled_train(split),
+        train_groups=data.train_groups(split),
+    )
+    train_or_load(
+        untrained, training_data(data.clips, data.labels, data.groups, split), own_context
+    )
+    log_probabilities = score(untrained, data.clips.select(split.test), own_context)
+    scores["random_split"] = metrics.score(log_probabilities, data.labels[split.test])
+    return scores

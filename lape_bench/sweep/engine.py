@@ -14,7 +14,8 @@ from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress, Running
 from lape_bench.evaluation.plan import ImpossibleCell
-from lape_bench.evaluation.runner import RunOptions, finished_record, with_label
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import finished_record, with_label
 from lape_bench.records.record import Cell
 from lape_bench.sweep.grid import Gpus, PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import MachineReport

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from lape_bench.core.parent_watch import end_with_parent
 from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.plan import PlannedCell
-from lape_bench.evaluation.runner import RunOptions
+from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import Cell
 from lape_bench.sweep.engine import Engine, WorkerLost, dispatch
 from lape_bench.sweep.grid import PlannedItem, SweepItem

@@ -21,7 +21,7 @@ from lape_bench.core.paths import home
 from lape_bench.data import audio_store
 from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import load_manifest
-from lape_bench.evaluation.runner import RunOptions
+from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.runtime import cpu_cores, environment
 from lape_bench.runtime.device import Compute
 

@@ -18,7 +18,7 @@ from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.paths import home, new_file
 from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.plan import PlannedCell
-from lape_bench.evaluation.runner import RunOptions
+from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import ERROR, LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.artifacts import cache
 from lape_bench.sweep.engine import (

@@ -8,12 +8,8 @@ from filelock import FileLock, Timeout
 from lape_bench.core.errors import FAILURES, UserError, summarize_error
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell
-from lape_bench.evaluation.runner import (
-    RunOptions,
-    finished_record,
-    record_failure,
-    run_planned_cell,
-)
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import finished_record, record_failure, run_planned_cell
 from lape_bench.records.record import LOCK, RunRecord, cell_folder, read_record
 from lape_bench.runtime.artifacts import ArtifactStore
 

@@ -20,7 +20,8 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from lape_bench.core.errors import UserError, explain_write_errors
 from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.plan import PlannedCell
-from lape_bench.evaluation.runner import RunOptions, finished_record
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import finished_record
 from lape_bench.records.record import Cell, cell_folder
 from lape_bench.sweep.engine import (
     Engine,

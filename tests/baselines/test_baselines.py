@@ -23,7 +23,7 @@ from lape_bench.core.errors import UserError
 from lape_bench.data import audio_store
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.splits import Split
-from lape_bench.evaluation.runner import _training_data
+from lape_bench.evaluation import evaluation_data
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.systems.encoder_system import EncoderSystem
 from lape_bench.system import ProtocolName, RunContext, TargetTask, TrainingData
@@ -72,7 +72,7 @@ def build(run: Run) -> EncoderSystem:
 
 
 def training_data(clips: Clips, split: Split = SPLIT) -> TrainingData:
-    return _training_data(clips, labels_of(len(clips)), np.arange(len(clips)), split)
+    return evaluation_data.training_data(clips, labels_of(len(clips)), np.arange(len(clips)), split)
 
 
 def tensors(system: EncoderSystem) -> dict[str, Tensor]:
@@ -335,7 +335,7 @@ def test_training_with_nothing_but_nan_in_test_learns_the_same_bytes(
         if where == "mapped":
             clips = mapped(clips, tmp_path / f"{name}.f32")
         system = build(run)
-        data = _training_data(clips, labels_of(24)[rows], np.arange(24), split)
+        data = training_data(clips, labels_of(24)[rows], np.arange(24), split)
         assert isinstance(data.train.samples, np.memmap) == (where == "mapped")
         system.train(data, fresh(context, name))
         results.append(tensors(system))

@@ -17,7 +17,8 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.paths import sha256
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.encoders.log_mel import LogMel, LogMelConfig
 from lape_bench.learning.training.batches import consecutive_windows, cut_windows, to_device

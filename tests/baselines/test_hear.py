@@ -16,7 +16,8 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.paths import sha256
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.learning.training.cached_embeddings import state_checksum
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute

@@ -22,7 +22,8 @@ from lape_bench.conformance.trained import check_trained
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName, TargetTask

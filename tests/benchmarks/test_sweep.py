@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep import make_engine

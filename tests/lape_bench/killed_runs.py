@@ -21,7 +21,8 @@ import torch
 from lape_bench.core.paths import home
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.records.record import Cell
 from lape_bench.runtime import environment
 from lape_bench.runtime.device import Compute

@@ -21,7 +21,8 @@ from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation import cluster_agreement
 from lape_bench.evaluation.plan import load_system, resolve
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.learning.systems.encoder_system import DOWNSTREAM
 from lape_bench.records.record import Cell, RunRecord, cell_folder, read_record
 from lape_bench.runtime.device import Compute

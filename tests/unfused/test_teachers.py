@@ -16,7 +16,8 @@ from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
 from lape_bench.evaluation.plan import resolve
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.records.record import Cell, RunRecord
 from lape_bench.runtime.device import Compute

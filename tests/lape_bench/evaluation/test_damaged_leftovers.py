@@ -11,8 +11,9 @@ import torch
 from lape_bench.core.config import Config
 from lape_bench.core.progress import Progress
 from lape_bench.data.audio_store import Clips
-from lape_bench.evaluation import runner
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation import cell_run, train_and_score
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.record import Cell, ParameterCounts, RunRecord, cell_folder
 from lape_bench.runtime.device import Compute
@@ -67,7 +68,7 @@ def killed(synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "_scored", kill)
+        patched.setattr(cell_run, "score", kill)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "out")
     folder = cell_folder(tmp_path / "out", reference.cell, reference.identity)
@@ -84,7 +85,9 @@ def flip(path: Path) -> None:
 def test_a_whole_work_folder_is_taken_up(
     killed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_save", None)  # nothing is trained, so that nothing is saved
+    monkeypatch.setattr(
+        train_and_score, "save_model", None
+    )  # nothing is trained, so that nothing is saved
     record = run(tmp_path / "out")
     assert (record.predictions_sha256, record.resumed) == (killed[1], 1)
 

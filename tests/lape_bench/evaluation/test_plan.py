@@ -10,7 +10,8 @@ from lape_bench.core.config import read_yaml
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import PlannedCell, resolve, version_if_installed, with_preset
-from lape_bench.evaluation.runner import RunOptions, run_planned_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_planned_cell
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.records.record import Cell
 from lape_bench.sweep.grid import SweepConfig

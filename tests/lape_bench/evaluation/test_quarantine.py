@@ -22,7 +22,8 @@ from lape_bench.data.stored_samples import unpack
 from lape_bench.evaluation.audit import EpochScores, best_epoch
 from lape_bench.evaluation.corpus import EvaluatedTask, load_corpus
 from lape_bench.evaluation.plan import load_system, resolve
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.records.record import Cell
 from lape_bench.runtime.device import Compute
 from lape_bench.system import RunContext, System, TrainingData, TrainingSummary

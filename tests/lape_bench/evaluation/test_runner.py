@@ -23,9 +23,16 @@ from lape_bench.data.catalog import load_card
 from lape_bench.data.manifest import load_manifest
 from lape_bench.data.splits import make_split
 from lape_bench.data.stored_samples import unpack
-from lape_bench.evaluation import runner
+from lape_bench.evaluation import cell_run, runner
+from lape_bench.evaluation.evaluation_data import (
+    EvaluationData,
+    class_numbers,
+    group_numbers,
+    training_data,
+)
 from lape_bench.evaluation.plan import expand_grid, load_system, resolve
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.systems import encoder_system
 from lape_bench.records.predictions import read_predictions
@@ -138,7 +145,7 @@ def test_only_the_harness_has_embeddings_of_scored_clips_cached(
     own_artifacts: Path, context: RunContext, progress: Progress
 ) -> None:
     job = resolve(brief_cell(protocol="knn"), progress)
-    data = runner._EvaluationData.open(job, progress)
+    data = EvaluationData.open(job, progress)
     job.system.train(data.training, context)
     before = len(context.artifacts)
     scores = job.system.score(data.test, context)
@@ -339,7 +346,7 @@ def test_an_audit_that_fails_does_not_cost_the_result(
     def fail(*_: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(runner, "_audit", fail)
+    monkeypatch.setattr(cell_run, "score_shortcuts", fail)
     told = run_cell(floor_cell(), options(tmp_path, audit=True), progress)
     assert told.status == "failed"
     assert str(told.error).startswith("RuntimeError: out of luck, at test_runner.py:")
@@ -437,10 +444,10 @@ def test_unlabeled_stages_see_all_train_audio_and_no_more(
     job = resolve(brief_cell(), progress)
     clips, labels = (
         job.manifest.open_clips(16_000, progress),
-        runner._labels(job.manifest, job.card),
+        class_numbers(job.manifest, job.card),
     )
     split = make_split(job.manifest, job.card, 0, 0, LabelBudget(0.1))
-    data = runner._training_data(clips, labels, runner._groups(job.manifest), split)
+    data = training_data(clips, labels, group_numbers(job.manifest), split)
     sides = zip(clips, job.manifest.clips["split"], strict=True)
     side_of = {waveform.tobytes(): side for waveform, side in sides}
 
@@ -483,9 +490,9 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
     job = resolve(brief_cell(), progress)
     clips, labels = (
         job.manifest.open_clips(16_000, progress),
-        runner._labels(job.manifest, job.card),
+        class_numbers(job.manifest, job.card),
     )
-    groups = runner._groups(job.manifest)
+    groups = group_numbers(job.manifest)
     split = make_split(job.manifest, job.card, 0, 0, LabelBudget(0.25))
     poisoned = unpack(clips.samples).copy()  # float32, since int16 has no NaN
     for row in split.test:
@@ -498,6 +505,6 @@ def test_training_does_not_change_when_the_test_clips_are_poisoned(
         system = resolve(brief_cell(), progress).system
         context.work_folder = tmp_path / f"work-{len(weights)}"
         context.work_folder.mkdir()
-        system.train(runner._training_data(own, truth, groups, split), context)
+        system.train(training_data(own, truth, groups, split), context)
         weights.append(system.encoder.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -13,7 +13,8 @@ from torch import nn
 
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.training import loop
 from lape_bench.learning.training.cuda_graph import Graphed

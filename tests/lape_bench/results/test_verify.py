@@ -12,7 +12,8 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.records.predictions import read_predictions, write_predictions
 from lape_bench.records.record import (
     Cell,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.evaluation.runner import RunOptions
+from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.runtime.device import Compute
 from lape_bench.sweep.engine import EngineSettings, WorkerLost, dispatch, with_resources

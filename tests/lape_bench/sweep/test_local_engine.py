@@ -10,7 +10,7 @@ import pytest
 
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import PlannedCell
-from lape_bench.evaluation.runner import RunOptions
+from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import SweepConfig, SystemEntry

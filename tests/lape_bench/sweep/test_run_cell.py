@@ -6,7 +6,8 @@ from filelock import FileLock
 
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import plan, resolve
-from lape_bench.evaluation.runner import RunOptions, record_failure, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import record_failure, run_cell
 from lape_bench.records.record import LOCK, Cell, cell_folder, find_records
 from lape_bench.sweep.run_cell import state_of
 from tests.lape_bench.sweep.conftest import options

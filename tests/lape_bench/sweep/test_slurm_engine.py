@@ -12,7 +12,8 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.evaluation.runner import RunOptions, run_cell
+from lape_bench.evaluation.run_options import RunOptions
+from lape_bench.evaluation.runner import run_cell
 from lape_bench.records.record import WORK, Cell, RunRecord, read_record
 from lape_bench.sweep import slurm_engine
 from lape_bench.sweep.engine import run_cells
