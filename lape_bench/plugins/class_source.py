@@ -1,7 +1,8 @@
 """The source of a class from a notebook or a script, as text to hash.
 
-The text covers the class and what it uses: base classes, functions, other classes, constants, arrays, and modules that
-are not installed. Other kinds of objects are not covered, and neither are names that are built at run time.
+The text covers the class and what it uses: base classes, functions with their decorators, other classes, constants,
+arrays, and modules that are not installed. An object of an installed class is only covered as far as its `repr` goes,
+and names that are built at run time are not covered.
 """
 
 import __future__
@@ -9,13 +10,15 @@ import __future__
 import ast
 import dis
 import hashlib
-import inspect
 import linecache
+import re
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from lape_bench.core.errors import INSTALLED, OURS, PYTHONS
@@ -24,6 +27,8 @@ from lape_bench.plugins.local_imports import imported_files
 
 READS_A_GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME"}
 PLAIN = (int, float, complex, str, bytes, bool, type(None), Path)
+COLLECTION = (list, tuple, set, frozenset, Mapping)
+ADDRESS = re.compile(" at 0x[0-9a-f]")  # in the repr() of an object
 
 
 class SourceNotFound(Exception):
@@ -36,26 +41,32 @@ def source_of(kind: type) -> str:
     Raises:
         SourceNotFound: the code was made by `exec`, typed into a plain interpreter, or its file has changed since.
     """
-    texts: dict[str, str] = {}
+    # A set of pairs, since names are not unique: every lambda of a module has the same.
+    texts: set[tuple[str, str]] = set()
     waiting: list[tuple[str, Any]] = [(kind.__qualname__, kind)]
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # by ID; the object is kept, or another one could get its ID
     while waiting:
         name, value = waiting.pop()
-        if id(value) in seen and not isinstance(value, PLAIN):
+        texts.add((name, _described(value)))
+        if id(value) in seen or isinstance(value, PLAIN):
             continue
-        seen.add(id(value))
-        if isinstance(value, type | FunctionType):
-            if _is_installed(value.__module__):
-                continue
-            texts[f"{value.__module__}:{value.__qualname__}"] = _text(value)
+        seen[id(value)] = value
+        if isinstance(value, type | FunctionType) and not _is_installed(_module_of(value)):
+            texts.add((f"{_module_of(value)}:{value.__qualname__}", _text(value)))
             waiting += _used_by(value)
-        elif isinstance(value, ModuleType):
-            if not _is_installed(value.__name__):
-                texts[value.__name__] = _files(value)
-        elif (described := _described(value)) is not None:
-            texts[name] = described
+        elif isinstance(value, ModuleType) and not _is_installed(value.__name__):
+            texts.add((value.__name__, _files(value)))
+        elif not isinstance(value, type | FunctionType | ModuleType):
+            waiting += _parts(name, value)
     # Cells of a notebook have no lasting names, and a class may move to another module.
-    return "\n".join(f"{name}\n{texts[name]}" for name in sorted(texts))
+    return "\n".join(f"{name}\n{text}" for name, text in sorted(texts))
+
+
+def _module_of(value: type | FunctionType) -> str:
+    """Return the module in which a class or function was written. `functools.wraps` changes a function's `__module__`."""
+    if isinstance(value, type):
+        return value.__module__
+    return str(value.__globals__.get("__name__", value.__module__))
 
 
 def _used_by(value: type | FunctionType) -> Iterator[tuple[str, Any]]:
@@ -63,13 +74,17 @@ def _used_by(value: type | FunctionType) -> Iterator[tuple[str, Any]]:
     if isinstance(value, type):
         methods = _methods(value)
         yield from ((f"{value.__qualname__} base", base) for base in value.__bases__)
+        if is_dataclass(value):
+            facts = [[each.name, each.default, each.default_factory] for each in fields(value)]
+            yield f"{value.__qualname__} fields", facts
         for name, attribute in vars(value).items():
-            function = _function(attribute)
-            if function is not None and function in methods:
-                yield from _used_by(function)
-            elif function is not None:
-                yield f"{value.__qualname__}.{name}", function
-            elif not name.startswith("__"):
+            functions = _functions(attribute)
+            for function in functions:
+                if function in methods:
+                    yield from _used_by(function)
+                elif not _is_made_by_dataclass(function):
+                    yield f"{value.__qualname__}.{name}", function
+            if not functions and not name.startswith("__"):
                 yield f"{value.__qualname__}.{name}", attribute
         return
     yield f"{value.__qualname__} defaults", [value.__defaults__, value.__kwdefaults__]
@@ -84,19 +99,48 @@ def _used_by(value: type | FunctionType) -> Iterator[tuple[str, Any]]:
         for instruction in dis.get_instructions(code):
             name = instruction.argval
             if instruction.opname in READS_A_GLOBAL and name in reachable:
-                yield f"{value.__module__}.{name}", reachable[name]
+                yield f"{_module_of(value)}.{name}", reachable[name]
 
 
-def _function(attribute: Any) -> FunctionType | None:
-    """Return the function behind a method, a property or a decorated function."""
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the objects within a collection, a decorated function, a method, or an object of a class that is not
+    installed.
+    """
+    if isinstance(value, COLLECTION):
+        items = value.values() if isinstance(value, Mapping) else value
+        # Constants are in the text of the collection.
+        yield from ((name, item) for item in items if not isinstance(item, PLAIN))
+    elif isinstance(value, partial):
+        yield from ((name, part) for part in (value.func, value.args, value.keywords))
+    elif isinstance(value, MethodType):
+        yield from ((name, part) for part in (value.__func__, value.__self__))
+    elif hasattr(value, "__wrapped__"):  # such as by functools.cache
+        yield name, value.__wrapped__
+    elif not _is_installed(type(value).__module__):
+        yield f"{name} class", type(value)
+        attributes = getattr(value, "__dict__", {})
+        yield from ((f"{name}.{key}", attribute) for key, attribute in attributes.items())
+
+
+def _functions(attribute: Any) -> list[FunctionType]:
+    """Return the functions behind a method, a property or a decorated function: its decorators' and its own."""
     if isinstance(attribute, staticmethod | classmethod):
         attribute = attribute.__func__
     elif isinstance(attribute, property):
         attribute = attribute.fget
     elif isinstance(attribute, cached_property):
         attribute = attribute.func
-    attribute = inspect.unwrap(attribute) if callable(attribute) else attribute
-    return attribute if isinstance(attribute, FunctionType) else None
+    functions = []
+    while callable(attribute) and not isinstance(attribute, type):
+        if isinstance(attribute, FunctionType):
+            functions.append(attribute)
+        attribute = getattr(attribute, "__wrapped__", None)
+    return functions
+
+
+def _is_made_by_dataclass(function: FunctionType) -> bool:
+    """Return True for a method that `dataclass` made of the fields."""
+    return function.__code__.co_qualname.startswith("__create_fn__.")
 
 
 def _text(value: type | FunctionType) -> str:
@@ -109,6 +153,9 @@ def _text(value: type | FunctionType) -> str:
     if not functions:  # base classes and attributes are enough
         return f"class {value.__qualname__}"
     code = functions[0].__code__
+    name = (
+        value.__name__ if isinstance(value, type) else code.co_name
+    )  # not that of a decorated function
     lines = "".join(linecache.getlines(code.co_filename, functions[0].__globals__))
     try:
         tree = ast.parse(lines)
@@ -119,7 +166,7 @@ def _text(value: type | FunctionType) -> str:
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        and getattr(node, "name", value.__name__) == value.__name__
+        and getattr(node, "name", name) == name
         and _first_line(node) <= code.co_firstlineno <= (node.end_lineno or 0)
     ]
     if not around or any(function.__code__ not in compiled for function in functions):
@@ -130,8 +177,8 @@ def _text(value: type | FunctionType) -> str:
 
 def _methods(kind: type) -> list[FunctionType]:
     """Return the functions that were defined in the body of a class."""
-    functions = filter(None, map(_function, vars(kind).values()))
-    return [f for f in functions if f.__qualname__.startswith(f"{kind.__qualname__}.")]
+    functions = [function for value in vars(kind).values() for function in _functions(value)]
+    return [f for f in functions if f.__code__.co_qualname.startswith(f"{kind.__qualname__}.")]
 
 
 def _compiled(tree: ast.Module, code: CodeType) -> set[CodeType]:
@@ -184,20 +231,31 @@ def _files(module: ModuleType) -> str:
     return "\n".join(f"{file.name} {sha256(file)}" for file in files)
 
 
-def _described(value: Any) -> str | None:
-    """Return plain data or an array as text; None for other objects."""
+def _described(value: Any) -> str:
+    """Return a value as text that is the same in every process: data in full, and other objects as far as possible."""
     if isinstance(value, PLAIN):
         return repr(value)
     if isinstance(value, list | tuple):
-        return f"[{', '.join(str(_described(each)) for each in value)}]"
+        return f"[{', '.join(map(_described, value))}]"
     if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(str(_described(each)) for each in value))}}}"
+        return f"{{{', '.join(sorted(map(_described, value)))}}}"
     if isinstance(value, Mapping):
         pairs = (f"{_described(key)}: {_described(each)}" for key, each in value.items())
         return f"{{{', '.join(pairs)}}}"
-    to_numpy = getattr(value, "numpy", None)  # a tensor
-    if callable(to_numpy) and hasattr(value, "detach"):
-        value = value.detach().cpu().float().numpy()
-    if hasattr(value, "tobytes") and hasattr(value, "shape"):
-        return f"array {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    return None
+    if isinstance(value, ModuleType):
+        return f"module {value.__name__}"
+    if isinstance(value, type) or hasattr(value, "__qualname__"):  # a class or a function
+        return _place(value)
+    with suppress(Exception):  # an array that cannot be converted, or a class whose repr() fails
+        if callable(getattr(value, "numpy", None)) and hasattr(value, "detach"):  # a tensor
+            value = value.detach().cpu().double().numpy()
+        if hasattr(value, "tobytes") and hasattr(value, "shape"):
+            return f"array {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+        if not ADDRESS.search(text := repr(value)):
+            return text
+    return f"object of {_place(type(value))}"
+
+
+def _place(value: Any) -> str:
+    """Return the name of a class or function with the package that it is from; modules in a package may move."""
+    return f"{str(value.__module__).partition('.')[0]}: {value.__qualname__}"

@@ -61,6 +61,97 @@ def test_what_the_class_uses_is_part_of_its_source(before: str, after: str) -> N
     assert source(ENCODER) != source(ENCODER.replace(before, after))
 
 
+USES_MUCH = """
+from functools import cache, partial, wraps
+from torch.nn.functional import gelu, relu
+
+LOUD, QUIET = 2, 1
+activation = relu
+
+def scaled(method):
+    @wraps(method)
+    def inner(self, waveforms):
+        return 10 * method(self, waveforms)
+    return inner
+
+@cache
+def offset():
+    return 5
+
+def add(waveforms, number=LOUD):
+    return waveforms + number
+
+def subtract(waveforms, number=QUIET):
+    return waveforms - number
+
+add_three = partial(add, number=3)
+square = lambda x: x * x
+double = lambda x: x + x
+steps = [square, double]
+
+class Filter:
+    def __init__(self, gain):
+        self.gain = gain
+
+    def apply(self, waveforms):
+        return self.gain * waveforms
+
+front_end = Filter(7)
+
+class MyEncoder:
+    embedding_size = 1
+
+    @scaled
+    def __call__(self, waveforms):
+        for step in steps:
+            waveforms = step(waveforms)
+        waveforms = activation(add(add_three(subtract(waveforms)))) + offset()
+        return front_end.apply(waveforms).mean(dim=1, keepdim=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("10 * method", "11 * method"),
+        ("return 5", "return 6"),
+        ("LOUD, QUIET = 2, 1", "LOUD, QUIET = 3, 1"),
+        ("LOUD, QUIET = 2, 1", "LOUD, QUIET = 2, 3"),
+        ("number=3", "number=4"),
+        ("x * x", "x * x * x"),
+        ("x + x", "x + x + x"),
+        ("[square, double]", "[double]"),
+        ("Filter(7)", "Filter(8)"),
+        ("self.gain * waveforms", "self.gain + waveforms"),
+        ("activation = relu", "activation = gelu"),
+    ],
+    ids=[
+        "a decorator", "a cached function", "a default", "another default", "a partial function", "a lambda",
+        "another lambda", "a list of functions", "an object", "a class of an object", "an installed function",
+    ],
+)  # fmt: skip
+def test_what_the_class_uses_indirectly_is_part_of_its_source(before: str, after: str) -> None:
+    assert source(USES_MUCH) == source(USES_MUCH)
+    assert source(USES_MUCH) != source(USES_MUCH.replace(before, after))
+
+
+def test_a_dataclass_has_a_source_with_its_fields() -> None:
+    text = """
+from dataclasses import dataclass, field
+
+@dataclass
+class MyEncoder:
+    width: int = 64
+    bands: list = field(default_factory=lambda: [40])
+    embedding_size: int = 1
+
+    def __call__(self, waveforms):
+        return waveforms
+"""
+    assert source(text) == source(text)
+    assert source(text) != source(text.replace("[40]", "[80]"))
+
+
 def test_what_the_class_does_not_use_is_no_part_of_its_source() -> None:
     assert source(ENCODER) == source(f"{ENCODER}\nSEEDS = 3\ndef plot(results): ...\n")
 
