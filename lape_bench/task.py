@@ -372,8 +372,8 @@ class Generator(Reader):
 def folders(root: Path, marker: str) -> Iterator[Path]:
     """Yield the folders that hold `marker`, sorted: `root` and folders up to `DEPTH` levels below it.
 
-    Archives often add a level, and a data set may consist of several archives. Hidden folders and folders below one
-    that holds the marker are not searched.
+    Archives often add a level, and a data set may consist of several archives. Hidden folders, folders below one that
+    holds the marker, and folders that cannot be read, such as the `lost+found` of a disk, are not searched.
 
     Args:
         root: a folder.
@@ -383,12 +383,16 @@ def folders(root: Path, marker: str) -> Iterator[Path]:
     for _ in range(DEPTH + 1):
         holding = [any(folder.glob(marker)) for folder in level]
         yield from itertools.compress(level, holding)
-        below = (
-            sorted(path for path in folder.iterdir() if path.is_dir() and may_hold_data(path))
-            for folder, holds in zip(level, holding, strict=True)
-            if not holds
-        )
-        level = list(itertools.chain.from_iterable(below))
+        without = (folder for folder, holds in zip(level, holding, strict=True) if not holds)
+        level = [below for folder in without for below in _subfolders(folder)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted; none if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and may_hold_data(path))
+    except PermissionError:
+        return []
 
 
 def may_hold_data(folder: Path) -> bool:

@@ -56,7 +56,7 @@ class SpeechCommands(Reader):
         if twelve:
             listing += _silence(folder)
         if from_archive:
-            listing += _test_archive(root)
+            listing += _test_archive(root, folder)
         return listing
 
 
@@ -110,13 +110,23 @@ def _silence(folder: Path) -> Iterator[ClipEntry]:
             number += 1
 
 
-def _test_archive(root: Path) -> Iterator[ClipEntry]:
-    """List the archive that was made to test 12 classes; its silence comes one second a file."""
+def _test_archive(root: Path, main: Path) -> Iterator[ClipEntry]:
+    """List the archive that was made to test 12 classes; its silence comes one second a file.
+
+    Args:
+        root: the folder that holds both archives.
+        main: the folder of the other archive, which also has folders named after words.
+    """
     folder = next(folders(root, f"{UNKNOWN}/*"), None)
     if folder is None:
         raise UserError(
             f"{root} lacks the test archive of the 12-class task: no folder {UNKNOWN} with clips in it",
             next_step="unpack it beside the other archive, or give both: --from A --from B",
+        )
+    if folder == main:
+        raise UserError(
+            f"both archives were unpacked into {folder}, so clips to train on cannot be told from clips to test on",
+            next_step="unpack each archive into a folder of its own, and give both: --from A --from B",
         )
     for path in sorted(folder.glob("*/[!.]*")):
         if path.suffix.lower() != ".wav":

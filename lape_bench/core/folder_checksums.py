@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from lape_bench.core.errors import DamagedFile
+from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
 
 CHECKSUMS, COMPARED = ".checksums.json", ".compared.json"
@@ -127,7 +127,7 @@ def find_damage(
 
 def remember_compared(folder: Path, intact: bool) -> None:
     """Remember that the files of a folder match their checksums now, or forget it."""
-    with suppress(OSError):  # a read-only cache
+    with suppress(OSError, UserError):  # a read-only cache
         if not intact:
             (folder / COMPARED).unlink(missing_ok=True)
             return

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 STORE_RATE = 16_000  # the rate at which `prepare` decodes, since nearly every encoder uses it
 INDEX = "index.npz"
+ZEROS_AT_ONCE = 2**20  # bytes
 RESIDENT_BYTES = (
     2**30
 )  # a selection up to this size is held in memory; a larger one is memory-mapped
@@ -166,9 +167,18 @@ def _room(count: int, kind: np.dtype[Any]) -> StoredSamples:
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with explain_write_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
-        # Reserved now, since a full disk during a write to the map would kill the process.
-        os.posix_fallocate(file.fileno(), 0, count * kind.itemsize)
+        _reserve(file, count * kind.itemsize)
         return np.memmap(file, kind, mode="r+", shape=(count,))
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Reserve bytes on the disk, since a full disk during a write to a memory map would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, ZEROS_AT_ONCE):  # macOS
+        file.write(bytes(min(ZEROS_AT_ONCE, size - start)))
+    file.flush()
 
 
 def audio_key(clips: Sequence[tuple[str, str]]) -> str:

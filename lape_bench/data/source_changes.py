@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 
 from lape_bench.core.errors import UserError
-from lape_bench.core.paths import home
 from lape_bench.data.audio import AudioProblem
 from lape_bench.data.audio_store import STORE_RATE
+from lape_bench.data.cached_copies import is_copy
 from lape_bench.data.catalog import load_reader
 from lape_bench.data.clip_names import printable
 from lape_bench.data.decoded_before import store_name, versions_when_decoded
@@ -52,15 +52,15 @@ def refuse_changed_source(card: TaskCard, manifest: Manifest) -> None:
 def source_changes(card: TaskCard, manifest: Manifest) -> list[str]:
     """Return one line for each difference between the recordings of a task and its manifest.
 
-    Only recordings outside of the cache are compared, and only if their folder exists, since runs do not need it. Up to
-    `MOST_DECODED` files that have been written to are decoded.
+    Only recordings that a user keeps are compared, not copies in the cache, and only if their folder exists, since runs
+    do not need it. Up to `MOST_DECODED` files that have been written to are decoded.
 
     Args:
         card: the card, as its variant has it.
         manifest: its manifest.
     """
     root = manifest.root
-    if card.data == "synthetic" or root.is_relative_to(home()) or not root.is_dir():
+    if card.data == "synthetic" or not root.is_dir() or is_copy(root):
         return []
     try:
         listing, _ = list_task(load_reader(card), card, root, skip_bad=True)

@@ -1,4 +1,6 @@
 import copy
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import yaml
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, load_reader, read_card
 from lape_bench.plugins.registry import TASKS
-from lape_bench.task import Reader, TaskCard, locate
+from lape_bench.task import Reader, TaskCard, folders, locate
 
 CARD: dict[str, Any] = {
     "name": "birds",
@@ -287,6 +289,22 @@ def test_a_layout_is_found_at_the_top_or_up_to_two_folders_down(level: str, tmp_
     (tmp_path / level / "recordings").mkdir(parents=True)
     (tmp_path / "another").mkdir()
     assert locate(tmp_path, "recordings") == tmp_path / level
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk" / "wav").mkdir(parents=True)
+    (tmp_path / "lost+found").mkdir()
+    entries = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:  # permissions do not bind an administrator
+        if folder.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return entries(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert list(folders(tmp_path, "wav")) == [tmp_path / "disk"]
 
 
 def test_a_layout_three_folders_down_is_refused_with_what_is_missing(tmp_path: Path) -> None:

@@ -216,6 +216,21 @@ def test_a_missing_test_archive_is_asked_for(
     assert "--from A --from B" in said
 
 
+def test_two_archives_unpacked_into_one_folder_are_refused(
+    tmp_path: Path, write_clip: WriteClip
+) -> None:
+    # Otherwise every word would count as a test clip, and those to train on as copies of them.
+    place_test_archive(place_noise(place_words(tmp_path), write_clip))
+    said = refusal(tmp_path, "sc-v2-12")
+    assert "both archives were unpacked into" in said
+    assert "--from A --from B" in said
+    assert {clip.split for clip in listed(tmp_path, "sc-v2-35").values()} == {
+        "train",
+        "val",
+        "test",
+    }
+
+
 @pytest.mark.parametrize("missing", ["validation_list.txt", "testing_list.txt"])
 def test_a_missing_list_is_refused(missing: str, tmp_path: Path) -> None:
     (place_words(tmp_path) / missing).unlink()

@@ -27,6 +27,7 @@ from lape_bench.core.paths import (
 )
 from lape_bench.core.printable import printable
 from lape_bench.core.progress import Stopped
+from lape_bench.data.cached_copies import DOWNLOADED, UNPACKED
 from lape_bench.data.catalog import load_reader
 from lape_bench.data.sources import checksum_pins
 from lape_bench.data.strict_tar import StrictTarInfo, is_followed
@@ -126,7 +127,7 @@ def downloads(card: TaskCard) -> list[Download]:
     for source in card.sources:
         if source.url is None:
             continue
-        folder = home() / "downloads" / hashlib.sha256(source.url.encode()).hexdigest()[:12]
+        folder = home() / DOWNLOADED / hashlib.sha256(source.url.encode()).hexdigest()[:12]
         path = folder / source.file
         files.append(Download(_with_pin(source, pins), path))
         if is_archive(path) or not path.is_file():
@@ -285,7 +286,7 @@ def unpack(
 
 def unpacked(name: str, checksum: str) -> Path:
     """Return the folder to which `unpack` writes an archive with this name and SHA-256."""
-    return home() / "data" / f"{Path(name).name.split('.')[0]}-{checksum[:16]}"
+    return home() / UNPACKED / f"{Path(name).name.split('.')[0]}-{checksum[:16]}"
 
 
 def checksums_of(folder: Path) -> Path:

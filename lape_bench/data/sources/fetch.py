@@ -20,6 +20,7 @@ from lape_bench.data.sources.http_download import download
 from lape_bench.task import TaskCard
 
 NAMED = 5  # failures that a message names; it counts all of them
+PAGE_STARTS, PAGE_BYTES = (b"<!doctype html", b"<html"), 1024  # of a web page
 
 
 def fetch(card: TaskCard, parallel: int, progress: Progress) -> list[Path]:
@@ -94,12 +95,25 @@ def _one(file: Download, progress: Progress) -> None:
             download(source, file.path, running, progress.pause)
         except Stopped:
             return
-    if is_archive(file.path) and not opens(file.path):
+    is_bad_archive = is_archive(file.path) and not opens(file.path)
+    if is_bad_archive or _is_page_instead(file.path):
         file.path.unlink()
+        sent = (
+            f"no archive for {source.file}, but" if is_bad_archive else f"instead of {source.file}"
+        )
         raise UserError(
-            f"{source.url} sent no archive for {source.file}, but perhaps a login page",
+            f"{source.url} sent {sent} perhaps a login page",
             next_step="open the address in a browser, or get the file by other means and give it to "
             "'bench data prepare TASK --from FILE'",
         )
     if source.sha256 is None and source.pinned and source.url is not None:
         checksum_pins.add(source.url, Pin(sha256(file.path), file.path.stat().st_size))
+
+
+def _is_page_instead(path: Path) -> bool:
+    """Return True if a file is a web page, although its name is not that of one."""
+    if path.suffix.lower() in (".html", ".htm"):
+        return False
+    with path.open("rb") as file:
+        start = file.read(PAGE_BYTES)
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PAGE_STARTS)

@@ -25,6 +25,7 @@ from lape_bench.core.paths import (
     within_home,
 )
 from lape_bench.core.progress import Progress, Stopped
+from lape_bench.data.cached_copies import UNPACKED, is_imported
 from lape_bench.data.catalog import load_reader
 from lape_bench.data.sources import archives
 from lape_bench.runtime import cpu_cores
@@ -134,7 +135,7 @@ def _generated(card: TaskCard) -> Path:
         raise UserError(
             f"the card of {card.name} says data: synthetic, but its reader generates nothing"
         )
-    root = home() / "data" / f"{card.name}-v{card.version}"
+    root = home() / UNPACKED / f"{card.name}-v{card.version}"
     checksums = archives.checksums_of(root)
     if root.is_dir() and (damage := find_damage(root, checksums=checksums)):
         logger.warning(f"generating {card.name} again, since the cache is damaged: {damage}")
@@ -153,7 +154,7 @@ def _own_folder(name: str, recordings: Recordings) -> Path:
             f"the folder {recordings.folder}, where the recordings of {name} were, does not exist",
             next_step=f"say where they are now: bench data prepare {name} --from FOLDER",
         )
-    if recordings.folder.is_relative_to(home()) and (damage := find_damage(recordings.folder)):
+    if is_imported(recordings.folder) and (damage := find_damage(recordings.folder)):
         raise DamagedFile(
             f"the recordings of {name} in the cache are damaged: {damage}",
             next_step=f"delete the card of {name}, and import its data set again with 'bench tasks new'",
@@ -348,7 +349,7 @@ def _unpack(
     with progress.task("unpacking", len(to_unpack), "archives") as task:
         for start in range(0, len(to_unpack), FLUSHED_TOGETHER):
             with (
-                staged_folders(home() / "data") as stage,
+                staged_folders(home() / UNPACKED) as stage,
                 ThreadPoolExecutor(cpu_cores.available()) as pool,
             ):
                 one = partial(_unpack_one, stage=stage, skip_bad=skip_bad, progress=progress)
@@ -395,9 +396,12 @@ def _together(card: TaskCard, parts: Sequence[UnpackedPart]) -> Path:
     counts = Counter(part.place for part in parts)
     twice = sorted(place for place, count in counts.items() if count > 1)
     if twice:
-        raise UserError(f"two of the parts of {card.name} have the name {twice[0]}")
+        raise UserError(
+            f"two of the parts of {card.name} have the name {twice[0]}",
+            next_step="rename one of them, or give the folder that holds both",
+        )
     content = "".join(f"{part.place}\n{within_home(part.path)}\n" for part in parts)
-    folder = home() / "data" / f"{card.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    folder = home() / UNPACKED / f"{card.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     if folder.is_dir() and not all((folder / part.place).is_symlink() for part in parts):
         discard_folder(folder)
     if not folder.is_dir():

@@ -24,6 +24,7 @@ from lape_bench.core.errors import UserError, summarize_error
 from lape_bench.core.folder_checksums import CHECKSUMS, write_checksums
 from lape_bench.core.paths import home, staged_folder
 from lape_bench.data.audio import SUFFIXES
+from lape_bench.data.cached_copies import IMPORTED
 from lape_bench.task import SIDE_NAMES
 
 PREFIX = "hf:"
@@ -160,7 +161,7 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
     label = [column for column, feature in features.items() if feature.get("_type") == "ClassLabel"]
     columns = {"label": label[0]} if len(label) == 1 and "label" not in features else {}
     rows: list[dict[str, str | None]] = []
-    with staged_folder(home() / "imported") as staging:
+    with staged_folder(home() / IMPORTED) as staging:
         names: set[str] = set()
         for part in parts:
             for row in _rows(part.path):
@@ -173,7 +174,7 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
         write_checksums(staging.path)
         digest = hashlib.sha256((staging.path / CHECKSUMS).read_bytes()).hexdigest()
         staging.name = f"{name}-{digest[:16]}"
-    return ImportedDataset(home() / "imported" / staging.name / TABLE, columns)
+    return ImportedDataset(home() / IMPORTED / staging.name / TABLE, columns)
 
 
 def _from_metadata(folder: Path, name: str) -> ImportedDataset:
@@ -196,11 +197,11 @@ def _from_metadata(folder: Path, name: str) -> ImportedDataset:
                 raise UserError(f"{table}, line {number} has no file_name, or too many columns")
             split = {split_column: place.parts[0]} if split_column else {}
             rows.append({**row, **split, "path": (place / file_name).as_posix()})
-    with staged_folder(home() / "imported") as staging:
+    with staged_folder(home() / IMPORTED) as staging:
         _write_table(rows, staging.path / TABLE)
         digest = hashlib.sha256((staging.path / TABLE).read_bytes()).hexdigest()
         staging.name = f"{name}-{digest[:16]}"
-    return ImportedDataset(home() / "imported" / staging.name / TABLE, {}, folder)
+    return ImportedDataset(home() / IMPORTED / staging.name / TABLE, {}, folder)
 
 
 def _split_column(splits: Sequence[str]) -> str:
@@ -314,8 +315,9 @@ def _write_audio(audio: Any, part: _Part, folder: Path, names: set[str]) -> str:
 def _text(value: Any, feature: Mapping[str, Any]) -> str | None:
     """Return a value as text for the table; None if it cannot be in the table."""
     names = feature.get("names")
-    if isinstance(names, list) and isinstance(value, int) and 0 <= value < len(names):
-        return str(names[value])
+    if isinstance(names, list) and isinstance(value, int):
+        # Rows without a label have the class -1.
+        return str(names[value]) if 0 <= value < len(names) else ""
     if value is None:
         return ""
     if not isinstance(value, str | int | float | bool):

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -5,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.core import folder_checksums
+from lape_bench.core import folder_checksums, sealed_json
+from lape_bench.core.errors import explain_write_errors
 from lape_bench.core.folder_checksums import (
     CHECKSUMS,
     COMPARED,
@@ -126,3 +128,18 @@ def test_a_folder_that_may_only_be_read_is_compared_each_time(
 def test_hidden_files_beside_the_checksums_are_passed_over(folder: Path) -> None:
     (folder / ".DS_Store").write_text("of a Mac")
     assert find_damage(folder) == ""
+
+
+def test_a_folder_that_cannot_be_written_is_compared_each_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a cache that was copied to a read-only disk: the copies have other times.
+    def refuse(path: Path, text: str) -> None:
+        with explain_write_errors(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(sealed_json, "write_text", refuse)
+    for _ in range(2):
+        assert find_damage(folder, remember=True) == ""
+    change(folder / "large", bytes(range(74)) + b"x")
+    assert "large is damaged" in find_damage(folder, remember=True)

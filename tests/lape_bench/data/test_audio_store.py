@@ -287,6 +287,19 @@ def test_a_selection_that_does_not_fit_in_memory_is_a_mapped_copy_without_a_name
     assert sorted(cache.rglob("*")) == files
 
 
+def test_clips_are_mapped_on_systems_that_cannot_reserve_space_in_one_call(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = opened(recordings)
+    monkeypatch.setattr(audio_store, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(audio_store, "ZEROS_AT_ONCE", 1_000)
+    monkeypatch.delattr(os, "posix_fallocate")
+    mapped = clips.select([2, 0])
+    assert isinstance(mapped.samples, np.memmap)
+    np.testing.assert_array_equal(mapped[0], clips[2])
+    np.testing.assert_array_equal(mapped[1], clips[0])
+
+
 def narrow(name: str, *lengths: int) -> Clips:
     """Clips in 16 bits of so many samples."""
     clips = packed(name, *lengths)

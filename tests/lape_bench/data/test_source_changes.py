@@ -114,6 +114,34 @@ def test_skipped_clips_are_not_new(table: Path) -> None:
     assert changes() == ""
 
 
+def test_recordings_of_a_user_in_the_cache_folder_are_compared_too(
+    cache: Path, write_clip: WriteClip
+) -> None:
+    for seed in range(12):
+        write_clip(cache / "mine" / "ab"[seed % 2] / f"{seed}.wav", seed)
+    new_task("mine", cache / "mine", {}).write()
+    prepare(load_card("mine"), None, QUIET)
+    assert changes() == ""
+    write_clip(cache / "mine" / "a" / "0.wav", 99)
+    assert "recordings of other audio: 1" in changes()
+
+
+def test_parts_of_a_data_set_in_folders_of_the_user_are_compared_too(
+    tmp_path: Path, write_clip: WriteClip
+) -> None:
+    for seed, name in enumerate(f"{digit}_theo_{take}" for digit in range(10) for take in (0, 5)):
+        write_clip(tmp_path / "audio" / "recordings" / f"{name}.wav", seed)
+    (tmp_path / "notes").mkdir()
+    card = load_card("fsdd-digits")
+    manifest = prepare(card, [tmp_path / "audio", tmp_path / "notes"], QUIET)[0]
+    assert source_changes(card, manifest) == []
+    write_clip(tmp_path / "audio" / "recordings" / "3_theo_0.wav", 99)
+    (tmp_path / "audio" / "recordings" / "4_theo_0.wav").unlink()
+    gone, other = source_changes(card, manifest)
+    assert gone == "clips that are gone: 1, such as 4_theo_0"
+    assert other.startswith("recordings of other audio: 1")
+
+
 def test_recordings_that_are_away_are_not_needed(table: Path, tmp_path: Path) -> None:
     table.parent.rename(tmp_path / "away")
     assert changes() == ""

@@ -214,6 +214,17 @@ def test_an_archive_that_breaks_off_in_its_first_block_is_no_archive(
     assert finished(cache) == {}
 
 
+@pytest.mark.parametrize("content", [LOG_IN, b"\xef\xbb\xbf\r\n <HTML lang='en'>"])
+def test_a_page_in_the_place_of_a_list_is_neither_kept_nor_pinned(
+    content: bytes, server: Server, progress: Progress, cache: Path
+) -> None:
+    server.content = content
+    with pytest.raises(UserError, match=r"sent instead of labels\.csv perhaps a login page"):
+        fetch(card_with(server.source(file="labels.csv")), 1, progress)
+    assert finished(cache) == {}
+    assert checksum_pins.read() == {}
+
+
 def test_what_is_no_archive_by_its_name_may_hold_anything(
     server: Server, progress: Progress
 ) -> None:

@@ -239,7 +239,9 @@ def test_a_list_that_was_fetched_joins_the_audio_that_was_given(
 
 def test_two_parts_of_one_name_are_refused(tmp_path: Path, progress: Progress, cache: Path) -> None:
     given = [archive(tmp_path / folder / "a.zip", {"1.txt": folder}) for folder in ("x", "y")]
-    assert refusal(BY_HAND, given, progress).endswith("have the name a.")
+    assert refusal(BY_HAND, given, progress).endswith(
+        "have the name a; rename one of them, or give the folder that holds both."
+    )
     assert not list((cache / "data").glob("esc10-*"))
 
 

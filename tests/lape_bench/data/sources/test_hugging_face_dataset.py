@@ -129,6 +129,15 @@ def test_sides_of_one_split_are_drawn_and_other_columns_can_be_named(
     assert load_card("pets").split.rule == "drawn"
 
 
+def test_rows_without_a_label_are_not_a_class_of_their_own(bench: Bench, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "ds" / "train.parquet", rows(0, 12))
+    unlabeled = [row | {"label": -1} for row in rows(20, 4)]
+    write_parquet(tmp_path / "ds" / "test.parquet", unlabeled)
+    code, _, err = bench("tasks", "new", "pets", "--from", f"hf:{tmp_path / 'ds'}")
+    assert code == 2
+    assert "line 2 has no label" in err  # the rows of test come first
+
+
 def test_the_only_column_of_classes_is_the_label(bench: Bench, tmp_path: Path) -> None:
     content = [
         {("species" if k == "label" else k): v for k, v in row.items()} for row in rows(0, 12)
