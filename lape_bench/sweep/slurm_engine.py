@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import time
@@ -18,11 +17,11 @@ from pydantic import Field
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from lape_bench.core.errors import UserError, explain_write_errors
-from lape_bench.core.progress import Progress, Running, show_messages
+from lape_bench.core.progress import Progress, Running
 from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.evaluation.runner import finished_record
-from lape_bench.records.record import Cell, cell_folder
+from lape_bench.records.record import Cell
 from lape_bench.sweep.engine import (
     Engine,
     EngineSettings,
@@ -31,8 +30,9 @@ from lape_bench.sweep.engine import (
 )
 from lape_bench.sweep.grid import PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import MachineReport, SubmitHost
-from lape_bench.sweep.run_cell import CellOutcome, lost_outcome, try_run
+from lape_bench.sweep.run_cell import CellOutcome, lost_outcome
 from lape_bench.sweep.schedule import find_producers, producers_first
+from lape_bench.sweep.slurm_jobs import CellsJob, ReportJob
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class SlurmEngine(Engine):
             for resources in distinct.values():
                 executor = self._executor(resources, options)
                 executor.update_parameters(time=REPORT_MINUTES)
-                jobs += _submitted(executor, [_ReportJob(submit_host)])
+                jobs += _submitted(executor, [ReportJob(submit_host)])
             logger.info(
                 f"waiting for the jobs that check the machines: {', '.join(j.job_id for j in jobs)}"
             )
@@ -158,7 +158,7 @@ class SlurmEngine(Engine):
                 awaited_jobs = list(dict.fromkeys(jobs[producer].job_id for producer in waits_for))
                 executor = self._executor(resource, options, awaited_jobs)
                 cell_options = with_resources(options, resource, resource.gpus)
-                calls = [_CellsJob([items[n].planned for n in b], cell_options) for b in array]
+                calls = [CellsJob([items[n].planned for n in b], cell_options) for b in array]
                 for bundle, job in zip(array, _submitted(executor, calls), strict=True):
                     for number in bundle:
                         jobs[number] = job
@@ -232,60 +232,6 @@ class SlurmEngine(Engine):
                     del remaining[number]
                     planned = items[number].planned
                     yield planned.cell, _outcome(planned, job, has_result, options)
-
-
-class _CellsJob:
-    """The cells of one job. submitit calls it, and calls `checkpoint` before the job is queued again."""
-
-    def __init__(self, cells: Sequence[PlannedCell], options: RunOptions) -> None:
-        self.cells, self.options = cells, options
-        self._started = (
-            0  # number of cells; --force must not restart them if the job is queued again
-        )
-
-    def __call__(self) -> dict[str, CellOutcome]:
-        """Run the cells and return the outcome of each, by its identity."""
-        progress, outcomes = Progress(), dict[str, CellOutcome]()
-        show_messages(progress, verbose=True)  # in the log of the job
-        for number, planned in enumerate(self.cells):
-            with suppress(Exception):  # such as a full disk, which the run itself reports
-                self._log_beside_the_record(planned)
-            options = self.options
-            if number < self._started:
-                options = options.model_copy(update={"force": False})
-            self._started = max(self._started, number + 1)
-            outcomes[planned.identity] = try_run(planned, options, progress)
-        return outcomes
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return the same job, which resumes from the checkpoints of the cell that was running."""
-        return submitit.helpers.DelayedSubmission(self)
-
-    def _log_beside_the_record(self, planned: PlannedCell) -> None:
-        folder = cell_folder(self.options.out, planned.cell, planned.identity)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = submitit.JobEnvironment().paths
-        for name, path in {"slurm.out": paths.stdout, "slurm.err": paths.stderr}.items():
-            # A link and not a copy, so that it also has lines that Slurm writes after the process has ended.
-            (folder / name).unlink(missing_ok=True)
-            os.link(path, folder / name)
-
-
-class _ReportJob:
-    """A job that reports its machine."""
-
-    def __init__(self, submit_host: SubmitHost) -> None:
-        self.submit_host = submit_host
-
-    def __call__(self) -> MachineReport:
-        report = self.submit_host.report()
-        if report.sees_records and report.sees_cache:
-            return report
-        problem = (
-            f"it does not see the same {'folder of records' if report.sees_cache else 'cache'}; put --out and LAPE_BENCH_HOME "
-            "into folders that all machines share"
-        )
-        return report.model_copy(update={"problems": (*report.problems, problem)})
 
 
 class _Journal:

@@ -86,10 +86,12 @@ def test_slurm_resolves_a_cell_when_planning_and_on_the_node(
     resolutions: list[str], recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
     slurm = pytest.importorskip("lape_bench.sweep.slurm_engine", exc_type=ModuleNotFoundError)
+    from lape_bench.sweep.slurm_jobs import CellsJob  # needs the extra [slurm] too
+
     items, own = planned(CELLS), options(tmp_path)
     jobs = slurm.SlurmEngine(slurm.SlurmSettings()).submit(items, own, progress)
     assert len(jobs) == len(resolutions) == 3
-    on_the_node = slurm._CellsJob([item.planned for item in items], own)()
+    on_the_node = CellsJob([item.planned for item in items], own)()
     assert all(isinstance(outcome, RunRecord) for outcome in on_the_node.values())
     assert len(resolutions) == 2 * 3
     outcomes = [

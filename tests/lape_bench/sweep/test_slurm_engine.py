@@ -1,7 +1,10 @@
 """Cells as jobs of Slurm: the job descriptions, and the records that Slurm on this machine gives."""
 
+import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,17 +15,22 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
+from lape_bench.evaluation.plan import load_system
 from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.evaluation.runner import run_cell
-from lape_bench.records.record import WORK, Cell, RunRecord, read_record
+from lape_bench.records.record import RECORD, WORK, Cell, RunRecord, read_record
 from lape_bench.sweep import slurm_engine
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import Resources, SweepItem
+from lape_bench.system import RunContext
 from tests.lape_bench.sweep import slurm_nodes
 from tests.lape_bench.sweep.conftest import Driver, grid_of, hashes, local, options, planned
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+from submitit.core.utils import UncompletedJobError
+
 from lape_bench.sweep.slurm_engine import SlurmEngine, SlurmSettings
+from lape_bench.sweep.slurm_jobs import CellsJob
 
 LACKING = slurm_nodes.missing()
 
@@ -171,6 +179,57 @@ def test_a_request_that_slurm_refuses_is_explained_in_one_sentence(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch, squeue, srun here"):
         list(run_cells(planned([cell]), own, engine_with(), progress))
+
+
+@pytest.fixture
+def job_of_signals(synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CellsJob:
+    """A job of two cells that each receive the signal of a time limit while they train, on every start."""
+
+    def train(self: object, data: object, context: RunContext) -> None:
+        (context.work_folder / "checkpoint").touch()
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    monkeypatch.setattr(load_system("log-mel-statistics"), "train", train)
+    cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
+    items = planned(cell.model_copy(update={"seed": seed}) for seed in range(2))
+    return CellsJob([item.planned for item in items], options(tmp_path))
+
+
+@pytest.fixture
+def on_signal() -> Iterator[Callable[[Callable[..., object]], object]]:
+    """Installs a handler, as submitit does before it calls a job."""
+    before = signal.getsignal(signal.SIGUSR2)
+    yield lambda handler: signal.signal(signal.SIGUSR2, handler)
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_job_that_is_queued_again_keeps_its_checkpoints_and_records_no_failure(
+    job_of_signals: CellsJob,
+    on_signal: Callable[[Callable[..., object]], object],
+    tmp_path: Path,
+) -> None:
+    on_signal(lambda *_: sys.exit(-1))  # submitit ends a job like this after it has queued it again
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            job_of_signals()
+        assert [path.parent.name for path in tmp_path.rglob("checkpoint")] == [WORK]
+        assert not list(tmp_path.rglob(RECORD))
+
+
+def test_cells_that_may_not_be_queued_again_fail_with_the_reason_and_keep_their_checkpoints(
+    job_of_signals: CellsJob,
+    on_signal: Callable[[Callable[..., object]], object],
+    tmp_path: Path,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    on_signal(refuse)
+    for _ in range(2):
+        outcomes = job_of_signals()
+    assert [outcomes[cell.identity].cell.seed for cell in job_of_signals.cells] == [0, 1]
+    assert all("time limit" in outcome.error for outcome in outcomes.values())
+    assert [path.parent.name for path in tmp_path.rglob("checkpoint")] == [WORK]
 
 
 @pytest.fixture
