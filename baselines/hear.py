@@ -7,8 +7,8 @@ its `load_model`; without it, `load_model` is called without an argument. The mo
 A model can be fine-tuned if it is a `torch.nn.Module` and gradients flow back from its embeddings. Other models, such as those
 that detach embeddings or return NumPy arrays, are frozen. If a module switches its model to evaluation mode by itself, there is
 no dropout in fine-tuning. A model that is not an `nn.Module` computes in the precision and on the device that it was written
-for, and its parameters are not counted. TensorFlow is not supported. The API has no mask: a clip that is shorter than a window is
-zero-padded, and the module cannot tell the padding from silence.
+for, and the numbers of its parameters and multiply-accumulates are unknown. TensorFlow is not supported. The API has no mask: a clip
+that is shorter than a window is zero-padded, and the module cannot tell the padding from silence.
 
 A record holds the SHA-256 of the module's files, of the files that they import from their own folder, of named weights, and of
 the tensors of an `nn.Module`. Files that another model reads by itself are not recorded.
@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lape_bench.core.errors import FAILURES, UserError, summarize_error
-from lape_bench.learning.encoders.base import check_embeddings, is_positive_integer
+from lape_bench.learning.encoders.base import Encoder, check_embeddings, is_positive_integer
 from lape_bench.learning.systems.adapter import (
     AdaptedEncoder,
     Adapter,
@@ -171,6 +171,14 @@ class Hear(Adapter):
     def build_encoder(self) -> HearEncoder:
         """Load the model again."""
         return _load(self.reference, trained="finetune" in self.protocols)
+
+    def count_encoder_parameters(self, encoder: Encoder) -> int | None:
+        """Count the parameters of an `nn.Module`; those of another model are unknown."""
+        return super().count_encoder_parameters(encoder) if self.tensors else None
+
+    def count_macs(self) -> int | None:
+        """Count the multiply-accumulates of an `nn.Module`; those of another model are unknown."""
+        return super().count_macs() if self.tensors else None
 
 
 def _trace(reference: ModuleReference) -> dict[str, str]:

@@ -2,13 +2,18 @@
 
 The formulas are those of `torch.utils.flop_counter`. The counter of that module imports torch's compiler, which takes longer than a
 probe. So it is used only if the compiler is imported already, or if the counter here cannot handle an operation.
+
+Neither counter has a formula for some fused kernels. Such a kernel would count as nothing, so these are off while operations are counted:
+attention, the layers of `nn.TransformerEncoder` and `nn.MultiheadAttention`, and the LSTM of oneDNN and the recurrent layers of cuDNN.
 """
 
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from torch.backends import cudnn, mha, mkldnn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -18,15 +23,33 @@ def count_operations(forward: Callable[[], object]) -> int:
         counter = _Counter()
         # If this counter raises an error, torch's counter repeats the call. An error of the call itself is raised again there.
         with suppress(Exception):
-            with counter:
+            with _fused_kernels_off(), counter:
                 forward()
             return counter.operations
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as full_counter:
+    with _fused_kernels_off(), FlopCounterMode(display=False) as full_counter:
         forward()
     operations: int = full_counter.get_total_flops()
     return operations
+
+
+@contextmanager
+def _fused_kernels_off() -> Iterator[None]:
+    """Compute the block by operations that a counter has formulas for."""
+    libraries: Sequence[Any] = (mkldnn, cudnn)
+    enabled = [library.enabled for library in libraries]
+    fast_path = mha.get_fastpath_enabled()  # of transformer layers in evaluation mode
+    try:
+        mha.set_fastpath_enabled(False)
+        for library in libraries:
+            library.enabled = False  # `flags` would change other settings too
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fast_path)
+        for library, before in zip(libraries, enabled, strict=True):
+            library.enabled = before
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch

@@ -160,6 +160,28 @@ def test_numpy_answers_come_back_as_float32_also_in_bf16(write: Write) -> None:
     assert_close(found, torch.from_numpy(expected))
 
 
+FILTERS = 12 * (200 + 1)  # weights and biases
+
+
+@pytest.mark.parametrize(
+    ("code", "parameters", "macs"),
+    [(TORCH, FILTERS, 2 * (12 * 200 * 48 + 12 * 2)), (NUMPY, None, None)],
+    ids=["module", "numpy"],
+)
+def test_the_size_of_a_model_is_unknown_if_it_is_no_module(
+    code: str, parameters: int | None, macs: int | None, write: Write
+) -> None:
+    kind = Hear.from_argument(write(code))
+    system = kind(kind.Settings(), TARGET, "linear")
+    system.encoder = system.build_encoder()
+    system.head = torch.nn.Linear(system.encoder.embedding_size, 2)
+    system.n_training_parameters = 0
+    counts = system.count_parameters()
+    inference = None if parameters is None else parameters + 12 * 2 + 2
+    assert (counts.encoder, counts.inference, counts.training) == (parameters, inference, inference)
+    assert system.count_macs() == macs  # of a second: two windows, each of 48 frames
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError
@@ -254,11 +253,9 @@ class EncoderSystem(System):
         device = next(self.head.buffers(), next(self.head.parameters(), torch.empty(0))).device
         samples = round(self.target.window_seconds * self.encoder.sample_rate)
         window = torch.zeros(1, samples, device=device)
-        # Attention is counted as matrix products, but not in the fused kernel of the CPU.
-        with sdpa_kernel(SDPBackend.MATH):
-            operations = count_operations(
-                lambda: self.head(self.encoder(self.encoder.features(window)))
-            )
+        operations = count_operations(
+            lambda: self.head(self.encoder(self.encoder.features(window)))
+        )
         return round(operations / 2 / self.target.window_seconds)
 
     def save(self, folder: Path) -> None:
