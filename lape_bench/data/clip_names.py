@@ -2,10 +2,13 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from lape_bench.task import ClipEntry
+
+NAMED = 5  # names in a message
 
 
 def named_alike(clip: ClipEntry) -> ClipEntry:
@@ -32,6 +35,19 @@ def spaces_shown(label: str) -> str:
         else letter
         for letter in label
     )
+
+
+def caseless(name: str) -> str:
+    """Return a name in lower case, with every kind of space replaced by a single plain one, to compare names."""
+    composed = unicodedata.normalize("NFKC", name).casefold()
+    visible = "".join(letter for letter in composed if unicodedata.category(letter) != "Cf")
+    return " ".join(visible.split())
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return names as a text for a message, which counts those after the first few."""
+    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return printable(", ".join(names[:NAMED])) + more
 
 
 def find_spelled_alike(path: Path, root: Path) -> Path:

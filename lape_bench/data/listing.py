@@ -60,12 +60,27 @@ def list_task(
     return listing, twice
 
 
-def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
+def shared_groups(listing: Sequence[ClipEntry]) -> list[str]:
+    """Return the groups with clips on several sides, sorted."""
     sides: dict[str, set[str]] = defaultdict(set)
     for clip in listing:
         if clip.group is not None:
             sides[clip.group].add(side_of(clip))
-    shared = sorted(group for group, places in sides.items() if len(places) > 1)
+    return sorted(group for group in sides if len(sides[group]) > 1)
+
+
+def learned_and_tested(card: TaskCard, listing: Sequence[ClipEntry]) -> set[str]:
+    """Return the classes with clips to train on and clips to test on: in train and test, or in two folds."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for clip in listing:
+        sides[clip.label].add(side_of(clip))
+    if card.split.folds:
+        return {label for label in sides if len(sides[label]) > 1}
+    return {label for label in sides if {"train", "test"} <= sides[label]}
+
+
+def _refuse_shared_groups(card: TaskCard, listing: list[ClipEntry]) -> None:
+    shared = shared_groups(listing)
     if shared:
         raise UserError(
             f"{len(shared)} groups ({card.group}) of {card.reference} are on several sides, such as '{shared[0]}'",

@@ -5,8 +5,7 @@ The card fixes what can move a score: classes, window and split. If there is no 
 
 import os
 import statistics
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +18,9 @@ from lape_bench.core.paths import require_exists, write_text
 from lape_bench.data.audio import SUFFIXES, seconds_of
 from lape_bench.data.audio_files import files_below, is_audio
 from lape_bench.data.catalog import own_card, own_names, task_names
-from lape_bench.data.clip_names import named_alike, printable, spaces_shown
+from lape_bench.data.clip_names import caseless, named_alike, shortened, spaces_shown
+from lape_bench.data.draft_checks import check_sides
 from lape_bench.data.drawn_split import draw_split, missed_shares
-from lape_bench.data.listing import refuse_overlaps
 from lape_bench.data.readers import class_folders, clip_table
 from lape_bench.data.readers.synthetic import SUFFIX
 from lape_bench.data.similar_columns import similar_columns
@@ -31,9 +30,7 @@ SHARES: dict[SplitName, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 MOST_MEASURED = 500  # files whose length is read, evenly spaced
 LONGEST_WINDOW = 10.0  # seconds; a longer window has to be given
 LONGEST_NAME = 60  # characters of a task name, which files and folders have too
-NAMED = 5  # names in a note, which counts all of them
 
-UNGROUPED = "clips of one recording or speaker may be on two sides, which makes scores too high; a CSV file with a column 'group' keeps them on one side"
 HEAD = """\
 # Written by `bench tasks new`; {window}.
 # Raise `version` when you change what could move a score: classes, window, split, group. Then `bench data prepare {name}`.
@@ -108,10 +105,7 @@ def new_task(
     card = validate(values, TaskCard, where=f"the card of {name}")
     if card.split.rule == "drawn":
         listing = draw_split(listing, card)
-    _refuse_missing_sides(card, listing)
-    _refuse_shared_groups(card, listing)
-    refuse_overlaps(card, listing)
-    notes = [*notes, *_check_classes(card, listing)]
+    notes = [*notes, *check_sides(card, listing)]
     counts = _per_side(listing)
     if card.split.shares and (missed := missed_shares(counts, len(classes), card.split.shares)):
         notes.append(f"the drawn split has {missed}, since clips that share a group stay together")
@@ -210,7 +204,7 @@ def _table(
             f"none of the {len(listing)} recordings that {table} names is there, such as {listing[0].path}",
             next_step="give the folder that its paths are relative to: --audio FOLDER",
         )
-    notes = [f"not there, of {len(listing)} recordings: {_some(missing)}"] if missing else []
+    notes = [f"not there, of {len(listing)} recordings: {shortened(missing)}"] if missing else []
     return Recordings(folder=root, table=table, columns=columns), listing, notes
 
 
@@ -271,7 +265,7 @@ def _classes(source: Path, listing: Sequence[ClipEntry]) -> list[str]:
         )
     alike: dict[str, str] = {}
     for label in classes:
-        other = alike.setdefault(_plain(label), label)
+        other = alike.setdefault(caseless(label), label)
         if other != label:
             raise UserError(
                 f"the classes '{spaces_shown(other)}' and '{spaces_shown(label)}' of {source} differ in capitals or "
@@ -279,13 +273,6 @@ def _classes(source: Path, listing: Sequence[ClipEntry]) -> list[str]:
                 next_step="give them one name, or two that are told apart by more",
             )
     return classes
-
-
-def _plain(label: str) -> str:
-    """Return a label in lower case, with every kind of space replaced by a single plain one."""
-    composed = unicodedata.normalize("NFKC", label).casefold()
-    visible = "".join(letter for letter in composed if unicodedata.category(letter) != "Cf")
-    return " ".join(visible.split())
 
 
 def _split(listing: Sequence[ClipEntry], group: str | None) -> dict[str, Any]:
@@ -307,79 +294,6 @@ def _per_side(listing: Sequence[ClipEntry]) -> dict[str, int]:
     folds = Counter(str(clip.fold) for clip in listing if clip.fold is not None)
     sides = Counter(clip.split for clip in listing)
     return {side: sides[side] for side in SIDES if sides[side]} | dict(sorted(folds.items()))
-
-
-def _place(clip: ClipEntry) -> str:
-    """Return the side or the fold of a clip."""
-    return clip.split or str(clip.fold)
-
-
-def _refuse_missing_sides(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
-    """Raise a `UserError` for an official split without train or test, or folds with a gap."""
-    if card.split.rule == "drawn":
-        return
-    needed = set(map(str, card.folds)) if card.split.folds else {"train", "test"}
-    missing = sorted(needed - set(map(_place, listing)))
-    if missing and card.split.folds:
-        raise UserError(
-            f"no clip of {card.name} is in fold {', '.join(missing)}",
-            allowed="folds are numbered without a gap, two at least",
-            next_step="fix the table, or leave its folds out with --column fold=, and sides are drawn",
-        )
-    if missing:
-        raise UserError(
-            f"no clip of {card.name} is in {', '.join(missing)}",
-            allowed="train and test, and perhaps val",
-            next_step="put clips there, or leave the sides out, with --column split= or without folders of theirs, and they "
-            "are drawn",
-        )
-
-
-def _refuse_shared_groups(card: TaskCard, listing: Sequence[ClipEntry]) -> None:
-    """Raise a `UserError` if clips of one group are on several sides."""
-    places: dict[str, set[str]] = defaultdict(set)
-    for clip in listing:
-        if clip.group is not None:
-            places[clip.group].add(_place(clip))
-    shared = sorted(group for group in places if len(places[group]) > 1)
-    if shared:
-        has_column = card.recordings is not None and card.recordings.columns.group is not None
-        instead = (
-            "leave the groups out with --column group="
-            if has_column
-            else "name other groups in a column, with --column group=NAME"
-        )
-        raise UserError(
-            f"{len(shared)} of {len(places)} groups ({card.group}) are on several sides: {_some(shared)}",
-            allowed="all clips of a group belong on one side, or scores are too high",
-            next_step="leave the sides out with --column split= or --column fold=, and they are drawn again; or "
-            + instead,
-        )
-
-
-def _check_classes(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
-    """Return notes on classes that are not both in train and in test; refuse them if the sides are drawn."""
-    places: dict[str, set[str]] = defaultdict(set)
-    for clip in listing:
-        places[clip.label].add(_place(clip))
-    drawn = card.split.rule == "drawn"
-    lacking = [name for name in card.classes if not _is_learned_and_tested(places[name], card)]
-    if not lacking:
-        return [UNGROUPED] if drawn and card.group is None else []
-    note = f"{len(lacking)} of {len(card.classes)} classes are not both in train and in test: {_some(lacking)}"
-    if not drawn:
-        return [note]
-    raise UserError(
-        note,
-        allowed=f"two clips of each class at least, of different {card.group}"
-        if card.group
-        else "two clips of each class at least",
-        next_step="add some, or leave these classes out",
-    )
-
-
-def _is_learned_and_tested(places: set[str], card: TaskCard) -> bool:
-    return len(places) > 1 if card.split.folds else {"train", "test"} <= places
 
 
 def _window(listing: Sequence[ClipEntry], given: float | None) -> tuple[float, str]:
@@ -432,7 +346,7 @@ def _left_out(root: Path, listing: Sequence[ClipEntry], with_sides: bool) -> lis
         "left out, not read as audio": [f"{count} {kind}" for kind, count in kinds.most_common()],
         "no class, since no audio is in it": empty,
     }
-    return [f"{what}: {_some(names)}" for what, names in notes.items() if names]
+    return [f"{what}: {shortened(names)}" for what, names in notes.items() if names]
 
 
 def _is_there(path: Path) -> bool:
@@ -444,8 +358,3 @@ def _is_there(path: Path) -> bool:
 
 def _normal(path: Path) -> Path:
     return Path(os.path.normpath(path))  # relative paths must not hold ".."
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return printable(", ".join(names[:NAMED])) + more

@@ -18,9 +18,9 @@ from lape_bench.core.progress import Progress
 from lape_bench.data import audio_store
 from lape_bench.data.audio_store import STORE_RATE
 from lape_bench.data.catalog import load_card, load_reader
-from lape_bench.data.clip_names import printable, spaces_shown
+from lape_bench.data.clip_names import printable, shortened, spaces_shown
 from lape_bench.data.decoding.version import decoder_version
-from lape_bench.data.listing import Reason, list_task, side_of
+from lape_bench.data.listing import Reason, learned_and_tested, list_task, side_of
 from lape_bench.data.manifest import COLUMNS, Manifest, ManifestInfo, SkippedClip, load_manifest
 from lape_bench.data.recording import ClipFacts, Recording
 from lape_bench.data.source_changes import refuse_changed_source
@@ -190,7 +190,20 @@ def _usable(
     usable = [clip for clip in usable if clip not in copies]
     if not usable:
         raise UserError(f"no usable clip of {card.reference} is left")
+    _warn_of_lost_classes(card, listing, usable)
     return usable, bad
+
+
+def _warn_of_lost_classes(
+    card: TaskCard, listing: Sequence[ClipEntry], usable: Sequence[ClipEntry]
+) -> None:
+    """Warn about classes that cannot be learned and tested without the clips that were left out."""
+    left = learned_and_tested(card, usable)
+    lost = sorted((learned_and_tested(card, listing) - left).intersection(card.classes))
+    if lost:
+        logger.warning(
+            f"{card.reference}: without the clips that were left out, {len(lost)} of {len(card.classes)} classes are not both in train and in test: {shortened(lost)}"
+        )
 
 
 def _of_two_classes(listing: list[ClipEntry], facts_of: dict[str, ClipFacts]) -> dict[str, str]:

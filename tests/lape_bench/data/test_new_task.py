@@ -7,7 +7,8 @@ import pytest
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, load_reader, own_card
 from lape_bench.data.drawn_split import draw_split
-from lape_bench.data.new_task import LONGEST_WINDOW, UNGROUPED, NewTask, new_task
+from lape_bench.data.draft_checks import UNGROUPED
+from lape_bench.data.new_task import LONGEST_WINDOW, NewTask, new_task
 from lape_bench.task import TaskCard
 from tests.lape_bench.data.readers.test_class_folders import place
 
@@ -225,6 +226,13 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
     path = table(tmp_path, "path,label 1.wav,a 2.wav,a 3.wav,b 4.wav,b")
     (tmp_path / "3.wav").unlink()
     assert draft(path).notes == ("not there, of 4 recordings: 3", UNGROUPED)
+
+
+def test_groups_on_two_sides_that_may_be_one_are_told(tmp_path: Path) -> None:
+    rows = "1.wav,a,train,Eve 2.wav,b,train,Ann 3.wav,a,train,eve 4.wav,a,test,ann 5.wav,b,test,Bob"
+    assert draft(table(tmp_path, f"path,label,split,group {rows}")).notes == (
+        "one group may be on two sides, since names differ in capitals or spaces alone: 'Ann' and 'ann'",
+    )
 
 
 @pytest.mark.parametrize(

@@ -293,6 +293,17 @@ def test_skipped_clips_are_left_out_of_every_variant_and_remembered(
         assert not set(reasons(manifest)) & set(ids_of(manifest))
 
 
+def test_a_class_that_skipping_leaves_untested_is_told(
+    digits: Path, progress: Progress, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (digits / "recordings").glob("1_*_0.wav"):  # of test
+        path.write_bytes(b"")
+    prepare(DIGITS, digits, progress, skip_bad=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "fsdd-digits@official: without the clips that were left out, 1 of 10 classes are not both in train and in test: 1"
+    ]
+
+
 def test_a_data_set_without_a_usable_clip_is_refused_even_when_skipping(
     digits: Path, progress: Progress, cache: Path
 ) -> None:
