@@ -402,6 +402,16 @@ def may_hold_data(folder: Path) -> bool:
     return folder.name != "__MACOSX" and not folder.name.startswith(".")
 
 
+def leads_back(path: Path) -> bool:
+    """Return True if a path is a link to a folder that it lies in, perhaps through other links, so that a walk through
+    links would not end.
+    """
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    return any(folder.resolve().is_relative_to(target) for folder in path.parents)
+
+
 def locate(root: Path, marker: str) -> Path:
     """Return the first of the `folders` that hold `marker`.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, IndexedReader, TaskCard
+from lape_bench.task import ClipEntry, IndexedReader, TaskCard, leads_back
 
 LANGUAGES = {name: name for name in ("de", "en", "es", "fr", "it", "ru")} | {"SpeechCorpus": "en"}
 SUBMISSION = re.compile(r"(?P<user>.+?)-(?P<date>\d{8})(?:-(?P<code>\w+))?")
@@ -81,4 +81,4 @@ def _submissions(root: Path) -> Iterator[tuple[Path, str]]:
             ]
             if languages:
                 yield folder, languages[-1]
-        inside.sort()
+        inside[:] = sorted(name for name in inside if not leads_back(folder / name))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lape_bench.core.errors import UserError
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.clip_names import printable
-from lape_bench.task import may_hold_data
+from lape_bench.task import leads_back, may_hold_data
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +77,6 @@ def _walk(folder: Path) -> Iterator[_Found]:
         place = Path(name)
         hidden = [each for each in inside if not may_hold_data(Path(each)) and each != "__MACOSX"]
         visible = sorted(each for each in inside if may_hold_data(Path(each)))
-        back = [each for each in visible if _leads_back(place / each)]
+        back = [each for each in visible if leads_back(place / each)]
         inside[:] = [each for each in visible if each not in back]
         yield _Found(place, sorted(files), sorted(hidden), back)
-
-
-def _leads_back(path: Path) -> bool:
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())

@@ -185,6 +185,15 @@ def test_spoiled_sentences_are_named_and_can_be_left_out(
     assert set(found) == {f"{name}/a0001" for name in bad}
 
 
+def test_a_link_that_leads_back_is_not_followed(tmp_path: Path) -> None:
+    place_submission(tmp_path / "de" / "anna-20100101-abc")
+    (tmp_path / "de" / "all").symlink_to("..")
+    assert list(listed(tmp_path, "voxforge")) == [
+        "de/anna-20100101-abc/a0001",
+        "de/anna-20100101-abc/a0002",
+    ]
+
+
 def test_submissions_below_no_language_are_not_listed(tmp_path: Path) -> None:
     place_submission(tmp_path / "downloads" / "Aaron-20080318-kdl")
     assert listed(tmp_path, "voxforge") == {}

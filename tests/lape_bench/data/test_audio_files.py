@@ -37,6 +37,14 @@ def test_a_link_that_leads_back_is_passed_over_by_name(
     assert "a/loop, a link that leads back" in caplog.text
 
 
+def test_links_that_lead_to_each_other_are_followed_once(tmp_path: Path) -> None:
+    place(tmp_path / "a" / "1.wav", tmp_path / "b" / "2.wav")
+    (tmp_path / "a" / "to-b").symlink_to("../b")
+    (tmp_path / "b" / "to-a").symlink_to("../a")
+    names = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path)]
+    assert names == ["a/1.wav", "a/to-b/2.wav", "b/2.wav", "b/to-a/1.wav"]
+
+
 def test_a_folder_that_cannot_be_read_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.catalog import load_card, load_reader, own_card
-from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.draft_checks import UNGROUPED
+from lape_bench.data.drawn_split import draw_split
 from lape_bench.data.new_task import LONGEST_WINDOW, NewTask, new_task
 from lape_bench.task import TaskCard
 from tests.lape_bench.data.readers.test_class_folders import place

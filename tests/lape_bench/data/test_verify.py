@@ -78,7 +78,10 @@ def test_a_changed_file_is_found_when_looking_deep(
     changed = write_clip(manifest.recordings()[4].path, seed=99)
     [found] = failing(manifest, progress, deep=True)
     assert found.what == "decoded audio"
-    assert f"{changed} changed" in found.detail
+    assert found.detail == f"1 differ, such as {changed} changed"
+    earlier = replace(manifest, info=manifest.info.model_copy(update={"decoder": "earlier"}))
+    [by_others] = failing(earlier, progress, deep=True)
+    assert "another version of the decoders prepared them" in by_others.detail
     assert not failing(manifest, progress, deep=False), "which takes decoding to see"
     [found] = [found for found in verify(CARD, manifest, False, progress) if not found.holds]
     assert found.what == SOURCE
