@@ -145,6 +145,8 @@ class HuggingFaceEncoder(LayeredEncoder):
                 return waveforms
             return normalize_clips(waveforms, lengths, VARIANCE_OFFSET)
         lengths = full_lengths(waveforms) if lengths is None else lengths
+        if self.kind == AST:  # a shorter clip takes zeros along, so that it has a frame
+            lengths = lengths.clamp(min=_ast_frame(self.extractor))
         clips = zip(waveforms.float().cpu().numpy(), lengths.tolist(), strict=True)
         batch = self.extractor(
             [waveform[:length] for waveform, length in clips],
@@ -264,12 +266,17 @@ class HuggingFace(LayeredSystem):
 def _longest(extractor: Any) -> int | None:
     """Return the number of samples at which an extractor cuts its input; None if it does not."""
     kind = type(extractor).__name__
-    if kind == AST:  # frames of 25 ms every 10 ms
-        step, frame = extractor.sampling_rate // 100, extractor.sampling_rate // 40
-        return int(extractor.max_length * step + frame - 1)
+    if kind == AST:  # a frame every 10 ms
+        step = extractor.sampling_rate // 100
+        return int(extractor.max_length * step) + _ast_frame(extractor) - 1
     if kind == WHISPER:
         return int(extractor.n_samples)
     return int(extractor.nb_max_samples) if kind == CLAP else None
+
+
+def _ast_frame(extractor: Any) -> int:
+    """Return the number of samples in a frame of AST's spectrograms, 25 ms."""
+    return int(extractor.sampling_rate // 40)
 
 
 def _source(argument: str) -> ModelSource:

@@ -33,6 +33,7 @@ class MastConfig(SpectrogramConfig, MultiscaleTransformerConfig):
 class Mast(SpectrogramSystem):
     """A multiscale transformer that learns from labels only."""
 
+    version = 2  # to version 1, finetune.layer_decay and finetune.frozen_layers took the encoder for one layer
     Settings: ClassVar[type[ProbeConfig]] = MastConfig
     smoke_settings: ClassVar[dict[str, Any]] = SpectrogramSystem.smoke_settings | {"depths": [1, 1]}
 

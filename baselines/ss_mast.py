@@ -118,7 +118,9 @@ class SSMast(UpstreamSystem):
 
     artifact_name = "ss-mast"
 
-    version = 2  # version 1 had a query's own older keys among its negatives
+    # To version 2, finetune.layer_decay and finetune.frozen_layers took the encoder for one layer. Version 1 had a query's own
+    # older keys among its negatives.
+    version = 3
     Settings: ClassVar[type[ProbeConfig]] = SSMastConfig
     smoke_settings: ClassVar[dict[str, Any]] = UpstreamSystem.smoke_settings | {
         "depths": [1, 1],

@@ -237,6 +237,12 @@ def test_a_spectrogram_transformer_is_embedded_as_its_pooler_does_it(tmp_path: P
         found = encoder(encoder.features(windows, lengths), lengths)
     assert_close(found[:1], expected[:1], rtol=1e-4, atol=1e-5)
     assert_close(found[1:], alone.pooler_output, rtol=1e-4, atol=1e-5)
+    windows[1, 40:] = 0  # shorter than a frame of 25 ms
+    with torch.no_grad():
+        (frame,) = by_hand(folder, windows[1:, :400])
+        lengths = torch.tensor([8_000, 40])
+        found = encoder(encoder.features(windows, lengths), lengths)
+    assert_close(found[1:], frame.pooler_output, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture

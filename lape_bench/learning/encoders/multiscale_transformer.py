@@ -124,6 +124,12 @@ class MultiscaleTransformer(LogMelEncoder):
         total = tokens.masked_fill(~keep_mask.unsqueeze(-1), 0).sum(dim=(1, 2))
         return total / keep_mask.sum(dim=(1, 2)).unsqueeze(-1)
 
+    def layers_of_parameters(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of the patches, and of each block; the last has those of the last norm too."""
+        layers = [[*part.parameters()] for part in (self.patches, *self.blocks)]
+        layers[-1].extend(self.norm.parameters())
+        return layers
+
     def _tokens(self, features: Tensor) -> Tensor:
         """Return the embedded patches plus their positions, shape (batch, rows, columns, width)."""
         n_mels, frames = features.shape[1:]

@@ -282,6 +282,10 @@ def _settings(kind: type, base: type[ProbeConfig]) -> type[ProbeConfig]:
             annotation = Any
         own[parameter.name] = (annotation, Field(parameter.default, description="of the encoder"))
     try:
+        for name, (annotation, field) in own.items():
+            # `weights: str = None` is common. A record holds the default, and reading it must accept it.
+            if field.default is None:
+                own[name] = (annotation | None, field)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", UserWarning

@@ -446,3 +446,13 @@ def test_a_window_of_a_single_patch_is_embedded_in_bf16_as_in_float32(clips: int
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = encoder(features)
     assert_close(rounded.float(), exact, rtol=0.05, atol=0.05)
+
+
+def test_each_block_is_a_layer_and_every_parameter_belongs_to_one() -> None:
+    encoder = build()
+    layers = encoder.layers_of_parameters()
+    assert [len(layer) for layer in layers] == [
+        len([name for name, _ in encoder.named_parameters() if name.startswith(beginning)])
+        for beginning in ("patches.", "blocks.0.", "blocks.1.", "blocks.2.", ("blocks.3.", "norm."))
+    ]
+    assert [*map(id, itertools.chain(*layers))] == [*map(id, encoder.parameters())]

@@ -19,6 +19,7 @@ from lape_bench.plugins import single_file
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.device import Compute
 from lape_bench.system import TargetTask
+from lape_bench.unfused.system import Unfused, UnfusedConfig
 
 Bench = Callable[..., tuple[int, str, str]]
 CODE = '''"""Energy after a few filters."""
@@ -421,6 +422,17 @@ def test_annotations_that_are_kept_as_text_are_types_all_the_same(tmp_path: Path
         "from __future__ import annotations\n" + CODE.replace("width: int", "width: Unheard")
     )
     assert load_system(f"{path}:Filters").Settings.model_validate({"width": 8})
+
+
+def test_a_default_of_none_is_accepted_whatever_the_annotation_says(tmp_path: Path) -> None:
+    path = tmp_path / "none.py"
+    path.write_text(CODE.replace("width: int = 16,", "width: int = 16, weights: str = None,"))
+    settings = load_system(f"{path}:Filters").Settings
+    assert settings.model_validate(settings().model_dump(mode="json")) == settings()
+    with pytest.raises(ValueError, match="valid string"):
+        settings.model_validate({"weights": 3})
+    config = UnfusedConfig.model_validate({"teacher": f"{path}:Filters"})
+    assert Unfused(config, TARGET, "linear").teacher.build_encoder().embedding_size == 16
 
 
 def test_what_a_class_from_beside_the_file_computes_is_kept_by_its_code(
