@@ -67,6 +67,12 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+# 1e-3 is a number, as in YAML 1.2 and JSON. PyYAML asks for a dot and a sign, as in 1.0e-3, and returns text otherwise.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$", re.ASCII),
+    [*"-+.0123456789"],
+)
 
 
 def _load_yaml(text: str) -> Any:

@@ -38,9 +38,25 @@ def test_pairs_become_nested_values_of_their_yaml_type() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.1e-2", ".1e-2", "+1.e-3", "10e-4"])
+def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
+    assert apply_pairs([f"rate={text}", f"rates=[{text}]", f"name='{text}'"]) == {
+        "rate": 0.001,
+        "rates": [0.001],
+        "name": text,
+    }
+
+
+@pytest.mark.parametrize("text", ["1e", "e3", "1e3x", "1-e3", "v1e3"])
+def test_a_text_that_resembles_a_number_is_a_text(text: str) -> None:
+    assert apply_pairs([f"name={text}"]) == {"name": text}
+
+
 def test_pairs_of_settings_are_read_as_the_settings() -> None:
     settings = {"width": 16, "inner": {"rate": 0.03, "name": "sgd", "on": False}, "grid": [0.1, 1]}
     assert apply_pairs(as_pairs(settings)) == settings
+    small = {"rate": 1e-7, "rates": [1e-5, 1e22], "name": "1e-7"}
+    assert apply_pairs(as_pairs(small)) == small
     texts = {"a": "null", "b": "1", "c": "x: y", "d": "", "e": "[", "f": "# x", "g": " y "}
     assert apply_pairs(as_pairs(texts)) == texts
 
