@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from lape_bench.core.errors import UserError
 from lape_bench.learning.encoders.base import Encoder
 from lape_bench.learning.encoders.heads import mlp
 
@@ -33,7 +34,18 @@ class Student(nn.Module):
 
         Returns:
             The logits of the classifier and a tuple with those of the shallow heads, each of shape (batch, clusters).
+
+        Raises:
+            UserError: the encoder does not return block outputs of the sizes that it names.
         """
         embedding, layers = self.encoder.with_layers(features)
-        heads = zip(self.shallow, layers, strict=False)  # without shallow heads, no layer is used
-        return self.classifier(embedding), tuple(head(layer) for head, layer in heads)
+        if not len(self.shallow):
+            return self.classifier(embedding), ()
+        sizes, returned = self.encoder.layer_sizes, tuple(layer.shape[1] for layer in layers)
+        if returned != sizes:
+            raise UserError(
+                f"with_layers of the student's encoder returns block outputs of sizes {returned}, and its layer_sizes are {sizes}",
+                next_step="make them agree, or set distill.shallow_heads=false",
+            )
+        shallow = (head(layer) for head, layer in zip(self.shallow, layers, strict=True))
+        return self.classifier(embedding), tuple(shallow)

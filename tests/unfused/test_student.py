@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from lape_bench.core.errors import UserError
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.unfused.student import Student
 
@@ -85,6 +86,17 @@ def test_without_shallow_heads_there_is_the_classifier_alone(generator: torch.Ge
     z, shallow = plain(log_mels(generator))
     assert (tuple(z.shape), shallow) == ((3, K), ())
     assert count(plain) == encoder_by_hand(D) + D * K + K
+
+
+@pytest.mark.parametrize("sizes", [LAYERS[:2], (2048, 1024, 256), (*LAYERS, 8)])
+def test_block_outputs_of_other_sizes_than_the_encoder_names_are_refused(
+    sizes: tuple[int, ...], generator: torch.Generator
+) -> None:
+    encoder = AudioNTT(D)
+    encoder.layer_sizes = sizes
+    with pytest.raises(UserError, match=r"returns block outputs of sizes \(2048, 1024, 512\)"):
+        Student(encoder, K)(log_mels(generator))
+    Student(encoder, K, shallow_heads=False)(log_mels(generator))
 
 
 def test_parameters_are_those_by_hand() -> None:

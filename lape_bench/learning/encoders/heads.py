@@ -28,7 +28,8 @@ def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:
 class HiddenLayerClassifier(nn.Module):
     """HEAR's probe with one hidden layer (arXiv:2203.03022): linear, batch norm, ReLU, dropout, linear.
 
-    Weights are drawn as in its code, `hear-eval-kit`: Xavier-uniform, in the hidden layer with the gain of ReLU.
+    Weights are Xavier-uniform, as in its code, `hear-eval-kit`. There the weights of the output layer have the gain of ReLU,
+    the square root of 2; here those of the hidden layer have it.
 
     Args:
         features: of the input.

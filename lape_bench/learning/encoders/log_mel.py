@@ -1,7 +1,8 @@
 """Log-mel spectrograms: waveforms (batch, samples) become features (batch, n_mels, frames).
 
 The default settings are those of BYOL-A v1 (arXiv:2103.06695) and LAPE: 16 kHz, 64 ms windows every 10 ms, 64 bands from 60
-to 7,800 Hz. The bands are torchaudio's, as in BYOL-A's code. LAPE, and BYOL-A's published weights, use librosa's bands.
+to 7,800 Hz. The bands are torchaudio's, as in BYOL-A's code. LAPE, and BYOL-A's published weights, use librosa's bands. Both add 1.2e-7
+to the power before the logarithm; the default here is 1e-6.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ AT_ONCE = 8 * 16_000  # samples, on a CPU: their frames and spectra stay in a co
 
 
 class LogMelConfig(Config):
-    """Settings of a log-mel spectrogram; the defaults are those of BYOL-A and LAPE.
+    """Settings of a log-mel spectrogram; the defaults are those of BYOL-A and LAPE, except for `log_offset`.
 
     Attributes:
         sample_rate: of the waveforms, in Hz.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lape_bench.core.config import Config
+from lape_bench.core.errors import UserError
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.random_gain import random_gains
 from lape_bench.learning.encoders.base import Encoder
@@ -344,8 +345,18 @@ class FineTuning:
         return fitted.head
 
     def _parameter_groups(self, model: Classifier) -> list[tuple[list[nn.Parameter], float]]:
-        """Return parameters and the factor of their learning rate."""
+        """Return parameters and the factor of their learning rate.
+
+        Raises:
+            UserError: all layers are to be frozen.
+        """
         layers, decay = self.encoder.layers_of_parameters(), self.config.layer_decay
+        if self.config.frozen_layers >= len(layers):
+            raise UserError(
+                f"finetune.frozen_layers is {self.config.frozen_layers}, which freezes the whole encoder",
+                allowed=f"0 to {len(layers) - 1}, fewer than its layers",
+                next_step="freeze fewer, or use --protocol linear",
+            )
         groups = [(layer, decay ** (len(layers) - place)) for place, layer in enumerate(layers)]
         for layer, _ in groups[: self.config.frozen_layers]:
             for parameter in layer:

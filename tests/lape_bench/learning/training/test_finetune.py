@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
+from lape_bench.core.errors import UserError
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.augmentations.views import Views
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
@@ -626,3 +627,11 @@ def test_layers_have_rates_of_their_own_and_the_first_can_be_frozen(context: Run
         for name in moved
     )
     assert {"blocks.1.0.weight", "steps.3.weight"} <= moved
+
+
+def test_a_number_of_frozen_layers_that_leaves_nothing_to_train_is_refused(
+    context: RunContext,
+) -> None:
+    model = Classifier(AudioNTT(8), nn.Linear(8, 2))
+    with pytest.raises(UserError, match="freezes the whole encoder; 0 to 3, fewer than its layers"):
+        fit(model, None, data(6, rate=16_000), context, replace_with(frozen_layers=4))
