@@ -1,10 +1,12 @@
 """Run cells in this process, or in several processes of this machine."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
 from lape_bench.core.parent_watch import end_with_parent
 from lape_bench.core.progress import Progress, Running, show_messages
@@ -49,15 +51,47 @@ class LocalEngine(Engine):
             return [submit_host.report()]
 
 
-class _Processes:
-    """A pool of its own for each process, since a process that dies breaks its pool, and with it every other cell there."""
+class _Process:
+    """A process that runs one cell at a time. If it dies, no other cell is lost, and another process takes its place."""
 
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        # Spawned, because a forked torch inherits locks of threads that it does not have.
+        spawn = get_context("spawn")
+        stop, self._stop = spawn.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(
+            1, mp_context=spawn, initializer=_obey_parent, initargs=(stop,)
+        )
+
+    def run(self, planned: PlannedCell, options: RunOptions) -> Future[CellOutcome]:
+        """Start a cell."""
+        try:
+            return self._pool.submit(_run_quietly, planned, options)
+        except BrokenProcessPool:  # it died after its last cell
+            self.replace()
+            return self._pool.submit(_run_quietly, planned, options)
+
+    def replace(self) -> None:
+        """Start a process in place of one that has died."""
+        self._pool.shutdown()
+        self._start()
+
+    def end(self) -> None:
+        """End the process now. A cell that it runs is resumed by the next sweep."""
+        with suppress(OSError):  # it has died
+            self._stop.send(None)
+        self._pool.shutdown()
+
+
+class _Processes:
     waits_inside = True
 
     def __init__(self, jobs: int, options: RunOptions) -> None:
         self._options = options
-        self._idle = [_new_process() for _ in range(jobs)]
-        self._running: dict[Future[CellOutcome], tuple[int, ProcessPoolExecutor]] = {}
+        self._idle = [_Process() for _ in range(jobs)]
+        self._running: dict[Future[CellOutcome], tuple[int, _Process]] = {}
 
     @classmethod
     @contextmanager
@@ -68,16 +102,15 @@ class _Processes:
             yield processes
         finally:
             busy = [process for _, process in processes._running.values()]
-            for process in [*processes._idle, *busy]:
-                process.shutdown(cancel_futures=True)
+            for process in [*busy, *processes._idle]:
+                process.end()
 
     def has_room(self) -> bool:
         return bool(self._idle)
 
     def start(self, number: int, item: PlannedItem) -> None:
         process = self._idle.pop()
-        future = process.submit(_run_quietly, item.planned, self._options)
-        self._running[future] = number, process
+        self._running[process.run(item.planned, self._options)] = number, process
 
     def ended(self) -> Sequence[tuple[int, CellOutcome | WorkerLost]]:
         outcomes: list[tuple[int, CellOutcome | WorkerLost]] = []
@@ -86,17 +119,18 @@ class _Processes:
             try:
                 outcomes.append((number, future.result()))
             except BrokenProcessPool:
-                process.shutdown()
-                process = _new_process()
+                process.replace()
                 outcomes.append((number, WorkerLost("its process died (killed, or out of memory)")))
             self._idle.append(process)
         return outcomes
 
 
-def _new_process() -> ProcessPoolExecutor:
-    # Spawned, because a forked torch inherits locks of threads that it does not have.
-    # A cell that is running when the sweep is killed is resumed by the next sweep.
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
+def _obey_parent(stop: Connection) -> None:
+    """Prepare a new process: it ends with its parent, or when the parent says so."""
+    end_with_parent(stop)
+    # Ctrl-C reaches every process of a terminal, and the parent then ends this one. The handler is a function, since programs
+    # that a system starts would inherit SIG_IGN.
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def _run_quietly(planned: PlannedCell, options: RunOptions) -> CellOutcome:

@@ -1,9 +1,11 @@
 """Sweeps on this machine: planned, run in processes, stopped, resumed."""
 
+import operator
 import os
 import signal
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import Cell, RunRecord, find_records
 from lape_bench.sweep.engine import run_cells
 from lape_bench.sweep.grid import SweepConfig, SystemEntry
-from lape_bench.sweep.local_engine import LocalEngine
+from lape_bench.sweep.local_engine import LocalEngine, _Process
 from tests.conftest import own_home
 from tests.lape_bench.sweep.conftest import (
     UPSTREAM,
@@ -124,3 +126,46 @@ def test_only_the_cell_of_a_dying_process_fails(
     assert failed.error == "its process died (killed, or out of memory), 2 times"
     assert [r for _, r in find_records(tmp_path)[0]] == [failed]
     assert sum(outcome.endswith("ran") for outcome in map(str, outcomes.values())) == 3
+
+
+def _pause(planned: PlannedCell, options: RunOptions) -> str:
+    """Replaces `_run_quietly`; its cell takes longer than the test."""
+    options.out.mkdir(exist_ok=True)
+    (options.out / str(planned.cell.seed)).write_text(str(os.getpid()))
+    time.sleep(600)
+    return "it ran"
+
+
+def test_a_stopped_sweep_ends_its_processes_at_once(
+    synthetic: Path, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lape_bench.sweep.local_engine._run_quietly", _pause)
+    own, main = options(tmp_path), os.getpid()
+    started = own.out / "0"
+
+    def interrupt() -> None:
+        while not started.exists():
+            time.sleep(0.05)
+        os.kill(main, signal.SIGINT)
+
+    cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
+    with ThreadPoolExecutor(1) as background:
+        background.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            here([cell], own, 2, progress)
+    assert not Path("/proc", started.read_text()).exists()
+
+
+def test_a_process_that_died_between_two_cells_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lape_bench.sweep.local_engine._run_quietly", operator.add)
+    process = _Process()
+    try:
+        assert process.run(1, 2).result() == 3
+        os.kill(next(iter(process._pool._processes)), signal.SIGKILL)
+        while not process._pool._broken:
+            time.sleep(0.01)
+        assert process.run(3, 4).result() == 7
+    finally:
+        process.end()
