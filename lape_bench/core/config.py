@@ -17,6 +17,14 @@ DEEPEST, MOST_VALUES, LARGEST_INTEGER = 50, 1_000_000, 2**63 - 1  # limits of a 
 MOST_BYTES = 2**26  # largest size of a YAML file
 SURROGATE = re.compile("[\ud800-\udfff]")  # YAML may escape them
 LONGEST_VALUE = 80  # characters of a value in an error
+# Numbers as in YAML 1.2 and JSON. In YAML 1.1, which PyYAML reads, 1:30 is 90, 010 is 8, and 1e-3 is text.
+NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$"
+        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+}
 
 
 class Frozen(BaseModel):
@@ -33,16 +41,39 @@ class Config(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _change_nested_defaults(cls, values: Any) -> Any:
-        """Merge a nested mapping into its field's default, which may differ from the default of the nested model."""
+        """Merge a nested mapping into its field's default, which may differ from the default of the nested model.
+
+        A truth value is refused if the field is a number; pydantic would read `yes` as 1.
+        """
         if not isinstance(values, Mapping):
             return values
         changed = dict(values)
         for name, field in cls.model_fields.items():
+            if _is_truth_for_number(values.get(name), field.annotation):
+                raise ValueError(f"'{name}' is {values[name]}, and must be a number")
             if isinstance(values.get(name), Mapping) and not field.is_required():
                 default = field.get_default(call_default_factory=True)
                 if isinstance(default, BaseModel):
                     changed[name] = merge(default.model_dump(), values[name])
         return changed
+
+
+def _is_truth_for_number(value: Any, annotation: Any) -> bool:
+    """Return True if a value is or holds True or False, and the annotation is of numbers."""
+    parts = value if isinstance(value, list | tuple) else (value,)
+    if not any(isinstance(part, bool) for part in parts):
+        return False
+    kinds = set(_plain_types(annotation))
+    return bool(kinds & {int, float}) and not kinds & {bool, Any}
+
+
+def _plain_types(annotation: Any) -> Iterator[Any]:
+    parts = get_args(annotation)
+    if parts:
+        for part in parts:
+            yield from _plain_types(part)
+    else:
+        yield annotation
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -64,15 +95,13 @@ class _Loader(yaml.SafeLoader):
 
 # Dates stay text: no setting is a date, and PyYAML fails on one such as 2026-99-99.
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    first: [
+        (tag, NUMBERS.get(tag, pattern))
+        for tag, pattern in resolvers
+        if not tag.endswith(":timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# 1e-3 is a number, as in YAML 1.2 and JSON. PyYAML asks for a dot and a sign, as in 1.0e-3, and returns text otherwise.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$", re.ASCII),
-    [*"-+.0123456789"],
-)
 
 
 def _load_yaml(text: str) -> Any:

@@ -17,7 +17,7 @@ def end_with_parent(stop: Connection | None = None) -> None:
     """
     parent = parent_process()
     assert parent is not None, "multiprocessing started this process"
-    ends = [parent.sentinel, *([stop] if stop else [])]
+    ends: list[Connection | int] = [parent.sentinel, *([stop] if stop else [])]
 
     def watch() -> None:
         wait(ends)

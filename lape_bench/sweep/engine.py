@@ -17,7 +17,7 @@ from lape_bench.evaluation.plan import ImpossibleCell
 from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.evaluation.runner import finished_record, with_label
 from lape_bench.records.record import Cell
-from lape_bench.sweep.grid import Gpus, PlannedItem, Resources, SweepItem
+from lape_bench.sweep.grid import Gpus, MemoryGib, PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import MachineReport
 from lape_bench.sweep.run_cell import CellOutcome, is_finished, lost_outcome
 from lape_bench.sweep.schedule import Schedule
@@ -31,8 +31,8 @@ class EngineSettings(Config):
     cores: int | None = Field(
         None, ge=1, description="CPU cores of each cell, instead of the number in the grid"
     )
-    memory_gib: float | None = Field(
-        None, gt=0, description="memory of each cell in GiB, instead of the amount in the grid"
+    memory_gib: MemoryGib | None = Field(
+        None, description="memory of each cell in GiB, instead of the amount in the grid"
     )
     gpus: Gpus | None = Field(
         None, description="GPUs of each cell, or a share of one, instead of the number in the grid"

@@ -19,14 +19,15 @@ def _whole_above_one(gpus: float) -> float:
     return gpus
 
 
-Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
+Gpus = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_whole_above_one)]
+MemoryGib = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Resources(Config):
     """The resources that a cell needs from a machine."""
 
     cores: int = Field(1, ge=1, description="CPU cores; a cell has one thread per core")
-    memory_gib: float | None = Field(None, gt=0, description="memory in GiB; unset: not requested")
+    memory_gib: MemoryGib | None = Field(None, description="memory in GiB; unset: not requested")
     gpus: Gpus | None = Field(
         None,
         description="GPUs, or a share of one; unset: one if Ray has any, and on Slurm one with --device cuda",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from pydantic import Field
+from pydantic import Field, field_validator
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from lape_bench.core.errors import UserError, explain_write_errors
@@ -43,6 +43,12 @@ JOB_NAME = "lape_bench"
 MOST_OF_AN_ARRAY = 1000  # Slurm's default limit is 1001
 POLL_SECONDS = 1.0, 30.0  # shortest and longest time between two calls of squeue
 REPORT_MINUTES = 15
+# Options of sbatch with a setting of their own, which also plans requeues and threads, and those that the sweep needs itself.
+OWN_SETTINGS = {
+    "time": "hours", "cpus-per-task": "cores", "mem": "memory_gib", "gpus-per-node": "gpus",
+    "partition": "partition", "account": "account", "qos": "qos",
+}  # fmt: skip
+OWN_OPTIONS = {"array", "dependency", "error", "job-name", "open-mode", "output", "signal"}
 # A shared file system may show a result only some time after its job has left the queue.
 GRACE_SECONDS = 30.0
 
@@ -56,6 +62,7 @@ class SlurmSettings(EngineSettings):
     hours: float = Field(
         24.0,
         gt=0,
+        allow_inf_nan=False,
         description="time limit of a job; a cell that exceeds it resumes in the next job",
     )
     requeues: int = Field(
@@ -71,6 +78,17 @@ class SlurmSettings(EngineSettings):
     sbatch: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="more options of sbatch, by their long names"
     )
+
+    @field_validator("sbatch")
+    @classmethod
+    def _leaves_own_options_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for option in options:
+            name = option.replace("_", "-")
+            if name in OWN_SETTINGS:
+                raise ValueError(f"--{name} follows from the setting {OWN_SETTINGS[name]}")
+            if name in OWN_OPTIONS:
+                raise ValueError(f"--{name} is chosen by the sweep")
+        return options
 
 
 class SlurmEngine(Engine):

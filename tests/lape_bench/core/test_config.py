@@ -1,6 +1,7 @@
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
@@ -50,6 +51,46 @@ def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
 @pytest.mark.parametrize("text", ["1e", "e3", "1e3x", "1-e3", "v1e3"])
 def test_a_text_that_resembles_a_number_is_a_text(text: str) -> None:
     assert apply_pairs([f"name={text}"]) == {"name": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("24:00:00", "24:00:00"),
+        ("1:30.5", "1:30.5"),
+        ("0", 0),
+        ("-3", -3),
+        ("1_000", 1000),
+        ("0x10", 16),
+        ("-0.5", -0.5),
+        (".5", 0.5),
+        ("1.0e-3", 0.001),
+        ("-.inf", -math.inf),
+    ],
+)
+def test_numbers_are_decimal_and_a_time_is_no_number(text: str, value: object) -> None:
+    (read,) = apply_pairs([f"x={text}"]).values()
+    assert (read, type(read)) == (value, type(value))
+
+
+class Numbers(Config):
+    count: int | None = None
+    shares: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    switch: bool | int = False
+    anything: dict[str, Any] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize("pair", ["count=yes", "count=false", "shares=[0.1, true]"])
+def test_a_truth_value_is_no_number(pair: str) -> None:
+    with pytest.raises(UserError, match="must be a number"):
+        validate(apply_pairs([pair]), Numbers, "here")
+
+
+def test_a_truth_value_may_be_given_where_one_is_expected() -> None:
+    numbers = validate(apply_pairs(["switch=on", "anything={a: yes}"]), Numbers, "here")
+    assert (numbers.switch, numbers.anything) == (True, {"a": True})
 
 
 def test_pairs_of_settings_are_read_as_the_settings() -> None:
