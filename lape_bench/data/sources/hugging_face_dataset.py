@@ -11,6 +11,7 @@ needed. huggingface_hub downloads. Audio files are written as they are in the da
 import csv
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,16 +22,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lape_bench.core.errors import UserError, summarize_error
-from lape_bench.core.folder_checksums import CHECKSUMS, write_checksums
-from lape_bench.core.paths import home, staged_folder
+from lape_bench.core.folder_checksums import CHECKSUMS, find_damage, write_checksums
+from lape_bench.core.paths import discard_folder, home, staged_folder
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.cached_copies import IMPORTED
+from lape_bench.data.clip_names import caseless
 from lape_bench.task import SIDE_NAMES
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 TABLE, METADATA = "clips.csv", "metadata.csv"
 CONVERTED = "refs/convert/parquet"  # the branch in which the hub stores a data set as Parquet
 BATCH = 64  # rows in memory at a time
+# The end of a file's name, such as -00000-of-00002, which earlier versions of `datasets` followed by a hash.
+SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$|[-_.]?\d+$")
 LONGEST_TEXT = 1_000  # characters of a value; longer ones, such as transcripts, are left out
 STARTS = {
     b"RIFF": ".wav",
@@ -141,7 +147,7 @@ def _parts(folder: Path, pattern: str) -> list[_Part]:
         named = re.match(r"[^\W\d_]+", file)
         splits = [part for part in above if part.lower() in SIDE_NAMES]
         if not splits and named and not file.startswith("data-"):
-            splits = [re.sub(r"-\d+-of-\d+$|[-_.]?\d+$", "", path.stem)]
+            splits = [SHARD.sub("", path.stem)]
         configuration = "/".join(part for part in above if part not in (*splits, "data"))
         parts.append(_Part(path, splits[-1] if splits else "", configuration))
     return parts
@@ -156,16 +162,16 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
             next_step=f"name one: {PREFIX}{argument}/{configurations[0]}",
         )
     features = _features(parts[0].path)
-    audio = audio_column(parts[0].path)
     split_column = _split_column([part.split for part in parts])
     label = [column for column, feature in features.items() if feature.get("_type") == "ClassLabel"]
     columns = {"label": label[0]} if len(label) == 1 and "label" not in features else {}
     rows: list[dict[str, str | None]] = []
     with staged_folder(home() / IMPORTED) as staging:
-        names: set[str] = set()
+        uses: dict[str, int] = {}
         for part in parts:
+            audio, features = audio_column(part.path), _features(part.path)
             for row in _rows(part.path):
-                path = _write_audio(row.pop(audio), part, staging.path, names)
+                path = _write_audio(row.pop(audio), part, staging.path, uses)
                 texts = {key: _text(value, features.get(key, {})) for key, value in row.items()}
                 if split_column:
                     texts[split_column] = SIDE_NAMES.get(part.split.lower(), part.split)
@@ -174,7 +180,11 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
         write_checksums(staging.path)
         digest = hashlib.sha256((staging.path / CHECKSUMS).read_bytes()).hexdigest()
         staging.name = f"{name}-{digest[:16]}"
-    return ImportedDataset(home() / IMPORTED / staging.name / TABLE, columns)
+        folder = home() / IMPORTED / staging.name
+        if folder.is_dir() and (damage := find_damage(folder)):
+            logger.warning(f"the imported recordings in the cache are replaced: {damage}")
+            discard_folder(folder)
+    return ImportedDataset(folder / TABLE, columns)
 
 
 def _from_metadata(folder: Path, name: str) -> ImportedDataset:
@@ -284,7 +294,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path} cannot be read ({error})") from error
 
 
-def _write_audio(audio: Any, part: _Part, folder: Path, names: set[str]) -> str:
+def _write_audio(audio: Any, part: _Part, folder: Path, uses: dict[str, int]) -> str:
     """Write one audio file, and return its path below the folder."""
     content: bytes | None = (audio or {}).get("bytes")
     given = str((audio or {}).get("path") or "")
@@ -302,14 +312,25 @@ def _write_audio(audio: Any, part: _Part, folder: Path, names: set[str]) -> str:
         suffix = next((kind for start, kind in STARTS.items() if content.startswith(start)), ".wav")
     stem = re.sub(r"[^\w.-]+", "_", inner.stem)[:100].strip(".") or "clip"
     place = re.sub(r"[^\w.-]+", "_", part.split).strip(".") or "all"
-    name, number = f"{place}/{stem}", 1
-    while name in names:  # two rows may use the same file name
-        number += 1
-        name = f"{place}/{stem}-{number}"
-    names.add(name)
+    name = _unused(f"{place}/{stem}", uses)
     (folder / place).mkdir(exist_ok=True)
     (folder / f"{name}{suffix}").write_bytes(content)
     return f"{name}{suffix}"
+
+
+def _unused(name: str, uses: dict[str, int]) -> str:
+    """Return a name that no other row has, perhaps with a number: many rows may use one file name.
+
+    Args:
+        name: the name that is asked for.
+        uses: how often each name was asked for, in lower case, since some file systems do not tell capitals apart.
+    """
+    asked, found = caseless(name), name
+    while caseless(found) in uses:
+        uses[asked] += 1
+        found = f"{name}-{uses[asked]}"
+    uses[caseless(found)] = 1
+    return found
 
 
 def _text(value: Any, feature: Mapping[str, Any]) -> str | None:

@@ -17,9 +17,10 @@ import soundfile
 
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
-from lape_bench.data.catalog import load_card
+from lape_bench.data.catalog import load_card, own_card
 from lape_bench.data.manifest import Manifest
 from lape_bench.data.prepare import prepare
+from lape_bench.data.sources import hugging_face_dataset as module
 from lape_bench.data.sources.hugging_face_dataset import import_dataset
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -96,6 +97,20 @@ def test_parquet_files_with_splits_become_a_task_with_official_sides(
     assert manifest.info.classes == tuple(CLASSES)
 
 
+def test_file_names_that_end_with_a_hash_are_read_as_those_without(
+    bench: Bench, tmp_path: Path
+) -> None:
+    for name, first in (
+        ("train-00000-of-00002-b42a775f407cee45", 0),
+        ("train-00001-of-00002-0f3c0a1be0a3ad6e", 10),
+        ("test-00000-of-00001-1234567890abcdef", 20),
+    ):
+        write_parquet(tmp_path / "ds" / "data" / f"{name}.parquet", rows(first, 6))
+    manifest = made(bench, tmp_path / "ds")
+    check(manifest)
+    assert manifest.clips["split"].value_counts().to_dict() == {"train": 12, "test": 6}
+
+
 def test_folders_of_splits_are_sides_too_as_on_the_hubs_own_branch(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -155,7 +170,7 @@ def test_files_whose_names_lead_elsewhere_or_come_twice_stay_in_the_cache(
         "/etc/passwd",
         "a/b/c.flac",
         "same.wav",
-        "same.wav",
+        "Same.wav",
         "",
         None,
         "..",
@@ -169,11 +184,19 @@ def test_files_whose_names_lead_elsewhere_or_come_twice_stay_in_the_cache(
     table = import_dataset(str(tmp_path / "ds"), "pets").source
     with table.open(newline="") as file:
         paths = [row["path"] for row in csv.DictReader(file)]
-    assert len({*paths}) == len(names)
+    assert len({path.lower() for path in paths}) == len(names)
     for n, path in enumerate(paths):
         assert (table.parent / path).resolve().is_relative_to(cache / "imported")
         assert (table.parent / path).read_bytes() == sound(n, "FLAC")
     assert paths[5].endswith(".flac"), "told by its first bytes"
+
+
+def test_very_many_rows_of_one_file_name_are_named_in_one_step_each() -> None:
+    uses: dict[str, int] = {"all/clip-3": 1}
+    names = [module._unused("all/clip", uses) for _ in range(5)]
+    assert names == ["all/clip", "all/clip-2", "all/clip-4", "all/clip-5", "all/clip-6"]
+    uses["all/clip"] = 1_000_000
+    assert module._unused("all/clip", uses) == "all/clip-1000001"
 
 
 def test_a_folder_with_metadata_is_read_where_it_lies(bench: Bench, tmp_path: Path) -> None:
@@ -205,6 +228,7 @@ def test_class_folders_without_metadata_are_class_folders(bench: Bench, tmp_path
     [
         ({"a/train.parquet": rows(0, 2), "b/train.parquet": rows(0, 2)}, "several configurations: a, b; name one: hf:"),
         ({"train.parquet": [{"label": 1}]}, "has no columns of audio; its columns are label"),
+        ({"train.parquet": rows(0, 6), "words.parquet": [{"word": 1}]}, "words.parquet has no columns of audio"),
         ({"train.parquet": [{"x": {"bytes": b""}, "y": {"bytes": b""}}]}, "has 2 columns of audio"),
         ({"train.parquet": rows(0, 2, audio={"bytes": None, "path": "gone.wav"})}, "the audio file 'gone.wav'"),
         ({"train.parquet": b"broken"}, "train.parquet cannot be read"),
@@ -264,10 +288,16 @@ def test_the_hub_needs_its_package_and_may_fail(monkeypatch: pytest.MonkeyPatch)
         import_dataset("owner/pets", "pets")
 
 
-def test_a_damaged_import_is_told(bench: Bench, tmp_path: Path) -> None:
+def test_a_damaged_import_is_told_and_replaced_by_the_next_one(
+    bench: Bench, tmp_path: Path
+) -> None:
     write_parquet(tmp_path / "ds" / "train.parquet", rows(0, 12))
     manifest = made(bench, tmp_path / "ds")
     (manifest.root / manifest.clips["path"][0]).write_bytes(b"damaged")
     code, _, err = bench("data", "prepare", "pets")
     assert code == 2
     assert "in the cache are damaged" in err
+    own_card("pets").unlink()
+    again = made(bench, tmp_path / "ds")
+    assert again.root == manifest.root
+    check(again)
