@@ -226,7 +226,9 @@ def plan_items(
     if seeds < 1:
         raise UserError(f"the number of seeds is {seeds}", allowed="1 or more")
     cells = expand_grid(systems, tasks, protocols, labels, seeds, fold)
-    return [PlannedItem(resolve(cell, progress).planned) for cell in cells]
+    items = (PlannedItem(resolve(cell, progress).planned) for cell in cells)
+    # A system may be given twice, with its settings in another spelling.
+    return list({item.planned.identity: item for item in items}.values())
 
 
 def label_items(items: "Sequence[PlannedItem]", label: str, out: Path) -> "list[PlannedItem]":

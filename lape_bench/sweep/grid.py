@@ -1,16 +1,17 @@
 """A grid in a file, and its cells."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
-from lape_bench.core.config import Config
-from lape_bench.core.errors import unknown
+from lape_bench.core.config import Config, flatten
+from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import ValidationLabels, label_budgets
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import ImpossibleCell, PlannedCell, expand_grid, plan, with_preset
 from lape_bench.records.record import LABEL, Cell
+from lape_bench.results.system_titles import system_title
 
 
 def _whole_above_one(gpus: float) -> float:
@@ -56,12 +57,33 @@ class PlannedItem(NamedTuple):
 def plan_sweep(
     items: Sequence[SweepItem], progress: Progress
 ) -> list[PlannedItem | ImpossibleCell]:
-    """Resolve every cell of a sweep once. A cell that cannot run becomes an `ImpossibleCell`; the others still run."""
+    """Resolve every cell of a sweep once. A cell that cannot run becomes an `ImpossibleCell`; the others still run.
+
+    If the grids of a sweep hold a cell twice, perhaps with its settings in another spelling, it is planned once.
+
+    Raises:
+        UserError: two systems have the same label.
+    """
     cells = plan((item.cell for item in items), progress)
-    return [
-        cell if isinstance(cell, ImpossibleCell) else PlannedItem(cell, item.resources)
-        for item, cell in zip(items, cells, strict=True)
-    ]
+    sweep: dict[str, PlannedItem | ImpossibleCell] = {}
+    for cell, item in zip(cells, items, strict=True):
+        if isinstance(cell, ImpossibleCell):
+            sweep.setdefault(cell.cell.model_dump_json(), cell)
+        else:
+            sweep.setdefault(cell.identity, PlannedItem(cell, item.resources))
+    _refuse_shared_labels([item.cell for item in sweep.values() if isinstance(item, PlannedItem)])
+    return list(sweep.values())
+
+
+def _refuse_shared_labels(cells: Iterable[Cell]) -> None:
+    owners: dict[str, str] = {}
+    for cell in cells:
+        title = system_title(cell.system_name, flatten(cell.settings))
+        if cell.label and owners.setdefault(cell.label, title) != title:
+            raise UserError(
+                f"the label '{cell.label}' is given to {owners[cell.label]} and to {title}",
+                next_step="give each system of the sweep a label of its own",
+            )
 
 
 def _labeled(cell: Cell, label: str) -> Cell:

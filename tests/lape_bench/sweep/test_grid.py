@@ -6,7 +6,9 @@ import pytest
 
 from lape_bench.core.config import read_yaml
 from lape_bench.core.errors import UserError
-from lape_bench.sweep.grid import Resources, SweepConfig
+from lape_bench.core.progress import Progress
+from lape_bench.evaluation.plan import ImpossibleCell, load_system
+from lape_bench.sweep.grid import PlannedItem, Resources, SweepConfig, plan_sweep
 from tests.lape_bench.sweep.conftest import GRID
 
 
@@ -86,3 +88,39 @@ def test_impossible_resources_are_refused(resources: str, tmp_path: Path) -> Non
     path.write_text(f"{GRID}resources: {{{resources}}}\n")
     with pytest.raises(UserError, match=f"resources.{resources.split(':')[0]}"):
         read_yaml(path, SweepConfig)
+
+
+def plan_of(systems: list[object], **more: object) -> list[PlannedItem | ImpossibleCell]:
+    values = {"systems": systems, "tasks": ["synthetic-sounds"], "protocols": ["finetune"], **more}
+    return plan_sweep(SweepConfig.model_validate(values).items(), Progress(quiet=True))
+
+
+def test_a_cell_that_a_sweep_holds_twice_is_planned_once(synthetic: Path) -> None:
+    default = load_system("supervised").Settings().width
+    same = {"name": "supervised", "settings": {"width": default}}
+    other = {"name": "supervised", "settings": {"width": 16}}
+    again = {
+        "systems": [same, other],
+        "tasks": ["synthetic-sounds", "synthetic-sounds"],
+        "seeds": 2,
+    }
+    plan = plan_of(["supervised", same], grids=[again])
+    assert [(item.cell.settings, item.cell.seed) for item in plan] == [
+        ({}, 0),
+        ({}, 1),
+        ({"width": 16}, 0),
+        ({"width": 16}, 1),
+    ]
+    assert len(plan_of(["log-mel-statistics"], tasks=["esc10", "esc10"], protocols=["linear"])) == 5
+
+
+def test_a_label_of_two_systems_is_refused_before_a_cell_runs(synthetic: Path) -> None:
+    entries = [
+        {"name": "supervised", "settings": {"width": width}, "label": "ours"} for width in (16, 32)
+    ]
+    assert len(plan_of([entries[0], {**entries[0], "label": ""}])) == 1
+    with pytest.raises(
+        UserError,
+        match=r"label 'ours' is given to supervised .width=16. and to supervised .width=32.",
+    ):
+        plan_of(entries)
