@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lape_bench.core.errors import DamagedFile, UserError
+from lape_bench.core.errors import DamagedFile, UserError, explain_write_errors
 from lape_bench.core.folder_checksums import find_damage, write_checksums
 from lape_bench.core.paths import (
     Staging,
@@ -142,7 +142,9 @@ def _generated(card: TaskCard) -> Path:
         discard_folder(root)
     if not root.is_dir():
         with staged_folder(root.parent) as staging:
-            generator.generate(staging.path, card)
+            # Here, since the disk is no longer full once the unfinished folder is removed.
+            with explain_write_errors(root.parent):
+                generator.generate(staging.path, card)
             write_checksums(staging.path, to=checksums)
             staging.name = root.name
     return root

@@ -9,9 +9,11 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import soundfile
 
 from lape_bench.core import paths
 from lape_bench.core.errors import UserError
@@ -25,6 +27,7 @@ from lape_bench.data.sources.checksum_pins import Pin
 from lape_bench.data.sources.gather import NAMED, gather
 from lape_bench.runtime import cpu_cores
 from lape_bench.task import Source, TaskCard
+from lape_bench.tasks.synthetic_sounds import SyntheticSounds
 from tests.lape_bench.data.archives import card_with, card_with_index, zip_of
 
 CLIPS, LABELS = zip_of({"clips/1.wav": b"one"}), b"1.wav,dog\n"
@@ -552,3 +555,20 @@ def test_damaged_generated_recordings_are_generated_again(
     gather(card, [], progress)
     assert path.read_bytes() == whole
     assert "generating synthetic-sounds again" in caplog.text
+
+
+def test_a_disk_that_fills_up_during_generation_is_said(
+    progress: Progress, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(reader: object, root: Path, card: TaskCard) -> None:
+        (root / "1.wav").touch()
+        raise soundfile.LibsndfileError(2)  # "System error": it does not say which
+
+    def usage(place: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=0 if [*cache.rglob("*.wav")] else 10**9)
+
+    monkeypatch.setattr(SyntheticSounds, "generate", fill)
+    monkeypatch.setattr("lape_bench.core.errors.shutil.disk_usage", usage)
+    with pytest.raises(UserError, match=r"the disk that holds \S+data is full"):
+        gather(load_card("synthetic-sounds"), [], progress)
+    assert not [*cache.rglob("*.wav")]
