@@ -172,13 +172,9 @@ class Hear(Adapter):
         """Load the model again."""
         return _load(self.reference, trained="finetune" in self.protocols)
 
-    def count_encoder_parameters(self, encoder: Encoder) -> int | None:
-        """Count the parameters of an `nn.Module`; those of another model are unknown."""
-        return super().count_encoder_parameters(encoder) if self.tensors else None
-
-    def count_macs(self) -> int | None:
-        """Count the multiply-accumulates of an `nn.Module`; those of another model are unknown."""
-        return super().count_macs() if self.tensors else None
+    def computes_in_torch(self, encoder: Encoder) -> bool:
+        """Return True for an `nn.Module`; another model may compute outside of torch."""
+        return bool(self.tensors)
 
 
 def _trace(reference: ModuleReference) -> dict[str, str]:

@@ -333,6 +333,10 @@ class Unfused(SpectrogramSystem):
         """Return the augmentation of the downstream encoder's own system, or None if `finetune.augment` is false."""
         return self.downstream.build_views(shape, clips) if self.settings.finetune.augment else None
 
+    def computes_in_torch(self, encoder: Encoder) -> bool:
+        """Return what the downstream encoder's own system does."""
+        return self.downstream.computes_in_torch(encoder)
+
     def count_encoder_parameters(self, encoder: Encoder) -> int | None:
         """Count the parameters of the downstream encoder, as its own system does."""
         return self.downstream.count_encoder_parameters(encoder)

@@ -233,8 +233,14 @@ class EncoderSystem(System):
             encoder, self.head, embeddings, clips, seconds, context
         )
 
+    def computes_in_torch(self, encoder: Encoder) -> bool:
+        """Return True if all that an encoder of this system computes can be counted; False if it computes outside of torch."""
+        return True
+
     def count_encoder_parameters(self, encoder: Encoder) -> int | None:
         """Count the parameters of an encoder of this system; None if it has others than those of torch."""
+        if not self.computes_in_torch(encoder):
+            return None
         return sum(parameter.numel() for parameter in encoder.parameters())
 
     def count_parameters(self) -> ParameterCounts:
@@ -247,7 +253,12 @@ class EncoderSystem(System):
 
     @torch.no_grad()
     def count_macs(self) -> int | None:
-        """Count the multiply-accumulates of convolutions and matrix products in one window, for a second of audio."""
+        """Count the multiply-accumulates of convolutions and matrix products in one window, for a second of audio.
+
+        None if the encoder computes outside of torch.
+        """
+        if not self.computes_in_torch(self.encoder):
+            return None
         self.encoder.eval()
         self.head.eval()
         device = next(self.head.buffers(), next(self.head.parameters(), torch.empty(0))).device

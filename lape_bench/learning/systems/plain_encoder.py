@@ -104,15 +104,14 @@ class _PlugInEncoderSystem(EncoderSystem):
             name: "; ".join(map(path_checksum, places)) for name, places in named.items() if places
         }
 
+    def computes_in_torch(self, encoder: Encoder) -> bool:
+        """Return True for a module; another encoder may compute outside of torch."""
+        return issubclass(self.kind, nn.Module)
+
     def count_encoder_parameters(self, encoder: Encoder) -> int | None:
         """Count the parameters of a module; of another encoder, return the number that it states, if any."""
-        if isinstance(encoder, _WrappedEncoder) and not isinstance(encoder.inner, nn.Module):
-            return encoder.n_parameters
-        return super().count_encoder_parameters(encoder)
-
-    def count_macs(self) -> int | None:
-        """Count the multiply-accumulates of a module; those of another encoder may be outside torch, and are unknown."""
-        return super().count_macs() if issubclass(self.kind, nn.Module) else None
+        stated = encoder.n_parameters if isinstance(encoder, _WrappedEncoder) else None
+        return super().count_encoder_parameters(encoder) if stated is None else stated
 
     def _own_settings(self) -> dict[str, Any]:
         own = set(type(self.settings).model_fields) - set(EncoderConfig.model_fields)

@@ -648,6 +648,17 @@ def test_parameters_of_a_class_that_is_no_module_are_unknown_unless_it_states_th
     assert tested.count_macs() is None
 
 
+def test_the_sizes_of_a_class_that_is_no_module_are_unknown_as_those_of_a_teacher_too(
+    file: Path,
+) -> None:
+    given = {"teacher": f"{file}:Levels", "downstream_encoder": "teacher"}
+    system = Unfused(UnfusedConfig.model_validate(given), TARGET, "linear")
+    system.encoder, system.head = system.build_encoder(), nn.Linear(3, 2)
+    system.n_training_parameters = 0
+    assert system.count_parameters().encoder is None
+    assert system.count_macs() is None
+
+
 @pytest.mark.parametrize("stated", [-1, 2.5, "many", True])
 def test_a_number_of_parameters_that_is_none_is_refused(stated: object) -> None:
     system = as_system(type("Odd", (_Projection,), {"n_parameters": stated}))
