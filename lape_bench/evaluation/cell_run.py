@@ -67,7 +67,7 @@ def run_once(
         load_corpus,
         evaluated=data.held_back(resolved, progress),
         progress=progress,
-        declared=resolved.system.corpus,
+        planned=resolved.planned.corpora,
     )
     context.resampled_train = data.resampled_train(data.split)
     context.train_groups = data.train_groups(data.split)

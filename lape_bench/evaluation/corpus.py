@@ -9,9 +9,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -75,27 +76,29 @@ def load_corpus(
     rate: int,
     evaluated: EvaluatedTask | None,
     progress: Progress,
-    declared: Sequence[str] | None = None,
+    planned: Mapping[str, str] | None = None,
 ) -> CorpusClips:
     """Return the clips of all entries as a system gets them, with numbers instead of names.
 
     See `open_corpus` for the other arguments and errors.
 
     Args:
-        declared: the entries that the system names in `System.corpus`; None: any.
+        planned: the state of each entry that the system names in `System.corpus`, as `corpus_state` returned it when the
+            cell was planned; None: any entry in any state.
 
     Raises:
-        UserError: an entry is not declared, so that the identity of the cell does not depend on its audio.
+        UserError: an entry is not named there, or its audio has changed since, so that the identity of the cell does not
+            depend on its audio.
     """
     own = (TARGET_AUDIO, evaluated.reference if evaluated else None)
     for entry in entries:
-        if declared is not None and entry not in (*own, *declared):
+        if planned is not None and entry not in (*own, *planned):
             raise UserError(
                 f"the system learns from the corpus entry '{entry}', which its property `corpus` does not name",
-                allowed=f"it names {', '.join(declared) or 'none'}",
+                allowed=f"it may learn from {', '.join((TARGET_AUDIO, *planned))}",
                 next_step="return the entry from System.corpus, so that a record holds the state of its audio",
             )
-    clips = open_corpus(entries, train, rate, evaluated, progress)
+    clips = open_corpus(entries, train, rate, evaluated, progress, planned or {})
     return clips.numbered() if isinstance(clips, Clips) else clips
 
 
@@ -105,6 +108,7 @@ def open_corpus(
     rate: int,
     evaluated: EvaluatedTask | None,
     progress: Progress,
+    planned: Mapping[str, str] = MappingProxyType({}),
 ) -> CorpusClips:
     """Return the clips of all entries with their names, at a rate in Hz.
 
@@ -121,10 +125,11 @@ def open_corpus(
         rate: of the clips in Hz, that of `train` too.
         evaluated: the task whose held-out clips are refused; None if no task is evaluated.
         progress: shows decoding, and files that were left out.
+        planned: the states that entries must have; see `corpus_state`.
 
     Raises:
-        UserError: an entry is neither a task nor a folder nor shards, is not prepared, holds no audio, or holds a
-            validation or test clip of the task under evaluation.
+        UserError: an entry is neither a task nor a folder nor shards, is not prepared, holds no audio, holds a validation
+            or test clip of the task under evaluation, or has another state than planned.
     """
     own = evaluated.reference if evaluated else None
     names = [own if entry == TARGET_AUDIO and own else entry for entry in entries]
@@ -139,14 +144,12 @@ def open_corpus(
                 )
             parts.append(train)
             continue
-        if (index := _shard_index(entry, progress)) is not None:
-            if evaluated is not None:
-                _refuse(entry, index.clips_among(evaluated.held_out), evaluated)
-            parts.append(StreamedClips.of(index, rate))
-            continue
-        clips = _task_clips(entry, rate, evaluated, progress)
-        if clips is None:
-            clips = _folder_clips(entry, rate, evaluated, progress)
+        clips, state = _open_entry(entry, rate, evaluated, progress)
+        if planned.get(entry, state) != state:
+            raise UserError(
+                f"the audio of the corpus entry '{entry}' has changed since the cell was planned",
+                next_step="run the same command again",
+            )
         parts.append(clips)
     if not parts:
         raise UserError("the corpus is empty", allowed=ALLOWED)
@@ -158,10 +161,22 @@ def open_corpus(
     return StreamedClips.join(names, parts)
 
 
-def _shard_index(entry: str, progress: Progress) -> ShardIndex | None:
-    """List the clips of the shards that an entry names; None if it is a task, a folder of audio, or nothing."""
+def _open_entry(
+    entry: str, rate: int, evaluated: EvaluatedTask | None, progress: Progress
+) -> tuple[CorpusClips, str]:
+    """Open a task, shards or a folder; return the clips and the state of their audio."""
     if entry.partition("@")[0] in task_names():
-        return None
+        return _task_clips(entry, rate, evaluated, progress)
+    index = _shard_index(entry, progress)
+    if index is None:
+        return _folder_clips(entry, rate, evaluated, progress)
+    if evaluated is not None:
+        _refuse(entry, index.clips_among(evaluated.held_out), evaluated)
+    return StreamedClips.of(index, rate), index.state
+
+
+def _shard_index(entry: str, progress: Progress) -> ShardIndex | None:
+    """List the clips of the shards that an entry names; None if it is a folder of audio, or nothing."""
     shards = find_shards(entry)
     if shards is None:
         return None
@@ -175,10 +190,8 @@ def _shard_index(entry: str, progress: Progress) -> ShardIndex | None:
 
 def _task_clips(
     entry: str, rate: int, evaluated: EvaluatedTask | None, progress: Progress
-) -> Clips | None:
-    """Open the clips of a task that others may learn from; None if the entry names no task."""
-    if entry.partition("@")[0] not in task_names():
-        return None
+) -> tuple[Clips, str]:
+    """Open the clips of a task that others may learn from."""
     card = load_card(entry)
     manifest = ensure_prepared(card, progress)
     rows = np.arange(len(manifest))
@@ -189,12 +202,12 @@ def _task_clips(
     if evaluated is not None:
         contents = current_contents(manifest, progress)
         _refuse_held_out_clips(entry, clips.ids, [contents[row] for row in rows], evaluated)
-    return clips
+    return clips, manifest.hash
 
 
 def _folder_clips(
     entry: str, rate: int, evaluated: EvaluatedTask | None, progress: Progress
-) -> Clips:
+) -> tuple[Clips, str]:
     """Open every audio file below a folder. Files are decoded again only if a file changes."""
     root, recordings = _audio_files(entry)
     warn_of_passed_over(root)
@@ -226,7 +239,7 @@ def _folder_clips(
     clips = open_store(index["key"], rate, recordings_again)
     if evaluated is not None:
         _refuse_held_out_clips(entry, clips.ids, list(contents.values()), evaluated)
-    return clips.select(np.arange(len(clips)))
+    return clips.select(np.arange(len(clips))), state
 
 
 def corpus_state(entries: Sequence[str], evaluated_task: str, progress: Progress) -> dict[str, str]:

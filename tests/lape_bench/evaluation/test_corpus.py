@@ -288,12 +288,23 @@ def test_a_system_is_given_no_corpus_that_it_does_not_declare(
     evaluated = EvaluatedTask("fsdd-digits", frozenset())
     train = digits.open_clips(RATE, progress)
     arguments = (train, RATE, evaluated, progress)
+    planned = corpus_state([str(folder)], "fsdd-digits", progress)
     for entries in (["target"], ["fsdd-digits"], [str(folder)]):
-        assert len(load_corpus(entries, *arguments, declared=[str(folder)])) > 0
+        assert len(load_corpus(entries, *arguments, planned=planned)) > 0
     with pytest.raises(
-        UserError, match="which its property `corpus` does not name; it names target;"
+        UserError, match="which its property `corpus` does not name; it may learn from target;"
     ):
-        load_corpus(["target", str(folder)], *arguments, declared=["target"])
+        load_corpus(["target", str(folder)], *arguments, planned={})
+
+
+def test_a_system_is_given_no_corpus_that_has_changed_since_its_cell_was_planned(
+    folder: Path, progress: Progress
+) -> None:
+    evaluated = EvaluatedTask("synthetic-sounds", frozenset())
+    planned = corpus_state([str(folder)], evaluated.reference, progress)
+    shutil.copy(next(folder.rglob("*.wav")), folder / "one-more.wav")
+    with pytest.raises(UserError, match="has changed since the cell was planned; run the same"):
+        load_corpus([str(folder)], None, RATE, evaluated, progress, planned)
 
 
 def test_a_folder_with_a_copy_of_a_train_clip_is_taken(
