@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
@@ -34,6 +34,9 @@ NOT_IN_KEY = {**dict.fromkeys(DOWNSTREAM, True), "corpus": True, "pretrain": {"s
 
 class UpstreamConfig(SpectrogramConfig):
     """Settings of an encoder that is pre-trained on unlabeled audio."""
+
+    # With an infinite temperature, for example, a training would learn nothing and say nothing.
+    model_config = ConfigDict(allow_inf_nan=False)
 
     corpus: tuple[str, ...] = Field(
         (TARGET_AUDIO,),

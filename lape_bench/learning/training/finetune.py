@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import ConfigDict, Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,6 +50,8 @@ class FinetuneConfig(Config):
     fewer steps scores on held-out clips still rise (results/boards/steps.md), and the gain was chosen on fsdd-digits, whose
     speakers were recorded at levels up to 22 dB apart.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     learning_rates: tuple[PositiveFloat, ...] = Field(
         (1e-3,),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from lape_bench.core.config import Config
@@ -46,6 +46,8 @@ SECTION = 1_000  # steps of an epoch after which it can be resumed
 
 class OptimizerConfig(Config):
     """An optimizer and its learning rate schedule."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     name: Literal["sgd", "adam", "adamw"] = Field("adam", description="sgd, adam or adamw")
     learning_rate: float = Field(1e-3, gt=0, description="the highest")
@@ -152,6 +154,8 @@ class EpochPlan:
 
 class UnlabeledConfig(Config):
     """Length, windows and optimizer of a training stage without labels."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     batch_size: int = Field(64, ge=3, description="largest number of clips per step")

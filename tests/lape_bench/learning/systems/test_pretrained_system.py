@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from lape_bench.core.config import apply_pairs, validate
 from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.learning.losses.barlow_twins import barlow_twins
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstream, AudioNTTUpstreamConfig
+from lape_bench.learning.systems.momentum_contrast import MomentumContrastConfig
 from lape_bench.learning.systems.pretrained_system import (
     PretrainedUpstream,
     UpstreamSystem,
@@ -371,6 +373,20 @@ def test_the_time_of_training_is_noted_under_its_stage(context: RunContext) -> N
 )
 def test_commas_separate_the_entries_of_a_corpus(given: Any, expected: tuple[str, ...]) -> None:
     assert AudioNTTUpstreamConfig.model_validate({"corpus": given}).corpus == expected
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "temperature=.inf",
+        "pretrain.window_seconds=.inf",
+        "pretrain.optimizer.weight_decay=.inf",
+        "finetune.gain_db=.inf",
+    ],
+)
+def test_an_infinite_number_is_no_setting_of_a_training(pair: str) -> None:
+    with pytest.raises(UserError, match="should be a finite number"):
+        validate(apply_pairs([pair]), MomentumContrastConfig, "--set")
 
 
 def test_a_corpus_that_cannot_be_found_is_refused_before_anything_is_trained(
