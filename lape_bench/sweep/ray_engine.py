@@ -14,13 +14,13 @@ from pydantic import Field
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lape_bench.core.errors import UserError, explain_write_errors
+from lape_bench.core.errors import UserError, explain_write_errors, summarize_error
 from lape_bench.core.paths import home, new_file
 from lape_bench.core.progress import Progress, Running, show_messages
 from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import ERROR, LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
-from lape_bench.runtime.artifacts import cache
+from lape_bench.runtime.artifacts import ArtifactStore, cache
 from lape_bench.sweep.engine import (
     Engine,
     EngineSettings,
@@ -217,7 +217,7 @@ class _Cluster:
         try:
             outcome, files = ray.get(reference)
         except RayTaskError as error:  # such as a missing package on a machine
-            return f"{type(error.cause).__name__}: {error.cause}"
+            return summarize_error(error.cause)
         except RayError as error:
             return WorkerLost(f"its process or machine was lost ({type(error).__name__})")
         if files is not None and isinstance(outcome, RunRecord):
@@ -264,20 +264,39 @@ def _run_on_node(
         if (submit_host.sees_cache() if shared is None else shared)
         else RemoteArtifactStore(coordinator)
     )
-    sees_records = submit_host.sees_records() if shared is None else shared
-    if not sees_records:
-        options = options.model_copy(update={"out": home() / CARRIED})
     # Ray's own handler raises SystemExit, which would be recorded as a failure of the cell. Without the handler, a killed
     # process counts as lost, and the cell runs again.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    outcome = try_run(planned, options, progress, artifact_store)
+    sees_records = submit_host.sees_records() if shared is None else shared
+    if sees_records:
+        outcome, files = try_run(planned, options, progress, artifact_store), None
+    else:
+        outcome, files = _run_and_carry(planned, options, progress, artifact_store)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # this process stays alive, and others share the GPU
-    if sees_records or isinstance(outcome, str):
+    return outcome, files
+
+
+def _run_and_carry(
+    planned: PlannedCell,
+    options: RunOptions,
+    progress: Progress,
+    artifact_store: ArtifactStore | None,
+) -> tuple[CellOutcome, dict[str, bytes] | None]:
+    """Run a cell in a folder of this machine, and take its files out; see `_run_on_node`.
+
+    No record stays: the submit host sends a cell that it has no record of, and a record of an earlier sweep may be of other code.
+    """
+    options = options.model_copy(update={"out": home() / CARRIED})
+    outcome = try_run(planned, options, progress, artifact_store)
+    if isinstance(outcome, str):
         return outcome, None
     folder = cell_folder(options.out, planned.cell, outcome.identity)
     paths = [path for path in folder.iterdir() if path.is_file() and path.name != LOCK]
-    return outcome, {path.name: path.read_bytes() for path in paths}
+    files = {path.name: path.read_bytes() for path in paths}
+    for path in paths:
+        path.unlink()
+    return outcome, files
 
 
 def _receive(options: RunOptions, cell: Cell, record: RunRecord, files: dict[str, bytes]) -> None:

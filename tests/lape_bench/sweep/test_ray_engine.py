@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lape_bench.core.progress import Progress
+from lape_bench.records.record import Cell, RunRecord
 from lape_bench.runtime.artifacts import cache, list_artifacts
 from lape_bench.sweep.grid import SweepConfig
 from tests.conftest import own_home
@@ -19,6 +20,8 @@ from tests.lape_bench.sweep.conftest import (
     grid_of,
     hashes,
     local,
+    options,
+    planned,
     sweep_arguments,
     swept,
 )
@@ -117,7 +120,7 @@ def test_nodes_without_shared_folders_send_records_and_receive_artifacts(
         "normalization",
         "embeddings",
     }
-    carried = [list((home / "carried").rglob("record.json")) for home in homes]
+    carried = [list((home / "carried").rglob(".lock")) for home in homes]
     assert [len(paths) for paths in carried] == [2, 4]  # each cell ran on the node of its time
     for home in homes:
         assert len(list((home / "artifacts" / "upstream").glob("[0-9a-f]*"))) == 1
@@ -140,3 +143,18 @@ def test_a_missing_task_on_a_node_is_reported_before_the_sweep_starts(
     assert "1 of 3 machines cannot run this sweep" in error
     assert "'esc10' is not prepared" in error
     assert not list(swept(tmp_path).rglob("record.json"))
+
+
+def test_a_machine_keeps_no_record_that_it_sent_back(
+    own_artifacts: Path, tmp_path: Path, progress: Progress
+) -> None:
+    from lape_bench.sweep.ray_engine import _run_and_carry  # needs the extra [ray]
+
+    cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
+    (item,) = planned([cell])
+    for _ in range(2):
+        outcome, files = _run_and_carry(item.planned, options(tmp_path), progress, None)
+        assert isinstance(outcome, RunRecord)
+        assert set(files) == {"record.json", "predictions.parquet"}
+        carried = [path.name for path in (own_artifacts / "carried").rglob("*") if path.is_file()]
+        assert carried == [".lock"]
