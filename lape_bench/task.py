@@ -105,6 +105,9 @@ class Columns(Config):
     )
     start_seconds: str | None = Field(None, description="start of the clip in its recording")
     seconds: str | None = Field(None, description="the clip's length")
+    end_seconds: str | None = Field(
+        None, description="end of the clip in its recording, instead of its length"
+    )
 
 
 class Recordings(Config):
@@ -268,8 +271,10 @@ class TaskCard(Config):
         """
         if self.recordings is None:
             return ""
+        without_end = self.recordings.columns.end_seconds is None  # as cards of before it existed
         decides = self.model_dump_json(
-            include={"recordings", "split", "group", "shortest_seconds", "level_dbfs"}
+            include={"recordings", "split", "group", "shortest_seconds", "level_dbfs"},
+            exclude={"recordings": {"columns": {"end_seconds"}}} if without_end else None,
         )
         return hashlib.sha256(decides.encode()).hexdigest()
 

@@ -75,7 +75,7 @@ def new_task(
     column: Annotated[
         list[str] | None,
         typer.Option(
-            help="The name of a column in the CSV file, if it is not path, label, split, fold, group, start_seconds or seconds: --column path=filename; may be repeated."
+            help="The name of a column in the CSV file, if it is not path, label, split, fold, group, start_seconds, seconds or end_seconds: --column path=filename; may be repeated."
         ),
     ] = None,
     audio: Annotated[

@@ -199,6 +199,10 @@ def load_manifest(card: TaskCard) -> Manifest:
     if not intact:
         what = f"the manifest {path} is damaged: its checksum does not match"
         raise DamagedFile(what, next_step=again)
+    if manifest.reference != card.reference:
+        raise DamagedFile(
+            f"the manifest {path} is that of the task '{manifest.reference}'", next_step=again
+        )
     if info.card_version != card.version:
         raise UserError(
             f"the task '{card.reference}' was prepared for version {info.card_version} of its card, "

@@ -238,13 +238,24 @@ def _columns(table: Path, given: dict[str, str]) -> Columns:
             allowed="a task has one of them",
             next_step="leave one out with --column split= or --column fold=",
         )
-    if (columns.start_seconds is None) != (columns.seconds is None):
+    _check_times(table, columns)
+    return columns
+
+
+def _check_times(table: Path, columns: Columns) -> None:
+    """Raise a `UserError` if a table has a start without a length or an end, or the other way round, or both."""
+    if columns.seconds and columns.end_seconds:
+        raise UserError(
+            f"{table} has lengths in '{columns.seconds}' and ends in '{columns.end_seconds}'",
+            allowed="one of them",
+            next_step="leave one out with --column seconds= or --column end_seconds=",
+        )
+    if bool(columns.start_seconds) != bool(columns.seconds or columns.end_seconds):
         raise UserError(
             f"{table} has only one of start_seconds and seconds",
-            allowed="both, for clips that are stretches of longer recordings, or neither",
+            allowed="start_seconds and either seconds or end_seconds, for clips that are stretches of longer recordings, or none of them",
             next_step="name the other with --column, or leave this one out with --column seconds= or start_seconds=",
         )
-    return columns
 
 
 def _classes(source: Path, listing: Sequence[ClipEntry]) -> list[str]:

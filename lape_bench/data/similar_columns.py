@@ -12,9 +12,14 @@ WORDS = {
         "group", "groups", "speaker", "speakers", "spk", "spkr", "subject", "patient", "participant", "user", "client",
         "talker", "singer", "artist", "author", "recordist", "person", "actor", "individual", "animal", "session",
         "recording", "source", "location", "site", "place", "station", "device", "album", "video", "youtube", "fsid",
+        "song", "track", "piece", "dialogue", "dialog", "conversation", "interview", "episode", "chapter", "book", "child",
+        "infant",
     },
     "start_seconds": {"start", "starts", "onset", "begin", "begins"},
+    "seconds": {"seconds", "length", "duration", "dur"},
+    "end_seconds": {"end", "ends", "stop", "stops", "finish"},
 }  # fmt: skip
+LENGTHS = ("seconds", "end_seconds")  # one of them goes with a start
 
 
 def similar_columns(
@@ -35,12 +40,18 @@ def similar_columns(
         if name in used_names:
             continue
         for key in WORDS:
-            has_one = getattr(used, key) is not None or key in decided
-            if key in ("split", "fold") and (used.split or used.fold):
-                has_one = True
-            if not has_one and _may_be(key, name, texts):
+            if not _has_one(key, used, decided) and _may_be(key, name, texts):
                 yield name, key
                 break
+
+
+def _has_one(key: str, used: Columns, decided: Sequence[str]) -> bool:
+    """Return True if a task needs no other column for a key."""
+    if key in ("split", "fold") and (used.split or used.fold):
+        return True
+    if key in LENGTHS and (used.start_seconds is None or used.seconds or used.end_seconds):
+        return True
+    return getattr(used, key) is not None or key in decided
 
 
 def _may_be(key: str, name: str, texts: Sequence[str]) -> bool:
@@ -53,7 +64,7 @@ def _may_be(key: str, name: str, texts: Sequence[str]) -> bool:
         return False
     if key == "group":  # a group must have at least two clips
         return len(different) < sum(bool(text) for text in texts)
-    return key != "start_seconds" or all(map(_is_number, different))
+    return key not in ("start_seconds", *LENGTHS) or all(map(_is_number, different))
 
 
 def _words(name: str) -> set[str]:

@@ -1,6 +1,6 @@
 """A table of clips: a CSV file with one clip per line, its path and its class.
 
-    path,label[,split or fold][,group][,start_seconds,seconds]
+    path,label[,split or fold][,group][,start_seconds,seconds or end_seconds]
 
 The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line. A byte order mark is
 ignored.
@@ -142,7 +142,7 @@ def _clip(row: CsvRow, columns: Columns, root: Path) -> ClipEntry:
     clip_id = path.relative_to(root).with_suffix("").as_posix()
     label = unicodedata.normalize("NFC", row.text(columns.label, "the name of a class"))
     split: SplitName | None = None
-    fold, group, segment = None, None, None
+    fold, group = None, None
     if columns.split is not None:
         known = ", ".join(SIDE_NAMES)
         split = row.value(columns.split, known, lambda text: SIDE_NAMES.get(text.lower()))
@@ -151,13 +151,30 @@ def _clip(row: CsvRow, columns: Columns, root: Path) -> ClipEntry:
     if columns.group is not None:
         named = row.text(columns.group, "a name; a clip without a group gets its own name")
         group = unicodedata.normalize("NFC", named)
-    if columns.start_seconds is not None and columns.seconds is not None:
-        start = row.value(columns.start_seconds, "seconds, from 0", _seconds)
-        length = row.value(columns.seconds, "seconds, above 0", lambda text: _seconds(text) or None)
+    segment = _segment(row, columns)
+    if segment is not None:
         if columns.group is None:
             group = clip_id  # parts of one recording may overlap
-        clip_id, segment = f"{clip_id}@{start:.3f}", Segment(start, length)
+        clip_id = f"{clip_id}@{segment.start_seconds:.3f}"
     return ClipEntry(clip_id, path, label, split, fold, group, segment)
+
+
+def _segment(row: CsvRow, columns: Columns) -> Segment | None:
+    """Return the part of its recording that a clip is; None if it is all of it."""
+    if columns.start_seconds is None or not (columns.seconds or columns.end_seconds):
+        return None
+    start = row.value(columns.start_seconds, "seconds, from 0", _seconds)
+    if columns.end_seconds is None:
+        assert columns.seconds is not None
+        length = row.value(columns.seconds, "seconds, above 0", lambda text: _seconds(text) or None)
+        return Segment(start, length)
+
+    def after_start(text: str) -> float | None:
+        end = _seconds(text)
+        return end if end is not None and end > start else None
+
+    allowed = f"seconds, above the start at {start:g}"
+    return Segment(start, row.value(columns.end_seconds, allowed, after_start) - start)
 
 
 def _inside(text: str, root: Path, row: CsvRow) -> Path:

@@ -247,6 +247,17 @@ def test_groups_on_two_sides_that_may_be_one_are_told(tmp_path: Path) -> None:
         ("path,label,group 1.wav,a,x 2.wav,a,y 3.wav,b,z 4.wav,b,z", {}, "of different group"),
         ("path,label,split,fold 1.wav,a,train,1", {}, "has sides in 'split' and folds in 'fold'"),
         ("path,label,seconds 1.wav,a,1", {}, "has only one of start_seconds and seconds"),
+        ("path,label,end_seconds 1.wav,a,1", {}, "start_seconds and either seconds or end_seconds"),
+        (
+            "path,label,start_seconds,seconds,end_seconds 1.wav,a,1,1,2",
+            {},
+            "has lengths in 'seconds' and ends in 'end_seconds'",
+        ),
+        (
+            "path,label,from,duration,end 1.wav,a,1,1,2 1.wav,b,3,2,5",
+            {"start_seconds": "from"},
+            "'duration' may be its seconds, 'end' may be its end_seconds",
+        ),
         (
             "path,label,fold 1.wav,a,1 2.wav,b,1 3.wav,a,3 4.wav,b,3",
             {},
@@ -344,6 +355,7 @@ def test_a_source_that_is_neither_folder_nor_table_is_refused(tmp_path: Path) ->
         ("speaker_id", "7,8,9", "group"),
         ("patientID", "p1,p2", "group"),
         ("client id", "x,y", "group"),
+        ("song", "x,y", "group"),
         ("onset", "0,1.5", "start_seconds"),
     ],
 )
@@ -369,6 +381,7 @@ def test_a_column_that_looks_like_one_that_counts_is_asked_about(
         ("speaker", "ann"),  # the same of all
         ("recording", ",".join(map(str, range(12)))),  # another of each
         ("duration", "0.5,0.7"),
+        ("end", "0.5,0.7"),
         ("start", "soon,late"),
         ("dataset", "x,y"),
         ("setting", "x,y"),

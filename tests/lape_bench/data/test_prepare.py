@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from lape_bench.core.errors import UserError
+from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.core.paths import manifest_path
 from lape_bench.core.progress import Progress
 from lape_bench.data import audio
@@ -662,6 +662,13 @@ def test_a_manifest_rewritten_without_a_change_is_read(digits: Path, progress: P
     base, *_ = prepare(DIGITS, digits, progress)
     rewrite(manifest_path("fsdd-digits"))
     assert load_manifest(DIGITS).hash == base.hash
+
+
+def test_the_manifest_of_another_task_is_not_read(digits: Path, progress: Progress) -> None:
+    prepare(DIGITS, digits, progress)
+    shutil.copy(manifest_path("fsdd-digits"), manifest_path("fsdd-digits@official"))
+    with pytest.raises(DamagedFile, match="is that of the task 'fsdd-digits'; run 'bench data"):
+        load_manifest(DIGITS.with_variant("official"))
 
 
 def test_a_task_prepared_for_another_version_of_its_card_is_refused(

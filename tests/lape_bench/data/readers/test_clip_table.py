@@ -78,6 +78,17 @@ def test_clips_may_be_stretches_of_one_recording(tmp_path: Path) -> None:
     ]
 
 
+def test_a_stretch_may_have_an_end_instead_of_a_length(tmp_path: Path) -> None:
+    columns = Columns(start_seconds="from", end_seconds="to")
+    text = "path;label;from;to\nday.wav;wren;0;1,5\nday.wav;owl;12.25;14\n"
+    assert [(clip.clip_id, clip.segment, clip.group) for clip in read(tmp_path, text, columns)] == [
+        ("day@0.000", Segment(0.0, 1.5), "day"),
+        ("day@12.250", Segment(12.25, 1.75), "day"),
+    ]
+    said = refusal(tmp_path, f"{text}day.wav;owl;20;20\n", columns)
+    assert "line 4 has the to '20'; it may be seconds, above the start at 20" in said
+
+
 def test_stretches_of_one_recording_are_one_group_unless_the_table_says_otherwise(
     tmp_path: Path,
 ) -> None:
