@@ -5,6 +5,7 @@ This file is not `lape_bench/evaluate.py`, since importing such a module would h
 torch and pandas are imported when a cell runs and not when this module is imported.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,7 +113,8 @@ def evaluate(
         The results of the finished cells. Failed cells and omitted tasks are named in `problems`.
 
     Raises:
-        UserError: a name, setting or device is unknown, a task is not prepared, or a protocol or fold does not exist.
+        UserError: a name, setting or device is unknown, an argument has a value of another type, a task is not
+            prepared, or a protocol or fold does not exist.
 
     Example:
         >>> import lape_bench as lb
@@ -127,11 +129,15 @@ def evaluate(
     from lape_bench.runtime.device import Compute, torch_settings_restored
     from lape_bench.sweep.local_engine import LocalEngine
 
+    out = Path(out).expanduser()
+    seeds, jobs = _at_least_1("the number of seeds", seeds), _at_least_1("jobs", jobs)
+    fold = None if fold is None else _whole_number("fold", fold)
+    threads = None if threads is None else _at_least_1("threads", threads)
     chosen = choose_tasks(_as_list(tasks), suite, data)
     systems = [
         (name, with_preset(name, preset, given)) for name, given in _named(system, settings or {})
     ]
-    _check_jobs(jobs, [name for name, _ in systems])
+    _refuse_local_classes(jobs, [name for name, _ in systems])
     show = Progress(quiet=not progress)
     if progress is None and show.console.is_terminal:
         show = Progress()
@@ -139,16 +145,16 @@ def evaluate(
         items = plan_items(
             systems,
             chosen.names,
-            _as_list(protocol or ()),
+            _as_list(protocol),
             label_budgets(_as_list(label_fractions), _as_list(shots), validation_labels),
             seeds,
             fold,
             show,
         )
-        items = label_items(items, label, Path(out))
+        items = label_items(items, label, out)
         compute = Compute(device=device, precision=precision, threads=threads)
         options = RunOptions(
-            out=Path(out), compute=compute, force=force, audit=audit, keep_model=keep_model
+            out=out, compute=compute, force=force, audit=audit, keep_model=keep_model
         )
         run = run_items(items, options, LocalEngine(jobs), show)
     return run.results([*chosen.left_out, *run.failures])
@@ -179,6 +185,11 @@ def choose_tasks(named: Sequence[str], suite: str | None, data: str) -> ChosenTa
 
     if not named and suite is None:
         raise UserError("no task is given", next_step="name one, such as synthetic-sounds")
+    for name in named:
+        if not isinstance(name, str):
+            raise UserError(
+                f"a task is given as {type(name).__name__}", allowed="its name, such as 'esc10'"
+            )
     in_suite = suite_tasks(suite) if suite else []
     left_out = [f"left out: {problem}" for problem in all_cards()[1]] if suite else []
     if data == "synthetic":
@@ -215,7 +226,7 @@ def plan_items(
     fold: int | None,
     progress: Progress,
 ) -> "list[PlannedItem]":
-    """Plan every cell, so that mistakes are reported before the first cell runs.
+    """Plan every cell once, so that mistakes are reported before the first cell runs.
 
     Raises:
         UserError: see `evaluate`.
@@ -223,8 +234,6 @@ def plan_items(
     from lape_bench.evaluation.plan import expand_grid, resolve
     from lape_bench.sweep.grid import PlannedItem
 
-    if seeds < 1:
-        raise UserError(f"the number of seeds is {seeds}", allowed="1 or more")
     cells = expand_grid(systems, tasks, protocols, labels, seeds, fold)
     items = (PlannedItem(resolve(cell, progress).planned) for cell in cells)
     # A system may be given twice, with its settings in another spelling.
@@ -322,8 +331,30 @@ def run_items(
 
 
 def _as_list(value: Any) -> list[Any]:
-    """Return a single value as a list, and a list as it is."""
-    return [value] if isinstance(value, str | int | float) else list(value)
+    """Return several values as a list, a single value as a list of one, and None as an empty list."""
+    if value is None:
+        return []
+    is_several = isinstance(value, Iterable) and not isinstance(value, str)
+    return list(value) if is_several else [value]
+
+
+def _whole_number(name: str, value: Any) -> int:
+    """Return an argument as an int; NumPy's are accepted too.
+
+    Raises:
+        UserError: it is not a whole number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} is {value!r}", allowed="a whole number") from None
+
+
+def _at_least_1(name: str, value: Any) -> int:
+    number = _whole_number(name, value)
+    if number < 1:
+        raise UserError(f"{name} is {number}", allowed="1 or more")
+    return number
 
 
 def _named(
@@ -332,8 +363,12 @@ def _named(
     """Return each system's name and settings, and register classes under their names.
 
     Raises:
-        UserError: a value is not a system, or two classes have the same name.
+        UserError: a value is not a system, two classes have the same name, or the settings are not a dictionary.
     """
+    if not isinstance(settings, Mapping):
+        raise UserError(
+            f"settings is {settings!r}", allowed="a nested dictionary: {'finetune': {'epochs': 12}}"
+        )
     several = isinstance(system, Sequence) and not isinstance(system, str)
     given: Any = system if several and not _has_settings(system) else [system]
     systems: list[tuple[str, dict[str, Any]]] = []
@@ -360,9 +395,8 @@ def _has_settings(system: Any) -> bool:
     return isinstance(system, tuple) and len(system) == 2 and isinstance(system[1], Mapping)
 
 
-def _check_jobs(jobs: int, systems: Iterable[str]) -> None:
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}", allowed="1 or more")
+def _refuse_local_classes(jobs: int, systems: Iterable[str]) -> None:
+    """Raise a `UserError` if several processes are asked for and one of the systems is a class of this process."""
     for name in systems:
         if jobs > 1 and SYSTEMS.is_class(name):
             raise UserError(

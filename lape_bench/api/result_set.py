@@ -44,7 +44,7 @@ class ResultSet(Results):
 
     @property
     def folders(self) -> list[Path]:
-        """The folder of each cell's record, in the order of `cells`; None for cells that were read from a table."""
+        """The folder of each cell's record, in the order of `cells`. Cells that were read from a table have none."""
         return [self.predictions[index].folder for index in sorted(self.predictions)]
 
     def leaderboard(self) -> pd.DataFrame:
@@ -188,8 +188,8 @@ def load_results(
         >>> lb.load_results("mine").cells[["system", "seed"]].to_dict("list")
         {'system': ['log-mel-statistics', 'log-mel-statistics'], 'seed': [0, 1]}
     """
-    paths = [Path(each) for each in sources or ("results",)]
-    submitted = [] if submissions is None else submission_folders(Path(submissions))
+    paths = [Path(each).expanduser() for each in sources or ("results",)]
+    submitted = [] if submissions is None else submission_folders(Path(submissions).expanduser())
     with_card = [folder for folder in submitted if (folder / CARD).exists()]
     others = [*with_card, *([reference_folder()] if reference else [])]
     results = load.load_results(paths, others)

@@ -7,6 +7,8 @@ commands that need them, so that `bench --help`, `bench tasks` and `bench system
 import os
 import sys
 from importlib.metadata import version as installed_version
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -57,19 +59,22 @@ for group in (data, tasks, systems, submissions, artifacts):
 
 def main() -> None:
     """Run `bench`. A user's mistake ends in one line and exit code 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A character that the locale lacks, such as the plus-minus sign in ASCII, is written as an escape.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            app()
+            app([*map(_with_home, sys.argv[1:])])
         finally:
-            sys.stdout.flush()  # here, since an error at the interpreter's end could not be reported
+            if sys.stdout is not None:  # it was not closed before the start
+                # Here, since an error at the interpreter's end could not be reported.
+                sys.stdout.flush()
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(2)
     except PermissionError as error:
-        print(
-            f"bench: {error.filename} cannot be read: permission denied. Ask its owner.",
-            file=sys.stderr,
-        )
+        place = error.filename or "a file"
+        print(f"bench: {place}: permission denied. Ask its owner.", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _drop_output()
@@ -83,9 +88,18 @@ def main() -> None:
         sys.exit(2)
 
 
+def _with_home(argument: str) -> str:
+    """Replace `~` in an option such as `--out=~/results`. Shells do so only if `~` begins a word."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--") and (value == "~" or value.startswith("~/")):
+        return f"{option}{equals}{Path(value).expanduser()}"
+    return argument
+
+
 def _drop_output() -> None:
     """Discard unwritten output, since the interpreter would try to write it again when it ends, and fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_version(wanted: bool) -> None:

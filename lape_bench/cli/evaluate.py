@@ -124,7 +124,7 @@ def _tasks(suite: str, data: str) -> tuple[str, list[str]]:
         if data != "real":
             raise
         print(
-            f"{error}. Prepare one with 'bench data fetch {names[0]}' and 'bench data prepare {names[0]}'. Now its synthetic "
+            f"{error} Prepare one with 'bench data fetch {names[0]}' and 'bench data prepare {names[0]}'. Now its synthetic "
             "version is run, which says nothing of real audio.",
             file=sys.stderr,
         )

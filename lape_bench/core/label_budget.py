@@ -7,6 +7,7 @@ set.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field
@@ -133,18 +134,33 @@ def label_budgets(
             of a validation set.
 
     Raises:
-        UserError: a number is out of range.
+        UserError: a number is out of range, or a value is not a number.
     """
     if validation_labels not in (allowed := get_args(ValidationLabels)):
         raise unknown("value of validation_labels", validation_labels, allowed)
     validation = validation_labels == "all"
+    _refuse_other_types(fractions, shots)
     if any(number < 1 for number in shots):
         raise UserError(f"the number of shots {min(shots)} is out of range", allowed="1 or more")
     if not fractions and not shots:
         fractions = (1.0,)
-    chosen = [LabelBudget(shots=number, validation=validation) for number in shots]
+    chosen = [LabelBudget(shots=int(number), validation=validation) for number in shots]
     chosen += [LabelBudget(fraction=share, validation=validation) for share in fractions]
     return [str(budget) for budget in dict.fromkeys(chosen)]
+
+
+def _refuse_other_types(fractions: Sequence[object], shots: Sequence[object]) -> None:
+    for share in fractions:
+        if not isinstance(share, Real):
+            raise UserError(
+                f"the label fraction {share!r} is not a number",
+                allowed="above 0, and at most 1: 0.1",
+            )
+    for number in shots:
+        if not isinstance(number, Integral):
+            raise UserError(
+                f"the number of shots {number!r} is not a whole number", allowed="1 or more"
+            )
 
 
 def _one_spelling(text: str) -> str:

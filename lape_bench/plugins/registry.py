@@ -7,6 +7,7 @@ known: a class in a file, `path/to/file.py:MyEncoder`; a name with an argument, 
 
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import Any
 from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.plugins import single_file
 from lape_bench.plugins.local_classes import LocalClass, describe
+from lape_bench.plugins.torch_defaults import torch_defaults_kept
 
 
 @lru_cache
@@ -55,17 +57,20 @@ class Registry:
         Raises:
             UserError: no package, or more than one, registers the name.
         """
-        if (file := name.removesuffix(":")).endswith(".py"):
+        if match := re.fullmatch(r"(.+\.py)(?::+(\w*).*)?", name):
+            file, class_name = match.groups()
             raise UserError(
                 f"{file} is a file, and a {self.kind} is a class in it",
-                next_step=f"name its class too: {file}:MyEncoder",
+                next_step=f"name its class too: {file}:{class_name or 'MyEncoder'}",
             )
-        name = name.partition(":")[0]
+        full_name, name = name, name.partition(":")[0]
         points = {point.value: point for point in self._points() if point.name == name}
         if not points:
-            raise unknown(
-                self.kind, name, self.names(), f"'bench {self.kind}s' lists them with their titles"
-            )
+            next_step = f"'bench {self.kind}s' lists them with their titles"
+            if Path(f"{name}.py").is_file() and name != full_name:
+                file, _, class_name = full_name.partition(":")
+                next_step = f"if it is the file {file}.py, write {file}.py:{class_name}"
+            raise unknown(self.kind, name, self.names(), next_step)
         if len(points) > 1:
             raise UserError(
                 f"the {self.kind} name '{name}' is registered by "
@@ -160,7 +165,8 @@ class Registry:
         """
         point = self.entry(name)
         try:
-            return point.load()
+            with torch_defaults_kept():
+                return point.load()
         except (
             FAILURES
         ) as error:  # a plug-in may fail in any way; it is named, and the harness continues

@@ -15,6 +15,7 @@ from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.core.paths import require_exists, sha256
 from lape_bench.plugins import local_classes
 from lape_bench.plugins.local_imports import imported_files, module_name
+from lape_bench.plugins.torch_defaults import torch_defaults_kept
 
 _folders: list[str] = []
 """Folders of plug-in files, in the order in which Python searches them: after all others, the last loaded first."""
@@ -102,7 +103,8 @@ def load(name: str) -> Any:
         _codes[unique] = describe_code(name)
         sys.modules[unique] = module  # before it runs, since dataclasses and pydantic look there
         try:
-            spec.loader.exec_module(module)
+            with torch_defaults_kept():
+                spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[unique]
             if not isinstance(error, FAILURES):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lape_bench.core.errors import UserError, unknown
+from lape_bench.core.errors import UserError, explain_write_errors, unknown
 from lape_bench.records.pack import (
     SUFFIX,
     PackedCell,
@@ -66,7 +66,8 @@ def pack(
         if task not in by_task:
             raise unknown("finished cell of the task", task, by_task)
     packs = {}
-    into.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(into):
+        into.mkdir(parents=True, exist_ok=True)
     for task in sorted(tasks or by_task):
         path = into / f"{task}{SUFFIX}"
         write_pack(path, by_task[task])

@@ -152,6 +152,20 @@ def test_systems_with_settings_stand_on_one_board_and_can_be_compared() -> None:
     assert loaded.compare("log-mel-statistics", "MyEncoder", task=TASK) == comparison
 
 
+def test_a_system_that_is_named_twice_is_run_once() -> None:
+    systems = [MyEncoder, (MyEncoder, {"width": 4})]
+    results = lb.evaluate(systems, TASK, protocol="knn", shots=np.int64(5), force=True)
+    assert len(results.cells) == 1
+    assert results.cells["labels"].tolist() == ["5-shot"]
+
+
+def test_a_tilde_is_the_home_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    lb.evaluate(MyEncoder, TASK, protocol="knn", out="~/results")
+    assert (here / "home" / "results").is_dir()
+    assert len(lb.load_results("~/results").cells) == 1
+
+
 def test_results_are_those_of_the_command_line(bench: Bench) -> None:
     run = ("run", "--system", "log-mel-statistics", "--label-fraction", "0.5", "--out", "typed")
     assert bench(*run, "-q")[0] == 0
@@ -190,6 +204,8 @@ def test_failed_cells_are_named_and_no_board_is_made_of_them() -> None:
         (("log-mel-statistics", "esc10"), "the task 'esc10' is not prepared"),
         (([MyEncoder, type("MyEncoder", (MyEncoder,), {})], TASK), "two classes have the name"),
         ((int, TASK), "int is not a class derived from"),
+        ((MyEncoder, None), "no task is given"),
+        ((MyEncoder, [lb.get_task]), "a task is given as function; its name, such as 'esc10'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -211,6 +227,13 @@ def test_mistakes_are_told_in_a_sentence_before_anything_runs(
         ({"device": "tpu"}, "no device 'tpu'"),
         ({"data": "unreal"}, "did you mean 'real'"),
         ({"jobs": 0}, "jobs is 0; 1 or more"),
+        ({"label_fractions": "10%"}, "the label fraction '10%' is not a number"),
+        ({"shots": 2.5}, "the number of shots 2.5 is not a whole number; 1 or more"),
+        ({"shots": "5"}, "the number of shots '5' is not a whole number"),
+        ({"seeds": [0, 1]}, r"the number of seeds is \[0, 1\]; a whole number"),
+        ({"fold": "1"}, "fold is '1'; a whole number"),
+        ({"threads": 0}, "threads is 0; 1 or more"),
+        ({"settings": ["width=3"]}, "a nested dictionary: {'finetune': {'epochs': 12}}"),
         ({"jobs": 2}, "only this process knows.*; leave out jobs, or put the class into a file"),
     ],
     ids=str,

@@ -360,6 +360,31 @@ def test_a_reader_that_has_seen_enough_is_no_error_of_ours(words: list[str]) -> 
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_an_output_that_was_closed_before_the_start_is_no_error_of_ours() -> None:
+    words = " ".join(map(shlex.quote, [*PROGRAM, "systems"]))
+    done = subprocess.run(["sh", "-c", f"{words} >&-"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_character_that_the_locale_lacks_is_written_as_an_escape(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    write(tmp_path, 1)
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    report = [*PROGRAM, "report", "--out", str(tmp_path), "--format", "markdown"]
+    done = subprocess.run(report, capture_output=True, text=True, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert r"\xb1" in done.stdout  # the plus-minus sign
+
+
+def test_a_tilde_in_an_option_is_the_home_folder(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = bench("report", "--out=~/nowhere")
+    assert code == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}" in err
+
+
 def record_below(out: Path) -> dict[str, Any]:
     (path,) = out.rglob("record.json")
     record: dict[str, Any] = json.loads(path.read_text())

@@ -1,8 +1,10 @@
 import sys
+from contextlib import suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
 
 from lape_bench.core.errors import UserError
 from lape_bench.evaluation.plan import load_system
@@ -30,6 +32,43 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
         SYSTEMS.entry("supervized")
     with pytest.raises(UserError, match="no task 'esc-10': did you mean 'esc10'"):
         TASKS.entry("esc-10")
+
+
+def test_a_file_that_is_named_in_another_way_gets_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"name its class too: enc\.py:MyEncoder"):
+        SYSTEMS.entry("enc.py:")
+    with pytest.raises(UserError, match=r"name its class too: enc\.py:Mine"):
+        SYSTEMS.entry("enc.py::Mine")
+    with pytest.raises(UserError, match="'bench systems' lists them"):
+        SYSTEMS.entry("enc:Mine")
+    Path("enc.py").touch()
+    with pytest.raises(UserError, match=r"if it is the file enc\.py, write enc\.py:Mine"):
+        SYSTEMS.entry("enc:Mine")
+
+
+SETS_DEFAULTS = """
+import torch
+torch.set_default_dtype(torch.float64)
+torch.set_grad_enabled(False)
+class A: pass
+"""
+
+
+@pytest.mark.parametrize("ends_in", ["", "raise ValueError"])
+def test_a_plug_in_changes_no_default_of_torch(
+    ends_in: str, plug_ins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"defaults_{len(ends_in)}"
+    (plug_ins / f"{module}.py").write_text(SETS_DEFAULTS + ends_in)
+    systems = register(monkeypatch, EntryPoint("mine", f"{module}:A", "group"))
+    for name in ("mine", f"{plug_ins / module}.py:A"):
+        with suppress(UserError):
+            systems.load(name, lambda loaded: True, "anything")
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.is_grad_enabled()
 
 
 def test_two_packages_with_one_name_are_refused_and_both_named(
