@@ -1,5 +1,6 @@
 """Check the sides, groups and classes of a task before its card is written, and note what its user should look at."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -9,6 +10,8 @@ from lape_bench.data.listing import learned_and_tested, refuse_overlaps, shared_
 from lape_bench.task import ClipEntry, TaskCard
 
 UNGROUPED = "clips of one recording or speaker may be on two sides, which makes scores too high; a CSV file with a column 'group' keeps them on one side"
+
+SEVERAL = re.compile(r"[;|&+]|\band\b")  # between the members of a group, such as two speakers
 
 
 def check_sides(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
@@ -91,18 +94,19 @@ def _check_classes(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
 
 
 def _similar_groups(card: TaskCard, listing: Sequence[ClipEntry]) -> list[str]:
-    """Return a note on groups on different sides whose names differ in capitals or spaces alone."""
-    of_name: dict[str, dict[str, str]] = defaultdict(dict)  # the side of each spelling
+    """Return a note on groups on different sides whose names differ in capitals or spaces alone, or share a member."""
+    of_member: dict[str, dict[str, str]] = defaultdict(dict)  # the side of each group with it
     for clip in listing:
-        if clip.group is not None:
-            of_name[caseless(clip.group)][clip.group] = side_of(clip)
-    apart = [
-        " and ".join(f"'{spelling}'" for spelling in sorted(sides))
-        for sides in of_name.values()
+        for member in SEVERAL.split(clip.group or ""):
+            if clip.group is not None and member.strip():
+                of_member[caseless(member)][clip.group] = side_of(clip)
+    apart = {
+        " and ".join(f"'{group}'" for group in sorted(sides))
+        for sides in of_member.values()
         if len(set(sides.values())) > 1
-    ]
+    }
     if not apart:
         return []
     return [
-        f"one {card.group} may be on two sides, since names differ in capitals or spaces alone: {shortened(sorted(apart))}"
+        f"one {card.group} may be on two sides, by the names of its groups: {shortened(sorted(apart))}"
     ]

@@ -229,9 +229,12 @@ def test_recordings_that_are_missing_are_noted(tmp_path: Path) -> None:
 
 
 def test_groups_on_two_sides_that_may_be_one_are_told(tmp_path: Path) -> None:
-    rows = "1.wav,a,train,Eve 2.wav,b,train,Ann 3.wav,a,train,eve 4.wav,a,test,ann 5.wav,b,test,Bob"
+    rows = (
+        "1.wav,a,train,Eve 2.wav,b,train,Ann 3.wav,a,train,eve 4.wav,a,test,ann 5.wav,b,test,bob"
+        " 6.wav,b,train,bob;eve 7.wav,b,train,b 8.wav,b,test,ob"
+    )
     assert draft(table(tmp_path, f"path,label,split,group {rows}")).notes == (
-        "one group may be on two sides, since names differ in capitals or spaces alone: 'Ann' and 'ann'",
+        "one group may be on two sides, by the names of its groups: 'Ann' and 'ann', 'bob' and 'bob;eve'",
     )
 
 
