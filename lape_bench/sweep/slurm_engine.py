@@ -1,6 +1,5 @@
 """Run cells as array jobs of Slurm, on machines that share the folder of the records and the cache."""
 
-import json
 import logging
 import shutil
 import subprocess
@@ -8,8 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from getpass import getuser
-from pathlib import Path
 from typing import Any
 
 import submitit
@@ -33,6 +30,7 @@ from lape_bench.sweep.machine import MachineReport, SubmitHost
 from lape_bench.sweep.run_cell import CellOutcome, lost_outcome
 from lape_bench.sweep.schedule import find_producers, producers_first
 from lape_bench.sweep.slurm_jobs import CellsJob, ReportJob
+from lape_bench.sweep.slurm_queue import Journal, jobs_in_queue, most_of_an_array, queue, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +38,6 @@ FOLDER = (
     ".slurm"  # below the folder of the records: job descriptions, logs, and the journal of jobs
 )
 JOB_NAME = "lape_bench"
-MOST_OF_AN_ARRAY = 1000  # Slurm's default limit is 1001
 POLL_SECONDS = 1.0, 30.0  # shortest and longest time between two calls of squeue
 REPORT_MINUTES = 15
 # Options of sbatch with a setting of their own, which also plans requeues and threads, and those that the sweep needs itself.
@@ -49,8 +46,9 @@ OWN_SETTINGS = {
     "partition": "partition", "account": "account", "qos": "qos",
 }  # fmt: skip
 OWN_OPTIONS = {"array", "dependency", "error", "job-name", "open-mode", "output", "signal"}
-# A shared file system may show a result only some time after its job has left the queue.
-GRACE_SECONDS = 30.0
+# A shared file system may show a result only some time after its job has left the queue: NFS keeps the listing of a folder for
+# up to 60 s.
+GRACE_SECONDS = 75.0
 
 
 class SlurmSettings(EngineSettings):
@@ -157,8 +155,8 @@ class SlurmEngine(Engine):
         Raises:
             UserError: Slurm does not answer, or rejects the jobs.
         """
-        journal = _Journal(options.out)
-        jobs = _jobs_in_queue(items, options, journal)
+        journal, longest_array = Journal(options.out / FOLDER), most_of_an_array()
+        jobs = jobs_in_queue(items, options, journal)
         producers = find_producers([item.planned.shared_artifacts for item in items])
         resources = [self.settings.resources_of(item.resources) for item in items]
         awaited = {
@@ -172,7 +170,7 @@ class SlurmEngine(Engine):
             # A cell that others wait for gets a job of its own, so that no further cell in its job delays them.
             bundles = [[number] for number in new if number in awaited]
             bundles += _parts([n for n in new if n not in awaited], self.settings.cells_a_job)
-            for array in _parts(bundles, MOST_OF_AN_ARRAY):
+            for array in _parts(bundles, longest_array):
                 awaited_jobs = list(dict.fromkeys(jobs[producer].job_id for producer in waits_for))
                 executor = self._executor(resource, options, awaited_jobs)
                 cell_options = with_resources(options, resource, resource.gpus)
@@ -235,7 +233,7 @@ class SlurmEngine(Engine):
         shortest, longest = POLL_SECONDS
         while remaining:
             time.sleep(min(longest, max(shortest, (time.monotonic() - began) / 20)))
-            queued = _queue()
+            queued = queue()
             if queued is None:  # the controller is busy or restarts
                 continue
             states = [queued[job.job_id] for job in remaining.values() if job.job_id in queued]
@@ -250,52 +248,6 @@ class SlurmEngine(Engine):
                     del remaining[number]
                     planned = items[number].planned
                     yield planned.cell, _outcome(planned, job, has_result, options)
-
-
-class _Journal:
-    """A file with the job of each cell, so that a sweep that is started again finds the jobs it submitted before."""
-
-    def __init__(self, out: Path) -> None:
-        self.folder = out / FOLDER
-        self._path = self.folder / "jobs.jsonl"
-
-    def read(self, options: RunOptions) -> dict[str, str]:
-        """Return the last job of each cell that was submitted with these options, by the cell's identity."""
-        jobs: dict[str, str] = {}
-        with suppress(FileNotFoundError):
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # an empty line, or one that a kill cut off
-                    identity, job_options, job = json.loads(line)
-                    if job_options == options.model_dump(mode="json"):
-                        jobs[identity] = job
-        return jobs
-
-    def note(self, identity: str, options: RunOptions, job: str) -> None:
-        """Add a cell's job."""
-        line = json.dumps([identity, options.model_dump(mode="json"), job])
-        with explain_write_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{line}\n")
-
-
-def _jobs_in_queue(
-    items: Sequence[PlannedItem], options: RunOptions, journal: _Journal
-) -> dict[int, submitit.Job[Any]]:
-    """Return the jobs that an earlier start of this sweep submitted and that have not ended, by the cell's number.
-
-    Raises:
-        UserError: Slurm does not answer.
-    """
-    submitted, queued = journal.read(options), _queue()
-    if queued is None:
-        raise UserError(
-            "squeue does not answer, so it is unknown which cells are in the queue",
-            next_step="try again later, or see the cause with 'squeue --me'",
-        )
-    return {
-        number: submitit.SlurmJob(folder=journal.folder, job_id=submitted[item.planned.identity])
-        for number, item in enumerate(items)
-        if submitted.get(item.planned.identity) in queued
-    }
 
 
 def _arrays(
@@ -337,17 +289,6 @@ def _submitted(executor: submitit.SlurmExecutor, calls: Sequence[Any]) -> list[s
         ) from error
 
 
-def _queue() -> dict[str, str] | None:
-    """Return the state of each job of this user in the queue, by the job's ID; None if Slurm does not answer."""
-    command = ["squeue", "--user", getuser(), "--noheader", "--array", "--format=%i %t"]
-    try:
-        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    except subprocess.SubprocessError:
-        return None
-    lines = (line.partition(" ") for line in result.stdout.splitlines())
-    return {job: state.strip() for job, _, state in lines}
-
-
 def _outcome(
     planned: PlannedCell, job: submitit.Job[Any], has_result: bool, options: RunOptions
 ) -> CellOutcome:
@@ -359,28 +300,15 @@ def _outcome(
     record = finished_record(planned, options)  # none with --force
     if record is not None:
         return record
-    reason = f"its Slurm job {job.job_id} ended without a result{_state_of(job.job_id)}; its log is {job.paths.stderr}"
+    reason = f"its Slurm job {job.job_id} ended without a result{state_of(job.job_id)}; its log is {job.paths.stderr}"
     return lost_outcome(planned, options, reason)
-
-
-def _state_of(job: str) -> str:
-    """Return the state of a job that has left the queue, such as " (CANCELLED)"; empty if Slurm has forgotten the job."""
-    with suppress(OSError, subprocess.SubprocessError):
-        command = ["scontrol", "--oneliner", "show", "job", job]
-        output = subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=60
-        ).stdout
-        for word in output.split():
-            if word.startswith("JobState="):
-                return f" ({word.removeprefix('JobState=')})"
-    return ""
 
 
 def _wait_for_report(job: submitit.Job[Any]) -> MachineReport:
     """Wait for the report of a machine."""
     left_queue_at: float | None = None
     while not job.paths.result_pickle.exists():
-        queued = _queue()
+        queued = queue()
         if queued is not None and job.job_id not in queued:
             left_queue_at = left_queue_at or time.monotonic()
             if time.monotonic() - left_queue_at > GRACE_SECONDS:
@@ -395,7 +323,7 @@ def _wait_for_report(job: submitit.Job[Any]) -> MachineReport:
 
 def _no_report(job: submitit.Job[Any], reason: str) -> MachineReport:
     problem = (
-        f"job {job.job_id} could not check its machine{_state_of(job.job_id)}: {reason}; "
+        f"job {job.job_id} could not check its machine{state_of(job.job_id)}: {reason}; "
         f"its log is {job.paths.stderr}"
     )
     return MachineReport(name="a machine of Slurm", problems=(problem,))

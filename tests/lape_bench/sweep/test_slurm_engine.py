@@ -31,6 +31,7 @@ from submitit.core.utils import UncompletedJobError
 
 from lape_bench.sweep.slurm_engine import SlurmEngine, SlurmSettings
 from lape_bench.sweep.slurm_jobs import CellsJob
+from lape_bench.sweep.slurm_queue import queue
 
 LACKING = slurm_nodes.missing()
 
@@ -130,17 +131,25 @@ def test_a_sweep_that_is_started_again_submits_no_cell_that_is_in_the_queue(
 
 
 def test_an_array_is_never_longer_than_slurm_allows(
-    synthetic: Path,
-    recorder: Path,
-    tmp_path: Path,
-    progress: Progress,
-    monkeypatch: pytest.MonkeyPatch,
+    synthetic: Path, recorder: Path, tmp_path: Path, progress: Progress
 ) -> None:
-    monkeypatch.setattr(slurm_engine, "MOST_OF_AN_ARRAY", 3)
+    scontrol = recorder / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho 'MaxArraySize            = 3'\n")
+    scontrol.chmod(0o755)
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
     items = planned(cell.model_copy(update={"seed": seed}) for seed in range(7))
     engine_with({"at_once": 2}).submit(items, options(tmp_path), progress)
     assert [array.get("array") for array in job_descriptions(recorder)] == ["0-2%2", "0-2%2", None]
+
+
+def test_the_queue_holds_all_jobs_of_the_user_whatever_the_environment_asks_for(
+    recorder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = '[ -z "$SQUEUE_STATES" ] && [ "$2" = "$(id -u)" ] && echo "7_1 PD"'
+    (recorder / "squeue").write_text(f"#!/bin/sh\n{script}\n")
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert queue() == {"7_1": "PD"}
 
 
 def test_several_cells_may_share_a_job_but_a_producer_has_its_own(
