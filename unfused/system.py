@@ -18,19 +18,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lape_bench.core.config import merge, validate
+from lape_bench.core.config import merge
 from lape_bench.core.errors import UserError
 from lape_bench.core.seeding import Seeds
 from lape_bench.data.audio_store import Clips
 from lape_bench.learning.encoders.base import Encoder
-from lape_bench.learning.encoders.log_mel import LogMelEncoder
-from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
 from lape_bench.learning.systems.encoder_system import (
     DOWNSTREAM,
     EncoderSystem,
@@ -39,17 +36,18 @@ from lape_bench.learning.systems.encoder_system import (
     largest_count,
 )
 from lape_bench.learning.systems.plain_encoder import load_encoder_system
-from lape_bench.learning.systems.pretrained_system import UpstreamSystem
-from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig, SpectrogramSystem
+from lape_bench.learning.systems.spectrogram_system import SpectrogramSystem
 from lape_bench.learning.training.cached_embeddings import state_checksum, tensors_checksum
 from lape_bench.learning.training.cached_normalization import cached_normalization
 from lape_bench.learning.training.checkpoints import load_strictly, load_tensors, save_tensors
 from lape_bench.learning.training.inference import average_by_clip, fit_normalization
 from lape_bench.plugins.registry import SYSTEMS
-from lape_bench.runtime.artifacts import Artifact, stable_name
+from lape_bench.runtime.artifacts import Artifact
 from lape_bench.system import Cell, ProtocolName, RunContext, TargetTask, TrainingSummary
 
 from . import distill as stage_3
+from .architecture import architecture_difference
+from .config import AUDIO_NTT, UnfusedConfig, load_student
 from .distill import PAPER, DistillConfig
 from .pseudo_labels import PseudoLabelConfig, pseudo_labels
 from .student import Student
@@ -57,113 +55,8 @@ from .student import Student
 logger = logging.getLogger(__name__)
 
 PSEUDO_LABELS, STUDENT = "pseudo_labels.pt", "student.pt"
-AUDIO_NTT = "audio-ntt"  # the student of the paper
 # Chosen on validation; see results/boards/stronger.md.
 CENTERED = {"clusters": 32, "components": 32, "center_groups": True}
-
-
-class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
-    """The four stages."""
-
-    teacher: str = Field(
-        "delores-m",
-        description="stage 1: a system with an encoder (an upstream is pre-trained first), checkpoint:FILE, hf:NAME, "
-        "torchaudio:BUNDLE, hear:MODULE, or file.py:Class",
-    )
-    teacher_settings: dict[str, Any] = Field(
-        default_factory=dict, description="settings of the teacher that differ from its defaults"
-    )
-    student: str = Field(
-        AUDIO_NTT,
-        description="audio-ntt, or a system whose encoder can be trained: mast, a plug-in, file.py:Class",
-    )
-    student_settings: dict[str, Any] = Field(
-        default_factory=dict,
-        description="settings of the student that differ from its defaults, if it is not audio-ntt",
-    )
-    student_width: int = Field(
-        2048, ge=8, description="d, the embedding size of the student, if it is audio-ntt"
-    )
-    student_start: Literal["random", "teacher"] = Field(
-        "random",
-        description="the student's weights before stage 3: those it is built with, or those of a teacher of the same architecture",
-    )
-    downstream_encoder: Literal["student", "teacher"] = Field(
-        "student",
-        description="the encoder that is fine-tuned or probed with the labels; teacher skips stages 2 and 3",
-    )
-    distill: DistillConfig = Field(default_factory=DistillConfig)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_defaults(cls, values: Any) -> Any:
-        """Fill in the defaults of teacher and student, so that a record holds every setting."""
-        if not isinstance(values, Mapping):
-            return values
-        teacher = values.get("teacher", cls.model_fields["teacher"].default)
-        student = values.get("student", AUDIO_NTT)
-        filled = dict(values)
-        if isinstance(teacher, str):  # other types are refused by the field
-            filled |= _resolved("teacher_settings", load_encoder_system(teacher), teacher, values)
-        if isinstance(student, str) and student != AUDIO_NTT:
-            filled |= _resolved("student_settings", load_student(student), student, values)
-        return filled
-
-    @model_validator(mode="after")
-    def _sizes_are_those_of_the_student(self) -> Self:
-        if self.student == AUDIO_NTT and self.student_settings:
-            raise ValueError(f"student_settings do not apply to {AUDIO_NTT}: set student_width")
-        if (
-            self.student != AUDIO_NTT
-            and self.student_width != type(self).model_fields["student_width"].default
-        ):
-            raise ValueError(
-                f"student_width applies only to {AUDIO_NTT}, and the student is {self.student}: set student_settings"
-            )
-        return self
-
-
-def _resolved(
-    field: str, kind: type[EncoderSystem], name: str, values: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the settings of teacher or student with all defaults, under the name of their field."""
-    given = values.get(field, {})
-    if not isinstance(given, Mapping):
-        return {}  # refused by the field's own type
-    stray = sorted(DOWNSTREAM & set(given))
-    if stray:
-        raise ValueError(
-            f"{field}.{stray[0]} would do nothing: stages 1 to 3 see no label. Set {stray[0]} itself"
-        )
-    settings = validate(given, kind.Settings, where=f"{field} of {name}")
-    return {field: settings.model_dump(mode="json", exclude=DOWNSTREAM)}
-
-
-def load_student(name: str) -> type[EncoderSystem]:
-    """Import the system whose encoder becomes the student.
-
-    Raises:
-        UserError: the system is unknown, its encoder cannot be trained, or it pre-trains its encoder itself.
-    """
-    if name == AUDIO_NTT:
-        return AudioNTTSystem
-    kind = load_encoder_system(name)
-    if "finetune" not in kind.protocols:
-        because = f" ({kind.frozen_because})" if kind.frozen_because else ""
-        raise UserError(
-            f"the encoder of {name} cannot be trained{because}, so it cannot be a student",
-            next_step=f"name it as the teacher, or take student={AUDIO_NTT}",
-        )
-    if issubclass(kind, UpstreamSystem | Unfused):
-        raise UserError(
-            f"{name} pre-trains its encoder itself, but a student is trained on the teacher's clusters",
-            allowed=f"{AUDIO_NTT}, mast, or another system whose encoder is not pre-trained first",
-        )
-    return kind
-
-
-def _settings_of(kind: type[EncoderSystem], given: Mapping[str, Any]) -> Any:
-    return kind.Settings.model_validate(given)
 
 
 def _smoke_settings(kind: type[EncoderSystem]) -> dict[str, Any]:
@@ -198,14 +91,15 @@ class Unfused(SpectrogramSystem):
             teacher_protocol = protocol
         else:  # only its embeddings are used
             teacher_protocol = "finetune" if "finetune" in kind.protocols else kind.protocols[0]
-        self.teacher = kind(_settings_of(kind, settings.teacher_settings), target, teacher_protocol)
+        teacher_settings = kind.Settings.model_validate(settings.teacher_settings)
+        self.teacher = kind(teacher_settings, target, teacher_protocol)
         kind = load_student(settings.student)
         given = (
             {"width": settings.student_width}
             if settings.student == AUDIO_NTT
             else settings.student_settings
         )
-        self.student = kind(_settings_of(kind, given), target, "finetune")
+        self.student = kind(kind.Settings.model_validate(given), target, "finetune")
         self._require_downstream_encoder_fits()
         if settings.student_start == "teacher":
             self._require_same_architecture()
@@ -234,42 +128,15 @@ class Unfused(SpectrogramSystem):
             )
 
     def _require_same_architecture(self) -> None:
-        """Refuse a student that cannot take its teacher's weights, or would compute something else with them."""
-        ours, theirs = self.student.settings, self.teacher.settings
-        names = type(ours).model_fields.keys() & type(theirs).model_fields.keys() - DOWNSTREAM
-        for name in sorted(names):
-            if getattr(ours, name) != getattr(theirs, name):
-                raise self._other_architecture(
-                    f"its {name} is {getattr(ours, name)}, and the teacher's is {getattr(theirs, name)}"
-                )
-        with Seeds(0, "unfused").globally("architecture"):  # only to compare
-            student, teacher = self.student.build_encoder(), self.teacher.build_encoder()
-        same_kind = isinstance(teacher, type(student)) or isinstance(student, type(teacher))
-        if not same_kind and stable_name(type(student)) != stable_name(type(teacher)):
-            raise self._other_architecture(
-                f"its encoder is of class {type(student).__name__}, and the teacher's of {type(teacher).__name__}"
-            )
-        shapes, teacher_shapes = _shapes(student), _shapes(teacher)
-        for name in shapes | teacher_shapes:
-            if shapes.get(name) != teacher_shapes.get(name):
-                raise self._other_architecture(
-                    f"its tensor {name} has shape {shapes.get(name)}, and the teacher's has {teacher_shapes.get(name)}"
-                )
-        if (
-            isinstance(student, LogMelEncoder)
-            and isinstance(teacher, LogMelEncoder)
-            and student.log_mel.config != teacher.log_mel.config
-        ):
-            raise self._other_architecture("the two have different settings of log-mels")
-
-    def _other_architecture(self, reason: str) -> UserError:
+        """Refuse a student that cannot start from its teacher's weights."""
         settings = self.settings
-        return UserError(
-            f"student_start is teacher, and the student {settings.student} cannot start from the weights of the teacher "
-            f"{settings.teacher}: {reason}",
-            next_step="make student and teacher the same encoder, such as --set student_width=WIDTH or --set student=NAME, "
-            "or let the student start from random",
-        )
+        if difference := architecture_difference(self.student, self.teacher):
+            raise UserError(
+                f"student_start is teacher, and the student {settings.student} cannot start from the weights of the teacher "
+                f"{settings.teacher}: {difference}",
+                next_step="make student and teacher the same encoder, such as --set student_width=WIDTH or --set student=NAME, "
+                "or let the student start from random",
+            )
 
     @classmethod
     def with_smoke_settings(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -490,10 +357,3 @@ class Unfused(SpectrogramSystem):
             agreement = stage_3.agreement(student, train, labels, config.window_seconds, context)
         content = {"student": student.state_dict(), "curve": list(curve), "agreement": agreement}
         save_tensors(folder / STUDENT, content)
-
-
-def _shapes(encoder: Encoder) -> dict[str, Any]:
-    return {
-        name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        for name, value in encoder.state_dict().items()
-    }

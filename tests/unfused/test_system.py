@@ -30,8 +30,9 @@ from lape_bench.runtime.profiling import StageProfiler
 from lape_bench.system import LabeledClips, ProtocolName, RunContext, TargetTask, TrainingData
 from lape_bench.unfused import distill as stage_3
 from lape_bench.unfused import system as system_module
+from lape_bench.unfused.config import UnfusedConfig
 from lape_bench.unfused.student import Student
-from lape_bench.unfused.system import Unfused, UnfusedConfig
+from lape_bench.unfused.system import Unfused
 
 RATE = 16_000
 D_TEACHER, D_STUDENT, CLUSTERS, CLASSES = 8, 16, 6, 8

@@ -22,7 +22,8 @@ from lape_bench.learning.encoders.audio_ntt import AudioNTT
 from lape_bench.records.record import Cell, RunRecord
 from lape_bench.runtime.device import Compute
 from lape_bench.system import LabeledClips, ProtocolName, RunContext, TargetTask, TrainingData
-from lape_bench.unfused.system import Unfused, UnfusedConfig
+from lape_bench.unfused.config import UnfusedConfig
+from lape_bench.unfused.system import Unfused
 
 RATE = 16_000
 TARGET = TargetTask(classes=("low", "middle", "high"), window_seconds=0.2, metric="accuracy")

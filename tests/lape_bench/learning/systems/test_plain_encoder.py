@@ -19,7 +19,8 @@ from lape_bench.plugins import single_file
 from lape_bench.plugins.registry import SYSTEMS
 from lape_bench.runtime.device import Compute
 from lape_bench.system import TargetTask
-from lape_bench.unfused.system import Unfused, UnfusedConfig
+from lape_bench.unfused.config import UnfusedConfig
+from lape_bench.unfused.system import Unfused
 
 Bench = Callable[..., tuple[int, str, str]]
 CODE = '''"""Energy after a few filters."""
