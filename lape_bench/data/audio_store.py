@@ -229,19 +229,9 @@ def build_store(
         accept(facts)
         note_store(name, before.store, is_new=False, accepted=True)
         return key, facts
-    facts, files, lengths, refused = [], FileList(), list[int](), None
+    refused = None
     with staged_folder(home() / "store") as staging:
-        with SampleFile(staging.path) as samples:
-            decode = partial(before.decode, rate=rate, folder=staging.path)
-            clips = decode_in_order(recordings, decode)
-            for recording, clip in zip(recordings, clips, strict=True):
-                start = samples.n_samples
-                if not clip.facts.problem:
-                    clip.write(samples)
-                    lengths.append(samples.n_samples - start)
-                facts.append(clip.facts)
-                files.add(recording, clip, start, samples.n_samples - start)
-                on_clip()
+        facts = _write_store(recordings, rate, staging.path, before, on_clip)
         try:
             accept(facts)
         except UserError as error:
@@ -249,11 +239,6 @@ def build_store(
                 raise
             refused = error
         key = key_of(recordings, facts)
-        ids = [r.clip_id for r, fact in zip(recordings, facts, strict=True) if not fact.problem]
-        np.savez(staging.path / INDEX, ids=np.array(ids), lengths=np.array(lengths, np.int64))
-        files.write(staging.path)
-        write_checksums(staging.path, samples.checksums())
-        remember_compared(staging.path, intact=True)
         staging.name = _folder(key, rate)
         is_new = _make_room(home() / "store" / staging.name)
     if name:
@@ -261,6 +246,33 @@ def build_store(
     if refused is not None:
         raise refused
     return key, facts
+
+
+def _write_store(
+    recordings: Sequence[Recording],
+    rate: int,
+    folder: Path,
+    before: DecodedBefore,
+    on_clip: Callable[[], None],
+) -> list[ClipFacts]:
+    """Write the samples, the index and the list of files of a store with their checksums, and return the facts."""
+    facts, files, ids, lengths = list[ClipFacts](), FileList(), list[str](), list[int]()
+    with SampleFile(folder) as samples:
+        clips = decode_in_order(recordings, partial(before.decode, rate=rate, folder=folder))
+        for recording, clip in zip(recordings, clips, strict=True):
+            start = samples.n_samples
+            if not clip.facts.problem:
+                clip.write(samples)
+                ids.append(recording.clip_id)
+                lengths.append(samples.n_samples - start)
+            facts.append(clip.facts)
+            files.add(recording, clip, start, samples.n_samples - start)
+            on_clip()
+    np.savez(folder / INDEX, ids=np.array(ids), lengths=np.array(lengths, np.int64))
+    files.write(folder)
+    write_checksums(folder, samples.checksums())
+    remember_compared(folder, intact=True)
+    return facts
 
 
 def _make_room(folder: Path) -> bool:

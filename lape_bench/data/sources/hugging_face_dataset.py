@@ -10,16 +10,11 @@ needed. huggingface_hub downloads. Audio files are written as they are in the da
 
 import csv
 import hashlib
-import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lape_bench.core.errors import UserError, summarize_error
 from lape_bench.core.folder_checksums import CHECKSUMS, find_damage, write_checksums
@@ -27,6 +22,7 @@ from lape_bench.core.paths import discard_folder, home, staged_folder
 from lape_bench.data.audio import SUFFIXES
 from lape_bench.data.cached_copies import IMPORTED
 from lape_bench.data.clip_names import caseless
+from lape_bench.data.sources.audio_rows import audio_column, features_of, read_rows
 from lape_bench.task import SIDE_NAMES
 
 logger = logging.getLogger(__name__)
@@ -34,7 +30,6 @@ logger = logging.getLogger(__name__)
 PREFIX = "hf:"
 TABLE, METADATA = "clips.csv", "metadata.csv"
 CONVERTED = "refs/convert/parquet"  # the branch in which the hub stores a data set as Parquet
-BATCH = 64  # rows in memory at a time
 # The end of a file's name, such as -00000-of-00002, which earlier versions of `datasets` followed by a hash.
 SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$|[-_.]?\d+$")
 LONGEST_TEXT = 1_000  # characters of a value; longer ones, such as transcripts, are left out
@@ -161,7 +156,7 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
             f"{PREFIX}{argument} holds several configurations: {', '.join(configurations)}",
             next_step=f"name one: {PREFIX}{argument}/{configurations[0]}",
         )
-    features = _features(parts[0].path)
+    features = features_of(parts[0].path)
     split_column = _split_column([part.split for part in parts])
     label = [column for column, feature in features.items() if feature.get("_type") == "ClassLabel"]
     columns = {"label": label[0]} if len(label) == 1 and "label" not in features else {}
@@ -169,8 +164,8 @@ def _from_rows(parts: Sequence[_Part], argument: str, name: str) -> ImportedData
     with staged_folder(home() / IMPORTED) as staging:
         uses: dict[str, int] = {}
         for part in parts:
-            audio, features = audio_column(part.path), _features(part.path)
-            for row in _rows(part.path):
+            audio, features = audio_column(part.path), features_of(part.path)
+            for row in read_rows(part.path):
                 path = _write_audio(row.pop(audio), part, staging.path, uses)
                 texts = {key: _text(value, features.get(key, {})) for key, value in row.items()}
                 if split_column:
@@ -222,76 +217,6 @@ def _split_column(splits: Sequence[str]) -> str:
     if len(different) < 2:
         return ""
     return "split" if different <= SIDE_NAMES.keys() else "hf_split"
-
-
-def _schema(path: Path) -> pa.Schema:
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pq.read_schema(path)
-        with pa.memory_map(str(path)) as file:
-            return pa.ipc.open_stream(file).schema
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-
-
-def _features(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the metadata of each column, such as the names of its classes."""
-    schema = _schema(path)
-    features: dict[str, Any] = {}
-    with suppress(
-        ValueError, KeyError, TypeError
-    ):  # without it columns are recognized by their types
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    known = features if isinstance(features, dict) else {}
-    return {
-        column: known[column] if isinstance(known.get(column), dict) else {}
-        for column in schema.names
-    }
-
-
-def audio_column(path: Path) -> str:
-    """Return the column with the audio of a Parquet or Arrow file: files as bytes, each with a name.
-
-    Raises:
-        UserError: the file cannot be read, or has no such column or several.
-    """
-    schema, features = _schema(path), _features(path)
-    columns: list[str] = [
-        field.name
-        for field in schema
-        if _holds_files(field.type) and features[field.name].get("_type", "Audio") == "Audio"
-    ]
-    if len(columns) != 1:
-        raise UserError(
-            f"{path} has {len(columns) or 'no'} columns of audio; its columns are {', '.join(schema.names)}",
-            allowed="one column of audio: a file as bytes, with its path",
-        )
-    return columns[0]
-
-
-def _holds_files(kind: pa.DataType) -> bool:
-    """Return True if a column of this type holds files as bytes; the type is null if all files are beside the table."""
-    if not pa.types.is_struct(kind):
-        return False
-    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
-    return any(
-        inner.name == "bytes" and any(fits(inner.type) for fits in of_bytes) for inner in kind
-    )
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        if path.suffix == ".parquet":
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(BATCH):
-                    yield from batch.to_pylist()
-        else:
-            with pa.memory_map(str(path)) as mapped:
-                for batch in pa.ipc.open_stream(mapped):
-                    for start in range(0, len(batch), BATCH):
-                        yield from batch.slice(start, BATCH).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
 
 
 def _write_audio(audio: Any, part: _Part, folder: Path, uses: dict[str, int]) -> str:

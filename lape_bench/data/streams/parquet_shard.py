@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lape_bench.data.recording import FileVersion
-from lape_bench.data.sources.hugging_face_dataset import audio_column
+from lape_bench.data.sources.audio_rows import audio_column
 from lape_bench.data.streams.shard import Member, Shard
 
 MAX_CACHED_BYTES = 2**30  # of encoded audio, in all shards together; two row groups may exceed it
