@@ -426,7 +426,8 @@ def run_or_exit(
     try:
         run = run_items(items, options, engine, progress, on_record, _print_failure)
     except KeyboardInterrupt:
-        print(engine.stopped, file=sys.stderr)
+        again = "; with --force it also runs the finished cells again" if options.force else ""
+        print(engine.stopped + again, file=sys.stderr)
         raise typer.Exit(130) from None
     if run.failures:
         print(

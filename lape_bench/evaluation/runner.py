@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from lape_bench.core.errors import (
     FAILURES,
@@ -21,6 +20,7 @@ from lape_bench.core.errors import (
     summarize_error,
 )
 from lape_bench.core.folder_checksums import find_damage
+from lape_bench.core.locks import locked
 from lape_bench.core.paths import write_text
 from lape_bench.core.progress import Progress
 from lape_bench.core.work_folder import was_resumed
@@ -153,7 +153,7 @@ def _find_or_run(
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # A second process on the same cell waits here and then finds it finished.
-        with FileLock(folder / LOCK):
+        with locked(folder / LOCK, partial(_log_wait, planned.cell)):
             if options.force:
                 (folder / RECORD).unlink(missing_ok=True)
                 for stale in (WORK, MODEL):
@@ -164,6 +164,10 @@ def _find_or_run(
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # left by a killed audit
                 return with_label(planned, options, finished)
             return _run_and_record(resolved, options, folder, progress, artifact_store)
+
+
+def _log_wait(cell: Cell) -> None:
+    logger.info(f"waiting for another process that runs {cell.title}")
 
 
 def record_failure(planned: PlannedCell, options: RunOptions, reason: str) -> RunRecord:

@@ -40,8 +40,10 @@ class Compute(Config):
         memory.
 
         Raises:
-            UserError: a name is unknown, or this machine lacks the device.
+            UserError: a name is unknown, the number of threads is below 1, or this machine lacks the device.
         """
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"the number of threads is {self.threads}", allowed="1 or more")
         # A container may have fewer cores than torch counts.
         torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpu_cores.available()))
         device = _device(self.device)
@@ -83,8 +85,8 @@ def stamp(device: torch.device, precision: Precision) -> dict[str, str]:
 
 def _device(name: str) -> torch.device:
     kind, colon, number = name.partition(":")
-    if kind not in DEVICES or (colon and not number.isdigit()):
-        raise unknown("device", name, DEVICES)
+    if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise unknown("device", name, (*DEVICES, "cuda:N"))
     present = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
