@@ -104,11 +104,12 @@ def update_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: 
     """Update the running statistics of a batch norm as torch does, with the unbiased variance.
 
     Args:
-        norm: a batch norm with running statistics and a momentum.
+        norm: a batch norm with running statistics; without a momentum they are averages over all batches.
         mean: of the batch, shape (channels,).
         variance: biased variance of the batch, same shape.
         count: values in each channel of the batch.
     """
     norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
+    share = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), share)

@@ -350,9 +350,21 @@ class FineTuning:
         """Return parameters and the factor of their learning rate.
 
         Raises:
-            UserError: all layers are to be frozen.
+            UserError: all layers are to be frozen, or a parameter of the encoder belongs to no layer.
         """
         layers, decay = self.encoder.layers_of_parameters(), self.config.layer_decay
+        in_layers = {id(parameter) for layer in layers for parameter in layer}
+        left_out = [
+            name
+            for name, parameter in self.encoder.named_parameters()
+            if parameter.requires_grad and id(parameter) not in in_layers
+        ]
+        if left_out:
+            raise UserError(
+                f"layers_of_parameters of {type(self.encoder).__name__} leaves out {len(left_out)} parameters, such as "
+                f"{left_out[0]}, which would not be trained",
+                next_step="add them to a layer",
+            )
         if self.config.frozen_layers >= len(layers):
             raise UserError(
                 f"finetune.frozen_layers is {self.config.frozen_layers}, which freezes the whole encoder",

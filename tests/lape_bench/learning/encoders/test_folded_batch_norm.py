@@ -50,10 +50,12 @@ def test_a_training_step_gives_the_output_and_the_gradients_of_the_plain_sequenc
         assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
 def test_running_statistics_move_as_those_of_batch_norm_and_serve_in_evaluation(
-    pair: tuple[FoldedBatchNorm, nn.Sequential], x: Tensor
+    momentum: float | None, pair: tuple[FoldedBatchNorm, nn.Sequential], x: Tensor
 ) -> None:
     for block in pair:
+        block[1].momentum = momentum  # type: ignore[assignment]  # of the batch norm
         for step in range(3):
             block(x * (step + 1))
         block.eval()

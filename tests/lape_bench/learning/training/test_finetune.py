@@ -635,3 +635,16 @@ def test_a_number_of_frozen_layers_that_leaves_nothing_to_train_is_refused(
     model = Classifier(AudioNTT(8), nn.Linear(8, 2))
     with pytest.raises(UserError, match="freezes the whole encoder; 0 to 3, fewer than its layers"):
         fit(model, None, data(6, rate=16_000), context, replace_with(frozen_layers=4))
+
+
+def test_a_parameter_that_belongs_to_no_layer_is_refused(context: RunContext) -> None:
+    encoder = AudioNTT(8)
+    encoder.layers_of_parameters = lambda: [[*encoder.blocks.parameters()]]  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"leaves out 4 parameters, such as steps\.0\.weight"):
+        fit(
+            Classifier(encoder, nn.Linear(8, 2)),
+            None,
+            data(6, rate=16_000),
+            context,
+            replace_with(epochs=1),
+        )
