@@ -5,6 +5,7 @@ near-duplicates if their fingerprints correlate. Copies with another start are n
 """
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,22 @@ MOST_CLIPS = (
     30_000  # every pair of clips on different sides is compared, which is slow above this number
 )
 BLOCK = 2_048
+KEPT = 100  # pairs
 
 Fingerprints = NDArray[np.float32]
+Pair = tuple[int, int, float]  # rows of two clips, the smaller first, and their correlation
+
+
+class NearDuplicates(NamedTuple):
+    """Pairs of clips that sound nearly the same.
+
+    Attributes:
+        n_pairs: number of pairs.
+        most_alike: the `KEPT` pairs with the highest correlations, in falling order.
+    """
+
+    n_pairs: int
+    most_alike: tuple[Pair, ...]
 
 
 def fingerprints(clips: Clips, running: Running) -> Fingerprints:
@@ -41,26 +56,31 @@ def fingerprints(clips: Clips, running: Running) -> Fingerprints:
     return described
 
 
-def pairs_across(
-    described: Fingerprints, sides: NDArray[np.object_]
-) -> list[tuple[int, int, float]]:
+def pairs_across(described: Fingerprints, sides: NDArray[np.object_]) -> NearDuplicates:
     """Find pairs of near-duplicates on different sides.
+
+    Steady noises are all alike, so there may be millions of pairs, of which only the most alike are kept.
 
     Args:
         described: as `fingerprints` returns them.
         sides: the side or fold of each clip, shape (clips,).
-
-    Returns:
-        Pairs of rows, the smaller first, with their correlation, the most alike first.
     """
-    pairs = []
+    _, side = np.unique(sides.astype(str), return_inverse=True)
+    rows = np.arange(len(described))
+    count, kept = 0, list[Pair]()
     for start in range(0, len(described), BLOCK):
-        alike = described[start : start + BLOCK] @ described.T
-        rows, columns = np.nonzero(alike > ALIKE)
-        for row, column in zip(rows, columns, strict=True):
-            if row + start < column and sides[row + start] != sides[column]:
-                pairs.append((int(row + start), int(column), float(alike[row, column])))
-    return sorted(pairs, key=lambda pair: -pair[2])
+        block = rows[start : start + BLOCK]
+        correlation = described[block] @ described.T
+        is_pair = (correlation > ALIKE) & (rows > block[:, None]) & (side != side[block][:, None])
+        values = correlation[is_pair]
+        count += len(values)
+        first, second = np.nonzero(is_pair)
+        best = np.argsort(-values, kind="stable")[:KEPT]
+        kept += zip(
+            block[first[best]].tolist(), second[best].tolist(), values[best].tolist(), strict=True
+        )
+        kept = sorted(kept, key=lambda pair: -pair[2])[:KEPT]
+    return NearDuplicates(count, tuple(kept))
 
 
 def _fingerprint(samples: NDArray[np.float32]) -> NDArray[np.float32]:

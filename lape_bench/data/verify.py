@@ -164,14 +164,14 @@ def _near_duplicates(card: TaskCard, manifest: Manifest, progress: Progress) -> 
         described = near_duplicates.fingerprints(clips, task)
     sides = manifest.clips["fold" if card.split.folds else "split"].to_numpy(object)
     pairs = near_duplicates.pairs_across(described, sides)
-    if not pairs:
+    if not pairs.n_pairs:
         return TaskFinding(what, True, "none")
-    first, second, alike = pairs[0]
+    first, second, alike = pairs.most_alike[0]
     # Only a warning, since two takes of one voice may correlate too.
     return TaskFinding(
         what,
         True,
-        f"{len(pairs):,} pairs to listen to, such as {clips.ids[first]} and {clips.ids[second]} "
+        f"{pairs.n_pairs:,} pairs to listen to, such as {clips.ids[first]} and {clips.ids[second]} "
         f"(correlation {alike:.3f})",
     )
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lape_bench.core.progress import Progress
+from lape_bench.data import near_duplicates
 from lape_bench.data.audio_store import Clips
 from lape_bench.data.near_duplicates import ALIKE, fingerprints, pairs_across
 
@@ -25,7 +26,9 @@ def found(
     clips = Clips.pack([str(number) for number in range(len(waveforms))], waveforms, RATE)
     with progress.task("", len(clips), "clips") as running:
         described = fingerprints(clips, running)
-    return [pair[:2] for pair in pairs_across(described, np.array(sides, object))]
+    pairs = pairs_across(described, np.array(sides, object))
+    assert pairs.n_pairs == len(pairs.most_alike)
+    return [pair[:2] for pair in pairs.most_alike]
 
 
 @pytest.fixture
@@ -51,6 +54,29 @@ def test_copies_on_one_side_are_no_matter(copies: list[np.ndarray], progress: Pr
 def test_different_recordings_are_not_taken_for_copies(progress: Progress) -> None:
     waveforms = [recording(seed) for seed in range(60)]
     assert not found(waveforms, ["train", "test"] * 30, progress)
+
+
+def test_of_very_many_pairs_the_most_alike_are_kept_and_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(near_duplicates, "BLOCK", 7)
+    monkeypatch.setattr(near_duplicates, "KEPT", 3)
+    monkeypatch.setattr(near_duplicates, "ALIKE", 0.5)
+    draw = np.random.default_rng(0)
+    described = draw.normal(size=(40, 5)).astype(np.float32)
+    described /= np.linalg.norm(described, axis=1, keepdims=True)
+    sides = draw.choice(np.array([1, 2, 3], object), 40)
+    pairs = [
+        (first, second, float(described[first] @ described[second]))
+        for first in range(40)
+        for second in range(first + 1, 40)
+        if sides[first] != sides[second] and described[first] @ described[second] > 0.5
+    ]
+    found = pairs_across(described, sides)
+    assert found.n_pairs == len(pairs) > 20
+    best = sorted(pairs, key=lambda pair: -pair[2])[:3]
+    assert [pair[:2] for pair in found.most_alike] == [pair[:2] for pair in best]
+    assert [pair[2] for pair in found.most_alike] == pytest.approx([pair[2] for pair in best])
 
 
 def test_silence_and_steady_tones_do_not_fail(progress: Progress) -> None:
