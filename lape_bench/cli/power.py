@@ -11,12 +11,16 @@ from lape_bench.core.errors import UserError
 
 app = typer.Typer()
 
+OF_PLAN = ("seeds", "groups", "clips", "accuracy", "seed_std", "group_std")
+OF_RECORDS = ("task", "protocol", "labels", "data", "out")
+
 
 @app.command(
     epilog="Example: bench power unfused delores-s --task asc-keywords --difference 2; before anything is run: "
     "bench power --plan --seeds 5 --groups 30 --clips 20"
 )
 def power(
+    context: typer.Context,
     systems: Annotated[
         list[str] | None,
         typer.Argument(
@@ -72,6 +76,7 @@ def power(
             "the spread comes from two systems with records, or from --plan",
             next_step="name two systems and a task, or give --plan",
         )
+    _refuse_unused(context, plan)
     share = difference / 100
     # scipy and pandas are slow to import.
     from lape_bench.report.power_view import Study, power_view
@@ -94,3 +99,20 @@ def power(
     pairs = [find_pair(results, a, b, name, protocol, labels, data) for name in task]
     studies, task_std = studies_of_records(pairs)
     print_table(power_view(studies, share, task_std))
+
+
+def _refuse_unused(context: typer.Context, plan: bool) -> None:
+    """Raise a `UserError` for an option that the other way to get the spread would need."""
+    for name in OF_RECORDS if plan else OF_PLAN:
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if plan:
+            raise UserError(
+                f"{option} chooses records, but --plan reads none", next_step=f"leave out {option}"
+            )
+        raise UserError(
+            f"{option} goes with --plan",
+            next_step=f"give --plan without systems, or leave out {option}",
+        )

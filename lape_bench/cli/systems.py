@@ -51,7 +51,8 @@ def show_system(system: SystemName) -> None:
     from lape_bench.evaluation.plan import load_system
 
     kind = load_system(system)
-    print(f"{system}, version {kind.version}: {SYSTEMS.summary(system)}")
+    summary = SYSTEMS.summary(system)
+    print(f"{system}, version {kind.version}" + (f": {summary}" if summary else ""))
     print(f"protocols: {', '.join(kind.protocols)} (the first is the default)\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("setting", no_wrap=True)

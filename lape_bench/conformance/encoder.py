@@ -123,7 +123,8 @@ class _Subject:
     def evaluate(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed waveforms as in evaluation."""
         self.encoder.eval()
-        return self.embed(waveforms, lengths)
+        # Copied, since an encoder may write into the same memory in every call.
+        return self.embed(waveforms, lengths).clone()
 
     def alike(self, one: Tensor, other: Tensor) -> bool:
         """Return True if embeddings agree up to rounding."""

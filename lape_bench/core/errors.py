@@ -93,8 +93,9 @@ def _place_in_a_plug_in(error: BaseException) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else ""
+    lowercase = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), lowercase, n=1, cutoff=0.6)
+    return f"did you mean '{lowercase[close[0]]}'?" if close else ""
 
 
 def unknown(

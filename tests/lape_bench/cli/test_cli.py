@@ -157,6 +157,9 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["show", "nowhere"], "nowhere holds no record; a cell's folder, or the record.json in it"),
         (["artifacts", "prune", "--kind", "embedings"], "no kind of artifact 'embedings'"),
         (["systems", "check", "supervised", "--set", "finetune.epochs=0"], "'finetune.epochs'"),
+        (["run", "--set", "linear.c=[1]"], "'linear.c' is not a known key: did you mean 'C'?"),
+        (["power", "a", "b", "--task", "t", "--seeds", "5"], "--seeds goes with --plan"),
+        (["power", "--plan", "--task", "t"], "--task chooses records, but --plan reads none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -111,6 +111,16 @@ def test_probabilities_of_the_true_class_are_kept_to_a_255th(tmp_path: Path) -> 
     assert error.max() < 0.51 / 255
 
 
+def test_a_file_in_the_place_of_the_folder_of_packs_is_named(
+    results: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match=r"file cannot be written \(File exists\)"):
+        pack([results], file, [], lambda name: None)
+
+
 def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
     for seed in range(2):
         write(tmp_path / "r", seed)
