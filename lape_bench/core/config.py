@@ -360,6 +360,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         message_text += f"; known: {', '.join(known)}"
     else:
         message = first["msg"].removeprefix("Value error, ")
+        message = message.replace("a valid tuple", "a list").replace("valid dictionary", "mapping")
         message_text = f"'{path}': {message}" if path else message
         if not isinstance(first["input"], Mapping):
             message_text += f" (it is {_shortened(repr(first['input']))})"

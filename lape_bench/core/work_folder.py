@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lape_bench.core.errors import DamagedFile, explain_write_errors
+from lape_bench.core.errors import DamagedFile, UserError, explain_write_errors
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
 
 STAMP = "stamp.json"
@@ -45,3 +45,17 @@ def was_resumed(work: Path) -> bool:
         return bool(read_sealed_json(work / STAMP)["resumed"])
     except (OSError, DamagedFile):
         return False
+
+
+def may_come_of_checkpoints(error: BaseException) -> bool:
+    """Return True if a resumed run may have failed because of a bad checkpoint, so that it should start again without it.
+
+    A user's mistake, a lack of memory and a failing GPU have other causes, and the checkpoints are kept. Checkpoints of the
+    harness have checksums. Those of a plug-in may have none, and must not make every later run fail.
+    """
+    if isinstance(error, DamagedFile):
+        return True
+    # By name, since importing torch is slow. Its other errors of a GPU are plain RuntimeErrors.
+    lacks_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    gpu_failed = isinstance(error, RuntimeError) and "CUDA" in str(error)
+    return not (isinstance(error, UserError) or lacks_memory or gpu_failed)

@@ -10,8 +10,6 @@ import traceback
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from lape_bench.core.errors import (
     FAILURES,
     DamagedFile,
@@ -23,7 +21,7 @@ from lape_bench.core.folder_checksums import find_damage
 from lape_bench.core.locks import locked
 from lape_bench.core.paths import write_text
 from lape_bench.core.progress import Progress
-from lape_bench.core.work_folder import was_resumed
+from lape_bench.core.work_folder import may_come_of_checkpoints, was_resumed
 from lape_bench.evaluation.cell_run import now, run_once, unfinished_record
 from lape_bench.evaluation.plan import PlannedCell, ResolvedCell, resolve
 from lape_bench.evaluation.run_options import RunOptions
@@ -195,7 +193,8 @@ def _run_and_record(
         try:
             record = run()
         except FAILURES as error:
-            if not _may_come_of_leftovers(error, folder / WORK):
+            resumed = was_resumed(folder / WORK) or isinstance(error, DamagedFile)
+            if not (resumed and may_come_of_checkpoints(error)):
                 raise
             title = resolved.planned.cell.title
             logger.warning(
@@ -209,14 +208,3 @@ def _run_and_record(
     (folder / ERROR).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return record
-
-
-def _may_come_of_leftovers(error: BaseException, work: Path) -> bool:
-    """Return True if a run may have failed because of damaged files of an earlier run.
-
-    Files of the harness have checksums. Files of a plug-in may have none, and must not make every later run fail.
-    """
-    if isinstance(error, DamagedFile):
-        return True
-    lacks_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return was_resumed(work) and not isinstance(error, UserError) and not lacks_memory

@@ -22,11 +22,11 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from lape_bench.core.config import Config
-from lape_bench.core.errors import DamagedFile, UserError, explain_write_errors
+from lape_bench.core.errors import DamagedFile, explain_write_errors
 from lape_bench.core.locks import locked
 from lape_bench.core.paths import PART, home, sha256, staged_folder, write_text
 from lape_bench.core.sealed_json import read_sealed_json, write_sealed_json
-from lape_bench.core.work_folder import checkpoint_folder
+from lape_bench.core.work_folder import checkpoint_folder, may_come_of_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -148,9 +148,7 @@ def artifact(
                     metadata = _computed(parent, name, about, description, compute, work)
                 except Exception as error:
                     # A bad checkpoint of a killed run may be the cause, and must not make every later run fail.
-                    if resumed and (
-                        isinstance(error, DamagedFile) or not isinstance(error, UserError)
-                    ):
+                    if resumed and may_come_of_checkpoints(error):
                         shutil.rmtree(work, ignore_errors=True)
                     raise
                 computed = True

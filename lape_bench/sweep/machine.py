@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -79,7 +79,10 @@ class SubmitHost:
         """Describe this machine; the mark files exist during the block."""
         out, mark = options.out.expanduser().absolute(), f"{MARK}{uuid4().hex}"
         manifests = {task: _manifest_hash(task) for task in dict.fromkeys(tasks)}
-        with _marked(out / mark), _marked(home() / mark):
+        folders = {folder.resolve(): folder for folder in (out, home())}  # perhaps only one
+        with ExitStack() as marks:
+            for folder in folders.values():
+                marks.enter_context(_marked(folder / mark))
             yield cls(out, Path.cwd(), mark, manifests, options.compute, environment.describe())
 
     def sees_records(self) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.runtime import artifacts
 from lape_bench.runtime.artifacts import (
     Artifact,
@@ -183,6 +185,30 @@ def test_a_killed_stage_goes_on_from_its_checkpoints(killed: list[str], tmp_path
     assert sorted(made.folder.parent.iterdir()) == sorted(
         [made.folder, made.folder.parent / f".lock-{made.hash}"]
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), True),
+        (MemoryError(), True),
+        (UserError("the corpus is too small"), True),
+        (ValueError("it cannot read its own state"), False),
+        (RuntimeError("size mismatch for head.weight"), False),
+        (DamagedFile("the checkpoint is damaged"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_resumed_stage_that_fails_keeps_its_checkpoints_unless_they_may_be_the_cause(
+    error: Exception, kept: bool, killed: list[str], tmp_path: Path
+) -> None:
+    def failing(folder: Path, work: Path) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        make(tmp_path, failing)
+    assert len(list(tmp_path.rglob("epoch"))) == kept
 
 
 @pytest.mark.parametrize("stamp", [{"torch": "2"}, {"torch": "1", "threads": "2"}], ids=str)

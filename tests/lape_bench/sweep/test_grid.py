@@ -25,6 +25,7 @@ def test_a_grid_expands_to_its_cells(grid: SweepConfig) -> None:
         ("protocols: [fine-tune]", "did you mean 'finetune'"),
         ("task: [esc10]", "'task' is not a known key: did you mean 'tasks'"),
         ("systems: []", "'systems'"),
+        ("tasks: synthetic-sounds", "'tasks': Input should be a list"),
     ],
 )
 def test_a_wrong_grid_is_refused_with_the_path_of_the_key(

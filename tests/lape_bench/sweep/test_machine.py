@@ -38,6 +38,16 @@ def test_a_machine_sees_the_folders_that_it_shares_and_no_others(
     assert not marks(synthetic)
 
 
+def test_records_may_lie_in_the_cache(cache: Path, tmp_path: Path) -> None:
+    cache.mkdir()
+    (tmp_path / "link").symlink_to(cache)
+    own = options(tmp_path).model_copy(update={"out": tmp_path / "link"})
+    with SubmitHost.this_machine([], own) as submit_host:
+        assert submit_host.sees_records()
+        assert submit_host.sees_cache()
+    assert not marks(cache)
+
+
 def test_marks_of_killed_sweeps_are_removed_and_marks_of_running_sweeps_stay(
     synthetic: Path, tmp_path: Path
 ) -> None:
