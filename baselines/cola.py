@@ -2,13 +2,14 @@
 
 The published setting is segments of 960 ms, a linear projector to 512 features with layer norm and tanh, a bilinear
 similarity whose weights start normal with standard deviation 0.05, cross-entropy over batches of 1,024, and Adam, on
-EfficientNet-B0 and AudioSet. The segments are two random windows of a clip, with a little noise as the only augmentation.
-Here, too, each view has a window of its own. Windows are 1 s long, batches 64, and encoder, optimizer and views (random gain,
-log-mixup-exp, random resize crop) are the same for all upstreams of this project. The views are needed: a clip that is not longer
-than the window gives the same audio twice, so its two segments differ only by augmentation. On a task with such clips COLA is
-SimCLR with another head and another similarity. The published code computes batch norm statistics over anchors and positives
-together; here each has its own. The similarity starts with smaller weights. With the published ones the loss starts far above
-chance (10 instead of 4), and a short training spends much of its time reducing it to 4.
+EfficientNet-B0 and AudioSet. The segments are two random windows of a clip that is scaled to unit norm, with a little noise
+on the second as the only augmentation. Here, too, each view has a window of its own. Windows are 1 s long, batches 64, and
+encoder, optimizer and views (random gain, log-mixup-exp, random resize crop) are the same for all upstreams of this project.
+The views are needed: a clip that is not longer than the window gives the same audio twice, so its two segments differ only
+by augmentation. On a task with such clips COLA is SimCLR with another head and another similarity. The published code
+computes batch norm statistics over anchors and positives together; here each has its own. The similarity starts with smaller
+weights. With the published ones the loss starts far above chance (10 instead of 4), and a short training spends much of its
+time reducing it to 4.
 """
 
 from typing import Any, ClassVar

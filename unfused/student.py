@@ -11,7 +11,7 @@ class Student(nn.Module):
     """An encoder with a classifier of pseudo-labels, and a shallow head on each output of `Encoder.with_layers`.
 
     AudioNTT has three blocks, and so three shallow heads. Most other encoders return no block outputs, so that they have no
-    shallow heads.
+    shallow heads. In the published code the layers of a shallow head have no biases; here they have.
 
     Args:
         encoder: the part that is kept after stage 3; the heads are dropped.

@@ -22,11 +22,11 @@ SMALL: dict[str, dict[str, Any]] = {
 every = pytest.mark.parametrize("name", SMALL)
 
 
-def build(name: str, **changes: Any) -> MomentumContrast:
+def build(name: str, clips: int = 100, **changes: Any) -> MomentumContrast:
     torch.manual_seed(0)
     kind = load_upstream(name)
     settings = kind.Settings.model_validate(KEYS | SMALL[name] | changes)
-    objective = kind.build_objective(kind.new_encoder(settings), settings, clips=100)
+    objective = kind.build_objective(kind.new_encoder(settings), settings, clips)
     assert isinstance(objective, MomentumContrast)
     return objective
 
@@ -37,6 +37,18 @@ def test_the_teacher_starts_as_the_student_and_shares_no_tensor_with_it(name: st
     assert_close(objective.teacher.state_dict(), objective.student.state_dict(), rtol=0, atol=0)
     ours = {p.data_ptr() for p in objective.student.parameters()}
     assert not ours & {p.data_ptr() for p in objective.teacher.parameters()}
+
+
+@every
+@pytest.mark.parametrize(("clips", "negatives"), [(64, 1), (66, 2)])
+def test_a_corpus_that_leaves_few_negatives_is_warned_of(
+    name: str, clips: int, negatives: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(name, clips=72)
+    assert not caplog.messages
+    assert len(build(name, clips=clips).queue.keys) == negatives
+    (message,) = caplog.messages
+    assert f"{clips} clips in batches of 64 leaves {negatives} negatives for a query" in message
 
 
 @every

@@ -8,6 +8,8 @@ There the statistics behind a query and its key come from other clips, so they d
 branches normalize over the same clips, in whatever order. LAPE's code on one GPU does the same.
 """
 
+import logging
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from lape_bench.learning.systems.audio_ntt_system import AudioNTTUpstreamConfig
 from lape_bench.learning.systems.pretrained_system import UpstreamConfig
 from lape_bench.learning.training.momentum_encoder import Queue, momentum_copy, momentum_update
 from lape_bench.learning.training.pretrain import Objective
+
+logger = logging.getLogger(__name__)
 
 
 class MomentumConfig(UpstreamConfig):
@@ -63,7 +67,8 @@ class MomentumContrast(Objective):
     Args:
         student: the trained branch; its first output is the query.
         settings: of key head, queue and teacher.
-        clips: number of clips in the corpus. The queue is shorter than an epoch, so that few clips are in it twice.
+        clips: number of clips in the corpus. The queue is shorter than an epoch by a batch, so that few clips are in it twice.
+            A corpus hardly larger than a batch leaves few negatives, which is logged as a warning.
     """
 
     cuda_graphable = True
@@ -72,8 +77,14 @@ class MomentumContrast(Objective):
         super().__init__()
         self.settings, self.student = settings, student
         self.teacher = momentum_copy(student)
-        others = max(1, clips - settings.pretrain.batch_size)
-        self.queue = Queue(min(settings.queue, others), settings.key_features)
+        batch_size = settings.pretrain.batch_size
+        size = min(settings.queue, max(1, clips - batch_size))
+        if size < min(settings.queue, batch_size):
+            logger.warning(
+                f"a corpus of {clips} clips in batches of {batch_size} leaves {size} negatives for a query: lower "
+                "pretrain.batch_size, or name more audio in the corpus"
+            )
+        self.queue = Queue(size, settings.key_features)
 
     @property
     def encoder(self) -> Encoder:  # type: ignore[override]  # an attribute elsewhere
