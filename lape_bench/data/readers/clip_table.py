@@ -2,13 +2,14 @@
 
     path,label[,split or fold][,group][,start_seconds,seconds or end_seconds]
 
-The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line. A byte order mark is
-ignored.
+The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line, or the one that a first line
+such as `sep=;` names. A byte order mark is ignored.
 """
 
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from lape_bench.data.clip_names import find_spelled_alike
 from lape_bench.task import SIDE_NAMES, ClipEntry, Columns, Reader, Segment, SplitName, TaskCard
 
 SEPARATORS = ",;\t"
+SEPARATOR_LINE = re.compile(rf"sep=([{SEPARATORS}])\s*")  # a first line that spreadsheets write
 MOST_FOLDS = 1_000
 LONGEST_SECONDS = 1e6  # more than eleven days
 Value = TypeVar("Value")
@@ -241,11 +243,13 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
             next_step="check that it is there; the card names it under 'recordings'",
         ) from error
     first = text.lstrip().partition("\n")[0]
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first.count), strict=True
-    )
+    named = SEPARATOR_LINE.fullmatch(first)
+    separator = named[1] if named else max(SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         for fields in reader:
+            if named and separator.join(fields).strip() == first.strip():
+                continue
             stripped = [field.strip() for field in fields]
             if any(stripped):
                 yield reader.line_num, stripped

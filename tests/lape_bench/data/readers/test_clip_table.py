@@ -41,8 +41,19 @@ TWO = {"a/1": "wren", "2": "great tit, male"}
         'label , path\n wren , a/1.wav \n"great tit, male",./a/../2.wav\n',
         "\ufeffpath;label;;\na/1.wav;wren;;\n;;;\n\n2.wav;great tit, male\n",
         '\n"path","label","age"\n"a\\1.wav","wren","3"\n"2.wav","great tit, male",\n',
+        "\ufeffsep=;\r\npath;label;a,b,c\r\na/1.wav;wren\r\n2.wav;great tit, male\r\n",
+        'sep=,\npath,label\na/1.wav,wren\n2.wav,"great tit, male"\n',
     ],
-    ids=["commas", "semicolons", "tabs", "spaces", "a spreadsheet's", "a Windows path"],
+    ids=[
+        "commas",
+        "semicolons",
+        "tabs",
+        "spaces",
+        "a spreadsheet's",
+        "a Windows path",
+        "a named separator",
+        "a named comma",
+    ],
 )
 def test_tables_are_read_as_people_and_spreadsheets_write_them(text: str, tmp_path: Path) -> None:
     listing = read(tmp_path, text)
