@@ -11,22 +11,25 @@ from pathlib import Path
 PACKAGES = (
     "lape_bench", "torch", "torchaudio", "numpy", "scikit-learn", "soundfile", "av", "soxr", "pandas", "pyarrow",
 )  # fmt: skip
-CODE = ("lape_bench", "tasks", "baselines", "unfused")  # folders of code and cards
+CODE = ("lape_bench", "tasks", "baselines", "unfused", "pyproject.toml")  # code and cards
 
 
 @cache
 def commit() -> str:
     """Return the harness's git commit, or "none" outside a checkout.
 
-    If files differ from the commit, "-dirty-" and a hash of the difference follow, including untracked files of code.
-    So two states of the code never have the same name.
+    If code or cards differ from the commit, "-dirty-" and a hash of the difference follow, including untracked files. So two
+    states of the code never have the same name. Other files do not count: a checkpoint of another commit is not resumed, and an
+    edited README must not cost a training.
     """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return "none"
     try:
         head = _git(folder, "rev-parse", "HEAD").decode().strip()
-        changed = _git(folder, "diff", "HEAD")
+        # Whatever the user's settings of git are.
+        plain = ("--no-ext-diff", "--no-color", "--full-index", "--binary")
+        changed = _git(folder, "diff", *plain, "HEAD", "--", *CODE)
         new = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
         for name in filter(None, new.split(b"\0")):
             changed += name + (folder / os.fsdecode(name)).read_bytes()

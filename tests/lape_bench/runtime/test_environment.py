@@ -15,6 +15,8 @@ def test_the_commit_tells_of_changes_and_of_code_that_git_does_not_track(
     package.mkdir(parents=True)
     code = package / "environment.py"
     code.write_text("")
+    readme = tmp_path / "README.md"
+    readme.write_text("first")
 
     def git(*arguments: str) -> None:
         who = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -23,6 +25,8 @@ def test_the_commit_tells_of_changes_and_of_code_that_git_does_not_track(
     git("init"), git("add", "."), git("commit", "-m", "first")
     monkeypatch.setattr(environment, "__file__", str(code))
     named = [environment.commit.__wrapped__()]
+    readme.write_text("second")
+    assert environment.commit.__wrapped__() == named[0]  # it is no code
     code.write_bytes(bytes([35, 0xE9]))  # no UTF-8
     named.append(environment.commit.__wrapped__())
     for content in ("X = 1", "X = 2"):
