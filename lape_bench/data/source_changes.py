@@ -1,7 +1,8 @@
 """Find changes to the table, folder and recordings of a task since it was prepared."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from lape_bench.core.errors import UserError
 from lape_bench.data.audio import AudioProblem
@@ -20,6 +21,7 @@ MOST_DECODED = 20  # changed files that are decoded to compare their audio
 SHARE = 0.02  # share of a process's time for the search for changes
 NAMED = 3
 FIELDS = ("label", "split", "fold", "group")
+Versions = Mapping[Path, FileVersion]  # of files when they were last decoded
 
 _looked: dict[
     tuple[str, str], tuple[float, float]
@@ -66,7 +68,12 @@ def source_changes(card: TaskCard, manifest: Manifest) -> list[str]:
         listing, _ = list_task(load_reader(card), card, root, skip_bad=True)
     except UserError as error:
         return [error.what]
-    return [*_changes_of_listing(listing, manifest), *_changes_of_audio(card, manifest)]
+    versions = versions_when_decoded(store_name(card.name, STORE_RATE))
+    return [
+        *_changes_of_listing(listing, manifest),
+        *_changes_of_audio(manifest, versions),
+        *_changes_of_skipped(listing, manifest, versions),
+    ]
 
 
 def _changes_of_listing(listing: list[ClipEntry], manifest: Manifest) -> Iterator[str]:
@@ -87,18 +94,46 @@ def _changes_of_listing(listing: list[ClipEntry], manifest: Manifest) -> Iterato
         yield from _names(f"clips of another {name}", changed)
 
 
-def _changes_of_audio(card: TaskCard, manifest: Manifest) -> Iterator[str]:
+def _changes_of_audio(manifest: Manifest, versions: Versions) -> Iterator[str]:
     """Decode the files that have been written to since they were decoded, and compare their audio."""
-    versions = versions_when_decoded(store_name(card.name, STORE_RATE))
     written = [
         recording
         for recording in manifest.recordings()
-        if recording.path in versions
-        and (now := FileVersion.of(recording.path)) is not None
-        and now[:2] != versions[recording.path][:2]  # a copy has another inode
+        if recording.path in versions and _is_written(recording.path, versions)
     ]
     changed = [str(r.path) for r in written[:MOST_DECODED] if _has_other_audio(r)]
     yield from _names("recordings of other audio", changed)
+
+
+def _changes_of_skipped(
+    listing: list[ClipEntry], manifest: Manifest, versions: Versions
+) -> Iterator[str]:
+    """Decode the files of clips that were left out, if the files are new or have been written to since."""
+    skipped = {clip.clip_id for clip in manifest.info.skipped}
+    if not versions or not skipped:
+        return
+    shortest = manifest.info.shortest_seconds
+    written = [
+        Recording(clip.clip_id, clip.path, segment=clip.segment, shortest_seconds=shortest)
+        for clip in listing
+        if clip.clip_id in skipped and _is_written(clip.path, versions)
+    ]
+    usable = [str(r.path) for r in written[:MOST_DECODED] if _is_usable(r)]
+    yield from _names("recordings that were left out and can be used now", usable)
+
+
+def _is_written(path: Path, versions: Versions) -> bool:
+    """Return True if a file is there and has another size or time than when it was decoded."""
+    now, then = FileVersion.of(path), versions.get(path)
+    return now is not None and (then is None or now[:2] != then[:2])  # a copy has another inode
+
+
+def _is_usable(recording: Recording) -> bool:
+    try:
+        recording.content_hash()
+    except AudioProblem:
+        return False
+    return True
 
 
 def _has_other_audio(recording: Recording) -> bool:

@@ -114,6 +114,25 @@ def test_skipped_clips_are_not_new(table: Path) -> None:
     assert changes() == ""
 
 
+def test_a_skipped_clip_is_told_once_its_file_can_be_used(
+    table: Path, write_clip: WriteClip
+) -> None:
+    table.with_name("3.wav").write_bytes(b"")
+    table.with_name("4.wav").unlink()
+    prepare(load_card("mine"), None, QUIET, skip_bad=True)
+    assert changes() == ""
+    table.with_name("3.wav").write_bytes(b"not audio either")
+    assert changes() == ""
+    write_clip(table.with_name("3.wav"), 3)
+    write_clip(table.with_name("4.wav"), 4)
+    assert changes() == (
+        "recordings that were left out and can be used now: 2, such as "
+        f"{table.with_name('3.wav')}, {table.with_name('4.wav')}"
+    )
+    prepare(load_card("mine"), None, QUIET)
+    assert changes() == ""
+
+
 def test_recordings_of_a_user_in_the_cache_folder_are_compared_too(
     cache: Path, write_clip: WriteClip
 ) -> None:
