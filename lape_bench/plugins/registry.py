@@ -147,7 +147,8 @@ class Registry:
         if local is not None or self.is_file(name):
             loaded = single_file.load(name) if local is None else local.kind
             if not accept(loaded):
-                raise UserError(f"{name} is not {expected}")
+                kind = "" if isinstance(loaded, type) else f"of type {type(loaded).__name__}, "
+                raise UserError(f"{name} is {kind}not {expected}")
             return loaded
         loaded = self.load_kind(name)
         if not accept(loaded):

@@ -64,7 +64,8 @@ def describe_code(name: str) -> str:
             )
         if _imported_as.setdefault(file, sha256(file)) != sha256(file):
             raise UserError(
-                f"{file} has changed since this process imported it", next_step="run again"
+                f"{file} has changed since this process imported it",
+                next_step="run again, in a notebook after a restart of its kernel",
             )
     return _describe([path, *beside])
 

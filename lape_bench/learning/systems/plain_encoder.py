@@ -92,9 +92,11 @@ class _PlugInEncoderSystem(EncoderSystem):
     def provenance(self) -> dict[str, str]:
         """Return the SHA-256 of each file and folder that the encoder's class, or a setting of it, names."""
         named = {f"setting {name}": _named(value) for name, value in self._own_settings().items()}
+        files = getattr(self.kind, "files", ())
+        # ("weights.pt") is not a tuple but a string.
         named["files"] = [
             require_exists(Path(path), f"a file of {_name(self.kind)}")
-            for path in getattr(self.kind, "files", ())
+            for path in ([files] if isinstance(files, str | Path) else files)
         ]
         return {
             name: "; ".join(map(path_checksum, places)) for name, places in named.items() if places

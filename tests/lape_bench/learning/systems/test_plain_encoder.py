@@ -265,7 +265,7 @@ def test_all_keep_the_contract(name: str, file: Path, synthetic: Path, progress:
             "",
             "{file} is a file, and a system is a class in it; name its class too: {file}:MyEncoder",
         ),
-        ("nothing", "{file}:nothing is not a class derived from"),
+        ("nothing", "{file}:nothing is of type int, not a class derived from"),
         ("Needy", "the argument 'weights' of the encoder Needy has no default"),
         ("Harness", "the argument 'linear' of the encoder Harness cannot be a setting"),
         ("Private", "the argument '_width' of the encoder Private cannot be a setting"),
@@ -469,9 +469,12 @@ def test_a_setting_that_names_no_file_is_only_a_setting(value: str, file: Path) 
     assert kind(kind.Settings(weights=value), TARGET, "linear").provenance == {}
 
 
-def test_files_that_a_class_names_are_what_it_rests_on(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", ["({path},)", "({path})"], ids=["a tuple", "a path alone"])
+def test_files_that_a_class_names_are_what_it_rests_on(
+    files: str, file: Path, tmp_path: Path
+) -> None:
     weights = tmp_path / "weights.bin"
-    file.write_text(f"{CODE}\nLevels.files = ({str(weights)!r},)\n")
+    file.write_text(f"{CODE}\nLevels.files = {files.format(path=repr(str(weights)))}\n")
     kind = load_system(f"{file}:Levels")
     found = []
     for content in ("one", "two"):
