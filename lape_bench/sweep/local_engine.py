@@ -1,5 +1,6 @@
 """Run cells in this process, or in several processes of this machine."""
 
+import logging
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -9,14 +10,16 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from lape_bench.core.parent_watch import end_with_parent
-from lape_bench.core.progress import Progress, Running, show_messages
+from lape_bench.core.progress import Progress, Running
 from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import Cell
 from lape_bench.sweep.engine import Engine, WorkerLost, dispatch
 from lape_bench.sweep.grid import PlannedItem, SweepItem
 from lape_bench.sweep.machine import MachineReport, SubmitHost
-from lape_bench.sweep.run_cell import CellOutcome, try_run
+from lape_bench.sweep.run_cell import CellOutcome, collected_warnings, try_run
+
+logger = logging.getLogger(__name__)
 
 TRIES = 2  # starts of a cell whose process dies, before it counts as failed
 
@@ -65,7 +68,9 @@ class _Process:
             1, mp_context=spawn, initializer=_obey_parent, initargs=(stop,)
         )
 
-    def run(self, planned: PlannedCell, options: RunOptions) -> Future[CellOutcome]:
+    def run(
+        self, planned: PlannedCell, options: RunOptions
+    ) -> Future[tuple[CellOutcome, list[str]]]:
         """Start a cell."""
         try:
             return self._pool.submit(_run_quietly, planned, options)
@@ -91,7 +96,7 @@ class _Processes:
     def __init__(self, jobs: int, options: RunOptions) -> None:
         self._options = options
         self._idle = [_Process() for _ in range(jobs)]
-        self._running: dict[Future[CellOutcome], tuple[int, _Process]] = {}
+        self._running: dict[Future[tuple[CellOutcome, list[str]]], tuple[int, _Process]] = {}
 
     @classmethod
     @contextmanager
@@ -117,7 +122,10 @@ class _Processes:
         for future in wait(self._running, return_when=FIRST_COMPLETED).done:
             number, process = self._running.pop(future)
             try:
-                outcomes.append((number, future.result()))
+                outcome, warnings = future.result()
+                outcomes.append((number, outcome))
+                for warning in warnings:
+                    logger.warning(warning)
             except BrokenProcessPool:
                 process.replace()
                 outcomes.append((number, WorkerLost("its process died (killed, or out of memory)")))
@@ -133,7 +141,7 @@ def _obey_parent(stop: Connection) -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
 
 
-def _run_quietly(planned: PlannedCell, options: RunOptions) -> CellOutcome:
-    progress = Progress(quiet=True)
-    show_messages(progress)
-    return try_run(planned, options, progress)
+def _run_quietly(planned: PlannedCell, options: RunOptions) -> tuple[CellOutcome, list[str]]:
+    """Run a cell and return its outcome and the warnings, since bars and messages of several processes would mix."""
+    with collected_warnings() as warnings:
+        return try_run(planned, options, Progress(quiet=True)), warnings

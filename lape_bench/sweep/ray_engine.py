@@ -1,5 +1,6 @@
 """Run cells as tasks of a Ray cluster, or of Ray on this machine alone."""
 
+import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lape_bench.core.errors import UserError, explain_write_errors, summarize_error
 from lape_bench.core.paths import home, new_file
-from lape_bench.core.progress import Progress, Running, show_messages
+from lape_bench.core.progress import Progress, Running
 from lape_bench.evaluation.plan import PlannedCell
 from lape_bench.evaluation.run_options import RunOptions
 from lape_bench.records.record import ERROR, LOCK, RECORD, Cell, RunRecord, cell_folder, read_record
@@ -34,7 +35,9 @@ from lape_bench.sweep.grid import PlannedItem, Resources, SweepItem
 from lape_bench.sweep.machine import GIB, MachineReport, SubmitHost
 from lape_bench.sweep.ray_coordinator import Coordinator, RemoteArtifactStore, RemoteProgress
 from lape_bench.sweep.ray_progress import ClusterProgressBars
-from lape_bench.sweep.run_cell import CellOutcome, try_run
+from lape_bench.sweep.run_cell import CellOutcome, collected_warnings, try_run
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS, CONNECT_SECONDS = 1.0, 10.0
 CARRIED = "carried"  # the folder of records on a machine that sends its records back
@@ -215,11 +218,13 @@ class _Cluster:
     def _outcome(self, reference: Any, cell: Cell) -> CellOutcome | WorkerLost:
         outcome: CellOutcome
         try:
-            outcome, files = ray.get(reference)
+            outcome, files, warnings = ray.get(reference)
         except RayTaskError as error:  # such as a missing package on a machine
             return summarize_error(error.cause)
         except RayError as error:
             return WorkerLost(f"its process or machine was lost ({type(error).__name__})")
+        for warning in warnings:
+            logger.warning(warning)
         if files is not None and isinstance(outcome, RunRecord):
             try:
                 _receive(self._options, cell, outcome, files)
@@ -246,19 +251,18 @@ def _run_on_node(
     submit_host: SubmitHost,
     shared: bool | None,
     coordinator: Any,
-) -> tuple[CellOutcome, dict[str, bytes] | None]:
+) -> tuple[CellOutcome, dict[str, bytes] | None, list[str]]:
     """Run a cell on a machine of the cluster.
 
     Returns:
-        Its outcome. If the machine does not see the folder of the records, also the content of each file of its record's
-        folder, by name; otherwise None.
+        Its outcome; the content of each file of its record's folder, by name, or None if the machine sees the folder of the
+        records; and the warnings.
     """
     submit_host.enter_folder()
     for difference in submit_host.code_differences():  # a machine that has joined since the check
-        return difference, None
+        return difference, None, []
     machine = _machine(socket.gethostname(), ray.get_runtime_context().get_node_id())
     progress = RemoteProgress(coordinator, number, machine)
-    show_messages(progress)
     artifact_store = (
         None
         if (submit_host.sees_cache() if shared is None else shared)
@@ -268,13 +272,14 @@ def _run_on_node(
     # process counts as lost, and the cell runs again.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sees_records = submit_host.sees_records() if shared is None else shared
-    if sees_records:
-        outcome, files = try_run(planned, options, progress, artifact_store), None
-    else:
-        outcome, files = _run_and_carry(planned, options, progress, artifact_store)
+    with collected_warnings() as warnings:
+        if sees_records:
+            outcome, files = try_run(planned, options, progress, artifact_store), None
+        else:
+            outcome, files = _run_and_carry(planned, options, progress, artifact_store)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # this process stays alive, and others share the GPU
-    return outcome, files
+    return outcome, files, warnings
 
 
 def _run_and_carry(

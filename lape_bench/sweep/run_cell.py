@@ -1,6 +1,8 @@
 """One planned cell of a sweep: its outcome as plain data, also after an error, and its state on disk."""
 
-from contextlib import suppress
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from filelock import FileLock, Timeout
@@ -28,6 +30,26 @@ def try_run(
         return run_planned_cell(planned, options, progress, artifact_store)
     except FAILURES as error:  # a plug-in may raise anything, also before its cell starts
         return summarize_error(error)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of a process that runs a cell, which the process of the sweep shows when the cell has ended."""
+    logger, handler = logging.getLogger("lape_bench"), _Collector(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Collector(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
 
 
 def lost_outcome(planned: PlannedCell, options: RunOptions, reason: str) -> CellOutcome:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,12 +104,12 @@ def test_a_stopped_sweep_is_resumed(
 class DyingCell:
     """Replaces `_run_quietly`; the cell with seed 1 kills its process."""
 
-    def __call__(self, planned: PlannedCell, options: RunOptions) -> str:
+    def __call__(self, planned: PlannedCell, options: RunOptions) -> tuple[str, list[str]]:
         seed = planned.cell.seed
         if seed == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(2)  # so that neighbors are running while it dies
-        return f"seed {seed} ran"
+        return f"seed {seed} ran", []
 
 
 @pytest.mark.slow
@@ -128,12 +129,11 @@ def test_only_the_cell_of_a_dying_process_fails(
     assert sum(outcome.endswith("ran") for outcome in map(str, outcomes.values())) == 3
 
 
-def _pause(planned: PlannedCell, options: RunOptions) -> str:
+def _pause(planned: PlannedCell, options: RunOptions) -> None:
     """Replaces `_run_quietly`; its cell takes longer than the test."""
     options.out.mkdir(exist_ok=True)
     (options.out / str(planned.cell.seed)).write_text(str(os.getpid()))
     time.sleep(600)
-    return "it ran"
 
 
 def test_a_stopped_sweep_ends_its_processes_at_once(
@@ -169,3 +169,18 @@ def test_a_process_that_died_between_two_cells_is_replaced(
         assert process.run(3, 4).result() == 7
     finally:
         process.end()
+
+
+def test_the_warnings_of_a_cell_are_shown_if_it_runs_in_a_process_of_its_own(
+    own_artifacts: Path,
+    tmp_path: Path,
+    progress: Progress,
+    caplog: pytest.LogCaptureFixture,
+    write_clip: Callable[..., Path],
+) -> None:
+    write_clip(tmp_path / "corpus" / "good.wav", 1)
+    (tmp_path / "corpus" / "bad.wav").write_text("no audio")
+    settings = UPSTREAM | {"corpus": [str(tmp_path / "corpus")]}
+    cell = Cell(system="delores-s", settings=settings, task="synthetic-sounds", protocol="linear")
+    here([cell], options(tmp_path), 2, progress)
+    assert [r.getMessage() for r in caplog.records if "left out of the corpus" in r.getMessage()]
