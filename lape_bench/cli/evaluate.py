@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lape_bench.api.evaluate import BUDGETS, choose_tasks, label_items, plan_items
+from lape_bench.api.choose_tasks import choose_tasks
+from lape_bench.api.run_items import label_items, plan_items
 from lape_bench.cli.options import (
     Device,
     Label,
@@ -34,6 +35,12 @@ from lape_bench.data.catalog import load_card, suite_tasks
 logger = logging.getLogger(__name__)
 
 app = typer.Typer()
+
+BUDGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "quick": (("linear",), ("1-shot", "5-shot", "10%")),
+    "full": (("linear", "knn"), ("1-shot", "5-shot", "10-shot", "10%", "100%")),
+}
+"""Protocols and label budgets by which an encoder is placed among others; `full` is the grid of the reference results."""
 
 BASELINE = "log-mel-statistics"  # on synthetic audio there are no reference results
 

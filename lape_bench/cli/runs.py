@@ -13,7 +13,8 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from lape_bench.api.evaluate import CompletedRun, choose_tasks, label_items, plan_items, run_items
+from lape_bench.api.choose_tasks import choose_tasks
+from lape_bench.api.run_items import CompletedRun, label_items, plan_items, run_items
 from lape_bench.cli.options import (
     Audit,
     Device,

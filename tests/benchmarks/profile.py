@@ -35,7 +35,7 @@ PARTS = {
     "lape_bench.learning.training.loop:_Checkpoint.save": "checkpoints",
     "lape_bench.learning.training.pretrain:_EmbeddingMonitor.__call__": "embedding spread and rank",
     "lape_bench.learning.training.linear_probe:_fit_regression": "logistic regressions",
-    "lape_bench.api.evaluate:plan_items": "planning",
+    "lape_bench.api.run_items:plan_items": "planning",
     "lape_bench.cli.runs:show_board": "leaderboard",
     "lape_bench.data.audio_store:open_store": "opening audio",
     "lape_bench.learning.systems.encoder_system:EncoderSystem.count_macs": "counting operations",
