@@ -125,7 +125,7 @@ def _test_archive(root: Path, main: Path) -> Iterator[ClipEntry]:
         )
     if folder == main:
         raise UserError(
-            f"both archives were unpacked into {folder}, so clips to train on cannot be told from clips to test on",
+            f"both archives were unpacked into {folder}, so train and test clips are mixed",
             next_step="unpack each archive into a folder of its own, and give both: --from A --from B",
         )
     for path in sorted(folder.glob("*/[!.]*")):

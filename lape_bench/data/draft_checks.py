@@ -1,4 +1,4 @@
-"""Check the sides, groups and classes of a task before its card is written, and note what its user should look at."""
+"""Check the sides, groups and classes of a task before its card is written, and note what its user should check."""
 
 import re
 from collections import defaultdict
