@@ -45,8 +45,10 @@ class FoldedBatchNorm(nn.Sequential):
         weight = rows.flatten(1)  # (channels, patch)
         if norm.training:
             count, mean, covariance = patch_mean_and_covariance(x, self.process_group)
-            mu = weight @ mean + convolution.bias
-            variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
+            # In float32 even under autocast: the terms of a filter that sums to zero cancel, and bf16 would leave their rounding.
+            with torch.autocast(x.device.type, enabled=False):
+                mu = weight @ mean + convolution.bias
+                variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
             update_running_statistics(norm, mu, variance, count)
         else:
             mu, variance = norm.running_mean, norm.running_var

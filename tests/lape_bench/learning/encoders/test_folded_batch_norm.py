@@ -116,3 +116,19 @@ def test_statistics_are_to_the_bit_those_of_torchs_own_patches(x: Tensor) -> Non
     assert found[0] == count
     assert torch.equal(found[1], mean)
     assert torch.equal(found[2], covariance)
+
+
+def test_bf16_leaves_the_statistics_of_filters_that_cancel_in_float32(
+    generator: torch.Generator,
+) -> None:
+    smooth = torch.randn(4, 1, 40, 50, generator=generator).cumsum(dim=2).cumsum(dim=3)
+    block = FoldedBatchNorm(2)
+    laplacian = torch.tensor([[1.0, 1, 1], [1, -8, 1], [1, 1, 1]])
+    edge = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    block[0].weight.data = torch.stack([laplacian, edge])[:, None]
+    exact = copy.deepcopy(block)
+    exact(smooth)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        block(smooth)
+    assert_close(block[1].running_var, exact[1].running_var)
+    assert_close(block[1].running_mean, exact[1].running_mean)
