@@ -108,7 +108,8 @@ def run_items(
         on_failure: called with one line for each cell that failed, with the reason.
 
     Raises:
-        UserError: this machine lacks the device, or torchrun started several processes.
+        UserError: this machine lacks the device, the folder of the records is a file, or torchrun started several
+            processes.
     """
     from lape_bench.records.record import cell_folder
     from lape_bench.runtime import distributed
@@ -119,6 +120,11 @@ def run_items(
         raise UserError(
             "torchrun started several processes, but a cell is run by one process",
             next_step="pre-train with 'torchrun --no-python bench pretrain', then run without torchrun; 'bench sweep --jobs' runs several cells at a time",
+        )
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(
+            f"{options.out} is a file, but records go into a folder",
+            next_step="choose another folder with --out, or out= in Python",
         )
     if engine.jobs is not None:  # raises an error if this machine lacks the device
         options.compute.resolve()

@@ -248,12 +248,22 @@ def _described(value: Any) -> str:
         return _place(value)
     with suppress(Exception):  # an array that cannot be converted, or a class whose repr() fails
         if callable(getattr(value, "numpy", None)) and hasattr(value, "detach"):  # a tensor
-            value = value.detach().cpu().double().numpy()
+            value = _as_array(value.detach().cpu())
         if hasattr(value, "tobytes") and hasattr(value, "shape"):
-            return f"array {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+            return (
+                f"array {value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+            )
         if not ADDRESS.search(text := repr(value)):
             return text
     return f"object of {_place(type(value))}"
+
+
+def _as_array(tensor: Any) -> Any:
+    """Return a tensor as an array; one in bfloat16, which NumPy lacks, in float32."""
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.float().numpy()
 
 
 def _place(value: Any) -> str:

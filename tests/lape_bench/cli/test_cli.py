@@ -158,6 +158,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["artifacts", "prune", "--kind", "embedings"], "no kind of artifact 'embedings'"),
         (["systems", "check", "supervised", "--set", "finetune.epochs=0"], "'finetune.epochs'"),
         (["run", "--set", "linear.c=[1]"], "'linear.c' is not a known key: did you mean 'C'?"),
+        (["run", "--out", __file__, "--device", "cpu"], "is a file, but records go into a folder"),
         (["power", "a", "b", "--task", "t", "--seeds", "5"], "--seeds goes with --plan"),
         (["power", "--plan", "--task", "t"], "--task chooses records, but --plan reads none"),
     ],

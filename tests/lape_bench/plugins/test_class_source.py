@@ -4,6 +4,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,12 +157,23 @@ def test_what_the_class_does_not_use_is_no_part_of_its_source() -> None:
     assert source(ENCODER) == source(f"{ENCODER}\nSEEDS = 3\ndef plot(results): ...\n")
 
 
-def test_an_array_that_the_class_uses_is_part_of_its_source() -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.ones(3), torch.full((3,), 2.0)),
+        (torch.ones(3, dtype=torch.bfloat16), torch.full((3,), 2, dtype=torch.bfloat16)),
+        (torch.ones(3, dtype=torch.double), torch.ones(3, dtype=torch.double) + 1e-12),
+        (torch.ones(3, dtype=torch.complex64), torch.full((3,), 1 + 1j)),
+        (torch.ones(3), torch.ones(3, dtype=torch.double)),
+        (np.ones(3), np.full(3, 2.0)),
+    ],
+    ids=["float", "bfloat16", "double", "complex", "another type", "NumPy"],
+)
+def test_an_array_that_the_class_uses_is_part_of_its_source(one: Any, other: Any) -> None:
     text = ENCODER.replace("GAIN = 2", "")
-    with_arrays = [
-        source_of(run_cell(text, GAIN=torch.full((3,), value))["MyEncoder"]) for value in (1.0, 2.0)
-    ]
-    assert with_arrays[0] != with_arrays[1]
+    assert source_of(run_cell(text, GAIN=one)["MyEncoder"]) != source_of(
+        run_cell(text, GAIN=other)["MyEncoder"]
+    )
 
 
 def test_a_base_class_of_the_notebook_is_part_of_its_source() -> None:
