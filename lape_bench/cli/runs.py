@@ -348,10 +348,17 @@ def pretrain(
         raise typer.Exit(130) from None
     if not distributed.is_main_process():
         return
-    artifact, curve = upstream.artifact, upstream.curve
+    _report_upstream(upstream)
     if tensorboard is not None:
-        run = f"upstream/{short_name(system)}-{artifact.hash[:8]}"
-        write_curves(tensorboard, run, {STAGE: curve})
+        run = f"upstream/{short_name(system)}-{upstream.artifact.hash[:8]}"
+        write_curves(tensorboard, run, {STAGE: upstream.curve})
+    pairs = " ".join(f"--set {shlex.quote(pair)}" for pair in as_pairs(given))
+    logger.info(f"next: bench run --system {system} {pairs} --task TASK")
+
+
+def _report_upstream(upstream: Any) -> None:
+    """Print where an upstream is, and how its curve has changed."""
+    artifact, curve = upstream.artifact, upstream.curve
     how = "pre-trained" if artifact.computed else "found in the cache"
     print(
         f"upstream {artifact.hash[:12]} {how} in {artifact.metadata.seconds:.0f} s: {artifact.folder}"
@@ -361,8 +368,6 @@ def pretrain(
         for name in curve[0]
     ]
     print(f"{len(curve)} epochs, {', '.join(ends[1:])}")
-    pairs = " ".join(f"--set {shlex.quote(pair)}" for pair in as_pairs(given))
-    logger.info(f"next: bench run --system {system} {pairs} --task TASK")
 
 
 def run_all(
@@ -414,6 +419,7 @@ def run_or_exit(
     Raises:
         typer.Exit: Ctrl-C stopped the run.
     """
+    from lape_bench.evaluation.plan import ImpossibleCell
     from lape_bench.runtime.tensorboard_curves import require_tensorboard, write_record_curves
 
     if tensorboard is not None:
@@ -430,11 +436,14 @@ def run_or_exit(
         again = "; with --force it also runs the finished cells again" if options.force else ""
         print(engine.stopped + again, file=sys.stderr)
         raise typer.Exit(130) from None
-    if run.failures:
+    impossible = sum(isinstance(item, ImpossibleCell) for item in items)
+    if failed := len(run.failures) - impossible:
         print(
-            f"{len(run.failures)} of {len(items)} cells failed; run again to retry them; tracebacks are in error.txt beside the records",
+            f"{failed} of {len(items)} cells failed; run again to retry them; tracebacks are in error.txt beside the records",
             file=sys.stderr,
         )
+    if impossible:
+        print(f"{impossible} of {len(items)} cells cannot be run as they are", file=sys.stderr)
     return run
 
 

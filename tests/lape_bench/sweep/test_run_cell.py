@@ -92,3 +92,15 @@ def test_a_stopped_command_says_how_it_is_resumed(
     assert code == 130
     assert message.startswith("stopped; the same command resumes it")
     assert ("the finished cells again" in message) == bool(arguments)
+
+
+def test_a_cell_that_cannot_be_run_is_not_called_one_that_failed(
+    synthetic: Path, tmp_path: Path, bench: Bench
+) -> None:
+    (tmp_path / "grid.yaml").write_text("{systems: [log-mel-statistics], tasks: [esc10]}")
+    code, _, message = bench(
+        "sweep", str(tmp_path / "grid.yaml"), "--device", "cpu", "--out", str(tmp_path / "out")
+    )
+    assert code == 1
+    assert "5 of 5 cells cannot be run as they are" in message
+    assert "error.txt" not in message
