@@ -39,7 +39,8 @@ def source_of(kind: type) -> str:
     """Return the source of a class and of the objects that it uses. The text is the same in every process.
 
     Raises:
-        SourceNotFound: the code was made by `exec`, typed into a plain interpreter, or its file has changed since.
+        SourceNotFound: the code was made by `exec`, typed into a plain interpreter, or its file has changed since; or
+            a list that is used holds itself.
     """
     # A set of pairs, since names are not unique: every lambda of a module has the same.
     texts: set[tuple[str, str]] = set()
@@ -47,7 +48,10 @@ def source_of(kind: type) -> str:
     seen: dict[int, Any] = {}  # by ID; the object is kept, or another one could get its ID
     while waiting:
         name, value = waiting.pop()
-        texts.add((name, _described(value)))
+        try:
+            texts.add((name, _described(value)))
+        except RecursionError as error:  # a list that holds itself
+            raise SourceNotFound(name) from error
         if id(value) in seen or isinstance(value, PLAIN):
             continue
         seen[id(value)] = value

@@ -121,11 +121,22 @@ def check_embeddings(
         size: the name of the embedding size there.
 
     Raises:
-        UserError: it is not a tensor, or has another shape; the message says what usually helps.
+        UserError: it is not a tensor, is complex, or has another shape; the message says what usually helps.
     """
     allowed = f"a tensor of shape {shape}, (batch, {size})"
     if not isinstance(output, Tensor):
-        raise UserError(f"{source} turned windows into a {type(output).__name__}", allowed=allowed)
+        next_step = "return torch.from_numpy(array)" if isinstance(output, np.ndarray) else ""
+        raise UserError(
+            f"{source} turned windows into a {type(output).__name__}",
+            allowed=allowed,
+            next_step=next_step,
+        )
+    if output.is_complex():
+        raise UserError(
+            f"{source} turned windows into complex numbers",
+            allowed="real numbers",
+            next_step="return their absolute values, or torch.view_as_real(output).flatten(1)",
+        )
     returned = tuple(output.shape)
     if returned != shape:
         if len(returned) < 2:

@@ -218,6 +218,14 @@ def test_code_made_by_exec_has_no_source() -> None:
         source_of(namespace["MyEncoder"])
 
 
+def test_a_class_that_uses_a_list_that_holds_itself_has_no_source() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    text = ENCODER.replace("GAIN = 2", "")
+    with pytest.raises(SourceNotFound, match="GAIN"):
+        source_of(run_cell(text, GAIN=endless)["MyEncoder"])
+
+
 def test_a_file_that_has_changed_since_its_import_has_no_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
