@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lape_bench.api import evaluate
+from lape_bench.api import choose_tasks
 from lape_bench.data.catalog import all_cards
 from lape_bench.data.task_page import page
 from lape_bench.plugins.registry import TASKS
@@ -46,7 +46,7 @@ def test_a_suite_of_synthetic_versions_runs_every_task_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     few = ["birdsong-synthetic", "iemocap-synthetic"]
-    monkeypatch.setattr(evaluate, "suite_tasks", {"lape-synthetic": few}.__getitem__)
+    monkeypatch.setattr(choose_tasks, "suite_tasks", {"lape-synthetic": few}.__getitem__)
     code, out, _ = bench(*RUN_FLOOR, "--suite", "lape-synthetic", "--out", str(tmp_path), "--quiet")
     assert code == 0
     assert len(list(tmp_path.glob("birdsong-synthetic/*/*/record.json"))) == 1
