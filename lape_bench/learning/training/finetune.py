@@ -105,8 +105,23 @@ class Classifier(nn.Module):
         self.encoder, self.head = encoder, head
 
     def forward(self, features: Tensor, *lengths: Tensor) -> Tensor:
-        """Return class scores (logits) of features, shape (batch, classes); lengths as `Encoder.length_arguments`."""
-        scores: Tensor = self.head(self.encoder(features, *lengths))
+        """Return class scores (logits) of features, shape (batch, classes); lengths as `Encoder.length_arguments`.
+
+        Raises:
+            UserError: no gradient can reach the encoder that is to be trained.
+        """
+        embeddings = self.encoder(features, *lengths)
+        if (
+            self.training
+            and not embeddings.requires_grad
+            and any(True for _ in self.encoder.parameters())
+        ):
+            raise UserError(
+                f"no gradient reaches {type(self.encoder).__name__}, so fine-tuning would train only the classifier",
+                next_step="set requires_grad of its parameters, and look for torch.no_grad(), .detach() or .numpy() in its "
+                "code; or use --protocol linear",
+            )
+        scores: Tensor = self.head(embeddings)
         return scores
 
 

@@ -289,7 +289,7 @@ class Watched(Spectrum):
         return super().features(waveforms)
 
     def forward(self, features: Tensor) -> Tensor:
-        embeddings: Tensor = self.drop(torch.ones_like(self.linear(features)))
+        embeddings: Tensor = self.drop(0 * self.linear(features) + 1)
         return embeddings
 
 
@@ -635,6 +635,22 @@ def test_a_number_of_frozen_layers_that_leaves_nothing_to_train_is_refused(
     model = Classifier(AudioNTT(8), nn.Linear(8, 2))
     with pytest.raises(UserError, match="freezes the whole encoder; 0 to 3, fewer than its layers"):
         fit(model, None, data(6, rate=16_000), context, replace_with(frozen_layers=4))
+
+
+class Cut(Spectrum):
+    """No gradient reaches its parameters."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward(features)
+
+
+@pytest.mark.parametrize("kind", [Cut, lambda: Spectrum().requires_grad_(False)])
+def test_an_encoder_that_no_gradient_reaches_is_refused(
+    context: RunContext, kind: Callable[[], Encoder]
+) -> None:
+    with pytest.raises(UserError, match="would train only the classifier"):
+        fit(Classifier(kind(), nn.Linear(6, 2)), None, data(), context, replace_with(epochs=1))
 
 
 def test_a_parameter_that_belongs_to_no_layer_is_refused(context: RunContext) -> None:
