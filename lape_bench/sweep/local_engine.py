@@ -79,7 +79,7 @@ class _Process:
             return self._pool.submit(_run_quietly, planned, options)
 
     def replace(self) -> None:
-        """Start a process in place of one that has died."""
+        """Start a process instead of one that has died."""
         self._pool.shutdown()
         self._start()
 
