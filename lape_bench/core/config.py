@@ -47,14 +47,17 @@ class Config(Frozen):
         """
         if not isinstance(values, Mapping):
             return values
-        changed = dict(values)
-        for name, field in cls.model_fields.items():
-            if _is_truth_for_number(values.get(name), field.annotation):
-                raise ValueError(f"'{name}' is {values[name]}, and must be a number")
-            if isinstance(values.get(name), Mapping) and not field.is_required():
+        changed, fields = dict(values), cls.model_fields
+        for name, value in values.items():
+            if value is None or isinstance(value, str | float) or name not in fields:
+                continue  # most values; a sweep of many cells reads thousands of models
+            field = fields[name]
+            if _is_truth_for_number(value, field.annotation):
+                raise ValueError(f"'{name}' is {value}, and must be a number")
+            if isinstance(value, Mapping) and not field.is_required():
                 default = field.get_default(call_default_factory=True)
                 if isinstance(default, BaseModel):
-                    changed[name] = merge(default.model_dump(), values[name])
+                    changed[name] = merge(default.model_dump(), value)
         return changed
 
 
