@@ -257,8 +257,8 @@ def _write_store(
 ) -> list[ClipFacts]:
     """Write the samples, the index and the list of files of a store with their checksums, and return the facts."""
     facts, files, ids, lengths = list[ClipFacts](), FileList(), list[str](), list[int]()
-    with SampleFile(folder) as samples:
-        clips = decode_in_order(recordings, partial(before.decode, rate=rate, folder=folder))
+    decode = partial(before.decode, rate=rate, folder=folder)
+    with SampleFile(folder) as samples, decode_in_order(recordings, decode) as clips:
         for recording, clip in zip(recordings, clips, strict=True):
             start = samples.n_samples
             if not clip.facts.problem:

@@ -6,6 +6,7 @@ those of other audio only if the same version of the decoders made both.
 
 import hashlib
 import os
+from functools import partial
 
 from lape_bench.core.errors import DamagedFile, UserError
 from lape_bench.core.locks import locked
@@ -50,8 +51,11 @@ def current_contents(manifest: Manifest, progress: Progress) -> list[str]:
 
 def _decoded(manifest: Manifest, progress: Progress) -> list[str]:
     contents, recordings = [], manifest.recordings()
-    with progress.task(f"decoding {manifest.reference}", len(recordings), "clips") as task:
-        for content in decode_in_order(recordings, lambda each: _content(manifest, each)):
+    with (
+        progress.task(f"decoding {manifest.reference}", len(recordings), "clips") as task,
+        decode_in_order(recordings, partial(_content, manifest)) as decoded,
+    ):
+        for content in decoded:
             contents.append(content)
             task.advance()
     return contents

@@ -4,6 +4,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple, Self, TypeVar
@@ -141,22 +142,27 @@ Encoded = TypeVar("Encoded")
 Decoded = TypeVar("Decoded")
 
 
+@contextmanager
 def decode_in_order(
     recordings: Iterable[Encoded], decode_one: Callable[[Encoded], Decoded]
-) -> Iterator[Decoded]:
-    """Decode recordings in parallel, and yield them in their order."""
+) -> Iterator[Iterator[Decoded]]:
+    """Decode recordings in parallel: the value is an iterator over them in their order. The threads end with the block."""
     # Threads suffice, since libsndfile, soxr and hashlib release the GIL.
     cores = cpu_cores.available()
-    with ThreadPoolExecutor(cores) as pool:
-        waiting: deque[Future[Decoded]] = deque()
-        try:
-            for recording in recordings:
-                waiting.append(pool.submit(decode_one, recording))
-                # limits the audio in memory between decoding and writing
-                if len(waiting) > AHEAD * cores:
-                    yield waiting.popleft().result()
-            while waiting:
+    waiting: deque[Future[Decoded]] = deque()
+
+    def in_order() -> Iterator[Decoded]:
+        for recording in recordings:
+            waiting.append(pool.submit(decode_one, recording))
+            # limits the audio in memory between decoding and writing
+            if len(waiting) > AHEAD * cores:
                 yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            yield in_order()
         finally:
             for future in waiting:
                 future.cancel()

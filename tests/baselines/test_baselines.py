@@ -335,7 +335,7 @@ def test_training_with_nothing_but_nan_in_test_learns_the_same_bytes(
         if where == "mapped":
             clips = mapped(clips, tmp_path / f"{name}.f32")
         system = build(run)
-        data = training_data(clips, labels_of(24)[rows], np.arange(24), split)
+        data = evaluation_data.training_data(clips, labels_of(24)[rows], np.arange(24), split)
         assert isinstance(data.train.samples, np.memmap) == (where == "mapped")
         system.train(data, fresh(context, name))
         results.append(tensors(system))

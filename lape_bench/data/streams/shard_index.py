@@ -157,9 +157,12 @@ def _list_shard(shard: Shard, task: Running) -> None:
     file = index_file(shard)
     seen: set[str] = set()
     with new_file(file) as temporary:
-        with pq.ParquetWriter(temporary, SCHEMA) as writer:
+        with (
+            pq.ParquetWriter(temporary, SCHEMA) as writer,
+            decode_in_order(shard.members(), partial(_listed, shard)) as decoded,
+        ):
             rows: list[_Row] = []
-            for row in decode_in_order(shard.members(), partial(_listed, shard)):
+            for row in decoded:
                 if row.name in seen:
                     row = row._replace(problem="a second file of this name in the shard")
                 seen.add(row.name)

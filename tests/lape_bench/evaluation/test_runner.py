@@ -417,7 +417,7 @@ def test_a_finished_cell_in_a_folder_that_may_only_be_read_is_found(
     record = run_cell(floor_cell(), options(tmp_path), progress)
     (folder_of(record, tmp_path) / ".lock").unlink(missing_ok=True)
     monkeypatch.setattr(runner.os, "access", lambda path, mode: mode != runner.os.W_OK)
-    monkeypatch.setattr(runner, "FileLock", None)
+    monkeypatch.setattr(runner, "locked", None)
     assert run_cell(floor_cell(), options(tmp_path), progress) == record
 
 

@@ -490,4 +490,7 @@ def test_the_command_tells_it_in_text_and_json(
     code, _, err = bench(*words, "--format", "csv")
     assert (code, err) == (2, "bench: there is no format 'csv'; known: json, terminal.\n")
     code, _, err = bench("compare", "a", "b", "--task", "T", "--out", str(tmp_path))
-    assert (code, err) == (2, "bench: there is no task with results 'T'; known: t.\n")
+    assert (code, err) == (
+        2,
+        "bench: there is no task with results 'T': did you mean 't'?; known: t.\n",
+    )

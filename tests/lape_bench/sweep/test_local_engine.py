@@ -149,10 +149,16 @@ def test_a_stopped_sweep_ends_its_processes_at_once(
         os.kill(main, signal.SIGINT)
 
     cell = Cell(system="log-mel-statistics", task="synthetic-sounds", protocol="linear")
-    with ThreadPoolExecutor(1) as background:
-        background.submit(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            here([cell], own, 2, progress)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a worker of xdist ignores it
+    try:
+        with ThreadPoolExecutor(1) as background:
+            background.submit(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                here([cell], own, 2, progress)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not Path("/proc", started.read_text()).exists()
 
 
