@@ -16,8 +16,8 @@ def is_copy(root: Path) -> bool:
     """Return True if all recordings of a task are copies: unpacked, generated or imported.
 
     Args:
-        root: the folder that was passed to the reader. Several parts of a data set are links in it, some of which may
-            lead to a folder of the user.
+        root: the folder that was passed to the reader. If a data set was given as several parts, it holds links to them, and
+            some of these may lead to a folder of the user.
     """
     if not any(root.is_relative_to(home() / place) for place in (UNPACKED, IMPORTED)):
         return False

@@ -59,7 +59,7 @@ def fingerprints(clips: Clips, running: Running) -> Fingerprints:
 def pairs_across(described: Fingerprints, sides: NDArray[np.object_]) -> NearDuplicates:
     """Find pairs of near-duplicates on different sides.
 
-    Steady noises are all alike, so there may be millions of pairs, of which only the most alike are kept.
+    Steady noises are all alike and may form millions of pairs. Only the most similar pairs are kept.
 
     Args:
         described: as `fingerprints` returns them.

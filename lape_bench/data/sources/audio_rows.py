@@ -67,7 +67,7 @@ def audio_column(path: Path) -> str:
 
 
 def _holds_files(kind: pa.DataType) -> bool:
-    """Return True if a column of this type holds files as bytes; the type is null if all files are beside the table."""
+    """Return True if a column of this type holds files as bytes. The type is null if every file is outside the table."""
     if not pa.types.is_struct(kind):
         return False
     of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)

@@ -120,7 +120,7 @@ def _generated(card: TaskCard) -> Path:
         discard_folder(root)
     if not root.is_dir():
         with staged_folder(root.parent) as staging:
-            # Here, since the disk is no longer full once the unfinished folder is removed.
+            # Inside the block: when it ends, the unfinished folder is removed, and the disk has room again.
             with explain_write_errors(root.parent):
                 generator.generate(staging.path, card)
             write_checksums(staging.path, to=checksums)

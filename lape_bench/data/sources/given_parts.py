@@ -44,8 +44,8 @@ def given_parts(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart 
 def _refuse_foreign(card: TaskCard, given: Sequence[Path]) -> None:
     """Raise a `UserError` for files that are neither archives nor named by the card.
 
-    A file of labels may have another name than in the card, so such a file is accepted beside other parts. If it is the
-    only part, it is a mistake.
+    A file of labels may have another name than in the card. Such a file is accepted together with other parts. As the
+    only part it is a mistake.
     """
     named = {source.file for source in card.sources}
     foreign = [
@@ -64,10 +64,10 @@ def _refuse_foreign(card: TaskCard, given: Sequence[Path]) -> None:
 def _named_parts(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart | Archive]:
     """Yield the parts of a data set whose archives the card names.
 
-    A folder with such archives gives the archives and the files beside them. Any other folder is a part itself.
+    A folder with such archives gives the archives and the other files in their folders. Any other folder is a part itself.
     """
     named = {source.file for source in card.sources}
-    beside: set[str] = set()  # names of further files
+    loose_names: set[str] = set()  # of files that the card does not name
     for path in given:
         if not path.is_dir():
             yield _given_file(card, path)
@@ -80,9 +80,9 @@ def _named_parts(card: TaskCard, given: Sequence[Path]) -> Iterator[UnpackedPart
         for file in archived:
             yield _given_file(card, file)
         for file in inside:
-            if _is_loose(file) and file.name not in beside:
+            if _is_loose(file) and file.name not in loose_names:
                 if file.name not in named:
-                    beside.add(file.name)  # two folders may hold a README each
+                    loose_names.add(file.name)  # two folders may hold a README each
                 yield _given_file(card, file)
 
 
@@ -99,11 +99,13 @@ def _parts_of_many(card: TaskCard, path: Path) -> Iterator[UnpackedPart | Archiv
     if not archived:
         yield UnpackedPart(path, path.name, f"folder {path.name}")
     else:
-        yield from _unpacked_beside(path, path, archived)
+        yield from _unpacked_folders(path, path, archived)
 
 
-def _unpacked_beside(folder: Path, given: Path, archived: Sequence[Path]) -> Iterator[UnpackedPart]:
-    """Yield folders without archives that are beside archives, except unpacked copies of an archive."""
+def _unpacked_folders(
+    folder: Path, given: Path, archived: Sequence[Path]
+) -> Iterator[UnpackedPart]:
+    """Yield the folders without archives that lie next to archives, except unpacked copies of an archive."""
     copies = {file.parent / archives.bare_name(file.name) for file in archived}
     with_archives = {parent for file in archived for parent in file.parents}
     for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -112,7 +114,7 @@ def _unpacked_beside(folder: Path, given: Path, archived: Sequence[Path]) -> Ite
         if inside in copies and inside not in with_archives:
             logger.info(f"left out {inside}: the archive beside it is used")
         elif inside in with_archives:
-            yield from _unpacked_beside(inside, given, archived)
+            yield from _unpacked_folders(inside, given, archived)
         else:
             place = inside.relative_to(given.parent).as_posix()
             yield UnpackedPart(inside, place, f"folder {place}")
