@@ -31,7 +31,9 @@ OF_THE_READER = {
 def commands(text: str) -> Iterator[list[str]]:
     """Every `bench` command of a page: in blocks of commands, and in the running text."""
     blocks = [body for kind, body in BLOCK.findall(text) if kind == "bash"]
-    spans = re.findall(r"`(bench [^`]+)`", BLOCK.sub("", text))
+    spans = [
+        " ".join(span.split()) for span in re.findall(r"`(bench\s[^`]+)`", BLOCK.sub("", text))
+    ]
     for line in "\n".join([*blocks, *spans]).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         for position, word in enumerate(words):
