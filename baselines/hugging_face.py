@@ -16,6 +16,7 @@ tensor is an error unless `allow_missing` names it. SpecAugment and LayerDrop ar
 NumPy's global generator and needs longer windows than some tasks have, LayerDrop hides layers.
 """
 
+import importlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -311,13 +312,12 @@ def _source(argument: str) -> ModelSource:
 def _transformers() -> ModuleType:
     """Import transformers, an extra of this package that takes seconds to import."""
     try:
-        import transformers
+        return importlib.import_module("transformers")
     except ImportError as error:
         raise UserError(
             "hf: needs the package 'transformers', which is not installed",
             next_step="pip install 'lape_bench[hf]'",
         ) from error
-    return transformers
 
 
 @contextmanager
