@@ -5,13 +5,17 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lape_bench.core.config import validate
+from lape_bench.core.config import merge, validate
 from lape_bench.core.errors import UserError
 from lape_bench.learning.systems.audio_ntt_system import AudioNTTSystem
 from lape_bench.learning.systems.encoder_system import DOWNSTREAM, EncoderSystem
 from lape_bench.learning.systems.plain_encoder import load_encoder_system
 from lape_bench.learning.systems.pretrained_system import UpstreamSystem
-from lape_bench.learning.systems.spectrogram_system import SpectrogramConfig
+from lape_bench.learning.systems.spectrogram_system import (
+    SpectrogramConfig,
+    SpectrogramFinetuneConfig,
+)
+from lape_bench.learning.training.finetune import FinetuneConfig
 
 from .distill import DistillConfig
 from .pseudo_labels import PseudoLabelConfig
@@ -54,7 +58,10 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_defaults(cls, values: Any) -> Any:
-        """Fill in the defaults of teacher and student, so that a record holds every setting."""
+        """Fill in the defaults of teacher and student, so that a record holds every setting.
+
+        The defaults of `finetune` are those of the encoder that is fine-tuned.
+        """
         if not isinstance(values, Mapping):
             return values
         teacher = values.get("teacher", cls.model_fields["teacher"].default)
@@ -64,6 +71,10 @@ class UnfusedConfig(PseudoLabelConfig, SpectrogramConfig):
             filled |= _resolved("teacher_settings", load_encoder_system(teacher), teacher, values)
         if isinstance(student, str) and student != AUDIO_NTT:
             filled |= _resolved("student_settings", load_student(student), student, values)
+        if values.get("downstream_encoder") == "teacher" and isinstance(teacher, str):
+            filled |= _finetune_of(load_encoder_system(teacher), values)
+        elif isinstance(student, str):
+            filled |= _finetune_of(load_student(student), values)
         return filled
 
     @model_validator(mode="after")
@@ -94,6 +105,16 @@ def _resolved(
         )
     settings = validate(given, kind.Settings, where=f"{field} of {name}")
     return {field: settings.model_dump(mode="json", exclude=DOWNSTREAM)}
+
+
+def _finetune_of(kind: type[EncoderSystem], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of fine-tuning, with the defaults of the system whose encoder is fine-tuned."""
+    given, field = values.get("finetune", {}), kind.Settings.model_fields.get("finetune")
+    default = field.get_default(call_default_factory=True) if field else None
+    if not isinstance(given, Mapping) or not isinstance(default, FinetuneConfig):
+        return {}  # settings that are already complete, or an encoder that is only probed
+    known = set(SpectrogramFinetuneConfig.model_fields)
+    return {"finetune": merge(default.model_dump(include=known), given)}
 
 
 def load_student(name: str) -> type[EncoderSystem]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lape_bench.baselines.delores_s import DeloresS
-from lape_bench.core.config import merge, validate
+from lape_bench.core.config import changed_settings, merge, validate
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.core.seeding import Seeds
@@ -203,6 +203,26 @@ def test_settings_that_cannot_be_are_refused_by_what_is_wrong(
 ) -> None:
     with pytest.raises(UserError, match=said):
         settings(**how)
+
+
+@pytest.mark.parametrize(
+    ("given", "rates"),
+    [
+        ({}, (1e-3,)),
+        ({"student": "mast"}, (2.5e-4,)),
+        ({"student": "mast", "finetune": {"learning_rates": [1e-3]}}, (1e-3,)),
+        ({"teacher": "ss-mast"}, (1e-3,)),
+        ({"teacher": "ss-mast", "downstream_encoder": "teacher"}, (2.5e-4,)),
+    ],
+)
+def test_the_encoder_that_is_fine_tuned_brings_its_own_defaults(
+    given: dict[str, Any], rates: tuple[float, ...]
+) -> None:
+    config = validate(given, UnfusedConfig, where="settings of unfused")
+    assert config.finetune.learning_rates == rates
+    again = validate(config.model_dump(mode="json"), UnfusedConfig, where="a record")
+    assert again == config
+    assert changed_settings(config.model_dump(mode="json"), UnfusedConfig, "a record") == given
 
 
 @pytest.mark.parametrize(
