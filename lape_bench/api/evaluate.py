@@ -94,7 +94,8 @@ def evaluate(
         force: run finished cells again.
         audit: also record what published shortcuts would have reported.
         keep_model: keep each trained model beside its record, for `predict`.
-        jobs: number of cells that run at the same time, each in its own process if there are several.
+        jobs: number of cells that run at the same time, each in its own process if there are several. These processes import
+            the script that calls `evaluate`, so a script needs `if __name__ == "__main__":` around the call.
         progress: whether to show progress; None: show it in a terminal only.
 
     Returns:

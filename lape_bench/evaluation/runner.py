@@ -55,14 +55,18 @@ def finished_record(planned: PlannedCell, options: RunOptions) -> RunRecord | No
 
 
 def with_label(planned: PlannedCell, options: RunOptions, record: RunRecord) -> RunRecord:
-    """Return a finished record under the label that its cell has now; the file is written again if that is new."""
+    """Return a finished record under the label that its cell has now.
+
+    The file is written again if the label is new and the folder may be written.
+    """
     label = planned.cell.label
     if not label or label == record.cell.label:
         return record
     record = record.model_copy(update={"cell": record.cell.model_copy(update={"label": label})})
     folder = cell_folder(options.out, planned.cell, planned.identity)
-    with explain_write_errors(folder):
-        write_record(folder, record)
+    if os.access(folder, os.W_OK):
+        with explain_write_errors(folder):
+            write_record(folder, record)
     return record
 
 
@@ -147,7 +151,8 @@ def _find_or_run(
     folder = cell_folder(options.out, planned.cell, planned.identity)
     finished = finished_record(planned, options)
     if finished is not None and not os.access(folder, os.W_OK):
-        return finished  # if no lock can be written, no cell can run
+        # If no lock can be written, no cell can run.
+        return with_label(planned, options, finished)
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # A second process on the same cell waits here and then finds it finished.

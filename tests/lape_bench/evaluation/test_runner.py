@@ -419,6 +419,12 @@ def test_a_finished_cell_in_a_folder_that_may_only_be_read_is_found(
     monkeypatch.setattr(runner.os, "access", lambda path, mode: mode != runner.os.W_OK)
     monkeypatch.setattr(runner, "locked", None)
     assert run_cell(floor_cell(), options(tmp_path), progress) == record
+    monkeypatch.setattr(runner, "write_record", None)
+    labeled = run_cell(
+        floor_cell().model_copy(update={"label": "floor"}), options(tmp_path), progress
+    )
+    assert labeled.cell.label == "floor"
+    assert labeled.metrics == record.metrics
 
 
 def test_a_plan_holds_every_combination_once() -> None:
