@@ -301,7 +301,7 @@ class TaskCard(Config):
         if not name:
             return self
         if name not in self.variants:
-            raise unknown(f"variant of {self.name}", name, self.variants)
+            raise unknown("variant", name, self.variants, where=f"the task {self.name}")
         variant = self.variants[name]
         changed: dict[str, Any] = {
             field: getattr(variant, field) for field in variant.model_fields_set - {"about"}

@@ -202,7 +202,7 @@ def with_preset(system: str, preset: str, settings: Mapping[str, Any]) -> dict[s
         return dict(settings)
     presets = load_system(system).presets
     if preset not in presets:
-        raise unknown(f"preset of {system}", preset, presets)
+        raise unknown("preset", preset, presets, where=f"the system {system}")
     return merge(presets[preset], settings)
 
 

@@ -31,7 +31,7 @@ def find_folder(path: Path) -> Path:
     Raises:
         UserError: the path holds no record, or several.
     """
-    if path.is_file():
+    if path.is_file() and (path.parent / RECORD).is_file():
         return path.parent
     records = sorted(path.rglob(RECORD)) if path.is_dir() else []
     if not records:

@@ -198,8 +198,12 @@ def test_a_card_that_is_not_there_is_said(tmp_path: Path) -> None:
         ("fsdd-digit", "there is no task 'fsdd-digit'", "did you mean 'fsdd-digits'?"),
         ("esc-10", "there is no task 'esc-10'", "did you mean 'esc10'?"),
         ("ecs10@official", "there is no task 'ecs10'", "did you mean 'esc10'?"),
-        ("fsdd-digits@offical", "there is no variant of fsdd-digits", "did you mean 'official'?"),
-        ("esc10@official", "there is no variant of esc10", "known: none"),
+        (
+            "fsdd-digits@offical",
+            "there is no variant 'offical' in the task fsdd-digits",
+            "did you mean 'official'?",
+        ),
+        ("esc10@official", "there is no variant 'official' in the task esc10", "known: none"),
         ("", "there is no task ''", "known: asc-keywords"),
     ],
 )

@@ -95,9 +95,9 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         ),
         (
             ["run", "--system", "unfused", "--preset", "papr"],
-            "no preset of unfused 'papr': did you mean 'paper'?; known: centered, paper, two-rounds",
+            "no preset 'papr' in the system unfused: did you mean 'paper'?; known: centered, paper, two-rounds",
         ),
-        (["run", "--preset", "paper"], "no preset of supervised 'paper'; known: none"),
+        (["run", "--preset", "paper"], "no preset 'paper' in the system supervised; known: none"),
         (["run", "--set", "widht=3"], "'widht' is not a known key: did you mean 'width'"),
         (
             ["run", "--device", "gpu"],
@@ -134,7 +134,7 @@ def test_verify_ends_with_one_where_something_fails(esc_folder: Path, bench: Ben
         (["data", "prepare", "fsdd-digits@official"], "prepared together; give 'fsdd-digits'"),
         (["data", "fetch", "synthetic-sounds"], "cannot be downloaded, since"),
         (["data", "verify", "esc10"], "is not prepared"),
-        (["tasks", "show", "esc10@other"], "no variant of esc10 'other'"),
+        (["tasks", "show", "esc10@other"], "no variant 'other' in the task esc10"),
         (["systems", "show", "x"], "no system 'x'; known: byol-a, "),
         (
             [*PRETRAIN, "--corpus", "x", "--system", "supervised"],

@@ -460,7 +460,7 @@ def test_several_entries_are_joined_with_ids_under_the_name_of_their_entry(
         (["esc10"], "the task 'esc10' is not prepared; run 'bench data prepare esc10"),
         (["synthetic-sound"], "neither a task nor a folder nor a shard: did you mean 'synthetic-sounds'?"),
         (["nowhere/at all"], "names 'nowhere/at all', which is neither a task nor a folder nor a shard; names of tasks, folders"),
-        (["synthetic-sounds@odd"], "no variant of synthetic-sounds 'odd'"),
+        (["synthetic-sounds@odd"], "no variant 'odd' in the task synthetic-sounds"),
         (["empty"], "empty holds no audio; .aac"),
         (["text"], "text can be read"),
         (["text/a.wav"], "neither a task nor a folder"),

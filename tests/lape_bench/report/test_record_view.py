@@ -157,9 +157,10 @@ def test_of_several_records_one_must_be_named(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["empty", "nowhere", "nowhere/record.json"])
+@pytest.mark.parametrize("name", ["empty", "nowhere", "nowhere/record.json", "empty/notes.md"])
 def test_where_no_record_is_the_next_step_is_said(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.md").write_text("")
     with pytest.raises(UserError, match=r"holds no record; .*'bench run' makes one"):
         find_record(tmp_path / name)
 

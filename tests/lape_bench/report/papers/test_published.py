@@ -63,7 +63,7 @@ def test_a_user_s_own_come_after_ours_from_a_file_or_a_folder(write: Write, tmp_
         ("M2D,us8k,linear,0.876e3,0.2,,x", "'accuracy_percent'.*less than or equal to 100"),
         ("M2D,us8k,linear,many,0.2,,x", "'accuracy_percent'.*'many'"),
         ("M2D,us9k,linear,87.6,0.2,,x", "line 2: there is no task 'us9k': did you mean 'us8k'"),
-        ("M2D,us8k@mine,linear,87.6,0.2,,x", "no variant of us8k 'mine'"),
+        ("M2D,us8k@mine,linear,87.6,0.2,,x", "no variant 'mine' in the task us8k"),
         ("M2D,us8k-synthetic,linear,87.6,0.2,,x", "us8k-synthetic is generated"),
         ("M2D,us8k,linear,87.6,0.2,,x,and more", "line 2"),
     ],
