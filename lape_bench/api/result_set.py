@@ -85,6 +85,7 @@ class ResultSet(Results):
         data: str | None = None,
         clips: int = 10,
         margin: float | None = None,
+        other_protocol: str | None = None,
     ) -> compare.Comparison:
         """Compare the scores of two systems on a task, on the seeds, folds and test clips that both have.
 
@@ -97,6 +98,7 @@ class ResultSet(Results):
             data: "real" or "synthetic"; None: the one that both have.
             clips: number of clips to list that only one system classifies correctly, most frequent first.
             margin: points by which `a` may be worse, such as 2.0; None: test for a difference only.
+            other_protocol: the protocol of `b`, if it is not that of `a`; then `protocol` is needed.
 
         Returns:
             The difference of the scores, in [-1, 1], with its 95 % interval and tests over groups of clips and over
@@ -108,7 +110,7 @@ class ResultSet(Results):
         """
         self._insist_on_cells()
         return compare.compare(
-            find_pair(self, a, b, task, protocol, labels, data),
+            find_pair(self, a, b, task, protocol, labels, data, other_protocol),
             clips,
             None if margin is None else margin / 100,
         )

@@ -41,6 +41,12 @@ def compare(
         typer.Option(help="The task, or task@variant; may be repeated, for the mean over tasks."),
     ],
     protocol: SharedProtocol = None,
+    other_protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="The protocol of the other systems, if it is not that of A: such as linear, to compare a fine-tuned A with probes."
+        ),
+    ] = None,
     labels: SharedLabels = None,
     data: SharedData = None,
     margin: Annotated[
@@ -80,7 +86,10 @@ def compare(
     first, *others = systems
     share = None if margin is None else margin / 100
     pairs = [
-        [find_pair(results, first, other, name, protocol, labels, data) for name in task]
+        [
+            find_pair(results, first, other, name, protocol, labels, data, other_protocol)
+            for name in task
+        ]
         for other in others
     ]
     comparisons = [comparing.compare(pair, clips, share) for of_two in pairs for pair in of_two]

@@ -34,6 +34,7 @@ class ComparedSystem(Frozen):
 
     Attributes:
         system: its name, as the leaderboard has it.
+        protocol: by which it learned from labels.
         cells: number of its cells on this board, compared or not.
         scores: accuracy and the task's metric, means over seeds of the mean over folds, in [0, 1].
         stds: sample standard deviations of these over seeds; None for one seed.
@@ -42,6 +43,7 @@ class ComparedSystem(Frozen):
     """
 
     system: str
+    protocol: str
     cells: int
     scores: dict[str, float]
     stds: dict[str, float | None]
@@ -135,7 +137,6 @@ class Comparison(Frozen):
 
     task: str
     data: str
-    protocol: str
     labels: str
     metric: str
     a: ComparedSystem
@@ -201,7 +202,6 @@ def compare(pair: SystemPair, clips: int, margin: float | None = None) -> Compar
     return Comparison(
         task=first["task"],
         data=first["data"],
-        protocol=first["protocol"],
         labels=first["labels"],
         metric=first["metric"],
         a=_system(pair.names[0], len(pair.cells[0]), compared[0]),
@@ -365,6 +365,7 @@ def _system(name: str, n_cells: int, compared: pd.DataFrame) -> ComparedSystem:
     upstreams = set(compared["upstream"])
     return ComparedSystem(
         system=name,
+        protocol=compared["protocol"].iloc[0],
         cells=n_cells,
         scores={metric: float(by_seed.mean()) for metric, by_seed in scores.items()},
         stds={

@@ -79,7 +79,11 @@ def _over_tasks(o: ComparisonOverTasks) -> list[Any]:
 def _board(c: Comparison) -> str:
     budget = LabelBudget.parse(c.labels)
     part = "" if budget.is_all else f", {budget.description}"
-    return c.task + (" [synthetic]" if c.data == "synthetic" else "") + f", {c.protocol}{part}"
+    synthetic = " [synthetic]" if c.data == "synthetic" else ""
+    protocol = c.a.protocol
+    if c.b.protocol != protocol:
+        protocol = f"A {c.a.protocol} and B {c.b.protocol}"
+    return f"{c.task}{synthetic}, {protocol}{part}"
 
 
 def _groups(c: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""Two systems of one board, found by their names."""
+"""Two systems on one task and label budget, found by their names."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,7 +16,7 @@ BOARD = ["data", "protocol", "labels", *PREPARATION]  # of one task
 
 
 class SystemPair(NamedTuple):
-    """Two systems that were run on one board.
+    """Two systems that were run on one task with one label budget.
 
     Attributes:
         names: of both, as the leaderboard has them.
@@ -37,6 +37,7 @@ def find_pair(
     protocol: str | None = None,
     labels: str | None = None,
     data: str | None = None,
+    other_protocol: str | None = None,
 ) -> SystemPair:
     """Find the cells of two systems on one task.
 
@@ -45,33 +46,37 @@ def find_pair(
         a: a system as the leaderboard names it, or without its settings if it has one variant here.
         b: the other one.
         task: the task.
-        protocol: None for the only one by which both were run; the same holds for the next two.
+        protocol: of a, and of b if `other_protocol` is None. None for the only one by which both were run; the same holds for
+            the next two.
         labels: the label budget, such as 10% or 5-shot.
         data: "real" or "synthetic".
+        other_protocol: of b, if it differs; then `protocol` is needed.
 
     Raises:
         UserError: a name fits no system or several; both names fit the same system; the open choices have no answer
             or several; or a cell comes from a table.
     """
+    if other_protocol is not None and protocol is None:
+        raise UserError(
+            f"the protocol of '{b}' is given, {other_protocol}, and not that of '{a}'",
+            next_step="give both",
+        )
     cells = results.cells.assign(display_name=system_display_names(results.cells))
-    for column, value in {
-        "task": task,
-        "data": data,
-        "protocol": protocol,
-        "labels": labels if labels is None else str(LabelBudget.parse(labels)),
-    }.items():
-        if value is not None:
-            kept = cells[cells[column] == value]
-            if kept.empty:
-                kind = f"{column.replace('_', ' ')} with results"
-                raise unknown(kind, f"{value}", map(str, cells[column].unique()))
-            cells = kept
-    names = (find_system(cells, a, f" on {task}"), find_system(cells, b, f" on {task}"))
-    if names[0] == names[1]:
+    budget = labels if labels is None else str(LabelBudget.parse(labels))
+    for column, value in {"task": task, "data": data, "labels": budget}.items():
+        cells = _with(cells, column, value)
+    protocols = (protocol, other_protocol or protocol)
+    own_a, own_b = (_with(cells, "protocol", value) for value in protocols)
+    names = (find_system(own_a, a, f" on {task}"), find_system(own_b, b, f" on {task}"))
+    if names[0] == names[1] and protocols[0] == protocols[1]:
         raise UserError(f"'{a}' and '{b}' are one system, {names[0]}", next_step="name another one")
-    of_systems = [cells[cells["display_name"] == name] for name in names]
-    board = _common_board(names, of_systems)
-    compared = [own[(own[BOARD] == board).all(axis=1)] for own in of_systems]
+    of_systems = [
+        own_a[own_a["display_name"] == names[0]],
+        own_b[own_b["display_name"] == names[1]],
+    ]
+    shared = [column for column in BOARD if column != "protocol" or other_protocol is None]
+    board = _common_board(names, of_systems, shared)
+    compared = [own[(own[shared] == board).all(axis=1)] for own in of_systems]
     for name, own in zip(names, compared, strict=True):
         if any(index not in results.predictions for index in own.index):
             raise UserError(
@@ -81,15 +86,28 @@ def find_pair(
     return SystemPair(names, (compared[0], compared[1]), results.predictions)
 
 
-def _common_board(names: tuple[str, str], of_systems: list[pd.DataFrame]) -> pd.Series:
-    """Return the only board that has both systems."""
-    boards = [own[BOARD].drop_duplicates() for own in of_systems]
+def _with(cells: pd.DataFrame, column: str, value: str | None) -> pd.DataFrame:
+    """Return the cells with a value, or all if it is None."""
+    if value is None:
+        return cells
+    kept = cells[cells[column] == value]
+    if kept.empty:
+        raise unknown(f"{column} with results", value, map(str, cells[column].unique()))
+    return kept
+
+
+def _common_board(
+    names: tuple[str, str], of_systems: list[pd.DataFrame], columns: list[str]
+) -> pd.Series:
+    """Return the only values of some columns of `BOARD` that both systems have."""
+    boards = [own[columns].drop_duplicates() for own in of_systems]
     common = boards[0].merge(boards[1])
     if len(common) == 1:
         return common.iloc[0]
     if common.empty:
+        what = "protocol and label budget" if "protocol" in columns else "label budget"
         raise UserError(
-            f"{names[0]} and {names[1]} share no protocol and label budget on one preparation of the task",
+            f"{names[0]} and {names[1]} share no {what} on one preparation of the task",
             allowed="; ".join(
                 f"{name} has {_board_list(own)}" for name, own in zip(names, boards, strict=True)
             ),
@@ -104,7 +122,8 @@ def _common_board(names: tuple[str, str], of_systems: list[pd.DataFrame]) -> pd.
 def _board_list(boards: pd.DataFrame) -> str:
     names = preparation_names(boards)
     texts = []
-    for data, protocol, labels, *preparation in boards.sort_values(BOARD).itertuples(index=False):
-        name = names[Preparation(*preparation)]
-        texts.append(f"{data} {protocol} {labels}" + (f" [{name}]" if name else ""))
+    for board in boards.sort_values([*boards]).to_dict("records"):
+        name = names[Preparation(*(board[column] for column in PREPARATION))]
+        words = [board[column] for column in BOARD if column not in PREPARATION and column in board]
+        texts.append(" ".join(words) + (f" [{name}]" if name else ""))
     return ", ".join(texts)

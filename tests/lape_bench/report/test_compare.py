@@ -431,7 +431,7 @@ def test_what_is_left_open_is_taken_where_one_answer_fits_and_else_asked_for(
     for system in "ab":
         write_answers(tmp_path, system, 0.8, protocol="knn", labels="10%")
     write_answers(tmp_path, "a", 0.9)
-    assert compared(tmp_path).protocol == "knn"
+    assert compared(tmp_path).a.protocol == "knn"
     write_answers(tmp_path, "b", 0.9)
     with pytest.raises(UserError) as caught:
         compared(tmp_path)
@@ -440,7 +440,40 @@ def test_what_is_left_open_is_taken_where_one_answer_fits_and_else_asked_for(
         "and --data, or of two preparations (in brackets) by --out."
     )
     assert compared(tmp_path, protocol="linear").labels == "100%"
-    assert compared(tmp_path, labels="10%").protocol == "knn"
+    assert compared(tmp_path, labels="10%").a.protocol == "knn"
+
+
+def test_systems_under_two_protocols_are_paired_like_two_under_one(
+    right: NDArray[np.bool_], tmp_path: Path, bench: Bench
+) -> None:
+    other = tmp_path / "other"
+    for seed, rows in enumerate(zip(*right, strict=True)):
+        write_right(other, "a", rows[0], seed, protocol="finetune")
+        write_right(other, "a", rows[1], seed, protocol="linear")
+        write_right(other, "b", rows[1], seed, protocol="linear")
+    across: dict[str, Any] = {"protocol": "finetune", "other_protocol": "linear"}
+    expected = compared(tmp_path, clips=3)
+    for b in "ba":  # a probe of another system, and of the system itself
+        found = compared(other, "a", b, clips=3, **across)
+        assert (found.a.protocol, found.b.protocol) == ("finetune", "linear")
+        assert found.verdict == expected.verdict
+        assert (found.by_seed, found.by_class, found.by_clip) == (
+            expected.by_seed,
+            expected.by_class,
+            expected.by_clip,
+        )
+    words = ["compare", "a", "b", "--task", "t", "--out", str(other), "--protocol", "finetune"]
+    code, out, _ = bench(*words, "--other-protocol", "linear")
+    assert code == 0
+    assert out.startswith("t, A finetune and B linear: 80 clips")
+    assert "no protocol with results 'knn'; known: " in refused(
+        other, protocol="finetune", other_protocol="knn"
+    )
+    assert "the protocol of 'b' is given, linear, and not that of 'a'; give both" in refused(
+        other, other_protocol="linear"
+    )
+    write_right(other, "c", right[1, 0], 0, protocol="linear", labels="10%")
+    assert "a and c share no label budget on one preparation of the task; a has real 100%; c has real 10%" in refused(other, "a", "c", **across)  # fmt: skip
 
 
 def refused(out: Path, *names: str, **how: Any) -> str:
