@@ -56,7 +56,9 @@ def rows(head: nn.Module, embeddings: Tensor) -> Tensor:
 @pytest.mark.parametrize("features", [6, 200], ids=["few features", "more than clips"])
 def test_it_learns_what_clearly_differs(features: int) -> None:
     train, other = windows([0, 1, 2] * 8, features), windows([0, 1, 2] * 8, features, seed=1)
-    predicted = rows(fit(train).head, other.embeddings).argmax(dim=1)
+    # So many steps that the last of them change nothing; after 25 the score depends on how a processor rounds.
+    learned = fit(train, SMALL.model_copy(update={"min_steps": 200}))
+    predicted = rows(learned.head, other.embeddings).argmax(dim=1)
     assert accuracy_score(other.labels, predicted) > 0.9
 
 
