@@ -69,7 +69,10 @@ def find_pair(
     own_a, own_b = (_with(cells, "protocol", value) for value in protocols)
     names = (find_system(own_a, a, f" on {task}"), find_system(own_b, b, f" on {task}"))
     if names[0] == names[1] and protocols[0] == protocols[1]:
-        raise UserError(f"'{a}' and '{b}' are one system, {names[0]}", next_step="name another one")
+        raise UserError(
+            f"'{a}' and '{b}' are one system, {names[0]}",
+            next_step="name another one; 'bench compare' compares two protocols of a system by --protocol and --other-protocol",
+        )
     of_systems = [
         own_a[own_a["display_name"] == names[0]],
         own_b[own_b["display_name"] == names[1]],
