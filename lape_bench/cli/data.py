@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Fetch, prepare and verify the recordings of a task.",
-    epilog="Example: bench data prepare esc10 --from esc10.zip",
+    epilog="Example: bench data prepare esc10",
     no_args_is_help=True,
 )
 
 
-@app.command(epilog="Example: bench data prepare asc-keywords --from asc-mini.zip")
+@app.command(epilog="Example: bench data prepare us8k --from UrbanSound8K.tar.gz")
 def prepare(
     task: TaskName,
     source: Annotated[

@@ -94,7 +94,7 @@ def merge(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: bench pack results --into results/reference")
+@app.command(epilog="Example: bench pack results --into my-packs")
 def pack(
     sources: Annotated[list[Path], typer.Argument(help="Folders of records or packs.")],
     into: Annotated[Path, typer.Option(help="Folder of the packs.")],

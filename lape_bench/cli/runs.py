@@ -58,7 +58,8 @@ def run(
         list[str] | None, typer.Option(help="A task, or task@variant; may be repeated.")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Every task of a suite: lape, open, lape-synthetic.")
+        str | None,
+        typer.Option(help="Every task of a suite: open, lape, own (your tasks), lape-synthetic."),
     ] = None,
     data: Annotated[
         str, typer.Option(help="real, or synthetic: generated versions of the tasks.")

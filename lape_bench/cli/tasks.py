@@ -12,7 +12,7 @@ from lape_bench.cli.options import TaskName, print_table
 from lape_bench.core.errors import UserError
 from lape_bench.core.paths import manifest_path
 from lape_bench.data import task_page
-from lape_bench.data.catalog import all_cards, load_card
+from lape_bench.data.catalog import all_cards, load_card, own_card
 
 app = typer.Typer(
     help="List tasks, show one, or create one from your recordings.",
@@ -185,6 +185,7 @@ def show_task(task: TaskName) -> None:
         table.add_row(name, text)
     if card.recordings is not None:
         table.add_row("recordings", str(card.recordings.table or card.recordings.folder))
+        table.add_row("card", str(own_card(card.name)))
     for source in card.sources:
         facts = [f"{source.bytes:,} bytes" if source.bytes else "", source.url or "", source.note]
         table.add_row("source", "; ".join([source.file, *filter(None, facts)]))

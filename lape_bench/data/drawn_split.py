@@ -67,7 +67,7 @@ def missed_shares(
 
 def _position(unit: str, card: TaskCard) -> bytes:
     # Without the variant, so that all variants of a card have the same split. A synthetic version has another name, and
-    # so # another split.
+    # so another split.
     return hashlib.sha256(f"{card.name}/{card.split.seed}/{unit}".encode()).digest()
 
 

@@ -26,7 +26,7 @@ DRAWN_GROUPS = 12  # takes per class, if sides are drawn
 SECONDS = (0.7, 1.3)
 WINDOW_SECONDS = 1.0
 # Standard deviation of the background noise, relative to that of the sound, for four classes; lower for more classes.
-# It # keeps the log-mel baseline below 95 %.
+# It keeps the log-mel baseline below 95 %.
 NOISE = {"speech": 0.6, "music": 0.8, "bioacoustics": 2.5, "sound": 4.0}
 
 
