@@ -30,7 +30,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lape_bench.core.errors import FAILURES, UserError, summarize_error
-from lape_bench.learning.encoders.base import Encoder, check_embeddings, is_positive_integer
+from lape_bench.learning.encoders.base import (
+    Encoder,
+    check_embeddings,
+    check_sample_rate,
+    is_positive_integer,
+)
 from lape_bench.learning.systems.adapter import (
     AdaptedEncoder,
     Adapter,
@@ -245,6 +250,7 @@ def _load(reference: ModuleReference, trained: bool) -> HearEncoder:
                 f"the model of '{reference.module}' has the {name} {value!r}",
                 allowed="a whole number above 0",
             )
+    check_sample_rate(int(model.sample_rate), f"the model of '{reference.module}'")
     return HearEncoder(module, _untrained(model, reference.module), trained)
 
 

@@ -52,6 +52,11 @@ ROC_AUC = "roc_auc"  # for two classes, from scores
 METRICS = (*CLASS_METRICS, ROC_AUC)
 
 
+def metric_exists(metric: str, classes: int) -> bool:
+    """Return True if a task with so many classes can be scored by a metric."""
+    return metric in CLASS_METRICS or (metric == ROC_AUC and classes == 2)
+
+
 def roc_auc(
     log_probabilities: NDArray[np.float32] | NDArray[np.float64], labels: NDArray[np.int64]
 ) -> float:

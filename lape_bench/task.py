@@ -18,9 +18,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from lape_bench.core.config import Config
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.printable import is_printable, printable
+from lape_bench.core.regular_files import MOST_TABLE_BYTES, read_text
 from lape_bench.metrics import METRICS, ROC_AUC
 
 LONGEST_CLASS = 200  # characters of a class's name
+MOST_NUMBERED = 10**5
 
 SplitName = Literal["train", "val", "test"]
 Domain = Literal["speech", "sound", "music", "bioacoustics"]
@@ -160,7 +162,14 @@ class NumberedClasses(Config):
     last: int
 
     def names(self) -> list[str]:
-        """Return every name, in order."""
+        """Return every name, in order.
+
+        Raises:
+            ValueError: there are too many, or the pattern has no place for a number.
+            LookupError: the pattern has a place for something else.
+        """
+        if self.last - self.first >= MOST_NUMBERED:
+            raise ValueError(f"more than {MOST_NUMBERED:,} classes")
         return [self.pattern.format(number) for number in range(self.first, self.last + 1)]
 
 
@@ -206,7 +215,15 @@ class TaskCard(Config):
     @field_validator("classes", mode="before")
     @classmethod
     def _numbers_are_spelled_out(cls, classes: Any) -> Any:
-        return NumberedClasses(**classes).names() if isinstance(classes, dict) else classes
+        if not isinstance(classes, dict):
+            return classes
+        try:
+            return NumberedClasses.model_validate(classes).names()
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                f"needs a list of names, or pattern, first and last (at most {MOST_NUMBERED:,} classes), such as "
+                "{pattern: 'id{:05d}', first: 1, last: 20}"
+            ) from error
 
     @field_validator("classes")
     @classmethod
@@ -415,6 +432,23 @@ def leads_back(path: Path) -> bool:
         return False
     target = path.resolve()
     return any(folder.resolve().is_relative_to(target) for folder in path.parents)
+
+
+def read_list(path: Path, errors: str = "strict") -> str:
+    """Read a text file that a data set comes with, in UTF-8.
+
+    Args:
+        path: the file.
+        errors: what to do with bytes that are not UTF-8, as for `bytes.decode`.
+
+    Raises:
+        UserError: it is missing, is not a regular file, or cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    try:
+        return read_text(path, MOST_TABLE_BYTES, errors)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def locate(root: Path, marker: str) -> Path:

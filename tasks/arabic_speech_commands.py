@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, locate, read_list
 
 KEYWORDS = (
     "backward", "close", "direction", "down", "enable", "five", "four", "move", "nine", "ok",
@@ -64,7 +64,7 @@ def _official_sides(folder: Path) -> dict[str, SplitName]:
         if not path.is_file():
             raise UserError(f"{path} is missing", allowed="the official lists are beside dataset/")
         try:
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            rows = list(csv.DictReader(read_list(path).splitlines()))
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{path} is not a readable list ({error})") from error
         for row in rows:

@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, TaskCard, folders, locate
+from lape_bench.task import ClipEntry, Reader, TaskCard, folders, locate, read_list
 
 METADATA = {
     "ff1010bird": "ff1010bird_metadata*.csv",
@@ -33,7 +33,7 @@ class BirdDetection(Reader):
         for name, pattern in METADATA.items():
             path = next(iter(sorted(locate(root, pattern).glob(pattern))))
             try:
-                rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+                rows = list(csv.DictReader(read_list(path).splitlines()))
                 labels = {row["itemid"].strip(): LABELS[row["hasbird"].strip()] for row in rows}
             except (UnicodeDecodeError, KeyError, csv.Error, AttributeError) as error:
                 raise UserError(

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, TaskCard, locate, read_list
 
 LINE = re.compile(r"\[[^\]]+\]\t(?P<name>\S+)\t(?P<emotion>\w+)\t.*")
 NAME = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<letter>[FM])\w+")
@@ -26,7 +26,7 @@ class Iemocap(Reader):
         folder = locate(root, "Session[1-5]/dialog/EmoEvaluation")
         listing = []
         for path in sorted(folder.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt")):
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = read_list(path, "replace")
             for line in filter(None, map(LINE.fullmatch, text.splitlines())):
                 name = NAME.fullmatch(line["name"])
                 emotion = line["emotion"]

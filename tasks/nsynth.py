@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, locate, read_list
 
 SIDES: dict[str, SplitName] = {"train": "train", "valid": "val", "test": "test"}
 
@@ -23,7 +23,7 @@ class NSynth(Reader):
             folder = locate(root, f"nsynth-{name}/examples.json") / f"nsynth-{name}"
             path = folder / "examples.json"
             try:
-                notes = json.loads(path.read_text(encoding="utf-8"))
+                notes = json.loads(read_list(path))
                 for note, facts in notes.items():
                     family, instrument = facts["instrument_family_str"], facts["instrument_str"]
                     if family in card.classes or not card.variant:

@@ -16,7 +16,17 @@ from pathlib import Path
 import soundfile
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, Segment, SplitName, TaskCard, folders, locate
+from lape_bench.core.regular_files import MOST_TABLE_BYTES, open_regular
+from lape_bench.task import (
+    ClipEntry,
+    Reader,
+    Segment,
+    SplitName,
+    TaskCard,
+    folders,
+    locate,
+    read_list,
+)
 
 NAME = re.compile(r"(?:[a-z]+_)?(?P<speaker>[0-9a-f]{8})_nohash_\d+(?:\.wav)?\.wav", re.IGNORECASE)
 LISTS: dict[str, SplitName] = {"validation_list.txt": "val", "testing_list.txt": "test"}
@@ -66,8 +76,8 @@ def _listed_sides(folder: Path) -> dict[str, SplitName]:
     for name, side in LISTS.items():
         path = folder / name
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_list(path).splitlines()
+        except (UserError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path} cannot be read ({error})",
                 allowed="the official lists are beside the folders of words",
@@ -98,7 +108,8 @@ def _silence(folder: Path) -> Iterator[ClipEntry]:
         )
     for path in paths:
         try:
-            seconds = soundfile.info(path).duration
+            with open_regular(path, MOST_TABLE_BYTES) as file:  # a named pipe would never end
+                seconds = soundfile.info(file).duration
         except soundfile.SoundFileError as error:
             raise UserError(f"{path} is not readable as audio ({error})") from error
         number = 0

@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, folders, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, folders, locate, read_list
 
 LISTS: dict[str, SplitName] = {"fold1_train.txt": "train", "fold1_evaluate.txt": "test"}
 
@@ -31,7 +31,7 @@ class TutUrban2018(Reader):
         for name, side in LISTS.items():
             path = locate(root, f"evaluation_setup/{name}") / "evaluation_setup" / name
             # No segment's name holds a byte that is not UTF-8.
-            for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+            for line in read_list(path, "replace").splitlines():
                 file_name = Path(line.split("\t")[0].strip()).name
                 if not line.strip():
                     continue
@@ -47,12 +47,11 @@ class TutUrban2018(Reader):
 def _facts(meta: Path) -> dict[str, tuple[str, str]]:
     """Map each file's name to its scene and its place."""
     try:
-        with meta.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t")
-            return {
-                Path(row["filename"]).name: (row["scene_label"].strip(), row["identifier"].strip())
-                for row in rows
-            }
+        rows = csv.DictReader(read_list(meta).splitlines(), delimiter="\t")
+        return {
+            Path(row["filename"]).name: (row["scene_label"].strip(), row["identifier"].strip())
+            for row in rows
+        }
     except (UnicodeDecodeError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(
             f"{meta} is not the list of segments that the data set comes with ({error!r})",

@@ -8,7 +8,7 @@ import csv
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, TaskCard, locate
+from lape_bench.task import ClipEntry, Reader, TaskCard, locate, read_list
 
 
 class UrbanSound8K(Reader):
@@ -20,7 +20,7 @@ class UrbanSound8K(Reader):
         path = folder / "metadata" / "UrbanSound8K.csv"
         listing = []
         try:
-            for row in csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()):
+            for row in csv.DictReader(read_list(path).splitlines()):
                 name, fold = row["slice_file_name"], int(row["fold"])
                 clip = folder / "audio" / f"fold{fold}" / name
                 clip_id = f"fold{fold}/{clip.stem}"

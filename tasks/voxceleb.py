@@ -7,7 +7,7 @@ iden_split.txt                                lines of `1 id10001/video/00001.wa
 from pathlib import Path
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, folders, locate
+from lape_bench.task import ClipEntry, Reader, SplitName, TaskCard, folders, locate, read_list
 
 SIDES: dict[str, SplitName] = {"1": "train", "2": "val", "3": "test"}
 
@@ -29,7 +29,7 @@ class VoxCeleb1(Reader):
             )
         listing = []
         # No speaker's name holds a byte that is not UTF-8.
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_list(path, "replace").splitlines()
         for number, line in enumerate(map(str.strip, lines), 1):
             if not line:
                 continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lape_bench.core.errors import UserError
-from lape_bench.task import ClipEntry, IndexedReader, TaskCard, leads_back
+from lape_bench.task import ClipEntry, IndexedReader, TaskCard, leads_back, read_list
 
 LANGUAGES = {name: name for name in ("de", "en", "es", "fr", "it", "ru")} | {"SpeechCorpus": "en"}
 SUBMISSION = re.compile(r"(?P<user>.+?)-(?P<date>\d{8})(?:-(?P<code>\w+))?")
@@ -28,7 +28,7 @@ class VoxForge(IndexedReader):
     def read_index(self, path: Path) -> dict[str, str]:
         """See `IndexedReader`; the file holds an address a line, perhaps quoted, perhaps without `http://`."""
         archives = {}
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_list(path, "replace")
         for number, line in enumerate(text.splitlines(), 1):
             address = line.strip().strip("\"'")
             if not address:

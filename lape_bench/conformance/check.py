@@ -18,12 +18,11 @@ from lape_bench.conformance.trained import TRAINS, check_trained
 from lape_bench.core.config import Config, describe, validate
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.plan import load_system
+from lape_bench.learning.encoders.base import FASTEST_HZ, SLOWEST_HZ
 from lape_bench.runtime.device import Compute
 from lape_bench.system import ProtocolName, System
 
 GROUP = "system"
-# A smaller number is probably in kHz, and no recording has a larger one.
-SLOWEST_HZ, FASTEST_HZ = 1_000, 400_000
 
 
 def check_system(

@@ -48,15 +48,20 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     return content
 
 
-def read_text(path: Path, most_bytes: int) -> str:
+def read_text(path: Path, most_bytes: int, errors: str = "strict") -> str:
     """Read a UTF-8 text file that a user names, which may be a link; a byte order mark is left out.
+
+    Args:
+        path: the file.
+        most_bytes: the largest size that is read.
+        errors: what to do with bytes that are not UTF-8, as for `bytes.decode`.
 
     Raises:
         UserError: the path is a folder, a FIFO or a device, or the file is too large.
         OSError: it is missing or cannot be read.
         UnicodeDecodeError: it is not UTF-8.
     """
-    return read_regular(Path(os.path.realpath(path)), most_bytes).decode("utf-8-sig")
+    return read_regular(Path(os.path.realpath(path)), most_bytes).decode("utf-8-sig", errors)
 
 
 def _open(path: Path, most_bytes: int) -> tuple[int, int]:

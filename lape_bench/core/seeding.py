@@ -5,6 +5,7 @@ the same labels, and a resumed epoch draws the same numbers.
 """
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -50,13 +51,21 @@ class Seeds:
 
     @contextmanager
     def globally(self, *names: str | int) -> Iterator[None]:
-        """Seed torch's global generators for the block, and restore them after it.
+        """Seed the global generators of torch, NumPy and Python for the block, and restore them after it.
 
-        Initial weights and dropout need this, since they cannot be given a generator.
+        Initial weights and dropout need torch's, since they cannot be given a generator. A plug-in may use the others.
         """
         import torch  # slow to import, and splits are drawn without it
 
+        seed = derive_seed(self.seed, *self.scope, *names)
         devices = range(torch.cuda.device_count())
+        states = np.random.get_state(), random.getstate()
         with torch.random.fork_rng(devices=list(devices)):
-            torch.manual_seed(derive_seed(self.seed, *self.scope, *names))
-            yield
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            try:
+                yield
+            finally:
+                np.random.set_state(states[0])
+                random.setstate(states[1])

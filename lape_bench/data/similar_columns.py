@@ -15,10 +15,21 @@ WORDS = {
         "song", "track", "piece", "dialogue", "dialog", "conversation", "interview", "episode", "chapter", "book", "child",
         "infant",
     },
-    "start_seconds": {"start", "starts", "onset", "begin", "begins"},
+    "start_seconds": {"start", "starts", "onset", "offset", "begin", "begins", "from", "xmin", "tmin"},
     "seconds": {"seconds", "length", "duration", "dur"},
-    "end_seconds": {"end", "ends", "stop", "stops", "finish"},
+    "end_seconds": {"end", "ends", "stop", "stops", "finish", "to", "until", "xmax", "tmax"},
 }  # fmt: skip
+ENDINGS = (
+    "id",
+    "ids",
+    "name",
+    "number",
+    "time",
+    "sec",
+    "secs",
+    "seconds",
+    "ms",
+)  # of words such as "speakerid"
 LENGTHS = ("seconds", "end_seconds")  # one of them goes with a start
 
 
@@ -68,9 +79,10 @@ def _may_be(key: str, name: str, texts: Sequence[str]) -> bool:
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a name such as "cvFold", "CV-fold" or "speaker_id"."""
+    """Return the words of a name such as "cvFold", "CV-fold", "speaker_id" or "speakerid"."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W_\d]+", " ", name).casefold().split()
-    return {*spaced, "".join(spaced)}
+    beginnings = {word.removesuffix(ending) for word in spaced for ending in ENDINGS}
+    return {*spaced, "".join(spaced), *beginnings}
 
 
 def _is_number(text: str) -> bool:

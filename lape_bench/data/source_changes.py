@@ -1,5 +1,6 @@
 """Find changes to the table, folder and recordings of a task since it was prepared."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +18,13 @@ from lape_bench.data.recording import FileVersion, Recording
 from lape_bench.task import ClipEntry, TaskCard
 
 MOST_LISTED = 20_000  # a registered task with more clips is not listed again in every run
-MOST_DECODED = 20  # changed files that are decoded to compare their audio
+MOST_DECODED = 20  # changed files that a run decodes to compare their audio
 SHARE = 0.02  # share of a process's time for the search for changes
 NAMED = 3
 FIELDS = ("label", "split", "fold", "group")
 Versions = Mapping[Path, FileVersion]  # of files when they were last decoded
+
+logger = logging.getLogger(__name__)
 
 _looked: dict[
     tuple[str, str], tuple[float, float]
@@ -42,7 +45,7 @@ def refuse_changed_source(card: TaskCard, manifest: Manifest) -> None:
     last, took = _looked.get(key, (-float("inf"), 0.0))
     if began - last < took / SHARE:
         return
-    changes = source_changes(card, manifest)
+    changes = source_changes(card, manifest, MOST_DECODED)
     if changes:
         raise UserError(
             f"'{card.reference}' has changed since it was prepared: {'; '.join(changes)}",
@@ -51,15 +54,19 @@ def refuse_changed_source(card: TaskCard, manifest: Manifest) -> None:
     _looked[key] = began, time.monotonic() - began
 
 
-def source_changes(card: TaskCard, manifest: Manifest) -> list[str]:
+def source_changes(
+    card: TaskCard, manifest: Manifest, most_decoded: int | None = None
+) -> list[str]:
     """Return one line for each difference between the recordings of a task and its manifest.
 
     Only recordings that a user keeps are compared, not copies in the cache, and only if their folder exists, since runs
-    do not need it. Up to `MOST_DECODED` files that have been written to are decoded.
+    do not need it. Files that have been written to are decoded.
 
     Args:
         card: the card, as its variant has it.
         manifest: its manifest.
+        most_decoded: the largest number of files to decode, those of another size first; a warning says how many are
+            left. None: all.
     """
     root = manifest.root
     if card.data == "synthetic" or not root.is_dir() or is_copy(root):
@@ -71,8 +78,8 @@ def source_changes(card: TaskCard, manifest: Manifest) -> list[str]:
     versions = versions_when_decoded(store_name(card.name, STORE_RATE))
     return [
         *_changes_of_listing(listing, manifest),
-        *_changes_of_audio(manifest, versions),
-        *_changes_of_skipped(listing, manifest, versions),
+        *_changes_of_audio(manifest, versions, most_decoded),
+        *_changes_of_skipped(listing, manifest, versions, most_decoded),
     ]
 
 
@@ -94,19 +101,28 @@ def _changes_of_listing(listing: list[ClipEntry], manifest: Manifest) -> Iterato
         yield from _names(f"clips of another {name}", changed)
 
 
-def _changes_of_audio(manifest: Manifest, versions: Versions) -> Iterator[str]:
+def _changes_of_audio(
+    manifest: Manifest, versions: Versions, most_decoded: int | None
+) -> Iterator[str]:
     """Decode the files that have been written to since they were decoded, and compare their audio."""
     written = [
         recording
         for recording in manifest.recordings()
         if recording.path in versions and _is_written(recording.path, versions)
     ]
-    changed = [str(r.path) for r in written[:MOST_DECODED] if _has_other_audio(r)]
+    written.sort(key=lambda recording: _has_its_size(recording.path, versions))
+    changed = [str(r.path) for r in written[:most_decoded] if _has_other_audio(r)]
+    left = len(written[most_decoded:]) if most_decoded is not None else 0
+    if left and not changed:
+        logger.warning(
+            f"{len(written):,} recordings of '{manifest.reference}' have been written to since they were decoded, and {left:,} "
+            f"of them were not compared; 'bench data verify {manifest.reference}' compares them all"
+        )
     yield from _names("recordings of other audio", changed)
 
 
 def _changes_of_skipped(
-    listing: list[ClipEntry], manifest: Manifest, versions: Versions
+    listing: list[ClipEntry], manifest: Manifest, versions: Versions, most_decoded: int | None
 ) -> Iterator[str]:
     """Decode the files of clips that were left out, if the files are new or have been written to since."""
     skipped = {clip.clip_id for clip in manifest.info.skipped}
@@ -118,7 +134,7 @@ def _changes_of_skipped(
         for clip in listing
         if clip.clip_id in skipped and _is_written(clip.path, versions)
     ]
-    usable = [str(r.path) for r in written[:MOST_DECODED] if _is_usable(r)]
+    usable = [str(r.path) for r in written[:most_decoded] if _is_usable(r)]
     yield from _names("recordings that were left out and can be used now", usable)
 
 
@@ -126,6 +142,11 @@ def _is_written(path: Path, versions: Versions) -> bool:
     """Return True if a file is there and has another size or time than when it was decoded."""
     now, then = FileVersion.of(path), versions.get(path)
     return now is not None and (then is None or now[:2] != then[:2])  # a copy has another inode
+
+
+def _has_its_size(path: Path, versions: Versions) -> bool:
+    now = FileVersion.of(path)
+    return now is not None and now[0] == versions[path][0]
 
 
 def _is_usable(recording: Recording) -> bool:

@@ -1,8 +1,8 @@
 """The source of a class from a notebook or a script, as text to hash.
 
 The text covers the class and what it uses: base classes, functions with their decorators, other classes, constants,
-arrays, and modules that are not installed. An object of an installed class is only covered as far as its `repr` goes,
-and names that are built at run time are not covered.
+arrays, the weights of torch's modules, and Python modules that are not installed. Another object of an installed class is
+only covered as far as its `repr` goes, and names that are built at run time are not covered.
 """
 
 import __future__
@@ -251,6 +251,10 @@ def _described(value: Any) -> str:
     if isinstance(value, type) or hasattr(value, "__qualname__"):  # a class or a function
         return _place(value)
     with suppress(Exception):  # an array that cannot be converted, or a class whose repr() fails
+        if callable(
+            getattr(value, "state_dict", None)
+        ):  # a module, whose repr() does not show its weights
+            return f"object of {_place(type(value))} {_described(value.state_dict())}"
         if callable(getattr(value, "numpy", None)) and hasattr(value, "detach"):  # a tensor
             value = _as_array(value.detach().cpu())
         if hasattr(value, "tobytes") and hasattr(value, "shape"):

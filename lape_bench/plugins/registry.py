@@ -17,8 +17,8 @@ from typing import Any
 
 from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.plugins import single_file
+from lape_bench.plugins.isolated_import import isolated_import
 from lape_bench.plugins.local_classes import LocalClass, describe
-from lape_bench.plugins.torch_defaults import torch_defaults_kept
 
 
 @lru_cache
@@ -166,7 +166,7 @@ class Registry:
         """
         point = self.entry(name)
         try:
-            with torch_defaults_kept():
+            with isolated_import():
                 return point.load()
         except (
             FAILURES

@@ -14,8 +14,8 @@ from typing import Any
 from lape_bench.core.errors import FAILURES, UserError, summarize_error, unknown
 from lape_bench.core.paths import require_exists, sha256
 from lape_bench.plugins import local_classes
+from lape_bench.plugins.isolated_import import isolated_import
 from lape_bench.plugins.local_imports import imported_files, module_name
-from lape_bench.plugins.torch_defaults import torch_defaults_kept
 
 _folders: list[str] = []
 """Folders of plug-in files, in the order in which Python searches them: after all others, the last loaded first."""
@@ -104,7 +104,7 @@ def load(name: str) -> Any:
         _codes[unique] = describe_code(name)
         sys.modules[unique] = module  # before it runs, since dataclasses and pydantic look there
         try:
-            with torch_defaults_kept():
+            with isolated_import():
                 spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[unique]

@@ -34,6 +34,7 @@ from lape_bench.records.predictions import (
     Predictions,
     read_groups,
     read_predicted_classes,
+    too_large,
 )
 from lape_bench.records.record import RunRecord, cell_folder, read_record, record_from
 
@@ -41,6 +42,7 @@ VERSION = 1
 SUFFIX = ".zip"
 CELLS, PREDICTED, PROBABILITIES = "cells.json", "predicted", "probabilities"
 MOST_BYTES = 2**28  # of the file, and of each member unpacked
+MOST_CELLS = 10**5
 LEFT_OUT = {"curves", "status", "error", "schema_version"}  # fields of a record
 STEPS = 255  # of a probability
 SECONDS_DIGITS, MEMORY_DIGITS = 3, 1
@@ -234,6 +236,8 @@ def _members(file: bytes) -> dict[str, bytes]:
 
 
 def _cells(path: Path, content: Any, members: dict[str, bytes]) -> Iterable[PackedCell]:
+    if len(content["test_of_cell"]) > MOST_CELLS:
+        raise ValueError(f"it has more than {MOST_CELLS:,} cells")
     tests = [_read_test_set(values) for values in content["tests"]]
     places = {PREDICTED: 0, PROBABILITIES: 0}
 
@@ -280,6 +284,8 @@ def _read_test_set(
     """Return the clips with their groups and folds."""
     classes = tuple(values["classes"])
     labels = np.array(values["labels"], np.int64)
+    if reason := too_large(len(labels), len(classes)):
+        raise ValueError(f"a test set {reason}")
     clips = pa.chunked_array([pa.array(values["clips"], pa.string())])
     groups, folds = (
         None if values[name] is None else pa.chunked_array([pa.array(values[name], kind)])

@@ -279,12 +279,16 @@ def open_predictions(folder: Path, record: RunRecord) -> PredictionsFile:
         # There is nothing to buffer, as the file is in memory.
         file = pq.ParquetFile(source, read_dictionary=CLASS_COLUMNS, pre_buffer=False)
         classes = _class_names((file.metadata.metadata or {})[b"classes"])
-        if reason := _too_large(file.metadata, len(classes)):
+        if reason := too_large(_clips(file.metadata), len(classes)):
             raise UserError(f"{path} {reason}")
+        # Also of columns that are read later or not at all, so that a report leaves the whole record out.
+        types = _types(len(classes))
+        for field in file.schema_arrow:
+            if field.type != types.get(field.name):
+                raise UserError(
+                    f"{path} holds a column '{field.name:.50}' with types that no run writes"
+                )
         if encoded := _dictionary_columns(file.metadata):
-            for name in encoded:
-                if file.metadata.schema.to_arrow_schema().field(name).type != pa.string():
-                    raise UserError(f"{path} holds a column '{name}' with types that no run writes")
             # Dictionary-encoded text stays encoded, since one long string may be repeated millions of times.
             file = pq.ParquetFile(
                 source,
@@ -342,11 +346,15 @@ def _class_names(text: bytes) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _too_large(metadata: pq.FileMetaData, classes: int) -> str:
-    """Return a message that says which limit the unpacked file would exceed; empty if none."""
-    # All row groups together are unpacked.
-    clips = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
-    clips = max(clips, metadata.num_rows)
+def _clips(metadata: pq.FileMetaData) -> int:
+    """Return the number of clips that a file claims. All row groups together are unpacked."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    clips: int = max(sum(group.num_rows for group in groups), metadata.num_rows)
+    return clips
+
+
+def too_large(clips: int, classes: int) -> str:
+    """Return a message that says which limit predictions of so many clips and classes exceed; empty if none."""
     if clips > MOST_CLIPS:
         return f"claims {clips:,} clips, more than {MOST_CLIPS:,}"
     if classes > MOST_CLASSES:

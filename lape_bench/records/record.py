@@ -390,7 +390,7 @@ def record_folders(out: Path) -> tuple[list[Path], list[str]]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
-            elif entry.is_symlink() and Path(entry.path).is_dir():
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 - Path.is_dir may raise
                 problems.append(printable(f"{entry.path} is a link, and is not followed"))
     return sorted(folders), sorted(problems)
 

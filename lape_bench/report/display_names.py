@@ -41,7 +41,7 @@ def _preparations(rows: pd.DataFrame) -> set[Preparation]:
 
 
 def task_display_names(rows: pd.DataFrame) -> pd.Series:
-    """Name the task of each row of a leaderboard or of cells; synthetic audio and other preparations are marked."""
+    """Name the task of each row of a leaderboard or of cells; synthetic audio, other preparations and metrics are marked."""
     synthetic = (rows["data"] == "synthetic").map({True: " [synthetic]", False: ""})
     prepared = rows[["task", *PREPARATION]].drop_duplicates()
     suffixes = {
@@ -50,7 +50,8 @@ def task_display_names(rows: pd.DataFrame) -> pd.Series:
         for preparation, name in preparation_names(of_task).items()
     }
     keys = rows[["task", *PREPARATION]].itertuples(index=False, name=None)
-    return rows["task"] + synthetic + pd.Series([suffixes[key] for key in keys], rows.index, str)
+    names = rows["task"] + synthetic + pd.Series([suffixes[key] for key in keys], rows.index, str)
+    return names + (" [" + rows["metric"] + "]").where(_several(rows["metric"], names), "")
 
 
 def version_names(rows: pd.DataFrame) -> pd.Series:
@@ -60,14 +61,21 @@ def version_names(rows: pd.DataFrame) -> pd.Series:
 
 
 def system_display_names(rows: pd.DataFrame) -> pd.Series:
-    """Name the system of each row of a leaderboard or of cells, with version and size if there are several."""
+    """Name the system of each row of a leaderboard or of cells, with version and sizes if there are several."""
     versions = version_names(rows)
-    several = versions.groupby(rows["system"]).transform("nunique") > 1
-    names = rows["system"] + (" [version " + versions + "]").where(several, "")
-    board = [rows[key] for key in ("task", "data", "protocol", "labels", *PREPARATION)]
-    sizes = rows["parameters"].map(known_count).astype("str")
-    several_sizes = sizes.groupby([*board, names]).transform("nunique") > 1
-    return names + (" [" + sizes + " parameters]").where(several_sizes, "")
+    names = rows["system"] + (" [version " + versions + "]").where(
+        _several(versions, rows["system"]), ""
+    )
+    board = [rows[key] for key in ("task", "data", "protocol", "labels", *PREPARATION, "metric")]
+    for counts, of_what in (("parameters", ""), ("encoder_parameters", " of the encoder")):
+        sizes = rows[counts].map(known_count).astype("str")
+        names += (" [" + sizes + f" parameters{of_what}]").where(_several(sizes, *board, names), "")
+    return names
+
+
+def _several(values: pd.Series, *keys: pd.Series) -> pd.Series:
+    """Return for each row whether the rows with the same keys have several values."""
+    return values.groupby([*keys]).transform("nunique") > 1
 
 
 def distinguishing_names(cells: pd.DataFrame) -> pd.Series:

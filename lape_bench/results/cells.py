@@ -16,6 +16,7 @@ import pandas as pd
 from lape_bench import metrics
 from lape_bench.core.errors import UserError, unknown
 from lape_bench.core.label_budget import PATTERN as LABEL_BUDGET
+from lape_bench.core.printable import is_printable, printable
 from lape_bench.core.regular_files import MOST_TABLE_BYTES, read_text
 from lape_bench.records.record import LABEL
 from lape_bench.results.system_card import FROM_LEAST
@@ -154,9 +155,9 @@ def _column(name: Any) -> Column:
 def _checked(path: Path, texts: pd.Series, column: Column) -> pd.Series:
     """Return a column of texts with the column's type."""
     if column.is_json:
-        values, allowed = texts, texts.map(_is_json)
+        values, allowed = texts, texts.map(_is_json) & texts.map(is_printable)
     elif column.dtype == "str":
-        values, allowed = texts, texts.str.fullmatch(column.pattern)
+        values, allowed = texts, texts.str.fullmatch(column.pattern) & texts.map(is_printable)
     else:
         values = texts.map(_number).astype("float64")
         allowed = values.between(column.low, column.high) & np.isfinite(values)
@@ -168,7 +169,8 @@ def _checked(path: Path, texts: pd.Series, column: Column) -> pd.Series:
     if wrong.any():
         row = int(wrong.argmax())
         raise UserError(
-            f"{path}, line {row + 2}: '{texts.name}' is '{texts.iloc[row]}'", allowed=SOURCES
+            f"{path}, line {row + 2}: '{texts.name}' is '{printable(texts.iloc[row])}'",
+            allowed=SOURCES,
         )
     if column.dtype == "int64":  # a float has no room for a large seed
         return texts.map(lambda text: int(text) if text.isdecimal() else int(float(text))).astype(

@@ -47,15 +47,28 @@ class Installed:
         elif in_record != in_task:
             example = min(clip for clip in in_record if in_record[clip] != in_task[clip])
             yield f"it has another class for {example} than the task"
-        elif predictions.groups is not None and predictions.folds is not None:
+        else:
             row_of = {clip_id: row for row, clip_id in enumerate(manifest.clips["clip_id"])}
             rows = np.array([row_of[clip_id] for clip_id in in_record], np.int64)
             groups, folds = manifest.groups_and_folds(rows)
-            pairs = zip(in_record, predictions.groups.to_pylist(), groups, strict=True)
+            own_groups, own_folds = (
+                [None] * len(rows) if column is None else column.to_pylist()
+                for column in (predictions.groups, predictions.folds)
+            )
+            pairs = zip(in_record, own_groups, groups, strict=True)
             other = [clip_id for clip_id, group, in_manifest in pairs if group != in_manifest]
-            if other or predictions.folds.to_pylist() != folds:
+            if other or own_folds != folds:
                 example = f", such as {min(other)}" if other else ""
                 yield f"its clips have other groups or folds than in the task{example}"
+
+    def against_data(self, record: RunRecord) -> Iterator[str]:
+        """Compare whether the audio was real or generated with the task's card."""
+        try:
+            data = self.card(record.cell.task).data
+        except UserError:
+            return
+        if record.task is not None and record.task.data != data:
+            yield f"it names {record.task.data} data, and its task has {data} data"
 
     def against(self, record: RunRecord) -> Iterator[str]:
         """Compare versions with those installed here."""

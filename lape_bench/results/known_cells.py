@@ -41,7 +41,8 @@ class KnownCells:
     def __init__(self) -> None:
         self._by_identity: dict[str, KnownCell] = {}
         self._by_predictions: dict[tuple[str, bytes], KnownCell] = {}
-        self._test_sets: dict[tuple[Any, ...], str] = {}  # hash by task, manifest and fold
+        # By task, manifest and fold: the hash of the test clips, and where it was first seen.
+        self._test_sets: dict[tuple[Any, ...], tuple[bytes, str]] = {}
 
     def trust(self, origin: Path) -> None:
         """Add the cells of a folder, such as the reference results. Their test sets are taken for the right ones."""
@@ -50,7 +51,10 @@ class KnownCells:
                 continue
             folder, record, predictions = cell
             if predictions is not None and not isinstance(predictions, UserError):
-                self._test_sets[_test_set(record)] = predictions.clips.digest
+                self._test_sets[_test_set(record)] = (
+                    _test_digest(predictions),
+                    "the reference results",
+                )
                 [*self.compare(origin, folder, record, predictions)]
 
     def compare(
@@ -70,9 +74,13 @@ class KnownCells:
         """
         name = record.cell.label or record.cell.system_name
         own = KnownCell(origin, folder, record.identity, name, _system(record))
-        test_set = self._test_sets.get(_test_set(record))
-        if test_set not in (None, predictions.clips.digest):
-            yield "wrong", "its test clips or their classes are not those of the reference results"
+        digest = _test_digest(predictions)
+        expected, where = self._test_sets.setdefault(_test_set(record), (digest, str(folder)))
+        if digest != expected:
+            yield (
+                "wrong",
+                f"its test clips, or their classes, groups or folds, are not those of {where}",
+            )
         first = self._by_identity.setdefault(record.identity, own)
         if first is not own and first.origin == origin:
             yield "outdated", f"{first.folder} holds the same cell"
@@ -115,6 +123,15 @@ def _system(record: RunRecord) -> str:
 
 def _test_set(record: RunRecord) -> tuple[Any, ...]:
     return record.cell.task, record.task and record.task.manifest_hash, record.cell.fold
+
+
+def _test_digest(predictions: Predictions | PackedPredictions) -> bytes:
+    """Hash the test clips with their classes, groups and folds."""
+    columns = [
+        None if column is None else column.to_pylist()
+        for column in (predictions.groups, predictions.folds)
+    ]
+    return hashlib.sha256(json.dumps([predictions.clips.digest, *columns]).encode()).digest()
 
 
 def _packed_digest(predictions: Predictions | PackedPredictions) -> bytes:

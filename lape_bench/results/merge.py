@@ -3,8 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import FileLock
 
@@ -131,7 +133,7 @@ def _copy(folder: Path, target: Path, record: RunRecord, left_out: list[str]) ->
     elif os.path.lexists(folder / ERROR):
         try:
             _copy_file(folder / ERROR, target / ERROR, MOST_ERROR_BYTES)
-        except (OSError, UserError) as error:
+        except UserError as error:
             left_out.append(printable(str(error)))
     if os.path.lexists(folder / MODEL):
         try:
@@ -146,12 +148,12 @@ def _copy_model(model: Path, target: Path) -> None:
     """Copy a kept model.
 
     Raises:
-        UserError: it holds a link or anything else that is not a regular file or folder, or is too large.
+        UserError: it holds a link or anything else that is not a regular file or folder, cannot be read, or is too large.
     """
     if model.is_symlink() or not model.is_dir():
         raise UserError(f"{model} is not a folder")
     files, left = 0, MOST_MODEL_BYTES
-    for place, folders, names in os.walk(model):
+    for place, folders, names in os.walk(model, onerror=_refuse):
         for name in folders:
             if (path := Path(place, name)).is_symlink():
                 raise UserError(f"{path} is a link, and links are not followed here")
@@ -164,11 +166,21 @@ def _copy_model(model: Path, target: Path) -> None:
 
 
 def _copy_file(path: Path, target: Path, most_bytes: int) -> int:
-    """Copy a regular file, and return its size in bytes."""
-    with (
-        open_regular(path, most_bytes) as file,
-        new_file(target) as temporary,
-        temporary.open("wb") as copy,
-    ):
+    """Copy a regular file, and return its size in bytes.
+
+    Raises:
+        UserError: it is not a regular file, is too large, or cannot be read.
+        OSError: the copy cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_regular(path, most_bytes))
+        except OSError as error:
+            _refuse(error)
+        copy = stack.enter_context(stack.enter_context(new_file(target)).open("wb"))
         shutil.copyfileobj(file, copy)
         return copy.tell()
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename} cannot be read ({error.strerror})") from error

@@ -102,9 +102,7 @@ def score_pack(path: Path) -> list[ScoredCell | str]:
     """Read and score the cells of a pack; if it cannot be read, return the line that says why."""
     try:
         return [
-            _score(*cell)
-            if cell.record.task.metric in metrics.METRICS
-            else _other_metric(*cell[:2])
+            _problem(cell.folder, cell.record.task, cell.predictions.classes) or _score(*cell)
             for cell in read_pack(path)
             if cell.record.task is not None
         ]
@@ -125,7 +123,13 @@ def score_records(records: Iterable[tuple[Path, RunRecord | str]]) -> Iterator[S
         known: dict[Any, LabeledClips] = {}  # of this batch alone, which bounds the memory
         predictions = [_read_predictions(file, known) for _, _, file in batch]
         for (folder, record, _), predicted in zip(batch, predictions, strict=True):
-            yield predicted if isinstance(predicted, str) else _score(folder, record, predicted)
+            if isinstance(predicted, str):
+                yield predicted
+            else:
+                assert isinstance(record, RunRecord)
+                assert record.task is not None
+                problem = _problem(folder, record.task, predicted.classes)
+                yield problem or _score(folder, record, predicted)
 
 
 def _batches(
@@ -150,8 +154,6 @@ def _open_predictions(folder: Path, record: RunRecord) -> PredictionsFile | str:
         return f"{record.cell.title} failed: {record.error}"
     if record.task is None or record.parameters is None:
         return f"{folder} holds a finished record without a task or without parameters"
-    if record.task.metric not in metrics.METRICS:
-        return _other_metric(folder, record)
     try:
         return open_predictions(folder, record)
     except UserError as error:
@@ -204,15 +206,23 @@ def score_packed(predictions: PackedPredictions) -> dict[str, float]:
     return scores
 
 
-def _other_metric(folder: Path, record: RunRecord) -> str:
-    assert record.task is not None
-    return f"{folder} is ranked by '{record.task.metric}', which is not a metric of this release"
+def _problem(folder: Path, task: TaskFacts, classes: Sequence[str]) -> str:
+    """Return the reason why a record with predictions of some classes cannot be scored; empty if it can."""
+    if classes != task.classes:
+        return f"{folder} has predictions of other classes than its task"
+    if not metrics.metric_exists(task.metric, len(classes)):
+        return f"{folder} is ranked by '{task.metric}', which is not a metric of this release for {len(classes)} classes"
+    return ""
 
 
 def _row(record: RunRecord, task: TaskFacts, parameters: ParameterCounts) -> dict[str, Any]:
     cell = record.cell
     settings = dict(sorted(flatten(cell.settings).items()))
-    diagnosis = {name: v for name, v in record.diagnosis.items() if isinstance(v, float)}
+    diagnosis = {
+        name: value
+        for name, value in record.diagnosis.items()
+        if isinstance(value, float) and name not in metrics.METRICS
+    }
     return (
         diagnosis
         | {

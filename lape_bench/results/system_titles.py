@@ -10,7 +10,15 @@ from typing import Any
 import pandas as pd
 
 from lape_bench.core.errors import UserError
-from lape_bench.records.record import LABEL, Cell, read_record, record_folders
+from lape_bench.core.regular_files import read_regular
+from lape_bench.records.record import (
+    LABEL,
+    MOST_BYTES,
+    RECORD,
+    Cell,
+    read_record,
+    record_folders,
+)
 from lape_bench.records.system_names import short_name
 
 VARIANT = ["name", "settings"]  # cells that agree in these are of one system
@@ -116,7 +124,7 @@ def refuse_taken_label(out: Path, cell: Cell, label: str) -> None:
     quoted = json.dumps(label, ensure_ascii=False).encode()
     for folder in record_folders(out)[0] if out.is_dir() else []:
         try:
-            if quoted not in (folder / "record.json").read_bytes():
+            if quoted not in read_regular(folder / RECORD, MOST_BYTES):
                 continue
             other = read_record(folder).cell
         except (OSError, UserError):

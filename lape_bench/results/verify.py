@@ -35,6 +35,7 @@ SUM_TOLERANCE = 1e-3  # of the logarithm of a row's probabilities summed up, in 
 UNCHECKED = (
     "selection",
     "validation",
+    "labels_for_selection",
     "curves",
     "diagnosis",
     "audit",
@@ -132,6 +133,7 @@ class _Verification:
         yield from _graded("wrong", _against_predictions(record, predictions))
         if manifest and record.task and manifest.hash == record.task.manifest_hash:
             yield from _graded("wrong", self.installed.against_manifest(record, predictions))
+        yield from _graded("wrong", self.installed.against_data(record))
         yield from _graded("wrong", _against_place(record, folder))
         yield from _graded("wrong", _against_itself(record))
         yield from _graded("outdated", self.installed.against(record))
@@ -180,8 +182,10 @@ def _against_predictions(
     ids = predictions.clip_ids
     if len(ids.unique()) != len(ids):
         yield "its predictions hold a clip twice"
-    if task.metric not in metrics.METRICS:
-        yield f"it is ranked by '{task.metric}', which is not a metric of this release"
+    if not metrics.metric_exists(task.metric, len(task.classes)):
+        yield f"it is ranked by '{task.metric}', which is not a metric of this release for {len(task.classes)} classes"
+    if "labeled" in task.clips and record.labels_for_training != task.clips["labeled"]:
+        yield f"it names {record.labels_for_training} labels for training, and {task.clips['labeled']} labeled clips"
     if isinstance(predictions, Predictions):
         yield from _score_problems(predictions)
         recomputed = metrics.score(predictions.log_probabilities, predictions.labels)

@@ -1,3 +1,4 @@
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -322,3 +323,11 @@ def test_the_real_twelve_classes_come_from_both_archives(
         own_card = card.with_variant(manifest.info.variant)
         checks = verify(own_card, manifest, True, progress)
         assert all(found.holds for found in checks if not found.what.startswith("clips"))
+
+
+def test_a_named_pipe_among_the_noises_is_refused_at_once(
+    tmp_path: Path, write_clip: WriteClip
+) -> None:
+    place_noise(place_words(tmp_path), write_clip)
+    os.mkfifo(tmp_path / NOISE / "zzz.wav")
+    assert "zzz.wav is not a regular file" in refusal(tmp_path, "sc-v1-12")

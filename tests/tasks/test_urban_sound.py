@@ -145,3 +145,8 @@ def test_a_table_of_another_form_is_refused(text: bytes, tmp_path: Path) -> None
     said = refusal(tmp_path, "us8k")
     assert f"{path} is not the list of slices" in said
     assert "columns slice_file_name, fsID, fold and class" in said
+
+
+def test_a_folder_in_the_place_of_the_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / TABLE).mkdir(parents=True)
+    assert "UrbanSound8K.csv is not a regular file" in refusal(tmp_path, "us8k")

@@ -22,6 +22,7 @@ CAF_OF_LIBSNDFILE = {
     b"alaw",
     b"alac",
 }  # of ALAC, FFmpeg cuts the last packet twice
+AU_HEADER_BYTES = 24
 AU_EXACT = {1, 2, 3, 4, 5, 6, 7, 27}  # mu-law, PCM, float, A-law; not the ADPCM of G.72x
 AIFC_BLOCKS = {b"ima4", b"GSM "}
 AIFC_EXACT = {b"NONE", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"FL64", b"ulaw", b"alaw"}
@@ -184,6 +185,8 @@ def au(source: ByteSource) -> Layout:
         order = ">" if magic == b".snd" else "<"
         offset, size, kind = struct.unpack(order + "III", source.at(start + 4, 12).ljust(12, b"\0"))
         is_exact &= kind in AU_EXACT
+        if offset < AU_HEADER_BYTES:
+            raise AudioProblem("damaged: its header does not say where the audio begins")
         end = source.size if size == 0xFFFFFFFF else start + offset + size
         if end > source.size:
             raise AudioProblem(TRUNCATED)

@@ -6,11 +6,16 @@ from lape_bench.data.decoding import boxed, chunked, mpeg
 from lape_bench.data.decoding.byte_source import AudioFile, ByteSource
 from lape_bench.data.decoding.flac import flac
 from lape_bench.data.decoding.layout import Layout
+from lape_bench.data.decoding.nist import MAGIC as NIST
+from lape_bench.data.decoding.nist import nist
 from lape_bench.data.decoding.ogg import ogg
 from lape_bench.data.decoding.problem import AudioProblem
 
 EBML, ASF = b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
-KNOWN_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"#!AMR", b"riff")
+KNOWN_STARTS = (
+    *(b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"#!AMR", b"riff"),
+    NIST,
+)
 
 
 def layout_of(path: AudioFile) -> Layout:
@@ -36,6 +41,8 @@ def layout_of(path: AudioFile) -> Layout:
             return chunked.w64(source)
         if magic == b"caff":
             return chunked.caf(source)
+        if head.startswith(NIST):
+            return nist(source)
         if magic == b"fLaC":
             return flac(source)
         if magic == b"OggS":

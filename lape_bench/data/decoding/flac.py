@@ -1,4 +1,6 @@
-"""Find concatenated FLAC recordings, since libsndfile reads only the first one."""
+"""Find concatenated FLAC recordings, since libsndfile reads only the first one, and those of unknown length."""
+
+from functools import partial
 
 from lape_bench.data.decoding.byte_source import ByteSource
 from lape_bench.data.decoding.layout import Layout
@@ -14,5 +16,14 @@ def flac(source: ByteSource) -> Layout:
         if source.at(place, 8) in HEADS:
             starts.append(place)
         place += 1
-    ends = [*starts[1:], source.size]
-    return Layout(tuple(zip(starts, ends, strict=True)), seekable=True)
+    parts = tuple(zip(starts, [*starts[1:], source.size], strict=True))
+    if all(map(partial(_states_length, source), starts)):
+        return Layout(parts, seekable=True)
+    return Layout(
+        parts, ffmpeg="flac"
+    )  # libsndfile does not read a stream that was written into a pipe
+
+
+def _states_length(source: ByteSource, start: int) -> bool:
+    """Return True if STREAMINFO gives the number of samples: the last 36 bits of these 8 bytes."""
+    return int.from_bytes(source.at(start + 18, 8), "big") % 2**36 > 0

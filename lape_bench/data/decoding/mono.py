@@ -17,6 +17,8 @@ Block = tuple[int, Samples]  # the rate in Hz, and samples of shape (samples,)
 
 BLOCK_FRAMES = 2**18
 UNKNOWN_FRAMES = 2**62  # number of frames that libsndfile returns for a stream of unknown length
+# libsndfile reads what is left of a truncated file of these, and `containers` does not compare their headers with their size.
+UNCHECKED = {"AVR", "HTK", "IRCAM", "MAT4", "MAT5", "MPC2K", "PAF", "PVF", "SD2", "SDS", "SVX", "VOC", "WVE", "XI"}  # fmt: skip
 MISSING_SECONDS = (
     0.25  # samples that FFmpeg may return less than the container says: padding of a codec
 )
@@ -55,7 +57,13 @@ def stretch_by_libsndfile(path: AudioFile, segment: tuple[float, float]) -> Iter
 
 
 def _sound_file(path: AudioFile) -> soundfile.SoundFile:
-    return soundfile.SoundFile(path.open() if isinstance(path, FileContent) else path)
+    file = soundfile.SoundFile(path.open() if isinstance(path, FileContent) else path)
+    if file.format in UNCHECKED:
+        file.close()
+        raise AudioProblem(
+            f"in the format {file.format}, of which nothing tells whether it is whole; convert it to WAV or FLAC"
+        )
+    return file
 
 
 def ends_before_stretch(seconds: float) -> AudioProblem:

@@ -251,6 +251,8 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
             if named and separator.join(fields).strip() == first.strip():
                 continue
             stripped = [field.strip() for field in fields]
+            if "\0" in "".join(stripped):
+                raise UserError(f"{table}, line {reader.line_num} holds a null character")
             if any(stripped):
                 yield reader.line_num, stripped
     except csv.Error as error:

@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 from lape_bench.core.errors import UserError
 
+# A smaller number is probably in kHz, and no recording has a larger one.
+SLOWEST_HZ, FASTEST_HZ = 1_000, 400_000
+
 
 class Encoder(nn.Module, ABC):
     """An encoder in two steps: waveforms to features, and features to embeddings. Augmentation works on the features.
@@ -107,6 +110,19 @@ def is_positive_integer(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return False
     return bool(1 <= value < np.inf and int(value) == value)
+
+
+def check_sample_rate(value: int, encoder: str) -> None:
+    """Refuse a rate that no audio has, such as one in kHz.
+
+    Raises:
+        UserError: see above; it names the encoder.
+    """
+    if not SLOWEST_HZ <= value <= FASTEST_HZ:
+        raise UserError(
+            f"sample_rate of {encoder} is {value:,}",
+            allowed=f"{SLOWEST_HZ:,} to {FASTEST_HZ:,} Hz, such as 16_000",
+        )
 
 
 def check_embeddings(

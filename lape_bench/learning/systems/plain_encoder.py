@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from lape_bench.core.paths import require_exists
 from lape_bench.learning.encoders.base import (
     Encoder,
     check_embeddings,
+    check_sample_rate,
     full_lengths,
     is_positive_integer,
 )
@@ -54,6 +56,12 @@ EXPECTED = (
 )
 
 
+_built: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
+"""Parameters of encoders that were built and still exist, by `id`."""
+_versions: dict[int, int] = {}
+"""How often each of them had been changed when it was first seen, as torch counts it."""
+
+
 class _WrappedEncoder(Encoder):
     """A plug-in's encoder as an `Encoder`: its features are the waveforms themselves."""
 
@@ -62,7 +70,12 @@ class _WrappedEncoder(Encoder):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.inner = self.kind(**settings)
-        self.sample_rate = _whole(self.inner, "sample_rate", Encoder.sample_rate)
+        if getattr(self.inner, "files", files := _files(self.kind)) not in (files, *files):
+            raise UserError(
+                f"the encoder {_name(self.kind)} sets files in an object",
+                allowed="files on the class; a file or folder that a setting names counts by itself",
+            )
+        self.sample_rate = _sample_rate(self.inner)
         self.embedding_size = _whole(self.inner, "embedding_size")
         self.uses_lengths = _uses_lengths(self.inner)
         self.n_parameters = _stated_parameters(self.inner)
@@ -73,7 +86,8 @@ class _WrappedEncoder(Encoder):
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         shape = (len(features), self.embedding_size)
         known = self.length_arguments(full_lengths(features) if lengths is None else lengths)
-        return check_embeddings(self.inner(features, *known), shape, self.kind.__name__)
+        embeddings = check_embeddings(self.inner(features, *known), shape, self.kind.__name__)
+        return embeddings.to(features.device)  # an encoder outside of torch computes on the CPU
 
 
 class _PlugInEncoderSystem(EncoderSystem):
@@ -84,19 +98,18 @@ class _PlugInEncoderSystem(EncoderSystem):
 
     def build_encoder(self) -> Encoder:
         settings = self._own_settings()
-        if issubclass(self.kind, Encoder):
-            return self.kind(**settings)
-        return self.wrapper(settings)
+        is_encoder = issubclass(self.kind, Encoder)
+        encoder: Encoder = self.kind(**settings) if is_encoder else self.wrapper(settings)
+        _refuse_trained(encoder, self.kind)
+        return encoder
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Return the SHA-256 of each file and folder that the encoder's class, or a setting of it, names."""
         named = {f"setting {name}": _named(value) for name, value in self._own_settings().items()}
-        files = getattr(self.kind, "files", ())
-        # ("weights.pt") is not a tuple but a string.
         named["files"] = [
             require_exists(Path(path), f"a file of {_name(self.kind)}")
-            for path in ([files] if isinstance(files, str | Path) else files)
+            for path in _files(self.kind)
         ]
         return {
             name: "; ".join(map(path_checksum, places)) for name, places in named.items() if places
@@ -218,6 +231,7 @@ def as_system(loaded: type) -> type[System]:
         return loaded
     trained = issubclass(loaded, nn.Module)
     _uses_lengths(loaded)
+    _files(loaded)
     names = {"__module__": loaded.__module__, "__qualname__": loaded.__qualname__}
     wrapper = type(loaded.__name__, (_WrappedEncoder,), names | {"kind": loaded})
     protocols: tuple[ProtocolName, ...] = (
@@ -229,7 +243,7 @@ def as_system(loaded: type) -> type[System]:
         "Settings": constructor_settings(loaded, EncoderConfig if trained else ProbeConfig),
         "protocols": protocols,
         "version": _whole(loaded, "version", 1),
-        "sample_rate": _whole(loaded, "sample_rate", Encoder.sample_rate),
+        "sample_rate": _sample_rate(loaded),
         "smoke_settings": EncoderSystem.smoke_settings if trained else PROBE_SMOKE_SETTINGS,
         "__doc__": loaded.__doc__,
     }
@@ -250,6 +264,43 @@ def _whole(kind: Any, name: str, otherwise: int | None = None) -> int:
             allowed="a whole number above 0" + (", on the class" if isinstance(kind, type) else ""),
         )
     return int(value)
+
+
+def _sample_rate(kind: Any) -> int:
+    """Return the sample rate of an encoder or of its class, in Hz."""
+    rate = _whole(kind, "sample_rate", Encoder.sample_rate)
+    check_sample_rate(rate, f"the encoder {_name(kind)}")
+    return rate
+
+
+def _files(kind: type) -> tuple[str | Path, ...]:
+    """Return the files that the class of an encoder names."""
+    files: Any = getattr(kind, "files", ())
+    files = [files] if isinstance(files, str | Path) else files  # ("weights.pt") is not a tuple
+    if isinstance(files, list | tuple) and all(isinstance(path, str | Path) for path in files):
+        return tuple(files)
+    description = "is a property, which no class can be asked"
+    raise UserError(
+        f"files of the encoder {_name(kind)} {description if isinstance(files, property) else f'is {files!r}'}",
+        allowed="a path or a tuple of paths, on the class",
+    )
+
+
+def _refuse_trained(encoder: Encoder, kind: type) -> None:
+    """Refuse a new encoder with weights that were trained before, since a cell has to start like one that runs alone.
+
+    Raises:
+        UserError: the class keeps the weights, for example in a cached function, and an earlier cell has changed them.
+    """
+    for parameter in encoder.parameters():
+        known = _built.get(id(parameter))
+        if known is not parameter:
+            _built[id(parameter)], _versions[id(parameter)] = parameter, parameter._version
+        elif parameter._version != _versions[id(parameter)]:
+            raise UserError(
+                f"the encoder {_name(kind)} starts with weights that an earlier cell of this process trained",
+                next_step="build the weights in __init__, or copy them there by copy.deepcopy",
+            )
 
 
 def _uses_lengths(kind: Any) -> bool:

@@ -3,9 +3,11 @@
 import hashlib
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from numbers import Number
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -76,16 +78,32 @@ def encoder_checksum(encoder: Encoder) -> str:
     with the run's seed, such as a list of random frequency bins.
     """
     state = encoder.state_dict()
-    hidden = {name: buffer for name, buffer in encoder.named_buffers() if name not in state}
-    for name, module in encoder.named_modules():
-        attributes = {key: value for key, value in vars(module).items() if key not in REGISTERED}
-        numbers = type(module).__module__.partition(".")[0] not in WITHOUT_NUMBERS
-        hidden |= dict(_arrays(name, attributes, numbers, ATTRIBUTE_DEPTH))
+    hidden = dict(_outside_state(encoder, {id(module) for module in encoder.modules()}))
     return tensors_checksum({**state, **({"hidden": hidden} if hidden else {})})
 
 
-def _arrays(name: str, value: Any, numbers: bool, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors, numeric arrays and perhaps numbers in an attribute, in what containers and plain objects in it hold too."""
+def _outside_state(module: nn.Module, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors, arrays and numbers of a module that are not in its state.
+
+    Args:
+        module: with the modules that it registers.
+        seen: `id` of these and of other modules that are covered already; those that are found are added.
+    """
+    state = module.state_dict()
+    yield from ((name, buffer) for name, buffer in module.named_buffers() if name not in state)
+    for name, part in module.named_modules():
+        attributes = {key: value for key, value in vars(part).items() if key not in REGISTERED}
+        numbers = type(part).__module__.partition(".")[0] not in WITHOUT_NUMBERS
+        yield from _arrays(name, attributes, numbers, ATTRIBUTE_DEPTH, seen)
+
+
+def _arrays(
+    name: str, value: Any, numbers: bool, depth: int, seen: set[int]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors, numeric arrays and perhaps numbers in an attribute.
+
+    Containers, plain objects, functions and modules that no module registers are searched too.
+    """
     if isinstance(value, Tensor):
         if value.layout is torch.strided and not value.is_meta:
             yield name, value
@@ -95,17 +113,41 @@ def _arrays(name: str, value: Any, numbers: bool, depth: int) -> Iterator[tuple[
     elif isinstance(value, Number):
         if numbers:
             yield name, value
-    elif depth and not isinstance(value, type | nn.Module | ModuleType):
-        if isinstance(value, Mapping):
-            parts: Iterable[tuple[Any, Any]] = [*value.items()]
-        elif isinstance(value, list | tuple):
-            parts = enumerate(value)
-        elif isinstance(value, set | frozenset):
-            parts = enumerate(sorted(value, key=repr))
-        else:
-            parts = getattr(value, "__dict__", {}).items()
-        for key, part in parts:
-            yield from _arrays(f"{name}.{key}", part, numbers, depth - 1)
+    elif isinstance(value, nn.Module):
+        if id(value) not in seen:
+            seen |= {id(module) for module in value.modules()}
+            found = [*value.state_dict().items(), *_outside_state(value, seen)]
+            yield from ((f"{name}.{key}", part) for key, part in found)
+    elif depth and not isinstance(value, type | ModuleType):
+        for key, part in _parts(value):
+            yield from _arrays(f"{name}.{key}", part, numbers, depth - 1, seen)
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what a container, a function or a plain object holds, each with a name."""
+    if isinstance(value, Mapping):
+        return [*value.items()]
+    if isinstance(value, list | tuple):
+        return enumerate(value)
+    if isinstance(value, set | frozenset):
+        return enumerate(sorted(value, key=repr))
+    if isinstance(value, partial):
+        return [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
+    if isinstance(value, MethodType):
+        return [("func", value.__func__), ("self", value.__self__)]
+    if isinstance(value, FunctionType):
+        return [*vars(value).items(), *_enclosed(value)]
+    slots = {name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())}
+    slotted = [(name, getattr(value, name)) for name in sorted(slots) if hasattr(value, name)]
+    return [*getattr(value, "__dict__", {}).items(), *slotted]
+
+
+def _enclosed(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield the variables of the functions around a function that it uses."""
+    cells = function.__closure__ or ()
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        with suppress(ValueError):  # not filled yet
+            yield name, cell.cell_contents
 
 
 def state_checksum(module: nn.Module) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -119,7 +120,11 @@ def _data(
     results: Results, board: pd.DataFrame, sources: Sequence[Path], most_bytes: int
 ) -> dict[str, Any]:
     cells = _by_entry(results.cells)
-    cards = {source: read_card(source) for source in sources if (source / CARD).exists()}
+    cards = {}
+    for source in sources:
+        if (source / CARD).exists():
+            with suppress(UserError):  # `load_results` named it among the problems
+                cards[source] = read_card(source)
     by_board = board.groupby(BOARD, sort=False)
     board = board.assign(display_name=system_display_names(board), board=by_board.ngroup())
     mark_numbers = numbered(board["display_name"])

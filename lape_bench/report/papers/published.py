@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError, did_you_mean
 from lape_bench.core.paths import require_exists
+from lape_bench.core.printable import is_printable
 from lape_bench.data.catalog import load_card
 from lape_bench.records.record import ProtocolName
 
@@ -119,6 +120,10 @@ def _checked(values: dict[str, Any], where: str) -> PublishedFigure:
                 f"{where}: no {name} is given", next_step="give one, or leave the figure out"
             ) from error
         raise UserError(f"{where}: '{name}': {first['msg']} (it is {first['input']!r})") from error
+    if not is_printable(figure.system + figure.source):
+        raise UserError(
+            f"{where}: 'system' or 'source' holds control characters", allowed="printable text"
+        )
     try:
         card = load_card(figure.task)
     except UserError as error:

@@ -12,7 +12,7 @@ from lape_bench.report.formatting import percent
 from lape_bench.results.cells import PREPARATION, SYSTEM_VERSION
 
 CURVE = ["task", "data", "protocol", *PREPARATION, "metric", "unit"]  # scores that share a curve
-SYSTEM = ["system", *SYSTEM_VERSION, "parameters"]
+SYSTEM = ["system", *SYSTEM_VERSION, "parameters", "encoder_parameters"]
 
 
 def area_under_curve(

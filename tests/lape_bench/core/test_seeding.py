@@ -1,5 +1,6 @@
 """A stream is a function of the run's seed and of its own name, and of nothing else."""
 
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_globally_decides_initial_weights_whatever_the_global_state() -> None:
         with Seeds(0).globally("initial weights"):
             weights.append(nn.Linear(4, 4).weight)
     assert torch.equal(*weights)
+
+
+def test_globally_seeds_numpy_and_python_too_and_restores_them() -> None:
+    drawn = []
+    for state in (1, 2):
+        np.random.seed(state)
+        random.seed(state)
+        expected = np.random.RandomState(state).rand(), random.Random(state).random()
+        with Seeds(0).globally("initial weights"):
+            drawn.append((np.random.rand(), random.random()))
+        assert (np.random.rand(), random.random()) == expected
+    assert drawn[0] == drawn[1]
 
 
 def test_a_block_inside_another_leaves_its_stream_alone() -> None:

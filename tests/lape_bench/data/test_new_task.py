@@ -360,6 +360,12 @@ def test_a_source_that_is_neither_folder_nor_table_is_refused(tmp_path: Path) ->
         ("client id", "x,y", "group"),
         ("song", "x,y", "group"),
         ("onset", "0,1.5", "start_seconds"),
+        ("offset", "0,1.5", "start_seconds"),
+        ("starttime", "0,1.5", "start_seconds"),
+        ("StartSec", "0,1.5", "start_seconds"),
+        ("speakerid", "7,8,9", "group"),
+        ("SPEAKERID", "7,8,9", "group"),
+        ("foldid", "1,2", "fold"),
     ],
 )
 def test_a_column_that_looks_like_one_that_counts_is_asked_about(

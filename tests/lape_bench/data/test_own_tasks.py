@@ -1,5 +1,6 @@
 """Tasks of a user's own recordings, from the folder to the board."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +160,14 @@ def test_broken_own_cards_are_named_and_left_out(made: Path, bench: Bench) -> No
         + "license: x\ncitation: x\nexpected: {clips: 1}\n"
     )
     own_card("esc10").write_text(good.replace("name: tones", "name: esc10"))
+    spelled = {
+        "listed": "classes: {0: a, 1: b}\n",
+        "curly": "classes: {pattern: 'id{x}', first: 1, last: 2}\n",
+    }
+    spelled["many"] = "classes: {pattern: 'id{}', first: 1, last: 1000000000}\n"
+    for name, text in spelled.items():
+        card = re.sub(r"(?m)^classes:.*\n(?:[- ].*\n)*", lambda _, text=text: text, good)
+        own_card(name).write_text(card.replace("name: tones", f"name: {name}"))
     own_card(".tones.yaml.half").write_text("{")
     code, out, err = bench("tasks")
     assert code == 0
@@ -171,6 +180,7 @@ def test_broken_own_cards_are_named_and_left_out(made: Path, bench: Bench) -> No
         "named.yaml: 'name' is 'tones'",
         "nowhere.yaml does not say where the recordings are",
         "esc10.yaml is hidden by the registered task of that name",
+        *(f"{name}.yaml: 'classes'" for name in spelled),
     }
     assert len(told) == len(wanted)
     assert not [text for text in wanted if text not in err]

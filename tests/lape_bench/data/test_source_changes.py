@@ -187,6 +187,28 @@ def test_a_damaged_manifest_of_an_own_task_is_made_again_with_a_word(
     assert "preparing mine again" in caplog.text
 
 
+def test_more_changed_files_than_a_run_decodes_are_told_and_verify_compares_all(
+    table: Path,
+    write_clip: WriteClip,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(changes_module, "MOST_DECODED", 3)
+    changes_module._looked.clear()
+    for seed in range(12):
+        os.utime(table.with_name(f"{seed}.wav"), (seed, seed))
+    ensure_prepared(load_card("mine"), QUIET)
+    assert "12 recordings of 'mine' have been written to" in caplog.text
+    assert "9 of them were not compared" in caplog.text
+    write_clip(table.with_name("11.wav"), 99)  # of the same length
+    os.utime(table.with_name("11.wav"), (11, 11))
+    assert "recordings of other audio: 1" in changes()
+    write_clip(table.with_name("11.wav"), 99, 0.7)  # of another one: a run compares it first
+    changes_module._looked.clear()
+    with pytest.raises(UserError, match="recordings of other audio: 1"):
+        ensure_prepared(load_card("mine"), QUIET)
+
+
 def test_a_process_that_looks_often_does_so_now_and_then(
     table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

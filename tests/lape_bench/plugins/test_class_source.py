@@ -166,8 +166,9 @@ def test_what_the_class_does_not_use_is_no_part_of_its_source() -> None:
         (torch.ones(3, dtype=torch.complex64), torch.full((3,), 1 + 1j)),
         (torch.ones(3), torch.ones(3, dtype=torch.double)),
         (np.ones(3), np.full(3, 2.0)),
+        (torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)),
     ],
-    ids=["float", "bfloat16", "double", "complex", "another type", "NumPy"],
+    ids=["float", "bfloat16", "double", "complex", "another type", "NumPy", "module"],
 )
 def test_an_array_that_the_class_uses_is_part_of_its_source(one: Any, other: Any) -> None:
     text = ENCODER.replace("GAIN = 2", "")

@@ -1,8 +1,10 @@
+import random
 import sys
 from contextlib import suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -148,3 +150,26 @@ def test_an_argument_that_is_not_asked_for_is_refused() -> None:
         load_system("supervised:x/y.pt")
     with pytest.raises(UserError, match="no system 'supervized': did you mean 'supervised'"):
         load_system("supervized:x")
+
+
+DRAWS = """
+import random
+import numpy
+import torch
+class A: drawn = (random.random(), numpy.random.rand(), torch.rand(1).item())
+"""
+
+
+def test_a_file_draws_the_same_numbers_whatever_was_drawn_before_its_import(plug_ins: Path) -> None:
+    found = []
+    for seed, name in enumerate(("drawn_first", "drawn_second")):
+        (plug_ins / f"{name}.py").write_text(DRAWS)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+        kind = Registry("group", "system").load(f"{plug_ins / name}.py:A", bool, "anything")
+        found.append(kind.drawn)
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == before[:2]
+        assert torch.equal(torch.get_rng_state(), before[2])
+    assert found[0] == found[1]

@@ -199,9 +199,9 @@ def test_the_same_bytes_of_another_type_are_not_taken_for_known_clips(
     path = folder / "predictions.parquet"
     known: dict[Any, LabeledClips] = {}
     open_predictions(folder, record).predicted_classes(known)
-    changed = rewritten(path, record, other_columns(**column)(pq.read_table(path)))
+    table = other_columns(**column)(pq.read_table(path))
     with pytest.raises(UserError, match=reason):
-        changed.predicted_classes(known)
+        rewritten(path, record, table).predicted_classes(known)
 
 
 def test_only_the_same_clips_with_the_same_classes_are_one_test_set() -> None:

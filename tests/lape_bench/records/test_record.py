@@ -17,6 +17,7 @@ from lape_bench.records.record import (
     find_records,
     identity,
     read_record,
+    record_folders,
     write_record,
 )
 
@@ -310,3 +311,8 @@ def test_a_folder_that_is_a_link_and_one_with_an_odd_name_are_named(
     assert any("link is a link" in problem for problem in problems)
     assert any(r"\x1b[2J\udcff" in problem for problem in problems)
     assert all(problem.isprintable() for problem in problems)
+
+
+def test_a_link_to_a_name_that_no_file_can_have_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to("a" * 300)
+    assert record_folders(tmp_path) == ([], [])

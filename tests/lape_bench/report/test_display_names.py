@@ -23,6 +23,8 @@ ROW = {
     "system_version": 1,
     "provenance_hash": "",
     "parameters": 1000,
+    "encoder_parameters": 900,
+    "metric": "accuracy",
 }
 
 
@@ -38,6 +40,12 @@ def test_names_are_plain_where_they_tell_rows_apart() -> None:
 @pytest.mark.parametrize(
     ("change", "first", "second"),
     [
+        ({"metric": "macro_f1"}, ("t [accuracy]", "s"), ("t [macro_f1]", "s")),
+        (
+            {"encoder_parameters": 7},
+            ("t", "s [900 parameters of the encoder]"),
+            ("t", "s [7 parameters of the encoder]"),
+        ),
         (
             {"manifest_hash": "987654321", "card_version": 1, "protocol_version": 1},
             ("t [abcdef]", "s"),

@@ -24,7 +24,7 @@ from lape_bench.report.overview_view import (
 )
 from lape_bench.results.load import load_results
 from tests.lape_bench.conftest import Bench
-from tests.lape_bench.report.test_leaderboard import write_scores
+from tests.lape_bench.report.test_leaderboard import write, write_scores
 
 RIGHT = {  # clips of 100 that a system has right, by task
     "good": {"a": 90, "b": 80, "c": 70},
@@ -202,3 +202,13 @@ def test_the_fields_that_programs_read_are_those_of_version_1(overview: Overview
 def test_the_command_writes_every_format(out: Path, bench: Bench, format: str) -> None:
     code, text, _ = bench("overview", "--out", str(out), "--format", format)
     assert (code, "partial" in text) == (0, True)
+
+
+def test_seeds_by_another_metric_are_another_column(tmp_path: Path, bench: Bench) -> None:
+    for seed in range(4):
+        write(tmp_path, seed, metric="accuracy" if seed < 2 else "macro_f1")
+    for command in ("overview", "report"):
+        code, told, error = bench(command, "--out", str(tmp_path))
+        assert (code, error) == (0, "")
+        assert "macro_f1" in told
+    assert bench("report", "--out", str(tmp_path), "--html", str(tmp_path / "p.html"))[0] == 0

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
 from lape_bench.core.errors import UserError
+from lape_bench.core.paths import sha256
 from lape_bench.records.predictions import PredictionsFile, read_predictions
 from lape_bench.records.record import find_records, read_record, write_record
 from lape_bench.report.leaderboard import MIXED_NOTE, footnotes, leaderboard
 from lape_bench.results import load
 from lape_bench.results.cells import COLUMNS, NEWER_COLUMNS, by_metric, write_cells
 from lape_bench.results.load import load_results
+from tests.lape_bench.conftest import Bench
 from tests.lape_bench.report.test_leaderboard import write, write_scores
 
 
@@ -89,20 +93,57 @@ def test_a_cell_that_stands_twice_in_a_table_counts_once_and_is_told_by_its_line
     assert results.problems == [f"{path}, line 2: a later line holds the same cell"]
 
 
-def test_a_record_ranked_by_what_is_no_metric_is_left_out_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"metric": "luck"}, "'luck'"),
+        ({"metric": "roc_auc"}, "is not a metric of this release for 3 classes"),
+        ({"classes": ("a", "b")}, "predictions of other classes than its task"),
+    ],
+)
+def test_a_record_that_cannot_be_scored_is_left_out_by_name(
+    change: dict[str, object], reason: str, tmp_path: Path, bench: Bench
+) -> None:
     write(tmp_path, 0)
     ((folder, record),) = find_records(tmp_path)[0]
     assert record.task is not None
-    other = record.task.model_copy(update={"metric": "luck"})
-    write_record(folder, record.model_copy(update={"task": other}))
-    (problem,) = load_results([tmp_path]).problems
+    write(tmp_path, 1)
+    write_record(folder, record.model_copy(update={"task": record.task.model_copy(update=change)}))
+    results = load_results([tmp_path])
+    (problem,) = results.problems
     assert str(folder) in problem
-    assert "'luck'" in problem
+    assert reason in problem
+    assert len(results.cells) == 1
+    assert bench("report", "--out", str(tmp_path), "--html", str(tmp_path / "p.html"))[0] == 0
+
+
+def test_a_diagnosis_is_never_taken_for_a_metric(tmp_path: Path) -> None:
+    write(tmp_path, 0, diagnosis={"roc_auc": 5.0, "purity": 0.5})
+    (row,) = load_results([tmp_path]).cells.to_dict("records")
+    assert (row["purity"], np.isnan(row["roc_auc"])) == (0.5, True)
+
+
+def test_a_column_that_is_read_later_is_checked_with_the_others(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write(tmp_path, seed)
+    folder, record = find_records(tmp_path)[0][0]
+    table = pq.read_table(folder / "predictions.parquet")
+    numbers = pa.array(range(len(table)), pa.int64())
+    pq.write_table(
+        table.drop_columns("group").append_column("group", numbers), folder / "predictions.parquet"
+    )
+    digest = sha256(folder / "predictions.parquet")
+    write_record(folder, record.model_copy(update={"predictions_sha256": digest}))
+    results = load_results([tmp_path])
+    assert len(leaderboard(results.cells, results.predictions)) == 1
+    assert "a column 'group' with types that no run writes" in results.problems[0]
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
     [
+        ("system", "red \x1b[31m"),
+        ("settings", '{"a": "\u202e"}'),
         ("accuracy", "high"),
         ("accuracy", ""),
         ("encoder_parameters", "x"),

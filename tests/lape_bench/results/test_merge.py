@@ -1,12 +1,15 @@
 """Records of several machines in one folder: taken whole, never over what is there."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lape_bench.records.record import ERROR, RECORD, find_records, read_record, write_record
+from lape_bench.results import merge as merge_module
 from lape_bench.results.load import load_results
 from tests.lape_bench.conftest import Bench
 from tests.lape_bench.report.test_leaderboard import write
@@ -209,3 +212,30 @@ def test_a_model_that_is_too_large_stays_behind_and_its_record_is_taken(
     code, told, error = bench("merge", str(tmp_path / "all"), str(tmp_path / "a"), "-q")
     assert (code, "1 records taken" in told, "at most" in error) == (1, True, True)
     assert not list((tmp_path / "all").rglob("weights.pt"))
+
+
+def test_a_model_that_cannot_be_read_stays_behind_and_all_records_are_taken(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        write(tmp_path / "a", seed)
+    folder = find_records(tmp_path / "a")[0][0][0]
+    (folder / "model").mkdir()
+    (folder / "model" / "weights.pt").write_bytes(b"weights")
+    monkeypatch.setattr(merge_module, "open_regular", unreadable("weights.pt"))
+    code, told, error = bench("merge", str(tmp_path / "all"), str(tmp_path / "a"), "-q")
+    assert (code, "2 records taken" in told) == (1, True)
+    assert "weights.pt cannot be read (Permission denied)" in error
+    assert len(find_records(tmp_path / "all")[0]) == 2
+
+
+def unreadable(name: str) -> Callable[..., Any]:
+    """Open files as before, but for those of one name."""
+    opened = merge_module.open_regular
+
+    def open_others(path: Path, most_bytes: int) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, most_bytes)
+
+    return open_others

@@ -201,6 +201,27 @@ def test_an_altered_pack_is_wrong(
     assert reason in " ".join(finding.what for finding in findings)
 
 
+def many_classes(content: dict[str, Any]) -> None:
+    content["tests"][0]["classes"] += [f"class {n}" for n in range(2**16)]
+
+
+def many_cells(content: dict[str, Any]) -> None:
+    content["test_of_cell"] *= 10**6
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"), [(many_classes, "more than 8,192"), (many_cells, "more than 100,000 cells")]
+)
+def test_a_pack_that_would_fill_the_memory_is_named(
+    tmp_path: Path, edit: Edit, reason: str
+) -> None:
+    write(tmp_path / "r", 0)
+    path = pack_of(tmp_path / "r")
+    edited(path, edit)
+    (finding,) = verify(path.parent, lambda name: 1).findings
+    assert reason in finding.what
+
+
 @pytest.mark.parametrize("content", [b"", b"no ZIP file", b"PK\x05\x06" + 18 * b"\0"])
 def test_a_file_that_is_no_pack_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.zip").write_bytes(content)

@@ -423,3 +423,14 @@ def test_reports_take_submissions_in(own: Path, bench: Bench) -> None:
     code, text, errors = bench("report", "--submissions", folder, "--out", str(own / "t"))
     assert (code, "hf:me/encoder" in text) == (0, True)
     assert "empty has no card.yaml" in errors
+
+
+def test_a_page_with_a_submission_whose_card_cannot_be_read_has_the_others(
+    own: Path, bench: Bench, tmp_path: Path
+) -> None:
+    (own / "card.yaml").write_text("name: [")
+    write_honest(tmp_path / "mine")
+    page = tmp_path / "page.html"
+    given = ("--out", str(tmp_path / "mine"), "--submissions", str(own.parent))
+    code, _, error = bench("report", *given, "--html", str(page))
+    assert (code, "card.yaml" in error, page.is_file()) == (0, True, True)

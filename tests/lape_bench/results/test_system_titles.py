@@ -1,13 +1,20 @@
 """What systems are called in reports."""
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from lape_bench.core.errors import UserError
-from lape_bench.results.system_titles import check_label, system_title, with_titles
+from lape_bench.records.record import Cell
+from lape_bench.results.system_titles import (
+    check_label,
+    refuse_taken_label,
+    system_title,
+    with_titles,
+)
 from tests.lape_bench.conftest import Bench
 
 
@@ -78,3 +85,12 @@ def test_a_label_names_a_finished_system_without_another_run(
     assert "wrong" not in bench("verify", str(tmp_path / "r"))[1].replace("none wrong", "")
     code, _, problem = bench(*run, "--label", "my floor", "--set", "linear.C=[0.5]")
     assert (code, "with the label 'my floor'" in problem) == (2, True)
+
+
+def test_a_named_pipe_among_records_is_passed_over_when_a_label_is_looked_for(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "x").mkdir()
+    os.mkfifo(tmp_path / "x" / "record.json")
+    own = Cell(system="s", task="t", protocol="linear")
+    refuse_taken_label(tmp_path, own, "mine")

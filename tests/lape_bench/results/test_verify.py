@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lape_bench import metrics
 from lape_bench.core.errors import UserError
 from lape_bench.core.progress import Progress
 from lape_bench.evaluation.run_options import RunOptions
@@ -49,6 +50,12 @@ def results(recorded: Path, synthetic: Path, tmp_path: Path) -> Path:
     # Tests run from code that may differ from its commit; that is not what is tested here.
     rewrite(out, environment={"commit": "0" * 40})
     return out
+
+
+@pytest.fixture
+def unprepared(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task of the record is not prepared here."""
+    monkeypatch.setenv("LAPE_BENCH_HOME", str(tmp_path / "another home"))
 
 
 def folder_of(out: Path) -> Path:
@@ -172,20 +179,65 @@ def test_clips_that_went_missing_are_wrong(results: Path) -> None:
     assert any("and tested" in what for what in found(results, "wrong"))
 
 
-def test_a_clip_with_another_group_than_in_the_task_is_wrong(results: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_clip_with_another_group_than_in_the_task_is_wrong(lost: bool, results: Path) -> None:
     folder = folder_of(results)
     read = read_predictions(folder, read_record(folder))
     assert read.groups is not None
-    groups = ["another", *read.groups.to_pylist()[1:]]
+    named: list[str | None] = read.groups.to_pylist()
+    groups = [None] * len(named) if lost else ["another", *named[1:]]
     clip_ids = read.clip_ids.to_pylist()
     digest = write_predictions(
         folder, clip_ids, read.labels, read.log_probabilities, read.classes, groups
     )
     rewrite(results, predictions_sha256=digest)
     (problem,) = found(results, "wrong")
-    assert (
-        problem == f"its clips have other groups or folds than in the task, such as {clip_ids[0]}"
+    example = min(clip_ids) if lost else clip_ids[0]
+    assert problem == f"its clips have other groups or folds than in the task, such as {example}"
+
+
+def test_two_records_of_one_manifest_with_other_groups_are_told_without_the_task(
+    results: Path, unprepared: None
+) -> None:
+    first = folder_of(results)
+    record = read_record(first)
+    other = copied_as(results, results, cell=record.cell.model_copy(update={"seed": 1}))
+    read = read_predictions(other, read_record(other))
+    rows = read.log_probabilities[:, ::-1].copy()  # another system's, since copies are doubtful
+    digest = write_predictions(
+        other,
+        read.clip_ids.to_pylist(),
+        read.labels,
+        rows,
+        read.classes,
+        [f"own {n}" for n in range(len(rows))],
     )
+    changes = {"predictions_sha256": digest, "metrics": metrics.score(rows, read.labels)}
+    write_record(other, read_record(other).model_copy(update=changes))
+    (problem,) = found(results, "wrong")
+    assert "its test clips, or their classes, groups or folds, are not those of" in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"data": "real"}, "it names real data, and its task has synthetic data"),
+        ({"metric": "roc_auc"}, "not a metric of this release for 8 classes"),
+    ],
+)
+def test_facts_of_the_task_that_do_not_hold_are_wrong(
+    change: dict[str, object], reason: str, results: Path
+) -> None:
+    task = read_record(folder_of(results)).task
+    assert task is not None
+    run_as(results, task=task.model_copy(update=change))
+    assert any(reason in what for what in found(results, "wrong"))
+
+
+def test_another_number_of_labels_than_labeled_clips_is_wrong(results: Path) -> None:
+    rewrite(results, labels_for_training=3)
+    (problem,) = found(results, "wrong")
+    assert "it names 3 labels for training" in problem
 
 
 @pytest.mark.parametrize("name", ["record.json", "predictions.parquet"])

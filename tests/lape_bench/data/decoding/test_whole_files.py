@@ -242,3 +242,45 @@ def test_a_named_pipe_and_a_folder_are_refused_at_once(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.wav") == "not a file but a named pipe"
     assert refusal(tmp_path / "b.wav") == "not a file but a folder"
     assert seconds_of(tmp_path / "a.wav") == 0
+
+
+@pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
+def test_an_ogg_with_a_damaged_page_is_refused(codec: str, tmp_path: Path) -> None:
+    ogg = bytearray(by_libsndfile(tone(6.0), "OGG", codec))
+    ogg[len(ogg) // 2] ^= 16
+    (tmp_path / "a.ogg").write_bytes(ogg)
+    assert "damaged: the checksum of the Ogg page at byte" in refusal(tmp_path / "a.ogg")
+
+
+def test_an_ogg_of_two_tracks_at_once_is_refused(tmp_path: Path) -> None:
+    streams = [ogg_pages(by_libsndfile(tone(SECONDS, seed=n), "OGG", "VORBIS")) for n in (0, 1)]
+    first, second = streams
+    # Both streams begin before either goes on, as RFC 3533 says.
+    (tmp_path / "a.ogg").write_bytes(b"".join([first[0], second[0], *first[1:], *second[1:]]))
+    assert "2 audio tracks" in refusal(tmp_path / "a.ogg")
+
+
+@pytest.mark.parametrize("start", [b".snd", b"dns."])
+def test_an_au_of_zeros_is_refused_at_once(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(start + bytes(2_000))
+    assert "damaged" in refusal(tmp_path / "a.wav")
+
+
+def test_a_nist_file_is_read_whole_or_refused(tmp_path: Path) -> None:
+    sphere, path = by_libsndfile(tone(SECONDS), "NIST", "PCM_16"), tmp_path / "a.wav"
+    path.write_bytes(sphere)
+    assert seconds(path) == SECONDS
+    path.write_bytes(sphere + sphere)
+    assert seconds(path) == 2 * SECONDS
+    path.write_bytes(sphere[: len(sphere) // 2])
+    assert "truncated" in refusal(path)
+    path.write_bytes(sphere.replace(b"sample_count -i 16000", b"sample_count -i 08000"))
+    assert "goes on at byte" in refusal(path)
+    path.write_bytes(sphere.replace(b"sample_count", b"sample_mount"))
+    assert "does not say how much audio" in refusal(path)
+
+
+@pytest.mark.parametrize("container", ["VOC", "PAF", "IRCAM", "PVF", "AVR", "MAT5", "SVX"])
+def test_a_format_whose_length_cannot_be_checked_is_refused(container: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(by_libsndfile(tone(SECONDS), container, "PCM_16"))
+    assert "convert it to WAV or FLAC" in refusal(tmp_path / "a.wav")

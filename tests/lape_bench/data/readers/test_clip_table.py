@@ -238,3 +238,7 @@ def test_what_is_no_regular_file_is_no_table(tmp_path: Path) -> None:
 def test_a_table_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(write(tmp_path, "path,label\n1.wav,wren\n"))
     assert len(list_clips(tmp_path / "link.csv", PLAIN, tmp_path)) == 1
+
+
+def test_a_null_character_is_told_by_its_line(tmp_path: Path) -> None:
+    assert "line 3 holds a null character" in refusal(tmp_path, "path,label\na.wav,x\nb\0.wav,y\n")

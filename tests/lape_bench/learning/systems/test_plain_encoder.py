@@ -1,5 +1,6 @@
 """A stranger's encoder in a single file."""
 
+import functools
 import json
 import os
 import sys
@@ -123,6 +124,20 @@ class ByPosition(Filters):
 
 class Kilohertz(Filters):
     sample_rate = "8k"
+
+
+class Tiny(Filters):
+    sample_rate = 16
+
+
+class FilesAsked(Filters):
+    @property
+    def files(self):
+        return ("weights.pt",)
+
+
+class FilesCounted(Filters):
+    files = 3
 
 
 class Asked(Filters):
@@ -276,6 +291,12 @@ def test_all_keep_the_contract(name: str, file: Path, synthetic: Path, progress:
         ("Asked", "sample_rate of the encoder Asked is a property, which no class can be"),
         ("Forever", "version of the encoder Forever is inf; a whole number above 0"),
         ("Reserved", "the arguments of the encoder Reserved cannot be settings (ValueError: Fiel"),
+        ("Tiny", "sample_rate of the encoder Tiny is 16; 1,000 to 400,000 Hz, such as 16_000"),
+        (
+            "FilesAsked",
+            "files of the encoder FilesAsked is a property, which no class can be asked",
+        ),
+        ("FilesCounted", "files of the encoder FilesCounted is 3; a path or a tuple of paths"),
         ("Undecided", "uses_lengths of the encoder Undecided is 'yes'; True, if it is called with"),
         ("Dated", "version of the encoder Dated is '1.0'; a whole number above 0"),
     ],
@@ -668,3 +689,52 @@ def test_a_number_of_parameters_that_is_none_is_refused(stated: object) -> None:
     system = as_system(type("Odd", (_Projection,), {"n_parameters": stated}))
     with pytest.raises(UserError, match="n_parameters of the encoder"):
         system(system.Settings(), TARGET, "linear").build_encoder()
+
+
+@functools.cache
+def _kept() -> nn.Linear:
+    return nn.Linear(400, 8)
+
+
+class _Sharing(nn.Module):
+    embedding_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = _kept()
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        embeddings: torch.Tensor = self.net(waveforms[:, :400])
+        return embeddings
+
+
+def test_weights_that_an_earlier_cell_trained_are_no_start_of_a_new_one() -> None:
+    system = as_system(_Sharing)
+    first = system(system.Settings(), TARGET, "finetune").build_encoder()
+    assert system(system.Settings(), TARGET, "linear").build_encoder() is not first  # unchanged
+    optimizer = torch.optim.Adam(first.parameters())
+    first(torch.randn(4, 400)).sum().backward()
+    optimizer.step()
+    with pytest.raises(UserError, match=r"weights that an earlier cell .*copy\.deepcopy"):
+        system(system.Settings(), TARGET, "linear").build_encoder()
+
+
+def test_files_that_only_an_object_names_are_refused() -> None:
+    class Late(_Projection):
+        def __init__(self) -> None:
+            super().__init__()
+            self.files = ("weights.pt",)
+
+    system = as_system(Late)
+    with pytest.raises(UserError, match="sets files in an object; files on the class"):
+        system(system.Settings(), TARGET, "linear").build_encoder()
+
+
+def test_an_encoder_outside_of_torch_may_return_its_embeddings_on_another_device() -> None:
+    class Elsewhere(_Projection):
+        def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(waveforms), 8)
+
+    system = as_system(Elsewhere)
+    encoder = system(system.Settings(), TARGET, "linear").build_encoder()
+    assert encoder(torch.zeros(2, 400, device="meta")).device.type == "meta"

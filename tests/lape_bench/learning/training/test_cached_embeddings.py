@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -172,6 +173,22 @@ def test_finding_embeddings_puts_them_on_the_cpu_without_a_gradient(context: Run
         assert owner.tolist() == [0, 1, 1, 1, 2]
 
 
+def scaling(factor: float) -> nn.Linear:
+    module = nn.Linear(1, 1)
+    nn.init.constant_(module.weight, factor)
+    nn.init.zeros_(module.bias)
+    return module
+
+
+class Slotted:
+    """A plain object without a dictionary of its attributes."""
+
+    __slots__ = ("factor",)
+
+    def __init__(self, factor: Tensor) -> None:
+        self.factor = factor
+
+
 class Hiding(Scaled):
     """A factor that no entry of its state shows."""
 
@@ -186,13 +203,28 @@ class Hiding(Scaled):
             self.factor = factor
         elif where == "list of numbers":
             self.bins = [1, int(factor)]
+        elif where == "module in a list":
+            self.layers = [scaling(factor)]
+        elif where == "module in a plain object":
+            self.plain = SimpleNamespace(layers=[scaling(factor)])
+        elif where == "partial":
+            self.call = partial(torch.mul, tensor)
+        elif where == "method":
+            self.call = scaling(factor).forward
+        elif where == "function":
+            self.call = lambda waveforms: waveforms * tensor
+        elif where == "slot":
+            self.plain = Slotted(tensor)
         else:
             self.plain = SimpleNamespace(layers=[tensor.numpy()])
 
 
 @pytest.mark.parametrize(
     "where",
-    ["buffer that is not saved", "attribute", "plain object", "number", "list of numbers"],
+    [
+        *("buffer that is not saved", "attribute", "plain object", "number", "list of numbers"),
+        *("module in a list", "module in a plain object", "partial", "method", "function", "slot"),
+    ],
 )
 def test_another_tensor_or_number_outside_of_the_state_computes_anew(
     context: RunContext, where: str

@@ -57,6 +57,7 @@ def test_a_user_s_own_come_after_ours_from_a_file_or_a_folder(write: Write, tmp_
         ("M2D,us8k,linear,87.6,0.2,,", "own.csv, line 2: no source is given; give one"),
         ("M2D,us8k,linear,87.6,0.2,,  ", "line 2: no source is given"),
         (",us8k,linear,87.6,0.2,,x", "no system is given"),
+        ("M2D\x1b[31m,us8k,linear,1,0.2,,x", "holds control characters"),
         ("M2D,us8k,linear,,0.2,,x", "no accuracy_percent is given"),
         ("M2D,us8k,,87.6,0.2,,x", "no protocol is given"),
         ("M2D,us8k,probe,87.6,0.2,,x", "'protocol'.*'probe'"),
