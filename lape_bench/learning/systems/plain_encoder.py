@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 
 from lape_bench.core.errors import UserError
@@ -58,8 +59,8 @@ EXPECTED = (
 
 _built: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
 """Parameters of encoders that were built and still exist, by `id`."""
-_versions: dict[int, int] = {}
-"""How often each of them had been changed when it was first seen, as torch counts it."""
+_fingerprints: dict[int, int] = {}
+"""The sum of the bytes of each of them when it was first seen."""
 
 
 class _WrappedEncoder(Encoder):
@@ -293,10 +294,12 @@ def _refuse_trained(encoder: Encoder, kind: type) -> None:
         UserError: the class keeps the weights, for example in a cached function, and an earlier cell has changed them.
     """
     for parameter in encoder.parameters():
-        known = _built.get(id(parameter))
-        if known is not parameter:
-            _built[id(parameter)], _versions[id(parameter)] = parameter, parameter._version
-        elif parameter._version != _versions[id(parameter)]:
+        if nn.parameter.is_lazy(parameter) or parameter.is_meta:  # no weights yet
+            continue
+        fingerprint = int(parameter.detach().flatten().view(torch.uint8).sum())  # exact
+        if _built.get(id(parameter)) is not parameter:
+            _built[id(parameter)], _fingerprints[id(parameter)] = parameter, fingerprint
+        elif fingerprint != _fingerprints[id(parameter)]:
             raise UserError(
                 f"the encoder {_name(kind)} starts with weights that an earlier cell of this process trained",
                 next_step="build the weights in __init__, or copy them there by copy.deepcopy",
