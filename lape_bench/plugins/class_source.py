@@ -251,10 +251,10 @@ def _described(value: Any) -> str:
     if isinstance(value, type) or hasattr(value, "__qualname__"):  # a class or a function
         return _place(value)
     with suppress(Exception):  # an array that cannot be converted, or a class whose repr() fails
-        if callable(
-            getattr(value, "state_dict", None)
-        ):  # a module, whose repr() does not show its weights
-            return f"object of {_place(type(value))} {_described(value.state_dict())}"
+        if callable(getattr(value, "state_dict", None)):
+            # A module's repr() does not show its weights, nor they their activations.
+            shown = ADDRESS.split(repr(value))[0]
+            return f"{_place(type(value))} {shown} {_described(value.state_dict())}"
         if callable(getattr(value, "numpy", None)) and hasattr(value, "detach"):  # a tensor
             value = _as_array(value.detach().cpu())
         if hasattr(value, "tobytes") and hasattr(value, "shape"):

@@ -27,7 +27,7 @@ def isolated_import() -> Iterator[None]:
     random.seed(SEED)
     np.random.seed(SEED)
     if states[2] is not None:
-        sys.modules["torch"].manual_seed(TORCH_SEED)
+        sys.modules["torch"].default_generator.manual_seed(TORCH_SEED)
     try:
         yield
     finally:

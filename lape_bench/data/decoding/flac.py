@@ -19,9 +19,8 @@ def flac(source: ByteSource) -> Layout:
     parts = tuple(zip(starts, [*starts[1:], source.size], strict=True))
     if all(map(partial(_states_length, source), starts)):
         return Layout(parts, seekable=True)
-    return Layout(
-        parts, ffmpeg="flac"
-    )  # libsndfile does not read a stream that was written into a pipe
+    # libsndfile does not read a stream that was written into a pipe.
+    return Layout(parts, ffmpeg="flac")
 
 
 def _states_length(source: ByteSource, start: int) -> bool:

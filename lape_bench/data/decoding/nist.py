@@ -11,6 +11,7 @@ from lape_bench.data.decoding.problem import TRUNCATED, AudioProblem
 
 MAGIC = b"NIST_1A\n"
 LONGEST_HEADER = 2**20  # bytes
+COMPRESSED = re.compile(rb"^sample_coding .*(shorten|wavpack|shortpack)", re.MULTILINE)
 COUNTS = (b"sample_count", b"channel_count", b"sample_n_bytes")
 
 
@@ -38,6 +39,8 @@ def _size(source: ByteSource, start: int) -> int:
     length = re.fullmatch(rb"\s*(\d+)\s*", first[len(MAGIC) :])
     header_bytes = int(length[1]) if length else 0
     header = source.at(start, min(header_bytes, LONGEST_HEADER))
+    if COMPRESSED.search(header):
+        raise AudioProblem("compressed inside of its NIST header; convert it with sph2pipe")
     counts = [re.search(rb"^" + name + rb" -i (\d+)\s*$", header, re.MULTILINE) for name in COUNTS]
     if not all(counts):
         raise AudioProblem("damaged: its header does not say how much audio it holds")

@@ -71,7 +71,7 @@ class _WrappedEncoder(Encoder):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.inner = self.kind(**settings)
-        if getattr(self.inner, "files", files := _files(self.kind)) not in (files, *files):
+        if getattr(self.inner, "files", None) != getattr(self.kind, "files", None):
             raise UserError(
                 f"the encoder {_name(self.kind)} sets files in an object",
                 allowed="files on the class; a file or folder that a setting names counts by itself",

@@ -276,6 +276,8 @@ def test_a_nist_file_is_read_whole_or_refused(tmp_path: Path) -> None:
     assert "truncated" in refusal(path)
     path.write_bytes(sphere.replace(b"sample_count -i 16000", b"sample_count -i 08000"))
     assert "goes on at byte" in refusal(path)
+    path.write_bytes(sphere.replace(b"-s3 pcm", b"-s26 pcm,embedded-shorten-v2.00"))
+    assert "sph2pipe" in refusal(path)
     path.write_bytes(sphere.replace(b"sample_count", b"sample_mount"))
     assert "does not say how much audio" in refusal(path)
 
