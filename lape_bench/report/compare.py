@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lape_bench.core.config import Frozen
 from lape_bench.core.errors import UserError
 from lape_bench.records.pack import predicted_classes_in
+from lape_bench.report.display_names import data_set
 from lape_bench.report.formatting import join_list
 from lape_bench.report.stats.alignment import (
     ClipGroups,
@@ -243,13 +244,15 @@ def compare_over_tasks(
     chosen = [_with_seeds(grouped, seeds) for grouped in of_tasks]
     scores = np.stack([grouped.scores[0] - grouped.scores[1] for grouped in chosen])
     by_task = scores.mean(axis=1)
-    mean = mean_over_tasks([grouped.difference(0, 1) for grouped in chosen], scores)
+    tasks = tuple(pair.cells[0]["task"].iloc[0] for pair in pairs)
+    differences = [grouped.difference(0, 1) for grouped in chosen]
+    mean = mean_over_tasks(differences, scores, [*map(data_set, tasks)])
     std = float(by_task.std(ddof=1))
     half = interval_half_width(std, len(by_task))
     return ComparisonOverTasks(
         a=a,
         b=b,
-        tasks=tuple(pair.cells[0]["task"].iloc[0] for pair in pairs),
+        tasks=tasks,
         seeds=tuple(seeds),
         verdict=verdict(mean, margin),
         by_task=tuple(by_task.tolist()),

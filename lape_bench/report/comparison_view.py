@@ -56,7 +56,7 @@ def comparisons_view(
         parts += ["", *_over_tasks(o)]
     notes = [side for c in comparisons for side in (c.a, c.b)]
     parts += _upstream_notes(notes)
-    parts.append(_holm_note(len(comparisons)))
+    parts.append(_holm_note(len(comparisons), margin))
     return Group(*parts)
 
 
@@ -192,8 +192,9 @@ def _upstream_notes(sides: Sequence[ComparedSystem]) -> list[str]:
     ]
 
 
-def _holm_note(comparisons: int) -> str:
-    return f"Holm's p is corrected for the {comparisons} comparisons that were made here together."
+def _holm_note(comparisons: int, margin: float | None) -> str:
+    note = f"Holm's p is corrected for the {comparisons} comparisons that were made here together."
+    return note if margin is None else f"{note} The p values of a margin are not corrected."
 
 
 def _by_seed_table(c: Comparison) -> Table:

@@ -141,6 +141,18 @@ def select_systems(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return rows[rows["display_name"].isin(chosen)] if names else rows
 
 
+def data_set(task: str) -> str:
+    """Name the recordings that a task is made of: tasks and variants of one data set have the same name."""
+    base = task.partition("@")[0]
+    try:
+        card = load_card(base)
+    except UserError:  # the task of a plug-in that is not installed here
+        return base
+    if card.recordings is not None:
+        return str(card.recordings.folder)
+    return card.sources[0].file if card.sources else base
+
+
 def group_noun(task: str) -> str:
     """Name the groups of a task's clips in the plural, such as "speakers"; "groups" if no card says what they are."""
     try:

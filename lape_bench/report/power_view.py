@@ -87,7 +87,7 @@ def power_view(studies: Sequence[Study], difference: float, task_std: float | No
     parts: list[Table | str] = []
     for study in studies:
         parts += [*_study(study, difference), ""]
-    if task_std is not None:
+    if task_std:  # not 0, with which any difference is found
         tasks = [_number(tasks_needed(task_std, difference, wanted), "tasks") for wanted in POWERS]
         parts += [
             f"over tasks like these, whose differences have a standard deviation of {percent(task_std, 1)} points: "

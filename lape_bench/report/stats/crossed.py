@@ -208,21 +208,27 @@ def from_sums(scores: Array, group_variance: Array, total: Array, group_df: floa
     return CrossedMean(value, seed_variance, group_variance, joint, seeds, group_df)
 
 
-def mean_over_tasks(tasks: Sequence[CrossedMean], scores: Array) -> CrossedMean:
-    """Average over tasks with groups of their own, for the same seeds.
+def mean_over_tasks(
+    tasks: Sequence[CrossedMean], scores: Array, data_sets: Sequence[str]
+) -> CrossedMean:
+    """Average over tasks for the same seeds.
 
-    Groups of different tasks are independent of each other; a seed is the same on all tasks.
+    Groups of different data sets are independent of each other. Tasks of one data set may have the same groups, so their
+    errors are taken as fully dependent: their standard errors add up. A seed is the same on all tasks.
 
     Args:
         tasks: the mean on each task, single numbers, all over the same seeds.
         scores: of each seed on each task, shape (tasks, seeds).
+        data_sets: the data set of each task.
     """
-    by_task = np.array([float(task.group_variance) for task in tasks]) / len(tasks) ** 2
-    dfs = np.array([task.group_df for task in tasks])
-    group_variance = by_task.sum()
-    # Satterthwaite's, over the tasks.
-    df = group_variance**2 / (by_task**2 / dfs).sum() if group_variance else dfs.sum()
-    joint = sum(float(task.joint_variance) for task in tasks) / len(tasks) ** 2
+    variances = np.array([(t.group_variance, t.joint_variance) for t in tasks], np.float64)
+    errors, dfs = np.sqrt(variances) / len(tasks), np.array([task.group_df for task in tasks])
+    members = [np.array(data_sets) == name for name in dict.fromkeys(data_sets)]
+    group_variances, joint_variances = np.stack([errors[m].sum(axis=0) ** 2 for m in members]).T
+    dfs = np.array([dfs[m].min() for m in members])
+    group_variance, joint = group_variances.sum(), joint_variances.sum()
+    # Satterthwaite's, over the data sets.
+    df = group_variance**2 / (group_variances**2 / dfs).sum() if group_variance else dfs.sum()
     seeds = scores.shape[1]
     of_seeds = scores.mean(axis=0)
     seed_variance = of_seeds.var(ddof=1) / seeds if seeds > 1 else np.nan

@@ -5,6 +5,7 @@ import pytest
 
 from lape_bench.core.errors import UserError
 from lape_bench.report.display_names import (
+    data_set,
     distinguishing_names,
     find_system,
     preparation_names,
@@ -81,6 +82,13 @@ def test_what_may_not_be_mixed_has_another_name(
 
 def test_a_system_that_needs_another_classifier_on_another_task_keeps_its_name() -> None:
     assert shown({}, {"task": "u", "parameters": 2000}) == [("t", "s"), ("u", "s")]
+
+
+def test_variants_and_tasks_of_one_archive_are_one_data_set() -> None:
+    assert data_set("fsdd-digits@leveled") == data_set("fsdd-digits@official")
+    assert data_set("sc-v2-12") == data_set("sc-v2-35") != data_set("sc-v1-12")
+    assert data_set("esc10") != data_set("us8k")
+    assert data_set("nobodys@other") == "nobodys"
 
 
 def test_one_preparation_has_no_name() -> None:

@@ -28,6 +28,7 @@ def row(system: str, fraction: float, score: float, **how: object) -> dict[str, 
         "system_version": 1,
         "provenance_hash": "",
         "parameters": 5,
+        "encoder_parameters": 4,
         "seeds": 3,
     }
     return place | entry | {"labels": f"{100 * fraction:g}%", "score": score} | how
