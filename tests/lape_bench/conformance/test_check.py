@@ -176,8 +176,11 @@ class Filters(nn.Module):
 # --- the class ----------------------------------------------------------------------------------------------
 
 
-class InKilohertz(Filters):
+class InKilohertz(EncoderSystem):
     sample_rate = 16
+
+    def build_encoder(self) -> Encoder:
+        raise AssertionError("no encoder is built if the sample rate is wrong")
 
 
 class Fractional(EncoderSystem):
@@ -199,7 +202,7 @@ class Undecided(EncoderSystem):
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
-        (as_system(InKilohertz), "is it in Hz"),
+        (InKilohertz, "is it in Hz"),
         (Fractional, "make it an int"),
         (Undecided, "sample_rate is 8,000 in the system and 16,000 in its class"),
     ],
